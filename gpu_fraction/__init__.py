@@ -1,0 +1,1 @@
+"""One pod annotation becomes the right slice of a GPU on Kubernetes."""

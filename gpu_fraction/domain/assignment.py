@@ -1,0 +1,84 @@
+"""Which cards a pod's containers were given: the ``gpu-fraction.dev/assigned`` annotation.
+
+Written by the scheduler extender in the Binding, else by the node daemon; read by the node
+daemon, the extender and the quota controller.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+VERSION: Final = 1
+
+__all__ = ["Assignment", "AssignmentError", "CardShare", "parse", "render"]
+
+
+class AssignmentError(ValueError):
+    """The annotation's value is not an assignment; the message names the place."""
+
+
+class CardShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """One container's part of one card.
+
+    Attributes:
+        uuid: The card, as NVML names it (``GPU-…`` or ``MIG-…``).
+        core_milli: Thousandths of the card's compute, 0 to 1000; 0 where none was limited.
+        memory_mib: MiB of the card's memory, 1 or more.
+    """
+
+    uuid: str
+    core_milli: int
+    memory_mib: int
+
+
+Assignment = Mapping[str, tuple[CardShare, ...]]
+"""Container name to its cards, at least one each."""
+
+
+class _Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    v: int
+    containers: dict[str, tuple[CardShare, ...]]
+
+
+_DECODER: Final = msgspec.json.Decoder(_Wire)
+_ENCODER: Final = msgspec.json.Encoder(order="sorted")
+
+
+def parse(text: str) -> Assignment:
+    """Read the annotation.
+
+    Raises:
+        AssignmentError: not JSON, another version, a container without cards, a card twice
+            in one container, or an amount out of range.
+    """
+    try:
+        wire = _DECODER.decode(text)
+    except msgspec.MsgspecError as e:
+        raise AssignmentError(f"not an assignment: {e}") from e
+    if wire.v != VERSION:
+        raise AssignmentError(f"version {wire.v}, expected {VERSION}")
+    if not wire.containers:
+        raise AssignmentError("names no container")
+    for container, shares in wire.containers.items():
+        _check(container, shares)
+    return wire.containers
+
+
+def _check(container: str, shares: tuple[CardShare, ...]) -> None:
+    if not shares:
+        raise AssignmentError(f"container {container!r} has no card")
+    if len({share.uuid for share in shares}) != len(shares):
+        raise AssignmentError(f"container {container!r} names a card twice")
+    for share in shares:
+        if not share.uuid or not share.uuid.isascii():
+            raise AssignmentError(f"container {container!r} names card {share.uuid!r}")
+        if not 0 <= share.core_milli <= 1000:
+            raise AssignmentError(f"container {container!r} has coreMilli {share.core_milli}")
+        if share.memory_mib < 1:
+            raise AssignmentError(f"container {container!r} has memoryMib {share.memory_mib}")
+
+
+def render(assignment: Assignment) -> str:
+    """Canonical JSON: same assignment, same bytes."""
+    return _ENCODER.encode(_Wire(v=VERSION, containers=dict(assignment))).decode()

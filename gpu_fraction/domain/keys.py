@@ -1,0 +1,68 @@
+"""Every annotation, label and resource name of the product, in one place.
+
+The names are a contract with users and with other systems; a change here is a breaking
+change. The first five user keys keep the names and meaning that NVIDIA KAI-Scheduler
+users write today (pkg/common/constants/constants.go of that project).
+"""
+
+from typing import Final
+
+GROUP: Final = "gpu-fraction.dev"
+PREFIX: Final = GROUP + "/"
+
+# Written by users, on pods or pod templates.
+FRACTION: Final = "gpu-fraction"
+MEMORY: Final = "gpu-memory"
+CORES: Final = "gpu-cores"
+NUM_DEVICES: Final = "gpu-fraction-num-devices"
+CONTAINER_NAME: Final = "gpu-fraction-container-name"
+CONTAINER_PREFIX: Final = PREFIX + "container."
+MODEL: Final = PREFIX + "gpu-model"
+UUID: Final = PREFIX + "gpu-uuid"
+PLACEMENT: Final = PREFIX + "placement"
+ISOLATION: Final = PREFIX + "isolation"
+
+USER_KEYS: Final = (
+    FRACTION,
+    MEMORY,
+    CORES,
+    NUM_DEVICES,
+    CONTAINER_NAME,
+    MODEL,
+    UUID,
+    PLACEMENT,
+    ISOLATION,
+)
+
+# Written by the system; a user who sets or changes one is refused.
+REQUEST: Final = PREFIX + "request"
+ASSIGNED: Final = PREFIX + "assigned"
+SYSTEM_KEYS: Final = (REQUEST, ASSIGNED)
+
+# On Nodes, written by the node daemon.
+INVENTORY: Final = PREFIX + "inventory"
+LABEL_MODEL: Final = PREFIX + "gpu.model"
+LABEL_COUNT: Final = PREFIX + "gpu.count"
+LABEL_MEMORY_MIB: Final = PREFIX + "gpu.memory-mib"
+LABEL_ISOLATION: Final = PREFIX + "gpu.isolation"
+
+# On Namespaces, written by cluster administrators.
+LABEL_BACKEND: Final = PREFIX + "backend"
+
+# Extended resources; the name carries the unit.
+SLOT: Final = PREFIX + "slot"
+CORE_MILLI: Final = PREFIX + "core-milli"
+MEMORY_MIB: Final = PREFIX + "memory-mib"
+NATIVE_RESOURCES: Final = (SLOT, CORE_MILLI, MEMORY_MIB)
+
+SCHEDULER: Final = "gpu-fraction-scheduler"
+SYSTEM_NAMESPACE: Final = "gpu-fraction-system"
+
+
+def is_ours(key: str) -> bool:
+    """True for every annotation key that belongs to the product, known or not.
+
+    Keys of the form ``gpu-*`` have no domain, so none but ours can claim them; keys with
+    another domain (``example.com/gpu-x``) are other people's.
+    """
+    return key.startswith(PREFIX) or (key.startswith("gpu-") and "/" not in key)
