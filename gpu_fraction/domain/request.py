@@ -361,8 +361,8 @@ class _Reader:
             if not _UUID.fullmatch(item):
                 self._refuse(
                     keys.UUID,
-                    f"{quote(item)} is not a GPU UUID; allowed: GPU-<id> or MIG-<id> as nvidia-smi -L "
-                    "prints them, separated by commas",
+                    f"{quote(item)} is not a GPU UUID; allowed: GPU-<id> or MIG-<id> as "
+                    "nvidia-smi -L prints them, separated by commas",
                 )
         if items and len(items) < cards:
             self._refuse(

@@ -84,8 +84,8 @@ def describe(part: Slice, amounts: Amounts, eligible_mib: frozenset[int]) -> str
         if amounts.memory_mib is not None:
             (size,) = eligible_mib
             return (
-                f"container {part.container}: {share} of a GPU's memory is {amounts.memory_mib} MiB "
-                f"(GPUs have {size} MiB by configuration)"
+                f"container {part.container}: {share} of a GPU's memory is "
+                f"{amounts.memory_mib} MiB (GPUs have {size} MiB by configuration)"
             )
         return (
             f"container {part.container}: {share} of a GPU's memory is settled when a GPU is "
