@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 
 from webhook import review
 from webhook.metrics import AdmissionMetrics
@@ -97,6 +97,8 @@ class _Handler:
         self._decide = decide
         self._metrics = metrics
         self._seconds = metrics.seconds.labels(path)
+        # Looked up once: finding a labelled counter costs more than counting.
+        self._counts: dict[tuple[str, str], Counter] = {}
 
     async def __call__(self, request: web.Request) -> web.Response:
         loop = asyncio.get_running_loop()
@@ -156,8 +158,13 @@ class _Handler:
         )
 
     def _count(self, operation: str, decision: str) -> None:
-        known = operation if operation in OPERATIONS else "unknown"
-        self._metrics.reviews.labels(self._path, known, decision).inc()
+        counter = self._counts.get((operation, decision))
+        if counter is None:
+            known = operation if operation in OPERATIONS else "unknown"
+            counter = self._metrics.reviews.labels(self._path, known, decision)
+            if known == operation:
+                self._counts[operation, decision] = counter
+        counter.inc()
 
 
 def _retry(after_s: int) -> dict[str, str]:
@@ -167,7 +174,7 @@ def _retry(after_s: int) -> dict[str, str]:
 
 def _budget_s(request: web.Request) -> float:
     """What is left of the caller's time: ``?timeout=10s``, whole seconds by its own rule."""
-    text = request.query.get("timeout", "")
+    text = request.raw_path.partition("?timeout=")[2]
     if text.endswith("s") and text[:-1].isascii() and text[:-1].isdigit() and len(text) <= 4:
         return max(MARGIN_S, int(text[:-1]) - MARGIN_S)
     return DEFAULT_TIMEOUT_S - MARGIN_S

@@ -97,7 +97,7 @@ class Decider:
         if verdict.operations:
             missing = ", ".join(str(op["path"]) for op in verdict.operations[:3])
             problem = Problem(
-                str(verdict.operations[0]["path"]),
+                "pod",
                 f"the pod does not hold what its annotations come to (missing: {missing}): "
                 "gpu-fraction's mutating webhook did not run, or another one undid its work",
             )
