@@ -21,3 +21,9 @@ check: venv
 
 test: venv
 	$(BIN)/python -m pytest
+
+demo: venv
+	@$(BIN)/gpu-fraction demo
+
+bench: venv
+	$(BIN)/python tests/performance/bench_webhook.py
