@@ -18,6 +18,7 @@ ISOLATIONS: Final[tuple[str, ...]] = get_args(Isolation)
 MAX_CHOICES: Final = 64
 """Models or UUIDs in one annotation: chosen, more than the cards of any node."""
 
+_SUGGESTED: Final = (*keys.USER_KEYS, keys.CONTAINER_PREFIX + "<name>")
 _SHARES: Final = (keys.FRACTION, keys.MEMORY)
 _MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+/-]{0,62}", re.ASCII)
 _UUID: Final = re.compile(r"(GPU|MIG)-[0-9A-Za-z][0-9A-Za-z/-]{0,79}", re.ASCII)
@@ -208,8 +209,8 @@ class _Reader:
             self.problems.append(
                 Problem(
                     annotation_path(shown),
-                    f"not a known annotation{nearest(key, known)}; "
-                    f"known: {', '.join(keys.USER_KEYS)}, {keys.CONTAINER_PREFIX}<name>",
+                    f"not a known annotation{nearest(key, _SUGGESTED, keys.PREFIX)}; "
+                    f"known: {', '.join(_SUGGESTED)}",
                 )
             )
 

@@ -113,11 +113,11 @@ def test_what_other_parsers_would_take_is_no_number(text: str) -> None:
         ("0.1234", "too fine, the smallest step is 0.001 of a GPU"),
         ("0.25000", "too fine, the smallest step is 0.001 of a GPU"),
         ("12.55%", "too fine, the smallest step is 0.001 of a GPU"),
-        ("1.5", "a share cannot be above one GPU"),
-        ("1.001", "a share cannot be above one GPU"),
-        ("2.5", "a share cannot be above one GPU"),
-        ("100.1%", "a share cannot be above one GPU"),
-        ("150%", "a share cannot be above one GPU"),
+        ("1.5", "more than one GPU but not a whole number"),
+        ("1.001", "more than one GPU but not a whole number"),
+        ("2.5", "more than one GPU but not a whole number"),
+        ("100.1%", "more than one GPU but not a whole number"),
+        ("150%", "more than one GPU but not a whole number"),
     ],
 )
 def test_numbers_that_are_no_fraction(text: str, reason: str) -> None:
@@ -130,7 +130,7 @@ def test_numbers_that_are_no_fraction(text: str, reason: str) -> None:
 
 def test_a_part_that_decimals_would_round_away_is_still_a_part() -> None:
     """Twenty-nine digits are one more than decimal arithmetic keeps by default."""
-    with pytest.raises(UnitError, match="a share cannot be above one GPU"):
+    with pytest.raises(UnitError, match="more than one GPU but not a whole number"):
         units.parse_fraction_milli("12345678901234567890123456.001")
 
 
@@ -145,7 +145,7 @@ def test_share_is_never_a_count(text: str) -> None:
     """Whole numbers above one count GPUs in ``gpu-fraction`` only."""
     with pytest.raises(UnitError) as refused:
         units.parse_share_milli(text)
-    assert refused.value.reason == "a share cannot be above one GPU"
+    assert refused.value.reason == "more than one GPU"
     assert refused.value.allowed == units.SHARE_ALLOWED
 
 
