@@ -164,7 +164,8 @@ def test_messages() -> None:
         ),
         (
             'spec.volumes[0].hostPath.path: "/dev" is refused in a pod that uses GPUs: it holds '
-            "the node's device files; mount a folder outside /dev (cluster setting policy_host_devices)"
+            "the node's device files; mount a folder outside /dev "
+            "(cluster setting policy_host_devices)"
         ),
         (
             'spec.nodeName: "n" is refused in a pod that uses GPUs: it goes past the scheduler '
