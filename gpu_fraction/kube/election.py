@@ -178,7 +178,11 @@ class Election:
         try:
             async with asyncio.TaskGroup() as tasks:
                 renewer = tasks.create_task(self._renew(), name="lease-renewer")
-                tasks.create_task(_then(work, renewer.cancel), name="leader-work")
+                worker = tasks.create_task(_awaited(work), name="leader-work")
+                # Waiting inside the group, because before 3.12 a group that is cancelled by
+                # its own children while it closes leaves the task marked as cancelled.
+                await asyncio.wait((worker,))
+                renewer.cancel()
         finally:
             # The work has ended here, whatever ended it, so another replica may begin at once.
             self._renewed_at = None
@@ -248,7 +252,5 @@ class Election:
             self._observer.leads(name=self._lock.address.name, leading=leading)
 
 
-async def _then(work: Work, done: Callable[[], object]) -> None:
-    """Run the work; where it returns by itself, say so."""
+async def _awaited(work: Work) -> None:
     await work()
-    done()
