@@ -72,13 +72,19 @@ def choose_authority(
         return _rescue(now, state, leaf, trusted, usable)
     if state.phase is Phase.SWITCH and trusted and trusted[0].fingerprint != leaf.issuer:
         return _move(state, leaf, trusted[0])
+    due = forced or (renew_from is not None and now >= renew_from)
+    return _renewal(now, state, leaf, lifetimes, forced=forced) if due else None
+
+
+def _renewal(
+    now: datetime, state: CaState, leaf: Leaf, lifetimes: Lifetimes, *, forced: bool
+) -> Sign | None:
+    """A successor of the same CA; the leaf of an unknown CA is replaced by a Switch."""
     authority = state.authority(leaf.issuer)
     if authority is None:
-        return None  # the leaf of an unknown CA is replaced by a Switch
+        return None
     if forced:
         return Sign(authority, "it was requested")
-    if renew_from is None or now < renew_from:
-        return None
     until = min(now + timedelta(seconds=lifetimes.leaf_life_s), authority.certificate.not_after)
     # Where the CA itself ends, signing again and again would gain nothing.
     return Sign(authority, "it is due") if until > leaf.certificate.not_after else None
