@@ -18,14 +18,11 @@ import structlog
 
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.errors import LeaseLostError
 from gpu_fraction.kube.lease import LeaseLock
 from gpu_fraction.kube.resources import LEASES
 
 _log = structlog.get_logger(__name__)
-
-
-class LeaseLostError(Exception):
-    """Another replica leads, or may soon: the work of this one was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.election import Election, LeaseLostError, LeaseTimings
+from gpu_fraction.kube.election import Election, LeaseTimings
+from gpu_fraction.kube.errors import LeaseLostError
 from gpu_fraction.kube.lease import unique_identity
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import LEASES
