@@ -68,8 +68,8 @@ class AdmissionApp:
         """The aiohttp application."""
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         metrics = AdmissionMetrics(self.registry)
-        app.router.add_post("/mutate", _Handler("mutate", self.mutate, metrics))
-        app.router.add_post("/validate", _Handler("validate", self.validate, metrics))
+        app.router.add_post("/mutate", _Handler("mutate", self.mutate, metrics).handle)
+        app.router.add_post("/validate", _Handler("validate", self.validate, metrics).handle)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
@@ -98,7 +98,8 @@ class _Handler:
         self._metrics = metrics
         self._seconds = metrics.seconds.labels(path)
 
-    async def __call__(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer one review."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         with self._metrics.in_flight.track_inprogress():
@@ -107,27 +108,27 @@ class _Handler:
                     return await self._answer(request, started)
             except TimeoutError:
                 self._count("", "timeout")
-                return web.Response(status=503, text="no time left\n", headers=_retry(0))
+                return _again("no time left", 0)
             finally:
                 self._seconds.observe(loop.time() - started)
 
     async def _answer(self, request: web.Request, started: float) -> web.Response:
-        if request.content_type != "application/json":
-            self._count("", "bad_call")
-            return web.Response(status=415, text="Content-Type must be application/json\n")
-        body = await request.read()
-        self._metrics.review_bytes.inc(len(body))
         asked: review.AdmissionRequest | None = None
         try:
+            body = await _body(request)
+            self._metrics.review_bytes.inc(len(body))
             asked = review.decode(body)
             answer = await self._decide(asked)
+        except web.HTTPException:
+            self._count("", "bad_call")
+            raise
         except review.BadReview as e:
             self._count(asked.operation if asked else "", "bad_call")
             log.warning("admission.bad_call", path=self._path, reason=str(e))
             return web.Response(status=400, text=f"{e}\n")
         except NotReady as e:
             self._count(asked.operation if asked else "", "not_ready")
-            return web.Response(status=503, text=f"{e}\n", headers=_retry(e.retry_after_s))
+            return _again(str(e), e.retry_after_s)
         except Exception:
             # The last line of defence: the API server gets a 500 and failurePolicy decides.
             self._count(asked.operation if asked else "", "error")
@@ -160,9 +161,32 @@ class _Handler:
         self._metrics.reviews.labels(self._path, known, decision).inc()
 
 
-def _retry(after_s: int) -> dict[str, str]:
-    # Another connection may reach another replica, so this one is given up.
-    return {"Retry-After": str(after_s), "Connection": "close"}
+async def _body(request: web.Request) -> bytes:
+    """The body as it was sent, within the limit.
+
+    Raises:
+        web.HTTPException: not JSON by its own account, packed, or too large.
+        review.BadReview: broken on the way.
+    """
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType(text="Content-Type must be application/json\n")
+    if "Content-Encoding" in request.headers:
+        raise web.HTTPUnsupportedMediaType(text="Content-Encoding is not supported\n")
+    try:
+        return await request.read()
+    except web.RequestPayloadError as e:
+        raise review.BadReview(f"broken body: {e}") from e
+
+
+def _again(reason: str, after_s: int) -> web.Response:
+    """An answer that the API server tries again on.
+
+    Another connection may reach another replica, so this one is given up, by both sides.
+    """
+    headers = {"Retry-After": str(after_s), "Connection": "close"}
+    response = web.Response(status=503, text=f"{reason}\n", headers=headers)
+    response.force_close()
+    return response
 
 
 def _budget_s(request: web.Request) -> float:
