@@ -159,6 +159,7 @@ class _Handler:
             subresource=asked.sub_resource,
             dry_run=asked.dry_run,
             decision=decision,
+            backend=answer.audit.get("backend"),
             reason=answer.message or None,
             ms=round((asyncio.get_running_loop().time() - started) * 1000, 2),
         )

@@ -74,7 +74,7 @@ def native(
         ),
         resources={
             "gpu-fraction.dev/slot": "1",
-            "gpu-fraction.dev/core-milli": str(milli),
+            "gpu-fraction.dev/core-milli": "1k" if milli == 1000 else str(milli),
             **({"gpu-fraction.dev/memory-mib": str(mib)} if mib else {}),
         },
         env=[
@@ -213,7 +213,7 @@ def test_what_the_user_and_the_audit_log_are_told(name: str) -> None:
 
 
 UNMUTATED = (
-    "the pod does not hold what its annotations come to (missing: "
+    "pod: does not hold what its annotations come to (missing: "
     "{}): gpu-fraction's mutating webhook did not run, or another one undid its work"
 )
 ANNOTATION = "/metadata/annotations/gpu-fraction.dev~1request"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.pods import pod
 from tests.reviews import body, changed, review
-from webhook.review import Answer, BadReview, decode, decode_pod, encode
+from webhook.review import Answer, BadReview, decode, decode_pod, encode, encode_patch
 
 
 def response(answer: Answer, uid: str = "u-1") -> dict[str, Any]:
@@ -93,7 +93,9 @@ def test_a_plain_yes() -> None:
 
 def test_a_patch() -> None:
     """Base64 of a JSON array, and its type."""
-    made = response(Answer(allowed=True, operations=[{"op": "add", "path": "/ü", "value": 1}]))
+    made = response(
+        Answer(allowed=True, patch=encode_patch([{"op": "add", "path": "/ü", "value": 1}]))
+    )
     assert made["patchType"] == "JSONPatch"
     assert json.loads(base64.b64decode(made["patch"])) == [{"op": "add", "path": "/ü", "value": 1}]
 
