@@ -27,7 +27,7 @@ test: venv
 
 # A real Kubernetes; docs/testing.md.
 test-cluster: venv
-	$(BIN)/python -m pytest tests/cluster
+	$(BIN)/python -m pytest -rs tests/cluster
 
 cluster-assets: venv
 	$(BIN)/python -m tests.cluster.assets
