@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from certs.actions import Notice, Plan, PublishBundle, WriteState
 from certs.bundle import Bundle
 from certs.certificate import Certificate
+from certs.expiry import expiry_warning
 from certs.lifetimes import Lifetimes
 from certs.observation import Replica, Target
 from certs.state import CaState, Phase
@@ -179,13 +180,10 @@ class View:
         for role, authority in (("current", self.state.current), ("next", self.state.next)):
             if authority is None:
                 continue
-            left = authority.certificate.life_left(self.now, self.lifetimes.backdate_s)
-            passed = [share for share in self.lifetimes.warn_at if left <= share]
-            if passed:
-                message = (
-                    f"the {role} CA has {min(passed):.0%} of its life left or less:"
-                    f" it ends {authority.certificate.not_after:%Y-%m-%dT%H:%M:%SZ}"
-                )
+            message = expiry_warning(
+                f"the {role} CA", authority.certificate, self.now, self.lifetimes
+            )
+            if message:
                 found.append(Notice("CertificateExpiring", message, warning=True))
         return tuple(found)
 
