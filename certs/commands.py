@@ -100,18 +100,15 @@ def _state_lines(now: datetime, state: CaState | None, lifetimes: Lifetimes) -> 
     why = f" ({state.reason})" if state.reason else ""
     seconds = (now - state.since).total_seconds()
     lines = [f"  phase     {state.phase} since {_at(state.since)}, {_span(seconds)} ago{why}"]
-    found = [
-        ("current", state.current and state.current.certificate),
-        ("next", state.next and state.next.certificate),
-        *(("previous", certificate) for certificate in state.previous),
-    ]
+    live = [("current", state.current), ("next", state.next)]
+    found = [(role, authority.certificate) for role, authority in live if authority is not None]
+    found += [("previous", certificate) for certificate in state.previous]
     for role, certificate in found:
-        if certificate is not None:
-            left = certificate.life_left(now, lifetimes.backdate_s)
-            lines.append(
-                f"  {role:<9} {_short(certificate.fingerprint)} {certificate.subject}, until"
-                f" {_at(certificate.not_after)}, {left:.0%} of its life left"
-            )
+        left = certificate.life_left(now, lifetimes.backdate_s)
+        lines.append(
+            f"  {role:<9} {_short(certificate.fingerprint)} {certificate.subject}, until"
+            f" {_at(certificate.not_after)}, {left:.0%} of its life left"
+        )
     lines += [f"  problem   {problem}" for problem in state.problems]
     return lines
 

@@ -60,6 +60,19 @@ class View:
         trusted = {f for b in self.bundles() for f in b.fingerprints()}
         return any(r.issuer in trusted for r in self.serving)
 
+    def orphans(self) -> tuple[Certificate, ...]:
+        """CAs of ours in caBundles that the Secret knows nothing of, as after its deletion."""
+        state = self.state
+        known = {a.fingerprint for a in (state.current, state.next) if a is not None}
+        known |= {c.fingerprint for c in state.previous}
+        found = {
+            c.fingerprint: c
+            for b in self.bundles()
+            for c in b.certificates
+            if c.own and c.fingerprint not in known
+        }
+        return tuple(found.values())
+
     def settled_s(self) -> float:
         """How long the next CA has certainly been in every caBundle.
 
