@@ -6,7 +6,7 @@ import gc
 import signal
 import ssl
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
@@ -17,9 +17,8 @@ from gpu_fraction.serving.server import HttpsServer
 from gpu_fraction.settings import rewrite
 from gpu_fraction.settings.option import SettingsError, add_flags, print_config
 from webhook import settings as webhook_options
-from webhook.app import AdmissionApp, Decide
+from webhook.app import AdmissionApp
 from webhook.decide import Decider
-from webhook.review import AdmissionRequest, Answer
 
 DESCRIPTION: Final = """\
 Serve the admission webhook over TLS: /mutate, /validate, /livez, /readyz, /metrics.
@@ -96,8 +95,8 @@ async def _serve(
     decider = Decider(rewriting, settings.system_users)
     stop = asyncio.Event()
     app = AdmissionApp(
-        _plain(decider.mutate),
-        _plain(decider.validate),
+        decider.mutate,
+        decider.validate,
         registry,
         checks=(lambda: "stopping" if stop.is_set() else None,),
     )
@@ -111,12 +110,3 @@ async def _serve(
     gc.freeze()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(server.serve(stop), name="server")
-
-
-def _plain(decide: Callable[[AdmissionRequest], Answer]) -> Decide:
-    """A verdict that needs no waiting, in the form of one that does."""
-
-    async def answer(request: AdmissionRequest, _deadline: float) -> Answer:
-        return decide(request)
-
-    return answer

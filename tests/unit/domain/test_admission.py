@@ -110,7 +110,7 @@ def test_a_request_annotation_must_be_what_the_annotations_come_to(forged: str) 
     """Byte for byte."""
     (told,) = refusals(pod({**QUARTER, keys.REQUEST: forged}))
     assert told.startswith("metadata.annotations[gpu-fraction.dev/request]: ")
-    assert told.endswith(" stands where the system writes")
+    assert told.endswith(" was set by hand, remove it")
 
 
 def test_a_copied_pod_is_admitted_as_it_is() -> None:
