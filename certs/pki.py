@@ -162,9 +162,10 @@ def read_leaf(chain_pem: str | bytes, key_pem: str | bytes) -> Leaf:
     Raises:
         PkiError: unreadable, or the key is another certificate's.
     """
-    certificate = _parse(chain_pem)[0]
-    _check_key(certificate, key_pem)
-    return Leaf(_facts(certificate), _text(chain_pem), _text(key_pem))
+    chain = _parse(chain_pem)
+    _check_key(chain[0], key_pem)
+    facts = [_facts(certificate) for certificate in chain]
+    return Leaf(facts[0], "".join(f.pem for f in facts), _text(key_pem))
 
 
 def check_chain(
@@ -315,7 +316,8 @@ def _check_key(certificate: x509.Certificate, key_pem: str | bytes) -> None:
 
 
 def _text(pem: str | bytes) -> str:
-    return pem if isinstance(pem, str) else pem.decode("ascii")
+    # Only what has been read as PEM comes here; text around the blocks may be anything.
+    return pem if isinstance(pem, str) else pem.decode("ascii", errors="ignore")
 
 
 def _key_text(key: ec.EllipticCurvePrivateKey) -> str:

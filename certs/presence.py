@@ -165,7 +165,8 @@ class Roster:
             ListOptions(selection(self._installation)),
         )
         now = asyncio.get_running_loop().time()
-        blind = self._looked_at is None or now - self._looked_at > self._lifetimes.presence_s * 2
+        blind_s = self._lifetimes.replica_gone_s / 2
+        blind = self._looked_at is None or now - self._looked_at > blind_s
         self._looked_at = now
         seen: dict[str, tuple[str, float]] = {}
         for lease in listing.items:

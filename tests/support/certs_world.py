@@ -244,11 +244,23 @@ class World:
         leaf = self._sign(sign.authority)
         for number, server in enumerate(self.api_servers):
             before, after = self.accepts(server, process.leaf), self.accepts(server, leaf)
-            lost = [entry for entry, ok in before.items() if ok and not after[entry]]
+            lost = [
+                entry
+                for entry, ok in before.items()
+                if ok and not after[entry] and not self._doomed(server, entry, process.leaf)
+            ]
             if lost:
                 raise BrokenError(f"{name}: API server {number} no longer accepts it for {lost}")
         process.leaf = leaf
         process.renew_from = renew_at(leaf, name, LIFETIMES)
+
+    def _doomed(self, server: ApiServer, entry: str, leaf: Leaf | None) -> bool:
+        """Whether somebody else has already written what this API server will refuse it for."""
+        return any(
+            w.foreign_write and leaf is not None and not read("", w.pem).trusts(leaf.issuer)
+            for w in server.pending
+            if w.entry == entry
+        )
 
     def tell(self, name: str) -> None:
         """A replica says what it serves."""
