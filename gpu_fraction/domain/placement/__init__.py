@@ -5,7 +5,7 @@ by who uses them; everything here is plain Python.
 """
 
 from gpu_fraction.domain.placement.ask import Ask, Isolation, Policy
-from gpu_fraction.domain.placement.cards import CardState, Kind, Share, empty, share_of
+from gpu_fraction.domain.placement.cards import CardState, Kind, Share, empty, less, share_of
 from gpu_fraction.domain.placement.explain import explain, summary
 from gpu_fraction.domain.placement.fit import NOTHING_BARRED, Refusal, Why, refusal
 from gpu_fraction.domain.placement.policies import SCORE_MAX
@@ -26,6 +26,7 @@ __all__ = [
     "choose",
     "empty",
     "explain",
+    "less",
     "refusal",
     "share_of",
     "summary",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpu_fraction.domain import inventory
+from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement.ask import MILLI, Ask
 
 CLOSENESS_MAX: Final = 4000
@@ -128,6 +129,25 @@ def _empty(card: inventory.Card) -> CardState:
         free_memory_mib=kind.memory_mib,
         free_slots=kind.slots,
     )
+
+
+def less(cards: Iterable[CardState], given: Iterable[Assignment]) -> tuple[CardState, ...]:
+    """The cards after all of these assignments; shares of other cards are ignored."""
+    sums: dict[str, tuple[int, int, int]] = {}
+    for assignment in given:
+        for shares in assignment.values():
+            for share in shares:
+                core_milli, memory_mib, slots = sums.get(share.uuid, (0, 0, 0))
+                sums[share.uuid] = (
+                    core_milli + share.core_milli,
+                    memory_mib + share.memory_mib,
+                    slots + 1,
+                )
+    return tuple(_drawn(card, *sums.get(card.uuid, (0, 0, 0))) for card in cards)
+
+
+def _drawn(card: CardState, core_milli: int, memory_mib: int, slots: int) -> CardState:
+    return card.moved(-core_milli, -memory_mib, -slots) if slots else card
 
 
 def share_of(ask: Ask, kind: Kind) -> Share:

@@ -56,6 +56,24 @@ class Refused:
     passes: Bools
 
 
+@dataclass(frozen=True, slots=True)
+class Fragmentation:
+    """How usable the free capacity is, over healthy cards.
+
+    Attributes:
+        cards: Healthy cards.
+        whole_cards: Cards on which no container holds a part.
+        free_milli: Thousandths of a card that are free, summed; a card counts by its scarcer
+            of compute and memory, and not at all without a free slot.
+        largest_milli: The largest of these, what the largest share could still be.
+    """
+
+    cards: int
+    whole_cards: int
+    free_milli: int
+    largest_milli: int
+
+
 class _View:
     """One ask against every card, through the few kinds of card there are."""
 
@@ -280,3 +298,41 @@ def refused(
         why[table.kind == ABSENT] = 0
         nearest[new] = why.max(axis=0, initial=0)[new]
     return Refused(first, nearest, passes)
+
+
+def scores(judged: Evaluation) -> Ints:
+    """Each node's score, 0 to ``SCORE_MAX``; 0 for nodes that do not fit.
+
+    Only the best have the highest score, so that a small lead is never rounded away; the
+    others fall off in proportion to their cost, as Kubernetes' own plugins normalise theirs.
+    Nodes that miss a preference for isolation which others meet have 0 and do not stretch
+    the scale of those that meet it.
+    """
+    marks = np.zeros(len(judged.cost), np.int64)
+    cost = judged.cost[judged.fits]
+    if not len(cost):
+        return marks
+    best = int(cost.min())
+    worst = int(cost[cost < best + policies.UNENFORCED].max())
+    top = policies.SCORE_MAX
+    fall = (top - 1) * (cost - best) // max(worst - best, 1)
+    found = np.where(cost > best, top - 1 - fall, top)
+    found[cost > worst] = 0
+    marks[judged.fits] = found
+    return marks
+
+
+def fragmentation(table: ClusterTable) -> Fragmentation:
+    """How usable the cluster's free capacity is."""
+    healthy = np.array([not kind.health for kind in table.kinds], np.bool_)[table.kind]
+    free = np.minimum(
+        _left(table.free.core_milli, 0, table.cap.core_milli),
+        _left(table.free.memory_mib, 0, table.cap.memory_mib),
+    )
+    free[~healthy | (table.free.slots < 1) | (free < 0)] = 0
+    return Fragmentation(
+        cards=int(healthy.sum()),
+        whole_cards=int((healthy & (table.free.slots >= table.cap.slots)).sum()),
+        free_milli=int(free.sum()),
+        largest_milli=int(free.max(initial=0)),
+    )

@@ -1,11 +1,12 @@
 """Placement by example: what the policies prefer and what a refusal says."""
 
+import numpy as np
 import pytest
 
 from gpu_fraction.domain.inventory import Card
 from gpu_fraction.domain.placement import Ask, Why, choose, empty, explain, share_of, summary
 from gpu_fraction.domain.placement.fit import refusal
-from gpu_fraction.domain.placement.policies import score
+from gpu_fraction.domain.placement.vectorised import Evaluation, scores
 from tests.builders.cards import card, node, taken
 
 QUARTER = Ask("main", memory_milli=250, core_milli=250)
@@ -213,8 +214,10 @@ def test_a_barred_model_is_refused_with_the_given_reason() -> None:
 
 def test_only_the_best_node_has_the_highest_score() -> None:
     """A lead of one is not rounded away; the worst has nothing, as have misses of a wish."""
-    assert [score(cost, 100, 1100) for cost in (100, 101, 600, 1100, 1 << 44)] == [10, 9, 5, 0, 0]
-    assert score(7, 7, 7) == 10
+    costs = np.array([100, 101, 600, 1100, 1 << 45, 0])
+    fits = np.array([True, True, True, True, True, False])
+    assert scores(Evaluation(fits, costs)).tolist() == [10, 9, 5, 0, 0, 0]
+    assert scores(Evaluation(fits[:2], np.array([7, 7]))).tolist() == [10, 10]
 
 
 def test_absurd_amounts_do_not_overflow() -> None:
