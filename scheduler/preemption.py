@@ -39,7 +39,7 @@ TRIES: Final = 500
 """Sets of victims compared for one card. Chosen: every pair out of 32 pods; beyond it, pods
 are spared one by one, which may evict one more than needed."""
 
-_FEWEST = tuple[int, list[int], list[str]]
+_Fewest = tuple[int, list[int], int, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +157,13 @@ class _Search:
         if len(clearings) < ask.cards:
             return None
         cheapest = sorted(clearings)[: ask.cards]
-        return frozenset(uid for _, _, uids in cheapest for uid in uids)
+        return frozenset(uid for *_, uids in cheapest for uid in uids)
 
-    def _clearing(self, ask: Ask, card: CardState, candidates: Collection[str]) -> _FEWEST | None:
+    def _clearing(self, ask: Ask, card: CardState, candidates: Collection[str]) -> _Fewest | None:
         """The fewest candidates whose end lets one card serve the ask."""
         found = refusal(ask, card, self._barred)
         if found is None:
-            return 0, [], []
+            return 0, [], 0, []
         if not found.why.passes:
             return None
         need = share_of(ask, card.kind)
@@ -187,11 +187,11 @@ class _Search:
                 held[uid] = core_milli, sum(share.memory_mib for share in mine), len(mine)
         return held
 
-    def _rank(self, uids: Iterable[str]) -> _FEWEST:
-        """Fewer first, then lower priorities, then names, so that the answer is one."""
+    def _rank(self, uids: Iterable[str]) -> _Fewest:
+        """Fewer first, then lower priorities, then the scheduler's own victims, then names."""
         names = sorted(uids)
         priorities = sorted((self.pool[uid].priority for uid in names), reverse=True)
-        return len(names), priorities, names
+        return len(names), priorities, len(set(names) - self._proposed), names
 
     def _spared(self, candidates: Iterable[str], always: frozenset[str]) -> frozenset[str]:
         """All candidates but those that may stay, the highest priority spared first."""

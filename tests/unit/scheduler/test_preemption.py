@@ -45,6 +45,14 @@ def test_victims_that_free_no_card_are_exchanged_for_those_that_do() -> None:
     assert evicted(state, preemptor, "p", "q") == (["q", "r"], 1)
 
 
+def test_among_equals_the_schedulers_own_victims_are_kept() -> None:
+    """It knows which of them a disruption budget protects."""
+    state = node_with(
+        3, *(holder(name, "a", {at: (1000, 16384)}) for at, name in enumerate("pqr"))
+    )
+    assert evicted(state, pods.pod("x", WHOLE, priority=10), "q") == (["q"], 0)
+
+
 def test_fewer_victims_come_before_lower_priorities_and_those_before_names() -> None:
     """One pod of a higher priority goes rather than two of a lower."""
     half = Ask("main", memory_milli=500, core_milli=500)
