@@ -1,4 +1,4 @@
-"""The parts of pods and nodes that placement reads, straight from the wire.
+"""The parts of pods that placement reads, straight from the wire.
 
 The watch keeps one object for each pod of the cluster, so pods that hold no GPU shed
 everything but their names as they are decoded.
@@ -12,7 +12,7 @@ import msgspec
 from gpu_fraction.domain import keys
 from gpu_fraction.kube.objects import Meta
 
-__all__ = ["Container", "Node", "Pod", "PodMeta", "Spec", "Status"]
+__all__ = ["Container", "Pod", "PodMeta", "Spec", "Status"]
 
 _PREFIX: Final = keys.PREFIX
 
@@ -131,27 +131,3 @@ def _is_ours(pod: Pod) -> bool:
         for amounts in (container.resources.limits, container.resources.requests)
         for name in amounts or ()
     )
-
-
-class NodeMeta(Meta, frozen=True, kw_only=True, rename="camel"):
-    """A node's names and annotations."""
-
-    annotations: dict[str, str] | None = None
-
-
-class Node(msgspec.Struct, frozen=True):
-    """A node, of which only the inventory is kept."""
-
-    metadata: NodeMeta = NodeMeta()
-
-    def __post_init__(self) -> None:
-        annotations = self.metadata.annotations
-        if annotations:
-            ours = {k: v for k, v in annotations.items() if k == keys.INVENTORY}
-            msgspec.structs.force_setattr(
-                self, "metadata", msgspec.structs.replace(self.metadata, annotations=ours or None)
-            )
-
-    def inventory(self) -> str | None:
-        """The node daemon's annotation, if there is one."""
-        return (self.metadata.annotations or {}).get(keys.INVENTORY)

@@ -16,7 +16,8 @@ from scheduler.auth import Callers
 from scheduler.binding import Binder, KubePodApi
 from scheduler.extender import Extender, ModelQuota
 from scheduler.metrics import ExtenderMetrics, StateCollector
-from scheduler.pods import Node, Pod
+from scheduler.nodes import Node
+from scheduler.pods import Pod
 from scheduler.state import ClusterState
 
 __all__ = ["ExtenderService", "Wiring"]
@@ -101,7 +102,8 @@ class ExtenderService:
 
     def _on_node(self, change: Change[Node]) -> None:
         if change.new is not None:
-            self.state.node_changed(change.new.metadata.name, change.new.inventory())
+            node = change.new
+            self.state.node_changed(node.metadata.name, node.cards, node.problem)
         elif change.old is not None:
             self.state.node_removed(change.old.metadata.name)
 

@@ -6,19 +6,14 @@ reads the first two again and has nothing else to restore. No method does I/O or
 
 from collections.abc import Collection, Iterator, Mapping
 
-import structlog
-
-from gpu_fraction.domain import inventory, keys
 from gpu_fraction.domain.assignment import Assignment
-from gpu_fraction.domain.placement import Ask, CardState, choose, empty, less
+from gpu_fraction.domain.placement import Ask, CardState, choose, less
 from gpu_fraction.domain.placement.table import ClusterTable
 from gpu_fraction.domain.placement.vectorised import Evaluation, evaluate
 from scheduler.asks import RequestReader
 from scheduler.claims import Claim, Claims, Stage
 from scheduler.pods import Pod
 from scheduler.views import PodView, assigned, view_of
-
-_log = structlog.get_logger(__name__)
 
 __all__ = ["ClusterState"]
 
@@ -39,7 +34,6 @@ class ClusterState:
         self.claims = Claims()
         self._read_request = read_request
         self._cards: dict[str, tuple[CardState, ...]] = {}
-        self._annotations: dict[str, str | None] = {}
         self._problems: dict[str, str] = {}
         self._pods: dict[str, PodView] = {}
         self._nominees: dict[str, dict[str, PodView]] = {}
@@ -51,34 +45,25 @@ class ClusterState:
 
     # Nodes
 
-    def node_changed(self, name: str, annotation: str | None) -> None:
-        """Take over a node's inventory; without one the node has no cards.
-
-        An unreadable inventory also leaves it without: guessing could give a card twice.
-        """
-        if name in self._annotations and self._annotations[name] == annotation:
+    def node_changed(self, name: str, cards: tuple[CardState, ...], problem: str = "") -> None:
+        """Take over a node's cards, or the reason why it has none."""
+        if self._cards.get(name) == cards and self._problems.get(name, "") == problem:
             return
-        self._annotations[name] = annotation
-        self._problems.pop(name, None)
         self._cards.pop(name, None)
-        if annotation is not None:
-            try:
-                cards = empty(inventory.parse(annotation).cards)
-            except inventory.InventoryError as e:
-                self._problems[name] = f"{keys.INVENTORY} is unreadable: {e}"
-                _log.warning("scheduler.inventory_unreadable", node=name, error=str(e))
-            else:
-                self._cards[name] = cards
+        self._problems.pop(name, None)
+        if cards:
+            self._cards[name] = cards
+        elif problem:
+            self._problems[name] = problem
         self._stale.add(name)
 
     def node_removed(self, name: str) -> None:
         """Forget a node; claims on it stay, the node may come back with its pods."""
-        self.node_changed(name, None)
-        self._annotations.pop(name, None)
+        self.node_changed(name, ())
 
     def node_problem(self, name: str) -> str:
         """Why the node has no cards."""
-        return self._problems.get(name, "no GPU inventory (is the node daemon running?)")
+        return self._problems.get(name, "no such node is known yet")
 
     def nodes(self) -> Collection[str]:
         """Names of the nodes that have cards."""

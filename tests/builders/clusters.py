@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from gpu_fraction.domain import inventory
 from gpu_fraction.domain.assignment import CardShare, render
-from gpu_fraction.domain.placement import Ask
+from gpu_fraction.domain.placement import Ask, empty
 from scheduler.pods import Pod
 from scheduler.state import ClusterState
 from tests.builders import cards as build
@@ -24,7 +24,7 @@ def state_of(nodes: Mapping[str, Sequence[inventory.Card]]) -> ClusterState:
     """Nodes with nothing on them."""
     state = ClusterState(pods.read_request)
     for name, cards in nodes.items():
-        state.node_changed(name, pods.inventory_of(cards))
+        state.node_changed(name, empty(cards))
     return state
 
 

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from gpu_fraction.domain import assignment
 from gpu_fraction.domain.assignment import Assignment
-from gpu_fraction.domain.placement import Ask
+from gpu_fraction.domain.placement import Ask, empty
 from gpu_fraction.kube import errors
 from scheduler.binding import BIND_S, DOUBT_S, Binder
 from scheduler.extender import Extender
@@ -125,7 +125,7 @@ class Interleavings(RuleBasedStateMachine):
         self.api = Api(self)
         self.binder = Binder(self.state, self.extender, self.api, metrics, lambda: self.now_s)
         for name, cards in NODES.items():
-            self.state.node_changed(name, pods.inventory_of(cards))
+            self.state.node_changed(name, empty(cards))
         self.shown = set()
         self.list_pods()
 

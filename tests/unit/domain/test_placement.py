@@ -51,6 +51,26 @@ def test_topology_without_links_keeps_to_one_numa_node() -> None:
     assert cards_of(ask, taken(cards, [(0, 1, 1)])) == [1, 3]
 
 
+def test_closeness_is_what_either_card_knows_else_a_shared_numa_node() -> None:
+    """Out of range is cut off; a card is not close to itself."""
+    cards = empty(
+        [
+            card(0, numa=0, links={"GPU-1": 9999, "GPU-2": -5}),
+            card(1, numa=0, links={"GPU-0": 3}),
+            card(2, numa=1),
+            card(3, numa=0),
+            card(4, numa=-1),
+        ]
+    )
+    assert [c.near for c in cards] == [
+        (0, 4000, 0, 1, 0),
+        (4000, 0, 0, 1, 0),
+        (0, 0, 0, 0, 0),
+        (1, 1, 0, 0, 0),
+        (0, 0, 0, 0, 0),
+    ]
+
+
 def test_preferred_isolation_takes_an_enforcing_card_else_any() -> None:
     """A preference orders, it does not refuse."""
     cards = empty([card(0), card(1, enforces_memory=True, enforces_compute=True)])

@@ -3,9 +3,10 @@
 import msgspec
 
 from gpu_fraction.domain import keys
-from scheduler.pods import Node, Pod
+from scheduler.nodes import Node, read_cards
+from scheduler.pods import Pod
 from tests.builders import pods
-from tests.builders.clusters import HALF
+from tests.builders.clusters import HALF, node_cards
 
 
 def test_a_pod_without_gpus_sheds_everything_but_its_names() -> None:
@@ -39,10 +40,19 @@ def test_nulls_are_as_good_as_nothing() -> None:
     assert not pod.holds_gpu
 
 
-def test_a_node_keeps_its_inventory_alone() -> None:
-    """Nodes carry many annotations of others."""
-    annotations = {keys.INVENTORY: "{}", "volumes.kubernetes.io/attach": "true"}
+def test_a_node_keeps_its_cards_alone() -> None:
+    """Nodes carry many annotations of others, and the inventory's text is not needed twice."""
+    text = pods.inventory_of(node_cards("n", 2))
+    annotations = {keys.INVENTORY: text, "volumes.kubernetes.io/attach": "true"}
     node = msgspec.convert({"metadata": {"name": "n", "annotations": annotations}}, Node)
-    assert node.metadata.annotations == {keys.INVENTORY: "{}"}
-    assert node.inventory() == "{}"
-    assert msgspec.convert({"metadata": {"name": "n"}}, Node).inventory() is None
+    assert node.metadata.annotations is None
+    assert [card.uuid for card in node.cards] == ["GPU-n-0", "GPU-n-1"]
+    assert node.problem == ""
+
+
+def test_a_node_without_cards_says_why() -> None:
+    """No daemon, an unreadable inventory or an empty one."""
+    bare = msgspec.convert({"metadata": {"name": "n"}}, Node)
+    assert bare.problem == "no GPU inventory (is the node daemon running?)"
+    assert read_cards("{")[1].startswith(f"{keys.INVENTORY} is unreadable: ")
+    assert read_cards(pods.inventory_of([])) == ((), "no GPU in the node's inventory")

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gpu_fraction.domain import keys
-from gpu_fraction.domain.placement import Ask
+from gpu_fraction.domain.placement import Ask, empty
 from scheduler.extender import Extender
 from scheduler.preemption import Proposal, victims
 from scheduler.state import ClusterState
@@ -46,7 +46,7 @@ def with_resources(body: dict[str, Any], amounts: dict[str, str]) -> dict[str, A
 def state() -> ClusterState:
     """The recorded node, with two cards; 700 milli-cores of each are given away."""
     state = ClusterState(pods.read_request)
-    state.node_changed("node-a", pods.inventory_of([build.card(0), build.card(1)]))
+    state.node_changed("node-a", empty([build.card(0), build.card(1)]))
     held = Ask("main", core_milli=700, memory_mib=4096)
     for at, uid in enumerate(("b240897a-ddf7-4457-824a-fae0abfff760", "other")):
         cards = (
