@@ -1,6 +1,7 @@
 """Filter and prioritize of a whole cluster: time a pod and memory of the process.
 
-Prints a table; asserts nothing. Run by ``make bench``.
+Prints a table; asserts nothing. Run by ``make bench``. The memory is that of the whole
+extender: its server and client are loaded, though not used.
 
 - *decide*: filter and prioritize on the state, the pod unlike the one before and the cluster
   changed by a bind in between, so that nothing is remembered.
@@ -23,6 +24,7 @@ from gpu_fraction.domain.assignment import CardShare, render
 from gpu_fraction.domain.placement import Ask
 from scheduler.extender import Extender
 from scheduler.nodes import read_cards
+from scheduler.service import ExtenderService
 from scheduler.state import ClusterState
 from scheduler.wire import FilterArgs
 from tests.builders import pods
@@ -64,6 +66,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=40)
     args = parser.parse_args()
     bare_mib = rss_mib()
+    sys.stdout.write(f"{ExtenderService.__name__} loaded: {bare_mib:.0f} MiB\n\n")
     started = time.perf_counter()
     state = ClusterState(pods.read_request)
     names = fill(state, args.nodes, args.cards, args.pods)
