@@ -1,0 +1,197 @@
+"""Keeps the plugin known to the kubelet.
+
+The kubelet never dials a plugin again whose stream has ended, and removes all sockets of its
+directory when it starts. A registration that comes while an earlier stream of ours is still
+open is lost when that one ends, so the order is always: end the stream, then register.
+Source: kubernetes pkg/kubelet/cm/devicemanager/plugin/v1beta1.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn
+
+import grpc
+import structlog
+from asyncinotify import Inotify, Mask
+
+from gpu_fraction.domain import keys
+from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
+from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
+from node_daemon.kubelet.plugin import DevicePlugin
+from node_daemon.metrics import Metrics
+
+VERSION: Final = "v1beta1"
+KUBELET_SOCKET: Final = "kubelet.sock"
+SOCKET: Final = "gpu-fraction.sock"
+GRACE_S: Final = 0.5
+"""How long a call in progress may take to end when the server is stopped: chosen."""
+
+__all__ = ["KUBELET_SOCKET", "SOCKET", "KubeletSession", "Waits"]
+
+_log = structlog.get_logger()
+
+Identity = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How long to wait for the kubelet, seconds.
+
+    Attributes:
+        register_s: For the answer to a registration; the kubelet dials back within it for up
+            to 10 s. Source: devicemanager/plugin/v1beta1/client.go.
+        stream_s: For the first ``ListAndWatch`` after a registration.
+        again_s: After a stream ended while the kubelet lives, so that it notices before the
+            next registration.
+        retry_s: First pause after a failure; doubles up to ``retry_most_s``.
+        retry_most_s: Longest pause.
+        poll_s: Between two looks at the sockets, where inotify tells nothing.
+    """
+
+    register_s: float = 15.0
+    stream_s: float = 15.0
+    again_s: float = 0.2
+    retry_s: float = 0.1
+    retry_most_s: float = 5.0
+    poll_s: float = 5.0
+
+
+class KubeletSession:
+    """Serves the plugin on its socket and registers it, again whenever that is needed."""
+
+    def __init__(
+        self, directory: Path, plugin: DevicePlugin, metrics: Metrics, waits: Waits | None = None
+    ) -> None:
+        """Serve in ``directory``, which is the kubelet's ``device-plugins``."""
+        self._directory = directory
+        self._plugin = plugin
+        self._metrics = metrics
+        self._waits = waits or Waits()
+        self._server: grpc.aio.Server | None = None
+        self._served: Identity | None = None
+        self._pause_s = self._waits.retry_s
+
+    async def run(self) -> NoReturn:
+        """Stay registered until cancelled."""
+        cause = "start"
+        try:
+            while True:
+                try:
+                    cause = await self._registered(cause)
+                    self._pause_s = self._waits.retry_s
+                    await asyncio.sleep(self._waits.again_s if cause == "stream_ended" else 0)
+                except (grpc.aio.AioRpcError, TimeoutError, OSError, RuntimeError) as e:
+                    _log.warning("registration_failed", error=_text(e), retry_s=self._pause_s)
+                    cause = "retry"
+                    await asyncio.sleep(self._pause_s)
+                    self._pause_s = min(2 * self._pause_s, self._waits.retry_most_s)
+        finally:
+            await self._stop()
+
+    async def _registered(self, cause: str) -> str:
+        """One registration, from the kubelet's socket to the end of the stream.
+
+        Returns:
+            Why it ended.
+        """
+        kubelet = await self._kubelet()
+        await self._plugin.end_stream()
+        if self._served is None or _identity(self._directory / SOCKET) != self._served:
+            await self._serve()
+        await self._register()
+        self._metrics.registrations.labels(cause).inc()
+        async with asyncio.timeout(self._waits.stream_s):
+            await self._plugin.opened()
+        _log.info("registered", cause=cause, resource=keys.SLOT)
+        ended = await _first(
+            stream_ended=self._plugin.closed(),
+            kubelet_restarted=self._differs(KUBELET_SOCKET, kubelet),
+            socket_removed=self._differs(SOCKET, self._served),
+        )
+        _log.info("registration_ended", cause=ended)
+        return ended
+
+    async def _kubelet(self) -> Identity:
+        """The kubelet's socket, once it is there."""
+        while (identity := _identity(self._directory / KUBELET_SOCKET)) is None:
+            await self._differs(KUBELET_SOCKET, None)
+        return identity
+
+    async def _differs(self, name: str, identity: Identity | None) -> None:
+        """Return once the file of that name is another one than ``identity``."""
+        path = self._directory / name
+        while _identity(path) == identity:
+            with Inotify() as inotify:
+                try:
+                    inotify.add_watch(self._directory, Mask.CREATE | Mask.DELETE | Mask.MOVE)
+                except OSError:
+                    await asyncio.sleep(min(1.0, self._waits.poll_s))
+                    continue
+                if _identity(path) != identity:
+                    return
+                try:
+                    async with asyncio.timeout(self._waits.poll_s):
+                        await inotify.get()
+                except TimeoutError:
+                    continue
+
+    async def _serve(self) -> None:
+        await self._stop()
+        path = self._directory / SOCKET
+        path.unlink(missing_ok=True)
+        server = grpc.aio.server()
+        api_grpc.add_DevicePluginServicer_to_server(self._plugin, server)
+        server.add_insecure_port(f"unix:{path}")
+        await server.start()
+        self._server = server
+        self._served = _identity(path)
+
+    async def _stop(self) -> None:
+        """End the stream first: a server that cancels it leaves a traceback for each."""
+        await self._plugin.end_stream()
+        server, self._server, self._served = self._server, None, None
+        if server is not None:
+            await server.stop(GRACE_S)
+
+    async def _register(self) -> None:
+        request = api.RegisterRequest(
+            version=VERSION,
+            endpoint=SOCKET,
+            resource_name=keys.SLOT,
+            options=api.DevicePluginOptions(pre_start_required=True),
+        )
+        socket = self._directory / KUBELET_SOCKET
+        async with grpc.aio.insecure_channel(
+            f"unix:{socket}", options=[("grpc.default_authority", "localhost")]
+        ) as channel:
+            stub = api_grpc.RegistrationStub(channel)
+            await stub.Register(request, timeout=self._waits.register_s)
+
+
+def _identity(path: Path) -> Identity | None:
+    """What tells one file from a later one of the same name."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_ctime_ns
+
+
+async def _first(**waits: Awaitable[None]) -> str:
+    """The name of the wait that returned first; the others are cancelled."""
+    tasks = {asyncio.ensure_future(wait): name for name, wait in waits.items()}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return min(tasks[task] for task in done)
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    return str(error) or type(error).__name__

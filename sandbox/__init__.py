@@ -1,0 +1,1 @@
+"""A cluster in one process, for the demonstration and for fault injection."""
