@@ -89,10 +89,7 @@ class Collector:
                 continue
 
     async def reconcile(self) -> None:
-        """Count what already runs, and put back the files of living pods."""
-        for allocation in self._store:
-            if allocation.binding is not None:
-                self._ledger.record(allocation.binding.key, allocation.binding.shares)
+        """Count what runs without being remembered, and put back the files of living pods."""
         self._adopt()
         await self.refresh(await self._books.inventory.wait())
 

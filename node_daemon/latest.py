@@ -28,7 +28,8 @@ class Latest(Generic[_T]):
             await self._changed.wait()
         return self.value
 
-    async def change(self) -> _T:
-        """The next value that differs from the present one."""
-        await self._changed.wait()
-        return await self.wait()
+    async def changed_from(self, value: _T) -> _T:
+        """The value, once it differs from ``value``."""
+        while self.value is None or self.value == value:
+            await self._changed.wait()
+        return self.value

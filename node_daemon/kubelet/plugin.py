@@ -12,6 +12,7 @@ from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
 from node_daemon.allocation import Binding, Nonce
 from node_daemon.cdi import ANNOTATION_PREFIX, qualified
 from node_daemon.errors import PodRef, Reason, Refusal
+from node_daemon.first import first
 from node_daemon.metrics import Metrics
 from node_daemon.tokens import TokenState
 
@@ -78,17 +79,9 @@ class TokenBoard:
             while not end.is_set():
                 dirty.clear()
                 yield self._states
-                await _either(dirty, end)
+                await first(dirty=dirty.wait(), end=end.wait())
         finally:
             self._dirty.discard(dirty)
-
-
-async def _either(first: asyncio.Event, second: asyncio.Event) -> None:
-    async with asyncio.TaskGroup() as group:
-        waits = {group.create_task(e.wait(), name="event") for e in (first, second)}
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for task in waits:
-            task.cancel()
 
 
 class Stream:

@@ -7,7 +7,6 @@ Source: kubernetes pkg/kubelet/cm/devicemanager/plugin/v1beta1.
 """
 
 import asyncio
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
@@ -19,6 +18,7 @@ from asyncinotify import Inotify, Mask
 from gpu_fraction.domain import keys
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
+from node_daemon.first import first
 from node_daemon.kubelet.plugin import DevicePlugin
 from node_daemon.metrics import Metrics
 
@@ -105,7 +105,7 @@ class KubeletSession:
         async with asyncio.timeout(self._waits.stream_s):
             await self._plugin.opened()
         _log.info("registered", cause=cause, resource=keys.SLOT)
-        ended = await _first(
+        ended = await first(
             stream_ended=self._plugin.closed(),
             kubelet_restarted=self._differs(KUBELET_SOCKET, kubelet),
             socket_removed=self._differs(SOCKET, self._served),
@@ -177,18 +177,6 @@ def _identity(path: Path) -> Identity | None:
     except OSError:
         return None
     return stat.st_ino, stat.st_ctime_ns
-
-
-async def _first(**waits: Awaitable[None]) -> str:
-    """The name of the wait that returned first; the others are cancelled."""
-    tasks = {asyncio.ensure_future(wait): name for name, wait in waits.items()}
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    return min(tasks[task] for task in done)
 
 
 def _text(error: BaseException) -> str:
