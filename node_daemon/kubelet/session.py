@@ -98,7 +98,7 @@ class KubeletSession:
         """
         kubelet = await self._kubelet()
         await self._plugin.end_stream()
-        if self._served is None or _identity(self._directory / SOCKET) != self._served:
+        if self._served is None or await self._identity(SOCKET) != self._served:
             await self._serve()
         await self._register()
         self._metrics.registrations.labels(cause).inc()
@@ -115,21 +115,20 @@ class KubeletSession:
 
     async def _kubelet(self) -> Identity:
         """The kubelet's socket, once it is there."""
-        while (identity := _identity(self._directory / KUBELET_SOCKET)) is None:
+        while (identity := await self._identity(KUBELET_SOCKET)) is None:
             await self._differs(KUBELET_SOCKET, None)
         return identity
 
     async def _differs(self, name: str, identity: Identity | None) -> None:
         """Return once the file of that name is another one than ``identity``."""
-        path = self._directory / name
-        while _identity(path) == identity:
+        while await self._identity(name) == identity:
             with Inotify() as inotify:
                 try:
                     inotify.add_watch(self._directory, Mask.CREATE | Mask.DELETE | Mask.MOVE)
                 except OSError:
                     await asyncio.sleep(min(1.0, self._waits.poll_s))
                     continue
-                if _identity(path) != identity:
+                if await self._identity(name) != identity:
                     return
                 try:
                     async with asyncio.timeout(self._waits.poll_s):
@@ -137,16 +136,19 @@ class KubeletSession:
                 except TimeoutError:
                     continue
 
+    async def _identity(self, name: str) -> Identity | None:
+        return await asyncio.to_thread(_identity, self._directory / name)
+
     async def _serve(self) -> None:
         await self._stop()
         path = self._directory / SOCKET
-        path.unlink(missing_ok=True)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
         server = grpc.aio.server()
         api_grpc.add_DevicePluginServicer_to_server(self._plugin, server)
         server.add_insecure_port(f"unix:{path}")
         await server.start()
         self._server = server
-        self._served = _identity(path)
+        self._served = await self._identity(SOCKET)
 
     async def _stop(self) -> None:
         """End the stream first: a server that cancels it leaves a traceback for each."""

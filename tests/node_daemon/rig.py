@@ -320,8 +320,10 @@ async def node(
             await rig.ready()
         yield rig
     finally:
-        await rig.kill_daemon()
-        await rig.kubelet.stop()
+        try:
+            await rig.kill_daemon()
+        finally:
+            await rig.kubelet.stop()
 
 
 __all__ = [
