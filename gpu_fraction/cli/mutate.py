@@ -1,0 +1,239 @@
+"""``gpu-fraction mutate``: what the webhook would make of manifests, without a cluster."""
+
+import argparse
+import difflib
+import json
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TextIO
+
+import jsonpatch
+import msgspec
+
+from gpu_fraction.cli.config import load_options
+from gpu_fraction.cli.manifests import (
+    Document,
+    ManifestError,
+    PodIn,
+    Source,
+    pods,
+    read,
+    to_json,
+    to_yaml,
+)
+from gpu_fraction.domain import admission, keys, patch
+from gpu_fraction.domain.pod import Pod
+from gpu_fraction.domain.problems import Problem, quote
+from gpu_fraction.domain.request import Refused, annotation_path
+from gpu_fraction.settings import rewrite
+from gpu_fraction.settings.option import add_flags
+
+DESCRIPTION: Final = """\
+Rewrite manifests as the admission webhook would, without a cluster.
+
+Takes Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs, PodTemplates and
+Lists of them; everything else passes through. Prints the result; if a pod is refused, prints
+nothing, writes one line per refusal to standard error and exits 1.
+
+examples:
+  gpu-fraction mutate -f pod.yaml
+  gpu-fraction mutate -f examples/ -o diff --gpu-memory-mib 80Gi
+  helm template my-release my-chart | gpu-fraction mutate -f - | kubectl apply -f -
+"""
+
+_RED, _GREEN, _CYAN, _END = "\x1b[31m", "\x1b[32m", "\x1b[36m", "\x1b[0m"
+
+__all__ = ["Outcome", "add_parser", "mutate_all", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the manifests.
+
+    Attributes:
+        refusals: One line each; none where everything passed.
+        warnings: One line each.
+    """
+
+    refusals: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "mutate",
+        help="rewrite manifests as the webhook would",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-f",
+        "--filename",
+        action="append",
+        required=True,
+        metavar="FILE|DIR|-",
+        help="manifests: a file, a folder or - for standard input; may be repeated",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        choices=("yaml", "json", "diff"),
+        default="yaml",
+        help="what to print (default yaml)",
+    )
+    parser.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colours in a diff (default auto: on a terminal)",
+    )
+    parser.add_argument("--config", metavar="FILE", help="settings file, YAML")
+    add_flags(parser, rewrite.OPTIONS, "how pods are rewritten")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Run the command; the exit code."""
+    values = load_options(rewrite.OPTIONS, args, environ)
+    settings = rewrite.rewrite_settings(values)
+    try:
+        sources = read(args.filename, sys.stdin)
+    except ManifestError as e:
+        sys.stderr.write(f"{e}\n")
+        return 2
+    before = [to_yaml(source) for source in sources] if args.output == "diff" else []
+    outcome = mutate_all(sources, settings)
+    for warning in outcome.warnings:
+        sys.stderr.write(f"Warning: {warning}\n")
+    for refusal in outcome.refusals:
+        sys.stderr.write(f"{refusal}\n")
+    if outcome.refusals:
+        return 1
+    if args.output == "json":
+        sys.stdout.write(to_json(sources))
+    elif args.output == "yaml":
+        sys.stdout.write(_join(sources))
+    else:
+        _diff(sources, before, sys.stdout, colour=_colour(args.color))
+    return 0
+
+
+def _join(sources: Sequence[Source]) -> str:
+    texts = [to_yaml(source) for source in sources]
+    return "".join(
+        text if i == 0 or text.startswith("---") else "---\n" + text
+        for i, text in enumerate(texts)
+    )
+
+
+def mutate_all(sources: Sequence[Source], settings: rewrite.RewriteSettings) -> Outcome:
+    """Rewrite every pod in place, by the webhook's own patch."""
+    labels = _namespace_labels(sources)
+    refusals: list[str] = []
+    warnings: list[str] = []
+    for source in sources:
+        for document in source.documents:
+            for found in pods(document):
+                backend = settings.backend_for(labels.get(found.namespace or ""))
+                try:
+                    verdict = admission.admit(_typed(found.raw), backend, settings.rules)
+                except Refused as e:
+                    refusals += [f"{found}: {_path(found, p)}: {p.message}" for p in e.problems]
+                    continue
+                warnings += [f"{found}: {warning}" for warning in verdict.warnings]
+                apply(document, found, verdict.operations)
+    return Outcome(tuple(refusals), tuple(warnings))
+
+
+def apply(document: Document, found: PodIn, operations: Sequence[patch.Operation]) -> None:
+    """Apply the webhook's patch at the pod's place, by a library that is not ours."""
+    prefix = "".join("/" + patch.escape(str(key)) for key in found.path)
+    moved = [{**operation, "path": prefix + operation["path"]} for operation in operations]
+    jsonpatch.JsonPatch(moved).apply(document.body, in_place=True)
+
+
+def _path(found: PodIn, problem: Problem) -> str:
+    parts = [f"[{key}]" if isinstance(key, int) else f".{key}" for key in found.path]
+    return "".join([*parts, "." + problem.path]).lstrip(".")
+
+
+def _namespace_labels(sources: Sequence[Source]) -> dict[str, str]:
+    """The backend that Namespaces among the manifests choose."""
+    labels = {}
+    for source in sources:
+        for document in source.documents:
+            body = document.body
+            if not isinstance(body, MutableMapping) or body.get("kind") != "Namespace":
+                continue
+            metadata = body.get("metadata")
+            if isinstance(metadata, MutableMapping):
+                chosen = (metadata.get("labels") or {}).get(keys.LABEL_BACKEND)
+                if isinstance(chosen, str):
+                    labels[str(metadata.get("name"))] = chosen
+    return labels
+
+
+def _typed(raw: Mapping[str, Any]) -> Pod:
+    """The pod as the API server would hand it over: amounts as text.
+
+    Raises:
+        Refused: a field has a type that the API server would refuse.
+    """
+    metadata = raw.get("metadata")
+    annotations = metadata.get("annotations") if isinstance(metadata, Mapping) else None
+    if isinstance(annotations, Mapping):
+        problems = [
+            Problem(
+                annotation_path(str(key)),
+                f"{quote(_yaml_word(value))} must be text; put it in quotes",
+            )
+            for key, value in annotations.items()
+            if not isinstance(value, str)
+        ]
+        if problems:
+            raise Refused(problems)
+    try:
+        plain = json.loads(json.dumps(raw, default=str))
+        _amounts_to_text(plain)
+        return msgspec.convert(plain, Pod)
+    except (msgspec.ValidationError, TypeError, AttributeError, RecursionError) as e:
+        raise Refused([Problem("pod", f"not a Pod: {e}")]) from e
+
+
+def _yaml_word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _amounts_to_text(plain: dict[str, Any]) -> None:
+    spec = plain.get("spec") or {}
+    for kind in ("containers", "initContainers", "ephemeralContainers"):
+        for container in spec.get(kind) or ():
+            resources = container.get("resources") or {}
+            for part in ("limits", "requests"):
+                amounts = resources.get(part)
+                if isinstance(amounts, dict):
+                    resources[part] = {k: str(v) for k, v in amounts.items()}
+
+
+def _colour(wish: str) -> bool:
+    return wish == "always" or (wish == "auto" and sys.stdout.isatty())
+
+
+def _diff(sources: Sequence[Source], before: Sequence[str], out: TextIO, *, colour: bool) -> None:
+    for source, old in zip(sources, before, strict=True):
+        lines = difflib.unified_diff(
+            old.splitlines(keepends=True),
+            to_yaml(source).splitlines(keepends=True),
+            source.name,
+            f"{source.name} (mutated)",
+        )
+        out.writelines(_paint(line) if colour else line for line in lines)
+
+
+def _paint(line: str) -> str:
+    for start, code in (("@@", _CYAN), ("+", _GREEN), ("-", _RED)):
+        if line.startswith(start):
+            return f"{code}{line.rstrip()}{_END}\n"
+    return line

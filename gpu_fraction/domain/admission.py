@@ -1,0 +1,181 @@
+"""From a pod to the verdict on it: the one path that the webhook and the command share."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from gpu_fraction.domain import guard, keys, patch, request, units
+from gpu_fraction.domain.backends import Backend
+from gpu_fraction.domain.edit import PodEdit
+from gpu_fraction.domain.gpu_resources import is_gpu
+from gpu_fraction.domain.pod import Pod, containers
+from gpu_fraction.domain.problems import Problem, nearest, quote
+from gpu_fraction.domain.request import Bounds, Refused, Request, annotation_path
+
+KAI_SCHEDULER: Final = "kai-scheduler"
+"""KAI-Scheduler's default name; its users write the same annotations."""
+
+__all__ = ["Rules", "Verdict", "admit", "uses_gpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Everything configured that decides on a pod, but the backend.
+
+    Attributes:
+        bounds: What no request may exceed, and defaults.
+        policy: What GPU pods may do.
+        left_to: Scheduler names whose pods are another system's; they are not touched.
+    """
+
+    bounds: Bounds = field(default_factory=Bounds)
+    policy: guard.Policy = field(default_factory=guard.Policy)
+    left_to: frozenset[str] = frozenset({KAI_SCHEDULER})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to happen to a pod that may be admitted.
+
+    Attributes:
+        request: What it asks for; None where it carries no annotation of ours.
+        operations: The JSON patch; empty where there is nothing to change.
+        warnings: For the user.
+    """
+
+    request: Request | None = None
+    operations: list[patch.Operation] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
+
+
+def uses_gpu(pod: Pod) -> bool:
+    """True where the pod carries an annotation of ours or asks for native resources."""
+    return request.asks(pod.annotations()) or any(
+        at.container.resources is not None
+        and any(name in keys.NATIVE_RESOURCES for name in at.container.resources.names())
+        for at in containers(pod)
+    )
+
+
+def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) -> Verdict:
+    """The verdict on one pod at its creation.
+
+    Args:
+        pod: The pod as it stands.
+        backend: The stack it is rendered for.
+        rules: What is configured.
+        trusted: The caller is one of the system's own users, who may write system keys.
+
+    Raises:
+        Refused: with every problem found.
+    """
+    if pod.spec.scheduler_name in rules.left_to:
+        return _left_alone(pod, rules)
+    problems = [*guard.check(pod, rules.policy, gpu=uses_gpu(pod))]
+    if keys.ASSIGNED in pod.annotations() and not trusted:
+        problems.append(_system_key(keys.ASSIGNED))
+    try:
+        asked = request.parse(pod, rules.bounds)
+    except Refused as e:
+        raise Refused([*e.problems, *problems]) from None
+    if asked is None:
+        if keys.REQUEST in pod.annotations() and not trusted:
+            problems.append(_system_key(keys.REQUEST))
+        if problems:
+            raise Refused(problems)
+        return Verdict(warnings=tuple(_strange_resources(pod)))
+    return _render(pod, asked, backend, rules, problems)
+
+
+def _left_alone(pod: Pod, rules: Rules) -> Verdict:
+    """A pod of another system's scheduler, which a node name would go past."""
+    if rules.policy.node_name == "refuse" and pod.spec.node_name and uses_gpu(pod):
+        raise Refused(
+            [p for p in guard.check(pod, rules.policy, gpu=True) if p.path == "spec.nodeName"]
+        )
+    return Verdict(
+        warnings=(
+            (f"left to {pod.spec.scheduler_name}: gpu-fraction does not rewrite its pods",)
+            if uses_gpu(pod)
+            else ()
+        )
+    )
+
+
+def _system_key(key: str) -> Problem:
+    return Problem(annotation_path(key), "only the system writes it; remove it")
+
+
+def _render(
+    pod: Pod, asked: Request, backend: Backend, rules: Rules, problems: list[Problem]
+) -> Verdict:
+    try:
+        edit = backend.render(asked, pod)
+    except Refused as e:
+        raise Refused([*problems, *e.problems]) from None
+    problems += _other_resources(pod, edit)
+    problems += _other_scheduler(pod, edit, rules.policy)
+    operations: list[patch.Operation] = []
+    try:
+        operations = patch.build(pod, edit)
+    except Refused as e:
+        problems += e.problems
+    if problems:
+        raise Refused(problems)
+    return Verdict(asked, operations, (*_rounded(pod), *edit.warnings))
+
+
+def _other_resources(pod: Pod, edit: PodEdit) -> Iterator[Problem]:
+    """GPU resources beside the annotations.
+
+    A pod that already carries the request annotation went through here before, so that the
+    edit's own resources are what it should hold; ``patch`` compares the amounts.
+    """
+    again = keys.REQUEST in pod.annotations()
+    for at in containers(pod):
+        if at.container.resources is None:
+            continue
+        ours: Mapping[str, str] = edit.resources.get(at.container.name, {}) if again else {}
+        for name in at.container.resources.names():
+            if is_gpu(name) and name not in ours:
+                yield Problem(
+                    f"{at.path}.resources[{quote(name)[1:-1]}]",
+                    "asks for a GPU beside the annotations; give one of the two",
+                )
+
+
+def _other_scheduler(pod: Pod, edit: PodEdit, policy: guard.Policy) -> Iterator[Problem]:
+    named = pod.spec.scheduler_name
+    if (
+        edit.scheduler_name is None
+        or policy.other_scheduler == "allow"
+        or named in (None, "", patch.DEFAULT_SCHEDULER, edit.scheduler_name)
+    ):
+        return
+    yield Problem(
+        "spec.schedulerName",
+        f"{quote(named or '')} does not know about shares of GPUs; leave it out, "
+        f"{edit.scheduler_name} is filled in (cluster setting policy_other_scheduler)",
+    )
+
+
+def _rounded(pod: Pod) -> Iterator[str]:
+    text = pod.annotations().get(keys.MEMORY)
+    if text is not None:
+        mib, rounded = units.parse_memory_mib(text)
+        if rounded:
+            yield f"{keys.MEMORY} {text} is rounded up to {mib} MiB"
+
+
+def _strange_resources(pod: Pod) -> Iterator[str]:
+    """Names in our group that no node will ever offer, so that the pod would wait for ever."""
+    for at in containers(pod):
+        if at.container.resources is None:
+            continue
+        for name in at.container.resources.names():
+            if name.startswith(keys.PREFIX) and name not in keys.NATIVE_RESOURCES:
+                yield (
+                    f"{at.path}.resources: no node offers {quote(name)[1:-1]}"
+                    f"{nearest(name, keys.NATIVE_RESOURCES)}; "
+                    f"known: {', '.join(keys.NATIVE_RESOURCES)}"
+                )

@@ -1,0 +1,60 @@
+"""What may not change once a pod exists, by whatever road the change comes.
+
+Annotations can be written by pod updates, by ``pods/status``, by ``pods/ephemeralcontainers``
+and by the metadata of a Binding alike, so one rule judges them all.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from gpu_fraction.domain import guard, keys
+from gpu_fraction.domain.admission import uses_gpu
+from gpu_fraction.domain.pod import Pod, containers
+from gpu_fraction.domain.problems import Problem, quote
+from gpu_fraction.domain.request import annotation_path
+
+__all__ = ["binding", "update"]
+
+
+def update(old: Pod, new: Pod, *, trusted: bool) -> list[Problem]:
+    """Problems of a change from one state of a pod to another.
+
+    Args:
+        old: The pod as stored.
+        new: The pod as it would be stored.
+        trusted: The caller is one of the system's users, who may set ``assigned``.
+    """
+    return [
+        *_annotations(old.annotations(), new.annotations(), trusted=trusted),
+        *_new_ephemeral_containers(old, new),
+    ]
+
+
+def binding(annotations: Mapping[str, str], *, trusted: bool) -> list[Problem]:
+    """Problems of the annotations of a Binding, which the API server merges into the pod."""
+    return [*_annotations({}, annotations, trusted=trusted)]
+
+
+def _annotations(
+    old: Mapping[str, str], new: Mapping[str, str], *, trusted: bool
+) -> Iterator[Problem]:
+    for key in dict.fromkeys((*old, *new)):
+        if not keys.is_ours(key) or old.get(key) == new.get(key):
+            continue
+        shown = quote(key)[1:-1]
+        if key == keys.ASSIGNED and trusted:
+            continue
+        if key in keys.SYSTEM_KEYS:
+            yield Problem(annotation_path(shown), "only the system writes it; leave it as it is")
+        else:
+            yield Problem(
+                annotation_path(shown),
+                "cannot change after the pod is created; create a new pod with the new value",
+            )
+
+
+def _new_ephemeral_containers(old: Pod, new: Pod) -> Iterator[Problem]:
+    known = {c.name for c in old.spec.ephemeral_containers or ()}
+    gpu = uses_gpu(new)
+    for at in containers(new):
+        if at.kind == "ephemeralContainers" and at.container.name not in known:
+            yield from guard.env_problems(at, gpu=gpu)

@@ -1,0 +1,113 @@
+"""What a pod may not do, because it would reach GPUs that it was not given.
+
+Every field here is written by tenants (docs/threat-model.md).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from gpu_fraction.domain.gpu_resources import is_gpu
+from gpu_fraction.domain.pod import Container, ContainerAt, Pod, containers
+from gpu_fraction.domain.problems import Problem, quote
+
+Verdict = Literal["refuse", "allow"]
+
+VISIBLE: Final = "NVIDIA_VISIBLE_DEVICES"
+HARMLESS_VISIBLE: Final = frozenset({"void", "none"})
+"""Values that give no card (NVIDIA container toolkit, "GPU enumeration")."""
+
+RESERVED_ENV: Final = ("CUDA_MPS_", "CUDA_VISIBLE_DEVICES")
+"""Name prefixes by which a container could step out of its share of a card."""
+
+__all__ = ["Policy", "Verdict", "check", "env_problems", "holds_gpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a cluster lets GPU pods do; each knob is ``refuse`` unless set to ``allow``.
+
+    Attributes:
+        privileged: Privileged containers, which see every device of the node.
+        host_devices: Volumes of the node's ``/dev`` or of folders above it.
+        node_name: A preset ``spec.nodeName``, which goes past every scheduler.
+        other_scheduler: Another ``spec.schedulerName`` than the backend's; it is kept.
+    """
+
+    privileged: Verdict = "refuse"
+    host_devices: Verdict = "refuse"
+    node_name: Verdict = "refuse"
+    other_scheduler: Verdict = "refuse"
+
+
+def holds_gpu(container: Container) -> bool:
+    """True where the container asks for a resource of any GPU stack."""
+    return container.resources is not None and any(
+        is_gpu(name) for name in container.resources.names()
+    )
+
+
+def check(pod: Pod, policy: Policy, *, gpu: bool) -> Iterator[Problem]:
+    """Everything the pod may not do.
+
+    Args:
+        pod: The pod.
+        policy: The cluster's knobs.
+        gpu: Whether the pod gets a GPU; only one rule holds for the others.
+    """
+    for at in containers(pod):
+        if at.container.env:
+            yield from env_problems(at, gpu=gpu)
+        context = at.container.security_context
+        if gpu and policy.privileged == "refuse" and context and context.privileged:
+            yield Problem(
+                f"{at.path}.securityContext.privileged",
+                "true is refused in a pod that uses GPUs: the container would see every GPU of "
+                "the node; allowed: false (cluster setting policy_privileged)",
+            )
+    if not gpu:
+        return
+    if policy.host_devices == "refuse":
+        yield from _host_devices(pod)
+    if policy.node_name == "refuse" and pod.spec.node_name:
+        yield Problem(
+            "spec.nodeName",
+            f"{quote(pod.spec.node_name)} is refused in a pod that uses GPUs: it goes past the "
+            "scheduler that chooses a GPU; use nodeSelector or affinity "
+            "(cluster setting policy_node_name)",
+        )
+
+
+def env_problems(at: ContainerAt, *, gpu: bool) -> Iterator[Problem]:
+    """Variables that choose GPUs or talk to another slice's MPS server."""
+    holds = gpu and (at.kind == "ephemeralContainers" or holds_gpu(at.container))
+    for index, var in enumerate(at.container.env or ()):
+        path = f"{at.path}.env[{index}]"
+        if var.name == VISIBLE:
+            if not holds and var.value in HARMLESS_VISIBLE:
+                continue
+            yield Problem(
+                path,
+                f"{VISIBLE} may not be set: it would give the container GPUs that it was not "
+                "assigned; remove it, the system sets it",
+            )
+        elif gpu and var.name.startswith(RESERVED_ENV):
+            yield Problem(
+                path,
+                f"{quote(var.name)[1:-1]} may not be set in a pod that uses GPUs: the system "
+                "sets it; remove it",
+            )
+
+
+def _host_devices(pod: Pod) -> Iterator[Problem]:
+    for index, volume in enumerate(pod.spec.volumes or ()):
+        if volume.host_path is None:
+            continue
+        parts = [part for part in volume.host_path.path.split("/") if part not in ("", ".")]
+        if not parts or parts[0] == "dev" or ".." in parts:
+            yield Problem(
+                f"spec.volumes[{index}].hostPath.path",
+                f"{quote(volume.host_path.path)} is refused in a pod that uses GPUs: it holds the "
+                "node's device files; mount a folder outside /dev "
+                "(cluster setting policy_host_devices)",
+            )

@@ -1,0 +1,165 @@
+"""The parts of a Pod that decisions are made on.
+
+msgspec Structs, because they are decoded straight from the wire and a second copy of every
+pod would cost more than the decoding (docs/adr/0001). Only fields that are read are
+declared: a field newer than this program passes by untouched, because patches are made
+against the raw object. ``None`` stands for missing and for ``null`` alike.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+__all__ = [
+    "Container",
+    "ContainerAt",
+    "EnvVar",
+    "Metadata",
+    "Pod",
+    "Resources",
+    "Spec",
+    "containers",
+    "is_sidecar",
+]
+
+
+class Metadata(msgspec.Struct, frozen=True, rename="camel"):
+    """Names and annotations. ``uid`` is final only in validating calls."""
+
+    name: str | None = None
+    generate_name: str | None = None
+    namespace: str | None = None
+    uid: str | None = None
+    annotations: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+
+
+class EnvVar(msgspec.Struct, frozen=True, rename="camel"):
+    """One environment variable; ``value_from`` is looked at for presence only."""
+
+    name: str
+    value: str | None = None
+    value_from: Any = None
+
+
+class Resources(msgspec.Struct, frozen=True):
+    """Requests and limits by resource name, quantities as written."""
+
+    limits: dict[str, str] | None = None
+    requests: dict[str, str] | None = None
+
+    def of(self, name: str) -> str | None:
+        """The amount asked of one resource: the limit, else the request."""
+        for amounts in (self.limits, self.requests):
+            if amounts and name in amounts:
+                return amounts[name]
+        return None
+
+    def names(self) -> Iterable[str]:
+        """Every resource named in limits or requests, once."""
+        if not self.requests:
+            return self.limits or ()
+        return dict.fromkeys((*(self.limits or ()), *self.requests))
+
+
+class SecurityContext(msgspec.Struct, frozen=True):
+    """Whether the container runs with all of the host's devices."""
+
+    privileged: bool | None = None
+
+
+class Container(msgspec.Struct, frozen=True, rename="camel"):
+    """A container, init container or ephemeral container."""
+
+    name: str
+    env: list[EnvVar] | None = None
+    resources: Resources | None = None
+    restart_policy: str | None = None
+    security_context: SecurityContext | None = None
+
+
+class HostPath(msgspec.Struct, frozen=True):
+    """A folder of the node."""
+
+    path: str
+
+
+class Volume(msgspec.Struct, frozen=True, rename="camel"):
+    """A volume, looked at for folders of the node only."""
+
+    name: str
+    host_path: HostPath | None = None
+
+
+class Spec(msgspec.Struct, frozen=True, rename="camel"):
+    """The pod's specification."""
+
+    containers: list[Container] = []
+    init_containers: list[Container] | None = None
+    ephemeral_containers: list[Container] | None = None
+    volumes: list[Volume] | None = None
+    node_name: str | None = None
+    scheduler_name: str | None = None
+    runtime_class_name: str | None = None
+    priority_class_name: str | None = None
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The pod's phase."""
+
+    phase: str | None = None
+
+
+class Pod(msgspec.Struct, frozen=True):
+    """A Pod, or the template of one."""
+
+    metadata: Metadata = Metadata()
+    spec: Spec = Spec()
+    status: Status | None = None
+
+    def annotations(self) -> Mapping[str, str]:
+        """The annotations, empty where there are none."""
+        return self.metadata.annotations or _NONE
+
+
+_NONE: Final[Mapping[str, str]] = {}
+
+
+class ContainerAt(msgspec.Struct, frozen=True):
+    """A container and where it stands, for messages and patches."""
+
+    kind: str  # containers, initContainers or ephemeralContainers
+    index: int
+    container: Container
+
+    @property
+    def path(self) -> str:
+        """The field path as the API server writes it."""
+        return f"spec.{self.kind}[{self.index}]"
+
+    @property
+    def pointer(self) -> str:
+        """The JSON pointer (RFC 6901)."""
+        return f"/spec/{self.kind}/{self.index}"
+
+
+def containers(pod: Pod) -> list[ContainerAt]:
+    """Every container of the pod: regular, init, ephemeral, in that order."""
+    spec = pod.spec
+    found = [ContainerAt("containers", i, c) for i, c in enumerate(spec.containers)]
+    if spec.init_containers:
+        found += [ContainerAt("initContainers", i, c) for i, c in enumerate(spec.init_containers)]
+    if spec.ephemeral_containers:
+        found += [
+            ContainerAt("ephemeralContainers", i, c)
+            for i, c in enumerate(spec.ephemeral_containers)
+        ]
+    return found
+
+
+def is_sidecar(at: ContainerAt) -> bool:
+    """True for an init container that runs beside the others (KEP-753)."""
+    return at.kind == "initContainers" and at.container.restart_policy == "Always"

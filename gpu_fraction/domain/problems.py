@@ -1,0 +1,49 @@
+"""What is wrong with a pod, said so that its author can mend it."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+MAX_SHOWN: Final = 5
+"""Problems in one message: chosen, a longer one hides the first."""
+
+MAX_VALUE_CHARS: Final = 64
+"""Characters of a given value that are repeated back: it may be hostile and long."""
+
+__all__ = ["Problem", "join", "nearest", "quote"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One refusal.
+
+    Attributes:
+        path: The field, as the API server writes it: ``metadata.annotations[gpu-fraction]``.
+        message: What was given and what is allowed.
+    """
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+def quote(value: str) -> str:
+    """The value as given, escaped and cut, so that it cannot forge or flood a message."""
+    shown = value[:MAX_VALUE_CHARS].encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    return f'"{shown}{"..." if len(value) > MAX_VALUE_CHARS else ""}"'
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that was probably meant, as ``; did you mean "x"?``, or nothing."""
+    found = difflib.get_close_matches(word[:MAX_VALUE_CHARS], list(known), n=1, cutoff=0.6)
+    return f'; did you mean "{found[0]}"?' if found else ""
+
+
+def join(problems: Iterable[Problem]) -> str:
+    """All problems in one line, the first ones first."""
+    texts = [str(problem) for problem in problems]
+    more = f"; and {len(texts) - MAX_SHOWN} more" if len(texts) > MAX_SHOWN else ""
+    return "; ".join(texts[:MAX_SHOWN]) + more

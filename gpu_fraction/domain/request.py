@@ -1,0 +1,419 @@
+"""What a pod asks for: one canonical ``Request`` out of every user annotation."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final, Literal, cast, get_args
+
+from gpu_fraction.domain import keys, units
+from gpu_fraction.domain.pod import Pod, containers, is_sidecar
+from gpu_fraction.domain.problems import Problem, nearest, quote
+
+Placement = Literal["binpack", "spread", "topology"]
+Isolation = Literal["required", "preferred", "none"]
+
+PLACEMENTS: Final[tuple[str, ...]] = get_args(Placement)
+ISOLATIONS: Final[tuple[str, ...]] = get_args(Isolation)
+
+MAX_CHOICES: Final = 64
+"""Models or UUIDs in one annotation: chosen, more than the cards of any node."""
+
+MAX_KEPT: Final = 1024
+MAX_KEPT_CHARS: Final = 2048
+"""Requests remembered, and how long their annotations may be: chosen, 2 MiB at most."""
+
+_KNOWN: Final = frozenset((*keys.USER_KEYS, *keys.SYSTEM_KEYS))
+_SHARES: Final = (keys.FRACTION, keys.MEMORY)
+_NOTHING: Final[Sequence[str]] = ()
+_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+/-]{0,62}", re.ASCII)
+_UUID: Final = re.compile(r"(GPU|MIG)-[0-9A-Za-z][0-9A-Za-z/-]{0,79}", re.ASCII)
+
+__all__ = [
+    "ISOLATIONS",
+    "PLACEMENTS",
+    "Bounds",
+    "Isolation",
+    "Placement",
+    "Refused",
+    "Request",
+    "Slice",
+    "annotation_path",
+    "asks",
+    "parse",
+]
+
+
+class Refused(Exception):  # noqa: N818 - a verdict, not a fault
+    """The pod cannot be admitted as it is.
+
+    Attributes:
+        problems: Every reason, at least one.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(str(problem) for problem in self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What one container asks for, the same on each of its cards.
+
+    Attributes:
+        container: The container's name.
+        cards: Distinct GPUs, 1 or more.
+        core_milli: Thousandths of each card's compute, 1 to 1000; None follows the memory
+            in proportion, once the card's size is known.
+        memory_mib: MiB on each card; None leaves it to ``memory_milli``.
+        memory_milli: Thousandths of each card's memory, 1 to 1000, where ``memory_mib`` is None.
+    """
+
+    container: str
+    cards: int
+    core_milli: int | None
+    memory_mib: int | None
+    memory_milli: int | None
+
+    def __post_init__(self) -> None:
+        if (self.memory_mib is None) == (self.memory_milli is None):
+            raise ValueError("memory is an amount or a share, one of the two")
+        if self.core_milli is None and self.memory_mib is None:
+            raise ValueError("compute follows an amount of memory, not a share")
+
+    @property
+    def whole(self) -> bool:
+        """True where the container asks for all of every one of its cards."""
+        return self.core_milli == self.memory_milli == units.MILLI
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a pod asks for.
+
+    Attributes:
+        slices: One per container that gets a GPU, in the pod's order, at least one.
+        models: Only these GPU models, any where empty.
+        not_models: None of these GPU models; one of the two is empty.
+        uuids: Only these cards, any where empty.
+        placement: How cards are chosen.
+        isolation: Whether a node must enforce the share.
+    """
+
+    slices: tuple[Slice, ...]
+    models: tuple[str, ...] = ()
+    not_models: tuple[str, ...] = ()
+    uuids: tuple[str, ...] = ()
+    placement: Placement = "binpack"
+    isolation: Isolation = "preferred"
+
+    def of(self, container: str) -> Slice | None:
+        """The slice of one container."""
+        return next((s for s in self.slices if s.container == container), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What no request may exceed, and what holds where an annotation is absent.
+
+    Attributes:
+        max_cards: GPUs of one container. Default 16, the most that one NVLink server has
+            (NVIDIA HGX-2/DGX-2 data sheets).
+        max_memory_mib: MiB of one card. Default 1 TiB: chosen, above every card announced.
+        placement: Default placement.
+        isolation: Default isolation.
+    """
+
+    max_cards: int = 16
+    max_memory_mib: int = 1 << 20
+    placement: Placement = "binpack"
+    isolation: Isolation = "preferred"
+
+
+def annotation_path(key: str) -> str:
+    """The field path of an annotation."""
+    return f"metadata.annotations[{key}]"
+
+
+def asks(annotations: Mapping[str, str]) -> bool:
+    """True where any key of ours is present, so that the pod is ours to judge."""
+    return any(keys.is_ours(key) for key in annotations)
+
+
+def parse(pod: Pod, bounds: Bounds) -> Request | None:
+    """Read every user annotation of the pod; None where it carries none.
+
+    Raises:
+        Refused: with every problem found, not just the first.
+    """
+    given = tuple(
+        item
+        for item in pod.annotations().items()
+        if keys.is_ours(item[0]) and item[0] not in keys.SYSTEM_KEYS
+    )
+    if not given:
+        return None
+    layout = tuple(
+        (at.container.name, at.kind, at.kind == "containers" or is_sidecar(at))
+        for at in containers(pod)
+    )
+    # What a tenant writes is bounded before it is kept.
+    long = sum(len(k) + len(v) for k, v in given) + sum(len(m[0]) for m in layout)
+    found = (_read if long > MAX_KEPT_CHARS else _kept)(given, layout, bounds)
+    if isinstance(found, Request):
+        return found
+    raise Refused(found)
+
+
+_Layout = tuple[tuple[str, str, bool], ...]
+"""Name, kind, and whether it may hold a GPU, of each container."""
+
+
+def _read(
+    given: tuple[tuple[str, str], ...], layout: _Layout, bounds: Bounds
+) -> Request | tuple[Problem, ...]:
+    reader = _Reader(dict(given), layout, bounds)
+    request = reader.read()
+    return request if request is not None else tuple(reader.problems)
+
+
+# Pods come in bursts of one template: a Deployment, a Job, an array of runs.
+_kept = lru_cache(maxsize=MAX_KEPT)(_read)
+
+
+@dataclass(slots=True)
+class _Reader:
+    """One pass over a pod's annotations, collecting problems."""
+
+    given: Mapping[str, str]
+    layout: _Layout
+    bounds: Bounds
+    problems: list[Problem] = field(default_factory=list)
+
+    def read(self) -> Request | None:
+        self._unknown()
+        slices = [s for s in (self._pod_slice(), *self._container_slices()) if s is not None]
+        models, not_models = self._models()
+        uuids = self._uuids(max((s.cards for s in slices), default=0))
+        placement = self._choice(keys.PLACEMENT, PLACEMENTS, self.bounds.placement)
+        isolation = self._choice(keys.ISOLATION, ISOLATIONS, self.bounds.isolation)
+        self._twice(slices)
+        if not slices and not self.problems:
+            given = next(iter(self.given))
+            self._refuse(
+                given,
+                f"asks for no GPU by itself; add {keys.FRACTION} or {keys.MEMORY}",
+            )
+        if self.problems:
+            return None
+        if len(slices) > 1:
+            order = {name: i for i, (name, _, _) in enumerate(self.layout)}
+            slices.sort(key=lambda s: order[s.container])
+        return Request(
+            slices=tuple(slices),
+            models=models,
+            not_models=not_models,
+            uuids=uuids,
+            placement=cast("Placement", placement),
+            isolation=cast("Isolation", isolation),
+        )
+
+    def _refuse(self, key: str, message: str) -> None:
+        self.problems.append(Problem(annotation_path(key), message))
+
+    def _get(self, key: str) -> str | None:
+        return self.given.get(key)
+
+    def _number(self, key: str, parser: Callable[[str], int]) -> int | None:
+        """The annotation as a number; a problem and None where it is none."""
+        text = self._get(key)
+        if text is None:
+            return None
+        try:
+            return parser(text)
+        except units.UnitError as e:
+            self._refuse(key, f"{quote(text)} is {e.reason}; allowed: {e.allowed}")
+            return None
+
+    def _unknown(self) -> None:
+        for key in self.given:
+            if key in _KNOWN or not keys.is_ours(key) or key.startswith(keys.CONTAINER_PREFIX):
+                continue
+            shown = quote(key)[1:-1]
+            self.problems.append(
+                Problem(
+                    annotation_path(shown),
+                    f"not a known annotation{nearest(key, _KNOWN)}; "
+                    f"known: {', '.join(keys.USER_KEYS)}, {keys.CONTAINER_PREFIX}<name>",
+                )
+            )
+
+    def _pod_slice(self) -> Slice | None:
+        """The slice of ``gpu-fraction``, ``gpu-memory`` and their companions."""
+        fraction = self._number(keys.FRACTION, units.parse_fraction_milli)
+        memory_mib = self._number(keys.MEMORY, lambda text: units.parse_memory_mib(text)[0])
+        core_milli = self._number(keys.CORES, units.parse_share_milli)
+        cards = self._number(keys.NUM_DEVICES, units.parse_count)
+        container = self._target()
+        if not any(self._get(key) is not None for key in _SHARES):
+            self._companions()
+            return None
+        if container is None:
+            return None
+        if fraction is not None and fraction > units.MILLI and cards is not None:
+            self._refuse(
+                keys.NUM_DEVICES,
+                f"contradicts {keys.FRACTION} {quote(self._get(keys.FRACTION) or '')}, which "
+                "already counts GPUs; give one of the two, or a share of at most 1",
+            )
+            return None
+        cards, share = self._cards(fraction, cards)
+        self._within(keys.NUM_DEVICES if self._get(keys.NUM_DEVICES) else keys.FRACTION, cards)
+        if memory_mib is not None and memory_mib > self.bounds.max_memory_mib:
+            self._too_large(memory_mib)
+        if share is None and memory_mib is None:
+            return None
+        return Slice(
+            container=container,
+            cards=cards,
+            core_milli=core_milli if core_milli is not None else share,
+            memory_mib=memory_mib,
+            memory_milli=share if memory_mib is None else None,
+        )
+
+    def _too_large(self, memory_mib: int) -> None:
+        self._refuse(
+            keys.MEMORY,
+            f"{quote(self._get(keys.MEMORY) or '')} is {memory_mib} MiB, more than any card has; "
+            f"allowed: at most {units.format_memory(self.bounds.max_memory_mib)} on each GPU",
+        )
+
+    @staticmethod
+    def _cards(fraction: int | None, cards: int | None) -> tuple[int, int | None]:
+        """How many cards, and the share of each in thousandths."""
+        if fraction is not None and fraction > units.MILLI:
+            return fraction // units.MILLI, units.MILLI
+        return cards or 1, fraction
+
+    def _within(self, key: str, cards: int) -> None:
+        if cards > self.bounds.max_cards:
+            self._refuse(
+                key,
+                f"{quote(self._get(key) or '')} is more GPUs than any node has; "
+                f"allowed: at most {self.bounds.max_cards}",
+            )
+
+    def _companions(self) -> None:
+        """Keys that only say more about a share, without one."""
+        for key in (keys.CORES, keys.NUM_DEVICES, keys.CONTAINER_NAME):
+            if self._get(key) is not None:
+                self._refuse(key, f"needs {keys.FRACTION} or {keys.MEMORY} beside it")
+
+    def _target(self) -> str | None:
+        """The container of the pod-level share."""
+        name = self._get(keys.CONTAINER_NAME)
+        if name is None:
+            return next((n for n, kind, _ in self.layout if kind == "containers"), None)
+        return name if self._holds(keys.CONTAINER_NAME, name) else None
+
+    def _holds(self, key: str, name: str) -> bool:
+        """Whether a container of that name may hold a GPU; a problem where not."""
+        names = [n for n, _, may_hold in self.layout if may_hold]
+        if name in names:
+            return True
+        for other, kind, _ in self.layout:
+            if other == name:
+                self._refuse(
+                    key,
+                    f"container {quote(name)} is an {kind[:-1]}; only regular containers and "
+                    "sidecars (init containers with restartPolicy: Always) may hold a GPU",
+                )
+                return False
+        self._refuse(
+            key,
+            f"the pod has no container {quote(name)}{nearest(name, names)}; "
+            f"its containers: {', '.join(names[:MAX_CHOICES])}",
+        )
+        return False
+
+    def _container_slices(self) -> Iterable[Slice]:
+        """The slices of ``gpu-fraction.dev/container.<name>``."""
+        for key in self.given:
+            if not key.startswith(keys.CONTAINER_PREFIX):
+                continue
+            name = key.removeprefix(keys.CONTAINER_PREFIX)
+            holds = self._holds(key, name)
+            fraction = self._number(key, units.parse_fraction_milli)
+            if fraction is None or not holds:
+                continue
+            cards, share = self._cards(fraction, None)
+            self._within(key, cards)
+            yield Slice(name, cards, core_milli=share, memory_mib=None, memory_milli=share)
+
+    def _twice(self, slices: list[Slice]) -> None:
+        """A container named by the pod-level keys and by its own."""
+        if len(slices) < 2:
+            return
+        names = [s.container for s in slices]
+        for name in sorted({n for n in names if names.count(n) > 1}):
+            self._refuse(
+                keys.CONTAINER_PREFIX + name,
+                f"container {quote(name)} already gets the pod's {keys.FRACTION} or "
+                f"{keys.MEMORY}; give it one share",
+            )
+
+    def _list(self, key: str) -> Sequence[str]:
+        text = self._get(key)
+        if text is None:
+            return _NOTHING
+        items = list(dict.fromkeys(item.strip() for item in text.split(",", MAX_CHOICES)))
+        if len(items) > MAX_CHOICES:
+            self._refuse(key, f"names more than {MAX_CHOICES}")
+            return _NOTHING
+        return items
+
+    def _models(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        items = self._list(keys.MODEL)
+        if not items:
+            return (), ()
+        excluded = [item[1:].strip() for item in items if item.startswith("!")]
+        wanted = [item for item in items if not item.startswith("!")]
+        allowed = "allowed: models (A100,H100) or models to avoid (!T4,!P4)"
+        for name in (*wanted, *excluded):
+            if not _MODEL.fullmatch(name):
+                self._refuse(keys.MODEL, f"{quote(name)} is not a GPU model; {allowed}")
+        if wanted and excluded:
+            self._refuse(
+                keys.MODEL,
+                f"{quote(self._get(keys.MODEL) or '')} names models to take and models to avoid; "
+                f"{allowed}, not both",
+            )
+        return tuple(wanted), tuple(excluded)
+
+    def _uuids(self, cards: int) -> tuple[str, ...]:
+        items = self._list(keys.UUID)
+        for item in items:
+            if not _UUID.fullmatch(item):
+                self._refuse(
+                    keys.UUID,
+                    f"{quote(item)} is not a GPU UUID; allowed: GPU-<id> or MIG-<id> as "
+                    "nvidia-smi -L prints them, separated by commas",
+                )
+        if items and len(items) < cards:
+            self._refuse(
+                keys.UUID,
+                f"names {len(items)} card(s), but a container asks for {cards}",
+            )
+        return tuple(items)
+
+    def _choice(self, key: str, allowed: tuple[str, ...], default: str) -> str:
+        text = self._get(key)
+        if text is None:
+            return default
+        if text not in allowed:
+            self._refuse(
+                key,
+                f"{quote(text)} is not known{nearest(text, allowed)}; "
+                f"allowed: {', '.join(allowed)}",
+            )
+        return text

@@ -1,0 +1,93 @@
+"""A ``Request`` as the ``gpu-fraction.dev/request`` annotation, in canonical JSON.
+
+Written by the webhook and read by the extender, the node daemon and the quota; it spares
+them the user's annotations and the configuration of the day the pod was made.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+
+from gpu_fraction.domain.request import Isolation, Placement, Request, Slice
+
+VERSION: Final = 1
+
+__all__ = ["Rendered", "RequestAnnotationError", "load", "render"]
+
+
+class RequestAnnotationError(ValueError):
+    """The annotation's value is not a request; the message names the place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A request and the backend that turned it into resources."""
+
+    backend: str
+    request: Request
+
+
+class _Slice(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
+):
+    name: str
+    cards: int
+    core_milli: int | None = None
+    memory_mib: int | None = None
+    memory_milli: int | None = None
+
+
+class _Wire(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
+):
+    v: Literal[1]
+    backend: str
+    containers: tuple[_Slice, ...]
+    placement: Placement
+    isolation: Isolation
+    models: tuple[str, ...] = ()
+    not_models: tuple[str, ...] = ()
+    uuids: tuple[str, ...] = ()
+
+
+_DECODER: Final = msgspec.json.Decoder(_Wire)
+_ENCODER: Final = msgspec.json.Encoder(order="deterministic")
+
+
+def render(request: Request, backend: str) -> str:
+    """Canonical JSON: same request, same bytes."""
+    wire = _Wire(
+        v=VERSION,
+        backend=backend,
+        containers=tuple(
+            _Slice(s.container, s.cards, s.core_milli, s.memory_mib, s.memory_milli)
+            for s in request.slices
+        ),
+        placement=request.placement,
+        isolation=request.isolation,
+        models=request.models,
+        not_models=request.not_models,
+        uuids=request.uuids,
+    )
+    return _ENCODER.encode(wire).decode()
+
+
+def load(text: str) -> Rendered:
+    """Read the annotation back.
+
+    Raises:
+        RequestAnnotationError: not JSON, another version, an unknown field or a bad amount.
+    """
+    try:
+        wire = _DECODER.decode(text)
+        slices = tuple(
+            Slice(s.name, s.cards, s.core_milli, s.memory_mib, s.memory_milli)
+            for s in wire.containers
+        )
+    except (msgspec.MsgspecError, ValueError) as e:
+        raise RequestAnnotationError(f"not a request: {e}") from e
+    request = Request(
+        slices, wire.models, wire.not_models, wire.uuids, wire.placement, wire.isolation
+    )
+    return Rendered(wire.backend, request)

@@ -1,0 +1,108 @@
+"""How many MiB a share of a card is, where the configuration knows the cards."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from gpu_fraction.domain import models, units
+from gpu_fraction.domain.request import Request, Slice
+
+__all__ = ["Amounts", "CardSizes", "describe", "settle"]
+
+
+@dataclass(frozen=True, slots=True)
+class CardSizes:
+    """The memory of the cluster's cards, from configuration.
+
+    Attributes:
+        one_mib: MiB of every card that ``by_model_mib`` does not name; None where unknown.
+        by_model_mib: MiB by GPU model, the models as users write them (``A100-80GB``).
+    """
+
+    one_mib: int | None = None
+    by_model_mib: Mapping[str, int] = field(default_factory=dict)
+
+    def eligible_mib(self, request: Request) -> frozenset[int]:
+        """The sizes of all cards that the request may land on; empty where unknown."""
+        if request.models:
+            found = [self._sizes_of(name) for name in request.models]
+            return frozenset().union(*found) if all(found) else frozenset()
+        sizes = {
+            mib
+            for model, mib in self.by_model_mib.items()
+            if models.allowed(model, (), request.not_models)
+        }
+        if self.one_mib is not None:
+            sizes.add(self.one_mib)
+        return frozenset(sizes)
+
+    def _sizes_of(self, name: str) -> frozenset[int]:
+        """Of the configured models that the wanted name covers (A100: 40 GB and 80 GB)."""
+        found = {
+            mib
+            for model, mib in self.by_model_mib.items()
+            if models.matches(name, model) or models.matches(model, name)
+        }
+        if not found and self.one_mib is not None:
+            found = {self.one_mib}
+        return frozenset(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """A slice in integers, on each of its cards; None is settled when a card is chosen."""
+
+    core_milli: int | None
+    memory_mib: int | None
+
+
+_UNKNOWN: Final = "the GPU's memory size is not configured"
+
+
+def settle(part: Slice, eligible_mib: frozenset[int]) -> Amounts:
+    """What the slice comes to, where all eligible cards have one size.
+
+    Both directions round down, so that shares which add up to a card also fit on one.
+    """
+    size = next(iter(eligible_mib)) if len(eligible_mib) == 1 else None
+    memory_mib = part.memory_mib
+    if memory_mib is None and part.memory_milli is not None and size is not None:
+        memory_mib = units.share_of(size, part.memory_milli)
+    core_milli = part.core_milli
+    if core_milli is None and part.memory_mib is not None and size is not None:
+        core_milli = max(1, min(units.MILLI, part.memory_mib * units.MILLI // size))
+    return Amounts(core_milli, memory_mib)
+
+
+def describe(part: Slice, amounts: Amounts, eligible_mib: frozenset[int]) -> str | None:
+    """The warning that says how a share was turned into MiB, or MiB into a share.
+
+    None where the user gave both and nothing had to be worked out.
+    """
+    if part.memory_milli is not None:
+        share = units.format_percent(part.memory_milli)
+        if amounts.memory_mib is not None:
+            (size,) = eligible_mib
+            return (
+                f"container {part.container}: {share} of a GPU's memory is "
+                f"{amounts.memory_mib} MiB (GPUs have {size} MiB by configuration)"
+            )
+        return (
+            f"container {part.container}: {share} of a GPU's memory is settled when a GPU is "
+            f"chosen ({_why(eligible_mib)})"
+        )
+    if part.core_milli is None:
+        if amounts.core_milli is not None:
+            return (
+                f"container {part.container}: {part.memory_mib} MiB brings "
+                f"{units.format_percent(amounts.core_milli)} of a GPU's compute"
+            )
+        return (
+            f"container {part.container}: the compute share follows the memory when a GPU is "
+            f"chosen ({_why(eligible_mib)})"
+        )
+    return None
+
+
+def _why(eligible_mib: frozenset[int]) -> str:
+    return f"{len(eligible_mib)} memory sizes are eligible" if eligible_mib else _UNKNOWN

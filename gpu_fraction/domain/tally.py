@@ -1,0 +1,99 @@
+"""GPU amounts, and how those of containers add up to those of a pod."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Final
+
+from gpu_fraction.domain.pod import Container, Pod, containers, is_sidecar
+
+__all__ = ["ZERO", "Demand", "aggregate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """GPU amounts of one pod, integers.
+
+    Attributes:
+        cards: GPUs that its containers hold a share of, each counted per container.
+        core_milli: Thousandths of a GPU's compute, over all cards.
+        memory_mib: MiB, over all cards.
+        open_memory_milli: Thousandths of a card's memory that are no MiB until a card is
+            chosen, over all cards.
+        open_core_mib: MiB whose compute share is unknown until a card is chosen, over all
+            cards; they are in ``memory_mib`` already.
+        open_cards: Cards that ``open_core_mib`` is spread over.
+    """
+
+    cards: int = 0
+    core_milli: int = 0
+    memory_mib: int = 0
+    open_memory_milli: int = 0
+    open_core_mib: int = 0
+    open_cards: int = 0
+
+    def __add__(self, other: "Demand") -> "Demand":
+        return self._with(other, lambda a, b: a + b)
+
+    def maximum(self, other: "Demand") -> "Demand":
+        """The larger of the two in each dimension, as Kubernetes takes init containers."""
+        return self._with(other, max)
+
+    def _with(self, other: "Demand", combine: Callable[[int, int], int]) -> "Demand":
+        return Demand(
+            combine(self.cards, other.cards),
+            combine(self.core_milli, other.core_milli),
+            combine(self.memory_mib, other.memory_mib),
+            combine(self.open_memory_milli, other.open_memory_milli),
+            combine(self.open_core_mib, other.open_core_mib),
+            combine(self.open_cards, other.open_cards),
+        )
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, f.name) for f in fields(self))
+
+    @property
+    def settled(self) -> bool:
+        """True where nothing waits for a card to be chosen."""
+        return not (self.open_memory_milli or self.open_core_mib)
+
+    def charged(self, smallest_mib: int, largest_mib: int) -> "Demand":
+        """The most that this can come to on cards between two sizes, nothing left open.
+
+        A share of memory costs most on the largest card; compute that follows memory costs
+        most on the smallest.
+
+        Args:
+            smallest_mib: MiB of the smallest eligible card, 1 or more.
+            largest_mib: MiB of the largest eligible card, at least ``smallest_mib``.
+        """
+        follows = min(
+            1000 * self.open_cards, -(-1000 * self.open_core_mib // max(1, smallest_mib))
+        )
+        return Demand(
+            cards=self.cards,
+            core_milli=self.core_milli + follows,
+            memory_mib=self.memory_mib + -(-self.open_memory_milli * largest_mib // 1000),
+        )
+
+
+ZERO: Final = Demand()
+
+
+def aggregate(pod: Pod, of: Callable[[Container], Demand]) -> Demand:
+    """A pod's demand from its containers', counted as Kubernetes counts resources.
+
+    The larger of: all containers and sidecars together; and each init container together
+    with the sidecars declared before it. Ephemeral containers cost nothing.
+
+    Source: k8s.io/component-helpers/resource ``PodRequests``; KEP-753.
+    """
+    running = sidecars = highest = ZERO
+    for at in containers(pod):
+        if at.kind == "containers":
+            running += of(at.container)
+        elif is_sidecar(at):
+            sidecars += of(at.container)
+            highest = highest.maximum(sidecars)
+        elif at.kind == "initContainers":
+            highest = highest.maximum(sidecars + of(at.container))
+    return (running + sidecars).maximum(highest)

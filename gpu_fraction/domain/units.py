@@ -1,0 +1,203 @@
+"""Numbers that people write, to integers: milli-cores (thousandths of a GPU) and MiB.
+
+Text is matched against an ASCII pattern and computed with ``Decimal``. ``float()`` and
+``int()`` take ``" 0.5"``, ``0.2_5``, Arabic digits and ``NaN``; three parsers that disagreed
+about those are what KAI-Scheduler#1798 had to mend.
+"""
+
+import re
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, Decimal
+from typing import Final
+
+MILLI: Final = 1000
+"""Milli-cores of one whole GPU."""
+
+MIB: Final = 1 << 20
+"""Bytes of one MiB."""
+
+MAX_DIGITS: Final = 30
+"""Digits accepted before the decimal point: chosen, so that no text costs time to convert."""
+
+FRACTION_ALLOWED: Final = (
+    "a share above 0 and up to 1 with at most three decimals (0.25 or 25%), "
+    "or a whole number of GPUs (1, 2, 4)"
+)
+SHARE_ALLOWED: Final = "a share above 0 and up to 1 with at most three decimals (0.25 or 25%)"
+MEMORY_ALLOWED: Final = "an amount above 0 with a unit (8Gi, 8000Mi) or a plain number of MiB"
+COUNT_ALLOWED: Final = "a whole number of 1 or more"
+
+_NUMBER: Final = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(%?)", re.ASCII)
+_COUNT: Final = re.compile(r"[1-9][0-9]*", re.ASCII)
+_QUANTITY: Final = re.compile(
+    r"([+-]?)([0-9]+\.?[0-9]*|\.[0-9]+)(?:([eE][+-]?[0-9]{1,2})|([KMGTPE]i|[numkMGTPE])?)",
+    re.ASCII,
+)
+
+# Source: Kubernetes API conventions, "Quantity" (apimachinery pkg/api/resource/quantity.go).
+_SUFFIX: Final[Mapping[str, Decimal]] = {
+    "": Decimal(1),
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
+    "m": Decimal("1e-3"),
+    **{s: Decimal(10) ** (3 * i) for i, s in enumerate("kMGTPE", start=1)},
+    **{s + "i": Decimal(2) ** (10 * i) for i, s in enumerate("KMGTPE", start=1)},
+}
+
+__all__ = [
+    "COUNT_ALLOWED",
+    "FRACTION_ALLOWED",
+    "MEMORY_ALLOWED",
+    "MIB",
+    "MILLI",
+    "SHARE_ALLOWED",
+    "UnitError",
+    "ceil_div",
+    "format_memory",
+    "format_milli",
+    "format_percent",
+    "parse_count",
+    "parse_fraction_milli",
+    "parse_memory_mib",
+    "parse_quantity",
+    "parse_share_milli",
+    "share_of",
+]
+
+
+class UnitError(ValueError):
+    """A number that is not accepted.
+
+    Attributes:
+        reason: What is wrong with it.
+        allowed: What would be accepted.
+    """
+
+    def __init__(self, reason: str, allowed: str) -> None:
+        super().__init__(f"{reason}; allowed: {allowed}")
+        self.reason = reason
+        self.allowed = allowed
+
+
+def parse_fraction_milli(text: str) -> int:
+    """The value of ``gpu-fraction`` in thousandths of a GPU, 1 to 1000 or a multiple of 1000.
+
+    Raises:
+        UnitError: anything but a share of one GPU or a whole number of GPUs.
+    """
+    milli = _milli(text, FRACTION_ALLOWED)
+    if milli > MILLI and milli % MILLI:
+        raise UnitError("a share cannot be above one GPU", FRACTION_ALLOWED)
+    return milli
+
+
+def parse_share_milli(text: str) -> int:
+    """A share of one GPU in thousandths, 1 to 1000.
+
+    Raises:
+        UnitError: anything but a share of one GPU.
+    """
+    milli = _milli(text, SHARE_ALLOWED)
+    if milli > MILLI:
+        raise UnitError("a share cannot be above one GPU", SHARE_ALLOWED)
+    return milli
+
+
+def _milli(text: str, allowed: str) -> int:
+    match = _NUMBER.fullmatch(text)
+    if match is None or len(text) > MAX_DIGITS:
+        raise UnitError("not a number", allowed)
+    sign, whole, decimals, percent = match.groups()
+    if sign:
+        raise UnitError("negative", allowed)
+    # One decimal of a percentage is the third decimal of a share.
+    if len(decimals or "") > (1 if percent else 3):
+        raise UnitError("too fine, the smallest step is 0.001 of a GPU", allowed)
+    value = Decimal(f"{whole}.{decimals or 0}") * (10 if percent else MILLI)
+    if value == 0:
+        raise UnitError("zero", allowed)
+    return int(value)
+
+
+def parse_count(text: str) -> int:
+    """A whole number of 1 or more.
+
+    Raises:
+        UnitError: anything else.
+    """
+    if not _COUNT.fullmatch(text) or len(text) > MAX_DIGITS:
+        raise UnitError("not a whole number of 1 or more", COUNT_ALLOWED)
+    return int(text)
+
+
+def parse_memory_mib(text: str) -> tuple[int, bool]:
+    """An amount of memory in MiB, and whether it was rounded up to get there.
+
+    A plain whole number counts MiB, as KAI-Scheduler users write it. With a unit it is a
+    Kubernetes quantity of bytes. What is no whole number of MiB is rounded up, so that a
+    container never gets less than it asked for.
+
+    Raises:
+        UnitError: not an amount, zero or negative, or less than one MiB.
+    """
+    if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS:
+        value = int(text)
+        if value == 0:
+            raise UnitError("zero", MEMORY_ALLOWED)
+        return value, False
+    match = _QUANTITY.fullmatch(text)
+    if match is None or len(text) > MAX_DIGITS or not (match[4] or match[1]):
+        raise UnitError("not an amount of memory", MEMORY_ALLOWED)
+    if match[1] == "-":
+        raise UnitError("negative", MEMORY_ALLOWED)
+    if match[4] not in _SUFFIX or match[4] in {"n", "u", "m", ""}:
+        raise UnitError("not a unit of memory", MEMORY_ALLOWED)
+    size = Decimal(match[2]) * _SUFFIX[match[4]]
+    if size == 0:
+        raise UnitError("zero", MEMORY_ALLOWED)
+    if size < MIB:
+        raise UnitError("less than 1Mi", MEMORY_ALLOWED)
+    mib = (size / MIB).to_integral_value(ROUND_CEILING)
+    return int(mib), mib * MIB != size
+
+
+def parse_quantity(value: str) -> Decimal:
+    """A Kubernetes quantity as an exact number.
+
+    Raises:
+        UnitError: not a quantity.
+    """
+    match = _QUANTITY.fullmatch(value)
+    if match is None or len(value) > 2 * MAX_DIGITS:
+        raise UnitError("not a quantity", "a Kubernetes quantity (1, 500m, 8Gi)")
+    sign, digits, exponent, suffix = match.groups()
+    number = Decimal(f"{sign}{digits}{exponent or ''}")
+    return number * _SUFFIX[suffix or ""]
+
+
+def share_of(total: int, milli: int) -> int:
+    """``milli`` thousandths of ``total``, rounded down, at least 1.
+
+    Down, so that shares which add up to one GPU also fit on one GPU.
+    """
+    return max(1, total * milli // MILLI)
+
+
+def ceil_div(a: int, b: int) -> int:
+    """``a / b`` rounded up."""
+    return -(-a // b)
+
+
+def format_milli(milli: int) -> str:
+    """Thousandths as people write them: 250 is ``0.25``."""
+    return f"{Decimal(milli) / MILLI:f}"
+
+
+def format_percent(milli: int) -> str:
+    """Thousandths as a percentage: 125 is ``12.5%``."""
+    return f"{(Decimal(milli) / 10).normalize():f}%"
+
+
+def format_memory(mib: int) -> str:
+    """MiB in the largest unit that keeps it whole: 8192 is ``8Gi``."""
+    return f"{mib >> 10}Gi" if mib and mib % 1024 == 0 else f"{mib}Mi"

@@ -1,0 +1,121 @@
+"""An HTTPS server that loses no request when it stops.
+
+The API server keeps idle connections to webhooks for 90 s and never repeats a POST that a
+closed connection swallowed (client-go transport/cache.go; rest/request.go). So idle
+connections are kept longer than that, and a stopping server answers every request with
+``Connection: close`` until nobody is connected any more.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+KEEPALIVE_S: Final = 120.0
+"""Idle connections stay open this long: above the API server's 90 s."""
+
+_CLOSE_S: Final = 5.0
+"""Time for the last answers once the listening socket is closed: chosen."""
+
+_POLL_S: Final = 0.05
+
+log = structlog.get_logger()
+
+__all__ = ["KEEPALIVE_S", "Drain", "HttpsServer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """How a server stops.
+
+    Attributes:
+        least_s: Serve on for at least this long, until every client has learned that this
+            replica is gone (endpoint propagation takes seconds).
+        most_s: Stop after this long even if clients stay connected; above 90 s the API
+            server itself drops what is idle.
+    """
+
+    least_s: float = 15.0
+    most_s: float = 100.0
+
+
+class HttpsServer:
+    """One aiohttp application on one TLS port."""
+
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext,
+        drain: Drain | None = None,
+    ) -> None:
+        """Prepare, without listening.
+
+        Args:
+            app: The application.
+            host: Address to listen on.
+            port: Port to listen on, 0 for any.
+            tls: The server's certificate; may swap itself behind ``sni_callback``.
+            drain: How to stop.
+        """
+        self._app = app
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._drain = drain or Drain()
+        self.draining = False
+        self.port = port
+        app.on_response_prepare.append(self._close_when_draining)
+
+    async def _close_when_draining(
+        self, _request: web.BaseRequest, response: web.StreamResponse
+    ) -> None:
+        if self.draining:
+            response.force_close()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator["HttpsServer"]:
+        """Listen while the block runs; ``port`` is the real one inside it."""
+        runner = web.AppRunner(
+            self._app,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_S,
+            shutdown_timeout=_CLOSE_S,
+        )
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._host, self._port, ssl_context=self._tls, backlog=1024)
+            await site.start()
+            self.port = runner.addresses[0][1]
+            log.info("server.listening", host=self._host, port=self.port)
+            yield self
+            await self._drained(runner)
+        finally:
+            async with asyncio.timeout(2 * _CLOSE_S):
+                await runner.cleanup()
+
+    async def _drained(self, runner: web.AppRunner) -> None:
+        """Serve on with ``Connection: close`` until everyone has gone."""
+        self.draining = True
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        log.info("server.draining", least_s=self._drain.least_s, most_s=self._drain.most_s)
+        while (waited := loop.time() - started) < self._drain.most_s:
+            gone = runner.server is None or not runner.server.connections
+            if gone and waited >= self._drain.least_s:
+                break
+            await asyncio.sleep(_POLL_S)
+        left = len(runner.server.connections) if runner.server else 0
+        log.info("server.stopped", connections_left=left)
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Listen until ``stop`` is set, then drain."""
+        async with self.listening():
+            await stop.wait()

@@ -1,0 +1,1 @@
+"""Settings of every program: flags over environment over file over defaults."""

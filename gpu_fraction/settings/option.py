@@ -1,0 +1,246 @@
+"""Options and where their values come from.
+
+A flag beats the environment, which beats the file, which beats the default. Every fault is
+reported at once, with the place it came from and what is allowed.
+"""
+
+import argparse
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from gpu_fraction.domain.problems import nearest, quote
+
+ENV_PREFIX: Final = "GPU_FRACTION_"
+
+__all__ = [
+    "ENV_PREFIX",
+    "Option",
+    "SettingsError",
+    "Value",
+    "add_flags",
+    "boolean",
+    "choice",
+    "integer",
+    "load",
+    "print_config",
+    "read_file",
+    "seconds",
+    "text",
+    "words",
+]
+
+
+class SettingsError(Exception):
+    """The settings cannot be used.
+
+    Attributes:
+        errors: Every fault, one line each.
+    """
+
+    def __init__(self, errors: Iterable[str]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("\n".join(self.errors))
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting.
+
+    Attributes:
+        name: Its key in the file; the flag is ``--with-dashes``, the variable
+            ``GPU_FRACTION_UPPER_CASE``.
+        parse: From text to the value; raises ValueError with what is allowed.
+        default: The value where nothing is given.
+        help: One line for people, with the unit.
+    """
+
+    name: str
+    parse: Callable[[str], Any]
+    default: Any
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """The command line's name for it."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment's name for it."""
+        return ENV_PREFIX + self.name.upper()
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value and where it came from: flag, environment, file or default."""
+
+    value: Any
+    source: str
+
+
+def add_flags(parser: argparse.ArgumentParser, options: Iterable[Option], title: str) -> None:
+    """Declare a flag for every option; absent flags stay None."""
+    group = parser.add_argument_group(title)
+    for option in options:
+        default = "" if option.default in (None, "", ()) else f" (default {_show(option.default)})"
+        group.add_argument(
+            option.flag, dest=option.name, metavar="X", default=None, help=option.help + default
+        )
+
+
+def read_file(content: str, name: str) -> dict[str, Any]:
+    """The settings file: a YAML mapping.
+
+    Raises:
+        SettingsError: not YAML, or not a mapping.
+    """
+    try:
+        data = YAML(typ="safe", pure=True).load(io.StringIO(content))
+    except YAMLError as e:
+        raise SettingsError([f"{name}: not YAML: {str(e).splitlines()[0]}"]) from e
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise SettingsError([f"{name}: must be a mapping of settings"])
+    return data
+
+
+def load(
+    options: Sequence[Option],
+    *,
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    file: Mapping[str, Any],
+) -> dict[str, Value]:
+    """Every option's value.
+
+    Raises:
+        SettingsError: with every fault of every source.
+    """
+    names = {option.name for option in options}
+    errors = [
+        f"file: unknown setting {quote(str(key))}{nearest(str(key), names)}"
+        for key in file
+        if key not in names
+    ]
+    values = {}
+    for option in options:
+        given, source = _given(option, flags, environ, file)
+        if given is None:
+            values[option.name] = Value(option.default, "default")
+            continue
+        try:
+            values[option.name] = Value(option.parse(given), source)
+        except ValueError as e:
+            errors.append(f"{source}: {quote(given)} is refused; {e}")
+    if errors:
+        raise SettingsError(errors)
+    return values
+
+
+def _given(
+    option: Option,
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    file: Mapping[str, Any],
+) -> tuple[str | None, str]:
+    if (flag := flags.get(option.name)) is not None:
+        return str(flag), f"flag {option.flag}"
+    if (variable := environ.get(option.variable)) is not None:
+        return variable, f"environment {option.variable}"
+    if (value := file.get(option.name)) is not None:
+        return _flatten(value), f"file {option.name}"
+    return None, "default"
+
+
+def _flatten(value: object) -> str:
+    """A file's lists and mappings in the form that flags have."""
+    if isinstance(value, dict):
+        return ",".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _show(value: object) -> str:
+    if isinstance(value, tuple | frozenset):
+        return ",".join(sorted(str(item) for item in value))
+    if isinstance(value, Mapping):
+        return _flatten(dict(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
+
+
+def print_config(values: Mapping[str, Value]) -> str:
+    """Every setting with its value and source, as a file that could be given back.
+
+    No setting holds a secret: keys and tokens are named by their files.
+    """
+    lines = []
+    for name, value in values.items():
+        shown = _show(value.value)
+        lines.append(f'{name}: "{shown}"  # {value.source.split(" ")[0]}')
+    return "\n".join(lines) + "\n"
+
+
+def text(given: str) -> str:
+    """Any text that is not empty."""
+    if not given:
+        raise ValueError("allowed: a text that is not empty")
+    return given
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A whole number in a range, both ends included."""
+
+    def parse(given: str) -> int:
+        if not (given.isascii() and given.isdigit() and low <= int(given[:20]) <= high):
+            raise ValueError(f"allowed: a whole number from {low} to {high}")
+        return int(given)
+
+    return parse
+
+
+def seconds(low: float, high: float) -> Callable[[str], float]:
+    """A time in seconds in a range, both ends included."""
+
+    def parse(given: str) -> float:
+        allowed = f"allowed: seconds from {low:g} to {high:g}"
+        if not given.replace(".", "", 1).isdigit() or not given.isascii():
+            raise ValueError(allowed)
+        if not low <= (value := float(given)) <= high:
+            raise ValueError(allowed)
+        return value
+
+    return parse
+
+
+def boolean(given: str) -> bool:
+    """``true`` or ``false``."""
+    if given not in {"true", "false"}:
+        raise ValueError("allowed: true, false")
+    return given == "true"
+
+
+def choice(*allowed: str) -> Callable[[str], str]:
+    """One of some words."""
+
+    def parse(given: str) -> str:
+        if given not in allowed:
+            raise ValueError(f"allowed: {', '.join(allowed)}{nearest(given, allowed)}")
+        return given
+
+    return parse
+
+
+def words(given: str) -> tuple[str, ...]:
+    """A list separated by commas; empty for none."""
+    return tuple(word.strip() for word in given.split(",") if word.strip())

@@ -1,0 +1,128 @@
+"""The settings that decide how a pod is rewritten; webhook and command line share them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gpu_fraction.domain import units
+from gpu_fraction.domain.admission import KAI_SCHEDULER, Rules
+from gpu_fraction.domain.backends import BACKENDS, Backend, BackendConfig
+from gpu_fraction.domain.guard import Policy
+from gpu_fraction.domain.request import ISOLATIONS, PLACEMENTS, Bounds
+from gpu_fraction.domain.sizes import CardSizes
+from gpu_fraction.settings.option import Option, Value, choice, integer, text, words
+
+__all__ = ["OPTIONS", "RewriteSettings", "rewrite_settings"]
+
+_VERDICT: Final = choice("refuse", "allow")
+
+
+def _memory(given: str) -> int:
+    try:
+        return units.parse_memory_mib(given)[0]
+    except units.UnitError as e:
+        raise ValueError(f"allowed: {e.allowed}") from e
+
+
+def _pairs(given: str) -> dict[str, str]:
+    pairs = {}
+    for word in words(given):
+        key, equals, value = word.partition("=")
+        if not equals or not key.strip():
+            raise ValueError("allowed: NAME=VALUE pairs separated by commas")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _sizes(given: str) -> dict[str, int]:
+    return {model: _memory(size) for model, size in _pairs(given).items()}
+
+
+def _backends(given: str) -> tuple[str, ...]:
+    one = choice(*BACKENDS)
+    return tuple(one(word) for word in words(given))
+
+
+OPTIONS: Final = (
+    Option("backend", choice(*BACKENDS), "native", f"GPU stack: {', '.join(BACKENDS)}"),
+    Option(
+        "namespace_backends",
+        _backends,
+        (),
+        "backends that a namespace may choose with the label gpu-fraction.dev/backend",
+    ),
+    Option("gpu_memory_mib", _memory, None, "memory of every GPU, MiB or a quantity (80Gi)"),
+    Option(
+        "gpu_memory_by_model",
+        _sizes,
+        {},
+        "memory by GPU model: A100-80GB=81920,T4=15360",
+    ),
+    Option("runtime_class", text, None, "runtimeClassName for GPU pods that have none"),
+    Option("env", _pairs, {}, "variables for GPU containers, where absent: NAME=VALUE,…"),
+    Option("default_placement", choice(*PLACEMENTS), "binpack", f"{', '.join(PLACEMENTS)}"),
+    Option("default_isolation", choice(*ISOLATIONS), "preferred", f"{', '.join(ISOLATIONS)}"),
+    Option("max_cards", integer(1, 1024), Bounds().max_cards, "GPUs that one container may ask"),
+    Option("max_memory", _memory, Bounds().max_memory_mib, "memory that one GPU may have, MiB"),
+    Option("policy_privileged", _VERDICT, "refuse", "privileged containers in GPU pods"),
+    Option("policy_host_devices", _VERDICT, "refuse", "the node's /dev mounted in GPU pods"),
+    Option("policy_node_name", _VERDICT, "refuse", "GPU pods with a preset spec.nodeName"),
+    Option("policy_other_scheduler", _VERDICT, "refuse", "GPU pods that name another scheduler"),
+    Option(
+        "left_to_schedulers",
+        words,
+        (KAI_SCHEDULER,),
+        "schedulers whose pods are not touched",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteSettings:
+    """What decides on a pod: the rules, and a backend by name.
+
+    Attributes:
+        rules: For ``domain.admission``.
+        backends: Every backend that a pod may be rendered for, by name.
+        default_backend: The one for namespaces that choose none.
+    """
+
+    rules: Rules
+    backends: Mapping[str, Backend]
+    default_backend: str
+
+    def backend_for(self, wanted: str | None) -> Backend:
+        """The namespace's choice where it is allowed, else the default."""
+        if wanted is not None and wanted in self.backends:
+            return self.backends[wanted]
+        return self.backends[self.default_backend]
+
+
+def rewrite_settings(values: Mapping[str, Value]) -> RewriteSettings:
+    """The parsed options, as the domain takes them."""
+    get: dict[str, Any] = {name: value.value for name, value in values.items()}
+    config = BackendConfig(
+        card_sizes=CardSizes(get["gpu_memory_mib"], get["gpu_memory_by_model"]),
+        runtime_class=get["runtime_class"],
+        env=get["env"],
+    )
+    names = dict.fromkeys((get["backend"], *get["namespace_backends"]))
+    return RewriteSettings(
+        rules=Rules(
+            bounds=Bounds(
+                max_cards=get["max_cards"],
+                max_memory_mib=get["max_memory"],
+                placement=get["default_placement"],
+                isolation=get["default_isolation"],
+            ),
+            policy=Policy(
+                privileged=get["policy_privileged"],
+                host_devices=get["policy_host_devices"],
+                node_name=get["policy_node_name"],
+                other_scheduler=get["policy_other_scheduler"],
+            ),
+            left_to=frozenset(get["left_to_schedulers"]),
+        ),
+        backends={name: BACKENDS[name](config) for name in names},
+        default_backend=get["backend"],
+    )

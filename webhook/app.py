@@ -1,0 +1,180 @@
+"""The admission server's HTTP side.
+
+Two kinds of no: an HTTP error is a bad call or a bug, and failurePolicy decides what becomes
+of the request; ``allowed: false`` is the verdict on what a user wrote.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+
+from webhook import review
+from webhook.metrics import AdmissionMetrics
+
+MAX_BODY_BYTES: Final = 8 << 20
+"""The API server takes 3 MiB and sends object and oldObject (apiserver/pkg/server/config.go)."""
+
+DEFAULT_TIMEOUT_S: Final = 10.0
+"""Where the call says none (admissionregistration/v1 timeoutSeconds)."""
+
+MARGIN_S: Final = 0.5
+"""Kept back of the caller's timeout, so that the answer still reaches it: chosen."""
+
+OPERATIONS: Final = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
+
+Decide = Callable[[review.AdmissionRequest], Awaitable[review.Answer]]
+Check = Callable[[], str | None]
+"""A readiness check: None, or why this replica should get no traffic yet."""
+
+log = structlog.get_logger()
+
+__all__ = ["MAX_BODY_BYTES", "AdmissionApp", "Check", "Decide", "NotReady"]
+
+
+class NotReady(Exception):  # noqa: N818 - a state, not a fault
+    """This replica cannot answer now; another, or a later try, can.
+
+    The API server repeats a call answered 503 with an integer Retry-After, same body and
+    uid, inside its timeout (client-go rest/with_retry.go).
+    """
+
+    def __init__(self, reason: str, retry_after_s: int = 1) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(slots=True)
+class AdmissionApp:
+    """Routes of the admission server.
+
+    Attributes:
+        mutate: The verdict of ``/mutate``.
+        validate: The verdict of ``/validate``.
+        registry: Where metrics are collected.
+        checks: What must hold before ``/readyz`` says so.
+    """
+
+    mutate: Decide
+    validate: Decide
+    registry: CollectorRegistry
+    checks: Sequence[Check] = ()
+
+    def build(self) -> web.Application:
+        """The aiohttp application."""
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        metrics = AdmissionMetrics(self.registry)
+        app.router.add_post("/mutate", _Handler("mutate", self.mutate, metrics))
+        app.router.add_post("/validate", _Handler("validate", self.validate, metrics))
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        return app
+
+    async def _livez(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        reasons = [reason for check in self.checks if (reason := check()) is not None]
+        if reasons:
+            return web.Response(status=503, text="\n".join(reasons) + "\n")
+        return web.Response(text="ok\n")
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        body = await asyncio.to_thread(generate_latest, self.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+class _Handler:
+    """One path."""
+
+    def __init__(self, path: str, decide: Decide, metrics: AdmissionMetrics) -> None:
+        self._path = path
+        self._decide = decide
+        self._metrics = metrics
+        self._seconds = metrics.seconds.labels(path)
+        # Looked up once: finding a labelled counter costs more than counting.
+        self._counts: dict[tuple[str, str], Counter] = {}
+
+    async def __call__(self, request: web.Request) -> web.Response:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        with self._metrics.in_flight.track_inprogress():
+            try:
+                async with asyncio.timeout(_budget_s(request)):
+                    return await self._answer(request, started)
+            except TimeoutError:
+                self._count("", "timeout")
+                return web.Response(status=503, text="no time left\n", headers=_retry(0))
+            finally:
+                self._seconds.observe(loop.time() - started)
+
+    async def _answer(self, request: web.Request, started: float) -> web.Response:
+        if request.content_type != "application/json":
+            self._count("", "bad_call")
+            return web.Response(status=415, text="Content-Type must be application/json\n")
+        body = await request.read()
+        self._metrics.review_bytes.inc(len(body))
+        asked: review.AdmissionRequest | None = None
+        try:
+            asked = review.decode(body)
+            answer = await self._decide(asked)
+        except review.BadReview as e:
+            self._count(asked.operation if asked else "", "bad_call")
+            log.warning("admission.bad_call", path=self._path, reason=str(e))
+            return web.Response(status=400, text=f"{e}\n")
+        except NotReady as e:
+            self._count(asked.operation if asked else "", "not_ready")
+            return web.Response(status=503, text=f"{e}\n", headers=_retry(e.retry_after_s))
+        except Exception:
+            # The last line of defence: the API server gets a 500 and failurePolicy decides.
+            self._count(asked.operation if asked else "", "error")
+            log.exception("admission.failed", path=self._path, uid=asked.uid if asked else None)
+            return web.Response(status=500, text="internal error\n")
+        self._note(asked, answer, started)
+        return web.Response(body=review.encode(asked.uid, answer), content_type="application/json")
+
+    def _note(self, asked: review.AdmissionRequest, answer: review.Answer, started: float) -> None:
+        decision = answer.audit.get("decision", "allowed" if answer.allowed else "refused")
+        self._count(asked.operation, decision)
+        write = log.debug if decision == "allowed" and not answer.audit else log.info
+        write(
+            "admission.reviewed",
+            path=self._path,
+            uid=asked.uid,
+            namespace=asked.namespace,
+            name=asked.name,
+            operation=asked.operation,
+            subresource=asked.sub_resource,
+            dry_run=bool(asked.dry_run),
+            decision=decision,
+            backend=answer.audit.get("backend"),
+            reason=answer.message or None,
+            ms=round((asyncio.get_running_loop().time() - started) * 1000, 2),
+        )
+
+    def _count(self, operation: str, decision: str) -> None:
+        counter = self._counts.get((operation, decision))
+        if counter is None:
+            known = operation if operation in OPERATIONS else "unknown"
+            counter = self._metrics.reviews.labels(self._path, known, decision)
+            if known == operation:
+                self._counts[operation, decision] = counter
+        counter.inc()
+
+
+def _retry(after_s: int) -> dict[str, str]:
+    # Another connection may reach another replica, so this one is given up.
+    return {"Retry-After": str(after_s), "Connection": "close"}
+
+
+def _budget_s(request: web.Request) -> float:
+    """What is left of the caller's time: ``?timeout=10s``, whole seconds by its own rule."""
+    text = request.raw_path.partition("?timeout=")[2]
+    if text.endswith("s") and text[:-1].isascii() and text[:-1].isdigit() and len(text) <= 4:
+        return max(MARGIN_S, int(text[:-1]) - MARGIN_S)
+    return DEFAULT_TIMEOUT_S - MARGIN_S

@@ -1,0 +1,155 @@
+"""From an admission request to the answer: no HTTP here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gpu_fraction.domain import admission, changes, units
+from gpu_fraction.domain.backends import Backend
+from gpu_fraction.domain.problems import Problem, join
+from gpu_fraction.domain.request import Refused, Request
+from gpu_fraction.settings.rewrite import RewriteSettings
+from webhook.review import AdmissionRequest, Answer, BadReview, decode_binding, decode_pod
+
+MAX_AUDIT_CHARS: Final = 256
+"""Chosen: room for a dozen containers, and bounded whatever a tenant writes."""
+
+BackendLabel = Callable[[str], str | None]
+"""Namespace name to its ``gpu-fraction.dev/backend`` label, None where it has none."""
+
+__all__ = ["BackendLabel", "Decider", "no_labels"]
+
+
+def no_labels(_namespace: str) -> str | None:
+    """No namespace chooses a backend."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """The verdict on every review.
+
+    Attributes:
+        settings: Rules and backends.
+        system_users: Who may write ``assigned``.
+        backend_label: A namespace's choice of backend.
+    """
+
+    settings: RewriteSettings
+    system_users: frozenset[str] = frozenset()
+    backend_label: BackendLabel = no_labels
+
+    def mutate(self, request: AdmissionRequest) -> Answer:
+        """The patch for a new pod; nothing for everything else.
+
+        Raises:
+            BadReview: the review is about something that was never subscribed to.
+        """
+        if not _is_new_pod(request):
+            return Answer(allowed=True)
+        pod = decode_pod(request.object, "object")
+        backend = self._backend(request)
+        try:
+            verdict = admission.admit(
+                pod, backend, self.settings.rules, trusted=self._trusted(request)
+            )
+        except Refused as e:
+            return _refusal(e.problems, backend)
+        return Answer(
+            allowed=True,
+            operations=verdict.operations,
+            warnings=verdict.warnings,
+            audit=_audit(verdict.request, backend, "patched" if verdict.operations else "kept"),
+        )
+
+    def validate(self, request: AdmissionRequest) -> Answer:
+        """Whether the final object may be stored.
+
+        Raises:
+            BadReview: the review is about something that was never subscribed to.
+        """
+        if _is_new_pod(request):
+            return self._validate_new_pod(request)
+        if request.operation == "CREATE" and _is_binding(request):
+            binding = decode_binding(request.object)
+            problems = changes.binding(
+                binding.metadata.annotations or {}, trusted=self._trusted(request)
+            )
+        elif request.operation == "UPDATE":
+            problems = changes.update(
+                decode_pod(request.old_object, "oldObject"),
+                decode_pod(request.object, "object"),
+                trusted=self._trusted(request),
+            )
+        else:
+            return Answer(allowed=True)
+        return _refusal(problems) if problems else Answer(allowed=True)
+
+    def _validate_new_pod(self, request: AdmissionRequest) -> Answer:
+        pod = decode_pod(request.object, "object")
+        backend = self._backend(request)
+        try:
+            verdict = admission.admit(
+                pod, backend, self.settings.rules, trusted=self._trusted(request)
+            )
+        except Refused as e:
+            return _refusal(e.problems, backend)
+        if verdict.operations:
+            missing = ", ".join(str(op["path"]) for op in verdict.operations[:3])
+            problem = Problem(
+                "pod",
+                f"the pod does not hold what its annotations come to (missing: {missing}): "
+                "gpu-fraction's mutating webhook did not run, or another one undid its work",
+            )
+            return _refusal([problem], backend)
+        return Answer(allowed=True, audit=_audit(verdict.request, backend, "allowed"))
+
+    def _trusted(self, request: AdmissionRequest) -> bool:
+        return request.user_info.username in self.system_users
+
+    def _backend(self, request: AdmissionRequest) -> Backend:
+        label = self.backend_label(request.namespace) if request.namespace else None
+        return self.settings.backend_for(label)
+
+
+def _is_new_pod(request: AdmissionRequest) -> bool:
+    if request.resource.group or request.resource.resource not in {"pods", "bindings"}:
+        raise BadReview(
+            f"resource {request.resource.resource!r} of group {request.resource.group!r}; "
+            "this webhook judges pods and bindings"
+        )
+    return (
+        request.operation == "CREATE"
+        and not request.sub_resource
+        and request.resource.resource == "pods"
+    )
+
+
+def _is_binding(request: AdmissionRequest) -> bool:
+    """Both roads to a Binding: ``pods/binding`` and the older ``bindings``."""
+    return request.resource.resource == "bindings" or request.sub_resource == "binding"
+
+
+def _refusal(
+    problems: "list[Problem] | tuple[Problem, ...]", backend: Backend | None = None
+) -> Answer:
+    return Answer(
+        allowed=False,
+        message=join(problems),
+        audit=_audit(None, backend, "refused"),
+    )
+
+
+def _audit(request: Request | None, backend: Backend | None, decision: str) -> dict[str, str]:
+    """For the audit log; keys are prefixed with the webhook's name by the API server."""
+    audit = {"decision": decision}
+    if backend is not None and (request is not None or decision == "refused"):
+        audit["backend"] = backend.name
+    if request is not None:
+        shares = (
+            f"{s.container}={s.cards}x"
+            + (f"{s.memory_mib}Mi" if s.core_milli is None else units.format_milli(s.core_milli))
+            for s in request.slices
+        )
+        audit["fraction"] = ",".join(shares)[:MAX_AUDIT_CHARS]
+    return audit

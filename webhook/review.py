@@ -1,0 +1,166 @@
+"""AdmissionReview v1 on the wire: what we read of it, and what we answer.
+
+Source: k8s.io/api/admission/v1; the answer's rules from
+apiserver/pkg/admission/plugin/webhook/request/admissionreview.go.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from gpu_fraction.domain.pod import Pod
+
+API_VERSION: Final = "admission.k8s.io/v1"
+KIND: Final = "AdmissionReview"
+
+MAX_WARNINGS: Final = 12
+MAX_WARNING_CHARS: Final = 250
+"""The API server cuts each to 256 and all to 4096 (apiserver endpoints/filters/warning.go)."""
+
+MAX_MESSAGE_CHARS: Final = 2000
+"""Chosen: a refusal ends up in events, which hold 1024, and on a terminal."""
+
+__all__ = [
+    "AdmissionRequest",
+    "Answer",
+    "BadReview",
+    "BindingObject",
+    "decode",
+    "decode_binding",
+    "decode_pod",
+    "encode",
+]
+
+
+class BadReview(Exception):  # noqa: N818 - named for what it is about
+    """The call is not a usable AdmissionReview: the caller's fault, not the user's."""
+
+
+class UserInfo(msgspec.Struct, frozen=True):
+    """Who asked."""
+
+    username: str = ""
+
+
+class GroupResource(msgspec.Struct, frozen=True):
+    """What is asked about."""
+
+    group: str = ""
+    resource: str = ""
+
+
+class AdmissionRequest(msgspec.Struct, frozen=True, rename="camel"):
+    """The request of a review; the objects stay raw until somebody needs them."""
+
+    uid: str
+    operation: str
+    resource: GroupResource
+    sub_resource: str | None = None
+    name: str | None = None
+    namespace: str | None = None
+    user_info: UserInfo = UserInfo()
+    object: msgspec.Raw = msgspec.Raw(b"null")
+    old_object: msgspec.Raw = msgspec.Raw(b"null")
+    dry_run: bool | None = None
+
+
+class _Review(msgspec.Struct, frozen=True, rename="camel"):
+    api_version: Literal["admission.k8s.io/v1"]
+    kind: Literal["AdmissionReview"]
+    request: AdmissionRequest
+
+
+class _BindingMetadata(msgspec.Struct, frozen=True):
+    annotations: dict[str, str] | None = None
+
+
+class BindingObject(msgspec.Struct, frozen=True):
+    """A Binding: its annotations are merged into the pod."""
+
+    metadata: _BindingMetadata = _BindingMetadata()
+
+
+_REVIEW: Final = msgspec.json.Decoder(_Review)
+_POD: Final = msgspec.json.Decoder(Pod)
+_BINDING: Final = msgspec.json.Decoder(BindingObject)
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def decode(body: bytes) -> AdmissionRequest:
+    """The request of a review.
+
+    Raises:
+        BadReview: not JSON, another kind or version, or no request.
+    """
+    try:
+        return _REVIEW.decode(body).request
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
+        raise BadReview(f"not an {API_VERSION} {KIND}: {e}") from e
+
+
+def decode_pod(raw: msgspec.Raw, field: str) -> Pod:
+    """A pod out of a review.
+
+    Raises:
+        BadReview: there is none, or it is no pod.
+    """
+    try:
+        return _POD.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
+        raise BadReview(f"request.{field} is not a Pod: {e}") from e
+
+
+def decode_binding(raw: msgspec.Raw) -> BindingObject:
+    """A Binding out of a review.
+
+    Raises:
+        BadReview: there is none, or it is no Binding.
+    """
+    try:
+        return _BINDING.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
+        raise BadReview(f"request.object is not a Binding: {e}") from e
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A verdict before it is put on the wire.
+
+    Attributes:
+        allowed: Whether the request may pass.
+        message: Why not.
+        operations: The JSON patch; only of mutating calls.
+        warnings: For the user.
+        audit: Audit annotations.
+    """
+
+    allowed: bool
+    message: str = ""
+    operations: Sequence[Mapping[str, Any]] = ()
+    warnings: Sequence[str] = ()
+    audit: Mapping[str, str] = {}
+
+
+def encode(uid: str, answer: Answer) -> bytes:
+    """The review that goes back.
+
+    A refusal is 403 Forbidden, as ResourceQuota's: 422 hides the message in kubectl, 429 and
+    409 make clients try again.
+    """
+    response: dict[str, Any] = {"uid": uid, "allowed": answer.allowed}
+    if answer.operations:
+        response["patchType"] = "JSONPatch"
+        response["patch"] = base64.b64encode(_ENCODER.encode(answer.operations)).decode()
+    if answer.warnings:
+        response["warnings"] = [w[:MAX_WARNING_CHARS] for w in answer.warnings[:MAX_WARNINGS]]
+    if answer.audit:
+        response["auditAnnotations"] = answer.audit
+    if not answer.allowed:
+        response["status"] = {
+            "status": "Failure",
+            "reason": "Forbidden",
+            "code": 403,
+            "message": answer.message[:MAX_MESSAGE_CHARS],
+        }
+    return _ENCODER.encode({"apiVersion": API_VERSION, "kind": KIND, "response": response})
