@@ -1,0 +1,160 @@
+"""Cards and what is left of them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from gpu_fraction.domain import inventory
+from gpu_fraction.domain.placement.ask import MILLI, Ask
+
+CLOSENESS_MAX: Final = 4000
+"""The closest two cards can be. Chosen: above 18 NVLink lanes (1800), the most of any card
+announced, and small enough for sums over a node to stay far inside 64 bits."""
+
+AMOUNT_MAX: Final = 1 << 31
+"""Larger amounts in an inventory are taken as this: chosen, 2 PiB, so that products of two
+amounts stay inside 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """All that the answer to "could this card, empty, serve that ask" depends on.
+
+    Cards of a kind are interchangeable but for their UUID, so a cluster has few kinds.
+
+    Attributes:
+        model: NVML's product name.
+        memory_mib: The card's memory, MiB.
+        core_milli: The card's compute, thousandths.
+        slots: Containers that may share the card.
+        enforces_memory: Whether a memory share is enforced on it.
+        enforces_compute: Whether a compute share is enforced on it.
+        isolation: The engine that would enforce, for messages.
+        health: Empty, or why the card may not be used.
+    """
+
+    model: str
+    memory_mib: int
+    core_milli: int
+    slots: int
+    enforces_memory: bool
+    enforces_compute: bool
+    isolation: str
+    health: str
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """An amount of one card."""
+
+    core_milli: int
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class CardState:
+    """One card of a node and what is free on it; free amounts may be negative.
+
+    Attributes:
+        uuid: The card.
+        parent: For a MIG instance, its physical card.
+        index: Its number on the node, for messages.
+        kind: What it is.
+        numa: NUMA node, -1 where unknown.
+        links: UUID of another card to the closeness of the two.
+        free_core_milli: Thousandths of its compute not given away.
+        free_memory_mib: MiB not given away.
+        free_slots: Containers that it may still take.
+    """
+
+    uuid: str
+    parent: str
+    index: int
+    kind: Kind
+    numa: int
+    links: Mapping[str, int]
+    free_core_milli: int
+    free_memory_mib: int
+    free_slots: int
+
+    @property
+    def untouched(self) -> bool:
+        """True while no container holds a part of the card."""
+        return self.free_slots >= self.kind.slots
+
+    def less(self, share: Share) -> "CardState":
+        """The card after one more container took a share of it."""
+        return self.moved(-share.core_milli, -share.memory_mib, -1)
+
+    def moved(self, core_milli: int, memory_mib: int, slots: int) -> "CardState":
+        """The card with that much more free."""
+        return CardState(
+            self.uuid,
+            self.parent,
+            self.index,
+            self.kind,
+            self.numa,
+            self.links,
+            self.free_core_milli + core_milli,
+            self.free_memory_mib + memory_mib,
+            self.free_slots + slots,
+        )
+
+
+def empty(cards: Iterable[inventory.Card]) -> tuple[CardState, ...]:
+    """The cards of an inventory with nothing taken."""
+    return tuple(_empty(card) for card in cards)
+
+
+def _empty(card: inventory.Card) -> CardState:
+    kind = Kind(
+        model=card.model,
+        memory_mib=min(card.memory_mib, AMOUNT_MAX),
+        core_milli=min(card.core_milli, AMOUNT_MAX),
+        slots=min(card.slots, AMOUNT_MAX),
+        enforces_memory=card.enforces_memory,
+        enforces_compute=card.enforces_compute,
+        isolation=card.isolation,
+        health="" if card.healthy else card.health_reason or "no reason given",
+    )
+    return CardState(
+        uuid=card.uuid,
+        parent=card.parent,
+        index=card.index,
+        kind=kind,
+        numa=card.numa,
+        links=card.links,
+        free_core_milli=kind.core_milli,
+        free_memory_mib=kind.memory_mib,
+        free_slots=kind.slots,
+    )
+
+
+def share_of(ask: Ask, kind: Kind) -> Share:
+    """What the ask amounts to on a card of that kind, rounded down but never to nothing.
+
+    Compute that follows memory takes the same part of the card's compute, at most the 1000
+    thousandths that one container can be given.
+    """
+    memory_mib = ask.memory_mib
+    if memory_mib is None:
+        memory_mib = max(1, kind.memory_mib * (ask.memory_milli or 0) // MILLI)
+    core_milli = ask.core_milli
+    if core_milli is None:
+        core_milli = memory_mib * kind.core_milli // max(kind.memory_mib, 1)
+        core_milli = min(max(1, core_milli), MILLI)
+    return Share(core_milli, memory_mib)
+
+
+def closeness(a: CardState, b: CardState) -> int:
+    """How close two cards of a node are, 0 to ``CLOSENESS_MAX``; higher is closer.
+
+    Where neither card's inventory knows the link, sharing a NUMA node counts 1, as it does
+    in the inventory's own scale.
+    """
+    known = [
+        card.links[other.uuid] for card, other in ((a, b), (b, a)) if other.uuid in card.links
+    ]
+    if known:
+        return min(max(0, *known), CLOSENESS_MAX)
+    return int(a.numa == b.numa and a.numa >= 0)

@@ -1,0 +1,282 @@
+"""Every node of a cluster judged at once; the same answers as ``reference``, node by node."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Final
+
+import numpy as np
+
+from gpu_fraction.domain.placement import policies, reference, sets
+from gpu_fraction.domain.placement.ask import MILLI, Ask
+from gpu_fraction.domain.placement.cards import Kind, Share, share_of
+from gpu_fraction.domain.placement.fit import NOTHING_BARRED, Why, static_refusal, unenforced
+from gpu_fraction.domain.placement.table import (
+    ABSENT,
+    Amounts,
+    Bools,
+    ClusterTable,
+    Floats,
+    Ints,
+    Whys,
+)
+
+_FAR: Final = 1 << 62
+"""The cost of what cannot be had."""
+_GROW_NODES: Final = 256
+"""Nodes grown together: chosen, bounds the working memory to some MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What the whole cluster says to a pod; both arrays are in the order of the table.
+
+    Attributes:
+        fits: Whether the node has cards for all asks.
+        cost: How good the node's best cards are, lower is better; meaningless where
+            ``fits`` is false.
+    """
+
+    fits: Bools
+    cost: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why nodes do not fit; all arrays are in the order of the table.
+
+    Attributes:
+        ask: Position of the first ask with too few cards; -1 where each fits by itself.
+        why: How near the nearest refused card came, a ``Why``; 0 where none was refused.
+        passes: Whether the end of other pods could make the node fit.
+    """
+
+    ask: Ints
+    why: Ints
+    passes: Bools
+
+
+class _View:
+    """One ask against every card, through the few kinds of card there are."""
+
+    def __init__(self, table: ClusterTable, ask: Ask, barred: Mapping[str, str]) -> None:
+        self.ask = ask
+        self.table = table
+        refusals = [static_refusal(ask, kind, barred) for kind in table.kinds]
+        self.static = np.array([r.why if r else 0 for r in refusals], np.int8)[table.kind]
+        shares = [share_of(ask, kind) for kind in table.kinds]
+        able = [at for at, refused in enumerate(refusals) if refused is None]
+        self.core_milli = _by_kind(table, [share.core_milli for share in shares], able)
+        self.memory_mib = _by_kind(table, [share.memory_mib for share in shares], able)
+        self.penalty = _penalty(ask, table.kinds, shares)
+        if ask.uuids:
+            self._only_named()
+
+    def _only_named(self) -> None:
+        others = np.ones(self.static.shape, np.bool_)
+        for at in self.table.positions(self.ask.uuids):
+            others[at] = False
+        self.static[others & (self.static != Why.UNHEALTHY)] = Why.UUID
+
+    def fitting(self, free: Amounts) -> Bools:
+        fits: Bools = (
+            (self.static == 0)
+            & (free.memory_mib >= self.memory_mib)
+            & (free.core_milli >= self.core_milli)
+            & (free.slots >= 1)
+        )
+        return fits
+
+    def why(self, free: Amounts) -> Whys:
+        """The ``Why`` of each card, 0 where it fits."""
+        why = np.where(free.core_milli < self.core_milli, np.int8(Why.CORES), np.int8(0))
+        why[free.memory_mib < self.memory_mib] = Why.MEMORY
+        why[free.slots < 1] = Why.SLOTS
+        return np.where(self.static > 0, self.static, why)
+
+    def costs(self, free: Amounts) -> Ints:
+        """What ``policies.card_cost`` says of each card."""
+        left = _left(free.core_milli, self.core_milli, self.table.cap.core_milli)
+        left += _left(free.memory_mib, self.memory_mib, self.table.cap.memory_mib)
+        if self.ask.placement == "spread":
+            np.subtract(policies.LEFTOVER_MAX, left, out=left)
+            left *= policies.SPREAD_WEIGHT
+        else:
+            left[free.slots >= self.table.cap.slots] += policies.OPENED
+        if self.penalty is not None:
+            left += self.penalty[self.table.kind]
+        return left
+
+
+def _left(free: Ints, taken: Ints | int, cap: Ints) -> Ints:
+    """Thousandths of the capacity that stay free; one array, not four, is allocated."""
+    left = free - taken
+    left *= MILLI
+    left //= cap
+    return left
+
+
+def _by_kind(table: ClusterTable, values: Sequence[int], able: Sequence[int]) -> Ints | int:
+    """A value for each card; one for all where the kinds that can serve do not differ."""
+    different = {values[kind] for kind in able}
+    if len(different) <= 1:
+        return different.pop() if different else 0
+    return np.array(values, np.int64)[table.kind]
+
+
+def _penalty(ask: Ask, kinds: Sequence[Kind], shares: Sequence[Share]) -> Ints | None:
+    loose = [bool(unenforced(ask, k, s)) for k, s in zip(kinds, shares, strict=True)]
+    return np.array(loose, np.int64) * policies.UNENFORCED if any(loose) else None
+
+
+def evaluate(
+    table: ClusterTable, asks: Sequence[Ask], barred: Mapping[str, str] = NOTHING_BARRED
+) -> Evaluation:
+    """Which nodes can take all asks together, and how good each is.
+
+    Args:
+        table: The cluster.
+        asks: One per container, at least one.
+        barred: Product name to the reason why the pod may not use it now.
+    """
+    free = table.free if len(asks) == 1 else table.free.copy()
+    fits = np.asarray(table.count > 0)
+    alone = fits.copy()
+    cost = np.zeros(len(fits), np.int64)
+    for ask in reference.order(asks):
+        view = _View(table, ask, barred)
+        if len(asks) > 1:
+            alone &= _enough(view.fitting(table.free), ask.cards)
+        fitting = view.fitting(free)
+        fits &= _enough(fitting, ask.cards)
+        if len(asks) == ask.cards == 1:
+            cost += np.where(fitting, view.costs(free), _FAR).min(axis=0, initial=_FAR)
+            continue
+        chosen, price = _pick(view, fitting, view.costs(free), fits)
+        cost += price
+        if len(asks) > 1:
+            _take(view, free, chosen, fits)
+    cost += _node_costs(table, asks[0])
+    for node in np.flatnonzero(alone & ~fits) if len(asks) > 1 else ():
+        # The obvious choice failed where a cleverer one may not; few nodes come here.
+        placed = reference.choose(table.cards[node], asks, barred)
+        if placed is not None:
+            fits[node], cost[node] = True, placed.cost
+    return Evaluation(fits, cost)
+
+
+def _enough(fitting: Bools, wanted: int) -> Bools:
+    if wanted == 1:
+        return np.asarray(fitting.any(axis=0))
+    return np.asarray(fitting.sum(axis=0) >= wanted)
+
+
+def _take(view: _View, free: Amounts, chosen: Ints, fits: Bools) -> None:
+    nodes = np.flatnonzero(fits)
+    at = (chosen[:, nodes], nodes)
+    for left, share in (
+        (free.core_milli, view.core_milli),
+        (free.memory_mib, view.memory_mib),
+        (free.slots, 1),
+    ):
+        left[at] -= share if isinstance(share, int) else share[at]
+
+
+def _node_costs(table: ClusterTable, ask: Ask) -> Ints:
+    """What ``policies.node_cost`` says of each node."""
+    if ask.placement != "spread":
+        idle = np.all(table.free.slots >= table.cap.slots, axis=0)
+        return np.where(idle, policies.IDLE_NODE, 0)
+    left = _left(table.free.core_milli, 0, table.cap.core_milli)
+    left += _left(table.free.memory_mib, 0, table.cap.memory_mib)
+    average: Ints = left.sum(axis=0) // np.maximum(table.count, 1)
+    return policies.LEFTOVER_MAX - average
+
+
+def _pick(view: _View, fitting: Bools, costs: Ints, fits: Bools) -> tuple[Ints, Ints]:
+    """The best cards of each node, shape (cards wanted, nodes), and their cost.
+
+    Both are meaningless where ``fits`` is false.
+    """
+    wanted = view.ask.cards
+    height, nodes = costs.shape
+    if wanted > height:
+        return np.zeros((wanted, nodes), np.int64), np.zeros(nodes, np.int64)
+    if sets.by_topology(view.ask):
+        return _pick_close(view, fitting, costs, fits)
+    masked = np.where(fitting, costs, _FAR)
+    if wanted == 1:
+        return masked.argmin(axis=0)[np.newaxis], masked.min(axis=0)
+    chosen = np.argsort(masked, axis=0, kind="stable")[:wanted]
+    # An unfit card only stands here in a node that does not fit; zero keeps the sum small.
+    return chosen, np.take_along_axis(np.where(fitting, costs, 0), chosen, axis=0).sum(axis=0)
+
+
+def _pick_close(view: _View, fitting: Bools, costs: Ints, fits: Bools) -> tuple[Ints, Ints]:
+    wanted, count = view.ask.cards, view.table.count
+    height, nodes = costs.shape
+    chosen = np.zeros((wanted, nodes), np.int64)
+    price = np.zeros(nodes, np.int64)
+    compared = max((n for n in range(height + 1) if sets.exact(n, wanted)), default=0)
+    small = count <= compared
+    if compared >= wanted:
+        all_chosen, all_price = _compare(view, fitting, costs, compared)
+        chosen[:, small], price[small] = all_chosen[:, small], all_price[small]
+    large = np.flatnonzero(fits & ~small)
+    for start in range(0, len(large), _GROW_NODES):
+        some = large[start : start + _GROW_NODES]
+        found = _grow(view.table.links(some), fitting[:, some].T, costs[:, some].T, wanted)
+        chosen[:, some], price[some] = found[0].T, found[1]
+    return chosen, price
+
+
+def _compare(view: _View, fitting: Bools, costs: Ints, height: int) -> tuple[Ints, Ints]:
+    """Every set of the first ``height`` cards of every node."""
+    subsets = np.array(list(combinations(range(height), view.ask.cards)), np.int64)
+    members = np.zeros((len(subsets), height), np.float64)
+    members[np.arange(len(subsets))[:, np.newaxis], subsets] = 1
+    missing = members @ (~fitting[:height]).astype(np.float64)
+    total: Floats = members @ costs[:height].astype(np.float64)
+    total -= view.table.near(height, view.ask.cards)
+    total[missing > 0] = _FAR
+    return subsets[total.argmin(axis=0)].T, total.min(axis=0).astype(np.int64)
+
+
+def _grow(links: Floats, fitting: Bools, costs: Ints, wanted: int) -> tuple[Ints, Ints]:
+    """What ``sets.grow`` finds on each of a few nodes; here a row is a node."""
+    nodes, height = costs.shape
+    price = costs.astype(np.float64)
+    chosen = np.broadcast_to(np.eye(height, dtype=np.bool_), (nodes, height, height)).copy()
+    total = np.where(fitting, price, float(_FAR))
+    for _ in range(wanted - 1):
+        value = price[:, np.newaxis, :] - policies.CLOSENESS * (chosen.astype(np.float64) @ links)
+        value[chosen | ~fitting[:, np.newaxis, :]] = _FAR
+        at = value.argmin(axis=2)[:, :, np.newaxis]
+        total += np.take_along_axis(value, at, axis=2)[:, :, 0]
+        np.put_along_axis(chosen, at, values=True, axis=2)
+    seed = total.argmin(axis=1)
+    best = chosen[np.arange(nodes), seed]
+    cards = np.argsort(~best, axis=1, kind="stable")[:, :wanted]
+    return cards, total[np.arange(nodes), seed].astype(np.int64)
+
+
+def refused(
+    table: ClusterTable,
+    asks: Sequence[Ask],
+    barred: Mapping[str, str] = NOTHING_BARRED,
+) -> Refused:
+    """Why each node of the table would not fit, in the terms of ``explain.summary``."""
+    nodes = len(table.count)
+    first = np.full(nodes, -1, np.int64)
+    nearest = np.zeros(nodes, np.int64)
+    passes = np.asarray(table.count > 0)
+    for position, ask in enumerate(asks):
+        why = _View(table, ask, barred).why(table.free)
+        few = ~_enough(why == 0, ask.cards)
+        passes &= _enough((why == 0) | (why >= int(Why.SLOTS)), ask.cards)
+        new = few & (first < 0)
+        first[new] = position
+        # Places without a card must not pass for sick cards.
+        why[table.kind == ABSENT] = 0
+        nearest[new] = why.max(axis=0, initial=0)[new]
+    return Refused(first, nearest, passes)
