@@ -1,0 +1,1 @@
+"""The part that runs on every GPU node: inventory, device plugin, late binding, isolation."""
