@@ -6,6 +6,7 @@ from typing import NewType
 import msgspec
 
 from gpu_fraction.domain.assignment import CardShare
+from gpu_fraction.domain.placement import Isolation
 
 Token = NewType("Token", str)
 """One device id of ``gpu-fraction.dev/slot``; it names no card."""
@@ -35,6 +36,8 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         uid: The pod's UID.
         container: The container's name.
         shares: Its part of each of its cards, at least one.
+        demand: What its pod asks of isolation.
+        non_root: The kubelet guarantees that it does not run as user 0.
     """
 
     namespace: str
@@ -42,6 +45,8 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     uid: PodUid
     container: str
     shares: tuple[CardShare, ...]
+    demand: Isolation = "preferred"
+    non_root: bool = False
 
     @property
     def key(self) -> ContainerKey:

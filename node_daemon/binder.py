@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from gpu_fraction.domain import keys
+from gpu_fraction.domain import keys, placement
 from node_daemon.allocation import Allocation, Binding, Nonce, Token
 from node_daemon.books import Books
 from node_daemon.errors import Reason, Refusal, StoreError
@@ -21,12 +21,12 @@ from node_daemon.shares import Shares, verify
 NONCE_BYTES: Final = 16
 """Random bytes of a name: chosen, so that no two are ever equal."""
 
-__all__ = ["Enforced", "LateBinder", "Timing"]
+__all__ = ["Demand", "LateBinder", "Timing"]
 
 _log = structlog.get_logger()
 
-Enforced = Callable[[Pod], bool]
-"""True where the pod refuses a card that cannot enforce its share."""
+Demand = Callable[[Pod], placement.Isolation]
+"""What a pod asks of isolation; raises Refusal where that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class LateBinder:
         shares: Shares,
         publisher: Publisher,
         *,
-        enforced: Enforced,
+        demand: Demand,
         timing: Timing = Timing(),
     ) -> None:
         self._books = books
@@ -62,7 +62,7 @@ class LateBinder:
         self._identity = identity
         self._shares = shares
         self._publisher = publisher
-        self._enforced = enforced
+        self._demand = demand
         self._timing = timing
         self.locks: KeyedLocks[Token] = KeyedLocks()
         self.ready = asyncio.Event()
@@ -151,8 +151,11 @@ class LateBinder:
             raise Refusal(Reason.POD_ENDED, f"pod {pod.uid} has ended")
         inventory = await self._books.inventory.wait()
         shares = await self._shares.of(pod, container.name, inventory)
-        verify(container, shares, inventory, enforced=self._enforced(pod))
-        binding = Binding(pod.namespace, pod.name, pod.uid, container.name, shares)
+        demand = self._demand(pod)
+        verify(container, shares, inventory, demand)
+        binding = Binding(
+            pod.namespace, pod.name, pod.uid, container.name, shares, demand, container.non_root
+        )
         held = binding.key in self._books.ledger
         self._books.ledger.reserve(binding.key, shares, {c.uuid: c for c in inventory.cards})
         try:

@@ -26,12 +26,14 @@ class Container:
         kind: ``app``, ``sidecar`` (init container that restarts always) or ``init``.
         limits: Our resources among its limits, resource name to whole number.
         started: True where the runtime has made it at least once.
+        non_root: True where the kubelet guarantees that it does not run as user 0.
     """
 
     name: str
     kind: Kind = "app"
     limits: Mapping[str, int] = field(default_factory=dict)
     started: bool = False
+    non_root: bool = False
 
     @property
     def holds_slot(self) -> bool:

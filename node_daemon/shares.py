@@ -6,9 +6,9 @@ from typing import Protocol
 
 import structlog
 
-from gpu_fraction.domain import assignment, keys
+from gpu_fraction.domain import assignment, keys, placement
 from gpu_fraction.domain.assignment import Assignment, AssignmentError, CardShare
-from gpu_fraction.domain.inventory import Inventory
+from gpu_fraction.domain.inventory import Card, Inventory
 from node_daemon.allocation import ContainerKey, PodUid
 from node_daemon.errors import ApiUnavailableError, PodRef, Reason, Refusal
 from node_daemon.ledger import Ledger, Usage
@@ -150,7 +150,10 @@ def assigned(pod: Pod) -> Assignment | None:
 
 
 def verify(
-    container: Container, shares: Sequence[CardShare], inventory: Inventory, *, enforced: bool
+    container: Container,
+    shares: Sequence[CardShare],
+    inventory: Inventory,
+    demand: placement.Isolation,
 ) -> None:
     """Check an assignment against what the container asks for and what the cards can do.
 
@@ -158,7 +161,7 @@ def verify(
         container: The container, with its limits.
         shares: What it was assigned.
         inventory: The cards of this node.
-        enforced: True where the pod refuses a card that cannot enforce its share.
+        demand: What the pod asks of isolation.
 
     Raises:
         Refusal: they differ, or a card is unknown, sick or cannot enforce.
@@ -188,18 +191,18 @@ def verify(
         if not card.healthy:
             why = card.health_reason or "no reason given"
             raise Refusal(Reason.CARD_UNHEALTHY, f"card {card.uuid} is not healthy: {why}")
-        if (
-            enforced
-            and not _enforces(share, card.memory_mib, card.core_milli)
-            and not (card.enforces_memory and (card.enforces_compute or share.core_milli == 0))
-        ):
+        loose = _unenforced(container.name, share, card, demand)
+        if loose and demand == "required":
             raise Refusal(
                 Reason.ISOLATION_MISSING,
                 f"{keys.ISOLATION} is required, and card {card.uuid} with engine "
-                f"{card.isolation!r} does not enforce both memory and compute",
+                f"{card.isolation!r} does not enforce {loose}",
             )
 
 
-def _enforces(share: CardShare, memory_mib: int, core_milli: int) -> bool:
-    """True where the container has the whole card, so that there is nobody to keep apart."""
-    return share.memory_mib >= memory_mib and share.core_milli >= core_milli
+def _unenforced(container: str, share: CardShare, card: Card, demand: placement.Isolation) -> str:
+    """What of the share the card does not enforce, by the rule of the placement."""
+    (state,) = placement.empty([card])
+    ask = placement.Ask(container=container, memory_mib=share.memory_mib, isolation=demand)
+    taken = placement.Share(share.core_milli, share.memory_mib)
+    return placement.fit.unenforced(ask, state.kind, taken)

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from gpu_fraction.domain import inventory as inventory_format
 from gpu_fraction.domain.inventory import Inventory, InventoryError, Isolation
 from node_daemon.allocation import PodUid
-from node_daemon.binder import Enforced, LateBinder, Timing
+from node_daemon.binder import Demand, LateBinder, Timing
 from node_daemon.books import Books
 from node_daemon.cdi import SliceFiles
 from node_daemon.collector import Collector, Pace
@@ -86,14 +86,14 @@ class Ports:
         assigner: Writes what was chosen.
         recorder: Tells a pod's readers of refusals.
         engines: Isolation by the name that the inventory gives a card.
-        enforced: Whether a pod refuses cards that cannot enforce.
+        demand: What a pod asks of isolation.
         has_cgroup: Whether a pod still has a cgroup on this host.
     """
 
     chooser: Chooser
     assigner: Assigner
     recorder: Recorder
-    enforced: Enforced
+    demand: Demand
     has_cgroup: Callable[[PodUid], bool]
     engines: Mapping[Isolation, IsolationEngine] = field(default_factory=dict)
 
@@ -117,7 +117,7 @@ class SliceService:
         shares = Shares(books.ledger, books.pods, ports.chooser, ports.assigner)
         publisher = Publisher(self._files, HostSpecReader(paths.host_cdi), ports.engines)
         self.binder = LateBinder(
-            books, identity, shares, publisher, enforced=ports.enforced, timing=tempo.timing
+            books, identity, shares, publisher, demand=ports.demand, timing=tempo.timing
         )
         self.collector = Collector(
             books,

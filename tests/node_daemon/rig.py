@@ -11,15 +11,15 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.domain import assignment, keys
-from gpu_fraction.domain.assignment import Assignment, CardShare
+from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.inventory import Card, Inventory
 from node_daemon.allocation import PodUid
 from node_daemon.binder import Timing
 from node_daemon.collector import Pace
 from node_daemon.errors import ApiUnavailableError, PodRef, Reason, Refusal
 from node_daemon.kubelet.session import Waits
-from node_daemon.ledger import Usage
 from node_daemon.pods import Container, Pod
+from node_daemon.requests import PlacementChooser, demand
 from node_daemon.slices import Paths, Ports, SliceService, Tempo
 from sandbox.kubelet.devices import AdmissionError, StartError
 from sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
@@ -53,37 +53,6 @@ def inventory(*cards: Card) -> Inventory:
 def share(index: int, core_milli: int = 250, memory_mib: int = 10_000) -> CardShare:
     """Part of a card."""
     return CardShare(f"GPU-{index}", core_milli, memory_mib)
-
-
-class FirstFit:
-    """Chooses the first card with room for what the container's limits say."""
-
-    def choose(self, pod: Pod, inventory: Inventory, used: Mapping[str, Usage]) -> Assignment:
-        """One card for each container."""
-        taken = dict(used)
-        chosen: dict[str, tuple[CardShare, ...]] = {}
-        for container in pod.containers:
-            if container.holds_slot:
-                one = self._one(container, inventory, taken)
-                taken[one.uuid] = taken.get(one.uuid, Usage()).plus(one)
-                chosen[container.name] = (one,)
-        return chosen
-
-    @staticmethod
-    def _one(container: Container, inventory: Inventory, taken: Mapping[str, Usage]) -> CardShare:
-        core = container.limits[keys.CORE_MILLI]
-        memory = container.limits[keys.MEMORY_MIB]
-        for card_ in inventory.cards:
-            wanted = CardShare(card_.uuid, core, memory)
-            after = taken.get(card_.uuid, Usage()).plus(wanted)
-            if (
-                card_.healthy
-                and after.core_milli <= card_.core_milli
-                and after.memory_mib <= card_.memory_mib
-                and after.slots <= card_.slots
-            ):
-                return wanted
-        raise Refusal(Reason.NO_PLACEMENT, "no card has room")
 
 
 @dataclass
@@ -168,10 +137,10 @@ class Rig:
         """A new process on the same directories."""
         self.registry = CollectorRegistry()
         ports = Ports(
-            chooser=FirstFit(),
+            chooser=PlacementChooser(),
             assigner=self.api,
             recorder=self.api,
-            enforced=lambda pod: pod.annotations.get(keys.ISOLATION) == "required",
+            demand=demand,
             has_cgroup=lambda uid: uid in self.cgroups,
         )
         service = SliceService(self.paths, ports, self.registry, TEMPO)

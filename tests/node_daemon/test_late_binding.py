@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gpu_fraction.domain import assignment, keys
+from gpu_fraction.domain import assignment, keys, request_annotation
+from gpu_fraction.domain.request import Request, Slice
 from node_daemon.pods import Container
 from tests.node_daemon.rig import Rig, StartError, card, node, share
 
@@ -187,7 +188,8 @@ async def test_required_isolation_needs_a_card_that_enforces(tmp_path: Path) -> 
     mps = card(1, isolation="mps", enforces_memory=True, enforces_compute=True)
     cgroup = card(2, isolation="cgroup", enforces_memory=True)
     async with node(tmp_path, card(0), mps, cgroup) as rig:
-        notes = {keys.ISOLATION: "required"}
+        request = Request((Slice("main", 1, 250, 10_000, None),), isolation="required")
+        notes = {keys.REQUEST: request_annotation.render(request, "native")}
         for index in (0, 2):
             pod = rig.pod({"main": [share(index)]}, annotations=notes)
             await rig.admit(pod)
