@@ -1,7 +1,7 @@
 """The pods of this node, as the API server last showed them."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -95,14 +95,9 @@ class PodCache:
         pod = self._by_uid.get(uid)
         return pod is not None and not pod.ended
 
-    def replace(self, pods: Iterable[Pod]) -> None:
-        """Take a complete list in place of everything; from then on the cache is synced."""
-        before = set(self._by_uid)
-        self._by_uid = {pod.uid: pod for pod in pods}
-        self._by_name = {(pod.namespace, pod.name): pod for pod in self._by_uid.values()}
+    def mark_synced(self) -> None:
+        """Say that every pod of the node is here; from now on absence means something."""
         self.synced = True
-        if before - set(self._by_uid) or any(pod.ended for pod in self._by_uid.values()):
-            self.departed.set()
         self._wake()
 
     def put(self, pod: Pod) -> None:
@@ -124,7 +119,7 @@ class PodCache:
         self._wake()
 
     async def wait_synced(self) -> None:
-        """Return once a complete list has been taken."""
+        """Return once every pod of the node is here."""
         while not self.synced:
             await self._changed.wait()
 

@@ -60,6 +60,7 @@ class Api:
     """The API server: pods, their annotations, and whether it answers."""
 
     pods: dict[str, Pod] = field(default_factory=dict)
+    deleted: set[str] = field(default_factory=set)
     up: bool = True
     loses_answers: bool = False
     events: list[tuple[str, str, str]] = field(default_factory=list)
@@ -90,6 +91,7 @@ class Api:
     def delete(self, uid: str) -> None:
         """Delete a pod."""
         del self.pods[uid]
+        self.deleted.add(uid)
         if self.service is not None and self.up:
             self.service.books.pods.remove(PodUid(uid))
 
@@ -97,7 +99,11 @@ class Api:
         """Feed a daemon from now on."""
         self.service = service
         if self.up:
-            service.books.pods.replace(self.pods.values())
+            for pod in self.pods.values():
+                service.books.pods.put(pod)
+            for uid in self.deleted:
+                service.books.pods.remove(PodUid(uid))
+            service.books.pods.mark_synced()
 
     def come_back(self) -> None:
         """Answer again; watchers list anew."""
