@@ -204,10 +204,12 @@ class LateBinder:
 
     async def _publish(self, nonce: Nonce, binding: Binding) -> None:
         """Put the slice's file there, and let the runtime notice it."""
-        inventory = self._books.inventory
-        if inventory.value is None and await self._publisher.published(nonce, binding.uid):
-            return
-        if await self._publisher.publish(nonce, binding, await inventory.wait()):
+        if not self._publisher.restored.is_set():
+            if await self._publisher.published(nonce, binding.uid):
+                return
+            await self._publisher.restored.wait()
+        inventory = await self._books.inventory.wait()
+        if await self._publisher.publish(nonce, binding, inventory):
             await asyncio.sleep(self._timing.settle_s)
 
 

@@ -1,6 +1,8 @@
 """What the daemon knows: allocations, what is taken, the pods and the cards of this node."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
 
 from gpu_fraction.domain.inventory import Inventory
 from node_daemon.latest import Latest
@@ -26,3 +28,8 @@ class Books:
     ledger: Ledger = field(default_factory=Ledger)
     pods: PodCache = field(default_factory=PodCache)
     inventory: Latest[Inventory] = field(default_factory=Latest)
+
+    @classmethod
+    def below(cls, state: Path) -> Self:
+        """Books whose allocations are kept below the daemon's state directory."""
+        return cls(AllocationStore(state / "allocations"))

@@ -19,9 +19,9 @@ from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.inventory import Card
 from node_daemon.allocation import Binding, Nonce, PodUid
 from node_daemon.durable import run_to_end, write_durably
-from node_daemon.edits import Edits
 from node_daemon.errors import StoreError
 from node_daemon.host_spec import HostSpec
+from node_daemon.isolation.engine import ContainerEdits
 
 KIND: Final = "gpu-fraction.dev/slice"
 ANNOTATION_PREFIX: Final = "cdi.k8s.io/gpu-fraction_"
@@ -49,7 +49,7 @@ def compose(
     binding: Binding,
     cards: Mapping[str, Card],
     host: HostSpec | None,
-    isolation: Sequence[Edits] = (),
+    isolation: ContainerEdits,
 ) -> bytes:
     """The content of a slice's file; same input, same bytes.
 
@@ -60,24 +60,22 @@ def compose(
     env = _environment(binding.shares, cards)
     if host is None:
         env |= {"NVIDIA_VISIBLE_DEVICES": ",".join(uuids)}
-    for edits in isolation:
-        env |= edits.env
-    edits_ = _merge(
-        [
-            *(host.edits(uuids) if host is not None else ()),
-            *(
-                {"mounts": e.mounts, "deviceNodes": e.device_nodes, "hooks": e.hooks}
-                for e in isolation
-            ),
-        ],
-        env,
+    env |= isolation.env
+    parts: list[Mapping[str, Any]] = [] if host is None else host.edits(uuids)
+    parts.append(
+        {
+            "mounts": isolation.mounts,
+            "deviceNodes": isolation.device_nodes,
+            "hooks": isolation.hooks,
+        }
     )
+    edits = _merge(parts, env)
     version = max(CDI_VERSION, host.cdi_version if host else "", key=_version)
     return _ENCODER.encode(
         {
             "cdiVersion": version,
             "kind": KIND,
-            "devices": [{"name": nonce, "containerEdits": edits_}],
+            "devices": [{"name": nonce, "containerEdits": edits}],
         }
     )
 

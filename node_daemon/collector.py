@@ -13,6 +13,7 @@ from node_daemon.binder import LateBinder
 from node_daemon.books import Books
 from node_daemon.errors import KubeletError, Refusal, StoreError
 from node_daemon.identity import Identity
+from node_daemon.isolation.errors import IsolationError
 from node_daemon.kubelet.pod_resources import Listing
 from node_daemon.publisher import Publisher
 from node_daemon.shares import Shares, assigned
@@ -72,7 +73,8 @@ class Collector:
     async def run(self) -> None:
         """Reconcile once, then look again at every departure and now and then."""
         await self._pods.wait_synced()
-        await self.reconcile()
+        self._adopt()
+        await self.refresh(await self._books.inventory.wait())
         self._binder.ready.set()
         while True:
             self._pods.departed.clear()
@@ -87,11 +89,6 @@ class Collector:
                     await self._pods.departed.wait()
             except TimeoutError:
                 continue
-
-    async def reconcile(self) -> None:
-        """Count what runs without being remembered, and put back the files of living pods."""
-        self._adopt()
-        await self.refresh(await self._books.inventory.wait())
 
     def _adopt(self) -> None:
         """Count containers that run although no allocation of theirs is remembered."""
@@ -183,9 +180,11 @@ class Collector:
             binding = allocation.binding
             try:
                 if binding is not None:
-                    await self._publisher.withdraw(allocation.nonce, binding)
+                    names = self._store.of_container(binding.key)
+                    last = len(names) == 1
+                    await self._publisher.withdraw(allocation.nonce, binding, last=last)
                 await self._store.remove(allocation.nonce)
-            except (Refusal, StoreError, TimeoutError) as e:
+            except (IsolationError, StoreError) as e:
                 _log.error("release_postponed", nonce=allocation.nonce, error=str(e))
                 self._missing[allocation.nonce] = asyncio.get_running_loop().time()
                 return

@@ -6,7 +6,7 @@ Source: NVIDIA Container Toolkit, ``nvidia-ctk cdi generate``; CDI specification
 JSON Specification".
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -56,14 +56,14 @@ class HostSpec:
     common: RawEdits
     devices: dict[str, RawEdits]
 
-    def edits(self, uuids: Iterable[str]) -> list[RawEdits]:
+    def edits(self, uuids: Iterable[str]) -> list[Mapping[str, Any]]:
         """The edits that give a container these cards.
 
         Raises:
             HostSpecError: a card is not in it under its UUID. Indexes are no substitute: they
                 may have moved since the file was written.
         """
-        found = []
+        found: list[Mapping[str, Any]] = [self.common]
         for uuid in uuids:
             if uuid not in self.devices:
                 raise HostSpecError(
@@ -71,7 +71,7 @@ class HostSpec:
                     "with: nvidia-ctk cdi generate --device-name-strategy=uuid"
                 )
             found.append(self.devices[uuid])
-        return [self.common, *found]
+        return found
 
 
 class HostSpecReader:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +12,13 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.domain import inventory as inventory_format
-from gpu_fraction.domain.inventory import Inventory, InventoryError, Isolation
-from node_daemon.allocation import PodUid
+from gpu_fraction.domain.inventory import Inventory, InventoryError
+from node_daemon.allocation import Binding, PodUid
 from node_daemon.binder import Demand, LateBinder, Timing
 from node_daemon.books import Books
 from node_daemon.cdi import SliceFiles
 from node_daemon.collector import Collector, Pace
 from node_daemon.durable import write_durably
-from node_daemon.edits import IsolationEngine
 from node_daemon.errors import StoreError
 from node_daemon.first import first
 from node_daemon.host_spec import HostSpecReader
@@ -29,9 +28,8 @@ from node_daemon.kubelet.plugin import DevicePlugin, Recorder, TokenBoard
 from node_daemon.kubelet.pod_resources import PodResourcesClient
 from node_daemon.kubelet.session import KubeletSession, Waits
 from node_daemon.metrics import Metrics, SliceGauges
-from node_daemon.publisher import Publisher
+from node_daemon.publisher import Isolation, Publisher
 from node_daemon.shares import Assigner, Chooser, Shares
-from node_daemon.store import AllocationStore
 from node_daemon.tokens import token_states
 
 LAST_INVENTORY: Final = "inventory.json"
@@ -85,7 +83,7 @@ class Ports:
         chooser: Chooses cards where no scheduler did.
         assigner: Writes what was chosen.
         recorder: Tells a pod's readers of refusals.
-        engines: Isolation by the name that the inventory gives a card.
+        isolation: What keeps containers within their shares.
         demand: What a pod asks of isolation.
         has_cgroup: Whether a pod still has a cgroup on this host.
     """
@@ -95,18 +93,23 @@ class Ports:
     recorder: Recorder
     demand: Demand
     has_cgroup: Callable[[PodUid], bool]
-    engines: Mapping[Isolation, IsolationEngine] = field(default_factory=dict)
+    isolation: Isolation
 
 
 class SliceService:
     """Everything wired together; ``books.pods`` and ``books.inventory`` are fed from outside."""
 
     def __init__(
-        self, paths: Paths, ports: Ports, registry: CollectorRegistry, tempo: Tempo | None = None
+        self,
+        paths: Paths,
+        books: Books,
+        ports: Ports,
+        registry: CollectorRegistry,
+        tempo: Tempo | None = None,
     ) -> None:
         tempo = tempo or Tempo()
         self._paths = paths
-        self.books = books = Books(AllocationStore(paths.state / "allocations"))
+        self.books = books
         self.board = TokenBoard()
         self.metrics = Metrics(registry)
         registry.register(SliceGauges(books))
@@ -115,7 +118,9 @@ class SliceService:
         witness = checkpoint.Checkpoint(paths.plugins / checkpoint.FILE)
         identity = Identity(self._lister, witness, books.pods, time.time)
         shares = Shares(books.ledger, books.pods, ports.chooser, ports.assigner)
-        publisher = Publisher(self._files, HostSpecReader(paths.host_cdi), ports.engines)
+        self._publisher = publisher = Publisher(
+            self._files, HostSpecReader(paths.host_cdi), ports.isolation
+        )
         self.binder = LateBinder(
             books, identity, shares, publisher, demand=ports.demand, timing=tempo.timing
         )
@@ -131,17 +136,31 @@ class SliceService:
         self.plugin = DevicePlugin(self.board, self.binder, ports.recorder, self.metrics)
         self.session = KubeletSession(paths.plugins, self.plugin, self.metrics, tempo.waits)
 
-    async def run(self) -> NoReturn:
-        """Serve until cancelled. What is remembered is advertised before any card is probed.
+    async def load(self) -> Inventory:
+        """Read what an earlier process left, and advertise it before any card is probed.
+
+        Returns:
+            The cards that it knew.
 
         Raises:
             StoreError: the state or CDI directory cannot be used at all.
         """
         last = await asyncio.to_thread(self._load)
-        for allocation in self.books.store:
-            if allocation.binding is not None:
-                self.books.ledger.record(allocation.binding.key, allocation.binding.shares)
+        for binding in self._bindings():
+            self.books.ledger.record(binding.key, binding.shares)
         self.board.publish(token_states(last, self.books.store))
+        return last
+
+    async def restore(self) -> None:
+        """Set isolation up again for what is remembered; once, when it knows the cards."""
+        if not self._publisher.restored.is_set():
+            await self._publisher.restore(self._bindings())
+
+    def _bindings(self) -> list[Binding]:
+        return [a.binding for a in self.books.store if a.binding is not None]
+
+    async def run(self) -> NoReturn:
+        """Serve until cancelled, after ``load``."""
         async with self._lister, asyncio.TaskGroup() as tasks:
             tasks.create_task(self.session.run(), name="kubelet session")
             tasks.create_task(self.collector.run(), name="collector")

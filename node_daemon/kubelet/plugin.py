@@ -160,6 +160,11 @@ class DevicePlugin(api_grpc.DevicePluginServicer):
             await self._answer(self._binder.pre_start(list(request.devices_ids)), context)
         return api.PreStartContainerResponse()
 
+    @property
+    def streaming(self) -> bool:
+        """True while the kubelet follows the list."""
+        return self._stream is not None
+
     async def opened(self) -> None:
         """Return once the kubelet has opened a stream, from now or still open."""
         if self._stream is None:

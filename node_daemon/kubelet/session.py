@@ -73,6 +73,11 @@ class KubeletSession:
         self._served: Identity | None = None
         self._pause_s = self._waits.retry_s
 
+    @property
+    def serving(self) -> bool:
+        """True while the plugin listens on its socket."""
+        return self._server is not None
+
     async def run(self) -> NoReturn:
         """Stay registered until cancelled."""
         cause = "start"

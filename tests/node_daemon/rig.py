@@ -15,8 +15,10 @@ from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.inventory import Card, Inventory
 from node_daemon.allocation import PodUid
 from node_daemon.binder import Timing
+from node_daemon.books import Books
 from node_daemon.collector import Pace
 from node_daemon.errors import ApiUnavailableError, PodRef, Reason, Refusal
+from node_daemon.isolation.node import NodeIsolation
 from node_daemon.kubelet.session import Waits
 from node_daemon.pods import Container, Pod
 from node_daemon.requests import PlacementChooser, demand
@@ -129,6 +131,7 @@ class Rig:
         self.api = Api()
         self.cards: Inventory | None = cards
         self.cgroups: set[str] = set()
+        self.isolation = NodeIsolation([])
         self.registry = CollectorRegistry()
         self._task: asyncio.Task[None] | None = None
         self._numbers = itertools.count()
@@ -147,12 +150,17 @@ class Rig:
             assigner=self.api,
             recorder=self.api,
             demand=demand,
+            isolation=self.isolation,
             has_cgroup=lambda uid: uid in self.cgroups,
         )
-        service = SliceService(self.paths, ports, self.registry, TEMPO)
+        service = SliceService(
+            self.paths, Books.below(self.paths.state), ports, self.registry, TEMPO
+        )
+        await service.load()
         self._task = asyncio.create_task(service.run(), name="daemon")
         self.api.watch(service)
         if self.cards is not None:
+            await service.restore()
             service.books.inventory.set(self.cards)
 
     async def kill_daemon(self) -> None:
@@ -164,9 +172,10 @@ class Rig:
             with suppress(asyncio.CancelledError):
                 await task
 
-    def show_cards(self, cards: Inventory) -> None:
+    async def show_cards(self, cards: Inventory) -> None:
         """What NVML shows from now on."""
         self.cards = cards
+        await self.service.restore()
         self.service.books.inventory.set(cards)
 
     async def registered(self) -> None:

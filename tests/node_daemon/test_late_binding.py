@@ -9,6 +9,9 @@ import pytest
 
 from gpu_fraction.domain import assignment, keys, request_annotation
 from gpu_fraction.domain.request import Request, Slice
+from node_daemon.isolation.engine import CardFacts
+from node_daemon.isolation.node import NodeIsolation
+from node_daemon.isolation.passive import MigEngine
 from node_daemon.pods import Container
 from tests.node_daemon.rig import Rig, StartError, card, node, share
 
@@ -179,7 +182,7 @@ async def test_container_restarts_on_its_card_after_it_became_sick(tmp_path: Pat
     async with node(tmp_path, card(0)) as rig:
         pod = rig.pod({"main": [share(0)]})
         first = (await rig.run_pod(pod))["main"]
-        rig.show_cards(type(rig.cards)(v=1, cards=(card(0, healthy=False),)))
+        await rig.show_cards(type(rig.cards)(v=1, cards=(card(0, healthy=False),)))
         assert await rig.start(pod) == first
 
 
@@ -188,6 +191,11 @@ async def test_required_isolation_needs_a_card_that_enforces(tmp_path: Path) -> 
     mps = card(1, isolation="mps", enforces_memory=True, enforces_compute=True)
     cgroup = card(2, isolation="cgroup", enforces_memory=True)
     async with node(tmp_path, card(0), mps, cgroup) as rig:
+        await rig.kill_daemon()
+        rig.isolation = NodeIsolation([MigEngine()])
+        rig.isolation.assess([CardFacts("GPU-1"), CardFacts("GPU-0", memory_mib=40_000)])
+        await rig.start_daemon()
+        await rig.ready()
         request = Request((Slice("main", 1, 250, 10_000, None),), isolation="required")
         notes = {keys.REQUEST: request_annotation.render(request, "native")}
         for index in (0, 2):

@@ -162,7 +162,7 @@ async def test_first_list_does_not_wait_for_the_cards(tmp_path: Path) -> None:
         assert len(rig.kubelet.devices.endpoint.healthy) == 7
         assert await rig.start(pod) == first, "a bound slice restarts before that, too"
         assert cards is not None
-        rig.show_cards(cards)
+        await rig.show_cards(cards)
         await rig.ready()
 
 
@@ -174,12 +174,12 @@ async def test_tokens_follow_the_cards_health(tmp_path: Path) -> None:
         for pod in pods:
             await rig.run_pod(pod)
         tokens = {a.uid: a.ids[0] for a in rig.kubelet.devices.allocated}
-        rig.show_cards(inventory(card(0, slots=4, healthy=False), card(1, slots=4)))
+        await rig.show_cards(inventory(card(0, slots=4, healthy=False), card(1, slots=4)))
         await rig.until(lambda: len(endpoint.healthy) == 4)
         assert len(endpoint.unhealthy) == 4
         assert {tokens[pods[0].uid], tokens[pods[1].uid]} <= endpoint.unhealthy
         assert tokens[pods[2].uid] in endpoint.healthy
-        rig.show_cards(inventory(card(0, slots=4), card(1, slots=4)))
+        await rig.show_cards(inventory(card(0, slots=4), card(1, slots=4)))
         await rig.until(lambda: len(endpoint.healthy) == 8)
 
 
