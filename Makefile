@@ -31,3 +31,9 @@ test-cluster: venv
 
 cluster-assets: venv
 	$(BIN)/python -m tests.cluster.assets
+
+demo: venv
+	@$(BIN)/gpu-fraction demo
+
+bench: venv
+	$(BIN)/python tests/performance/bench_webhook.py

@@ -27,7 +27,11 @@ MARGIN_S: Final = 0.5
 
 OPERATIONS: Final = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 
-Decide = Callable[[review.AdmissionRequest], Awaitable[review.Answer]]
+JSON: Final = "application/json"
+
+Decide = Callable[[review.AdmissionRequest, float], Awaitable[review.Answer]]
+"""A verdict on a request by a deadline in the loop's time; TimeoutError past it."""
+
 Check = Callable[[], str | None]
 """A readiness check: None, or why this replica should get no traffic yet."""
 
@@ -103,26 +107,24 @@ class _Handler:
     async def __call__(self, request: web.Request) -> web.Response:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        with self._metrics.in_flight.track_inprogress():
-            try:
-                async with asyncio.timeout(_budget_s(request)):
-                    return await self._answer(request, started)
-            except TimeoutError:
-                self._count("", "timeout")
-                return web.Response(status=503, text="no time left\n", headers=_retry(0))
-            finally:
-                self._seconds.observe(loop.time() - started)
-
-    async def _answer(self, request: web.Request, started: float) -> web.Response:
-        if request.content_type != "application/json":
+        deadline = started + _budget_s(request)
+        try:
+            body = await _body(request, deadline)
+            return await self._answer(body, started, deadline)
+        except TimeoutError:
+            self._count("", "timeout")
+            return web.Response(status=503, text="no time left\n", headers=_retry(0))
+        except _WrongType as e:
             self._count("", "bad_call")
-            return web.Response(status=415, text="Content-Type must be application/json\n")
-        body = await request.read()
-        self._metrics.review_bytes.inc(len(body))
+            return web.Response(status=415, text=f"{e}\n")
+        finally:
+            self._seconds.observe(loop.time() - started)
+
+    async def _answer(self, body: bytes, started: float, deadline: float) -> web.Response:
         asked: review.AdmissionRequest | None = None
         try:
             asked = review.decode(body)
-            answer = await self._decide(asked)
+            answer = await self._decide(asked, deadline)
         except review.BadReview as e:
             self._count(asked.operation if asked else "", "bad_call")
             log.warning("admission.bad_call", path=self._path, reason=str(e))
@@ -130,13 +132,15 @@ class _Handler:
         except NotReady as e:
             self._count(asked.operation if asked else "", "not_ready")
             return web.Response(status=503, text=f"{e}\n", headers=_retry(e.retry_after_s))
+        except TimeoutError:
+            raise
         except Exception:
             # The last line of defence: the API server gets a 500 and failurePolicy decides.
             self._count(asked.operation if asked else "", "error")
             log.exception("admission.failed", path=self._path, uid=asked.uid if asked else None)
             return web.Response(status=500, text="internal error\n")
         self._note(asked, answer, started)
-        return web.Response(body=review.encode(asked.uid, answer), content_type="application/json")
+        return web.Response(body=review.encode(asked.uid, answer), content_type=JSON)
 
     def _note(self, asked: review.AdmissionRequest, answer: review.Answer, started: float) -> None:
         decision = answer.audit.get("decision", "allowed" if answer.allowed else "refused")
@@ -150,9 +154,8 @@ class _Handler:
             name=asked.name,
             operation=asked.operation,
             subresource=asked.sub_resource,
-            dry_run=bool(asked.dry_run),
+            dry_run=asked.dry_run,
             decision=decision,
-            backend=answer.audit.get("backend"),
             reason=answer.message or None,
             ms=round((asyncio.get_running_loop().time() - started) * 1000, 2),
         )
@@ -165,6 +168,20 @@ class _Handler:
             if known == operation:
                 self._counts[operation, decision] = counter
         counter.inc()
+
+
+class _WrongType(Exception):  # noqa: N818 - a bad call, not a fault
+    """The body is not said to be JSON."""
+
+
+async def _body(request: web.Request, deadline: float) -> bytes:
+    """The whole body; a client that trickles it in gets no more time than it gave us."""
+    if request.headers.get("Content-Type") != JSON and request.content_type != JSON:
+        raise _WrongType(f"Content-Type must be {JSON}")
+    if request.content.is_eof():
+        return await request.read()  # all of it is here, nothing is waited for
+    async with asyncio.timeout_at(deadline):
+        return await request.read()
 
 
 def _retry(after_s: int) -> dict[str, str]:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+
 from certs import pki
 from certs.lifetimes import Lifetimes
-
 from gpu_fraction.cli import mutate
 from gpu_fraction.settings import rewrite
 
@@ -171,8 +171,8 @@ def _row(name: str, answer: dict[str, Any], ms: float) -> Row:
     return Row(
         name,
         "allowed" if answer["allowed"] else "refused",
-        " ".join(f"{o['op']} {o['path']}" for o in operations),
-        "; ".join(notes),
+        "\n".join(f"{o['op']} {o['path']}" for o in operations),
+        "\n".join(notes),
         ms,
     )
 
@@ -182,7 +182,7 @@ def _print_table(rows: list[Row]) -> None:
     sys.stdout.write(f"{'review':{width}}  {'decision':8}  {'ms':>6}  patch, warnings\n")
     for row in rows:
         sys.stdout.write(f"{row.file:{width}}  {row.decision:8}  {row.ms:6.2f}")
-        lines = [line for line in (row.patch.replace(" add ", "\nadd "), row.notes) if line]
+        lines = [line for line in (row.patch, row.notes) if line]
         pad = " " * (width + 20)
         for i, line in enumerate(part for text in lines for part in text.split("\n")):
             sys.stdout.write(("  " if i == 0 else pad) + line + "\n")

@@ -90,7 +90,6 @@ class HostPath(msgspec.Struct, frozen=True):
 class Volume(msgspec.Struct, frozen=True, rename="camel"):
     """A volume, looked at for folders of the node only."""
 
-    name: str
     host_path: HostPath | None = None
 
 

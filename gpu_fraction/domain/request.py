@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Final, Literal, cast, get_args
 
 from gpu_fraction.domain import keys, units
@@ -18,10 +17,6 @@ ISOLATIONS: Final[tuple[str, ...]] = get_args(Isolation)
 
 MAX_CHOICES: Final = 64
 """Models or UUIDs in one annotation: chosen, more than the cards of any node."""
-
-MAX_KEPT: Final = 1024
-MAX_KEPT_CHARS: Final = 2048
-"""Requests remembered, and how long their annotations may be: chosen, 2 MiB at most."""
 
 _KNOWN: Final = frozenset((*keys.USER_KEYS, *keys.SYSTEM_KEYS))
 _SHARES: Final = (keys.FRACTION, keys.MEMORY)
@@ -146,39 +141,26 @@ def parse(pod: Pod, bounds: Bounds) -> Request | None:
     Raises:
         Refused: with every problem found, not just the first.
     """
-    given = tuple(
-        item
-        for item in pod.annotations().items()
-        if keys.is_ours(item[0]) and item[0] not in keys.SYSTEM_KEYS
-    )
+    given = {
+        key: value
+        for key, value in pod.annotations().items()
+        if keys.is_ours(key) and key not in keys.SYSTEM_KEYS
+    }
     if not given:
         return None
     layout = tuple(
         (at.container.name, at.kind, at.kind == "containers" or is_sidecar(at))
         for at in containers(pod)
     )
-    # What a tenant writes is bounded before it is kept.
-    long = sum(len(k) + len(v) for k, v in given) + sum(len(m[0]) for m in layout)
-    found = (_read if long > MAX_KEPT_CHARS else _kept)(given, layout, bounds)
-    if isinstance(found, Request):
-        return found
-    raise Refused(found)
+    reader = _Reader(given, layout, bounds)
+    request = reader.read()
+    if request is None:
+        raise Refused(reader.problems)
+    return request
 
 
 _Layout = tuple[tuple[str, str, bool], ...]
 """Name, kind, and whether it may hold a GPU, of each container."""
-
-
-def _read(
-    given: tuple[tuple[str, str], ...], layout: _Layout, bounds: Bounds
-) -> Request | tuple[Problem, ...]:
-    reader = _Reader(dict(given), layout, bounds)
-    request = reader.read()
-    return request if request is not None else tuple(reader.problems)
-
-
-# Pods come in bursts of one template: a Deployment, a Job, an array of runs.
-_kept = lru_cache(maxsize=MAX_KEPT)(_read)
 
 
 @dataclass(slots=True)

@@ -106,6 +106,14 @@ class ApiServer:
             )
             self._committed(kind, stored)
 
+    def remove(self, resource: resources.Resource, name: str, namespace: str = "") -> None:
+        """Remove an object without a request.
+
+        Raises:
+            KeyError: it is not there.
+        """
+        self.storage.delete(Kind(resource), (namespace, name))
+
     @asynccontextmanager
     async def serve(
         self, *, port: int = 0, tls: ssl.SSLContext | None = None

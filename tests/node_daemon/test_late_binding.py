@@ -10,8 +10,6 @@ import pytest
 from gpu_fraction.domain import assignment, keys, request_annotation
 from gpu_fraction.domain.request import Request, Slice
 from node_daemon.isolation.engine import CardFacts
-from node_daemon.isolation.node import NodeIsolation
-from node_daemon.isolation.passive import MigEngine
 from node_daemon.pods import Container
 from tests.node_daemon.rig import Rig, StartError, card, node, share
 
@@ -192,8 +190,8 @@ async def test_required_isolation_needs_a_card_that_enforces(tmp_path: Path) -> 
     cgroup = card(2, isolation="cgroup", enforces_memory=True)
     async with node(tmp_path, card(0), mps, cgroup) as rig:
         await rig.kill_daemon()
-        rig.isolation = NodeIsolation([MigEngine()])
-        rig.isolation.assess([CardFacts("GPU-1"), CardFacts("GPU-0", memory_mib=40_000)])
+        facts = [CardFacts("GPU-1", mig_instance=True), CardFacts("GPU-0", memory_mib=40_000)]
+        rig.isolation.assess(facts)
         await rig.start_daemon()
         await rig.ready()
         request = Request((Slice("main", 1, 250, 10_000, None),), isolation="required")

@@ -34,6 +34,7 @@ class Server:
     process: subprocess.Popen[bytes]
     port: int
     path: str
+    body: str = "body"
     rows: list[dict[str, float]] = field(default_factory=list)
 
     def cpu_s(self) -> float:
@@ -63,7 +64,9 @@ def start_ours(folder: Path) -> Server:
         time.sleep(0.1)
         events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
         port = next((e["port"] for e in events if e["event"] == "server.listening"), 0)
-    return Server("gpu-fraction webhook", process, port, "/mutate?timeout=10s")
+    return Server(
+        "gpu-fraction webhook, pods of one template", process, port, "/mutate?timeout=10s"
+    )
 
 
 def start_echo(folder: Path, decode: str, name: str) -> Server:
@@ -103,7 +106,7 @@ def load(server: Server, folder: Path, seconds: float) -> dict[str, float]:
     before = server.cpu_s()
     out = subprocess.run(
         [sys.executable, str(HERE / "load.py"), str(server.port), server.path]
-        + [str(folder / "body"), "8", str(seconds), str(folder / "ca")],
+        + [str(folder / server.body), "8", str(seconds), str(folder / "ca")],
         check=True,
         capture_output=True,
     )
@@ -133,6 +136,10 @@ def prepare(folder: Path) -> None:
         json.loads(REVIEW.read_text(encoding="utf-8"))["body"], separators=(",", ":")
     )
     (folder / "body").write_text(body, encoding="utf-8")
+    different = body.replace(
+        '"name":"server",', '"name":"server","env":[{"name":"N","value":"' + "0" * 16 + '"}],'
+    )
+    (folder / "different").write_text(different, encoding="utf-8")
     answer = {
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
@@ -160,6 +167,11 @@ def main() -> None:
             start_echo(folder, "typed", "bare aiohttp echo + decoding"),
             start_echo(folder, "none", "bare aiohttp echo"),
         ]
+        ours = servers[0]
+        servers.append(
+            Server("gpu-fraction webhook, every pod different", ours.process, ours.port, ours.path)
+        )
+        servers[-1].body = "different"
         if binary := agnhost_binary():
             servers.append(start_agnhost(folder, binary))
         try:
@@ -202,7 +214,7 @@ def write(servers: list[Server], rounds: int, seconds: float) -> None:
         f"connections, {rounds} rounds of {seconds:g} s on each server in turn; medians, and "
         f"the ratio inside each round (lowest to highest).\n\nMachine: {report.machine()}.\n\n"
         + text
-        + ("" if len(servers) > 3 else "\n\nNo `agnhost` binary was found (set AGNHOST)."),
+        + ("" if len(servers) > 4 else "\n\nNo `agnhost` binary was found (set AGNHOST)."),
     )
 
 

@@ -1,14 +1,18 @@
 """Load on one HTTPS path over kept-alive connections, from a process of its own.
 
 Usage: python load.py PORT PATH BODY_FILE CONNECTIONS SECONDS CA_FILE
+A run of sixteen zeros in the body becomes a number of its own in every request.
 Prints one JSON object: requests, errors, seconds, p50_ms, p99_ms.
 """
 
 import asyncio
+import itertools
 import json
 import ssl
 import sys
 from pathlib import Path
+
+NUMBERS = itertools.count(1)
 
 
 async def connection(
@@ -20,9 +24,10 @@ async def connection(
         "127.0.0.1", port, ssl=context, server_hostname="localhost"
     )
     errors = 0
+    before, mark, after = request.partition(b"0" * 16)
     while loop.time() < until:
         started = loop.time()
-        writer.write(request)
+        writer.write(before + b"%016d" % next(NUMBERS) + after if mark else request)
         head = await reader.readuntil(b"\r\n\r\n")
         length = 0
         for line in head.split(b"\r\n"):

@@ -194,9 +194,7 @@ class World:
     def start(self, name: str) -> None:
         """A replica starts: sign, tell, read again, serve."""
         process = self.replicas[name] = Process(name)
-        first = choose_authority(
-            self.now, self.state(), self.bundles(), None, None, LIFETIMES
-        )
+        first = choose_authority(self.now, self.state(), self.bundles(), None, None, LIFETIMES)
         if first is None:
             return
         leaf = self._sign(first.authority)
@@ -317,9 +315,7 @@ class World:
             made = pki.new_authority("webhook", clock, LIFETIMES)
             self.made += 1
             wanted = replace(wanted, next=made, phase=Phase.TRUST, since=clock)
-        self.secret = Stored(
-            state.data_of(wanted), state.annotations_of(wanted), self._version()
-        )
+        self.secret = Stored(state.data_of(wanted), state.annotations_of(wanted), self._version())
         snapshot.secret_version = self.secret.version
         return True
 

@@ -30,7 +30,7 @@ class Rotation(RuleBasedStateMachine):
         self.backups: list[tuple[dict[str, bytes], dict[str, str]]] = []
 
     @initialize(running=st.integers(0, 3), established=st.booleans())
-    def begin(self, running: int, established: bool) -> None:
+    def begin(self, running: int, *, established: bool) -> None:
         """A cluster before its first CA, or one that has run for a while."""
         for name in REPLICAS[:running]:
             self.world.start(name)
@@ -179,7 +179,9 @@ class Rotation(RuleBasedStateMachine):
             assert {c.subject for c in bundle.certificates if c != FOREIGN} == {
                 found.current.certificate.subject
             }
-            assert not any(c.expired(world.now - timedelta(seconds=20)) for c in bundle.certificates)
+            assert not any(
+                c.expired(world.now - timedelta(seconds=20)) for c in bundle.certificates
+            )
         for server in world.api_servers:
             for process in world.replicas.values():
                 assert all(world.accepts(server, process.leaf).values())

@@ -12,8 +12,8 @@ from gpu_fraction.kube.retry import RetryPolicy
 from sandbox.apiserver import ApiServer
 
 
-@pytest.fixture(autouse=True)
-def _no_blocking_calls() -> Iterator[BlockBuster]:
+@pytest.fixture
+def no_blocking_calls() -> Iterator[BlockBuster]:
     """A blocking call inside the event loop fails the test."""
     with blockbuster_ctx() as blockbuster:
         yield blockbuster
