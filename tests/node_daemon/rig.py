@@ -191,7 +191,7 @@ class Rig:
     async def until(holds: Callable[[], bool], timeout_s: float = 5.0) -> None:
         """Wait until a function answers true."""
         async with asyncio.timeout(timeout_s):
-            while not holds():  # noqa: ASYNC110 - looks from outside, has no event
+            while not holds():
                 await asyncio.sleep(0.005)
 
     def pod(
