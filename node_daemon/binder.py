@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -17,31 +16,17 @@ from node_daemon.locks import KeyedLocks
 from node_daemon.pods import Pod
 from node_daemon.publisher import Publisher
 from node_daemon.shares import Shares, verify
+from node_daemon.tuning import Timing
 
 NONCE_BYTES: Final = 16
 """Random bytes of a name: chosen, so that no two are ever equal."""
 
-__all__ = ["Demand", "LateBinder", "Timing"]
+__all__ = ["Demand", "LateBinder"]
 
 _log = structlog.get_logger()
 
 Demand = Callable[[Pod], placement.Isolation]
 """What a pod asks of isolation; raises Refusal where that cannot be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How long things take.
-
-    Attributes:
-        settle_s: Pause between writing a file and answering, in which the container runtime
-            notices the file. Measured: 1 ms is enough on an idle machine.
-        deadline_s: After which a ``PreStartContainer`` is refused; the kubelet waits 30 s.
-            Source: kubernetes deviceplugin/v1beta1/constants.go.
-    """
-
-    settle_s: float = 0.03
-    deadline_s: float = 20.0
 
 
 class LateBinder:
@@ -55,7 +40,7 @@ class LateBinder:
         publisher: Publisher,
         *,
         demand: Demand,
-        timing: Timing = Timing(),
+        timing: Timing,
     ) -> None:
         self._books = books
         self._store = books.store

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn, Protocol
 
@@ -13,20 +12,18 @@ from gpu_fraction.domain.inventory import Inventory
 from node_daemon import health, health_memory, inventory, inventory_reader, nvml
 from node_daemon.durable import write_durably
 from node_daemon.errors import StoreError
-from node_daemon.health_watch import POLL_INTERVAL_S, HealthWatch
+from node_daemon.health_watch import HealthWatch
 from node_daemon.inventory import CardIsolation
 from node_daemon.inventory_reader import NodeReading
 from node_daemon.latest import Latest
-
-READ_INTERVAL_S: Final = 60.0
-"""Between two readings of everything that does not announce itself: MIG instances, memory."""
+from node_daemon.tuning import CardSettings
 
 DRIVER_RETRY_S: Final = 5.0
 """Between two tries to load NVML; a driver container may still be installing it."""
 
 HEALTH_FILE: Final = "health.json"
 
-__all__ = ["CardListener", "CardSettings", "CardSource", "Isolator"]
+__all__ = ["CardListener", "CardSource", "Isolator"]
 
 _log = structlog.get_logger()
 
@@ -45,23 +42,6 @@ class CardListener(Protocol):
     def card_changed(self, change: health.Change) -> None:
         """Must be quick and must not raise."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class CardSettings:
-    """How cards are looked after.
-
-    Attributes:
-        slots_per_card: Containers that may share a card, 1 or more.
-        read_interval_s: Between two complete readings.
-        poll_interval_s: Between two polls of health.
-        policy: How quickly a card is believed.
-    """
-
-    slots_per_card: int = inventory.SLOTS_PER_CARD
-    read_interval_s: float = READ_INTERVAL_S
-    poll_interval_s: float = POLL_INTERVAL_S
-    policy: health.HealthPolicy = field(default_factory=health.HealthPolicy)
 
 
 class CardSource:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -17,30 +16,15 @@ from node_daemon.isolation.errors import IsolationError
 from node_daemon.kubelet.pod_resources import Listing
 from node_daemon.publisher import Publisher
 from node_daemon.shares import Shares, assigned
+from node_daemon.tuning import Pace
 
 UNBOUND_S: Final = 60.0
 """Age from which an allocation that no listed container holds is dropped: chosen, far above
 the moment between the answer to ``Allocate`` and its place in the kubelet's list."""
 
-__all__ = ["Collector", "Pace"]
+__all__ = ["Collector"]
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often to look.
-
-    Attributes:
-        idle_s: Pause between two looks where nothing happens; the kubelet's list is asked
-            rarely, as each question can make it give one id twice.
-        missing_s: How long something must be missing, in two looks, to be gone.
-        retry_s: Pause after the kubelet did not answer.
-    """
-
-    idle_s: float = 60.0
-    missing_s: float = 2.0
-    retry_s: float = 5.0
 
 
 class Collector:
@@ -55,7 +39,7 @@ class Collector:
         binder: LateBinder,
         *,
         has_cgroup: Callable[[PodUid], bool],
-        pace: Pace = Pace(),
+        pace: Pace,
     ) -> None:
         """Count a pod as running while ``has_cgroup`` says so, whatever the API server shows."""
         self._books = books

@@ -7,16 +7,13 @@ from typing import Final
 
 from gpu_fraction.serving.logs import LEVELS
 from gpu_fraction.settings.option import Option, Value, choice, integer, seconds, text, words
-from node_daemon.binder import Timing
-from node_daemon.cards import READ_INTERVAL_S, CardSettings
-from node_daemon.health_watch import POLL_INTERVAL_S
-from node_daemon.inventory import SLOTS_PER_CARD
-from node_daemon.slices import Paths, Tempo
+from node_daemon.tuning import CardSettings, Paths, Tempo, Timing
 
 __all__ = ["OPTIONS", "NodeDaemonSettings", "node_daemon_settings"]
 
 _PATHS: Final = Paths()
 _TIMING: Final = Timing()
+_CARDS: Final = CardSettings()
 
 OPTIONS: Final = (
     Option("node_name", text, None, "this node's name; set it from spec.nodeName"),
@@ -29,10 +26,17 @@ OPTIONS: Final = (
         tuple(map(str, _PATHS.host_cdi)),
         "where nvidia-ctk writes, highest priority last",
     ),
-    Option("slots_per_card", integer(1, 1000), SLOTS_PER_CARD, "containers that share a card"),
+    Option(
+        "slots_per_card", integer(1, 1000), _CARDS.slots_per_card, "containers that share a card"
+    ),
     Option("settle", seconds(0, 1), _TIMING.settle_s, "pause after writing a CDI file, seconds"),
-    Option("read_interval", seconds(1, 3600), READ_INTERVAL_S, "between readings, seconds"),
-    Option("poll_interval", seconds(0.1, 3600), POLL_INTERVAL_S, "between health polls, seconds"),
+    Option("read_interval", seconds(1, 3600), _CARDS.read_interval_s, "between readings, seconds"),
+    Option(
+        "poll_interval",
+        seconds(0.1, 3600),
+        _CARDS.poll_interval_s,
+        "between health polls, seconds",
+    ),
     Option("kubeconfig", text, None, "to reach the API server; default is the service account"),
     Option("host", text, "0.0.0.0", "address of /metrics and probes"),  # noqa: S104 - a pod's
     Option("port", integer(0, 65535), 9446, "port of /metrics and probes, 0 for any"),

@@ -4,8 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Final, NoReturn
 
 import structlog
@@ -14,10 +13,10 @@ from prometheus_client import CollectorRegistry
 from gpu_fraction.domain import inventory as inventory_format
 from gpu_fraction.domain.inventory import Inventory, InventoryError
 from node_daemon.allocation import Binding, PodUid
-from node_daemon.binder import Demand, LateBinder, Timing
+from node_daemon.binder import Demand, LateBinder
 from node_daemon.books import Books
 from node_daemon.cdi import SliceFiles
-from node_daemon.collector import Collector, Pace
+from node_daemon.collector import Collector
 from node_daemon.durable import write_durably
 from node_daemon.errors import StoreError
 from node_daemon.first import first
@@ -26,53 +25,18 @@ from node_daemon.identity import Identity
 from node_daemon.kubelet import checkpoint
 from node_daemon.kubelet.plugin import DevicePlugin, Recorder, TokenBoard
 from node_daemon.kubelet.pod_resources import PodResourcesClient
-from node_daemon.kubelet.session import KubeletSession, Waits
+from node_daemon.kubelet.session import KubeletSession
 from node_daemon.metrics import Metrics, SliceGauges
 from node_daemon.publisher import Isolation, Publisher
 from node_daemon.shares import Assigner, Chooser, Shares
 from node_daemon.tokens import token_states
+from node_daemon.tuning import Paths, Tempo
 
 LAST_INVENTORY: Final = "inventory.json"
 
-__all__ = ["Paths", "Ports", "SliceService", "Tempo"]
+__all__ = ["Ports", "SliceService"]
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Paths:
-    """Where things lie on the host.
-
-    Attributes:
-        kubelet: The kubelet's directory.
-        state: The daemon's own directory; must survive a reboot.
-        cdi: Where slices are written; the container runtime must read it.
-        host_cdi: Where the host's own CDI specifications lie, highest priority last.
-    """
-
-    kubelet: Path = Path("/var/lib/kubelet")
-    state: Path = Path("/var/lib/gpu-fraction")
-    cdi: Path = Path("/var/run/cdi")
-    host_cdi: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
-
-    @property
-    def plugins(self) -> Path:
-        """Where device plugins and the kubelet meet."""
-        return self.kubelet / "device-plugins"
-
-    @property
-    def pod_resources(self) -> Path:
-        """The kubelet's PodResources socket."""
-        return self.kubelet / "pod-resources" / "kubelet.sock"
-
-
-@dataclass(frozen=True, slots=True)
-class Tempo:
-    """How long things take and how often they happen."""
-
-    timing: Timing = field(default_factory=Timing)
-    pace: Pace = field(default_factory=Pace)
-    waits: Waits = field(default_factory=Waits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ Source: kubernetes pkg/kubelet/cm/devicemanager/plugin/v1beta1.
 """
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -21,6 +20,7 @@ from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
 from node_daemon.first import first
 from node_daemon.kubelet.plugin import DevicePlugin
 from node_daemon.metrics import Metrics
+from node_daemon.tuning import Waits
 
 VERSION: Final = "v1beta1"
 KUBELET_SOCKET: Final = "kubelet.sock"
@@ -28,34 +28,11 @@ SOCKET: Final = "gpu-fraction.sock"
 GRACE_S: Final = 0.5
 """How long a call in progress may take to end when the server is stopped: chosen."""
 
-__all__ = ["KUBELET_SOCKET", "SOCKET", "KubeletSession", "Waits"]
+__all__ = ["KUBELET_SOCKET", "SOCKET", "KubeletSession"]
 
 _log = structlog.get_logger()
 
 Identity = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Waits:
-    """How long to wait for the kubelet, seconds.
-
-    Attributes:
-        register_s: For the answer to a registration; the kubelet dials back within it for up
-            to 10 s. Source: devicemanager/plugin/v1beta1/client.go.
-        stream_s: For the first ``ListAndWatch`` after a registration.
-        again_s: After a stream ended while the kubelet lives, so that it notices before the
-            next registration.
-        retry_s: First pause after a failure; doubles up to ``retry_most_s``.
-        retry_most_s: Longest pause.
-        poll_s: Between two looks at the sockets, where inotify tells nothing.
-    """
-
-    register_s: float = 15.0
-    stream_s: float = 15.0
-    again_s: float = 0.2
-    retry_s: float = 0.1
-    retry_most_s: float = 5.0
-    poll_s: float = 5.0
 
 
 class KubeletSession:

@@ -14,15 +14,13 @@ from gpu_fraction.domain import assignment, keys
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.inventory import Card, Inventory
 from node_daemon.allocation import PodUid
-from node_daemon.binder import Timing
 from node_daemon.books import Books
-from node_daemon.collector import Pace
 from node_daemon.errors import ApiUnavailableError, PodRef, Reason, Refusal
 from node_daemon.isolation.node import NodeIsolation
-from node_daemon.kubelet.session import Waits
 from node_daemon.pods import Container, Pod
 from node_daemon.requests import PlacementChooser, demand
-from node_daemon.slices import Paths, Ports, SliceService, Tempo
+from node_daemon.slices import Ports, SliceService
+from node_daemon.tuning import Pace, Paths, Tempo, Timing, Waits
 from sandbox.kubelet.devices import AdmissionError, StartError
 from sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
 from sandbox.kubelet.runtime import Started
