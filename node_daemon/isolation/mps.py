@@ -131,6 +131,8 @@ class MpsEngine:
 
     def _running(self, cards: tuple[str, ...]) -> bool:
         """Have the control daemon; True where it is a new one."""
+        if not cards:
+            raise EngineFailedError("MPS: no card has been assessed")
         self._cards = cards
         return self._daemon.ensure(cards)
 
@@ -167,7 +169,7 @@ class MpsEngine:
 
     def restore(self, parts: Sequence[Part]) -> None:
         """Have the control daemon, where anybody needs it."""
-        if parts:
+        if parts and self._cards:
             with self._lock:
                 self._running(self._cards)
 
@@ -290,7 +292,7 @@ class MpsNamespaceEngine(MpsEngine):
 
         Programs lose their contexts with the old daemon in any case.
         """
-        if not parts and not self._control.answers():
+        if not self._cards or not (parts or self._control.answers()):
             return
         failed: list[str] = []
         with self._lock:

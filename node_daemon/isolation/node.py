@@ -47,14 +47,23 @@ def facts(reading: NodeReading) -> tuple[CardFacts, ...]:
 class NodeIsolation:
     """The configured engines over the node's cards.
 
+    ``assess`` first, then ``restore``, then the others in any order.
+
     Args:
         engines: Most wanted first.
         accept: The least strength that counts as enforced.
+        special: Cards that are to use only these of the engines, by UUID.
     """
 
-    def __init__(self, engines: Sequence[Engine], accept: Strength = Strength.ENFORCED) -> None:
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        accept: Strength = Strength.ENFORCED,
+        special: Mapping[str, Sequence[Engine]] | None = None,
+    ) -> None:
         self._engines = tuple(engines)
         self._accept = accept
+        self._special = dict(special or {})
         self._lock = threading.Lock()
         self._choices: dict[str, Choice] = {}
         self._cards: dict[str, CardFacts] = {}
@@ -68,7 +77,7 @@ class NodeIsolation:
         A card never gets worse: an engine that stops working must keep containers from
         starting, not let them start without limits.
         """
-        unfit = {engine: engine.probe(cards) for engine in self._engines}
+        unfit = {engine: self._probe(engine, cards) for engine in self._engines}
         with self._lock:
             for card in cards:
                 self._cards[card.uuid] = card
@@ -78,6 +87,12 @@ class NodeIsolation:
                     self._choices[card.uuid] = choice
                     self._tell(card.uuid, choice, unfit)
             return {u: published(c, self._accept) for u, c in self._choices.items()}
+
+    def _probe(self, engine: Engine, cards: Sequence[CardFacts]) -> dict[str, str]:
+        """A probe may change the card, so an engine sees only the cards that it may have."""
+        mine = [c for c in cards if engine in self._special.get(c.uuid, self._engines)]
+        others = [c.uuid for c in cards if c not in mine]
+        return dict(engine.probe(mine)) | dict.fromkeys(others, "not configured for this card")
 
     def _tell(self, uuid: str, choice: Choice, unfit: Mapping[Engine, Mapping[str, str]]) -> None:
         _log.info(

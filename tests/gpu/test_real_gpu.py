@@ -11,7 +11,14 @@ from collections.abc import Callable
 import pytest
 
 from gpu_fraction.domain import inventory as wire
-from node_daemon import health, health_watch, inventory, inventory_node, inventory_reader, nvml
+from node_daemon import (
+    health_events,
+    health_watch,
+    inventory,
+    inventory_node,
+    inventory_reader,
+    nvml,
+)
 from node_daemon.usage import UsageReader
 from tests import fake_gpus
 
@@ -63,14 +70,14 @@ def test_health_events_are_registered_and_polls_are_good(
     watch = driver.watch([driver.device(0)], nvml.HEALTH_EVENTS)
     unwatched = dict(watch.unwatched)
     watch.close()
-    events: queue.SimpleQueue[health.Event] = queue.SimpleQueue()
+    events: queue.SimpleQueue[health_events.Event] = queue.SimpleQueue()
     running = health_watch.HealthWatch(driver, events.put, poll_interval_s=0.5)
     running.start()
     found = events.get(timeout=30)
     running.stop()
     record(unwatched=unwatched, first=repr(found))
     assert unwatched == {}
-    assert isinstance(found, health.Poll)
+    assert isinstance(found, health_events.Poll)
     assert (found.lost, found.error, found.recovery_action) in {("", "", 0), ("", "", None)}
 
 

@@ -249,9 +249,9 @@ def test_a_daemon_that_does_not_answer_keeps_containers_from_starting(
     mps.fail("hang")
     hasty = mps.control(timeout_s=0.3)
     engine = MpsNamespaceEngine(driver, hasty, MpsDaemon(hasty, mps.directory / "state"))
+    assert set(engine.probe(CARDS)) == {ONE, TWO}
     with pytest.raises(EngineFailedError, match="does not answer"):
         engine.prepare(part())
-    assert set(engine.probe(CARDS)) == {ONE, TWO}
     assert running(pid)
 
 
@@ -320,6 +320,18 @@ def test_old_cards_and_mig_instances_are_unfit(mps: Mps, driver: nvml.Driver) ->
     old = CardFacts("GPU-old", 0, 1, (6, 1))
     instance = CardFacts("MIG-1", 0, 1, (9, 0), mig_instance=True)
     assert set(mps.engine(driver).probe([old, instance])) == {"GPU-old", "MIG-1"}
+    assert mps.pid == 0
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_nothing_is_started_before_the_cards_are_known(
+    mps: Mps, driver: nvml.Driver, protocol: Protocol
+) -> None:
+    """A control daemon without cards would serve none for as long as it lives."""
+    engine = mps.engine(driver, protocol)
+    engine.restore([part()])
+    with pytest.raises(EngineFailedError, match="no card"):
+        engine.prepare(part())
     assert mps.pid == 0
 
 

@@ -99,6 +99,16 @@ def test_each_card_has_the_engines_that_can_serve_it(
     assert {uuid: one.name for uuid, one in published.items()} == {ONE: "cgroup", TWO: "hami-core"}
 
 
+def test_a_card_can_be_kept_to_some_of_the_engines(
+    cgroup: CgroupEngine, hami: HamiCoreEngine, hardware: FakeHardware
+) -> None:
+    """An engine is not even tried on a card that may not have it."""
+    node = NodeIsolation([cgroup, hami], special={ONE: [hami], TWO: []})
+    published = node.assess(CARDS)
+    assert {uuid: one.name for uuid, one in published.items()} == {ONE: "hami-core", TWO: "none"}
+    assert hardware.written() == []
+
+
 def test_a_container_on_two_cards_gets_what_each_needs(
     cgroup: CgroupEngine, hami: HamiCoreEngine, hardware: FakeHardware
 ) -> None:

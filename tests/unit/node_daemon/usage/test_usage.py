@@ -28,6 +28,12 @@ def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driv
 
 
 @pytest.fixture
+def hasty(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
+    """Their driver, with a short deadline."""
+    return fake_gpus.use(hardware, monkeypatch, fake_gpus.HASTY_S)
+
+
+@pytest.fixture
 def proc(tmp_path: pathlib.Path) -> pathlib.Path:
     """Two processes of one container, one of another, one of the host."""
     places = {
@@ -95,12 +101,12 @@ def test_a_mig_instance_has_memory_and_no_utilisation(
 
 @pytest.mark.parametrize("code", [999, 15, None])
 def test_a_card_that_fails_or_hangs_does_not_hide_another(
-    hardware: FakeHardware, driver: nvml.Driver, proc: pathlib.Path, code: int | None
+    hardware: FakeHardware, hasty: nvml.Driver, proc: pathlib.Path, code: int | None
 ) -> None:
     """It says why, the other one is read."""
     hardware.machine.processes[TWO] = [FakeProcess(pid=12, memory_mib=3)]
     hardware.fault("nvmlDeviceGetComputeRunningProcesses_v3", code, ONE)
-    bad, good = UsageReader(driver, proc).read([ONE, TWO])
+    bad, good = UsageReader(hasty, proc).read([ONE, TWO])
     assert bad.error
     assert good.by == {Consumer(POD, SIDE): Usage(3 * MIB, None, None, 1)}
 
