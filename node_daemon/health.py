@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from node_daemon.health_events import Clear, Event, Fault, Poll, Target, Xid
 from node_daemon.health_xid import XidClass, XidPolicy
 
 # Source: nvmlDeviceGpuRecoveryAction_t, NVML R615.
@@ -30,90 +31,14 @@ RECOVERY_ACTIONS: Final = {
 __all__ = [
     "CardHealth",
     "Change",
-    "Clear",
     "Condition",
-    "Event",
-    "Fault",
     "Health",
     "HealthPolicy",
-    "Poll",
-    "Target",
-    "Xid",
     "changes",
-    "parse_clear",
     "sick",
     "step",
     "watching",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A card that can be sick: a physical one, or a MIG instance with its parent and ids."""
-
-    uuid: str
-    parent: str = ""
-    gpu_instance: int | None = None
-    compute_instance: int | None = None
-
-    @property
-    def physical(self) -> str:
-        """The physical card."""
-        return self.parent or self.uuid
-
-
-@dataclass(frozen=True, slots=True)
-class Xid:
-    """An XID of a physical card; instance ids are None where it concerns all of it."""
-
-    uuid: str
-    xid: int
-    gpu_instance: int | None = None
-    compute_instance: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Another fault that NVML reported of a physical card."""
-
-    uuid: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Poll:
-    """What a physical card said when it was asked.
-
-    Attributes:
-        uuid: The card.
-        lost: Why it cannot be used at all, empty where it can.
-        error: Why it could not be asked, empty where it could.
-        recovery_action: NVML's number, None where the driver does not know it.
-        repair_pending: Row remaps wait for a reset.
-        repair_failed: A row remap failed: the card must be replaced.
-        uncorrected_ecc: Errors since the driver was loaded, None where unknown.
-        regular: One of the series. Polls between them can make a card sick, but neither count
-            towards recovery, which would otherwise come as fast as events do, nor as failed.
-    """
-
-    uuid: str
-    lost: str = ""
-    error: str = ""
-    recovery_action: int | None = None
-    repair_pending: bool = False
-    repair_failed: bool = False
-    uncorrected_ecc: int | None = None
-    regular: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Clear:
-    """Somebody says that these cards are fine; None is all of them."""
-
-    uuids: frozenset[str] | None
-
-
-Event = Xid | Fault | Poll | Clear
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,16 +158,6 @@ def changes(before: Health, after: Health) -> tuple[Change, ...]:
         for uuid, card in after.cards.items()
         if uuid in before.cards and before.cards[uuid].reason != card.reason
     )
-
-
-def parse_clear(value: str) -> Clear:
-    """The Node annotation by which an administrator declares cards fine.
-
-    Args:
-        value: ``all``, or card UUIDs with commas between.
-    """
-    names = frozenset(name for part in value.split(",") if (name := part.strip()))
-    return Clear(None if "all" in names else names)
 
 
 def _concerns(event: Event, target: Target, targets: tuple[Target, ...]) -> bool:

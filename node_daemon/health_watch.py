@@ -12,7 +12,8 @@ from typing import Final, TypeVar
 
 import structlog
 
-from node_daemon import health, nvml
+from node_daemon import nvml
+from node_daemon.health_events import Event, Fault, Poll, Xid
 from node_daemon.health_xid import RECOVERY_ACTION_CHANGED
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ class HealthWatch:
     def __init__(
         self,
         driver: nvml.Driver,
-        sink: Callable[[health.Event], None],
+        sink: Callable[[Event], None],
         poll_interval_s: float = POLL_INTERVAL_S,
         wait_s: float = _WAIT_S,
     ) -> None:
@@ -94,12 +95,12 @@ class HealthWatch:
             self._stopping.wait(min(_GAP_S, self._poll_interval_s))
             self._ask_now.wait(max(0.0, due_s - time.monotonic()))
 
-    def _polls(self) -> Iterable[health.Poll | None]:
+    def _polls(self) -> Iterable[Poll | None]:
         try:
             count = self._driver.count()
         except nvml.NvmlError as e:
             _log.warning("nvml_count_failed", error=str(e))
-            return [health.Poll(name, error=str(e)) for name in self._names.values()]
+            return [Poll(name, error=str(e)) for name in self._names.values()]
         polls = [self._poll_card(index) for index in range(count)]
         answering = frozenset(p.uuid for p in polls if p is not None and not (p.lost or p.error))
         if answering - self._answering:
@@ -107,7 +108,7 @@ class HealthWatch:
         self._answering = answering
         return polls
 
-    def _poll_card(self, index: int) -> health.Poll | None:
+    def _poll_card(self, index: int) -> Poll | None:
         """None where the card cannot be named and never could."""
         try:
             device = self._driver.device(index)
@@ -118,10 +119,11 @@ class HealthWatch:
             if name is None:
                 return None
             if isinstance(e, nvml.NvmlCardLostError):
-                return health.Poll(name, lost=str(e))
-            return health.Poll(name, error=str(e))
+                return Poll(name, lost=str(e))
+            return Poll(name, error=str(e))
 
     def _listen(self) -> None:
+        old: nvml.EventWatch | None = None
         while not self._stopping.is_set():
             self._rebuild.clear()
             try:
@@ -132,8 +134,14 @@ class HealthWatch:
                 continue
             for index, reason in watch.unwatched.items():
                 _log.warning("card_events_unavailable", index=index, reason=reason)
-            self._receive(watch)
-            watch.close()
+            if old is not None:
+                # What came while the new set was being made is still in the old one.
+                self._receive(old, lambda: False, wait_s=0.0)
+                old.close()
+            self._receive(watch, lambda: not self._rebuild.is_set(), self._wait_s)
+            old = watch
+        if old is not None:
+            old.close()
 
     def _devices(self) -> Iterable[nvml.Device]:
         found: list[nvml.Device] = []
@@ -144,35 +152,35 @@ class HealthWatch:
                 _log.warning("card_unavailable", index=index, error=str(e))
         return found
 
-    def _receive(self, watch: nvml.EventWatch) -> None:
-        while not (self._stopping.is_set() or self._rebuild.is_set()):
+    def _receive(self, watch: nvml.EventWatch, go_on: Callable[[], bool], wait_s: float) -> None:
+        """Hand on events until there is none and ``go_on`` says no."""
+        raw: nvml.RawEvent | None = None
+        while not self._stopping.is_set() and (raw is not None or go_on()):
             try:
-                raw = watch.wait(self._wait_s)
+                raw = watch.wait(wait_s)
             except nvml.NvmlError as e:
                 # A lost card can make the wait fail for all. The polls tell which one it is.
                 _log.warning("nvml_event_wait_failed", error=str(e))
                 self._ask_now.set()
                 self._stopping.wait(_RETRY_S)
                 return
-            if raw is None:
-                continue
-            event = translate(raw)
-            if event is None:
-                self._ask_now.set()
-            else:
+            event = None if raw is None else translate(raw)
+            if event is not None:
                 self._sink(event)
+            elif raw is not None:
+                self._ask_now.set()
 
 
-def translate(raw: nvml.RawEvent) -> health.Event | None:
+def translate(raw: nvml.RawEvent) -> Event | None:
     """NVML's event for the state machine, or None where it only is a reason to ask the cards."""
     if not raw.uuid:
         return None
     if raw.kind == nvml.EVENT_XID and raw.data != RECOVERY_ACTION_CHANGED:
-        return health.Xid(
+        return Xid(
             raw.uuid, raw.data, _instance(raw.gpu_instance), _instance(raw.compute_instance)
         )
     if raw.kind in _FAULTS:
-        return health.Fault(raw.uuid, _FAULTS[raw.kind])
+        return Fault(raw.uuid, _FAULTS[raw.kind])
     return None
 
 
@@ -180,14 +188,14 @@ def _instance(number: int) -> int | None:
     return None if number == nvml.WHOLE_CARD else number
 
 
-def poll(device: nvml.Device, uuid: str) -> health.Poll:
+def poll(device: nvml.Device, uuid: str) -> Poll:
     """Ask a card how it is. Values that it or its driver does not know are left out.
 
     Raises:
         NvmlError: it does not answer.
     """
     pending, failed = _known(device.remapped_rows, (False, False))
-    return health.Poll(
+    return Poll(
         uuid,
         recovery_action=_known(device.recovery_action, None),
         repair_pending=pending,

@@ -241,7 +241,7 @@ class Driver(Protocol):
         """The card or instance of that name."""
 
     def watch(self, devices: Iterable[Device], kinds: int) -> "EventWatch":
-        """Receive these kinds of events of these cards."""
+        """Receive these kinds of events of these cards; one watch at a time."""
 
 
 class EventWatch(Protocol):

@@ -1,7 +1,6 @@
 """The machine's NVIDIA driver and its events through pynvml; see ``nvml`` for the rules."""
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
@@ -36,13 +35,14 @@ def open_driver(timeout_s: float = CALL_TIMEOUT_S) -> nvml.Driver:
 
 
 class PynvmlDriver:
-    """The driver: one lane for itself, one for each card, one for each event set."""
+    """The driver: one lane for itself, one for each card, one for events."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._lane = Lane("NVML")
         self._lanes: dict[int, Lane] = {}
-        self._numbers = itertools.count()
+        # One for all event sets: a wait that hangs makes the next set fail, and costs no thread.
+        self._events = Lane("NVML events")
 
     def initialise(self) -> None:
         """Load the library."""
@@ -88,8 +88,7 @@ class PynvmlDriver:
 
     def watch(self, devices: Iterable[nvml.Device], kinds: int) -> nvml.EventWatch:
         """Receive these kinds of events of these cards."""
-        lane = Lane(f"NVML events {next(self._numbers)}")
-        return PynvmlEventWatch(lane, devices, kinds, self._timeout_s)
+        return PynvmlEventWatch(self._events, devices, kinds, self._timeout_s)
 
 
 class PynvmlEventWatch:

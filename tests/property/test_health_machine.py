@@ -5,21 +5,22 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from node_daemon import health
+from node_daemon.health_events import Clear, Event, Fault, Poll, Target, Xid
 from node_daemon.health_xid import IGNORED, UNTIL_RESET
 
 POLICY = health.HealthPolicy()
 MOST_GOOD_POLLS = POLICY.good_polls << POLICY.max_doublings
 TARGETS = (
-    health.Target("GPU-a"),
-    health.Target("GPU-b"),
-    health.Target("MIG-1", "GPU-m", 1, 0),
-    health.Target("MIG-2", "GPU-m", 2, 0),
+    Target("GPU-a"),
+    Target("GPU-b"),
+    Target("MIG-1", "GPU-m", 1, 0),
+    Target("MIG-2", "GPU-m", 2, 0),
 )
 PHYSICAL = sorted({t.physical for t in TARGETS})
 INSTANCE = st.none() | st.integers(0, 3)
-XIDS = st.builds(health.Xid, st.sampled_from(PHYSICAL), st.integers(1, 160), INSTANCE, INSTANCE)
+XIDS = st.builds(Xid, st.sampled_from(PHYSICAL), st.integers(1, 160), INSTANCE, INSTANCE)
 POLLS = st.builds(
-    health.Poll,
+    Poll,
     st.sampled_from(PHYSICAL),
     lost=st.sampled_from(["", "", "gone"]),
     error=st.sampled_from(["", "", "timeout"]),
@@ -29,12 +30,12 @@ POLLS = st.builds(
     uncorrected_ecc=st.none() | st.integers(0, 9),
     regular=st.booleans(),
 )
-CLEARS = st.builds(health.Clear, st.none() | st.frozensets(st.sampled_from(PHYSICAL)))
-FAULTS = st.builds(health.Fault, st.sampled_from(PHYSICAL), st.sampled_from(["poison", "gone"]))
+CLEARS = st.builds(Clear, st.none() | st.frozensets(st.sampled_from(PHYSICAL)))
+FAULTS = st.builds(Fault, st.sampled_from(PHYSICAL), st.sampled_from(["poison", "gone"]))
 EVENTS = st.one_of(XIDS, POLLS, CLEARS, FAULTS)
 
 
-def after(events: list[health.Event]) -> tuple[health.Health, float]:
+def after(events: list[Event]) -> tuple[health.Health, float]:
     """The state after these, and the time."""
     state, now_s = health.watching(health.Health(), TARGETS), 0.0
     for event in events:
@@ -43,18 +44,16 @@ def after(events: list[health.Event]) -> tuple[health.Health, float]:
     return state, now_s
 
 
-def physical(event: health.Event) -> frozenset[str]:
+def physical(event: Event) -> frozenset[str]:
     """The cards an event names."""
-    if isinstance(event, health.Clear):
+    if isinstance(event, Clear):
         return frozenset(PHYSICAL) if event.uuids is None else event.uuids
     return frozenset({event.uuid})
 
 
 @settings(deadline=None)
 @given(st.lists(EVENTS, max_size=40), EVENTS)
-def test_an_event_changes_no_card_but_its_own(
-    events: list[health.Event], last: health.Event
-) -> None:
+def test_an_event_changes_no_card_but_its_own(events: list[Event], last: Event) -> None:
     """The other cards are exactly as before."""
     state, now_s = after(events)
     new = health.step(state, last, now_s + 1, POLICY)
@@ -65,12 +64,12 @@ def test_an_event_changes_no_card_but_its_own(
 
 @settings(deadline=None)
 @given(st.lists(EVENTS, max_size=40))
-def test_a_reset_and_good_polls_heal_every_card(events: list[health.Event]) -> None:
+def test_a_reset_and_good_polls_heal_every_card(events: list[Event]) -> None:
     """From any state, whatever happened, a seen reset and enough good polls end in health."""
     state, now_s = after(events)
     for card in PHYSICAL:
-        series = [health.Poll(card, recovery_action=1)]
-        series += [health.Poll(card, recovery_action=0)] * (MOST_GOOD_POLLS + 1)
+        series = [Poll(card, recovery_action=1)]
+        series += [Poll(card, recovery_action=0)] * (MOST_GOOD_POLLS + 1)
         for poll in series:
             now_s += 1
             state = health.step(state, poll, now_s, POLICY)
@@ -80,11 +79,11 @@ def test_a_reset_and_good_polls_heal_every_card(events: list[health.Event]) -> N
 @settings(deadline=None)
 @given(st.lists(EVENTS, max_size=40), st.sampled_from(TARGETS), st.integers(1, 160))
 def test_a_counting_xid_of_a_whole_card_leaves_it_sick(
-    events: list[health.Event], target: health.Target, xid: int
+    events: list[Event], target: Target, xid: int
 ) -> None:
     """Whatever was before; an ignored one changes nothing."""
     state, now_s = after(events)
-    new = health.step(state, health.Xid(target.physical, xid), now_s + 1, POLICY)
+    new = health.step(state, Xid(target.physical, xid), now_s + 1, POLICY)
     if xid in IGNORED or xid == 154:
         assert new == state
     else:
@@ -93,7 +92,7 @@ def test_a_counting_xid_of_a_whole_card_leaves_it_sick(
 
 @settings(deadline=None)
 @given(st.lists(EVENTS, max_size=40))
-def test_changes_and_states_agree(events: list[health.Event]) -> None:
+def test_changes_and_states_agree(events: list[Event]) -> None:
     """Following the changes gives the sick cards: no change is missed, none is made up."""
     state = health.watching(health.Health(), TARGETS)
     followed: dict[str, str] = {}
@@ -117,7 +116,7 @@ class GraveErrors(RuleBasedStateMachine):
         self.waits_for_reset = False
         self.down = False
 
-    def apply(self, event: health.Event) -> None:
+    def apply(self, event: Event) -> None:
         """Let it happen."""
         self.now_s += 1
         self.state = health.step(self.state, event, self.now_s, POLICY)
@@ -125,37 +124,37 @@ class GraveErrors(RuleBasedStateMachine):
     @rule(xid=st.sampled_from(sorted(UNTIL_RESET)))
     def grave(self, xid: int) -> None:
         """An error that needs a reset."""
-        self.apply(health.Xid("GPU-a", xid))
+        self.apply(Xid("GPU-a", xid))
         self.waits_for_reset = True
 
     @rule(xid=st.sampled_from([62, 63, 92, 94]))
     def passing(self, xid: int) -> None:
         """An error that does not."""
-        self.apply(health.Xid("GPU-a", xid))
+        self.apply(Xid("GPU-a", xid))
 
     @rule(times=st.integers(1, 30))
     def good(self, times: int) -> None:
         """Polls that find nothing; the first after trouble is the sign of a reset."""
         for _ in range(times):
-            self.apply(health.Poll("GPU-a", recovery_action=0))
+            self.apply(Poll("GPU-a", recovery_action=0))
         if self.down:
             self.waits_for_reset = self.down = False
 
     @rule(action=st.integers(1, 7))
     def trouble(self, action: int) -> None:
         """The driver asks for something."""
-        self.apply(health.Poll("GPU-a", recovery_action=action))
+        self.apply(Poll("GPU-a", recovery_action=action))
         self.down = True
 
     @rule()
     def unreadable(self) -> None:
         """No answer says nothing about a reset."""
-        self.apply(health.Poll("GPU-a", error="timeout"))
+        self.apply(Poll("GPU-a", error="timeout"))
 
     @rule()
     def clear(self) -> None:
         """An administrator takes it on himself."""
-        self.apply(health.Clear(None))
+        self.apply(Clear(None))
         self.waits_for_reset = False
 
     @invariant()

@@ -2,11 +2,13 @@
 
 import pathlib
 import queue
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from node_daemon import health, health_watch, nvml
+from node_daemon import health_watch, nvml
+from node_daemon.health_events import Event, Fault, Poll, Xid
 from sandbox.nvml.hardware import FakeHardware
 from tests import fake_gpus
 
@@ -29,20 +31,20 @@ class Watched:
     """A running watch and what it reported."""
 
     def __init__(self, driver: nvml.Driver) -> None:
-        self.events: queue.SimpleQueue[health.Event] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.watch = health_watch.HealthWatch(
             driver, self.events.put, poll_interval_s=0.02, wait_s=0.02
         )
         self.watch.start()
 
-    def until(self, wanted: health.Event) -> bool:
-        """True when this event arrives within five seconds."""
-        try:
-            while self.events.get(timeout=5) != wanted:
-                pass
-        except queue.Empty:
-            return False
-        return True
+    def until(self, wanted: Callable[[Event], bool] | Event) -> bool:
+        """True when such an event arrives within some seconds."""
+        end_s = time.monotonic() + 20
+        while time.monotonic() < end_s:
+            event = self.events.get(timeout=20)
+            if wanted(event) if callable(wanted) else event == wanted:
+                return True
+        return False
 
 
 @pytest.fixture
@@ -53,9 +55,9 @@ def watched(driver: nvml.Driver) -> Iterator[Watched]:
     running.watch.stop()
 
 
-def fine(index: int) -> health.Poll:
+def fine(index: int) -> Poll:
     """What a healthy card answers."""
-    return health.Poll(fake_gpus.uuid(index), recovery_action=0, uncorrected_ecc=0)
+    return Poll(fake_gpus.uuid(index), recovery_action=0, uncorrected_ecc=0)
 
 
 def test_cards_are_polled(watched: Watched) -> None:
@@ -65,23 +67,13 @@ def test_cards_are_polled(watched: Watched) -> None:
 
 
 def test_an_xid_arrives(hardware: FakeHardware, watched: Watched) -> None:
-    """With the instance it concerns."""
-    watched.until(fine(1))
-    assert fake_gpus.eventually(lambda: listening(hardware, watched))
-    hardware.event(fake_gpus.uuid(1), 48, gi=3, ci=0)
-    assert watched.until(health.Xid(fake_gpus.uuid(1), 48, 3, 0))
+    """With the instance it concerns; NVML delivers none from before the registration."""
 
+    def arrived(event: Event) -> bool:
+        hardware.event(fake_gpus.uuid(1), 48, gi=3, ci=0)
+        return event == Xid(fake_gpus.uuid(1), 48, 3, 0)
 
-def listening(hardware: FakeHardware, watched: Watched) -> bool:
-    """Whether events arrive by now; NVML delivers none from before the registration."""
-    hardware.event(fake_gpus.uuid(0), 13)
-    try:
-        return any(
-            watched.events.get(timeout=0.05) == health.Xid(fake_gpus.uuid(0), 13)
-            for _ in range(20)
-        )
-    except queue.Empty:
-        return False
+    assert watched.until(arrived)
 
 
 def test_a_lost_card_is_reported_and_the_other_goes_on(
@@ -91,22 +83,22 @@ def test_a_lost_card_is_reported_and_the_other_goes_on(
     assert watched.until(fine(1))
     hardware.cards[0].lost = True
     hardware.apply()
-    assert watched.until(health.Poll(fake_gpus.uuid(0), lost="handle of GPU 0: GPU is lost (15)"))
+    assert watched.until(Poll(fake_gpus.uuid(0), lost="handle of GPU 0: GPU is lost (15)"))
     assert watched.until(fine(1))
 
 
 def test_a_hanging_card_is_reported_and_the_other_goes_on(
-    hardware: FakeHardware, watched: Watched
+    hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And it is fine again when it answers."""
-    assert watched.until(fine(1))
+    running = Watched(fake_gpus.use(hardware, monkeypatch, fake_gpus.HASTY_S))
+    assert running.until(fine(1))
     hardware.fault("nvmlDeviceGetFieldValues", None, fake_gpus.uuid(0))
-    assert fake_gpus.eventually(
-        lambda: isinstance(e := watched.events.get(timeout=5), health.Poll) and bool(e.error)
-    )
-    assert watched.until(fine(1))
+    assert running.until(lambda e: isinstance(e, Poll) and bool(e.error))
+    assert running.until(fine(1))
     hardware.heal()
-    assert watched.until(fine(0))
+    assert running.until(fine(0))
+    running.watch.stop()
 
 
 def test_a_driver_that_does_not_answer_is_reported_for_each_card(
@@ -117,7 +109,7 @@ def test_a_driver_that_does_not_answer_is_reported_for_each_card(
     hardware.fault("nvmlDeviceGetCount_v2", 999)
     for index in (0, 1):
         assert watched.until(
-            health.Poll(fake_gpus.uuid(index), error="device count: Unknown Error (999)")
+            Poll(fake_gpus.uuid(index), error="device count: Unknown Error (999)")
         )
 
 
@@ -142,7 +134,7 @@ def test_values_a_card_does_not_know_are_left_out(
     hardware.cards[0].remap_pending = None
     hardware.apply()
     found = health_watch.poll(driver.device(0), "x")
-    assert found == health.Poll("x")
+    assert found == Poll("x")
 
 
 def test_repairs_are_seen(hardware: FakeHardware, driver: nvml.Driver) -> None:
@@ -152,7 +144,7 @@ def test_repairs_are_seen(hardware: FakeHardware, driver: nvml.Driver) -> None:
     hardware.cards[0].remap_pending = True
     hardware.cards[0].remap_failure = True
     hardware.apply()
-    assert health_watch.poll(driver.device(0), "x") == health.Poll(
+    assert health_watch.poll(driver.device(0), "x") == Poll(
         "x", recovery_action=4, repair_pending=True, repair_failed=True, uncorrected_ecc=12
     )
 
@@ -162,19 +154,17 @@ def test_repairs_are_seen(hardware: FakeHardware, driver: nvml.Driver) -> None:
     [
         (
             nvml.RawEvent("G", nvml.EVENT_XID, 79, nvml.WHOLE_CARD, nvml.WHOLE_CARD),
-            health.Xid("G", 79),
+            Xid("G", 79),
         ),
         (nvml.RawEvent("G", nvml.EVENT_XID, 154, nvml.WHOLE_CARD, nvml.WHOLE_CARD), None),
         (nvml.RawEvent("", nvml.EVENT_XID, 79, 0, 0), None),
         (nvml.RawEvent("G", nvml.EVENT_DOUBLE_BIT_ECC, 1, 0, 0), None),
         (
             nvml.RawEvent("G", nvml.EVENT_FATAL_POISON, 0, 0, 0),
-            health.Fault("G", "fatal memory poison"),
+            Fault("G", "fatal memory poison"),
         ),
     ],
 )
-def test_events_of_nvml_are_events_of_health(
-    raw: nvml.RawEvent, event: health.Event | None
-) -> None:
+def test_events_of_nvml_are_events_of_health(raw: nvml.RawEvent, event: Event | None) -> None:
     """What names no card, or no fault, only makes the watch ask."""
     assert health_watch.translate(raw) == event

@@ -23,6 +23,12 @@ def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driv
     return fake_gpus.use(hardware, monkeypatch)
 
 
+@pytest.fixture
+def hasty(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
+    """Their driver, with a short deadline."""
+    return fake_gpus.use(hardware, monkeypatch, fake_gpus.HASTY_S)
+
+
 def test_no_driver_is_said(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the driver is not loaded, opening it says so."""
     fake_gpus.plug_in(tmp_path)
@@ -32,10 +38,10 @@ def test_no_driver_is_said(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_hanging_call_ends_by_its_deadline_and_stops_its_card_alone(
-    hardware: FakeHardware, driver: nvml.Driver
+    hardware: FakeHardware, hasty: nvml.Driver
 ) -> None:
     """The second call on a hung card fails at once, the other card answers all the while."""
-    first, second = driver.device(0), driver.device(1)
+    first, second = hasty.device(0), hasty.device(1)
     hardware.fault("nvmlDeviceGetName", None, fake_gpus.uuid(0))
     with pytest.raises(nvml.NvmlTimeoutError, match="did not return within"):
         first.name()
@@ -45,10 +51,10 @@ def test_a_hanging_call_ends_by_its_deadline_and_stops_its_card_alone(
 
 
 def test_a_hung_card_answers_again_when_the_call_returns(
-    hardware: FakeHardware, driver: nvml.Driver
+    hardware: FakeHardware, hasty: nvml.Driver
 ) -> None:
     """A lane is free again once its stuck call came back."""
-    device = driver.device(0)
+    device = hasty.device(0)
     hardware.fault("nvmlDeviceGetName", None, fake_gpus.uuid(0))
     with pytest.raises(nvml.NvmlTimeoutError):
         device.name()
@@ -171,12 +177,12 @@ def test_events_reach_those_who_watch_the_card(
 
 
 def test_a_card_that_cannot_be_watched_is_named_and_the_others_are_watched(
-    hardware: FakeHardware, driver: nvml.Driver
+    hardware: FakeHardware, hasty: nvml.Driver
 ) -> None:
     """Registration hangs on one card: that one is in ``unwatched``, events of the other come."""
-    devices = [driver.device(0), driver.device(1)]
+    devices = [hasty.device(0), hasty.device(1)]
     hardware.fault("nvmlDeviceRegisterEvents", None, fake_gpus.uuid(0))
-    watch = driver.watch(devices, nvml.EVENT_XID)
+    watch = hasty.watch(devices, nvml.EVENT_XID)
     assert list(watch.unwatched) == [0]
     hardware.event(fake_gpus.uuid(1), 79)
     event = watch.wait(2)
