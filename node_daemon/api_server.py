@@ -18,6 +18,7 @@ from gpu_fraction.kube.store import Change
 from node_daemon import inventory_node
 from node_daemon.errors import ApiUnavailableError, PodRef, Reason, Refusal
 from node_daemon.first import first
+from node_daemon.health_events import CLEAR_ANNOTATION
 from node_daemon.latest import Latest
 
 ASSIGN_TIMEOUT_S: Final = 8.0
@@ -98,6 +99,25 @@ class NodePublisher:
     def _take(self, change: Change[WireNode]) -> None:
         if change.new is not None:
             self.node.set(change.new)
+
+    async def clear_asked(self) -> str:
+        """What an administrator asked to be declared fine; the annotation is then taken away."""
+        node = await self.node.wait()
+        while True:
+            asked = (node.metadata.annotations or {}).get(CLEAR_ANNOTATION)
+            if asked is not None:
+                body = {"metadata": {"annotations": {CLEAR_ANNOTATION: None}}}
+                try:
+                    await self._client.patch(
+                        NODES.at(self._node_name), PatchKind.MERGE, body, Identity
+                    )
+                except errors.KubeError as e:
+                    _log.warning("clear_annotation_stays", error=str(e))
+                    await asyncio.sleep(RETRY_S)
+                    node = await self.node.wait()
+                    continue
+                return asked
+            node = await self.node.changed_from(node)
 
     async def run(self) -> NoReturn:
         """Publish until cancelled."""

@@ -1,32 +1,32 @@
 """The node daemon, put together."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NoReturn
 
 import grpc
 import structlog
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
-from node_daemon import web
-from node_daemon.announcer import Announcer, EventSink
+from node_daemon import health_events, nvml, web
+from node_daemon.announcer import Announcer
 from node_daemon.api_server import ApiAssigner, NodePublisher
 from node_daemon.books import Books
 from node_daemon.cards import CardSource
+from node_daemon.engines import ConfiguredIsolation
 from node_daemon.first import first
 from node_daemon.inventory import CardIsolation
 from node_daemon.inventory_reader import NodeReading
 from node_daemon.isolation.cgroup_paths import PodCgroups
-from node_daemon.isolation.engine import CardFacts
 from node_daemon.isolation.node import facts
 from node_daemon.kubelet.session import SOCKET
 from node_daemon.nvml_driver import open_driver
 from node_daemon.pod_feed import PodFeed
-from node_daemon.publisher import Isolation
 from node_daemon.requests import PlacementChooser, demand
 from node_daemon.settings import NodeDaemonSettings
 from node_daemon.slices import Ports, SliceService
@@ -34,25 +34,20 @@ from node_daemon.slices import Ports, SliceService
 PROBE_S: Final = 2.0
 """After which the daemon's own socket counts as dead: chosen, above any pause seen."""
 
-__all__ = ["NodeDaemon", "NodeIsolation"]
+__all__ = ["NodeDaemon"]
 
 _log = structlog.get_logger()
-
-
-class NodeIsolation(Isolation, Protocol):
-    """The isolation of this node."""
-
-    def assess(self, cards: Sequence[CardFacts]) -> Mapping[str, CardIsolation]:
-        """What can be enforced on which card; blocks for a bounded time."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Isolator:
     """Assesses the cards, and sets isolation up again as soon as they are known."""
 
-    isolation: NodeIsolation
+    isolation: ConfiguredIsolation
     slices: SliceService
+
+    async def use(self, driver: nvml.Driver) -> None:
+        await asyncio.to_thread(self.isolation.use, driver)
 
     async def assess(self, reading: NodeReading) -> Mapping[str, CardIsolation]:
         found = await asyncio.to_thread(self.isolation.assess, facts(reading))
@@ -68,15 +63,17 @@ class NodeDaemon:
         settings: NodeDaemonSettings,
         node_name: str,
         client: Client,
-        events: EventSink,
-        isolation: NodeIsolation,
         registry: CollectorRegistry,
     ) -> None:
         self._settings = settings
         self._registry = registry
         books = Books.below(settings.paths.state)
-        announcer = Announcer(books, node_name, events)
+        self._events = EventRecorder(
+            client, component="gpu-fraction-node-daemon", instance=node_name
+        )
+        announcer = Announcer(books, node_name, self._events)
         cgroups = PodCgroups()
+        isolation = ConfiguredIsolation(settings.isolation, cgroups)
         self._slices = SliceService(
             settings.paths,
             books,
@@ -119,8 +116,15 @@ class NodeDaemon:
                 cards=self._cards.run(last),
                 pods=self._pods.run(),
                 node=self._node.run(),
+                clearing=self._obey_clears(),
+                events=self._events.run(),
             )
         _log.info("stopped")
+
+    async def _obey_clears(self) -> NoReturn:
+        """Declare cards fine when an administrator annotates the Node so."""
+        while True:
+            self._cards.clear(health_events.parse_clear(await self._node.clear_asked()))
 
     async def _live(self) -> str:
         """Ask the daemon's own socket, as the kubelet would; a dead listener is seen."""

@@ -1,7 +1,7 @@
 """Keeps the inventory as the cards are: read now and then, and at once when one turns sick."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NoReturn, Protocol
 
@@ -9,7 +9,14 @@ import msgspec
 import structlog
 
 from gpu_fraction.domain.inventory import Inventory
-from node_daemon import health, health_memory, inventory, inventory_reader, nvml
+from node_daemon import (
+    health,
+    health_events,
+    health_memory,
+    inventory,
+    inventory_reader,
+    nvml,
+)
 from node_daemon.durable import write_durably
 from node_daemon.errors import StoreError
 from node_daemon.health_watch import HealthWatch
@@ -30,6 +37,10 @@ _log = structlog.get_logger()
 
 class Isolator(Protocol):
     """Says what can be enforced on which card."""
+
+    async def use(self, driver: nvml.Driver) -> None:
+        """The driver is there; once, before all else."""
+        ...
 
     async def assess(self, reading: NodeReading) -> Mapping[str, CardIsolation]:
         """The strongest engine of each card, by UUID."""
@@ -63,13 +74,13 @@ class CardSource:
         self._isolator = isolator
         self._listener = listener
         self._settings = settings or CardSettings()
-        self._events: asyncio.Queue[health.Event] = asyncio.Queue()
+        self._events: asyncio.Queue[health_events.Event] = asyncio.Queue()
         self._health = health.Health()
         self._boot_id = ""
         self.driver: Latest[nvml.Driver] = Latest()
         """The driver, once it is loaded."""
 
-    def clear(self, event: health.Clear) -> None:
+    def clear(self, event: health_events.Clear) -> None:
         """Somebody says that cards are fine."""
         self._events.put_nowait(event)
 
@@ -81,10 +92,11 @@ class CardSource:
         """
         self._boot_id, self._health = await asyncio.to_thread(self._load)
         driver = await self._loaded(last)
+        await self._isolator.use(driver)
         self.driver.set(driver)
         loop = asyncio.get_running_loop()
 
-        def sink(event: health.Event) -> None:
+        def sink(event: health_events.Event) -> None:
             loop.call_soon_threadsafe(self._events.put_nowait, event)
 
         watch = HealthWatch(driver, sink, self._settings.poll_interval_s)
@@ -110,7 +122,7 @@ class CardSource:
             while (event := await self._event(again_s - loop.time())) is not None:
                 if await self._judge(event):
                     last = self._publish(reading, isolation, last)
-                    if isinstance(event, health.Poll):
+                    if isinstance(event, health_events.Poll):
                         break  # what a poll finds may be more than health: read everything
 
     async def _loaded(self, last: Inventory | None) -> nvml.Driver:
@@ -126,14 +138,14 @@ class CardSource:
                     self._published.set(_without_driver(last or Inventory(), told))
                 await asyncio.sleep(DRIVER_RETRY_S)
 
-    async def _event(self, timeout_s: float) -> health.Event | None:
+    async def _event(self, timeout_s: float) -> health_events.Event | None:
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._events.get()
         except TimeoutError:
             return None
 
-    async def _judge(self, event: health.Event) -> bool:
+    async def _judge(self, event: health_events.Event) -> bool:
         """Take an event; True where a card's health or reason changed."""
         before = self._health
         now_s = asyncio.get_running_loop().time()
@@ -158,7 +170,6 @@ class CardSource:
         isolation: Mapping[str, CardIsolation],
         last: Inventory | None,
     ) -> Inventory:
-        self._health = health.watching(self._health, _targets(reading, last))
         built = inventory.build(
             reading,
             previous=last,
@@ -166,6 +177,7 @@ class CardSource:
             sick=health.sick(self._health),
             slots_per_card=self._settings.slots_per_card,
         )
+        self._health = health.watching(self._health, health_events.targets(built, reading))
         self._published.set(built)
         return built
 
@@ -175,20 +187,6 @@ class CardSource:
             return boot_id, health_memory.load(self._file.read_bytes(), boot_id)
         except OSError:
             return boot_id, health.Health()
-
-
-def _targets(reading: NodeReading, last: Inventory | None) -> Iterator[health.Target]:
-    """Every card that can be sick; those that do not answer now stay watched."""
-    named = set()
-    for card in reading.cards:
-        named.add(card.uuid)
-        yield health.Target(card.uuid)
-        for one in card.instances:
-            named.add(one.uuid)
-            yield health.Target(one.uuid, card.uuid, one.gpu_instance, one.compute_instance)
-    for known in last.cards if last is not None else ():
-        if known.uuid not in named:
-            yield health.Target(known.uuid, known.parent)
 
 
 def _without_driver(last: Inventory, why: str) -> Inventory:

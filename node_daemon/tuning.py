@@ -2,11 +2,24 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from node_daemon.health import HealthPolicy
 from node_daemon.inventory import SLOTS_PER_CARD
+from node_daemon.isolation.engine import Strength
 
-__all__ = ["CardSettings", "Pace", "Paths", "Tempo", "Timing", "Waits"]
+EngineName = Literal["cgroup", "mps", "hami-core"]
+
+__all__ = [
+    "CardSettings",
+    "EngineName",
+    "IsolationSettings",
+    "Pace",
+    "Paths",
+    "Tempo",
+    "Timing",
+    "Waits",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +128,26 @@ class CardSettings:
     read_interval_s: float = 60.0
     poll_interval_s: float = 30.0
     policy: HealthPolicy = field(default_factory=HealthPolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationSettings:
+    """How the node keeps containers within their shares.
+
+    Attributes:
+        engines: Most wanted first; a card uses the strongest of those that serve it.
+        accept: The least strength that counts as enforced.
+        state: Directory for what engines must remember.
+        mps: Directory of the MPS control daemon's pipes, the same inside and outside.
+        mps_shm: Host tmpfs that MPS clients of old drivers share; none leaves their own.
+        hami_library: Host directory of HAMi-core's library.
+        cdi_hook: Host path of ``nvidia-cdi-hook``; empty leaves it to the host's own file.
+    """
+
+    engines: tuple[EngineName, ...] = ("cgroup",)
+    accept: Strength = Strength.ENFORCED
+    state: Path = Path("/var/lib/gpu-fraction/isolation")
+    mps: Path = Path("/run/gpu-fraction/mps")
+    mps_shm: Path | None = None
+    hami_library: Path = Path("/usr/local/vgpu")
+    cdi_hook: str = ""

@@ -66,7 +66,6 @@ async def _serve(
     from gpu_fraction.kube.client import connect  # noqa: PLC0415
     from gpu_fraction.serving import logs  # noqa: PLC0415
     from node_daemon.app import NodeDaemon  # noqa: PLC0415
-    from node_daemon.isolation.node import NodeIsolation  # noqa: PLC0415
 
     logs.configure(settings.log_level)
     registry = CollectorRegistry()
@@ -78,10 +77,5 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     source = default_source(environ, path=settings.kubeconfig)
     async with connect(source, component="node-daemon") as client:
-        daemon = NodeDaemon(settings, node_name, client, _Silent(), NodeIsolation([]), registry)
+        daemon = NodeDaemon(settings, node_name, client, registry)
         await daemon.run(stop)
-
-
-class _Silent:
-    def event(self, *args: object, **more: object) -> None:
-        print(args, more, flush=True)

@@ -39,7 +39,7 @@ class Node(RuleBasedStateMachine):
     pods = Bundle("pods")
 
     @initialize(checkpoint=st.booleans())
-    def boot(self, checkpoint: bool) -> None:  # noqa: FBT001 - hypothesis names it
+    def boot(self, checkpoint: bool) -> None:
         """A node with two small cards."""
         self.loop = asyncio.new_event_loop()
         self.root = Path(tempfile.mkdtemp(prefix="node-"))
@@ -166,7 +166,7 @@ class Node(RuleBasedStateMachine):
         self.run(self.rig.kubelet.start())
 
     @rule(up=st.booleans())
-    def api_server(self, up: bool) -> None:  # noqa: FBT001
+    def api_server(self, up: bool) -> None:
         """The API server goes or comes back."""
         if up:
             self.rig.api.come_back()
