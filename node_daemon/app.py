@@ -30,6 +30,7 @@ from node_daemon.pod_feed import PodFeed
 from node_daemon.requests import PlacementChooser, demand
 from node_daemon.settings import NodeDaemonSettings
 from node_daemon.slices import Ports, SliceService
+from node_daemon.usage_metrics import UsageGauges
 
 PROBE_S: Final = 2.0
 """After which the daemon's own socket counts as dead: chosen, above any pause seen."""
@@ -96,6 +97,7 @@ class NodeDaemon:
             announcer,
             settings.cards,
         )
+        registry.register(UsageGauges(books, self._cards.driver))
         self._pods = PodFeed(client, node_name, books.pods)
         self._node = NodePublisher(client, node_name, books.inventory)
 

@@ -64,7 +64,7 @@ class Collector:
             self._pods.departed.clear()
             try:
                 await self.sweep()
-                pause = self._pace.missing_s if self._missing else self._pace.idle_s
+                pause = self._pause_s()
             except KubeletError as e:
                 _log.warning("sweep_postponed", error=str(e))
                 pause = self._pace.retry_s
@@ -73,6 +73,12 @@ class Collector:
                     await self._pods.departed.wait()
             except TimeoutError:
                 continue
+
+    def _pause_s(self) -> float:
+        if self._missing:
+            return self._pace.missing_s
+        lingering = any(not self._pods.lives(key.uid) for key in self._ledger.holders())
+        return self._pace.lingering_s if lingering else self._pace.idle_s
 
     def _adopt(self) -> None:
         """Count containers that run although no allocation of theirs is remembered."""

@@ -11,7 +11,10 @@ from node_daemon.books import Books
 from node_daemon.ledger import Usage
 
 MIB: Final = 1 << 20
-BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
+BUCKETS_S: Final = (
+    *(0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5),
+    *(1.0, 2.0, 5.0, 10.0, 20.0),
+)
 
 __all__ = ["Metrics", "SliceGauges"]
 

@@ -113,24 +113,29 @@ def read(wire: WirePod) -> Pod:
 
 def _containers(wire: WirePod) -> Iterator[Container]:
     statuses = (wire.status.container_statuses or ()) + (wire.status.init_container_statuses or ())
-    started = {status.name for status in statuses if status.container_id}
+    ids = {status.name: _bare(status.container_id or "") for status in statuses}
     for one in wire.spec.init_containers or ():
         kind: Kind = "sidecar" if one.restart_policy == "Always" else "init"
-        yield _container(one, kind, wire.spec.security_context, started)
+        yield _container(one, kind, wire.spec.security_context, ids)
     for one in wire.spec.containers:
-        yield _container(one, "app", wire.spec.security_context, started)
+        yield _container(one, "app", wire.spec.security_context, ids)
 
 
 def _container(
-    one: _Container, kind: Kind, pod_security: _Security | None, started: set[str]
+    one: _Container, kind: Kind, pod_security: _Security | None, ids: dict[str, str]
 ) -> Container:
     return Container(
         name=one.name,
         kind=kind,
         limits=_limits(one),
-        started=one.name in started,
+        container_id=ids.get(one.name, ""),
         non_root=_non_root(one.security_context, pod_security),
     )
+
+
+def _bare(container_id: str) -> str:
+    """``containerd://0123`` as the cgroup has it, ``0123``."""
+    return container_id.rpartition("/")[2]
 
 
 def _limits(one: _Container) -> dict[str, int]:

@@ -25,15 +25,20 @@ class Container:
         name: Its name.
         kind: ``app``, ``sidecar`` (init container that restarts always) or ``init``.
         limits: Our resources among its limits, resource name to whole number.
-        started: True where the runtime has made it at least once.
+        container_id: As the runtime named it last; empty where it has not been made yet.
         non_root: True where the kubelet guarantees that it does not run as user 0.
     """
 
     name: str
     kind: Kind = "app"
     limits: Mapping[str, int] = field(default_factory=dict)
-    started: bool = False
+    container_id: str = ""
     non_root: bool = False
+
+    @property
+    def started(self) -> bool:
+        """True where the runtime has made it at least once."""
+        return bool(self.container_id)
 
     @property
     def holds_slot(self) -> bool:
@@ -61,6 +66,11 @@ class Pod:
     def ref(self) -> PodRef:
         """Which pod it is."""
         return PodRef(self.namespace, self.name, self.uid)
+
+    def container_of(self, container_id: str) -> str | None:
+        """The name of the container that the runtime named so."""
+        found = (c.name for c in self.containers if c.container_id == container_id)
+        return next(found, None) if container_id else None
 
     def container(self, name: str) -> Container | None:
         """The container of that name."""

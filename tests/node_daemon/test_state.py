@@ -63,7 +63,10 @@ async def test_damaged_file_is_set_aside(tmp_path: Path, damage: bytes) -> None:
         await rig.run_pod(victim)
         first = (await rig.run_pod(other))["main"]
         rig.api.put(
-            replace(victim, containers=tuple(replace(c, started=True) for c in victim.containers))
+            replace(
+                victim,
+                containers=tuple(replace(c, container_id="0" * 64) for c in victim.containers),
+            )
         )
         name = rig.kubelet.running[victim.uid, "main"].cdi_names[0].partition("=")[2]
         await rig.kill_daemon()
@@ -114,7 +117,9 @@ async def test_lost_state_still_counts_running_containers(tmp_path: Path) -> Non
         pod = rig.pod({"main": [share(0)]})
         await rig.run_pod(pod)
         rig.api.put(
-            replace(pod, containers=tuple(replace(c, started=True) for c in pod.containers))
+            replace(
+                pod, containers=tuple(replace(c, container_id="0" * 64) for c in pod.containers)
+            )
         )
         await rig.kill_daemon()
         shutil.rmtree(rig.paths.state)

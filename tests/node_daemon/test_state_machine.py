@@ -94,7 +94,7 @@ class Node(RuleBasedStateMachine):
         """The kubelet reports the container to the API server."""
         found = self.rig.api.pods.get(uid)
         if found is not None and self.rig.api.up:
-            members = tuple(replace(c, started=True) for c in found.containers)
+            members = tuple(replace(c, container_id="0" * 64) for c in found.containers)
             self.rig.api.put(replace(found, containers=members))
 
     @rule()
