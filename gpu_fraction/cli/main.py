@@ -1,14 +1,18 @@
 """The ``gpu-fraction`` command."""
 
 import argparse
+import importlib
 import os
 import sys
-from typing import cast
+from typing import Final, cast
 
-from gpu_fraction.cli import demo, mutate, webhook
 from gpu_fraction.settings.option import SettingsError
 
 __all__ = ["main"]
+
+COMMANDS: Final = ("mutate", "webhook", "demo", "node-daemon")
+"""Each is a module of this package; only the one that is called is imported, as a daemon must
+not pay for the others' libraries."""
 
 
 def main() -> int:
@@ -22,8 +26,9 @@ def main() -> int:
         epilog="gpu-fraction COMMAND --help says more.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (mutate, webhook, demo):
-        command.add_parser(commands)
+    for name in [name for name in COMMANDS if name in sys.argv[1:2]] or COMMANDS:
+        module = importlib.import_module(f"gpu_fraction.cli.{name.replace('-', '_')}")
+        module.add_parser(commands)
     args = parser.parse_args()
     try:
         return cast("int", args.run(args, os.environ))

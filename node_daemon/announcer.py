@@ -1,0 +1,58 @@
+"""Turns what happened into Events on pods and on the Node."""
+
+from typing import Final, Protocol
+
+from gpu_fraction.kube.event_limits import ObjectReference
+from gpu_fraction.kube.events import EventType
+from node_daemon.books import Books
+from node_daemon.errors import PodRef
+from node_daemon.health import Change
+
+SICK: Final = "CardUnhealthy"
+WELL: Final = "CardHealthy"
+
+__all__ = ["Announcer", "EventSink"]
+
+
+class EventSink(Protocol):
+    """Takes Events without waiting for the API server."""
+
+    def record(self, about: ObjectReference, kind: EventType, reason: str, message: str) -> None:
+        """Send one Event; equal ones are counted, not repeated."""
+        ...
+
+
+class Announcer:
+    """Knows whom to tell."""
+
+    def __init__(self, books: Books, node_name: str, sink: EventSink) -> None:
+        self._books = books
+        # The kubelet's own Events name the Node's name as its UID, and so does who reads them.
+        # Source: kubernetes pkg/kubelet/kubelet.go, nodeRef.
+        self._node = ObjectReference("v1", "Node", node_name, node_name, "")
+        self._sink = sink
+
+    def refused(self, pod: PodRef, reason: str, message: str) -> None:
+        """A container of the pod may not start now."""
+        self._sink.record(_about(pod), EventType.WARNING, reason, message)
+
+    def card_changed(self, change: Change) -> None:
+        """A card turned sick or well: the Node and every pod that holds a part of it."""
+        reason = WELL if change.healthy else SICK
+        verdict = "is healthy again" if change.healthy else f"is not healthy: {change.reason}"
+        message = f"card {change.uuid} {verdict}"
+        kind = EventType.NORMAL if change.healthy else EventType.WARNING
+        for about in (self._node, *map(_about, self._on(change.uuid))):
+            self._sink.record(about, kind, reason, message)
+
+    def _on(self, uuid: str) -> list[PodRef]:
+        pods = {}
+        for allocation in self._books.store:
+            binding = allocation.binding
+            if binding is not None and any(share.uuid == uuid for share in binding.shares):
+                pods[binding.uid] = PodRef(binding.namespace, binding.pod, binding.uid)
+        return list(pods.values())
+
+
+def _about(pod: PodRef) -> ObjectReference:
+    return ObjectReference("v1", "Pod", pod.name, pod.uid, pod.namespace)

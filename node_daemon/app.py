@@ -1,0 +1,151 @@
+"""The node daemon, put together."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+import grpc
+import structlog
+from prometheus_client import CollectorRegistry
+
+from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.events import EventRecorder
+from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
+from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
+from node_daemon import health_events, nvml, web
+from node_daemon.announcer import Announcer
+from node_daemon.api_server import ApiAssigner, NodePublisher
+from node_daemon.books import Books
+from node_daemon.cards import CardSource
+from node_daemon.engines import ConfiguredIsolation
+from node_daemon.first import first
+from node_daemon.inventory import CardIsolation
+from node_daemon.inventory_reader import NodeReading
+from node_daemon.isolation.cgroup_paths import PodCgroups
+from node_daemon.isolation.node import facts
+from node_daemon.kubelet.session import SOCKET
+from node_daemon.nvml_driver import open_driver
+from node_daemon.pod_feed import PodFeed
+from node_daemon.requests import PlacementChooser, demand
+from node_daemon.settings import NodeDaemonSettings
+from node_daemon.slices import Ports, SliceService
+from node_daemon.usage_metrics import UsageGauges
+
+PROBE_S: Final = 2.0
+"""After which the daemon's own socket counts as dead: chosen, above any pause seen."""
+
+__all__ = ["NodeDaemon"]
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Isolator:
+    """Assesses the cards, and sets isolation up again as soon as they are known."""
+
+    isolation: ConfiguredIsolation
+    slices: SliceService
+
+    async def use(self, driver: nvml.Driver) -> None:
+        await asyncio.to_thread(self.isolation.use, driver)
+
+    async def assess(self, reading: NodeReading) -> Mapping[str, CardIsolation]:
+        found = await asyncio.to_thread(self.isolation.assess, facts(reading))
+        await self.slices.restore()
+        return found
+
+
+class NodeDaemon:
+    """One node's daemon."""
+
+    def __init__(
+        self,
+        settings: NodeDaemonSettings,
+        node_name: str,
+        client: Client,
+        registry: CollectorRegistry,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        books = Books.below(settings.paths.state)
+        self._events = EventRecorder(
+            client, component="gpu-fraction-node-daemon", instance=node_name
+        )
+        announcer = Announcer(books, node_name, self._events)
+        cgroups = PodCgroups()
+        isolation = ConfiguredIsolation(settings.isolation, cgroups)
+        self._slices = SliceService(
+            settings.paths,
+            books,
+            Ports(
+                chooser=PlacementChooser(),
+                assigner=ApiAssigner(client),
+                recorder=announcer,
+                demand=demand,
+                has_cgroup=lambda uid: cgroups.find(uid) is not None,
+                isolation=isolation,
+            ),
+            registry,
+            settings.tempo,
+        )
+        self._cards = CardSource(
+            open_driver,
+            books.inventory,
+            settings.paths.state,
+            _Isolator(isolation, self._slices),
+            announcer,
+            settings.cards,
+        )
+        registry.register(UsageGauges(books, self._cards.driver))
+        self._pods = PodFeed(client, node_name, books.pods)
+        self._node = NodePublisher(client, node_name, books.inventory)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set. Running containers are left as they are.
+
+        Raises:
+            StoreError: the state or CDI directory cannot be used at all.
+        """
+        last = await self._slices.load()
+        settings = self._settings
+        async with web.serve(
+            settings.host, settings.port, self._registry, self._live, self._ready
+        ):
+            await first(
+                stop=stop.wait(),
+                slices=self._slices.run(),
+                cards=self._cards.run(last),
+                pods=self._pods.run(),
+                node=self._node.run(),
+                clearing=self._obey_clears(),
+                events=self._events.run(),
+            )
+        _log.info("stopped")
+
+    async def _obey_clears(self) -> NoReturn:
+        """Declare cards fine when an administrator annotates the Node so."""
+        while True:
+            self._cards.clear(health_events.parse_clear(await self._node.clear_asked()))
+
+    async def _live(self) -> str:
+        """Ask the daemon's own socket, as the kubelet would; a dead listener is seen."""
+        if not self._slices.session.serving:
+            return ""
+        socket = self._settings.paths.plugins / SOCKET
+        try:
+            async with (
+                asyncio.timeout(PROBE_S),
+                grpc.aio.insecure_channel(f"unix:{socket}") as channel,
+            ):
+                stub = api_grpc.DevicePluginStub(channel)
+                await stub.GetDevicePluginOptions(api.Empty())
+        except (TimeoutError, grpc.aio.AioRpcError) as e:
+            return f"{socket} does not answer: {type(e).__name__}"
+        return ""
+
+    async def _ready(self) -> str:
+        """Whether containers can start: the kubelet knows the daemon, and it knows its pods."""
+        if not self._slices.plugin.streaming:
+            return "the kubelet does not follow the list of slots"
+        return "" if self._slices.binder.ready.is_set() else "pods or cards are not known yet"

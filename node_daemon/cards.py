@@ -1,0 +1,198 @@
+"""Keeps the inventory as the cards are: read now and then, and at once when one turns sick."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, NoReturn, Protocol
+
+import msgspec
+import structlog
+
+from gpu_fraction.domain.inventory import Inventory
+from node_daemon import (
+    health,
+    health_events,
+    health_memory,
+    inventory,
+    inventory_reader,
+    nvml,
+)
+from node_daemon.durable import write_durably
+from node_daemon.errors import StoreError
+from node_daemon.health_watch import HealthWatch
+from node_daemon.inventory import CardIsolation
+from node_daemon.inventory_reader import NodeReading
+from node_daemon.latest import Latest
+from node_daemon.tuning import CardSettings
+
+DRIVER_RETRY_S: Final = 5.0
+"""Between two tries to load NVML; a driver container may still be installing it."""
+
+HEALTH_FILE: Final = "health.json"
+
+__all__ = ["CardListener", "CardSource", "Isolator"]
+
+_log = structlog.get_logger()
+
+
+class Isolator(Protocol):
+    """Says what can be enforced on which card."""
+
+    async def use(self, driver: nvml.Driver) -> None:
+        """The driver is there; once, before all else."""
+        ...
+
+    async def assess(self, reading: NodeReading) -> Mapping[str, CardIsolation]:
+        """The strongest engine of each card, by UUID."""
+        ...
+
+
+class CardListener(Protocol):
+    """Is told when a card turns sick or well."""
+
+    def card_changed(self, change: health.Change) -> None:
+        """Must be quick and must not raise."""
+        ...
+
+
+class CardSource:
+    """Reads, judges and publishes the cards of this machine."""
+
+    def __init__(
+        self,
+        open_driver: Callable[[], nvml.Driver],
+        published: Latest[Inventory],
+        state: Path,
+        isolator: Isolator,
+        listener: CardListener,
+        settings: CardSettings | None = None,
+    ) -> None:
+        """Publish to ``published``; keep health over a restart in the directory ``state``."""
+        self._open_driver = open_driver
+        self._published = published
+        self._file = state / HEALTH_FILE
+        self._isolator = isolator
+        self._listener = listener
+        self._settings = settings or CardSettings()
+        self._events: asyncio.Queue[health_events.Event] = asyncio.Queue()
+        self._health = health.Health()
+        self._boot_id = ""
+        self.driver: Latest[nvml.Driver] = Latest()
+        """The driver, once it is loaded."""
+
+    def clear(self, event: health_events.Clear) -> None:
+        """Somebody says that cards are fine."""
+        self._events.put_nowait(event)
+
+    async def run(self, last: Inventory | None = None) -> NoReturn:
+        """Publish until cancelled.
+
+        Args:
+            last: What an earlier process published: cards that do not answer now stay known.
+        """
+        self._boot_id, self._health = await asyncio.to_thread(self._load)
+        driver = await self._loaded(last)
+        await self._isolator.use(driver)
+        self.driver.set(driver)
+        loop = asyncio.get_running_loop()
+
+        def sink(event: health_events.Event) -> None:
+            loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+        watch = HealthWatch(driver, sink, self._settings.poll_interval_s)
+        watch.start()
+        try:
+            await self._keep(driver, last)
+        finally:
+            await asyncio.to_thread(watch.stop)
+        raise AssertionError("unreachable: the cards are kept until cancelled")
+
+    async def _keep(self, driver: nvml.Driver, last: Inventory | None) -> NoReturn:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                reading = await asyncio.to_thread(inventory_reader.read, driver)
+            except nvml.NvmlError as e:
+                _log.error("cards_unreadable", error=str(e))
+                await asyncio.sleep(DRIVER_RETRY_S)
+                continue
+            isolation = await self._isolator.assess(reading)
+            last = self._publish(reading, isolation, last)
+            again_s = loop.time() + self._settings.read_interval_s
+            while (event := await self._event(again_s - loop.time())) is not None:
+                if await self._judge(event):
+                    last = self._publish(reading, isolation, last)
+                    if isinstance(event, health_events.Poll):
+                        break  # what a poll finds may be more than health: read everything
+
+    async def _loaded(self, last: Inventory | None) -> nvml.Driver:
+        """The driver, waiting for it; meanwhile known cards are there but cannot be used."""
+        told = ""
+        while True:
+            try:
+                return await asyncio.to_thread(self._open_driver)
+            except nvml.NvmlError as e:
+                if str(e) != told:
+                    told = str(e)
+                    _log.warning("driver_unavailable", error=told, retry_s=DRIVER_RETRY_S)
+                    self._published.set(_without_driver(last or Inventory(), told))
+                await asyncio.sleep(DRIVER_RETRY_S)
+
+    async def _event(self, timeout_s: float) -> health_events.Event | None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._events.get()
+        except TimeoutError:
+            return None
+
+    async def _judge(self, event: health_events.Event) -> bool:
+        """Take an event; True where a card's health or reason changed."""
+        before = self._health
+        now_s = asyncio.get_running_loop().time()
+        self._health = health.step(before, event, now_s, self._settings.policy)
+        changes = health.changes(before, self._health)
+        for change in changes:
+            _log.warning(
+                "card_health", uuid=change.uuid, healthy=change.healthy, why=change.reason
+            )
+            self._listener.card_changed(change)
+        if changes:
+            content = health_memory.dump(self._health, self._boot_id)
+            try:
+                await asyncio.to_thread(write_durably, self._file, content)
+            except StoreError as e:
+                _log.warning("health_not_remembered", error=str(e))
+        return bool(changes)
+
+    def _publish(
+        self,
+        reading: NodeReading,
+        isolation: Mapping[str, CardIsolation],
+        last: Inventory | None,
+    ) -> Inventory:
+        built = inventory.build(
+            reading,
+            previous=last,
+            isolation=isolation,
+            sick=health.sick(self._health),
+            slots_per_card=self._settings.slots_per_card,
+        )
+        self._health = health.watching(self._health, health_events.targets(built, reading))
+        self._published.set(built)
+        return built
+
+    def _load(self) -> tuple[str, health.Health]:
+        boot_id = health_memory.BOOT_ID.read_text().strip()
+        try:
+            return boot_id, health_memory.load(self._file.read_bytes(), boot_id)
+        except OSError:
+            return boot_id, health.Health()
+
+
+def _without_driver(last: Inventory, why: str) -> Inventory:
+    """The known cards, none of them usable."""
+    lost = (
+        msgspec.structs.replace(card, healthy=False, health_reason=f"no driver: {why}")
+        for card in last.cards
+    )
+    return Inventory(v=last.v, driver_version=last.driver_version, cards=tuple(lost))

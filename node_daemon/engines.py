@@ -1,0 +1,85 @@
+"""The isolation engines that the node's settings name, once there is a driver to build them on."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from node_daemon import nvml
+from node_daemon.inventory import CardIsolation
+from node_daemon.isolation.cgroup import CgroupEngine
+from node_daemon.isolation.cgroup_paths import PodCgroups
+from node_daemon.isolation.engine import CardFacts, ContainerEdits, Engine, Slice
+from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.isolation.hami_core import HamiCoreEngine
+from node_daemon.isolation.mps import MpsEngine, MpsNamespaceEngine, MpsSettings
+from node_daemon.isolation.mps_control import MpsControl
+from node_daemon.isolation.mps_daemon import MpsDaemon
+from node_daemon.isolation.node import NodeIsolation
+from node_daemon.tuning import EngineName, IsolationSettings
+
+NAMESPACES_SINCE: Final = 615
+"""The driver branch from which MPS has namespaces.
+Source: https://docs.nvidia.com/deploy/mps/latest/mpsv3-namespaces.html"""
+
+__all__ = ["ConfiguredIsolation"]
+
+
+class ConfiguredIsolation:
+    """The node's isolation. Before ``use`` there is no driver, and every slice is refused."""
+
+    def __init__(self, settings: IsolationSettings, cgroups: PodCgroups) -> None:
+        self._settings = settings
+        self._cgroups = cgroups
+        self._node: NodeIsolation | None = None
+
+    def use(self, driver: nvml.Driver) -> None:
+        """Build the engines; blocks for a bounded time."""
+        engines = [self._engine(name, driver) for name in self._settings.engines]
+        self._node = NodeIsolation(engines, self._settings.accept)
+
+    def assess(self, cards: Sequence[CardFacts]) -> Mapping[str, CardIsolation]:
+        """What can be enforced on which card."""
+        return self._ready().assess(cards)
+
+    def restore(self, slices: Sequence[Slice]) -> None:
+        """Make what these slices need, and no others."""
+        self._ready().restore(slices)
+
+    def prepare(self, slice_: Slice) -> ContainerEdits:
+        """Set a slice up before a start of its container."""
+        return self._ready().prepare(slice_)
+
+    def release(self, slice_: Slice) -> None:
+        """Undo what was set up for a slice."""
+        self._ready().release(slice_)
+
+    def _ready(self) -> NodeIsolation:
+        if self._node is None:
+            raise EngineFailedError("isolation is not ready: there is no driver yet")
+        return self._node
+
+    def _engine(self, name: EngineName, driver: nvml.Driver) -> Engine:
+        settings = self._settings
+        match name:
+            case "cgroup":
+                return CgroupEngine(driver, self._cgroups, settings.cdi_hook)
+            case "hami-core":
+                return HamiCoreEngine(settings.hami_library, settings.state / name)
+            case "mps":
+                return self._mps(driver)
+
+    def _mps(self, driver: nvml.Driver) -> Engine:
+        new = _branch(driver) >= NAMESPACES_SINCE
+        control = MpsControl(self._settings.mps, 3 if new else 2)
+        daemon = MpsDaemon(control, self._settings.state / "mps")
+        settings = MpsSettings(shm=self._settings.mps_shm)
+        kind = MpsNamespaceEngine if new else MpsEngine
+        return kind(driver, control, daemon, settings)
+
+
+def _branch(driver: nvml.Driver) -> int:
+    """The first number of the driver's version, 0 where it cannot be told."""
+    try:
+        first = driver.version().partition(".")[0]
+    except nvml.NvmlError:
+        return 0
+    return int(first) if first.isdecimal() else 0

@@ -1,0 +1,98 @@
+"""What can go wrong in the node daemon.
+
+NodeDaemonError
+├── Refusal            a container may not start now; the kubelet asks again by itself
+├── StoreError         the state directory or the CDI directory cannot be written
+├── HostSpecError      the host's nvidia.com/gpu specification lacks a card
+├── KubeletError       the kubelet did not answer, or not in time
+└── ApiUnavailableError  the API server did not take a write; its outcome may be unknown
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = [
+    "ApiUnavailableError",
+    "HostSpecError",
+    "KubeletError",
+    "NodeDaemonError",
+    "PodRef",
+    "Reason",
+    "Refusal",
+    "StoreError",
+]
+
+
+class NodeDaemonError(Exception):
+    """Anything the node daemon raises on purpose."""
+
+
+class StoreError(NodeDaemonError):
+    """A file could not be written; what was there before is unchanged."""
+
+
+class HostSpecError(NodeDaemonError):
+    """The host's CDI specification of its GPUs does not serve; the message says what to do."""
+
+
+class KubeletError(NodeDaemonError):
+    """The kubelet did not answer, or not in time."""
+
+
+class ApiUnavailableError(NodeDaemonError):
+    """The API server did not confirm a write, which may have happened all the same."""
+
+
+class Reason(StrEnum):
+    """Why a container may not start now: the reason of the Event and the metric's label."""
+
+    TOKEN_COUNT = "SlotCountInvalid"  # noqa: S105 - no password
+    TOKEN_UNKNOWN = "SlotUnknown"  # noqa: S105
+    TOKEN_SHARED = "SlotShared"  # noqa: S105
+    TOKEN_RECENT = "SlotAmbiguous"  # noqa: S105
+    NOT_LISTED = "SlotNotListed"
+    POD_UNKNOWN = "PodUnknown"
+    POD_REPLACED = "PodReplaced"
+    POD_ENDED = "PodEnded"
+    CONTAINER_UNFIT = "ContainerUnfit"
+    ASSIGNMENT_INVALID = "AssignmentInvalid"
+    ASSIGNMENT_DIFFERS = "AssignmentDiffers"
+    NO_PLACEMENT = "NoPlacement"
+    CARD_UNKNOWN = "CardUnknown"
+    CARD_UNHEALTHY = "CardUnhealthy"
+    CARD_FULL = "CardFull"
+    ISOLATION_MISSING = "IsolationMissing"
+    HOST_SPEC = "HostSpecUnfit"
+    ISOLATION_FAILED = "IsolationFailed"
+    STATE_UNWRITABLE = "StateUnwritable"
+    KUBELET_SILENT = "KubeletSilent"
+    API_SILENT = "ApiSilent"
+    NOT_READY = "NotReady"
+    INTERNAL = "InternalError"
+
+
+@dataclass(frozen=True, slots=True)
+class PodRef:
+    """Which pod an Event is about."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+class Refusal(NodeDaemonError):  # noqa: N818 - a verdict, not a fault
+    """A container may not start now.
+
+    Attributes:
+        reason: One of a closed set.
+        pods: The pods to tell, empty where none is known.
+    """
+
+    def __init__(self, reason: Reason, message: str, *pods: PodRef) -> None:
+        self.reason = reason
+        self.pods = pods
+        super().__init__(message)
+
+    def about(self, *pods: PodRef) -> "Refusal":
+        """The same refusal, with the pods to tell where it names none yet."""
+        return self if self.pods else Refusal(self.reason, str(self), *pods)

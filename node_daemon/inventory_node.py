@@ -1,0 +1,127 @@
+"""What of the inventory stands on the Node object, and what must change to make it so.
+
+Pure: the composition reads the Node and sends the patches. Both are JSON merge patches
+(RFC 7386), which name only our keys, so that nobody else's are touched.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from gpu_fraction.domain import inventory as wire
+from gpu_fraction.domain import keys
+from gpu_fraction.domain.inventory import Card, Inventory
+
+LABELS: Final = (
+    keys.LABEL_MODEL,
+    keys.LABEL_COUNT,
+    keys.LABEL_MEMORY_MIB,
+    keys.LABEL_ISOLATION,
+)
+MIXED: Final = "mixed"
+"""Label value where the node's cards differ."""
+
+# Source: metav1 label values, k8s.io/apimachinery/pkg/util/validation.
+_LABEL_LENGTH: Final = 63
+_NOT_IN_LABELS: Final = re.compile(r"[^A-Za-z0-9._-]+")
+_PLAIN_COUNT: Final = re.compile(r"(\d+)([kMGT]?)", re.ASCII)
+_SCALE: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+__all__ = ["MIXED", "NodePatches", "NodeState", "desired", "diff", "slots"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """The parts of a Node that are ours or may be."""
+
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    capacity: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class NodePatches:
+    """Merge patches for the Node and for its ``status`` subresource; None where all is well."""
+
+    node: dict[str, object] | None
+    status: dict[str, object] | None
+
+
+def desired(inventory: Inventory) -> NodeState:
+    """What the Node should carry for this inventory.
+
+    Sick cards count in the labels, which describe the machine, and not in the capacity, which
+    the scheduler hands out.
+    """
+    healthy = [card for card in inventory.cards if card.healthy]
+    return NodeState(
+        labels=_labels(inventory.cards),
+        annotations={keys.INVENTORY: wire.render(inventory)},
+        capacity={
+            keys.CORE_MILLI: str(sum(card.core_milli for card in healthy)),
+            keys.MEMORY_MIB: str(sum(card.memory_mib for card in healthy)),
+        },
+    )
+
+
+def slots(inventory: Inventory) -> int:
+    """Tokens that the device plugin advertises as healthy."""
+    return sum(card.slots for card in inventory.cards if card.healthy)
+
+
+def diff(seen: NodeState, wanted: NodeState) -> NodePatches:
+    """What to send so that the Node carries what it should.
+
+    Args:
+        seen: The Node's labels, annotations and ``status.capacity`` now.
+        wanted: From ``desired``.
+    """
+    labels: dict[str, str | None] = _changed(seen.labels, wanted.labels)
+    for stale in LABELS:
+        if stale in seen.labels and stale not in wanted.labels:
+            labels[stale] = None
+    annotations = _changed(seen.annotations, wanted.annotations)
+    metadata: dict[str, object] = {}
+    if labels:
+        metadata["labels"] = labels
+    if annotations:
+        metadata["annotations"] = annotations
+    capacity = {
+        name: amount
+        for name, amount in wanted.capacity.items()
+        if _count(seen.capacity.get(name, "")) != int(amount)
+    }
+    return NodePatches(
+        node={"metadata": metadata} if metadata else None,
+        status={"status": {"capacity": capacity}} if capacity else None,
+    )
+
+
+def _changed(seen: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str | None]:
+    return {key: value for key, value in wanted.items() if seen.get(key) != value}
+
+
+def _count(quantity: str) -> int | None:
+    """A whole quantity as the API server writes it back: 8000 becomes ``8k``."""
+    match = _PLAIN_COUNT.fullmatch(quantity)
+    return int(match[1]) * _SCALE[match[2]] if match else None
+
+
+def _labels(cards: tuple[Card, ...]) -> dict[str, str]:
+    labels = {keys.LABEL_COUNT: str(len(cards))}
+    if cards:
+        labels[keys.LABEL_MODEL] = _common(cards, lambda card: _label(card.model))
+        labels[keys.LABEL_MEMORY_MIB] = str(min(card.memory_mib for card in cards))
+        labels[keys.LABEL_ISOLATION] = _common(cards, lambda card: card.isolation)
+    return labels
+
+
+def _common(cards: tuple[Card, ...], value: Callable[[Card], str]) -> str:
+    values = {value(card) for card in cards}
+    return values.pop() if len(values) == 1 else MIXED
+
+
+def _label(model: str) -> str:
+    """``NVIDIA H100 80GB HBM3`` as a label value; what labels may not hold becomes a dash."""
+    return _NOT_IN_LABELS.sub("-", model)[:_LABEL_LENGTH].strip("-._")

@@ -1,0 +1,200 @@
+"""What an isolation engine is, and the slice it serves."""
+
+import enum
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol
+
+from gpu_fraction.domain.assignment import CardShare
+from gpu_fraction.domain.inventory import Isolation
+
+Demand = Literal["required", "preferred", "none"]
+"""What the pod's ``gpu-fraction.dev/isolation`` asks for."""
+
+_TAG_LENGTH: Final = 20
+
+__all__ = [
+    "CardFacts",
+    "ContainerEdits",
+    "Demand",
+    "Engine",
+    "Part",
+    "Resource",
+    "Slice",
+    "Strength",
+    "bind_mount",
+    "compute_percent",
+]
+
+
+class Resource(enum.Enum):
+    """What a share is a share of."""
+
+    MEMORY = "memory"
+    COMPUTE = "compute"
+
+
+class Strength(enum.IntEnum):
+    """How far a limit holds.
+
+    NONE: there is no limit. COOPERATIVE: it holds for programs that do not try to get round it:
+    something inside the container keeps it. ENFORCED: driver or hardware keeps it, and nothing
+    inside the container can change that.
+    """
+
+    NONE = 0
+    COOPERATIVE = 1
+    ENFORCED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """What decides which engines a card can have.
+
+    Attributes:
+        uuid: The card.
+        index: Its position on the node.
+        memory_mib: What containers may use of it.
+        compute_capability: Major, minor; (0, 0) where unknown.
+        mig_instance: It is an instance, isolated by the hardware.
+    """
+
+    uuid: str
+    index: int = 0
+    memory_mib: int = 0
+    compute_capability: tuple[int, int] = (0, 0)
+    mig_instance: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One container's part of its cards.
+
+    Attributes:
+        pod_uid: The pod.
+        container: The container's name.
+        shares: Its part of each of its cards, in the order it sees them.
+        demand: What the pod asks of isolation.
+        non_root: The kubelet guarantees that the container does not run as user 0: it has
+            ``runAsNonRoot``, or a ``runAsUser`` other than 0.
+    """
+
+    pod_uid: str
+    container: str
+    shares: tuple[CardShare, ...]
+    demand: Demand = "preferred"
+    non_root: bool = False
+
+    @property
+    def tag(self) -> str:
+        """A short name of lowercase letters and digits; the same for each start."""
+        name = f"{self.pod_uid}/{self.container}".encode()
+        return hashlib.sha256(name).hexdigest()[:_TAG_LENGTH]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one engine does for a slice: on these cards, for these resources."""
+
+    slice: Slice
+    shares: tuple[CardShare, ...]
+    resources: frozenset[Resource]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerEdits:
+    """Changes to a container, as the Container Device Interface writes them.
+
+    Attributes:
+        env: Environment; replaces what the pod sets under the same name.
+        mounts: CDI ``mounts`` objects.
+        device_nodes: CDI ``deviceNodes`` objects.
+        hooks: CDI ``hooks`` objects.
+    """
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    mounts: Sequence[Mapping[str, object]] = ()
+    device_nodes: Sequence[Mapping[str, object]] = ()
+    hooks: Sequence[Mapping[str, object]] = ()
+
+    def and_(self, other: "ContainerEdits") -> "ContainerEdits":
+        """Both; the other's environment wins."""
+        return ContainerEdits(
+            {**self.env, **other.env},
+            (*self.mounts, *other.mounts),
+            (*self.device_nodes, *other.device_nodes),
+            (*self.hooks, *other.hooks),
+        )
+
+
+def bind_mount(host: str, container: str, *, writable: bool = False) -> Mapping[str, object]:
+    """A CDI mount of a host path."""
+    access = "rw" if writable else "ro"
+    return {
+        "hostPath": host,
+        "containerPath": container,
+        "options": [access, "nosuid", "nodev", "bind"],
+    }
+
+
+def compute_percent(shares: Sequence[CardShare]) -> int:
+    """The compute limit of engines that know one percentage for all cards, 0 for none.
+
+    The smallest share, rounded down so that a full card is never overdrawn, and never to 0,
+    which would mean no limit.
+    """
+    limited = [share.core_milli for share in shares if share.core_milli]
+    return max(1, min(limited) // 10) if limited else 0
+
+
+class Engine(Protocol):
+    """One way to keep containers within their shares.
+
+    The methods block, each for a bounded time, and may be called from several threads.
+    """
+
+    @property
+    def name(self) -> Isolation:
+        """As in the inventory."""
+
+    @property
+    def max_containers(self) -> int | None:
+        """The most containers it serves on one card, None for any number."""
+
+    @property
+    def optional(self) -> bool:
+        """True where a pod may do without it: it neither shields others nor holds the card."""
+
+    def enforces(self, resource: Resource) -> Strength:
+        """How far it limits this, on a card that it can serve."""
+
+    def doubt(self, resource: Resource, slice_: Slice) -> str:
+        """Why its limit would not hold for this one slice, empty where it does."""
+
+    def probe(self, cards: Sequence[CardFacts]) -> Mapping[str, str]:
+        """The cards that it cannot serve now, and why."""
+
+    def prepare(self, part: Part) -> None:
+        """Set up what is outside the container; idempotent, before each of its starts.
+
+        Raises:
+            EngineFailedError: it could not.
+        """
+
+    def edits(self, part: Part) -> ContainerEdits:
+        """What the container needs; pure, the same for each of its starts."""
+
+    def release(self, slice_: Slice) -> None:
+        """Undo ``prepare``; idempotent, also for slices it never served.
+
+        Raises:
+            EngineFailedError: not yet; to be tried again.
+        """
+
+    def restore(self, parts: Sequence[Part]) -> None:
+        """Make outside what these slices, and no others, need; after a restart of anything.
+
+        Raises:
+            EngineFailedError: for some it could not.
+        """

@@ -1,0 +1,114 @@
+"""``hami-core``: a library loaded into every program of the container keeps it within limits.
+
+It stands between the program and the CUDA driver. The library comes from a HAMi installation on
+the host; nothing of it is part of this product.
+"""
+
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from gpu_fraction.domain.inventory import Isolation
+from node_daemon.isolation.engine import (
+    CardFacts,
+    ContainerEdits,
+    Part,
+    Resource,
+    Slice,
+    Strength,
+    bind_mount,
+    compute_percent,
+)
+from node_daemon.isolation.errors import EngineFailedError
+
+# Source: Project-HAMi/HAMi, the environment and mounts of its device plugin's Allocate.
+LIBRARY: Final = "libvgpu.so"
+PRELOAD: Final = "ld.so.preload"
+IN_CONTAINER: Final = "/usr/local/vgpu"
+LOCK_IN_CONTAINER: Final = "/tmp/vgpulock"  # noqa: S108 - the library has this path built in
+
+__all__ = ["HamiCoreEngine"]
+
+
+class HamiCoreEngine:
+    """Mounts the library and tells it the limits.
+
+    Args:
+        library: Directory on the host with ``libvgpu.so`` and ``ld.so.preload``.
+        state: Directory on the host for what the library keeps of each container.
+    """
+
+    name: Isolation = "hami-core"
+    max_containers: int | None = None
+    optional = True  # a program could get round it in any case
+
+    def __init__(self, library: pathlib.Path, state: pathlib.Path) -> None:
+        self._library = library
+        self._state = state
+
+    def enforces(self, resource: Resource) -> Strength:
+        """Both, for programs that load it: it is inside the container."""
+        del resource
+        return Strength.COOPERATIVE
+
+    def doubt(self, resource: Resource, slice_: Slice) -> str:
+        """None beyond what cooperative means."""
+        del resource, slice_
+        return ""
+
+    def probe(self, cards: Sequence[CardFacts]) -> Mapping[str, str]:
+        """Every card but MIG instances, where the library is."""
+        for name in (LIBRARY, PRELOAD):
+            if not (self._library / name).is_file():
+                return {card.uuid: f"no {self._library / name} on the node" for card in cards}
+        return {c.uuid: "the hardware separates MIG instances" for c in cards if c.mig_instance}
+
+    def prepare(self, part: Part) -> None:
+        """Make the container's directory, open to whatever user it runs as."""
+        try:
+            for directory in (self._own(part.slice), self._state / "lock"):
+                directory.mkdir(parents=True, exist_ok=True)
+                directory.chmod(0o777)
+        except OSError as e:
+            raise EngineFailedError(f"{self._state}: {e.strerror}") from e
+
+    def edits(self, part: Part) -> ContainerEdits:
+        """Limits by the position at which the container sees the card."""
+        order = {share.uuid: index for index, share in enumerate(part.slice.shares)}
+        env = {
+            # What the pod sets under this name would switch the library off.
+            "CUDA_DISABLE_CONTROL": "false",
+            "CUDA_DEVICE_MEMORY_SHARED_CACHE": f"{IN_CONTAINER}/{part.slice.tag}.cache",
+        }
+        if Resource.MEMORY in part.resources:
+            for share in part.shares:
+                env[f"CUDA_DEVICE_MEMORY_LIMIT_{order[share.uuid]}"] = f"{share.memory_mib}m"
+        if Resource.COMPUTE in part.resources and (percent := compute_percent(part.shares)):
+            env["CUDA_DEVICE_SM_LIMIT"] = str(percent)
+        return ContainerEdits(
+            env,
+            mounts=(
+                bind_mount(str(self._own(part.slice)), IN_CONTAINER, writable=True),
+                bind_mount(str(self._library / LIBRARY), f"{IN_CONTAINER}/{LIBRARY}"),
+                bind_mount(str(self._library / PRELOAD), f"/etc/{PRELOAD}"),
+                bind_mount(str(self._state / "lock"), LOCK_IN_CONTAINER, writable=True),
+            ),
+        )
+
+    def release(self, slice_: Slice) -> None:
+        """Remove the container's directory."""
+        shutil.rmtree(self._own(slice_), ignore_errors=True)
+
+    def restore(self, parts: Sequence[Part]) -> None:
+        """Make the directories that are missing, remove those of nobody."""
+        wanted = {self._own(part.slice).name for part in parts}
+        for part in parts:
+            self.prepare(part)
+        containers = self._state / "containers"
+        for directory in containers.iterdir() if containers.is_dir() else ():
+            if directory.name not in wanted:
+                shutil.rmtree(directory, ignore_errors=True)
+
+    def _own(self, slice_: Slice) -> pathlib.Path:
+        return self._state / "containers" / slice_.tag

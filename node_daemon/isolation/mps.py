@@ -1,0 +1,338 @@
+"""``mps``: containers run on a card at the same time, each within a share of its processors.
+
+Two versions of NVIDIA's Multi-Process Service. Version 2 (every driver) limits each client by its
+own environment. Version 3 (driver R615) limits a namespace, and which namespace a container is
+in is decided by the one socket directory that is mounted into it.
+
+In both the card is set to EXCLUSIVE_PROCESS, so that a program that ignores the pipe directory
+gets no context at all instead of the whole card.
+"""
+
+import os
+import pathlib
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gpu_fraction.domain.inventory import Isolation
+from node_daemon import nvml
+from node_daemon.isolation.engine import (
+    CardFacts,
+    ContainerEdits,
+    Part,
+    Resource,
+    Slice,
+    Strength,
+    bind_mount,
+    compute_percent,
+)
+from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.isolation.mps_control import MpsControl, MpsNamespace
+from node_daemon.isolation.mps_daemon import PIPE_LENGTH, MpsDaemon
+
+IN_CONTAINER: Final = "/run/gpu-fraction/mps"
+# Source: MPS documentation, "Client connection limits" and "Volta MPS": 48 clients a card, and
+# limits of single clients, from compute capability 7.0 on.
+MAX_CLIENTS: Final = 48
+OLDEST: Final = (7, 0)
+
+SERVER: Final = "gpu_fraction"
+NAMESPACE_PREFIX: Final = "gf_"
+# Nobody is sent to the server's own namespace. Chosen: little enough that whoever finds a way
+# there gains nothing, and enough that a program runs and can be noticed.
+DEFAULT_PERCENT: Final = 10
+DEFAULT_MEMORY_MIB: Final = 512
+_POLL_S: Final = 0.05
+
+ENV_PIPE: Final = "CUDA_MPS_PIPE_DIRECTORY"
+ENV_PERCENT: Final = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
+ENV_MEMORY: Final = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"
+
+__all__ = ["MpsEngine", "MpsNamespaceEngine", "MpsSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class MpsSettings:
+    """The node's choice.
+
+    Attributes:
+        exclusive: Set the cards to EXCLUSIVE_PROCESS. Without it a program may leave MPS.
+        shm: Host directory (a tmpfs) mounted as ``/dev/shm`` of version 2 clients, which share
+            memory with the server through it; None leaves the container's own.
+        server_timeout_s: Longest wait for a version 3 server to be ready.
+    """
+
+    exclusive: bool = True
+    shm: pathlib.Path | None = None
+    server_timeout_s: float = 5.0
+
+
+class MpsEngine:
+    """Version 2: one control daemon for the node; limits in each container's environment.
+
+    Args:
+        driver: The machine's driver.
+        control: The control daemon's interface.
+        daemon: The control daemon's process.
+        settings: The node's choice.
+    """
+
+    name: Isolation = "mps"
+    max_containers: int | None = MAX_CLIENTS
+    optional = False  # the card takes no other work
+
+    def __init__(
+        self,
+        driver: nvml.Driver,
+        control: MpsControl,
+        daemon: MpsDaemon,
+        settings: MpsSettings | None = None,
+    ) -> None:
+        self._driver = driver
+        self._control = control
+        self._daemon = daemon
+        self._settings = settings or MpsSettings()
+        self._lock = threading.Lock()
+        self._cards: tuple[str, ...] = ()
+
+    def enforces(self, resource: Resource) -> Strength:
+        """Both as long as the program keeps its environment."""
+        del resource
+        return Strength.COOPERATIVE
+
+    def doubt(self, resource: Resource, slice_: Slice) -> str:
+        """None beyond what cooperative means."""
+        del resource, slice_
+        return ""
+
+    def probe(self, cards: Sequence[CardFacts]) -> Mapping[str, str]:
+        """Cards new enough and not in MIG mode, while the control daemon answers."""
+        unfit = {
+            card.uuid: "MPS is not used on MIG instances"
+            if card.mig_instance
+            else "MPS limits need compute capability 7.0"
+            for card in cards
+            if card.mig_instance or card.compute_capability < OLDEST
+        }
+        fit = [card.uuid for card in cards if card.uuid not in unfit]
+        if not fit:
+            return unfit
+        with self._lock:
+            try:
+                self._running(tuple(fit))
+            except EngineFailedError as e:
+                return unfit | dict.fromkeys(fit, str(e))
+        served = self._daemon.cards()
+        late = [uuid for uuid in fit if served and uuid not in served]
+        unfit |= dict.fromkeys(late, "came after the MPS control daemon was started")
+        return unfit | self._claim([uuid for uuid in fit if uuid not in late])
+
+    def _running(self, cards: tuple[str, ...]) -> bool:
+        """Have the control daemon; True where it is a new one."""
+        if not cards:
+            raise EngineFailedError("MPS: no card has been assessed")
+        self._cards = cards
+        return self._daemon.ensure(cards)
+
+    def _claim(self, cards: Sequence[str]) -> dict[str, str]:
+        """Set the compute mode; the cards where that failed."""
+        unfit: dict[str, str] = {}
+        wanted = nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS
+        for uuid in cards if self._settings.exclusive else ():
+            try:
+                device = self._driver.device_by_uuid(uuid)
+                if device.compute_mode() != wanted:
+                    device.set_compute_mode(wanted)
+            except nvml.NvmlError as e:
+                unfit[uuid] = f"compute mode: {e}"
+        return unfit
+
+    def prepare(self, part: Part) -> None:
+        """The control daemon must answer: without it the program runs without limits."""
+        del part
+        with self._lock:
+            self._running(self._cards)
+
+    def edits(self, part: Part) -> ContainerEdits:
+        """The pipe directory and the limits, by card."""
+        env = {ENV_PIPE: IN_CONTAINER, **limits(part)}
+        # The log directory is the daemon's; a client that writes there needs none.
+        mounts = [bind_mount(str(self._control.pipe), IN_CONTAINER, writable=True)]
+        if self._settings.shm is not None:
+            mounts.append(bind_mount(str(self._settings.shm), "/dev/shm", writable=True))  # noqa: S108
+        return ContainerEdits(env, tuple(mounts))
+
+    def release(self, slice_: Slice) -> None:
+        """Nothing is kept of a version 2 client."""
+
+    def restore(self, parts: Sequence[Part]) -> None:
+        """Have the control daemon, where anybody needs it."""
+        if parts and self._cards:
+            with self._lock:
+                self._running(self._cards)
+
+
+def limits(part: Part) -> dict[str, str]:
+    """The environment that limits a client.
+
+    Memory is by UUID: an entry for a card that the process does not see makes CUDA drop all
+    memory limits of the client, and positions change with what it sees.
+    """
+    env: dict[str, str] = {}
+    if Resource.COMPUTE in part.resources and (percent := compute_percent(part.shares)):
+        env[ENV_PERCENT] = str(percent)
+    if Resource.MEMORY in part.resources:
+        env[ENV_MEMORY] = ",".join(f"{share.uuid}={share.memory_mib}M" for share in part.shares)
+    return env
+
+
+class MpsNamespaceEngine(MpsEngine):
+    """Version 3: one server for the node, one namespace a container."""
+
+    def enforces(self, resource: Resource) -> Strength:
+        """Compute, by the server; memory as long as the program keeps its environment.
+
+        A client that names a card it does not see in its memory limits loses all of them, the
+        namespace's too. Source: NVIDIA Dynamo, "Per-GPU Compute and Memory Limits with MPS",
+        measured on driver 615.71.09.
+        """
+        return Strength.ENFORCED if resource is Resource.COMPUTE else Strength.COOPERATIVE
+
+    def doubt(self, resource: Resource, slice_: Slice) -> str:
+        """User 0 of a container owns the server, and may raise its namespace's limits."""
+        if resource is Resource.COMPUTE and not slice_.non_root:
+            return "MPS holds for containers that do not run as root: set runAsNonRoot: true"
+        return ""
+
+    _serving = False
+    """The server was seen in this control daemon, and no command has failed since."""
+
+    def _running(self, cards: tuple[str, ...]) -> bool:
+        longest = self._pipe(Slice("", "", ()))
+        if len(os.fsencode(longest)) > PIPE_LENGTH:
+            # The control daemon would fail without a word.
+            raise EngineFailedError(f"{longest} is too long for a socket: shorten the MPS path")
+        new = super()._running(cards)
+        if new or not self._serving:
+            self._serving = False
+            self._have_server(cards)
+            self._serving = True
+        return new
+
+    def _have_server(self, cards: tuple[str, ...]) -> None:
+        if SERVER not in self._control.servers():
+            self._control.ask("server", "create", SERVER, f"--allowed-devices={','.join(cards)}")
+            self._control.ask(
+                *("server", "set", SERVER),
+                f"--active-thread-percentage={DEFAULT_PERCENT}",
+                f"--pinned-memory-limit={DEFAULT_MEMORY_MIB}M",
+            )
+            self._ready()
+
+    def _ready(self) -> None:
+        """A server that names a missing card is accepted and then ends; clients run unlimited."""
+        end_s = time.monotonic() + self._settings.server_timeout_s
+        while SERVER not in (found := self._control.servers()):
+            if time.monotonic() > end_s:
+                raise EngineFailedError(f"MPS server {SERVER} is gone; there are {sorted(found)}")
+            time.sleep(_POLL_S)
+
+    def prepare(self, part: Part) -> None:
+        """Make the container's namespace, with its limits, before its first process."""
+        with self._lock:
+            self._running(self._cards)
+            try:
+                self._namespace(part, self._control.namespaces(SERVER))
+            except EngineFailedError:
+                self._serving = False
+                raise
+
+    def _namespace(self, part: Part, present: Mapping[str, MpsNamespace]) -> None:
+        name = _name(part.slice)
+        if name not in present:
+            self._control.ask("namespace", "create", name, f"--server={SERVER}")
+        memory, percent = _amounts(part)
+        if not _holds(present.get(name), memory, percent):
+            # Refused while a client is connected, so only where something differs.
+            wanted = [f"--active-thread-percentage={percent:g}"]
+            wanted += [f"--pinned-memory-limit={memory}M"] if memory else []
+            self._control.ask("namespace", "set", name, f"--server={SERVER}", *wanted)
+            made = self._control.namespaces(SERVER).get(name)
+            if not _holds(made, memory, percent):
+                raise EngineFailedError(f"MPS namespace {name} has not the limits that were set")
+            if (
+                made is not None
+                and made.pipe
+                and pathlib.Path(made.pipe) != self._pipe(part.slice)
+            ):
+                raise EngineFailedError(f"MPS namespace {name} is at {made.pipe}")
+
+    def edits(self, part: Part) -> ContainerEdits:
+        """The namespace's own directory and nothing above it, and the limits once more.
+
+        The environment can only lower the namespace's limits; where cards have different
+        amounts it does.
+        """
+        env = {ENV_PIPE: IN_CONTAINER, **limits(part)}
+        pipe = bind_mount(str(self._pipe(part.slice)), IN_CONTAINER, writable=True)
+        return ContainerEdits(env, (pipe,))
+
+    def release(self, slice_: Slice) -> None:
+        """Delete the namespace; refused while a client is connected."""
+        with self._lock:
+            if self._control.answers() and SERVER in self._control.servers():
+                name = _name(slice_)
+                if name in self._control.namespaces(SERVER):
+                    self._control.ask("namespace", "delete", name, f"--server={SERVER}")
+
+    def restore(self, parts: Sequence[Part]) -> None:
+        """Make the namespaces again that a new control daemon has not, delete those of nobody.
+
+        Programs lose their contexts with the old daemon in any case.
+        """
+        if not self._cards or not (parts or self._control.answers()):
+            return
+        failed: list[str] = []
+        with self._lock:
+            self._running(self._cards)
+            present = self._control.namespaces(SERVER)
+            for part in parts:
+                try:
+                    self._namespace(part, present)
+                except EngineFailedError as e:
+                    failed.append(str(e))
+            wanted = {_name(part.slice) for part in parts}
+            for name in present:
+                if name.startswith(NAMESPACE_PREFIX) and name not in wanted:
+                    try:
+                        self._control.ask("namespace", "delete", name, f"--server={SERVER}")
+                    except EngineFailedError as e:
+                        failed.append(str(e))
+        if failed:
+            raise EngineFailedError("; ".join(failed))
+
+    def _pipe(self, slice_: Slice) -> pathlib.Path:
+        return self._control.pipe / SERVER / _name(slice_)
+
+
+def _name(slice_: Slice) -> str:
+    """Lowercase letters, digits and underscores, as the control daemon demands."""
+    return NAMESPACE_PREFIX + slice_.tag
+
+
+def _holds(found: MpsNamespace | None, memory: int | None, percent: float) -> bool:
+    """Whether the namespace has the limits. A memory limit that cannot be read is believed."""
+    if found is None or found.percent != percent:
+        return False
+    return None in {memory, found.memory_mib} or memory == found.memory_mib
+
+
+def _amounts(part: Part) -> tuple[int | None, float]:
+    """The namespace's limits: one amount for all cards, so the largest; None is no limit."""
+    memory = None
+    if Resource.MEMORY in part.resources:
+        memory = max(share.memory_mib for share in part.shares)
+    percent = compute_percent(part.shares) if Resource.COMPUTE in part.resources else 0
+    return memory, float(percent or 100)

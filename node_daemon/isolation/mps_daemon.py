@@ -1,0 +1,210 @@
+"""The MPS control daemon: a process of its own that outlives this one.
+
+Its clients are the pods' programs: a restart of the node daemon must not end them. So it is
+started detached, found again by its pipe directory, and known to be the same by its process id and
+start time; it is never stopped here.
+"""
+
+import contextlib
+import pathlib
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import structlog
+
+from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.isolation.mps_control import MpsControl
+
+# Source: MPS documentation, "nvidia-cuda-mps-control": written into the pipe directory.
+PID_FILE: Final = "nvidia-cuda-mps-control.pid"
+RECORD: Final = "control-daemon.json"
+START_TIMEOUT_S: Final = 8.0
+"""Chosen: it enumerates every card before it answers; less than a container start may take."""
+
+TRUST_S: Final = 5.0
+"""Chosen: a process that answered so lately is not asked again while it lives; a burst of
+containers would ask it a hundred times."""
+
+_POLL_S: Final = 0.05
+# Longest path of a UNIX socket is 107 bytes, "/control" included. Source: unix(7), sun_path.
+PIPE_LENGTH: Final = 107 - len("/control")
+
+_log = structlog.get_logger()
+
+__all__ = ["PIPE_LENGTH", "Identity", "Launch", "MpsDaemon"]
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Which process it is: no two have the same id and start time within one boot.
+
+    Attributes:
+        pid: Process id, as in its pid file.
+        started: Start time in clock ticks since boot; 0 where it runs in another PID namespace.
+        cards: What it was started with.
+    """
+
+    pid: int
+    started: int
+    cards: tuple[str, ...] = ()
+
+    def is_(self, other: "Identity") -> bool:
+        """Whether it is the same process."""
+        return (self.pid, self.started) == (other.pid, other.started)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to start it.
+
+    Attributes:
+        allowed: False where something else starts it, such as a container of its own.
+        prefix: Words before the program, for example ``systemd-run`` with its options.
+        cgroup: A cgroup directory to move it into: the end of a container ends every process
+            in the container's cgroup, the daemon's children too. None leaves it where it is.
+    """
+
+    allowed: bool = True
+    prefix: tuple[str, ...] = ()
+    cgroup: pathlib.Path | None = None
+
+
+class MpsDaemon:
+    """Finds or starts the control daemon.
+
+    Args:
+        control: How to talk to it; its pipe directory must be this product's alone.
+        state: Directory of its record and logs; must outlive this process.
+        launch: How to start it.
+        proc: The kernel's process information.
+    """
+
+    def __init__(
+        self,
+        control: MpsControl,
+        state: pathlib.Path,
+        launch: Launch | None = None,
+        proc: pathlib.Path = pathlib.Path("/proc"),
+    ) -> None:
+        self._control = control
+        self._state = state
+        self._launch = launch or Launch()
+        self._proc = proc
+        self._trusted_until_s = 0.0
+
+    def recorded(self) -> Identity | None:
+        """The process found or started last, None where there is no readable record."""
+        try:
+            return msgspec.json.decode((self._state / RECORD).read_bytes(), type=Identity)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def cards(self) -> tuple[str, ...]:
+        """What it was started with; empty where that is not known."""
+        recorded = self.recorded()
+        return recorded.cards if recorded else ()
+
+    def ensure(self, cards: Sequence[str]) -> bool:
+        """Have it running; True where it is another process than the last time.
+
+        A new process knows nothing of what was set up in the old one.
+
+        Args:
+            cards: UUIDs it should serve; used where it is started.
+
+        Raises:
+            EngineFailedError: it is not there and cannot be started, or it does not answer.
+        """
+        before = self.recorded()
+        present = self._present()
+        same = present is not None and before is not None and present.is_(before)
+        if same and time.monotonic() < self._trusted_until_s:
+            return False
+        if present is not None and self._control.answers():
+            self._trusted_until_s = time.monotonic() + TRUST_S
+            if not same:
+                self._record(present)
+                _log.info("mps_daemon_adopted", pid=present.pid, started=present.started)
+            return not same
+        if present is not None and present.started:
+            raise EngineFailedError(
+                f"the MPS control daemon (pid {present.pid}) does not answer; "
+                "its clients must end before it can be started again"
+            )
+        self._start(cards)
+        return True
+
+    def _present(self) -> Identity | None:
+        """The process that the pid file names, where it lives; time 0 where it is not seen."""
+        try:
+            pid = int((self._control.pipe / PID_FILE).read_text())
+        except (OSError, ValueError):
+            return None
+        try:
+            name = (self._proc / str(pid) / "cmdline").read_bytes()
+            stat = (self._proc / str(pid) / "stat").read_text()
+        except OSError:
+            return Identity(pid, 0)
+        program = pathlib.PurePath(self._control.binary).name.encode()
+        if program not in name:
+            return Identity(pid, 0)  # the id was given to another program, or is another's
+        # The name in parentheses may hold spaces; the start time is field 22. Source: proc(5).
+        return Identity(pid, int(stat.rpartition(")")[2].split()[19]))
+
+    def _start(self, cards: Sequence[str]) -> None:
+        if not self._launch.allowed:
+            raise EngineFailedError(f"no MPS control daemon answers on {self._control.pipe}")
+        logs = self._state / "log"
+        for directory in (self._control.pipe, logs):
+            directory.mkdir(parents=True, exist_ok=True)
+        for stale in (PID_FILE, "control"):
+            # What a daemon that was killed leaves keeps a new one from binding.
+            (self._control.pipe / stale).unlink(missing_ok=True)
+        mode = ["-d"] if self._control.protocol == 2 else ["-d", "-p", "3", "-m"]
+        environment = self._control.environment(
+            CUDA_VISIBLE_DEVICES=",".join(cards), CUDA_MPS_LOG_DIRECTORY=str(logs)
+        )
+        try:
+            run = subprocess.run(  # noqa: S603 - the configured program; the words are ours
+                [*self._launch.prefix, self._control.binary, *mode],
+                env=environment,
+                # It must not hold our descriptors, nor end with our session.
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                timeout=START_TIMEOUT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as e:
+            raise EngineFailedError(f"MPS control daemon: {e}") from e
+        if run.returncode:
+            raise EngineFailedError(f"MPS control daemon: exit status {run.returncode}")
+        self._settle(tuple(cards))
+
+    def _settle(self, cards: tuple[str, ...]) -> None:
+        end_s = time.monotonic() + START_TIMEOUT_S
+        while (present := self._present()) is None or not self._control.answers():
+            if time.monotonic() > end_s:
+                raise EngineFailedError(f"MPS control daemon silent for {START_TIMEOUT_S:g} s")
+            time.sleep(_POLL_S)
+        if self._launch.cgroup is not None and present.started:
+            try:
+                self._launch.cgroup.mkdir(parents=True, exist_ok=True)
+                (self._launch.cgroup / "cgroup.procs").write_text(f"{present.pid}\n")
+            except OSError as e:
+                # It serves all the same, but ends with this daemon's container.
+                _log.warning("mps_daemon_not_moved", cgroup=str(self._launch.cgroup), error=str(e))
+        self._record(Identity(present.pid, present.started, cards))
+        _log.info("mps_daemon_started", pid=present.pid, cards=list(cards))
+
+    def _record(self, identity: Identity) -> None:
+        self._state.mkdir(parents=True, exist_ok=True)
+        temporary = self._state / (RECORD + ".new")
+        with contextlib.suppress(OSError):
+            # Without a record the same process counts as new: work done twice, nothing lost.
+            temporary.write_bytes(msgspec.json.encode(identity))
+            temporary.replace(self._state / RECORD)

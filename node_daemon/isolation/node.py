@@ -1,0 +1,187 @@
+"""The isolation of this node: assesses its cards, and sets up and takes down slices.
+
+The methods block, each for a bounded time; on an event loop they belong in a thread.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from node_daemon.inventory import CardIsolation
+from node_daemon.inventory_reader import NodeReading
+from node_daemon.isolation.engine import (
+    CardFacts,
+    ContainerEdits,
+    Engine,
+    Part,
+    Slice,
+    Strength,
+)
+from node_daemon.isolation.errors import EngineFailedError, NotEnforceableError
+from node_daemon.isolation.selection import Choice, choose, parts, published, unenforced
+
+_log = structlog.get_logger()
+
+__all__ = ["NodeIsolation", "facts"]
+
+
+def facts(reading: NodeReading) -> tuple[CardFacts, ...]:
+    """What engines need to know of the cards that answer."""
+    found: list[CardFacts] = []
+    for one in reading.cards:
+        if one.lost:
+            continue
+        major, _, minor = one.compute_capability.partition(".")
+        version = (int(major), int(minor)) if major and minor else (0, 0)
+        if one.mig:
+            found += [
+                CardFacts(i.uuid, one.index, i.memory_mib, version, mig_instance=True)
+                for i in one.instances
+            ]
+        else:
+            found.append(CardFacts(one.uuid, one.index, one.memory_mib, version))
+    return tuple(found)
+
+
+class NodeIsolation:
+    """The configured engines over the node's cards.
+
+    ``assess`` first, then ``restore``, then the others in any order.
+
+    Args:
+        engines: Most wanted first.
+        accept: The least strength that counts as enforced.
+        special: Cards that are to use only these of the engines, by UUID.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        accept: Strength = Strength.ENFORCED,
+        special: Mapping[str, Sequence[Engine]] | None = None,
+    ) -> None:
+        self._engines = tuple(engines)
+        self._accept = accept
+        self._special = dict(special or {})
+        self._lock = threading.Lock()
+        self._choices: dict[str, Choice] = {}
+        self._cards: dict[str, CardFacts] = {}
+        self._work = threading.Lock()
+        self._active: dict[str, Slice] | None = None
+        """What is set up, by tag; None before the first ``restore``."""
+
+    def assess(self, cards: Sequence[CardFacts]) -> Mapping[str, CardIsolation]:
+        """Find the engines of each card; also for cards seen before that are not given now.
+
+        A card never gets worse: an engine that stops working must keep containers from
+        starting, not let them start without limits.
+        """
+        unfit = {engine: self._probe(engine, cards) for engine in self._engines}
+        with self._lock:
+            for card in cards:
+                self._cards[card.uuid] = card
+                able = [e for e in self._engines if card.uuid not in unfit[e]]
+                choice, before = choose(able), self._choices.get(card.uuid)
+                if before is None or choice.better_than(before):
+                    self._choices[card.uuid] = choice
+                    self._tell(card.uuid, choice, unfit)
+            return {u: published(c, self._accept) for u, c in self._choices.items()}
+
+    def _probe(self, engine: Engine, cards: Sequence[CardFacts]) -> dict[str, str]:
+        """A probe may change the card, so an engine sees only the cards that it may have."""
+        mine = [c for c in cards if engine in self._special.get(c.uuid, self._engines)]
+        others = [c.uuid for c in cards if c not in mine]
+        return dict(engine.probe(mine)) | dict.fromkeys(others, "not configured for this card")
+
+    def _tell(self, uuid: str, choice: Choice, unfit: Mapping[Engine, Mapping[str, str]]) -> None:
+        _log.info(
+            "card_isolation",
+            card=uuid,
+            memory=choice.memory.name if choice.memory else "none",
+            compute=choice.compute.name if choice.compute else "none",
+            unfit={e.name: cards[uuid] for e, cards in unfit.items() if uuid in cards},
+        )
+
+    def restore(self, slices: Sequence[Slice]) -> None:
+        """Make what these slices need, undo what belongs to none; once before any ``prepare``.
+
+        Raises:
+            EngineFailedError: for some it could not; ``prepare`` works all the same.
+        """
+        with self._work:
+            self._active = {one.tag: one for one in slices}
+            self._restore()
+
+    def repair(self) -> None:
+        """Make again what was set up and may have been lost; cheap, so now and then.
+
+        Raises:
+            EngineFailedError: for some it could not.
+        """
+        with self._work:
+            if self._active is not None:
+                self._restore()
+
+    def _restore(self) -> None:
+        with self._lock:
+            active = (self._active or {}).values()
+            work = [item for one in active for item in parts(one, self._choices)]
+        failed: list[str] = []
+        for engine in self._engines:
+            try:
+                engine.restore([part for e, part in work if e is engine])
+            except EngineFailedError as e:
+                failed.append(str(e))
+        if failed:
+            raise EngineFailedError("; ".join(failed))
+
+    def prepare(self, slice_: Slice) -> ContainerEdits:
+        """Set up the slice outside the container; what the container itself needs.
+
+        Idempotent; before each start of the container.
+
+        Raises:
+            NotEnforceableError: the pod requires isolation that its cards do not have.
+            EngineFailedError: an engine failed, or ``restore`` has not been called.
+        """
+        with self._work:
+            if self._active is None:
+                # The limits of the pod's other containers are not known yet.
+                raise EngineFailedError("isolation is not ready: what runs is not known yet")
+            with self._lock:
+                gap = unenforced(slice_, self._choices, self._cards, self._accept)
+                work = parts(slice_, self._choices)
+            if gap and slice_.demand == "required":
+                raise NotEnforceableError(
+                    f"container {slice_.container} requires isolation: {gap}"
+                )
+            self._active[slice_.tag] = slice_
+            edits = ContainerEdits()
+            for engine, part in work:
+                engine.prepare(part)
+                edits = edits.and_(engine.edits(part))
+            return edits
+
+    def release(self, slice_: Slice) -> None:
+        """Take down what any engine set up for the slice; idempotent.
+
+        Raises:
+            EngineFailedError: not all of it yet; to be tried again.
+        """
+        failed: list[str] = []
+        with self._work:
+            for engine in self._engines:
+                try:
+                    engine.release(slice_)
+                except EngineFailedError as e:
+                    failed.append(str(e))
+            if self._active is not None and not failed:
+                self._active.pop(slice_.tag, None)
+        if failed:
+            raise EngineFailedError("; ".join(failed))
+
+    def part_of(self, slice_: Slice, engine: Engine) -> Part | None:
+        """What this engine does for the slice, None where nothing."""
+        with self._lock:
+            return next((p for e, p in parts(slice_, self._choices) if e is engine), None)

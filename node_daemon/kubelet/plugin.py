@@ -1,0 +1,221 @@
+"""The device plugin service, version v1beta1."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Any, Final, NoReturn, Protocol, TypeVar
+
+import grpc
+import structlog
+
+from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
+from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
+from node_daemon.allocation import Binding, Nonce
+from node_daemon.cdi import ANNOTATION_PREFIX, qualified
+from node_daemon.errors import PodRef, Reason, Refusal
+from node_daemon.first import first
+from node_daemon.metrics import Metrics
+from node_daemon.tokens import TokenState
+
+HEALTHY: Final = "Healthy"
+UNHEALTHY: Final = "Unhealthy"
+"""Source: kubernetes deviceplugin/v1beta1/constants.go."""
+
+__all__ = ["Binder", "DevicePlugin", "Recorder", "TokenBoard"]
+
+_log = structlog.get_logger()
+_T = TypeVar("_T")
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Binder(Protocol):
+    """What a name is given to, and later means."""
+
+    async def allocate(self, ids: Sequence[str]) -> Nonce:
+        """A fresh name; raises Refusal."""
+        ...
+
+    async def pre_start(self, ids: Sequence[str]) -> Binding:
+        """Make the name mean its container's slice; raises Refusal."""
+        ...
+
+
+class Recorder(Protocol):
+    """Tells a pod's readers what happened, without waiting for it."""
+
+    def refused(self, pod: PodRef, reason: str, message: str) -> None:
+        """A container of the pod may not start now."""
+        ...
+
+
+class TokenBoard:
+    """The list of tokens that every open stream shows."""
+
+    def __init__(self) -> None:
+        self._states: tuple[TokenState, ...] = ()
+        self._dirty: set[asyncio.Event] = set()
+
+    @property
+    def states(self) -> tuple[TokenState, ...]:
+        """The present list."""
+        return self._states
+
+    def publish(self, states: tuple[TokenState, ...]) -> None:
+        """Replace the list.
+
+        Streams are told only of a difference: for each message the kubelet writes and fsyncs
+        its whole checkpoint.
+        """
+        if states != self._states:
+            self._states = states
+            for event in self._dirty:
+                event.set()
+
+    async def follow(self, end: asyncio.Event) -> AsyncIterator[tuple[TokenState, ...]]:
+        """The list now and after each change, until ``end`` is set."""
+        dirty = asyncio.Event()
+        self._dirty.add(dirty)
+        try:
+            while not end.is_set():
+                dirty.clear()
+                yield self._states
+                await first(dirty=dirty.wait(), end=end.wait())
+        finally:
+            self._dirty.discard(dirty)
+
+
+class Stream:
+    """One open ``ListAndWatch``."""
+
+    def __init__(self) -> None:
+        self.end = asyncio.Event()
+        self.ended = asyncio.Event()
+
+
+class DevicePlugin(api_grpc.DevicePluginServicer):
+    """Answers the kubelet. At most one stream is open at a time."""
+
+    def __init__(
+        self, board: TokenBoard, binder: Binder, recorder: Recorder, metrics: Metrics
+    ) -> None:
+        self._board = board
+        self._binder = binder
+        self._recorder = recorder
+        self._metrics = metrics
+        self._stream: Stream | None = None
+        self._opened = asyncio.Event()
+
+    async def GetDevicePluginOptions(  # noqa: N802 - the protocol's name
+        self, request: api.Empty, context: _Context
+    ) -> api.DevicePluginOptions:
+        """Ask for a call before each container start."""
+        del request, context
+        return api.DevicePluginOptions(pre_start_required=True)
+
+    async def ListAndWatch(  # noqa: N802
+        self, request: api.Empty, context: _Context
+    ) -> AsyncIterator[api.ListAndWatchResponse]:
+        """All tokens, now and after each change."""
+        del request, context
+        await self.end_stream()
+        self._stream = stream = Stream()
+        self._opened.set()
+        self._metrics.streams.set(1)
+        try:
+            async for states in self._board.follow(stream.end):
+                yield _response(states)
+        finally:
+            stream.ended.set()
+            if self._stream is stream:
+                self._stream = None
+                self._metrics.streams.set(0)
+
+    async def GetPreferredAllocation(  # noqa: N802
+        self, request: api.PreferredAllocationRequest, context: _Context
+    ) -> api.PreferredAllocationResponse:
+        """No preference: tokens are alike. The kubelet is told not to ask."""
+        del context
+        return api.PreferredAllocationResponse(
+            container_responses=[
+                api.ContainerPreferredAllocationResponse() for _ in request.container_requests
+            ]
+        )
+
+    async def Allocate(  # noqa: N802
+        self, request: api.AllocateRequest, context: _Context
+    ) -> api.AllocateResponse:
+        """One fresh name a container, and nothing else: what it means comes later."""
+        with self._metrics.allocate_seconds.time():
+            nonces = [
+                await self._answer(self._binder.allocate(list(r.devices_ids)), context)
+                for r in request.container_requests
+            ]
+        return api.AllocateResponse(container_responses=[_named(nonce) for nonce in nonces])
+
+    async def PreStartContainer(  # noqa: N802
+        self, request: api.PreStartContainerRequest, context: _Context
+    ) -> api.PreStartContainerResponse:
+        """Give the name its meaning; an error makes the kubelet ask again."""
+        with self._metrics.pre_start_seconds.time():
+            await self._answer(self._binder.pre_start(list(request.devices_ids)), context)
+        return api.PreStartContainerResponse()
+
+    @property
+    def streaming(self) -> bool:
+        """True while the kubelet follows the list."""
+        return self._stream is not None
+
+    async def opened(self) -> None:
+        """Return once the kubelet has opened a stream, from now or still open."""
+        if self._stream is None:
+            self._opened.clear()
+            await self._opened.wait()
+
+    async def closed(self) -> None:
+        """Return once no stream is open."""
+        while (stream := self._stream) is not None:
+            await stream.ended.wait()
+
+    async def end_stream(self) -> None:
+        """End the open stream, where there is one, and wait until it has ended."""
+        if self._stream is not None:
+            self._stream.end.set()
+            await self._stream.ended.wait()
+
+    async def _answer(self, work: Awaitable[_T], context: _Context) -> _T:
+        """The result, or its failure as the status that the kubelet shows."""
+        try:
+            return await work
+        except Refusal as e:
+            self._metrics.refusals.labels(e.reason.value).inc()
+            _log.warning("refused", reason=e.reason.value, message=str(e))
+            for pod in e.pods:
+                self._recorder.refused(pod, e.reason.value, str(e))
+            await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, f"{e.reason}: {e}")
+        except Exception:  # noqa: BLE001 - a bug must not look like the kubelet's fault
+            self._metrics.refusals.labels(Reason.INTERNAL.value).inc()
+            _log.exception("internal_error")
+            await _abort(context, grpc.StatusCode.INTERNAL, f"{Reason.INTERNAL}: see the log")
+
+
+async def _abort(context: _Context, code: grpc.StatusCode, message: str) -> NoReturn:
+    await context.abort(code, message)
+    raise AssertionError("abort returned")
+
+
+def _response(states: Sequence[TokenState]) -> api.ListAndWatchResponse:
+    return api.ListAndWatchResponse(
+        devices=[
+            api.Device(ID=state.token, health=HEALTHY if state.healthy else UNHEALTHY)
+            for state in states
+        ]
+    )
+
+
+def _named(nonce: Nonce) -> api.ContainerAllocateResponse:
+    """The name twice: kubelets before 1.28 know only the annotation."""
+    name = qualified(nonce)
+    return api.ContainerAllocateResponse(
+        annotations={f"{ANNOTATION_PREFIX}{nonce}": name},
+        cdi_devices=[api.CDIDevice(name=name)],
+    )

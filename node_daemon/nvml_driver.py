@@ -1,0 +1,159 @@
+"""The machine's NVIDIA driver and its events through pynvml; see ``nvml`` for the rules."""
+
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
+
+import pynvml
+
+from node_daemon import nvml
+from node_daemon.nvml_device import PynvmlDevice
+from node_daemon.nvml_lane import Lane
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S: Final = 3.0
+"""Chosen: NVML answers in under 0.1 s; a card being reset takes seconds, a stuck one for ever."""
+
+_WAIT_MARGIN_S: Final = 2.0
+
+__all__ = ["CALL_TIMEOUT_S", "PynvmlDriver", "open_driver"]
+
+
+def open_driver(timeout_s: float = CALL_TIMEOUT_S) -> nvml.Driver:
+    """Load and initialise NVML.
+
+    Args:
+        timeout_s: Longest time that any one call may take.
+
+    Raises:
+        NvmlUnavailableError: there is no driver; others of NvmlError as they come.
+    """
+    driver = PynvmlDriver(timeout_s)
+    driver.initialise()
+    return driver
+
+
+class PynvmlDriver:
+    """The driver: one lane for itself, one for each card, one for events."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._lane = Lane("NVML")
+        self._lanes: dict[int, Lane] = {}
+        # One for all event sets: a wait that hangs makes the next set fail, and costs no thread.
+        self._events = Lane("NVML events")
+
+    def initialise(self) -> None:
+        """Load the library."""
+        self._call("nvmlInit", pynvml.nvmlInit)
+
+    def _call(self, what: str, call: Callable[[], T]) -> T:
+        return nvml.on_lane(self._lane, what, call, self._timeout_s)
+
+    def lane(self, index: int) -> Lane:
+        """The lane of a card: the same for every handle to it."""
+        return self._lanes.setdefault(index, Lane(f"GPU {index}"))
+
+    def version(self) -> str:
+        """For example ``615.71.09``."""
+        return self._call("driver version", lambda: str(pynvml.nvmlSystemGetDriverVersion()))
+
+    def count(self) -> int:
+        """How many cards there are, lost ones included."""
+        return self._call("device count", lambda: int(pynvml.nvmlDeviceGetCount()))
+
+    def device(self, index: int) -> nvml.Device:
+        """The card at that position."""
+        lane = self.lane(index)
+        handle: object = nvml.on_lane(
+            lane,
+            f"handle of GPU {index}",
+            lambda: pynvml.nvmlDeviceGetHandleByIndex(index),
+            self._timeout_s,
+        )
+        return PynvmlDevice(handle, index, lane, self._timeout_s)
+
+    def device_by_uuid(self, uuid: str) -> nvml.Device:
+        """The card or instance of that name, looked up among those that answer."""
+        for index in range(self.count()):
+            with contextlib.suppress(nvml.NvmlError):
+                device = self.device(index)
+                if device.uuid() == uuid:
+                    return device
+                for instance in device.instances() if uuid.startswith("MIG-") else ():
+                    if instance.uuid() == uuid:
+                        return instance
+        raise nvml.NvmlNotFoundError(f"no card {uuid} answers")
+
+    def watch(self, devices: Iterable[nvml.Device], kinds: int) -> nvml.EventWatch:
+        """Receive these kinds of events of these cards."""
+        return PynvmlEventWatch(self._events, devices, kinds, self._timeout_s)
+
+
+class PynvmlEventWatch:
+    """An NVML event set. A card that cannot be registered does not stop the others."""
+
+    def __init__(
+        self, lane: Lane, devices: Iterable[nvml.Device], kinds: int, timeout_s: float
+    ) -> None:
+        self._lane = lane
+        self._timeout_s = timeout_s
+        self._unwatched: dict[int, str] = {}
+        self._set: object = nvml.on_lane(
+            lane, "event set", pynvml.nvmlEventSetCreate, self._timeout_s
+        )
+        for device in devices:
+            if isinstance(device, PynvmlDevice):
+                try:
+                    self._register(device, kinds)
+                except nvml.NvmlError as e:
+                    self._unwatched[device.index] = str(e)
+
+    @property
+    def unwatched(self) -> dict[int, str]:
+        """Cards by index that could not be registered, with the reason."""
+        return self._unwatched
+
+    def _register(self, device: PynvmlDevice, kinds: int) -> None:
+        def call() -> None:
+            supported = int(pynvml.nvmlDeviceGetSupportedEventTypes(device.handle))
+            pynvml.nvmlDeviceRegisterEvents(device.handle, kinds & supported, self._set)
+
+        # On the card's own lane: one that hangs must not keep the others unwatched.
+        device.run("register events", call)
+
+    def wait(self, timeout_s: float) -> nvml.RawEvent | None:
+        """The next event, None where none came in time."""
+
+        def call() -> nvml.RawEvent | None:
+            try:
+                data = pynvml.nvmlEventSetWait_v2(self._set, int(timeout_s * 1000))
+            except pynvml.NVMLError_Timeout:
+                return None
+            return nvml.RawEvent(
+                _name(data.device),
+                int(data.eventType),
+                int(data.eventData),
+                int(data.gpuInstanceId),
+                int(data.computeInstanceId),
+            )
+
+        return nvml.on_lane(self._lane, "event wait", call, timeout_s + _WAIT_MARGIN_S)
+
+    def close(self) -> None:
+        """Free it; errors are ignored."""
+        with contextlib.suppress(nvml.NvmlError):
+            nvml.on_lane(
+                self._lane,
+                "free event set",
+                lambda: pynvml.nvmlEventSetFree(self._set),
+                self._timeout_s,
+            )
+
+
+def _name(handle: object) -> str:
+    try:
+        return str(pynvml.nvmlDeviceGetUUID(handle))
+    except pynvml.NVMLError:
+        return ""

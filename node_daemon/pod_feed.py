@@ -1,0 +1,164 @@
+"""The pods of this node, from the API server's watch into the cache."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final, NoReturn
+
+import msgspec
+import structlog
+
+from gpu_fraction.domain import keys, units
+from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.objects import Meta
+from gpu_fraction.kube.reflector import Reflector
+from gpu_fraction.kube.requests import Selection
+from gpu_fraction.kube.resources import PODS
+from gpu_fraction.kube.store import Change
+from node_daemon.allocation import PodUid
+from node_daemon.pods import Container, Kind, Pod, PodCache
+
+OURS: Final = (keys.REQUEST, keys.ASSIGNED)
+
+__all__ = ["PodFeed", "WirePod", "read"]
+
+_log = structlog.get_logger()
+
+
+class _Meta(Meta, frozen=True, kw_only=True, rename="camel"):
+    annotations: dict[str, str] | None = None
+
+
+class _Security(msgspec.Struct, frozen=True, rename="camel"):
+    run_as_user: int | None = None
+    run_as_non_root: bool | None = None
+
+
+class _Resources(msgspec.Struct, frozen=True):
+    limits: dict[str, str] | None = None
+
+
+class _Container(msgspec.Struct, frozen=True, rename="camel"):
+    name: str
+    resources: _Resources | None = None
+    restart_policy: str | None = None
+    security_context: _Security | None = None
+
+
+class _Spec(msgspec.Struct, frozen=True, rename="camel"):
+    containers: tuple[_Container, ...] = ()
+    init_containers: tuple[_Container, ...] | None = None
+    security_context: _Security | None = None
+
+
+class _ContainerStatus(msgspec.Struct, frozen=True):
+    name: str
+    container_id: str | None = msgspec.field(default=None, name="containerID")
+
+
+class _Status(msgspec.Struct, frozen=True, rename="camel"):
+    phase: str | None = None
+    container_statuses: tuple[_ContainerStatus, ...] | None = None
+    init_container_statuses: tuple[_ContainerStatus, ...] | None = None
+
+
+class WirePod(msgspec.Struct, frozen=True):
+    """A Pod, in the fields that the daemon reads."""
+
+    metadata: _Meta = _Meta()
+    spec: _Spec = _Spec()
+    status: _Status = _Status()
+
+
+class PodFeed:
+    """Keeps a cache of this node's pods current."""
+
+    def __init__(self, client: Client, node_name: str, cache: PodCache) -> None:
+        self._cache = cache
+        self._reflector = Reflector(
+            client,
+            PODS.at(),
+            WirePod,
+            selection=Selection(fields=f"spec.nodeName={node_name}"),
+        )
+        self._reflector.subscribe(self._take)
+
+    async def run(self) -> NoReturn:
+        """Follow until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._reflector.run(), name="pod watch")
+            await self._reflector.synced.wait()
+            self._cache.mark_synced()
+            _log.info("pods_synced", pods=len(self._reflector.store))
+        raise AssertionError("unreachable: the watch runs until cancelled")
+
+    def _take(self, change: Change[WirePod]) -> None:
+        if change.new is not None:
+            self._cache.put(read(change.new))
+        elif change.old is not None:
+            self._cache.remove(PodUid(change.old.metadata.uid))
+
+
+def read(wire: WirePod) -> Pod:
+    """The pod as the daemon knows it."""
+    annotations = wire.metadata.annotations or {}
+    return Pod(
+        namespace=wire.metadata.namespace,
+        name=wire.metadata.name,
+        uid=PodUid(wire.metadata.uid),
+        phase=wire.status.phase or "Pending",
+        annotations={key: annotations[key] for key in OURS if key in annotations},
+        containers=tuple(_containers(wire)),
+    )
+
+
+def _containers(wire: WirePod) -> Iterator[Container]:
+    statuses = (wire.status.container_statuses or ()) + (wire.status.init_container_statuses or ())
+    ids = {status.name: _bare(status.container_id or "") for status in statuses}
+    for one in wire.spec.init_containers or ():
+        kind: Kind = "sidecar" if one.restart_policy == "Always" else "init"
+        yield _container(one, kind, wire.spec.security_context, ids)
+    for one in wire.spec.containers:
+        yield _container(one, "app", wire.spec.security_context, ids)
+
+
+def _container(
+    one: _Container, kind: Kind, pod_security: _Security | None, ids: dict[str, str]
+) -> Container:
+    return Container(
+        name=one.name,
+        kind=kind,
+        limits=_limits(one),
+        container_id=ids.get(one.name, ""),
+        non_root=_non_root(one.security_context, pod_security),
+    )
+
+
+def _bare(container_id: str) -> str:
+    """``containerd://0123`` as the cgroup has it, ``0123``."""
+    return container_id.rpartition("/")[2]
+
+
+def _limits(one: _Container) -> dict[str, int]:
+    """Our resources; extended resources are whole numbers, so any other quantity is no amount."""
+    found = {}
+    for name, text in ((one.resources and one.resources.limits) or {}).items():
+        if name in keys.NATIVE_RESOURCES:
+            try:
+                found[name] = int(units.parse_quantity(text))
+            except units.UnitError:
+                _log.error("limit_unreadable", container=one.name, resource=name)
+    return found
+
+
+def _non_root(own: _Security | None, pod: _Security | None) -> bool:
+    """Whether the kubelet guarantees a user other than 0; the container's own word comes first.
+
+    Source: Kubernetes, securityContext: the container's fields override the pod's.
+    """
+    levels = [level for level in (own, pod) if level is not None]
+    user = next((level.run_as_user for level in levels if level.run_as_user is not None), None)
+    if user is not None:
+        return user != 0
+    return next(
+        (level.run_as_non_root for level in levels if level.run_as_non_root is not None), False
+    )

@@ -1,0 +1,168 @@
+"""The part of the daemon that hands out slices: everything between the kubelet and the cards."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from gpu_fraction.domain import inventory as inventory_format
+from gpu_fraction.domain.inventory import Inventory, InventoryError
+from node_daemon.allocation import Binding, PodUid
+from node_daemon.binder import Demand, LateBinder
+from node_daemon.books import Books
+from node_daemon.cdi import SliceFiles
+from node_daemon.collector import Collector
+from node_daemon.durable import write_durably
+from node_daemon.errors import StoreError
+from node_daemon.first import first
+from node_daemon.host_spec import HostSpecReader
+from node_daemon.identity import Identity
+from node_daemon.kubelet import checkpoint
+from node_daemon.kubelet.plugin import DevicePlugin, Recorder, TokenBoard
+from node_daemon.kubelet.pod_resources import PodResourcesClient
+from node_daemon.kubelet.session import KubeletSession
+from node_daemon.metrics import Metrics, SliceGauges
+from node_daemon.publisher import Isolation, Publisher
+from node_daemon.shares import Assigner, Chooser, Shares
+from node_daemon.tokens import token_states
+from node_daemon.tuning import Paths, Tempo
+
+LAST_INVENTORY: Final = "inventory.json"
+
+__all__ = ["Ports", "SliceService"]
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the daemon needs from others.
+
+    Attributes:
+        chooser: Chooses cards where no scheduler did.
+        assigner: Writes what was chosen.
+        recorder: Tells a pod's readers of refusals.
+        isolation: What keeps containers within their shares.
+        demand: What a pod asks of isolation.
+        has_cgroup: Whether a pod still has a cgroup on this host.
+    """
+
+    chooser: Chooser
+    assigner: Assigner
+    recorder: Recorder
+    demand: Demand
+    has_cgroup: Callable[[PodUid], bool]
+    isolation: Isolation
+
+
+class SliceService:
+    """Everything wired together; ``books.pods`` and ``books.inventory`` are fed from outside."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        books: Books,
+        ports: Ports,
+        registry: CollectorRegistry,
+        tempo: Tempo | None = None,
+    ) -> None:
+        tempo = tempo or Tempo()
+        self._paths = paths
+        self.books = books
+        self.board = TokenBoard()
+        self.metrics = Metrics(registry)
+        registry.register(SliceGauges(books))
+        self._files = SliceFiles(paths.cdi)
+        self._lister = PodResourcesClient(paths.pod_resources)
+        witness = checkpoint.Checkpoint(paths.plugins / checkpoint.FILE)
+        identity = Identity(self._lister, witness, books.pods, time.time)
+        shares = Shares(books.ledger, books.pods, ports.chooser, ports.assigner)
+        self._publisher = publisher = Publisher(
+            self._files, HostSpecReader(paths.host_cdi), ports.isolation
+        )
+        self.binder = LateBinder(
+            books, identity, shares, publisher, demand=ports.demand, timing=tempo.timing
+        )
+        self.collector = Collector(
+            books,
+            identity,
+            shares,
+            publisher,
+            self.binder,
+            has_cgroup=ports.has_cgroup,
+            pace=tempo.pace,
+        )
+        self.plugin = DevicePlugin(self.board, self.binder, ports.recorder, self.metrics)
+        self.session = KubeletSession(paths.plugins, self.plugin, self.metrics, tempo.waits)
+
+    async def load(self) -> Inventory:
+        """Read what an earlier process left, and advertise it before any card is probed.
+
+        Returns:
+            The cards that it knew.
+
+        Raises:
+            StoreError: the state or CDI directory cannot be used at all.
+        """
+        last = await asyncio.to_thread(self._load)
+        for binding in self._bindings():
+            self.books.ledger.record(binding.key, binding.shares)
+        self.board.publish(token_states(last, self.books.store))
+        return last
+
+    async def restore(self) -> None:
+        """Set isolation up again for what is remembered; once, when it knows the cards."""
+        if not self._publisher.restored.is_set():
+            await self._publisher.restore(self._bindings())
+
+    def _bindings(self) -> list[Binding]:
+        return [a.binding for a in self.books.store if a.binding is not None]
+
+    async def run(self) -> NoReturn:
+        """Serve until cancelled, after ``load``."""
+        async with self._lister, asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.session.run(), name="kubelet session")
+            tasks.create_task(self.collector.run(), name="collector")
+            tasks.create_task(self._advertise(), name="tokens")
+        raise AssertionError("unreachable: the tasks run until cancelled")
+
+    def _load(self) -> Inventory:
+        """Read what an earlier run left; the inventory only sizes the first list of tokens."""
+        aside = self.books.store.load()
+        self._files.prepare()
+        _log.info("state_loaded", allocations=len(self.books.store), set_aside=aside)
+        with suppress(OSError, InventoryError):
+            return inventory_format.parse((self._paths.state / LAST_INVENTORY).read_text())
+        return Inventory()
+
+    async def _advertise(self) -> None:
+        """Keep the list of tokens up with the cards and what is bound to them."""
+        inventory = await self.books.inventory.wait()
+        remembered: Inventory | None = None
+        while True:
+            self.binder.changed.clear()
+            self.board.publish(token_states(inventory, self.books.store))
+            if inventory != remembered:
+                await self._remember(inventory)
+                remembered = inventory
+            inventory = await self._next(inventory)
+
+    async def _next(self, inventory: Inventory) -> Inventory:
+        """The inventory after it or a binding changed."""
+        await first(
+            inventory=self.books.inventory.changed_from(inventory),
+            binding=self.binder.changed.wait(),
+        )
+        return await self.books.inventory.wait()
+
+    async def _remember(self, inventory: Inventory) -> None:
+        content = inventory_format.render(inventory).encode()
+        try:
+            await asyncio.to_thread(write_durably, self._paths.state / LAST_INVENTORY, content)
+        except StoreError as e:
+            _log.warning("inventory_not_remembered", error=str(e))

@@ -1,0 +1,159 @@
+"""The daemon's own memory on disk: one small file for each allocation.
+
+A file is replaced whole (temporary file, fsync, rename, fsync of the directory), so that a
+crash leaves the old or the new one. What cannot be read back for certain is set aside, never
+trusted and never fatal.
+"""
+
+import asyncio
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from node_daemon.allocation import Allocation, ContainerKey, Nonce, Token
+from node_daemon.durable import run_to_end, write_durably
+from node_daemon.errors import StoreError
+
+VERSION: Final = 1
+SUFFIX: Final = ".json"
+ASIDE: Final = "set-aside"
+
+__all__ = ["AllocationStore"]
+
+_log = structlog.get_logger()
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    v: int
+    crc32: int
+    allocation: msgspec.Raw
+
+
+_FILE: Final = msgspec.json.Decoder(_File)
+_ALLOCATION: Final = msgspec.json.Decoder(Allocation)
+
+
+class AllocationStore:
+    """All allocations of this node, in memory as on disk."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._allocations: dict[Nonce, Allocation] = {}
+        self._sequence = 0
+
+    def load(self) -> int:
+        """Read the directory, which is made where absent; blocking.
+
+        Returns:
+            How many files were set aside.
+
+        Raises:
+            StoreError: the directory can be neither read nor made.
+        """
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            names = sorted(self._directory.iterdir())
+        except OSError as e:
+            raise StoreError(f"state directory {self._directory}: {e.strerror}") from e
+        aside = 0
+        for path in names:
+            if path.suffix != SUFFIX:
+                if path.is_file():
+                    path.unlink(missing_ok=True)
+                continue
+            try:
+                allocation = _decode(path)
+            except (ValueError, OSError) as e:
+                aside += 1
+                self._set_aside(path, str(e))
+                continue
+            self._allocations[allocation.nonce] = allocation
+            self._sequence = max(self._sequence, allocation.sequence)
+        return aside
+
+    def __iter__(self) -> Iterator[Allocation]:
+        return iter(tuple(self._allocations.values()))
+
+    def __len__(self) -> int:
+        return len(self._allocations)
+
+    def get(self, nonce: Nonce) -> Allocation | None:
+        """The allocation of that name."""
+        return self._allocations.get(nonce)
+
+    def of_token(self, token: Token) -> tuple[Allocation, ...]:
+        """Every allocation that was answered for a token, the latest last."""
+        found = (a for a in self._allocations.values() if a.token == token)
+        return tuple(sorted(found, key=lambda a: a.sequence))
+
+    def of_container(self, key: ContainerKey) -> tuple[Allocation, ...]:
+        """Every allocation bound to a container."""
+        return tuple(
+            a for a in self._allocations.values() if a.binding is not None and a.binding.key == key
+        )
+
+    def next_sequence(self) -> int:
+        """A number higher than any given before; never given twice, not even after a failure."""
+        self._sequence += 1
+        return self._sequence
+
+    async def put(self, allocation: Allocation) -> None:
+        """Write an allocation, durably, before it is visible here.
+
+        Raises:
+            StoreError: it could not be written; memory still shows what was there before.
+        """
+        await run_to_end(asyncio.to_thread(self._put, allocation))
+
+    def _put(self, allocation: Allocation) -> None:
+        raw = msgspec.json.encode(allocation)
+        content = msgspec.json.encode(
+            _File(v=VERSION, crc32=zlib.crc32(raw), allocation=msgspec.Raw(raw))
+        )
+        write_durably(self._directory / f"{allocation.nonce}{SUFFIX}", content)
+        self._allocations[allocation.nonce] = allocation
+
+    async def remove(self, nonce: Nonce) -> None:
+        """Forget an allocation; one that is not there is no error.
+
+        Raises:
+            StoreError: the file could not be removed; it is still remembered.
+        """
+        await run_to_end(asyncio.to_thread(self._remove, nonce))
+
+    def _remove(self, nonce: Nonce) -> None:
+        try:
+            (self._directory / f"{nonce}{SUFFIX}").unlink(missing_ok=True)
+        except OSError as e:
+            raise StoreError(f"{nonce}{SUFFIX} cannot be removed: {e.strerror}") from e
+        self._allocations.pop(nonce, None)
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        _log.error("allocation_set_aside", file=path.name, why=why)
+        with suppress(OSError):
+            aside = self._directory / ASIDE
+            aside.mkdir(exist_ok=True)
+            path.replace(aside / f"{path.name}.{path.stat().st_mtime_ns}")
+
+
+def _decode(path: Path) -> Allocation:
+    """Read one file.
+
+    Raises:
+        ValueError: not what this version writes under that name.
+        OSError: unreadable.
+    """
+    file = _FILE.decode(path.read_bytes())
+    if file.v != VERSION:
+        raise ValueError(f"version {file.v}, expected {VERSION}")
+    if zlib.crc32(file.allocation) != file.crc32:
+        raise ValueError("checksum differs")
+    allocation = _ALLOCATION.decode(file.allocation)
+    if allocation.nonce != path.name.removesuffix(SUFFIX):
+        raise ValueError(f"holds allocation {allocation.nonce!r}")
+    return allocation

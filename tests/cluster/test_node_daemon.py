@@ -1,0 +1,177 @@
+"""The node daemon on a real kubelet and a real containerd."""
+
+import os
+import random
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from gpu_fraction.domain import keys
+from gpu_fraction.domain.assignment import CardShare
+from tests.cluster.daemon import CARDS, Daemon, create_all, gpu_pod, running_daemon
+from tests.cluster.harness.binaries import (
+    CONTROL_PLANE,
+    NODE,
+    Binaries,
+    MissingBinariesError,
+)
+from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.control_plane import ControlPlane, running_control_plane
+from tests.cluster.harness.kubectl import Kubectl
+from tests.cluster.harness.node import running_node
+from tests.cluster.harness.options import NodeOptions
+
+UNTHROTTLED = {"kubeAPIQPS": 500, "kubeAPIBurst": 1000, "eventRecordQPS": 500, "eventBurst": 1000}
+"""The kubelet's defaults (5 and 10 before 1.27) would be what a burst of pods measures."""
+
+
+@pytest.fixture(scope="module")
+def plane(existing: Cluster | None, binaries: Binaries) -> Iterator[ControlPlane]:
+    """A control plane for the node of this module alone."""
+    if existing is not None:
+        pytest.skip("needs a kubelet of its own, KUBECONFIG_TEST names an existing cluster")
+    try:
+        binaries.require((*CONTROL_PLANE, *NODE))
+    except MissingBinariesError as e:
+        pytest.skip(str(e))
+    if os.geteuid() != 0:
+        pytest.skip("a node needs root: mounts, control groups, network interfaces")
+    with running_control_plane(binaries) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def control_plane(plane: ControlPlane) -> Cluster:
+    """The cluster that this module's kubectl talks to."""
+    return plane
+
+
+@pytest.fixture(scope="module")
+def daemon(plane: ControlPlane) -> Iterator[Daemon]:
+    """A daemon with four cards whose capacity the scheduler knows."""
+    options = NodeOptions(kubelet_config=UNTHROTTLED)
+    with running_node(plane, options) as node, running_daemon(node) as made:
+        made.wait_allocatable(keys.SLOT, CARDS * 32)
+        made.wait_allocatable(keys.CORE_MILLI, CARDS * 1000)
+        yield made
+
+
+def wait_for(kubectl: Kubectl, name: str, condition: str = "condition=Ready") -> None:
+    """Wait for a pod."""
+    kubectl("wait", f"pod/{name}", f"--for={condition}", "--timeout=90s")
+
+
+def returned(daemon: Daemon) -> bool:
+    """Whether every slice is back."""
+    return not daemon.slice_files()
+
+
+def test_container_gets_its_slice(daemon: Daemon, kubectl: Kubectl, namespace: str) -> None:
+    """The environment comes through the CDI file, late bound."""
+    uuid = daemon.uuids[2]
+    kubectl.apply(gpu_pod("one", (CardShare(uuid, 250, 20_000),)))
+    wait_for(kubectl, "one")
+    assert daemon.container_log(namespace, "one") == f"{uuid} 20000 0.25"
+    kubectl("delete", "pod", "one", "--wait=true")
+    daemon.process.wait_until(lambda: returned(daemon), 30, "returned")
+
+
+def test_node_shows_capacity_and_allocation(daemon: Daemon, kubectl: Kubectl) -> None:
+    """``kubectl describe node`` tells MiB and thousandths, whole and taken."""
+    memory_mib = CARDS * (81_559 - 600)
+    daemon.wait_allocatable(keys.MEMORY_MIB, memory_mib)
+    kubectl.apply(gpu_pod("seen", (CardShare(daemon.uuids[0], 250, 20_000),)))
+    wait_for(kubectl, "seen")
+    text = kubectl("describe", "node", daemon.node.name)
+    capacity, _, allocated = text.partition("Allocated resources:")
+    for line in (f"{keys.MEMORY_MIB}:  {memory_mib}", f"{keys.CORE_MILLI}:  4k", keys.INVENTORY):
+        assert line in capacity, capacity
+    rows = [line.split() for line in allocated.splitlines()]
+    assert [keys.MEMORY_MIB, "20k", "20k"] in rows, allocated
+    assert [keys.CORE_MILLI, "250", "250"] in rows, allocated
+
+
+def test_cards_are_chosen_without_a_scheduler(
+    daemon: Daemon, kubectl: Kubectl, namespace: str
+) -> None:
+    """A pod that nobody assigned is assigned by the daemon, which records it."""
+    kubectl.apply(gpu_pod("plain", None, core_milli=100, memory_mib=3_000))
+    wait_for(kubectl, "plain")
+    uuid, limit, share = daemon.container_log(namespace, "plain").split()
+    assert (limit, share) == ("3000", "0.1")
+    notes = kubectl.json("get", "pod", "plain")["metadata"]["annotations"]
+    assert uuid in notes[keys.ASSIGNED]
+
+
+def test_restarted_container_keeps_its_slice(
+    daemon: Daemon, kubectl: Kubectl, namespace: str
+) -> None:
+    """The kubelet restarts a container that exits, and it finds the same cards."""
+    script = 'echo "$GPU_FRACTION_DEVICES $GPU_MEMORY_LIMIT_MIB"; sleep 1; exit 1'
+    kubectl.apply(gpu_pod("again", (CardShare(daemon.uuids[1], 100, 5_000),), script=script))
+    path = "jsonpath={.status.containerStatuses[0].restartCount}=2"
+    wait_for(kubectl, "again", path)
+    lines = daemon.container_log(namespace, "again").splitlines()
+    assert len(lines) >= 2
+    assert set(lines) == {f"{daemon.uuids[1]} 5000"}
+    assert len([p for p in daemon.slice_files() if _uid(kubectl, "again") in p.name]) == 1
+
+
+def test_daemon_and_kubelet_killed_between_admission_and_start(
+    daemon: Daemon, kubectl: Kubectl, namespace: str
+) -> None:
+    """Both come back, and every pod has its own slice."""
+    pods = [
+        gpu_pod(f"kill-{i}", (CardShare(daemon.uuids[i % CARDS], 50, 1_000 + i),))
+        for i in range(12)
+    ]
+    create_all(kubectl, pods)
+    time.sleep(0.7)
+    daemon.process.kill()
+    daemon.node.kubelet.kill()
+    daemon.node.kubelet.start()
+    daemon.process.start()
+    daemon.wait_ready()
+    for i in range(12):
+        wait_for(kubectl, f"kill-{i}")
+        expected = f"{daemon.uuids[i % CARDS]} {1_000 + i} 0.05"
+        assert set(daemon.container_log(namespace, f"kill-{i}").splitlines()) == {expected}
+    daemon.wait_allocatable(keys.SLOT, CARDS * 32)
+
+
+@pytest.mark.timeout(900)
+def test_hundred_pods_at_once(
+    daemon: Daemon, kubectl: Kubectl, namespace: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each of a hundred pods prints its own card and limit, and the sums fill the cards."""
+    daemon.process.wait_until(lambda: returned(daemon), 90, "returned")
+    amount = (81_559 - 600) // 25
+    shares = [CardShare(daemon.uuids[i % CARDS], 40, amount) for i in range(100)]
+    pods = [gpu_pod(f"burst-{i}", (share,)) for i, share in enumerate(shares)]
+    random.Random(3).shuffle(pods)
+    started = time.monotonic()
+    create_all(kubectl, pods)
+    kubectl("wait", "pod", "--all", "--for=condition=Ready", "--timeout=540s", timeout_s=560)
+    took_s = time.monotonic() - started
+    taken: dict[str, int] = {}
+    for i, share in enumerate(shares):
+        printed = daemon.container_log(namespace, f"burst-{i}")
+        assert printed == f"{share.uuid} {amount} 0.04"
+        taken[share.uuid] = taken.get(share.uuid, 0) + int(printed.split()[1])
+    assert taken == dict.fromkeys(daemon.uuids, 25 * amount)
+    for uuid in daemon.uuids:
+        name = f'gpu_fraction_card_slices{{uuid="{uuid}"}}'
+        assert daemon.metric(name) == 25
+    with capsys.disabled():
+        print(f"\n100 pods ready in {took_s:.1f} s")
+        for line in daemon.get("/metrics")[1].splitlines():
+            if line.startswith("gpu_fraction_pre_start_seconds"):
+                print(line)
+    kubectl("delete", "pod", "--all", "--wait=true", "--timeout=200s", timeout_s=220)
+    daemon.process.wait_until(lambda: returned(daemon), 60, "returned")
+    assert daemon.metric(f'gpu_fraction_card_slices{{uuid="{daemon.uuids[0]}"}}') == 0
+
+
+def _uid(kubectl: Kubectl, name: str) -> str:
+    return str(kubectl.json("get", "pod", name)["metadata"]["uid"])

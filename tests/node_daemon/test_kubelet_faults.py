@@ -1,0 +1,300 @@
+"""Whatever the kubelet, the disk or the API server does: never a wrong or doubled slice."""
+
+import asyncio
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import structlog
+
+from tests.node_daemon.rig import (
+    AdmissionError,
+    Rig,
+    StartError,
+    card,
+    inventory,
+    node,
+    share,
+)
+
+
+@contextmanager
+def disk_full() -> Iterator[None]:
+    """No file of this process can grow; the kernel refuses each write, the log's apart."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with structlog.testing.capture_logs():
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_registers_again_after_a_kubelet_restart(tmp_path: Path) -> None:
+    """Full capacity returns, over one stream, and pods go on."""
+    async with node(tmp_path, card(0)) as rig:
+        before = rig.pod({"main": [share(0)]})
+        first = (await rig.run_pod(before))["main"]
+        for _ in range(3):
+            await rig.kubelet.restart()
+            assert not rig.kubelet.devices.endpoint.healthy
+            await rig.registered()
+        assert await rig.start(before) == first
+        await rig.run_pod(rig.pod({"main": [share(0)]}))
+        assert len(rig.kubelet.devices.endpoint.healthy) == 32
+        assert rig.kubelet.devices.overlaps == 0
+
+
+async def test_registers_again_when_its_stream_ends(tmp_path: Path) -> None:
+    """The kubelet never dials again by itself."""
+    async with node(tmp_path, card(0)) as rig:
+        stream = rig.kubelet.devices.endpoint.stream
+        assert stream is not None
+        stream.cancel()
+        await asyncio.gather(stream, return_exceptions=True)
+        await rig.until(lambda: rig.kubelet.devices.registrations == 2)
+        await rig.registered()
+        assert rig.kubelet.devices.overlaps == 0
+
+
+async def test_serves_again_when_its_socket_is_removed(tmp_path: Path) -> None:
+    """A starting kubelet removes all sockets, ours too."""
+    async with node(tmp_path, card(0)) as rig:
+        (rig.paths.plugins / "gpu-fraction.sock").unlink()
+        await rig.until(lambda: rig.kubelet.devices.registrations == 2)
+        await rig.registered()
+        await rig.run_pod(rig.pod({"main": [share(0)]}))
+
+
+async def test_daemon_waits_for_a_kubelet_that_comes_later(tmp_path: Path) -> None:
+    """Neither the directory nor the socket need be there at start."""
+    rig = Rig(tmp_path, inventory(card(0)))
+    await rig.start_daemon()
+    await asyncio.sleep(0.1)
+    await rig.kubelet.start()
+    try:
+        await rig.ready()
+        await rig.run_pod(rig.pod({"main": [share(0)]}))
+    finally:
+        await rig.kill_daemon()
+        await rig.kubelet.stop()
+
+
+async def test_daemon_killed_between_admission_and_start(tmp_path: Path) -> None:
+    """The name that was answered before the kill means the right slice after it."""
+    async with node(tmp_path, card(0), card(1)) as rig:
+        pods = [rig.pod({"main": [share(i % 2)]}) for i in range(6)]
+        for pod in pods:
+            await rig.admit(pod)
+        await rig.start(pods[0])
+        await rig.kill_daemon()
+        with pytest.raises(StartError):
+            await rig.kubelet.start_container(pods[1].uid, "main")
+        await rig.start_daemon()
+        await rig.ready()
+        for i, pod in enumerate(pods):
+            assert (await rig.start(pod)).env["GPU_FRACTION_DEVICES"] == f"GPU-{i % 2}"
+        assert rig.sums() == {"GPU-0": (30_000, 3), "GPU-1": (30_000, 3)}
+
+
+async def test_daemon_killed_in_the_middle_of_a_burst(tmp_path: Path) -> None:
+    """Kills at many points of forty starts change nothing about who gets what."""
+    async with node(tmp_path, *(card(i) for i in range(4))) as rig:
+        pods = [rig.pod({"main": [share(i % 4, 100, 4_000)]}) for i in range(40)]
+        for pod in pods:
+            await rig.admit(pod)
+
+        async def start(pod_index: int) -> None:
+            started = await rig.start(pods[pod_index])
+            assert started.env["GPU_FRACTION_DEVICES"] == f"GPU-{pod_index % 4}"
+
+        async with asyncio.TaskGroup() as group:
+            for i in range(40):
+                group.create_task(start(i))
+            for pause in (0.005, 0.02, 0.05):
+                await asyncio.sleep(pause)
+                await rig.kill_daemon()
+                await rig.start_daemon()
+                await rig.registered()
+        assert rig.sums() == {f"GPU-{i}": (40_000, 10) for i in range(4)}
+
+
+async def test_skipped_pre_start_fails_closed(tmp_path: Path) -> None:
+    """Before the plugin registers again, an unbound name has no file and a bound one its own."""
+    async with node(tmp_path, card(0), card(1)) as rig:
+        bound, unbound = (rig.pod({"main": [share(i)]}) for i in (0, 1))
+        first = (await rig.run_pod(bound))["main"]
+        await rig.admit(unbound)
+        await rig.kill_daemon()
+        await rig.kubelet.restart()
+        assert not rig.kubelet.devices.endpoint.pre_start_required
+        assert await rig.kubelet.start_container(bound.uid, "main") == first
+        with pytest.raises(StartError, match="0 devices"):
+            await rig.kubelet.start_container(unbound.uid, "main")
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+@pytest.mark.parametrize("survivor", [0, 1])
+async def test_one_id_for_two_pods(tmp_path: Path, *, checkpoint: bool, survivor: int) -> None:
+    """Neither pod starts while both hold the id; the one that stays gets its own slice."""
+    async with node(tmp_path, card(0), card(1), checkpoint=checkpoint) as rig:
+        pods = [rig.pod({"main": [share(i)]}) for i in (0, 1)]
+        await rig.admit(pods[0], ["gpu-fraction-slot-0003"])
+        await rig.admit(pods[1], ["gpu-fraction-slot-0003"])
+        for pod in pods:
+            with pytest.raises(StartError, match="to 2 containers"):
+                await rig.kubelet.start_container(pod.uid, "main")
+        assert {(name, reason) for name, reason, _ in rig.api.events} == {
+            (pod.name, "SlotShared") for pod in pods
+        }
+        assert rig.files() == set()
+        rig.end(pods[1 - survivor])
+        if checkpoint:
+            started = await rig.start(pods[survivor])
+            assert started.env["GPU_FRACTION_DEVICES"] == f"GPU-{survivor}"
+        else:
+            with pytest.raises(StartError, match="allocated twice"):
+                await rig.kubelet.start_container(pods[survivor].uid, "main")
+
+
+async def test_running_container_whose_id_is_given_again(tmp_path: Path) -> None:
+    """The owner keeps its slice; the newcomer starts only after the owner has gone."""
+    async with node(tmp_path, card(0), card(1)) as rig:
+        owner, late = (rig.pod({"main": [share(i)]}) for i in (0, 1))
+        await rig.admit(owner, ["gpu-fraction-slot-0000"])
+        await rig.start(owner)
+        await rig.admit(late, ["gpu-fraction-slot-0000"])
+        for pod in (owner, late):
+            with pytest.raises(StartError, match="SlotShared"):
+                await rig.kubelet.start_container(pod.uid, "main")
+        rig.end(owner)
+        assert (await rig.start(late)).env["GPU_FRACTION_DEVICES"] == "GPU-1"
+
+
+async def test_two_pods_of_one_name(tmp_path: Path) -> None:
+    """A force-deleted pod and its successor share a name; neither gets the other's slice."""
+    async with node(tmp_path, card(0), card(1)) as rig:
+        old = rig.pod({"main": [share(0)]}, name="db-0")
+        await rig.admit(old)
+        rig.api.delete(old.uid)
+        new = rig.pod({"main": [share(1)]}, name="db-0")
+        with pytest.raises(StartError, match="another pod"):
+            await rig.kubelet.start_container(old.uid, "main")
+        await rig.admit(new)
+        for pod in (old, new):
+            with pytest.raises(StartError, match="two pods named ns/db-0"):
+                await rig.kubelet.start_container(pod.uid, "main")
+        rig.kubelet.remove(old.uid)
+        assert (await rig.start(new)).env["GPU_FRACTION_DEVICES"] == "GPU-1"
+
+
+async def test_rate_limited_pod_resources(tmp_path: Path) -> None:
+    """Thirty starts pass although the kubelet answers one question in fifty milliseconds."""
+    async with node(tmp_path, card(0)) as rig:
+        rig.kubelet.bucket = type(rig.kubelet.bucket)(per_second=20, burst=1)
+        pods = [rig.pod({"main": [share(0, 10, 1_000)]}) for _ in range(30)]
+        await asyncio.gather(*(rig.run_pod(pod) for pod in pods))
+        assert rig.sums() == {"GPU-0": (30_000, 30)}
+
+
+async def test_kubelet_state_lost(tmp_path: Path) -> None:
+    """Ids that the kubelet has forgotten and gives anew never carry an old slice."""
+    async with node(tmp_path, card(0), card(1)) as rig:
+        owner = rig.pod({"main": [share(0)]})
+        await rig.admit(owner, ["gpu-fraction-slot-0000"])
+        await rig.start(owner)
+        await rig.kubelet.stop()
+        rig.kubelet.devices.lose_checkpoint()
+        await rig.kubelet.start()
+        await rig.registered()
+        late = rig.pod({"main": [share(1)]})
+        await rig.admit(late, ["gpu-fraction-slot-0000"])
+        assert (await rig.start(late)).env["GPU_FRACTION_DEVICES"] == "GPU-1"
+        assert rig.sums() == {"GPU-0": (10_000, 1), "GPU-1": (10_000, 1)}
+
+
+async def test_full_disk_at_allocate(tmp_path: Path) -> None:
+    """A name that cannot be remembered is not given."""
+    async with node(tmp_path, card(0), checkpoint=False) as rig:
+        pod = rig.pod({"main": [share(0)]})
+        with disk_full(), pytest.raises(AdmissionError, match="StateUnwritable"):
+            await rig.admit(pod)
+        assert len(rig.service.books.store) == 0
+        await rig.run_pod(pod)
+
+
+async def test_full_disk_at_pre_start(tmp_path: Path) -> None:
+    """What cannot be remembered is not taken either, and passes once there is room."""
+    async with node(tmp_path, card(0, memory_mib=10_000), checkpoint=False) as rig:
+        pod = rig.pod({"main": [share(0)]})
+        await rig.admit(pod)
+        with disk_full(), pytest.raises(StartError, match="StateUnwritable"):
+            await rig.kubelet.start_container(pod.uid, "main")
+        assert rig.files() == set()
+        assert rig.service.books.ledger.holders() == ()
+        await rig.start(pod)
+        assert rig.sums() == {"GPU-0": (10_000, 1)}
+
+
+async def test_api_server_down(tmp_path: Path) -> None:
+    """What is bound restarts without the API server; what it does not show waits."""
+    async with node(tmp_path, card(0)) as rig:
+        known = rig.pod({"main": [share(0)]})
+        first = (await rig.run_pod(known))["main"]
+        rig.api.up = False
+        await rig.kill_daemon()
+        await rig.start_daemon()
+        await rig.registered()
+        assert await rig.start(known) == first
+        late = rig.pod({"main": [share(0)]})
+        await rig.admit(late)
+        start = asyncio.create_task(rig.start(late))
+        await asyncio.sleep(0.1)
+        assert not start.done()
+        rig.api.come_back()
+        assert (await start).env["GPU_FRACTION_DEVICES"] == "GPU-0"
+
+
+async def test_nothing_is_returned_while_the_api_server_is_down(tmp_path: Path) -> None:
+    """A pod that nobody shows is not a pod that is gone."""
+    async with node(tmp_path, card(0)) as rig:
+        pod = rig.pod({"main": [share(0)]})
+        await rig.run_pod(pod)
+        rig.api.up = False
+        await rig.kill_daemon()
+        await rig.start_daemon()
+        await rig.registered()
+        await asyncio.sleep(0.3)
+        assert rig.service.books.ledger.usage()["GPU-0"].memory_mib == 10_000
+        assert len(rig.files()) == 1
+
+
+async def test_silent_kubelet_returns_nothing(tmp_path: Path) -> None:
+    """Without the kubelet's list a pod's absence from the API proves nothing."""
+    async with node(tmp_path, card(0)) as rig:
+        pod = rig.pod({"main": [share(0)]})
+        await rig.run_pod(pod)
+        rig.kubelet.bucket = type(rig.kubelet.bucket)(per_second=0, burst=0)
+        rig.api.delete(pod.uid)
+        await asyncio.sleep(0.2)
+        assert len(rig.files()) == 1
+
+
+async def test_pod_deleted_while_it_starts(tmp_path: Path) -> None:
+    """A container of a pod that is gone from the API does not get a slice again."""
+    async with node(tmp_path, card(0)) as rig:
+        pod = rig.pod({"main": [share(0)]})
+        await rig.run_pod(pod)
+        rig.api.put(replace(pod, phase="Failed"))
+        with pytest.raises(StartError, match="has ended"):
+            await rig.kubelet.start_container(pod.uid, "main")
+
+
+async def test_more_than_one_slot_is_refused(tmp_path: Path) -> None:
+    """One token a container; the message says so."""
+    async with node(tmp_path, card(0)) as rig:
+        with pytest.raises(Exception, match=r"exactly 1 of gpu-fraction\.dev/slot, got 2"):
+            await rig.service.binder.allocate(["a", "b"])

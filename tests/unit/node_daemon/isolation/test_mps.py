@@ -1,0 +1,360 @@
+"""The MPS engines against a control daemon of our own: a real process, real commands."""
+
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from gpu_fraction.domain.assignment import CardShare
+from node_daemon import nvml
+from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice, Strength
+from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine, MpsNamespaceEngine, MpsSettings
+from node_daemon.isolation.mps_control import MpsControl, Protocol, size_mib
+from node_daemon.isolation.mps_daemon import PID_FILE, Launch, MpsDaemon
+from sandbox.nvml.hardware import FakeHardware
+from tests import fake_gpus
+
+ONE, TWO = fake_gpus.uuid(0), fake_gpus.uuid(1)
+CARDS = (CardFacts(ONE, 0, 80959, (9, 0)), CardFacts(TWO, 1, 80959, (9, 0)))
+BOTH = frozenset(Resource)
+COMPUTE = frozenset({Resource.COMPUTE})
+
+
+class Mps:
+    """A place for a control daemon, and the program that starts it."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.directory = directory
+        self.pipe = directory / "pipe"
+        self.binary = directory / "nvidia-cuda-mps-control"
+        source = pathlib.Path(__file__).parents[3] / "fake_mps_control.py"
+        self.binary.write_text(f"#!{sys.executable} -IS\n{source.read_text()}")
+        self.binary.chmod(0o755)
+        self.failing = directory / "fail"
+
+    def control(self, protocol: Protocol = 3, timeout_s: float = 5.0) -> MpsControl:
+        """How to talk to it."""
+        return MpsControl(self.pipe, protocol, str(self.binary), timeout_s)
+
+    def daemon(self, protocol: Protocol = 3, launch: Launch | None = None) -> MpsDaemon:
+        """How a fresh node daemon finds or starts it."""
+        return MpsDaemon(self.control(protocol), self.directory / "state", launch)
+
+    def engine(self, driver: nvml.Driver, protocol: Protocol = 3) -> MpsEngine:
+        """An engine over it, as after a restart of the node daemon."""
+        made = MpsEngine if protocol == 2 else MpsNamespaceEngine
+        return made(
+            driver,
+            self.control(protocol),
+            self.daemon(protocol),
+            MpsSettings(server_timeout_s=0.5),
+        )
+
+    def fail(self, what: str) -> None:
+        """Let commands that begin so fail; ``hang`` lets none be answered."""
+        self.failing.write_text(what)
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process, 0 where there is none."""
+        try:
+            return int((self.pipe / PID_FILE).read_text())
+        except OSError:
+            return 0
+
+    def kill(self) -> None:
+        """End the daemon as a crash does: its files stay."""
+        self.failing.unlink(missing_ok=True)
+        if pid := self.pid:
+            os.kill(pid, signal.SIGKILL)
+            assert fake_gpus.eventually(lambda: not running(pid))
+
+
+def running(pid: int) -> bool:
+    """Whether that process is alive; a zombie is not."""
+    try:
+        return ") Z " not in pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def mps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mps]:
+    """In a directory with a short name, because a socket's path is."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="mps"))
+    place = Mps(directory)
+    monkeypatch.setenv("FAKE_MPS_FAIL", str(place.failing))
+    yield place
+    place.kill()
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def hardware(tmp_path: pathlib.Path) -> FakeHardware:
+    """Two cards."""
+    return fake_gpus.plug_in(tmp_path)
+
+
+@pytest.fixture
+def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
+    """Their driver."""
+    return fake_gpus.use(hardware, monkeypatch)
+
+
+def part(
+    container: str = "a",
+    *shares: tuple[str, int, int],
+    resources: frozenset[Resource] = BOTH,
+) -> Part:
+    """A container's card, thousandths and MiB."""
+    held = tuple(CardShare(*share) for share in shares or ((ONE, 250, 8000),))
+    return Part(Slice("3f2e1d0c-aaaa-bbbb-cccc-0123456789ab", container, held), held, resources)
+
+
+def limits(mps: Mps) -> dict[str, tuple[int | None, float | None]]:
+    """What the control daemon enforces, but for its own namespace."""
+    found = mps.control().namespaces("gpu_fraction").values()
+    return {n.name: (n.memory_mib, n.percent) for n in found if n.name != "default"}
+
+
+def name(one: Part) -> str:
+    """The container's namespace."""
+    return f"gf_{one.slice.tag}"
+
+
+def test_version_2_limits_by_the_containers_environment(mps: Mps, driver: nvml.Driver) -> None:
+    """By card, never by position; nothing where compute is not limited."""
+    engine = mps.engine(driver, 2)
+    assert engine.probe(CARDS) == {}
+    one = part("a", (ONE, 250, 8000), (TWO, 505, 9000))
+    engine.prepare(one)
+    assert engine.edits(one).env == {
+        "CUDA_MPS_PIPE_DIRECTORY": IN_CONTAINER,
+        "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "25",
+        "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": f"{ONE}=8000M,{TWO}=9000M",
+    }
+    [mount] = engine.edits(one).mounts
+    assert (mount["hostPath"], mount["containerPath"]) == (str(mps.pipe), IN_CONTAINER)
+    whole = engine.edits(part("a", (ONE, 0, 8000))).env
+    assert "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE" not in whole
+    tiny = engine.edits(part("a", (ONE, 4, 8000))).env
+    assert tiny["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "1"
+
+
+def test_strength_differs_between_the_versions(mps: Mps, driver: nvml.Driver) -> None:
+    """Version 3 holds compute against the container, but not against its root."""
+    two, three = mps.engine(driver, 2), mps.engine(driver, 3)
+    assert {two.enforces(r) for r in Resource} == {Strength.COOPERATIVE}
+    assert three.enforces(Resource.COMPUTE) is Strength.ENFORCED
+    assert three.enforces(Resource.MEMORY) is Strength.COOPERATIVE
+    root, user = Slice("u", "c", ()), Slice("u", "c", (), non_root=True)
+    assert "runAsNonRoot" in three.doubt(Resource.COMPUTE, root)
+    assert three.doubt(Resource.COMPUTE, user) == ""
+
+
+def test_version_3_makes_a_namespace_with_the_limits(mps: Mps, driver: nvml.Driver) -> None:
+    """Only its own directory is mounted; making it twice changes nothing."""
+    engine = mps.engine(driver)
+    assert engine.probe(CARDS) == {}
+    one = part()
+    engine.prepare(one)
+    engine.prepare(one)
+    assert limits(mps) == {name(one): (8000, 25.0)}
+    [mount] = engine.edits(one).mounts
+    assert mount["hostPath"] == str(mps.pipe / "gpu_fraction" / name(one))
+    assert mount["containerPath"] == engine.edits(one).env["CUDA_MPS_PIPE_DIRECTORY"]
+
+
+def test_compute_alone_leaves_memory_to_another_engine(mps: Mps, driver: nvml.Driver) -> None:
+    """Beside ``cgroup`` MPS sets no memory limit, outside or inside the container."""
+    engine = mps.engine(driver)
+    engine.probe(CARDS)
+    one = part(resources=COMPUTE)
+    engine.prepare(one)
+    assert limits(mps) == {name(one): (None, 25.0)}
+    assert "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT" not in engine.edits(one).env
+
+
+def test_nobodys_namespace_is_nearly_nothing(mps: Mps, driver: nvml.Driver) -> None:
+    """Who finds a way to the server itself gains nothing by it."""
+    mps.engine(driver).probe(CARDS)
+    default = mps.control().namespaces("gpu_fraction")["default"]
+    assert (default.memory_mib, default.percent) == (512, 10.0)
+
+
+def test_releasing_deletes_the_namespace_once_no_client_is_left(
+    mps: Mps, driver: nvml.Driver
+) -> None:
+    """The daemon refuses while one is connected; the caller tries again."""
+    engine, one = mps.engine(driver), part()
+    engine.probe(CARDS)
+    engine.prepare(one)
+    mps.control().ask("client", "connect", name(one))
+    with pytest.raises(EngineFailedError, match="active clients"):
+        engine.release(one.slice)
+    mps.control().ask("client", "disconnect", name(one))
+    engine.release(one.slice)
+    engine.release(one.slice)
+    assert limits(mps) == {}
+
+
+def test_a_connected_client_does_not_hinder_a_second_start(mps: Mps, driver: nvml.Driver) -> None:
+    """Limits cannot be changed under a client, and need not be."""
+    engine, one = mps.engine(driver), part()
+    engine.probe(CARDS)
+    engine.prepare(one)
+    mps.control().ask("client", "connect", name(one))
+    engine.prepare(one)
+    mps.engine(driver).restore([one])
+    assert limits(mps) == {name(one): (8000, 25.0)}
+
+
+def test_the_control_daemon_outlives_the_node_daemon(mps: Mps, driver: nvml.Driver) -> None:
+    """A fresh engine finds the same process, and the namespaces are still there."""
+    engine, one = mps.engine(driver), part()
+    engine.probe(CARDS)
+    engine.prepare(one)
+    pid = mps.pid
+    again = mps.engine(driver)
+    assert again.probe(CARDS) == {}
+    assert mps.pid == pid
+    assert limits(mps) == {name(one): (8000, 25.0)}
+    assert os.getsid(pid) != os.getsid(0)
+
+
+def test_a_new_control_daemon_gets_the_namespaces_again(mps: Mps, driver: nvml.Driver) -> None:
+    """After a crash: what is needed is made, what nobody needs is deleted."""
+    engine, one, two = mps.engine(driver), part("a"), part("b", (TWO, 100, 500))
+    engine.probe(CARDS)
+    engine.prepare(one)
+    mps.kill()
+    engine.restore([one, two])
+    assert limits(mps) == {name(one): (8000, 25.0), name(two): (500, 10.0)}
+    engine.restore([two])
+    assert limits(mps) == {name(two): (500, 10.0)}
+
+
+def test_a_daemon_that_does_not_answer_keeps_containers_from_starting(
+    mps: Mps, driver: nvml.Driver
+) -> None:
+    """It is not killed: that would end its clients."""
+    mps.engine(driver).probe(CARDS)
+    pid = mps.pid
+    mps.fail("hang")
+    hasty = mps.control(timeout_s=0.3)
+    engine = MpsNamespaceEngine(driver, hasty, MpsDaemon(hasty, mps.directory / "state"))
+    assert set(engine.probe(CARDS)) == {ONE, TWO}
+    with pytest.raises(EngineFailedError, match="does not answer"):
+        engine.prepare(part())
+    assert running(pid)
+
+
+def test_a_stale_pid_file_is_no_daemon(mps: Mps, driver: nvml.Driver) -> None:
+    """Its number may belong to any program by now."""
+    mps.pipe.mkdir()
+    (mps.pipe / PID_FILE).write_text(f"{os.getpid()}\n")
+    (mps.pipe / "control").write_text("not a socket")
+    assert mps.engine(driver).probe(CARDS) == {}
+    assert mps.pid != os.getpid()
+
+
+def test_a_daemon_of_somebody_else_is_used_and_none_is_started(
+    mps: Mps, driver: nvml.Driver
+) -> None:
+    """Where a container of its own runs it, this daemon only looks for it."""
+    waiting = MpsDaemon(mps.control(), mps.directory / "state", Launch(allowed=False))
+    engine = MpsNamespaceEngine(driver, mps.control(), waiting)
+    assert set(engine.probe(CARDS)) == {ONE, TWO}
+    assert mps.pid == 0
+    MpsDaemon(mps.control(), mps.directory / "elsewhere").ensure([ONE, TWO])
+    assert engine.probe(CARDS) == {}
+
+
+def test_the_daemon_is_moved_out_of_the_containers_cgroup(mps: Mps) -> None:
+    """Else it would end with the node daemon's container."""
+    cgroup = mps.directory / "cgroup"
+    daemon = mps.daemon(launch=Launch(cgroup=cgroup))
+    assert daemon.ensure([ONE]) is True
+    assert (cgroup / "cgroup.procs").read_text() == f"{mps.pid}\n"
+    assert daemon.ensure([ONE]) is False
+    assert daemon.cards() == (ONE,)
+
+
+def test_a_program_that_is_missing_or_fails_is_told(mps: Mps) -> None:
+    """With the program's name, or what it said."""
+    missing = MpsControl(mps.pipe, 3, str(mps.directory / "nothing"))
+    with pytest.raises(EngineFailedError, match="nothing"):
+        MpsDaemon(missing, mps.directory / "state").ensure([ONE])
+    with pytest.raises(EngineFailedError, match="Cannot find MPS control daemon"):
+        mps.control().ask("server", "list")
+
+
+def test_a_server_that_vanishes_keeps_containers_from_starting(
+    mps: Mps, driver: nvml.Driver
+) -> None:
+    """One that names a missing card is accepted and ends: clients would run without limits."""
+    mps.daemon().ensure([ONE])  # started without the second card
+    reasons = mps.engine(driver).probe(CARDS)
+    assert set(reasons) == {ONE, TWO}
+    assert "is gone" in reasons[ONE]
+
+
+def test_cards_are_set_to_exclusive_process(
+    mps: Mps, driver: nvml.Driver, hardware: FakeHardware
+) -> None:
+    """So that nobody gets a context beside MPS; a card that refuses is unfit."""
+    hardware.fault("nvmlDeviceSetComputeMode", 4, TWO)
+    assert list(mps.engine(driver).probe(CARDS)) == [TWO]
+    modes = [driver.device(i).compute_mode() for i in (0, 1)]
+    assert modes == [nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS, nvml.COMPUTE_MODE_DEFAULT]
+
+
+def test_old_cards_and_mig_instances_are_unfit(mps: Mps, driver: nvml.Driver) -> None:
+    """And where no card is fit nothing is started."""
+    old = CardFacts("GPU-old", 0, 1, (6, 1))
+    instance = CardFacts("MIG-1", 0, 1, (9, 0), mig_instance=True)
+    assert set(mps.engine(driver).probe([old, instance])) == {"GPU-old", "MIG-1"}
+    assert mps.pid == 0
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_nothing_is_started_before_the_cards_are_known(
+    mps: Mps, driver: nvml.Driver, protocol: Protocol
+) -> None:
+    """A control daemon without cards would serve none for as long as it lives."""
+    engine = mps.engine(driver, protocol)
+    engine.restore([part()])
+    with pytest.raises(EngineFailedError, match="no card"):
+        engine.prepare(part())
+    assert mps.pid == 0
+
+
+def test_a_limit_that_was_not_taken_is_an_error(mps: Mps, driver: nvml.Driver) -> None:
+    """What the daemon refuses reaches the caller with its words."""
+    engine = mps.engine(driver)
+    engine.probe(CARDS)
+    mps.fail("namespace set")
+    with pytest.raises(EngineFailedError, match="told to fail"):
+        engine.prepare(part())
+
+
+def test_a_pipe_directory_that_is_too_long_is_refused(mps: Mps, driver: nvml.Driver) -> None:
+    """The control daemon would fail without a word, so it is not even started."""
+    control = MpsControl(mps.pipe / ("x" * 80), 3, str(mps.binary))
+    engine = MpsNamespaceEngine(driver, control, MpsDaemon(control, mps.directory / "state"))
+    assert "too long" in engine.probe(CARDS)[ONE]
+    assert not control.pipe.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"), [("8G", 8192), ("512M", 512), ("2048K", 2), ("-", None), ("1.5G", None)]
+)
+def test_sizes_are_read_as_the_daemon_writes_them(text: str, mib: int | None) -> None:
+    """Binary units; anything else is unknown."""
+    assert size_mib(text) == mib
