@@ -159,7 +159,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @precondition(lambda self: self.storage)
     @rule(data=st.data(), node=st.sampled_from(sorted(NODES)), obey=st.booleans())
-    def schedule(self, data: st.DataObject, node: str, obey: bool) -> None:  # noqa: FBT001
+    def schedule(self, data: st.DataObject, node: str, obey: bool) -> None:
         """The scheduler binds a pod, mostly where filter said that it fits."""
         stored = self.storage[data.draw(st.sampled_from(sorted(self.storage)))]
         if obey:
@@ -173,7 +173,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @precondition(lambda self: any(not call.done for call in self.calls))
     @rule(data=st.data(), forbid=st.sampled_from([False, False, False, True]))
-    def carry_out(self, data: st.DataObject, forbid: bool) -> None:  # noqa: FBT001
+    def carry_out(self, data: st.DataObject, forbid: bool) -> None:
         """The server decides on a Binding, whether or not anybody still waits for it."""
         waiting = [at for at, call in enumerate(self.calls) if not call.done]
         call = self.calls[data.draw(st.sampled_from(waiting))]
@@ -232,7 +232,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @precondition(lambda self: self.storage)
     @rule(data=st.data(), finish=st.booleans())
-    def end(self, data: st.DataObject, finish: bool) -> None:  # noqa: FBT001
+    def end(self, data: st.DataObject, finish: bool) -> None:
         """A pod finishes or is deleted."""
         stored = self.storage[data.draw(st.sampled_from(sorted(self.storage)))]
         if finish and stored.node:
@@ -253,7 +253,7 @@ class Interleavings(RuleBasedStateMachine):
                 self.calls.remove(call)
 
     @rule(down=st.booleans())
-    def settle(self, down: bool) -> None:  # noqa: FBT001
+    def settle(self, down: bool) -> None:
         """The extender looks after claims that the watch left open."""
         self.api.down = down
         self.loop.run_until_complete(self.binder.settle())
