@@ -194,6 +194,27 @@ def test_a_pod_of_kai_is_kept() -> None:
     assert answer.warnings == ("left to kai-scheduler: gpu-fraction does not rewrite its pods",)
 
 
+@pytest.mark.parametrize("backend", ["native", "hami", "nvidia"])
+def test_an_answer_does_not_depend_on_the_pods_before(backend: str) -> None:
+    """Each pod is judged by what it holds, also by what it holds for the backend alone."""
+    theirs = "hami.io/gpu-scheduler-policy"
+    pods = [
+        pod({"gpu-fraction": "1"}),
+        pod({"gpu-fraction": "1", theirs: "spread"}),
+        pod({"gpu-fraction": "1", theirs: "binpack"}),
+        pod({"gpu-fraction": "1", "nvidia.com/use-gputype": "T4"}),
+        pod({"gpu-fraction": "1"}, container("main", env=env(("GPU_FRACTION", "mine")))),
+        pod({"gpu-fraction": "1"}, container("main", {"cpu": "1"})),
+        pod({}),
+        pod(None),
+    ]
+    alone = [mutate(review(raw), backend=backend) for raw in pods]
+    for order in (pods, pods[::-1]):
+        busy = decider(backend=backend)
+        together = [busy.mutate(decode(body(review(raw)))) for raw in order]
+        assert together == (alone if order is pods else alone[::-1])
+
+
 # System annotations, by every road.
 
 
