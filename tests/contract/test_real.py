@@ -14,6 +14,7 @@ from gpu_fraction.kube.access import Access, kubeconfig
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.resources import Resource
+from tests.contract.admission import AdmissionContract
 from tests.contract.applying import ApplyContract
 from tests.contract.components import ComponentsContract
 from tests.contract.conftest import PrepareNamespace
@@ -84,3 +85,7 @@ class TestApply(ApplyContract):
 
 class TestComponents(ComponentsContract):
     """Election, events, reflector."""
+
+
+class TestAdmission(AdmissionContract):
+    """Webhooks."""

@@ -7,6 +7,7 @@ import pytest
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import Client
 from sandbox.apiserver import ApiServer
+from tests.contract.admission import AdmissionContract
 from tests.contract.applying import ApplyContract
 from tests.contract.components import ComponentsContract
 from tests.contract.conftest import PrepareNamespace
@@ -69,3 +70,7 @@ class TestApply(ApplyContract):
 
 class TestComponents(ComponentsContract):
     """Election, events, reflector."""
+
+
+class TestAdmission(AdmissionContract):
+    """Webhooks."""
