@@ -133,18 +133,19 @@ def apply(kind: Kind, old: Object | None, wanted: Object, by: Owner, *, force: b
     mine = leaves(kind, wanted)
     others = [owner for owner in owners_of(live) if owner.identity != by.identity]
     previous = {owner.identity: owner.paths for owner in owners_of(live)}.get(by.identity, set())
+    result: Object = _merge(kind, live, wanted, ())
+    after = leaves(kind, result)
     disputed = [
         (owner, path)
         for owner in others
         for path in sorted(owner.paths & mine.keys())
-        if before.get(path, _NOTHING) != mine[path]
+        if before.get(path, _NOTHING) != after.get(path, _NOTHING)
     ]
     if disputed and not force:
         raise _disputed(disputed)
     for owner, path in disputed:
         owner.paths.discard(path)
     kept = set().union(*(owner.paths for owner in others))
-    result: Object = _merge(kind, live, wanted, ())
     for path in sorted(previous - mine.keys() - kept, key=len, reverse=True):
         _remove(result, path, kept | mine.keys())
     by.paths = set(mine)
