@@ -39,15 +39,20 @@ NOT_AFTER: Final = keys.PREFIX + "serving-not-after"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaIdentity:
-    """Who this process is.
+    """Who this process is, and what it does.
 
     Attributes:
         name: Unique among the living; the Pod's name.
         pod_uid: Of the Pod, so that its Lease goes when it goes; empty outside a Pod.
+        serves: Whether it serves webhooks and so needs a leaf.
+        leads: Whether it stands for election. A process that only leads may be killed at any
+            time without a request being on its way to it.
     """
 
     name: str
     pod_uid: str = ""
+    serves: bool = True
+    leads: bool = True
 
 
 def replica_of(lease: ReplicaLease) -> Replica:
