@@ -55,7 +55,7 @@ class CertificateManager:
             client: The API server.
             installation: The names.
             lifetimes: Lifetimes and waits.
-            me: Who this process is.
+            me: Who this process is, and what it does.
             registry: For the metrics.
             recorder: Writes Events; run elsewhere. None makes none.
             timings: Of the election.
@@ -86,6 +86,7 @@ class CertificateManager:
             selection=selection(installation),
         )
         self._presence.subscribe(self._presence_changed)
+        self._me = me
         self._election = Election(
             client,
             name=installation.election,
@@ -111,8 +112,10 @@ class CertificateManager:
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watched.run(), name="certificates-watch")
-            group.create_task(self._replica.run(), name="certificates-replica")
-            group.create_task(self._election.run(self._lead), name="certificates-election")
+            if self._me.serves:
+                group.create_task(self._replica.run(), name="certificates-replica")
+            if self._me.leads:
+                group.create_task(self._election.run(self._lead), name="certificates-election")
 
     async def _lead(self) -> None:
         async with asyncio.TaskGroup() as group:

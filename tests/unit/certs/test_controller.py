@@ -213,7 +213,7 @@ async def test_the_roster_forgets_who_is_silent() -> None:
         assert len(await roster.read()) == 1
         await asyncio.sleep(0.6)
         assert len(await roster.read()) == 1, "it has not looked for a while"
-        for _ in range(7):
+        for _ in range(5):
             await asyncio.sleep(0.1)
             found = await roster.read()
         assert found == []
