@@ -1,6 +1,5 @@
 """The watch on fake cards: events and polls arrive, and nothing that hangs stops it."""
 
-import pathlib
 import queue
 import time
 from collections.abc import Callable, Iterator
@@ -13,18 +12,6 @@ from sandbox.nvml.hardware import FakeHardware
 from tests import fake_gpus
 
 WHOLE = nvml.WHOLE_CARD
-
-
-@pytest.fixture
-def hardware(tmp_path: pathlib.Path) -> FakeHardware:
-    """Two cards."""
-    return fake_gpus.plug_in(tmp_path)
-
-
-@pytest.fixture
-def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
-    """Their driver."""
-    return fake_gpus.use(hardware, monkeypatch)
 
 
 class Watched:

@@ -21,18 +21,6 @@ SYSTEMD = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slic
 
 
 @pytest.fixture
-def hardware(tmp_path: pathlib.Path) -> FakeHardware:
-    """Two cards."""
-    return fake_gpus.plug_in(tmp_path)
-
-
-@pytest.fixture
-def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
-    """Their driver."""
-    return fake_gpus.use(hardware, monkeypatch)
-
-
-@pytest.fixture
 def tree(tmp_path: pathlib.Path) -> pathlib.Path:
     """A cgroup v2 tree with one pod."""
     root = tmp_path / "cgroup"

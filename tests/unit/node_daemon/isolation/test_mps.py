@@ -95,18 +95,6 @@ def mps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mps]:
     shutil.rmtree(directory)
 
 
-@pytest.fixture
-def hardware(tmp_path: pathlib.Path) -> FakeHardware:
-    """Two cards."""
-    return fake_gpus.plug_in(tmp_path)
-
-
-@pytest.fixture
-def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
-    """Their driver."""
-    return fake_gpus.use(hardware, monkeypatch)
-
-
 def part(
     container: str = "a",
     *shares: tuple[str, int, int],

@@ -23,18 +23,6 @@ NONE = CardIsolation("none", enforces_memory=False, enforces_compute=False)
 
 
 @pytest.fixture
-def hardware(tmp_path: pathlib.Path) -> FakeHardware:
-    """Two cards."""
-    return fake_gpus.plug_in(tmp_path)
-
-
-@pytest.fixture
-def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
-    """Their driver."""
-    return fake_gpus.use(hardware, monkeypatch)
-
-
-@pytest.fixture
 def cgroup(driver: nvml.Driver, tmp_path: pathlib.Path) -> CgroupEngine:
     """An engine that enforces memory, on a node with one pod."""
     root = tmp_path / "cgroup"
