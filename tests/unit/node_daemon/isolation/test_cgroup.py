@@ -111,6 +111,16 @@ def test_a_limit_that_cannot_be_set_is_an_error_and_tried_again(
     assert limit(driver, tree) is None
 
 
+def test_limits_that_cannot_be_set_again_are_told(
+    engine: CgroupEngine, hardware: FakeHardware, driver: nvml.Driver, tree: pathlib.Path
+) -> None:
+    """One card that refuses does not keep the other from its limit."""
+    hardware.fault("nvmlDeviceSetMemoryLimits_v1", 999, ONE)
+    with pytest.raises(EngineFailedError, match=ONE):
+        engine.restore([part("a", (ONE, 8000), (TWO, 700))])
+    assert limit(driver, tree, TWO) == 700
+
+
 def test_releasing_a_pod_whose_cgroup_is_gone_is_fine(
     engine: CgroupEngine, tree: pathlib.Path
 ) -> None:

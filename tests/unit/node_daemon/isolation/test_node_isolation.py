@@ -239,6 +239,18 @@ def test_the_part_of_an_engine_is_known(cgroup: CgroupEngine, hami: HamiCoreEngi
     assert (part.shares, node.part_of(slice_(), hami)) == (slice_().shares, None)
 
 
+def test_a_restore_that_fails_does_not_stop_the_node(
+    cgroup: CgroupEngine, hami: HamiCoreEngine, hardware: FakeHardware
+) -> None:
+    """It is told, and containers whose engines work can start."""
+    node = NodeIsolation([cgroup, hami])
+    node.assess(CARDS)
+    hardware.fault("nvmlDeviceSetMemoryLimits_v1", 999, ONE)
+    with pytest.raises(EngineFailedError):
+        node.restore([slice_()])
+    node.prepare(slice_(card=TWO))
+
+
 def test_a_release_that_fails_is_tried_again(cgroup: CgroupEngine, hardware: FakeHardware) -> None:
     """Until then the slice counts as set up."""
     node = ready(cgroup)
