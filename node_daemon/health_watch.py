@@ -43,6 +43,7 @@ class HealthWatch:
             an event loop gives ``call_soon_threadsafe`` of its queue.
         poll_interval_s: Between polls; a poll also follows an event that asks for one.
         wait_s: Longest wait for events before the watch looks whether it should stop.
+        retry_s: Pause after the event set failed.
     """
 
     def __init__(
@@ -51,15 +52,18 @@ class HealthWatch:
         sink: Callable[[Event], None],
         poll_interval_s: float = POLL_INTERVAL_S,
         wait_s: float = _WAIT_S,
+        retry_s: float = _RETRY_S,
     ) -> None:
         self._driver = driver
         self._sink = sink
         self._poll_interval_s = poll_interval_s
         self._wait_s = wait_s
+        self._retry_s = retry_s
         self._stopping = threading.Event()
         self._ask_now = threading.Event()
         self._rebuild = threading.Event()
         self._names: dict[int, str] = {}
+        self._told: dict[str, str] = {}
         self._answering: frozenset[str] = frozenset()
         self._threads = [
             threading.Thread(target=self._listen, name="health-events", daemon=True),
@@ -99,7 +103,7 @@ class HealthWatch:
         try:
             count = self._driver.count()
         except nvml.NvmlError as e:
-            _log.warning("nvml_count_failed", error=str(e))
+            self._warn("nvml_count_failed", e)
             return [Poll(name, error=str(e)) for name in self._names.values()]
         polls = [self._poll_card(index) for index in range(count)]
         answering = frozenset(p.uuid for p in polls if p is not None and not (p.lost or p.error))
@@ -129,8 +133,8 @@ class HealthWatch:
             try:
                 watch = self._driver.watch(self._devices(), nvml.HEALTH_EVENTS)
             except nvml.NvmlError as e:
-                _log.warning("nvml_event_set_failed", error=str(e))
-                self._stopping.wait(_RETRY_S)
+                self._warn("nvml_event_set_failed", e)
+                self._stopping.wait(self._retry_s)
                 continue
             for index, reason in watch.unwatched.items():
                 _log.warning("card_events_unavailable", index=index, reason=reason)
@@ -142,6 +146,12 @@ class HealthWatch:
             old = watch
         if old is not None:
             old.close()
+
+    def _warn(self, event: str, error: nvml.NvmlError) -> None:
+        """Once, and again when something else is wrong: these are met every few seconds."""
+        if self._told.get(event) != str(error):
+            self._told[event] = str(error)
+            _log.warning(event, error=str(error))
 
     def _devices(self) -> Iterable[nvml.Device]:
         found: list[nvml.Device] = []
@@ -160,9 +170,9 @@ class HealthWatch:
                 raw = watch.wait(wait_s)
             except nvml.NvmlError as e:
                 # A lost card can make the wait fail for all. The polls tell which one it is.
-                _log.warning("nvml_event_wait_failed", error=str(e))
+                self._warn("nvml_event_wait_failed", e)
                 self._ask_now.set()
-                self._stopping.wait(_RETRY_S)
+                self._stopping.wait(self._retry_s)
                 return
             event = None if raw is None else translate(raw)
             if event is not None:

@@ -28,9 +28,10 @@ const char *fake_path(const char *file, char *out, size_t size) {
     return out;
 }
 
+/* Longer would be felt by tests, shorter by a daemon that should cost nothing while idle. */
 void fake_pause(void) {
-    struct timespec five_ms = {0, 5000000};
-    nanosleep(&five_ms, NULL);
+    struct timespec twenty_ms = {0, 20000000};
+    nanosleep(&twenty_ms, NULL);
 }
 
 /* One line is fields between tabs; after the first, those of the form key=value. */

@@ -1,6 +1,6 @@
 """The watch on fake cards: events and polls arrive, and nothing that hangs stops it."""
 
-import pathlib
+import dataclasses
 import queue
 import time
 from collections.abc import Callable, Iterator
@@ -15,25 +15,13 @@ from tests import fake_gpus
 WHOLE = nvml.WHOLE_CARD
 
 
-@pytest.fixture
-def hardware(tmp_path: pathlib.Path) -> FakeHardware:
-    """Two cards."""
-    return fake_gpus.plug_in(tmp_path)
-
-
-@pytest.fixture
-def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
-    """Their driver."""
-    return fake_gpus.use(hardware, monkeypatch)
-
-
 class Watched:
     """A running watch and what it reported."""
 
-    def __init__(self, driver: nvml.Driver) -> None:
+    def __init__(self, driver: nvml.Driver, poll_interval_s: float = 0.02) -> None:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.watch = health_watch.HealthWatch(
-            driver, self.events.put, poll_interval_s=0.02, wait_s=0.02
+            driver, self.events.put, poll_interval_s, wait_s=0.02, retry_s=0.02
         )
         self.watch.start()
 
@@ -66,14 +54,49 @@ def test_cards_are_polled(watched: Watched) -> None:
         assert watched.until(fine(index))
 
 
-def test_an_xid_arrives(hardware: FakeHardware, watched: Watched) -> None:
-    """With the instance it concerns; NVML delivers none from before the registration."""
+def sent(hardware: FakeHardware, index: int, xid: int) -> Callable[[Event], bool]:
+    """Sends it until it arrives: NVML delivers none from before the registration."""
 
     def arrived(event: Event) -> bool:
-        hardware.event(fake_gpus.uuid(1), 48, gi=3, ci=0)
-        return event == Xid(fake_gpus.uuid(1), 48, 3, 0)
+        hardware.event(fake_gpus.uuid(index), xid, gi=3, ci=0)
+        return event == Xid(fake_gpus.uuid(index), xid, 3, 0)
 
-    assert watched.until(arrived)
+    return arrived
+
+
+def test_an_xid_arrives(hardware: FakeHardware, watched: Watched) -> None:
+    """With the instance it concerns."""
+    assert watched.until(sent(hardware, 1, 48))
+
+
+def test_a_card_that_comes_is_listened_to(hardware: FakeHardware, driver: nvml.Driver) -> None:
+    """It was not there when the others were registered."""
+    hardware.cards[1].lost = True
+    hardware.apply()
+    running = Watched(driver)
+    assert running.until(sent(hardware, 0, 13))
+    hardware.cards[1].lost = False
+    hardware.apply()
+    assert running.until(sent(hardware, 1, 31))
+    running.watch.stop()
+
+
+def test_a_wait_that_failed_is_begun_anew(hardware: FakeHardware, driver: nvml.Driver) -> None:
+    """And every card is asked meanwhile, out of turn."""
+    running = Watched(driver, poll_interval_s=600)
+    assert running.until(fine(1))
+    hardware.fault("nvmlEventSetWait_v2", 15)
+    assert running.until(dataclasses.replace(fine(1), regular=False))
+    hardware.heal()
+    arrived = sent(hardware, 0, 31)
+
+    def nudged(event: Event) -> bool:
+        running.watch.ask()  # without polls nothing would come until the XID does
+        return arrived(event)
+
+    running.watch.ask()
+    assert running.until(nudged)
+    running.watch.stop()
 
 
 def test_a_lost_card_is_reported_and_the_other_goes_on(

@@ -10,18 +10,6 @@ from sandbox.nvml.hardware import FakeHardware, FakeLink
 from tests import fake_gpus
 
 
-@pytest.fixture
-def hardware(tmp_path: pathlib.Path) -> FakeHardware:
-    """Two cards."""
-    return fake_gpus.plug_in(tmp_path)
-
-
-@pytest.fixture
-def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
-    """Their driver."""
-    return fake_gpus.use(hardware, monkeypatch)
-
-
 def published(driver: nvml.Driver, previous: Inventory | None = None) -> Inventory:
     """Read and build at once."""
     return inventory.build(inventory_reader.read(driver), previous=previous)

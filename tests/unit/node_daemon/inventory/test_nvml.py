@@ -11,24 +11,6 @@ from sandbox.nvml.hardware import VARIABLE, FakeHardware, FakeProcess
 from tests import fake_gpus
 
 
-@pytest.fixture
-def hardware(tmp_path: pathlib.Path) -> FakeHardware:
-    """Two cards."""
-    return fake_gpus.plug_in(tmp_path)
-
-
-@pytest.fixture
-def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
-    """Their driver."""
-    return fake_gpus.use(hardware, monkeypatch)
-
-
-@pytest.fixture
-def hasty(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
-    """Their driver, with a short deadline."""
-    return fake_gpus.use(hardware, monkeypatch, fake_gpus.HASTY_S)
-
-
 def test_no_driver_is_said(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the driver is not loaded, opening it says so."""
     fake_gpus.plug_in(tmp_path)

@@ -21,18 +21,6 @@ SYSTEMD = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slic
 
 
 @pytest.fixture
-def hardware(tmp_path: pathlib.Path) -> FakeHardware:
-    """Two cards."""
-    return fake_gpus.plug_in(tmp_path)
-
-
-@pytest.fixture
-def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
-    """Their driver."""
-    return fake_gpus.use(hardware, monkeypatch)
-
-
-@pytest.fixture
 def tree(tmp_path: pathlib.Path) -> pathlib.Path:
     """A cgroup v2 tree with one pod."""
     root = tmp_path / "cgroup"
@@ -121,6 +109,16 @@ def test_a_limit_that_cannot_be_set_is_an_error_and_tried_again(
     hardware.heal()
     engine.release(part("a").slice)
     assert limit(driver, tree) is None
+
+
+def test_limits_that_cannot_be_set_again_are_told(
+    engine: CgroupEngine, hardware: FakeHardware, driver: nvml.Driver, tree: pathlib.Path
+) -> None:
+    """One card that refuses does not keep the other from its limit."""
+    hardware.fault("nvmlDeviceSetMemoryLimits_v1", 999, ONE)
+    with pytest.raises(EngineFailedError, match=ONE):
+        engine.restore([part("a", (ONE, 8000), (TWO, 700))])
+    assert limit(driver, tree, TWO) == 700
 
 
 def test_releasing_a_pod_whose_cgroup_is_gone_is_fine(

@@ -95,18 +95,6 @@ def mps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mps]:
     shutil.rmtree(directory)
 
 
-@pytest.fixture
-def hardware(tmp_path: pathlib.Path) -> FakeHardware:
-    """Two cards."""
-    return fake_gpus.plug_in(tmp_path)
-
-
-@pytest.fixture
-def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
-    """Their driver."""
-    return fake_gpus.use(hardware, monkeypatch)
-
-
 def part(
     container: str = "a",
     *shares: tuple[str, int, int],
@@ -238,6 +226,36 @@ def test_a_new_control_daemon_gets_the_namespaces_again(mps: Mps, driver: nvml.D
     assert limits(mps) == {name(one): (8000, 25.0), name(two): (500, 10.0)}
     engine.restore([two])
     assert limits(mps) == {name(two): (500, 10.0)}
+
+
+def test_what_cannot_be_made_again_is_told_and_the_rest_is_made(
+    mps: Mps, driver: nvml.Driver
+) -> None:
+    """One namespace that fails does not stop the others, nor one that cannot be deleted."""
+    engine, one, two, gone = mps.engine(driver), part("a"), part("b"), part("c")
+    engine.probe(CARDS)
+    engine.prepare(gone)
+    mps.control().ask("client", "connect", name(gone))
+    mps.fail(f"namespace create {name(one)}")
+    with pytest.raises(EngineFailedError, match=r"told to fail; .*active clients"):
+        engine.restore([one, two])
+    assert set(limits(mps)) == {name(two), name(gone)}
+
+
+def test_version_2_looks_for_its_daemon_after_a_restart(mps: Mps, driver: nvml.Driver) -> None:
+    """Started again where it is gone and somebody needs it; shared memory where configured."""
+    shm = mps.directory / "shm"
+    engine = MpsEngine(driver, mps.control(2), mps.daemon(2), MpsSettings(shm=shm))
+    engine.probe(CARDS)
+    mps.kill()
+    engine.restore([])
+    assert not running(mps.pid)
+    engine.restore([part()])
+    assert running(mps.pid)
+    engine.release(part().slice)
+    assert engine.doubt(Resource.MEMORY, part().slice) == ""
+    places = {m["containerPath"]: m["hostPath"] for m in engine.edits(part()).mounts}
+    assert places["/dev/shm"] == str(shm)
 
 
 def test_a_daemon_that_does_not_answer_keeps_containers_from_starting(

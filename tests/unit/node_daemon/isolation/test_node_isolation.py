@@ -23,18 +23,6 @@ NONE = CardIsolation("none", enforces_memory=False, enforces_compute=False)
 
 
 @pytest.fixture
-def hardware(tmp_path: pathlib.Path) -> FakeHardware:
-    """Two cards."""
-    return fake_gpus.plug_in(tmp_path)
-
-
-@pytest.fixture
-def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
-    """Their driver."""
-    return fake_gpus.use(hardware, monkeypatch)
-
-
-@pytest.fixture
 def cgroup(driver: nvml.Driver, tmp_path: pathlib.Path) -> CgroupEngine:
     """An engine that enforces memory, on a node with one pod."""
     root = tmp_path / "cgroup"
@@ -249,6 +237,18 @@ def test_the_part_of_an_engine_is_known(cgroup: CgroupEngine, hami: HamiCoreEngi
     part = node.part_of(slice_(), cgroup)
     assert part is not None
     assert (part.shares, node.part_of(slice_(), hami)) == (slice_().shares, None)
+
+
+def test_a_restore_that_fails_does_not_stop_the_node(
+    cgroup: CgroupEngine, hami: HamiCoreEngine, hardware: FakeHardware
+) -> None:
+    """It is told, and containers whose engines work can start."""
+    node = NodeIsolation([cgroup, hami])
+    node.assess(CARDS)
+    hardware.fault("nvmlDeviceSetMemoryLimits_v1", 999, ONE)
+    with pytest.raises(EngineFailedError):
+        node.restore([slice_()])
+    node.prepare(slice_(card=TWO))
 
 
 def test_a_release_that_fails_is_tried_again(cgroup: CgroupEngine, hardware: FakeHardware) -> None:

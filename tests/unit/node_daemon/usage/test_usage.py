@@ -16,24 +16,6 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def hardware(tmp_path: pathlib.Path) -> FakeHardware:
-    """Two cards."""
-    return fake_gpus.plug_in(tmp_path)
-
-
-@pytest.fixture
-def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
-    """Their driver."""
-    return fake_gpus.use(hardware, monkeypatch)
-
-
-@pytest.fixture
-def hasty(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
-    """Their driver, with a short deadline."""
-    return fake_gpus.use(hardware, monkeypatch, fake_gpus.HASTY_S)
-
-
-@pytest.fixture
 def proc(tmp_path: pathlib.Path) -> pathlib.Path:
     """Two processes of one container, one of another, one of the host."""
     places = {

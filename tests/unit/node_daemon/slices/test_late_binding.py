@@ -11,7 +11,7 @@ from gpu_fraction.domain import assignment, keys, request_annotation
 from gpu_fraction.domain.request import Request, Slice
 from node_daemon.isolation.engine import CardFacts
 from node_daemon.pods import Container
-from tests.node_daemon.rig import Rig, StartError, card, node, share
+from tests.support.node_rig import Rig, StartError, card, node, share
 
 
 def slot_limits(core_milli: int = 250, memory_mib: int = 10_000) -> dict[str, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from tests.node_daemon.rig import (
+from tests.support.node_rig import (
     AdmissionError,
     Rig,
     StartError,

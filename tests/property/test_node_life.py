@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 
 from gpu_fraction.domain import assignment, keys
 from node_daemon.pods import Pod
-from tests.node_daemon.rig import AdmissionError, Rig, StartError, card, inventory, share
+from tests.support.node_rig import AdmissionError, Rig, StartError, card, inventory, share
 
 T = TypeVar("T")
 CARD_MIB = 3_000
@@ -225,7 +225,7 @@ class Node(RuleBasedStateMachine):
 
 
 Node.TestCase.settings = settings(
-    max_examples=int(os.environ.get("STATEFUL_EXAMPLES", "15")),
+    max_examples=int(os.environ.get("STATEFUL_EXAMPLES", "10")),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

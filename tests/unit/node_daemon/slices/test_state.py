@@ -9,7 +9,7 @@ import pytest
 
 from node_daemon.allocation import Allocation, Nonce, PodUid, Token
 from node_daemon.store import AllocationStore
-from tests.node_daemon.rig import Rig, StartError, card, inventory, node, share
+from tests.support.node_rig import Rig, StartError, card, inventory, node, share
 
 
 async def restart(rig: Rig) -> None:

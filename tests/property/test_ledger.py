@@ -9,7 +9,7 @@ from node_daemon.allocation import Allocation, Binding, ContainerKey, Nonce, Pod
 from node_daemon.errors import Refusal
 from node_daemon.ledger import Ledger, Usage
 from node_daemon.tokens import MAX_TOKENS, token, token_states
-from tests.node_daemon.rig import card, inventory, share
+from tests.support.node_rig import card, inventory, share
 
 CARDS = {c.uuid: c for c in (card(0, memory_mib=100, slots=3), card(1, memory_mib=50, slots=2))}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.node_daemon.rig import Rig, StartError, card, node, share
+from tests.support.node_rig import Rig, StartError, card, node, share
 
 SPEC = {
     "cdiVersion": "0.7.0",

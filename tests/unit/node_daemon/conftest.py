@@ -1,0 +1,27 @@
+"""Fake cards for the tests of what reads and limits them."""
+
+import pathlib
+
+import pytest
+
+from node_daemon import nvml
+from sandbox.nvml.hardware import FakeHardware
+from tests import fake_gpus
+
+
+@pytest.fixture
+def hardware(tmp_path: pathlib.Path) -> FakeHardware:
+    """Two cards."""
+    return fake_gpus.plug_in(tmp_path)
+
+
+@pytest.fixture
+def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
+    """Their driver."""
+    return fake_gpus.use(hardware, monkeypatch)
+
+
+@pytest.fixture
+def hasty(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
+    """Their driver, with a short deadline: for calls that hang."""
+    return fake_gpus.use(hardware, monkeypatch, fake_gpus.HASTY_S)
