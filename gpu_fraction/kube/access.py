@@ -1,0 +1,214 @@
+"""Where the API server is and how to prove who we are.
+
+An :class:`Access` is what a source found at one moment. Sources are asked again when the
+credentials grow old or the server answers 401, so that rotated tokens, client certificates
+and CA files are picked up without a restart.
+
+- :func:`in_cluster`: the service account's files; a few system calls, no import.
+- :func:`kubeconfig`: through kubernetes-asyncio, which knows exec plugins, OIDC and client
+  certificates. Its package imports every API model (about 40 MiB, half a second), so it is
+  imported on first use only and off the event loop.
+"""
+
+import asyncio
+import os
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Source: kubernetes.io, Accessing the Kubernetes API from a Pod."""
+
+TOKEN_MAX_AGE_S: Final = 60.0
+"""Source: client-go transport/token_source.go, which reads the token file again each minute."""
+
+
+class AccessError(Exception):
+    """No usable configuration or credentials; the message names the file or variable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One API server and one identity.
+
+    Attributes:
+        server: URL without a trailing slash.
+        authorization: value of the Authorization header; empty for none.
+        ca_pem: certificates to trust, PEM; empty for the system's.
+        cert_file: client certificate, PEM; empty for none.
+        key_file: its key, PEM.
+        cert_pem: content of ``cert_file``, so that a rotation is noticed.
+        verify: False accepts any server certificate.
+        server_name: name to expect in the server's certificate, where it is not the host.
+        proxy: URL of an HTTP proxy; empty for none.
+    """
+
+    server: str
+    authorization: str = ""
+    ca_pem: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    cert_pem: str = ""
+    verify: bool = True
+    server_name: str = ""
+    proxy: str = ""
+
+    def __repr__(self) -> str:
+        """Without the credentials, because access objects end up in tracebacks."""
+        return f"Access(server={self.server!r})"
+
+    def same_connection(self, other: "Access") -> bool:
+        """True where only the authorization differs, so that open connections stay right."""
+        return self == replace(other, authorization=self.authorization)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """A TLS context for the server, or None for plain HTTP. Blocks: parses certificates.
+
+        Raises:
+            AccessError: a certificate or key does not parse.
+        """
+        if not self.server.startswith("https:"):
+            return None
+        try:
+            context = ssl.create_default_context(cadata=self.ca_pem or None)
+            if self.cert_file:
+                context.load_cert_chain(self.cert_file, self.key_file or None)
+        except (OSError, ValueError) as error:
+            raise AccessError(f"TLS material for {self.server}: {error}") from error
+        # Cluster CAs made by kubeadm and others lack the key identifiers that strict
+        # checking, the default since Python 3.13, demands.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class AccessSource:
+    """Finds the current access.
+
+    Attributes:
+        find: reads it anew. Raises AccessError.
+        max_age_s: seconds after which it should be read again; it is read again after a 401 in
+            any case.
+    """
+
+    find: Callable[[], Awaitable[Access]]
+    max_age_s: float = float("inf")
+
+
+def fixed(access: Access) -> AccessSource:
+    """A source that always finds the same."""
+
+    async def find() -> Access:
+        return access
+
+    return AccessSource(find)
+
+
+def in_cluster(
+    environ: Mapping[str, str], *, service_account: Path = SERVICE_ACCOUNT
+) -> AccessSource:
+    """A pod's own service account.
+
+    Args:
+        environ: holds KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT.
+        service_account: folder with ``token`` and ``ca.crt``.
+    """
+
+    def read() -> Access:
+        host = environ.get("KUBERNETES_SERVICE_HOST", "")
+        port = environ.get("KUBERNETES_SERVICE_PORT", "")
+        if not host or not port.isdecimal():
+            raise AccessError(
+                "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must name the API server;"
+                f" found {host!r} and {port!r}"
+            )
+        token = _read(service_account / "token").strip()
+        if not token:
+            raise AccessError(f"{service_account / 'token'} is empty")
+        return Access(
+            server=f"https://{f'[{host}]' if ':' in host else host}:{port}",
+            authorization=f"Bearer {token}",
+            ca_pem=_read(service_account / "ca.crt"),
+        )
+
+    async def find() -> Access:
+        return await asyncio.to_thread(read)
+
+    return AccessSource(find, TOKEN_MAX_AGE_S)
+
+
+def kubeconfig(path: str = "", *, context: str = "") -> AccessSource:
+    """A kubeconfig file, as kubectl reads it.
+
+    Args:
+        path: one file, or several separated by ``:``; empty for $KUBECONFIG or ~/.kube/config.
+        context: name of the context; empty for the file's current one.
+    """
+
+    async def find() -> Access:
+        # Its loader reads files with blocking calls, so it runs in a thread with a loop of
+        # its own; exec plugins are subprocesses and work from there.
+        return await asyncio.to_thread(lambda: asyncio.run(_load_kubeconfig(path, context)))
+
+    return AccessSource(find)
+
+
+def default_source(
+    environ: Mapping[str, str], *, path: str = "", context: str = ""
+) -> AccessSource:
+    """The service account inside a cluster, a kubeconfig elsewhere or where one is named."""
+    if not path and not context and environ.get("KUBERNETES_SERVICE_HOST"):
+        return in_cluster(environ)
+    return kubeconfig(path, context=context)
+
+
+async def _load_kubeconfig(path: str, context: str) -> Access:
+    from kubernetes_asyncio import config  # noqa: PLC0415 - see the module's docstring
+
+    found: Any = SimpleNamespace(
+        host="",
+        api_key={},
+        ssl_ca_cert=None,
+        cert_file=None,
+        key_file=None,
+        verify_ssl=True,
+        tls_server_name=None,
+        proxy=None,
+    )
+    files = path or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    try:
+        await config.load_kube_config(
+            config_file=files,
+            context=context or None,
+            client_configuration=found,
+            persist_config=False,
+        )
+    except (config.ConfigException, OSError, ValueError, TypeError, AttributeError) as error:
+        # The loader answers a missing or empty file with the last two.
+        raise AccessError(f"kubeconfig {files}: {error}") from error
+    if not found.host:
+        raise AccessError(f"kubeconfig {files}: the cluster of the context names no server")
+    return Access(
+        server=found.host,
+        authorization=found.api_key.get("BearerToken", ""),
+        ca_pem=_read(Path(found.ssl_ca_cert)) if found.ssl_ca_cert else "",
+        cert_file=found.cert_file or "",
+        key_file=found.key_file or "",
+        cert_pem=_read(Path(found.cert_file)) if found.cert_file else "",
+        verify=found.verify_ssl,
+        server_name=found.tls_server_name or "",
+        proxy=found.proxy or "",
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError as error:
+        raise AccessError(f"{path}: {error.strerror}") from error

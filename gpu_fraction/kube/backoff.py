@@ -1,0 +1,40 @@
+"""How long to wait before the next try."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Waits that grow by a factor up to a cap, each spread at random.
+
+    Attributes:
+        initial_s: the first wait in seconds.
+        cap_s: the longest wait in seconds.
+        factor: growth from one wait to the next.
+        jitter: share of each wait, 0 to 1, that is drawn at random, so that many clients
+            that failed together do not come back together.
+    """
+
+    initial_s: float = 0.2
+    cap_s: float = 30.0
+    factor: float = 2.0
+    jitter: float = 0.5
+
+    def wait_s(self, failures: int, rng: random.Random) -> float:
+        """Seconds to wait after that many failures in a row, 1 or more."""
+        # The exponent is bounded because a float overflows long before the count does.
+        grown = self.initial_s * self.factor ** min(failures - 1, 64)
+        return self.spread(min(grown, self.cap_s), rng)
+
+    def waits_s(self, rng: random.Random) -> Iterator[float]:
+        """The endless series of waits."""
+        failures = 0
+        while True:
+            failures += 1
+            yield self.wait_s(failures, rng)
+
+    def spread(self, wait_s: float, rng: random.Random) -> float:
+        """A wait between ``1 - jitter`` and 1 times the given one."""
+        return wait_s * (1 - self.jitter * rng.random())

@@ -1,0 +1,322 @@
+"""Typed requests to the API server, each with a deadline.
+
+The caller names the type to decode into: a msgspec Struct of the fields it reads,
+``dict[str, Any]`` for a whole manifest, or ``msgspec.Raw`` for the bytes.
+"""
+
+import asyncio
+import platform
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import msgspec
+
+from gpu_fraction.kube import errors, requests
+from gpu_fraction.kube.access import AccessSource
+from gpu_fraction.kube.objects import Identity, Page, decode
+from gpu_fraction.kube.requests import Body, PatchKind, Request, Selection, WriteOptions
+from gpu_fraction.kube.resources import Address
+from gpu_fraction.kube.retry import RetryPolicy
+from gpu_fraction.kube.transport import Transport
+
+T = TypeVar("T")
+
+TIMEOUT_S: Final = 30.0
+"""Seconds for a whole call with its retries. Chosen: below the 34 s that the API server gives
+itself (apiserver/pkg/endpoints/handlers/rest.go, requestTimeoutUpperBound)."""
+
+PAGE_SIZE: Final = 500
+"""Objects a page. Source: client-go tools/pager/pager.go, defaultPageSize. A page of pods is a few
+milliseconds of decoding, so a long list does not hold up the event loop."""
+
+
+class RequestObserver(Protocol):
+    """Learns of each try of each request, for metrics."""
+
+    def answered(self, request: Request, code: int, duration_s: float) -> None:
+        """A try ended; ``code`` is the HTTP status, or 0 without an answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[T]):
+    """All objects of a collection as of one version."""
+
+    resource_version: str
+    items: list[T]
+
+
+@dataclass(frozen=True, slots=True)
+class ListOptions:
+    """How a collection is read.
+
+    Attributes:
+        selection: which objects.
+        page_size: objects a request; 0 for all at once.
+        resource_version: empty for a consistent read, ``"0"`` for the server's cache, which
+            is cheap for the cluster and may be old.
+    """
+
+    selection: Selection = requests.EVERYTHING
+    page_size: int = PAGE_SIZE
+    resource_version: str = ""
+
+
+OnMalformed = Callable[[Identity, errors.MalformedAnswerError], None]
+"""Told of one object that does not decode; the others are read nevertheless."""
+
+
+class Client:
+    """The API server's verbs."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        retry: RetryPolicy | None = None,
+        observer: RequestObserver | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        """Wrap a transport whose context is entered.
+
+        Args:
+            transport: the connections.
+            timeout_s: seconds for a call that names no other deadline.
+            retry: when to try again.
+            observer: learns of each try.
+            rng: the source of jitter.
+        """
+        self._transport = transport
+        self._timeout_s = timeout_s
+        self._retry = retry or RetryPolicy()
+        self._observer = observer
+        self._rng = rng or random.SystemRandom()
+
+    @property
+    def server(self) -> str:
+        """URL of the API server."""
+        return self._transport.server
+
+    async def get(
+        self,
+        address: Address,
+        into: type[T],
+        *,
+        resource_version: str = "",
+        timeout_s: float | None = None,
+    ) -> T:
+        """Read one object; see :func:`requests.get`."""
+        request = requests.get(address, resource_version=resource_version)
+        return decode(into, await self.send(request, timeout_s=timeout_s))
+
+    async def list(
+        self,
+        address: Address,
+        into: type[T],
+        options: ListOptions | None = None,
+        *,
+        on_malformed: OnMalformed | None = None,
+        timeout_s: float | None = None,
+    ) -> Listing[T]:
+        """Read a whole collection, page by page; the deadline holds for each page.
+
+        Where the version expires between two pages, everything is read again at once, as
+        client-go does (tools/pager/pager.go, FullListIfExpired).
+        """
+        options = options or ListOptions()
+        items: list[T] = []
+        continuation = ""
+        while True:
+            request = requests.list_page(
+                address,
+                options.selection,
+                limit=options.page_size,
+                continuation=continuation,
+                resource_version=options.resource_version,
+            )
+            try:
+                body = await self.send(request, timeout_s=timeout_s)
+            except errors.GoneError:
+                if not continuation:
+                    raise
+                items, continuation = [], ""
+                options = ListOptions(options.selection, page_size=0)
+                continue
+            page = _decode_page(into, body, on_malformed)
+            items += page.items or []
+            continuation = page.metadata.continuation
+            if not continuation:
+                return Listing(page.metadata.resource_version, items)
+
+    async def create(
+        self,
+        address: Address,
+        body: Body,
+        into: type[T],
+        options: WriteOptions = requests.PLAIN_WRITE,
+        *,
+        timeout_s: float | None = None,
+    ) -> T:
+        """Create an object, or post to a subresource; see :func:`requests.create`."""
+        request = requests.create(address, body, options)
+        return decode(into, await self.send(request, timeout_s=timeout_s))
+
+    async def replace(
+        self,
+        address: Address,
+        body: Body,
+        into: type[T],
+        options: WriteOptions = requests.PLAIN_WRITE,
+        *,
+        timeout_s: float | None = None,
+    ) -> T:
+        """Write a whole object, refused with ConflictError if its resourceVersion is not current.
+
+        After a lost answer the write is repeated and meets its own first try as a conflict.
+        """
+        request = requests.replace(address, body, options)
+        return decode(into, await self.send(request, timeout_s=timeout_s))
+
+    async def patch(
+        self,
+        address: Address,
+        kind: PatchKind,
+        body: Body | Iterable[Mapping[str, Any]],
+        into: type[T],
+        options: WriteOptions = requests.PLAIN_WRITE,
+        *,
+        timeout_s: float | None = None,
+    ) -> T:
+        """Change part of an object; see :func:`requests.patch`."""
+        request = requests.patch(address, kind, body, options)
+        return decode(into, await self.send(request, timeout_s=timeout_s))
+
+    async def apply(
+        self,
+        address: Address,
+        body: Body,
+        into: type[T],
+        *,
+        field_manager: str,
+        force: bool = False,
+        timeout_s: float | None = None,
+    ) -> T:
+        """Server-side apply; see :func:`requests.apply`. A foreign field is a ConflictError."""
+        request = requests.apply(address, body, field_manager=field_manager, force=force)
+        return decode(into, await self.send(request, timeout_s=timeout_s))
+
+    async def delete(
+        self,
+        address: Address,
+        *,
+        uid: str = "",
+        resource_version: str = "",
+        grace_period_s: int | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Delete one object; see :func:`requests.delete`.
+
+        After a lost answer the deletion is repeated and may end in NotFoundError.
+        """
+        request = requests.delete(
+            address, uid=uid, resource_version=resource_version, grace_period_s=grace_period_s
+        )
+        await self.send(request, timeout_s=timeout_s)
+
+    def watch(
+        self, request: Request, *, open_timeout_s: float = 10.0
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The raw lines of a watch; :mod:`gpu_fraction.kube.reflector` makes sense of them.
+
+        Args:
+            request: from :func:`requests.watch`.
+            open_timeout_s: seconds for the stream to begin.
+        """
+        return self._transport.stream(request, timeout_s=open_timeout_s)
+
+    async def send(self, request: Request, *, timeout_s: float | None = None) -> bytes:
+        """Send a request, again where that is safe, until the deadline; answer the body.
+
+        Raises:
+            errors.KubeError: the last try's failure.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
+        failures = 0
+        while True:
+            try:
+                return await self._try(request, deadline - loop.time())
+            except errors.TransientError as error:
+                failures += 1
+                wait_s = self._retry.wait_s(request, error, failures, self._rng)
+                if wait_s is None or loop.time() + wait_s >= deadline:
+                    raise
+            await asyncio.sleep(wait_s)
+
+    async def _try(self, request: Request, left_s: float) -> bytes:
+        loop = asyncio.get_running_loop()
+        started_at = loop.time()
+        code = 0
+        try:
+            timeout_s = min(left_s, self._retry.attempt_timeout_s)
+            answer = await self._transport.send(request, timeout_s=timeout_s)
+            code = answer.status
+            return answer.success()
+        finally:
+            if self._observer is not None:
+                self._observer.answered(request, code, loop.time() - started_at)
+
+
+@asynccontextmanager
+async def connect(
+    source: AccessSource,
+    *,
+    component: str,
+    timeout_s: float = TIMEOUT_S,
+    retry: RetryPolicy | None = None,
+    observer: RequestObserver | None = None,
+) -> AsyncIterator[Client]:
+    """A client for as long as the context lasts.
+
+    Args:
+        source: where the server is and who we are.
+        component: goes into the user agent, such as ``webhook``.
+        timeout_s: seconds for a call that names no other deadline.
+        retry: when to try again.
+        observer: learns of each try.
+
+    Raises:
+        AccessError: there is no usable configuration.
+    """
+    async with Transport(source, user_agent=user_agent(component)) as transport:
+        yield Client(transport, timeout_s=timeout_s, retry=retry, observer=observer)
+
+
+def user_agent(component: str) -> str:
+    """``gpu-fraction-COMPONENT/VERSION (system/machine)``, the form of Kubernetes' own clients.
+
+    What stands before the slash is also the field manager of writes that name none.
+    """
+    system = f"{platform.system().lower()}/{platform.machine()}"
+    return f"gpu-fraction-{component}/{version('gpu-fraction')} ({system})"
+
+
+def _decode_page(into: type[T], body: bytes, on_malformed: OnMalformed | None) -> Page[T]:
+    try:
+        return decode(Page[into], body)  # type: ignore[valid-type]
+    except errors.MalformedAnswerError:
+        if on_malformed is None:
+            raise
+    raw = decode(Page[msgspec.Raw], body)
+    items: list[T] = []
+    for item in raw.items or []:
+        try:
+            items.append(decode(into, item))
+        except errors.MalformedAnswerError as error:
+            on_malformed(decode(Identity, item), error)
+    return Page(metadata=raw.metadata, items=items)

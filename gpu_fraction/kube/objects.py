@@ -1,0 +1,81 @@
+"""The parts of Kubernetes objects that this package reads itself.
+
+Callers bring their own Structs with just the fields they need: decoding those is over a
+hundred times cheaper than the generated models (facts: 2-3 ms against 350 ms for 500 pods).
+Unknown fields are skipped, so new API fields break nothing.
+"""
+
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import msgspec
+
+from gpu_fraction.kube.errors import MalformedAnswerError
+
+T = TypeVar("T")
+
+
+class Meta(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What identifies one version of one object. Extend it to read more of the metadata."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+
+
+class HasMeta(Protocol):
+    """Any decoded object that carries its identity."""
+
+    @property
+    def metadata(self) -> Meta:
+        """The identity."""
+        ...
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """An object of which only the identity is read."""
+
+    metadata: Meta = Meta()
+
+
+Key = tuple[str, str]
+"""Namespace and name; the namespace is empty for cluster-wide objects."""
+
+
+def key_of(obj: HasMeta) -> Key:
+    """The object's namespace and name."""
+    return obj.metadata.namespace, obj.metadata.name
+
+
+class ListMeta(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Metadata of a list. Paging continues while ``continuation`` is not empty."""
+
+    resource_version: str = ""
+    continuation: str = msgspec.field(default="", name="continue")
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """One page of a list; Go encodes an empty one as null."""
+
+    metadata: ListMeta = ListMeta()
+    items: list[T] | None = None
+
+
+_decoders: Final[dict[Any, msgspec.json.Decoder[Any]]] = {}
+"""One for each type decoded, kept because making one costs more than using it."""
+
+
+def decode(into: type[T], body: bytes | msgspec.Raw) -> T:
+    """An object from JSON.
+
+    Raises:
+        MalformedAnswerError: not JSON, or a field of the wrong type; the message names its path.
+    """
+    decoder = _decoders.get(into)
+    if decoder is None:
+        decoder = _decoders[into] = msgspec.json.Decoder(into)
+    try:
+        decoded: T = decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise MalformedAnswerError(f"{into.__name__}: {error}") from error
+    return decoded

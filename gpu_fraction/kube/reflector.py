@@ -1,0 +1,263 @@
+"""A local copy of a collection that follows the API server for as long as it runs.
+
+List, then watch from the list's version. The watch resumes at the last version seen; only a
+version the server has forgotten (410), or failures that do not end, lead to a new list.
+Consumers read the store and treat a change as a reason to look again, never as the only
+chance to see it.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Generic, NoReturn, Protocol, TypeVar
+
+import structlog
+
+from gpu_fraction.kube import errors, requests
+from gpu_fraction.kube.backoff import Backoff
+from gpu_fraction.kube.client import PAGE_SIZE, Client, ListOptions
+from gpu_fraction.kube.objects import HasMeta, Identity, Key, key_of
+from gpu_fraction.kube.requests import Selection
+from gpu_fraction.kube.resources import Address
+from gpu_fraction.kube.store import Change, IndexFunction, Store
+from gpu_fraction.kube.watching import EventKind, WatchEvent, read_event
+
+T = TypeVar("T", bound=HasMeta)
+
+_log = structlog.get_logger(__name__)
+
+WATCH_TIMEOUT_S: Final = (300, 600)
+"""Range from which the length of each watch is drawn. Source: client-go tools/cache/reflector.go,
+minWatchTimeout, doubled at most: it spreads the load over the API servers."""
+
+SILENCE_S: Final = 90.0
+"""Seconds without a line after which a watch counts as dead. Chosen: the server's bookmarks come
+each minute (apiserver/pkg/storage/cacher, defaultBookmarkFrequency), and half of that is slack."""
+
+SHORT_WATCH_S: Final = 1.0
+"""A watch that ends sooner and brought nothing counts as a failure. Source: client-go
+tools/cache/reflector.go, VeryShortWatchError."""
+
+RELIST_AFTER_FAILURES: Final = 5
+"""Failures in a row after which the version itself is suspected, as after a restore of the
+server's database from a backup. Chosen: about 5 s of waiting with the default back-off."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReflectorSettings:
+    """How a collection is followed.
+
+    Attributes:
+        page_size: objects a list request.
+        cached_first_list: take the first list from the server's cache: cheaper for the
+            cluster, and possibly older than what another server has already shown.
+        watch_timeout_s: range of seconds after which the server ends a watch.
+        silence_s: seconds without a line after which we end it.
+        backoff: waits after failures.
+    """
+
+    page_size: int = PAGE_SIZE
+    cached_first_list: bool = False
+    watch_timeout_s: tuple[int, int] = WATCH_TIMEOUT_S
+    silence_s: float = SILENCE_S
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+class ReflectorObserver(Protocol):
+    """Learns how the copy is kept, for metrics. ``resource`` is ``plural.group``."""
+
+    def listed(self, resource: str, count: int) -> None:
+        """A list of that many objects was taken over."""
+        ...
+
+    def received(self, resource: str, kind: EventKind) -> None:
+        """An event was taken over."""
+        ...
+
+    def malformed(self, resource: str) -> None:
+        """An object did not decode and was left as it was."""
+        ...
+
+    def failed(self, resource: str, error: errors.KubeError) -> None:
+        """A list or watch failed and will be tried again."""
+        ...
+
+
+Listener = Callable[[Change[T]], None]
+"""Told of each change after the store shows it; must be quick and must not raise."""
+
+
+class Reflector(Generic[T]):
+    """Follows one collection.
+
+    Attributes:
+        store: the copy.
+        synced: set once the first list is in the store.
+        resource_version: up to which the store is current; empty before the first list.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        collection: Address,
+        into: type[T],
+        *,
+        selection: Selection = requests.EVERYTHING,
+        indexes: Mapping[str, IndexFunction[T]] | None = None,
+        settings: ReflectorSettings | None = None,
+        observer: ReflectorObserver | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        """Prepare; :meth:`run` does the work.
+
+        Args:
+            client: the API server.
+            collection: what to follow, in one namespace or all.
+            into: the type of the objects: a Struct of the fields the consumers read.
+            selection: which objects.
+            indexes: how the store finds them.
+            settings: how to follow.
+            observer: learns what happens.
+            rng: the source of jitter.
+        """
+        self.store: Store[T] = Store(indexes)
+        self.synced = asyncio.Event()
+        self.resource_version = ""
+        self._client = client
+        self._collection = collection
+        self._into = into
+        self._selection = selection
+        self._settings = settings or ReflectorSettings()
+        self._observer = observer
+        self._rng = rng or random.SystemRandom()
+        self._listeners: list[Listener[T]] = []
+        self._heard_at = 0.0
+
+    def subscribe(self, listener: Listener[T]) -> None:
+        """Call a function for each change from now on, and at once for each object present."""
+        self._listeners.append(listener)
+        for obj in list(self.store):
+            listener(Change(None, obj))
+
+    def silent_for_s(self) -> float:
+        """Seconds since the server last said anything, an upper bound of the copy's age."""
+        if not self._heard_at:
+            return float("inf")
+        return asyncio.get_running_loop().time() - self._heard_at
+
+    async def run(self) -> NoReturn:
+        """Follow the collection until cancelled."""
+        failures = 0
+        while True:
+            heard_at, started_at = self._heard_at, asyncio.get_running_loop().time()
+            try:
+                if not self.resource_version:
+                    await self._list()
+                    heard_at = self._heard_at
+                await self._watch()
+                failed = False
+            except errors.KubeError as error:
+                self._note_failure(error)
+                failed = True
+            if self._heard_at > heard_at:
+                failures = 0
+            lasted_s = asyncio.get_running_loop().time() - started_at
+            if not failed and (self._heard_at > heard_at or lasted_s >= SHORT_WATCH_S):
+                continue
+            failures += 1
+            if failures % RELIST_AFTER_FAILURES == 0:
+                self.resource_version = ""
+            await asyncio.sleep(self._settings.backoff.wait_s(failures, self._rng))
+
+    async def _list(self) -> None:
+        options = ListOptions(
+            self._selection,
+            self._settings.page_size,
+            "0" if self._settings.cached_first_list and not self.synced.is_set() else "",
+        )
+        malformed: list[Key] = []
+
+        def on_malformed(identity: Identity, error: errors.MalformedAnswerError) -> None:
+            malformed.append(key_of(identity))
+            self._note_malformed(identity, str(error))
+
+        listing = await self._client.list(
+            self._collection, self._into, options, on_malformed=on_malformed
+        )
+        self._tell(self.store.replace(listing.items, keep=malformed))
+        self.resource_version = listing.resource_version
+        self._heard_at = asyncio.get_running_loop().time()
+        self.synced.set()
+        if self._observer is not None:
+            self._observer.listed(self._collection.resource.qualified, len(listing.items))
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        request = requests.watch(
+            self._collection,
+            self._selection,
+            resource_version=self.resource_version,
+            timeout_s=self._rng.randint(*self._settings.watch_timeout_s),
+        )
+        silence_s = self._settings.silence_s
+        async with self._client.watch(request) as lines:
+            try:
+                async with asyncio.timeout(silence_s) as scope:
+                    async for line in lines:
+                        scope.reschedule(loop.time() + silence_s)
+                        self._take(line)
+                        self._heard_at = loop.time()
+            except TimeoutError:
+                raise errors.DeadlineError(
+                    f"watch {self._collection}: nothing for {silence_s:g} s"
+                ) from None
+
+    def _take(self, line: bytes) -> None:
+        event = read_event(line, self._into)
+        if event is None:
+            return
+        if event.problem:
+            self._note_malformed(event.identity, event.problem)
+        self._tell(self._change(event))
+        self.resource_version = event.identity.metadata.resource_version
+        if self._observer is not None:
+            self._observer.received(self._collection.resource.qualified, event.kind)
+
+    def _change(self, event: WatchEvent[T]) -> Iterable[Change[T]]:
+        match event.kind:
+            case EventKind.DELETED:
+                return self.store.remove(key_of(event.identity), event.object)
+            case EventKind.ADDED | EventKind.MODIFIED if event.object is not None:
+                return self.store.put(event.object)
+            case _:
+                return ()
+
+    def _tell(self, changes: Iterable[Change[T]]) -> None:
+        for change in changes:
+            for listener in self._listeners:
+                listener(change)
+
+    def _note_failure(self, error: errors.KubeError) -> None:
+        if isinstance(error, errors.GoneError):
+            self.resource_version = ""
+        _log.warning(
+            "kube.reflector_failed",
+            resource=self._collection.resource.qualified,
+            error=str(error),
+            kind=type(error).__name__,
+            relist=not self.resource_version,
+        )
+        if self._observer is not None:
+            self._observer.failed(self._collection.resource.qualified, error)
+
+    def _note_malformed(self, identity: Identity, problem: str) -> None:
+        _log.error(
+            "kube.object_malformed",
+            resource=self._collection.resource.qualified,
+            namespace=identity.metadata.namespace,
+            name=identity.metadata.name,
+            problem=problem,
+        )
+        if self._observer is not None:
+            self._observer.malformed(self._collection.resource.qualified)

@@ -1,0 +1,254 @@
+"""Requests to the API server as data: built here without I/O, sent by the transport.
+
+Each function answers the request for one verb. ``idempotent`` says whether repeating it
+after a lost answer can do harm; the retry rule reads it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import msgspec
+
+from gpu_fraction.kube.resources import Address
+
+JSON: Final = "application/json"
+
+Body = Mapping[str, Any] | msgspec.Struct | bytes
+"""What may be sent: a manifest, a typed object, or JSON that is already encoded."""
+
+
+class PatchKind(Enum):
+    """How a patch body is read; the value is its content type."""
+
+    JSON = "application/json-patch+json"
+    """RFC 6902: a list of operations."""
+    MERGE = "application/merge-patch+json"
+    """RFC 7386: null deletes, lists are replaced."""
+    STRATEGIC = "application/strategic-merge-patch+json"
+    """Merge patch that knows Kubernetes' list keys; built-in resources only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request.
+
+    Attributes:
+        verb: Kubernetes' word for it, as RBAC and audit logs use: get, list, watch, create,
+            update, patch, delete.
+        idempotent: True where sending it twice leaves what sending it once leaves.
+    """
+
+    verb: str
+    method: str
+    address: Address
+    query: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = None
+    content_type: str = JSON
+    idempotent: bool = True
+
+    @property
+    def target(self) -> str:
+        """Path and query."""
+        path = self.address.path
+        return f"{path}?{urlencode(self.query)}" if self.query else path
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which objects of a collection.
+
+    Attributes:
+        labels: label selector, such as ``app=trainer``.
+        fields: field selector, such as ``spec.nodeName=n1``.
+    """
+
+    labels: str = ""
+    fields: str = ""
+
+    def query(self) -> list[tuple[str, str]]:
+        """As query parameters."""
+        return _present(labelSelector=self.labels, fieldSelector=self.fields)
+
+
+EVERYTHING: Final = Selection()
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """How a write is carried out.
+
+    Attributes:
+        dry_run: run admission and validation, store nothing.
+        field_manager: name under which the fields are owned; empty: from the user agent.
+    """
+
+    dry_run: bool = False
+    field_manager: str = ""
+
+    def query(self) -> list[tuple[str, str]]:
+        """As query parameters."""
+        return _present(dryRun="All" if self.dry_run else "", fieldManager=self.field_manager)
+
+
+PLAIN_WRITE: Final = WriteOptions()
+
+
+def get(address: Address, *, resource_version: str = "") -> Request:
+    """Read one object.
+
+    Args:
+        address: the object.
+        resource_version: empty for a read that reflects every finished write, ``"0"`` for
+            whatever the server has cached.
+    """
+    return Request("get", "GET", address, tuple(_present(resourceVersion=resource_version)))
+
+
+def list_page(
+    address: Address,
+    selection: Selection = EVERYTHING,
+    *,
+    limit: int = 0,
+    continuation: str = "",
+    resource_version: str = "",
+) -> Request:
+    """Read one page of a collection.
+
+    Args:
+        address: the collection.
+        selection: which objects.
+        limit: objects a page; 0 for all at once. A server answering from its cache
+            (``resource_version="0"``) may ignore it.
+        continuation: token from the previous page; fixes the version by itself.
+        resource_version: as in :func:`get`; ignored with a continuation.
+    """
+    query = selection.query() + _present(
+        limit=str(limit) if limit else "",
+        resourceVersion="" if continuation else resource_version,
+    )
+    # "continue" is a keyword of Python, so it cannot be passed by name.
+    query += [("continue", continuation)] if continuation else []
+    return Request("list", "GET", address, tuple(query))
+
+
+def watch(
+    address: Address,
+    selection: Selection = EVERYTHING,
+    *,
+    resource_version: str,
+    timeout_s: int,
+) -> Request:
+    """Follow a collection from a version on, with bookmarks.
+
+    Args:
+        address: the collection.
+        selection: which objects.
+        resource_version: the last version already known.
+        timeout_s: whole seconds after which the server ends the stream.
+    """
+    query = [
+        ("watch", "true"),
+        ("allowWatchBookmarks", "true"),
+        ("timeoutSeconds", str(timeout_s)),
+        ("resourceVersion", resource_version),
+    ]
+    return Request("watch", "GET", address, tuple(query + selection.query()))
+
+
+def create(address: Address, body: Body, options: WriteOptions = PLAIN_WRITE) -> Request:
+    """Create an object in a collection, or post to a subresource such as ``binding``.
+
+    Not idempotent: a repeat after a lost answer meets its own first try (AlreadyExists), or
+    with generateName makes a second object.
+    """
+    return Request(
+        "create", "POST", address, tuple(options.query()), encode(body), idempotent=False
+    )
+
+
+def replace(address: Address, body: Body, options: WriteOptions = PLAIN_WRITE) -> Request:
+    """Write a whole object. With its resourceVersion the write is refused if it changed."""
+    return Request("update", "PUT", address, tuple(options.query()), encode(body))
+
+
+def patch(
+    address: Address,
+    kind: PatchKind,
+    body: Body | Iterable[Mapping[str, Any]],
+    options: WriteOptions = PLAIN_WRITE,
+) -> Request:
+    """Change part of an object.
+
+    A JSON patch may append to a list, so it is not taken to be idempotent.
+    """
+    return Request(
+        "patch",
+        "PATCH",
+        address,
+        tuple(options.query()),
+        encode(body),
+        kind.value,
+        idempotent=kind is not PatchKind.JSON,
+    )
+
+
+def apply(
+    address: Address, body: Body, *, field_manager: str, force: bool, dry_run: bool = False
+) -> Request:
+    """Server-side apply: own exactly the fields in the body.
+
+    Args:
+        address: the object; it is created where it does not exist.
+        body: the wanted fields, with apiVersion and kind.
+        field_manager: the owner's name.
+        force: take fields from other owners instead of a conflict.
+        dry_run: store nothing.
+    """
+    query = _present(
+        fieldManager=field_manager,
+        force="true" if force else "false",
+        dryRun="All" if dry_run else "",
+    )
+    # The body is JSON, which is YAML too; servers before 1.32 know only the YAML type.
+    return Request(
+        "patch", "PATCH", address, tuple(query), encode(body), "application/apply-patch+yaml"
+    )
+
+
+def delete(
+    address: Address,
+    *,
+    uid: str = "",
+    resource_version: str = "",
+    grace_period_s: int | None = None,
+    dry_run: bool = False,
+) -> Request:
+    """Delete one object.
+
+    Args:
+        address: the object.
+        uid: delete only this incarnation; otherwise a conflict.
+        resource_version: delete only this version; otherwise a conflict.
+        grace_period_s: seconds the pod may take to stop; None for its own.
+        dry_run: delete nothing.
+    """
+    options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
+    preconditions = dict(_present(uid=uid, resourceVersion=resource_version))
+    if preconditions:
+        options["preconditions"] = preconditions
+    if grace_period_s is not None:
+        options["gracePeriodSeconds"] = grace_period_s
+    query = _present(dryRun="All" if dry_run else "")
+    return Request("delete", "DELETE", address, tuple(query), encode(options))
+
+
+def encode(body: Body | Iterable[Mapping[str, Any]]) -> bytes:
+    """JSON of a body; bytes pass unchanged."""
+    return body if isinstance(body, bytes) else msgspec.json.encode(body)
+
+
+def _present(**parameters: str) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in parameters.items() if value]

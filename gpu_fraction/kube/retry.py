@@ -1,0 +1,55 @@
+"""Which failed requests are sent again, and when."""
+
+import random
+from dataclasses import dataclass, field
+
+from gpu_fraction.kube import errors
+from gpu_fraction.kube.backoff import Backoff
+from gpu_fraction.kube.requests import Request
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When to send a request again.
+
+    Attributes:
+        backoff: waits between the tries, where the server does not name one.
+        attempt_timeout_s: longest time for one try, so that a hung connection leaves time
+            for another.
+    """
+
+    backoff: Backoff = field(default_factory=lambda: Backoff(initial_s=0.1, cap_s=5.0))
+    attempt_timeout_s: float = 10.0
+
+    def wait_s(
+        self, request: Request, error: errors.KubeError, failures: int, rng: random.Random
+    ) -> float | None:
+        """Seconds until the next try, or None where there must not be one.
+
+        A Retry-After is waited in full: the jitter comes on top of it.
+        """
+        if not may_repeat(request, error):
+            return None
+        wait_s = self.backoff.wait_s(failures, rng)
+        if error.retry_after_s is None:
+            return wait_s
+        return error.retry_after_s + self.backoff.jitter * rng.random() * wait_s
+
+
+def may_repeat(request: Request, error: errors.KubeError) -> bool:
+    """True where repeating the request can help and cannot do harm.
+
+    A Retry-After says that the server did not carry the request out; client-go relies on the
+    same (rest/with_retry.go, checkWait).
+    """
+    match error:
+        case errors.TooManyRequestsError():
+            return True
+        case errors.UnavailableError():
+            return request.idempotent or error.retry_after_s is not None
+        case errors.TransportError():
+            return request.idempotent or not error.sent
+        case errors.DeadlineError():
+            return request.idempotent
+        case _:
+            return False

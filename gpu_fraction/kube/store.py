@@ -1,0 +1,136 @@
+"""Objects as last seen, by name, by uid and by whatever else the consumer looks them up."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from gpu_fraction.kube.objects import HasMeta, Key, key_of
+
+T = TypeVar("T", bound=HasMeta)
+
+IndexFunction = Callable[[T], Iterable[str]]
+"""The values under which an object is found; pure, and cheap."""
+
+
+def by_namespace(obj: HasMeta) -> Iterable[str]:
+    """Index function: the namespace."""
+    return (obj.metadata.namespace,)
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[T]):
+    """One object appeared (``old`` is None), changed, or vanished (``new`` is None)."""
+
+    old: T | None
+    new: T | None
+
+
+class Store(Generic[T]):
+    """A dictionary of objects with indexes that follow every change.
+
+    Reading is for everyone; :meth:`put`, :meth:`remove` and :meth:`replace` are for the one
+    that fills it. No method awaits, so a reader between two awaits sees one state.
+    """
+
+    def __init__(self, indexes: Mapping[str, IndexFunction[T]] | None = None) -> None:
+        """An empty store.
+
+        Args:
+            indexes: name of each index and its function.
+        """
+        self._objects: dict[Key, T] = {}
+        self._by_uid: dict[str, Key] = {}
+        self._functions = dict(indexes or {})
+        self._indexes: dict[str, dict[str, set[Key]]] = {name: {} for name in self._functions}
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._objects.values())
+
+    def get(self, name: str, namespace: str = "") -> T | None:
+        """The object of that name."""
+        return self._objects.get((namespace, name))
+
+    def get_by_uid(self, uid: str) -> T | None:
+        """The object with that uid."""
+        key = self._by_uid.get(uid)
+        return None if key is None else self._objects[key]
+
+    def find(self, index: str, value: str) -> list[T]:
+        """The objects that an index lists under a value, in no particular order.
+
+        Raises:
+            KeyError: there is no such index.
+        """
+        return [self._objects[key] for key in self._indexes[index].get(value, ())]
+
+    def put(self, obj: T) -> list[Change[T]]:
+        """Keep an object in place of the one with its name.
+
+        Returns:
+            What changed: nothing where that version is already here, two changes where the
+            name now belongs to another object.
+        """
+        key = key_of(obj)
+        old = self._objects.get(key)
+        if old is None:
+            self._insert(key, obj)
+            return [Change(None, obj)]
+        if old.metadata.uid != obj.metadata.uid:
+            self._drop(key, old)
+            self._insert(key, obj)
+            return [Change(old, None), Change(None, obj)]
+        if old.metadata.resource_version == obj.metadata.resource_version:
+            return []
+        self._drop(key, old)
+        self._insert(key, obj)
+        return [Change(old, obj)]
+
+    def remove(self, key: Key, last: T | None = None) -> list[Change[T]]:
+        """Forget an object.
+
+        Args:
+            key: namespace and name.
+            last: its final state, where that is known.
+        """
+        old = self._objects.get(key)
+        if old is None:
+            return []
+        self._drop(key, old)
+        return [Change(last or old, None)]
+
+    def replace(self, objects: Iterable[T], keep: Iterable[Key] = ()) -> Iterator[Change[T]]:
+        """Make the store hold these objects and no others; the changes come as they are made.
+
+        Args:
+            objects: everything that exists.
+            keep: names that exist too, but whose object could not be read: what is here stays.
+        """
+        gone = self._objects.keys() - set(keep)
+        for obj in objects:
+            gone.discard(key_of(obj))
+            yield from self.put(obj)
+        for key in gone:
+            yield from self.remove(key)
+
+    def _insert(self, key: Key, obj: T) -> None:
+        self._objects[key] = obj
+        self._by_uid[obj.metadata.uid] = key
+        for name, function in self._functions.items():
+            index = self._indexes[name]
+            for value in function(obj):
+                index.setdefault(value, set()).add(key)
+
+    def _drop(self, key: Key, obj: T) -> None:
+        del self._objects[key]
+        self._by_uid.pop(obj.metadata.uid, None)
+        for name, function in self._functions.items():
+            index = self._indexes[name]
+            for value in function(obj):
+                keys = index.get(value)
+                if keys is not None:
+                    keys.discard(key)
+                    if not keys:
+                        del index[value]
