@@ -5,7 +5,7 @@ ResourceQuota's evaluator went from 12 conflicts in 22 updates to none this way 
 apiserver plugin/resourcequota/resource_access.go).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from gpu_fraction.kube.objects import Key
 from quota.state import Quota, read
@@ -57,11 +57,19 @@ class QuotaCache:
         if not namespace:
             self._namespaces.pop(key[0], None)
 
-    def replace(self, namespace: str, wires: Iterable[GPUQuota]) -> None:
-        """Take over a consistent list of one namespace."""
+    def replace(self, namespace: str, wires: Iterable[GPUQuota], version: str) -> None:
+        """Take over a consistent list of one namespace.
+
+        Args:
+            namespace: Which one.
+            wires: Every quota that it had.
+            version: The list's resource version; what the watch brought since then stays.
+        """
         listed = {wire.metadata.name: wire for wire in wires}
-        for name in [n for n in self._namespaces.get(namespace, {}) if n not in listed]:
-            self.forget((namespace, name))
+        for quota in self.within(namespace):
+            later = newer(quota.wire.metadata.resource_version, version)
+            if quota.name not in listed and not later:
+                self.forget(quota.key)
         for wire in listed.values():
             self.put(wire)
 
@@ -77,5 +85,5 @@ class QuotaCache:
         """Every namespace that has a quota."""
         return list(self._namespaces)
 
-    def __iter__(self) -> "Iterable[Quota]":
+    def __iter__(self) -> Iterator[Quota]:
         return (quota for quotas in self._namespaces.values() for quota in quotas.values())

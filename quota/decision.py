@@ -126,9 +126,9 @@ def _objections(facts: PodFacts, cost: Charge, quota: Quota) -> Iterator[str]:
     spec = quota.spec
     if unspecified := _unspecified(cost, quota):
         names = ",".join(sorted(facts.containers)) or "the pod"
-        keys = "; ".join(f"{key} for: {names}" for key in unspecified)
+        missing = "; ".join(f"{key} for: {names}" for key in unspecified)
         yield (
-            f"failed GPU quota: {quota.name}: must specify {keys} "
+            f"failed GPU quota: {quota.name}: must specify {missing} "
             "(no GPU's memory size is known; ask for gpu-memory)"
         )
         return
