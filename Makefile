@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo test check bench
+.PHONY: venv demo test test-cluster cluster-assets check bench
 
 venv: $(STAMP)
 
@@ -17,7 +17,23 @@ check: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --explicit-package-bases tests/cluster
 	$(BIN)/lint-imports --no-cache
 
+# The fast level, then the cluster level where its programs are found.
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/cluster
+	@if $(BIN)/python -m tests.cluster.harness.binaries; then $(MAKE) --no-print-directory test-cluster; fi
+
+# A real Kubernetes; docs/testing.md.
+test-cluster: venv
+	$(BIN)/python -m pytest tests/cluster
+
+cluster-assets: venv
+	$(BIN)/python -m tests.cluster.assets
+
+demo: venv
+	@$(BIN)/gpu-fraction demo
+
+bench: venv
+	$(BIN)/python tests/performance/bench_webhook.py

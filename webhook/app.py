@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 
 from webhook import review
 from webhook.metrics import AdmissionMetrics
@@ -27,7 +27,11 @@ MARGIN_S: Final = 0.5
 
 OPERATIONS: Final = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 
-Decide = Callable[[review.AdmissionRequest], Awaitable[review.Answer]]
+JSON: Final = "application/json"
+
+Decide = Callable[[review.AdmissionRequest, float], Awaitable[review.Answer]]
+"""A verdict on a request by a deadline in the loop's time; TimeoutError past it."""
+
 Check = Callable[[], str | None]
 """A readiness check: None, or why this replica should get no traffic yet."""
 
@@ -97,30 +101,30 @@ class _Handler:
         self._decide = decide
         self._metrics = metrics
         self._seconds = metrics.seconds.labels(path)
+        # Looked up once: finding a labelled counter costs more than counting.
+        self._counts: dict[tuple[str, str], Counter] = {}
 
     async def __call__(self, request: web.Request) -> web.Response:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        with self._metrics.in_flight.track_inprogress():
-            try:
-                async with asyncio.timeout(_budget_s(request)):
-                    return await self._answer(request, started)
-            except TimeoutError:
-                self._count("", "timeout")
-                return web.Response(status=503, text="no time left\n", headers=_retry(0))
-            finally:
-                self._seconds.observe(loop.time() - started)
-
-    async def _answer(self, request: web.Request, started: float) -> web.Response:
-        if request.content_type != "application/json":
+        deadline = started + _budget_s(request)
+        try:
+            body = await _body(request, deadline)
+            return await self._answer(body, started, deadline)
+        except TimeoutError:
+            self._count("", "timeout")
+            return web.Response(status=503, text="no time left\n", headers=_retry(0))
+        except _WrongType as e:
             self._count("", "bad_call")
-            return web.Response(status=415, text="Content-Type must be application/json\n")
-        body = await request.read()
-        self._metrics.review_bytes.inc(len(body))
+            return web.Response(status=415, text=f"{e}\n")
+        finally:
+            self._seconds.observe(loop.time() - started)
+
+    async def _answer(self, body: bytes, started: float, deadline: float) -> web.Response:
         asked: review.AdmissionRequest | None = None
         try:
             asked = review.decode(body)
-            answer = await self._decide(asked)
+            answer = await self._decide(asked, deadline)
         except review.BadReview as e:
             self._count(asked.operation if asked else "", "bad_call")
             log.warning("admission.bad_call", path=self._path, reason=str(e))
@@ -128,13 +132,15 @@ class _Handler:
         except NotReady as e:
             self._count(asked.operation if asked else "", "not_ready")
             return web.Response(status=503, text=f"{e}\n", headers=_retry(e.retry_after_s))
+        except TimeoutError:
+            raise
         except Exception:
             # The last line of defence: the API server gets a 500 and failurePolicy decides.
             self._count(asked.operation if asked else "", "error")
             log.exception("admission.failed", path=self._path, uid=asked.uid if asked else None)
             return web.Response(status=500, text="internal error\n")
         self._note(asked, answer, started)
-        return web.Response(body=review.encode(asked.uid, answer), content_type="application/json")
+        return web.Response(body=review.encode(asked.uid, answer), content_type=JSON)
 
     def _note(self, asked: review.AdmissionRequest, answer: review.Answer, started: float) -> None:
         decision = answer.audit.get("decision", "allowed" if answer.allowed else "refused")
@@ -148,16 +154,34 @@ class _Handler:
             name=asked.name,
             operation=asked.operation,
             subresource=asked.sub_resource,
-            dry_run=bool(asked.dry_run),
+            dry_run=asked.dry_run,
             decision=decision,
-            backend=answer.audit.get("backend"),
             reason=answer.message or None,
             ms=round((asyncio.get_running_loop().time() - started) * 1000, 2),
         )
 
     def _count(self, operation: str, decision: str) -> None:
-        known = operation if operation in OPERATIONS else "unknown"
-        self._metrics.reviews.labels(self._path, known, decision).inc()
+        counter = self._counts.get((operation, decision))
+        if counter is None:
+            known = operation if operation in OPERATIONS else "unknown"
+            counter = self._metrics.reviews.labels(self._path, known, decision)
+            if known == operation:
+                self._counts[operation, decision] = counter
+        counter.inc()
+
+
+class _WrongType(Exception):  # noqa: N818 - a bad call, not a fault
+    """The body is not said to be JSON."""
+
+
+async def _body(request: web.Request, deadline: float) -> bytes:
+    """The whole body; a client that trickles it in gets no more time than it gave us."""
+    if request.headers.get("Content-Type") != JSON and request.content_type != JSON:
+        raise _WrongType(f"Content-Type must be {JSON}")
+    if request.content.is_eof():
+        return await request.read()  # all of it is here, nothing is waited for
+    async with asyncio.timeout_at(deadline):
+        return await request.read()
 
 
 def _retry(after_s: int) -> dict[str, str]:
@@ -167,7 +191,7 @@ def _retry(after_s: int) -> dict[str, str]:
 
 def _budget_s(request: web.Request) -> float:
     """What is left of the caller's time: ``?timeout=10s``, whole seconds by its own rule."""
-    text = request.query.get("timeout", "")
+    text = request.raw_path.partition("?timeout=")[2]
     if text.endswith("s") and text[:-1].isascii() and text[:-1].isdigit() and len(text) <= 4:
         return max(MARGIN_S, int(text[:-1]) - MARGIN_S)
     return DEFAULT_TIMEOUT_S - MARGIN_S

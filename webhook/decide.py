@@ -1,7 +1,7 @@
 """From an admission request to the answer: no HTTP here."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from gpu_fraction.domain import admission, changes, units
@@ -9,7 +9,15 @@ from gpu_fraction.domain.backends import Backend
 from gpu_fraction.domain.problems import Problem, join
 from gpu_fraction.domain.request import Refused, Request
 from gpu_fraction.settings.rewrite import RewriteSettings
-from webhook.review import AdmissionRequest, Answer, BadReview, decode_binding, decode_pod
+from webhook.remembered import Remembered, essence
+from webhook.review import (
+    AdmissionRequest,
+    Answer,
+    BadReview,
+    decode_binding,
+    decode_pod,
+    encode_patch,
+)
 
 MAX_AUDIT_CHARS: Final = 256
 """Chosen: room for a dozen containers, and bounded whatever a tenant writes."""
@@ -33,11 +41,13 @@ class Decider:
         settings: Rules and backends.
         system_users: Who may write ``assigned``.
         backend_label: A namespace's choice of backend.
+        remembered: Answers on pods that were judged before.
     """
 
     settings: RewriteSettings
     system_users: frozenset[str] = frozenset()
     backend_label: BackendLabel = no_labels
+    remembered: Remembered = field(default_factory=Remembered)
 
     def mutate(self, request: AdmissionRequest) -> Answer:
         """The patch for a new pod; nothing for everything else.
@@ -47,20 +57,7 @@ class Decider:
         """
         if not _is_new_pod(request):
             return Answer(allowed=True)
-        pod = decode_pod(request.object, "object")
-        backend = self._backend(request)
-        try:
-            verdict = admission.admit(
-                pod, backend, self.settings.rules, trusted=self._trusted(request)
-            )
-        except Refused as e:
-            return _refusal(e.problems, backend)
-        return Answer(
-            allowed=True,
-            operations=verdict.operations,
-            warnings=verdict.warnings,
-            audit=_audit(verdict.request, backend, "patched" if verdict.operations else "kept"),
-        )
+        return self._new_pod(request, "mutate", _mutated)
 
     def validate(self, request: AdmissionRequest) -> Answer:
         """Whether the final object may be stored.
@@ -69,7 +66,7 @@ class Decider:
             BadReview: the review is about something that was never subscribed to.
         """
         if _is_new_pod(request):
-            return self._validate_new_pod(request)
+            return self._new_pod(request, "validate", _validated)
         if request.operation == "CREATE" and _is_binding(request):
             binding = decode_binding(request.object)
             problems = changes.binding(
@@ -85,24 +82,30 @@ class Decider:
             return Answer(allowed=True)
         return _refusal(problems) if problems else Answer(allowed=True)
 
-    def _validate_new_pod(self, request: AdmissionRequest) -> Answer:
+    def _new_pod(
+        self,
+        request: AdmissionRequest,
+        path: str,
+        conclude: Callable[[admission.Verdict, Backend], Answer],
+    ) -> Answer:
+        """The answer on a new pod, from memory where the same one was judged before.
+
+        It depends on nothing but the decoded fields and the settings; pods come in bursts of
+        one template, whose names and tokens are not among those fields.
+        """
         pod = decode_pod(request.object, "object")
         backend = self._backend(request)
-        try:
-            verdict = admission.admit(
-                pod, backend, self.settings.rules, trusted=self._trusted(request)
-            )
-        except Refused as e:
-            return _refusal(e.problems, backend)
-        if verdict.operations:
-            missing = ", ".join(str(op["path"]) for op in verdict.operations[:3])
-            problem = Problem(
-                str(verdict.operations[0]["path"]),
-                f"the pod does not hold what its annotations come to (missing: {missing}): "
-                "gpu-fraction's mutating webhook did not run, or another one undid its work",
-            )
-            return _refusal([problem], backend)
-        return Answer(allowed=True, audit=_audit(verdict.request, backend, "allowed"))
+        trusted = self._trusted(request)
+        key = essence(path, backend.name, pod, trusted=trusted)
+        answer = self.remembered.get(key)
+        if answer is None:
+            try:
+                verdict = admission.admit(pod, backend, self.settings.rules, trusted=trusted)
+                answer = conclude(verdict, backend)
+            except Refused as e:
+                answer = _refusal(e.problems, backend)
+            self.remembered.keep(key, answer)
+        return answer
 
     def _trusted(self, request: AdmissionRequest) -> bool:
         return request.user_info.username in self.system_users
@@ -110,6 +113,27 @@ class Decider:
     def _backend(self, request: AdmissionRequest) -> Backend:
         label = self.backend_label(request.namespace) if request.namespace else None
         return self.settings.backend_for(label)
+
+
+def _mutated(verdict: admission.Verdict, backend: Backend) -> Answer:
+    return Answer(
+        allowed=True,
+        patch=encode_patch(verdict.operations),
+        warnings=verdict.warnings,
+        audit=_audit(verdict.request, backend, "patched" if verdict.operations else "kept"),
+    )
+
+
+def _validated(verdict: admission.Verdict, backend: Backend) -> Answer:
+    if verdict.operations:
+        missing = ", ".join(str(op["path"]) for op in verdict.operations[:3])
+        problem = Problem(
+            "pod",
+            f"does not hold what its annotations come to (missing: {missing}): "
+            "gpu-fraction's mutating webhook did not run, or another one undid its work",
+        )
+        return _refusal([problem], backend)
+    return Answer(allowed=True, audit=_audit(verdict.request, backend, "allowed"))
 
 
 def _is_new_pod(request: AdmissionRequest) -> bool:

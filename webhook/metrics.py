@@ -1,6 +1,6 @@
 """Metrics of the admission server; no label comes from a tenant."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 __all__ = ["AdmissionMetrics"]
 
@@ -21,15 +21,5 @@ class AdmissionMetrics:
             "Time from the first byte of a review to its answer",
             ["path"],
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 2.5, 10),
-            registry=registry,
-        )
-        self.in_flight = Gauge(
-            "gpu_fraction_admission_in_flight",
-            "Reviews being answered",
-            registry=registry,
-        )
-        self.review_bytes = Counter(
-            "gpu_fraction_admission_review_bytes",
-            "Bytes of reviews read",
             registry=registry,
         )

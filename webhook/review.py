@@ -31,6 +31,7 @@ __all__ = [
     "decode_binding",
     "decode_pod",
     "encode",
+    "encode_patch",
 ]
 
 
@@ -130,16 +131,21 @@ class Answer(msgspec.Struct, frozen=True):
     Attributes:
         allowed: Whether the request may pass.
         message: Why not.
-        operations: The JSON patch; only of mutating calls.
+        patch: The JSON patch as it goes out, base64; only of mutating calls, empty for none.
         warnings: For the user.
         audit: Audit annotations.
     """
 
     allowed: bool
     message: str = ""
-    operations: Sequence[Mapping[str, Any]] = ()
+    patch: str = ""
     warnings: Sequence[str] = ()
     audit: Mapping[str, str] = {}
+
+
+def encode_patch(operations: Sequence[Mapping[str, Any]]) -> str:
+    """A JSON patch as the answer carries it; empty for none."""
+    return base64.b64encode(_ENCODER.encode(operations)).decode() if operations else ""
 
 
 def encode(uid: str, answer: Answer) -> bytes:
@@ -149,9 +155,9 @@ def encode(uid: str, answer: Answer) -> bytes:
     409 make clients try again.
     """
     response: dict[str, Any] = {"uid": uid, "allowed": answer.allowed}
-    if answer.operations:
+    if answer.patch:
         response["patchType"] = "JSONPatch"
-        response["patch"] = base64.b64encode(_ENCODER.encode(answer.operations)).decode()
+        response["patch"] = answer.patch
     if answer.warnings:
         response["warnings"] = [w[:MAX_WARNING_CHARS] for w in answer.warnings[:MAX_WARNINGS]]
     if answer.audit:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import signal
 import ssl
 import sys
@@ -106,6 +107,8 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # What is loaded by now lives as long as the process; the collector need not look at it.
+    gc.freeze()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(server.serve(stop), name="server")
 
@@ -113,7 +116,7 @@ async def _serve(
 def _plain(decide: Callable[[AdmissionRequest], Answer]) -> Decide:
     """A verdict that needs no waiting, in the form of one that does."""
 
-    async def answer(request: AdmissionRequest) -> Answer:
+    async def answer(request: AdmissionRequest, _deadline: float) -> Answer:
         return decide(request)
 
     return answer

@@ -133,8 +133,10 @@ def _other_resources(pod: Pod, edit: PodEdit) -> Iterator[Problem]:
     """
     again = keys.REQUEST in pod.annotations()
     for at in containers(pod):
+        if at.container.resources is None:
+            continue
         ours: Mapping[str, str] = edit.resources.get(at.container.name, {}) if again else {}
-        for name in at.container.resources.names() if at.container.resources else ():
+        for name in at.container.resources.names():
             if is_gpu(name) and name not in ours:
                 yield Problem(
                     f"{at.path}.resources[{quote(name)[1:-1]}]",
@@ -168,7 +170,9 @@ def _rounded(pod: Pod) -> Iterator[str]:
 def _strange_resources(pod: Pod) -> Iterator[str]:
     """Names in our group that no node will ever offer, so that the pod would wait for ever."""
     for at in containers(pod):
-        for name in at.container.resources.names() if at.container.resources else ():
+        if at.container.resources is None:
+            continue
+        for name in at.container.resources.names():
             if name.startswith(keys.PREFIX) and name not in keys.NATIVE_RESOURCES:
                 yield (
                     f"{at.path}.resources: no node offers {quote(name)[1:-1]}"

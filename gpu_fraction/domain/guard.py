@@ -56,7 +56,8 @@ def check(pod: Pod, policy: Policy, *, gpu: bool) -> Iterator[Problem]:
         gpu: Whether the pod gets a GPU; only one rule holds for the others.
     """
     for at in containers(pod):
-        yield from env_problems(at, gpu=gpu)
+        if at.container.env:
+            yield from env_problems(at, gpu=gpu)
         context = at.container.security_context
         if gpu and policy.privileged == "refuse" and context and context.privileged:
             yield Problem(

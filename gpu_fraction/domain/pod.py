@@ -6,8 +6,7 @@ declared: a field newer than this program passes by untouched, because patches a
 against the raw object. ``None`` stands for missing and for ``null`` alike.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -59,11 +58,11 @@ class Resources(msgspec.Struct, frozen=True):
                 return amounts[name]
         return None
 
-    def names(self) -> Iterator[str]:
+    def names(self) -> Iterable[str]:
         """Every resource named in limits or requests, once."""
-        limits, requests = self.limits or {}, self.requests or {}
-        yield from limits
-        yield from (name for name in requests if name not in limits)
+        if not self.requests:
+            return self.limits or ()
+        return dict.fromkeys((*(self.limits or ()), *self.requests))
 
 
 class SecurityContext(msgspec.Struct, frozen=True):
@@ -91,7 +90,6 @@ class HostPath(msgspec.Struct, frozen=True):
 class Volume(msgspec.Struct, frozen=True, rename="camel"):
     """A volume, looked at for folders of the node only."""
 
-    name: str
     host_path: HostPath | None = None
 
 
@@ -129,8 +127,7 @@ class Pod(msgspec.Struct, frozen=True):
 _NONE: Final[Mapping[str, str]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerAt:
+class ContainerAt(msgspec.Struct, frozen=True):
     """A container and where it stands, for messages and patches."""
 
     kind: str  # containers, initContainers or ephemeralContainers
@@ -148,16 +145,18 @@ class ContainerAt:
         return f"/spec/{self.kind}/{self.index}"
 
 
-def containers(pod: Pod) -> Iterator[ContainerAt]:
+def containers(pod: Pod) -> list[ContainerAt]:
     """Every container of the pod: regular, init, ephemeral, in that order."""
     spec = pod.spec
-    for kind, members in (
-        ("containers", spec.containers),
-        ("initContainers", spec.init_containers),
-        ("ephemeralContainers", spec.ephemeral_containers),
-    ):
-        for index, container in enumerate(members or ()):
-            yield ContainerAt(kind, index, container)
+    found = [ContainerAt("containers", i, c) for i, c in enumerate(spec.containers)]
+    if spec.init_containers:
+        found += [ContainerAt("initContainers", i, c) for i, c in enumerate(spec.init_containers)]
+    if spec.ephemeral_containers:
+        found += [
+            ContainerAt("ephemeralContainers", i, c)
+            for i, c in enumerate(spec.ephemeral_containers)
+        ]
+    return found
 
 
 def is_sidecar(at: ContainerAt) -> bool:

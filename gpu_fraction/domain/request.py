@@ -1,7 +1,7 @@
 """What a pod asks for: one canonical ``Request`` out of every user annotation."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, cast, get_args
 
@@ -18,7 +18,9 @@ ISOLATIONS: Final[tuple[str, ...]] = get_args(Isolation)
 MAX_CHOICES: Final = 64
 """Models or UUIDs in one annotation: chosen, more than the cards of any node."""
 
+_KNOWN: Final = frozenset((*keys.USER_KEYS, *keys.SYSTEM_KEYS))
 _SHARES: Final = (keys.FRACTION, keys.MEMORY)
+_NOTHING: Final[Sequence[str]] = ()
 _MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+/-]{0,62}", re.ASCII)
 _UUID: Final = re.compile(r"(GPU|MIG)-[0-9A-Za-z][0-9A-Za-z/-]{0,79}", re.ASCII)
 
@@ -139,20 +141,34 @@ def parse(pod: Pod, bounds: Bounds) -> Request | None:
     Raises:
         Refused: with every problem found, not just the first.
     """
-    if not any(keys.is_ours(key) and key not in keys.SYSTEM_KEYS for key in pod.annotations()):
+    given = {
+        key: value
+        for key, value in pod.annotations().items()
+        if keys.is_ours(key) and key not in keys.SYSTEM_KEYS
+    }
+    if not given:
         return None
-    reader = _Reader(pod, bounds)
+    layout = tuple(
+        (at.container.name, at.kind, at.kind == "containers" or is_sidecar(at))
+        for at in containers(pod)
+    )
+    reader = _Reader(given, layout, bounds)
     request = reader.read()
-    if reader.problems or request is None:
+    if request is None:
         raise Refused(reader.problems)
     return request
+
+
+_Layout = tuple[tuple[str, str, bool], ...]
+"""Name, kind, and whether it may hold a GPU, of each container."""
 
 
 @dataclass(slots=True)
 class _Reader:
     """One pass over a pod's annotations, collecting problems."""
 
-    pod: Pod
+    given: Mapping[str, str]
+    layout: _Layout
     bounds: Bounds
     problems: list[Problem] = field(default_factory=list)
 
@@ -165,16 +181,18 @@ class _Reader:
         isolation = self._choice(keys.ISOLATION, ISOLATIONS, self.bounds.isolation)
         self._twice(slices)
         if not slices and not self.problems:
-            given = next(k for k in self.pod.annotations() if keys.is_ours(k))
+            given = next(iter(self.given))
             self._refuse(
                 given,
                 f"asks for no GPU by itself; add {keys.FRACTION} or {keys.MEMORY}",
             )
         if self.problems:
             return None
-        order = {at.container.name: i for i, at in enumerate(containers(self.pod))}
+        if len(slices) > 1:
+            order = {name: i for i, (name, _, _) in enumerate(self.layout)}
+            slices.sort(key=lambda s: order[s.container])
         return Request(
-            slices=tuple(sorted(slices, key=lambda s: order[s.container])),
+            slices=tuple(slices),
             models=models,
             not_models=not_models,
             uuids=uuids,
@@ -186,7 +204,7 @@ class _Reader:
         self.problems.append(Problem(annotation_path(key), message))
 
     def _get(self, key: str) -> str | None:
-        return self.pod.annotations().get(key)
+        return self.given.get(key)
 
     def _number(self, key: str, parser: Callable[[str], int]) -> int | None:
         """The annotation as a number; a problem and None where it is none."""
@@ -200,15 +218,14 @@ class _Reader:
             return None
 
     def _unknown(self) -> None:
-        known = (*keys.USER_KEYS, *keys.SYSTEM_KEYS)
-        for key in self.pod.annotations():
-            if not keys.is_ours(key) or key in known or key.startswith(keys.CONTAINER_PREFIX):
+        for key in self.given:
+            if key in _KNOWN or not keys.is_ours(key) or key.startswith(keys.CONTAINER_PREFIX):
                 continue
             shown = quote(key)[1:-1]
             self.problems.append(
                 Problem(
                     annotation_path(shown),
-                    f"not a known annotation{nearest(key, known)}; "
+                    f"not a known annotation{nearest(key, _KNOWN)}; "
                     f"known: {', '.join(keys.USER_KEYS)}, {keys.CONTAINER_PREFIX}<name>",
                 )
             )
@@ -278,36 +295,32 @@ class _Reader:
         """The container of the pod-level share."""
         name = self._get(keys.CONTAINER_NAME)
         if name is None:
-            members = self.pod.spec.containers
-            return members[0].name if members else None
+            return next((n for n, kind, _ in self.layout if kind == "containers"), None)
         return name if self._holds(keys.CONTAINER_NAME, name) else None
 
     def _holds(self, key: str, name: str) -> bool:
         """Whether a container of that name may hold a GPU; a problem where not."""
-        names = []
-        for at in containers(self.pod):
-            if at.kind == "containers" or is_sidecar(at):
-                names.append(at.container.name)
-            elif at.container.name == name:
+        names = [n for n, _, may_hold in self.layout if may_hold]
+        if name in names:
+            return True
+        for other, kind, _ in self.layout:
+            if other == name:
                 self._refuse(
                     key,
-                    f"container {quote(name)} is an {at.kind[:-1]}; only regular containers and "
+                    f"container {quote(name)} is an {kind[:-1]}; only regular containers and "
                     "sidecars (init containers with restartPolicy: Always) may hold a GPU",
                 )
                 return False
-        if name not in names:
-            listed = ", ".join(names[:MAX_CHOICES])
-            self._refuse(
-                key,
-                f"the pod has no container {quote(name)}{nearest(name, names)}; "
-                f"its containers: {listed}",
-            )
-            return False
-        return True
+        self._refuse(
+            key,
+            f"the pod has no container {quote(name)}{nearest(name, names)}; "
+            f"its containers: {', '.join(names[:MAX_CHOICES])}",
+        )
+        return False
 
     def _container_slices(self) -> Iterable[Slice]:
         """The slices of ``gpu-fraction.dev/container.<name>``."""
-        for key in self.pod.annotations():
+        for key in self.given:
             if not key.startswith(keys.CONTAINER_PREFIX):
                 continue
             name = key.removeprefix(keys.CONTAINER_PREFIX)
@@ -321,6 +334,8 @@ class _Reader:
 
     def _twice(self, slices: list[Slice]) -> None:
         """A container named by the pod-level keys and by its own."""
+        if len(slices) < 2:
+            return
         names = [s.container for s in slices]
         for name in sorted({n for n in names if names.count(n) > 1}):
             self._refuse(
@@ -329,18 +344,20 @@ class _Reader:
                 f"{keys.MEMORY}; give it one share",
             )
 
-    def _list(self, key: str) -> list[str]:
+    def _list(self, key: str) -> Sequence[str]:
         text = self._get(key)
         if text is None:
-            return []
+            return _NOTHING
         items = list(dict.fromkeys(item.strip() for item in text.split(",", MAX_CHOICES)))
         if len(items) > MAX_CHOICES:
             self._refuse(key, f"names more than {MAX_CHOICES}")
-            return []
+            return _NOTHING
         return items
 
     def _models(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         items = self._list(keys.MODEL)
+        if not items:
+            return (), ()
         excluded = [item[1:].strip() for item in items if item.startswith("!")]
         wanted = [item for item in items if not item.startswith("!")]
         allowed = "allowed: models (A100,H100) or models to avoid (!T4,!P4)"

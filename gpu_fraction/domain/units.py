@@ -87,7 +87,7 @@ def parse_fraction_milli(text: str) -> int:
     """
     milli = _milli(text, FRACTION_ALLOWED)
     if milli > MILLI and milli % MILLI:
-        raise UnitError("a share cannot be above one GPU", FRACTION_ALLOWED)
+        raise UnitError("more than one GPU and not a whole number of GPUs", FRACTION_ALLOWED)
     return milli
 
 
@@ -99,7 +99,7 @@ def parse_share_milli(text: str) -> int:
     """
     milli = _milli(text, SHARE_ALLOWED)
     if milli > MILLI:
-        raise UnitError("a share cannot be above one GPU", SHARE_ALLOWED)
+        raise UnitError("more than one GPU", SHARE_ALLOWED)
     return milli
 
 

@@ -189,8 +189,8 @@ async def _load_kubeconfig(path: str, context: str) -> Access:
             client_configuration=found,
             persist_config=False,
         )
-    except (config.ConfigException, OSError, ValueError, TypeError, AttributeError) as error:
-        # The loader answers a missing or empty file with the last two.
+    except Exception as error:
+        # The loader lets out YAML's errors, bare asserts and whatever a plugin provokes.
         raise AccessError(f"kubeconfig {files}: {error}") from error
     if not found.host:
         raise AccessError(f"kubeconfig {files}: the cluster of the context names no server")

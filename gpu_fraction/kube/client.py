@@ -25,6 +25,9 @@ from gpu_fraction.kube.transport import Transport
 
 T = TypeVar("T")
 
+VERSION: Final = version("gpu-fraction")
+"""Of the installed distribution. Read here once, because that is a look into files."""
+
 TIMEOUT_S: Final = 30.0
 """Seconds for a whole call with its retries. Chosen: below the 34 s that the API server gives
 itself (apiserver/pkg/endpoints/handlers/rest.go, requestTimeoutUpperBound)."""
@@ -303,7 +306,7 @@ def user_agent(component: str) -> str:
     What stands before the slash is also the field manager of writes that name none.
     """
     system = f"{platform.system().lower()}/{platform.machine()}"
-    return f"gpu-fraction-{component}/{version('gpu-fraction')} ({system})"
+    return f"gpu-fraction-{component}/{VERSION} ({system})"
 
 
 def _decode_page(into: type[T], body: bytes, on_malformed: OnMalformed | None) -> Page[T]:

@@ -1,0 +1,1 @@
+"""Certificates that look after themselves: CA, leaf, rotation, injection, reload."""

@@ -1,0 +1,74 @@
+"""caBundles: what a webhook configuration tells the API server to trust.
+
+The API server does not check a caBundle when it is written (only those of CRD conversions);
+with an unreadable one every call fails. So a bundle is read back here before it is published.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from certs import pki
+from certs.certificate import Certificate
+from certs.errors import BundleError, PkiError
+
+__all__ = ["Bundle", "read_bundle", "render_bundle"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The caBundle of one webhook of one configuration.
+
+    Attributes:
+        entry: Name of the webhook in its configuration; for a CRD, of the conversion.
+        certificates: What it holds, in order.
+        readable: False where the text is not a series of certificates, as after damage; then
+            the API server trusts nothing and ``certificates`` is empty.
+    """
+
+    entry: str
+    certificates: tuple[Certificate, ...] = ()
+    readable: bool = True
+
+    def fingerprints(self) -> frozenset[str]:
+        """The identities of its certificates."""
+        return frozenset(c.fingerprint for c in self.certificates)
+
+    def trusts(self, fingerprint: str) -> bool:
+        """Whether the certificate with this fingerprint is in it."""
+        return any(c.fingerprint == fingerprint for c in self.certificates)
+
+
+def read_bundle(entry: str, pem: bytes) -> Bundle:
+    """A caBundle as it was found; an empty one trusts nothing and is readable."""
+    if not pem.strip():
+        return Bundle(entry)
+    try:
+        return Bundle(entry, tuple(pki.read_certificates(pem)))
+    except PkiError:
+        return Bundle(entry, readable=False)
+
+
+def render_bundle(certificates: Sequence[Certificate], must_trust: Iterable[str] = ()) -> str:
+    """The PEM text to publish, read back and checked.
+
+    Args:
+        certificates: What it shall hold.
+        must_trust: Fingerprints that something is being served from right now.
+
+    Raises:
+        BundleError: it would be empty, hold a certificate that signs nothing, read back
+            differently, or break something that is being served.
+    """
+    if not certificates:
+        raise BundleError("an empty caBundle trusts every public CA instead of ours")
+    for certificate in certificates:
+        if not certificate.is_ca:
+            raise BundleError(f"certificate {certificate.subject!r} is not a CA")
+    text = "".join(c.pem for c in certificates)
+    back = [c.fingerprint for c in pki.read_certificates(text)]
+    if back != [c.fingerprint for c in certificates]:
+        raise BundleError("the caBundle does not read back as it was written")
+    missing = sorted(set(must_trust) - set(back))
+    if missing:
+        raise BundleError(f"a replica still serves from {missing[0][:16]}, which is not in it")
+    return text

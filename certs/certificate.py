@@ -1,0 +1,81 @@
+"""A certificate as this package reasons about it: facts and PEM text, no library objects."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+__all__ = ["Authority", "Certificate", "Leaf", "utc_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What is read of one X.509 certificate.
+
+    Attributes:
+        fingerprint: SHA-256 of the DER encoding, lower-case hex: the identity used here.
+        subject: Distinguished name as text (RFC 4514).
+        not_before: First instant of validity, UTC.
+        not_after: Last instant of validity, UTC.
+        is_ca: basicConstraints says CA:TRUE.
+        own: The subject carries this product's organisation and the certificate is a CA.
+        pem: The certificate in PEM, ending in a newline.
+    """
+
+    fingerprint: str
+    subject: str
+    not_before: datetime
+    not_after: datetime
+    is_ca: bool
+    own: bool
+    pem: str = field(repr=False)
+
+    def expired(self, now: datetime) -> bool:
+        """Whether the last instant of validity has passed."""
+        return now > self.not_after
+
+    def renew_from(self, share: float, backdate_s: float) -> datetime:
+        """The instant at which ``share`` of the life is over, counted from the issuing."""
+        issued = min(self.not_before + timedelta(seconds=backdate_s), self.not_after)
+        return issued + (self.not_after - issued) * share
+
+    def life_left(self, now: datetime, backdate_s: float) -> float:
+        """The share of the life that is left, 0 when expired, 1 when just issued."""
+        issued = min(self.not_before + timedelta(seconds=backdate_s), self.not_after)
+        life_s = (self.not_after - issued).total_seconds()
+        if life_s <= 0:
+            return 0.0
+        return min(1.0, max(0.0, (self.not_after - now).total_seconds() / life_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A CA that can sign: its certificate and its private key (PEM, PKCS #8)."""
+
+    certificate: Certificate
+    key_pem: str = field(repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the certificate."""
+        return self.certificate.fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A serving certificate with its key, and the CA certificate that signed it.
+
+    Attributes:
+        certificate: The leaf itself.
+        chain_pem: What is sent in the handshake: the leaf, then intermediates if any.
+        key_pem: Private key, PEM.
+        issuer: Fingerprint of the CA certificate; empty where it is not known.
+    """
+
+    certificate: Certificate
+    chain_pem: str = field(repr=False)
+    key_pem: str = field(repr=False)
+    issuer: str = ""
+
+
+def utc_text(at: datetime) -> str:
+    """RFC 3339 in UTC with microseconds, as Kubernetes' MicroTime is written."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

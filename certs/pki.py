@@ -1,0 +1,326 @@
+"""Make, read and check certificates: ECDSA P-256, random serials, key identifiers, SANs.
+
+Everything takes the time as an argument. A leaf is dated from its CA's own date when the
+clock is before it, so that a replica whose clock is behind still signs something usable.
+"""
+
+import ipaddress
+import secrets
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import verification
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from certs.certificate import Authority, Certificate, Leaf
+from certs.errors import ChainError, PkiError
+from certs.lifetimes import Lifetimes
+from gpu_fraction.domain import keys
+
+__all__ = [
+    "check_chain",
+    "issue_leaf",
+    "new_authority",
+    "read_authority",
+    "read_certificates",
+    "read_leaf",
+    "service_names",
+]
+
+_CURVE: Final = ec.SECP256R1()
+# X.520 ub-common-name.
+_COMMON_NAME_MAX: Final = 64
+# What Go's verifier, hence the API server, demands: a CA has basicConstraints, a leaf has
+# names. The library's default is the stricter profile of the web, which would call
+# certificates of other issuers broken that the API server takes.
+_CA_POLICY: Final = verification.ExtensionPolicy.permit_all().require_present(
+    x509.BasicConstraints, verification.Criticality.AGNOSTIC, None
+)
+_LEAF_POLICY: Final = verification.ExtensionPolicy.permit_all().require_present(
+    x509.SubjectAlternativeName, verification.Criticality.AGNOSTIC, None
+)
+
+
+def service_names(
+    service: str, namespace: str, cluster_domain: str = "cluster.local"
+) -> list[str]:
+    """Every form in which a client inside the cluster may name a Service, API server's first.
+
+    Source: Kubernetes DNS specification; the API server uses ``<service>.<namespace>.svc``.
+    """
+    return [
+        f"{service}.{namespace}.svc",
+        service,
+        f"{service}.{namespace}",
+        f"{service}.{namespace}.svc.{cluster_domain}",
+    ]
+
+
+def new_authority(name: str, now: datetime, lifetimes: Lifetimes) -> Authority:
+    """A new self-signed CA.
+
+    Args:
+        name: Whose CA it is; goes into the common name, cut to fit.
+        now: The time, UTC.
+        lifetimes: Its life and how far it is dated back.
+    """
+    key = ec.generate_private_key(_CURVE)
+    serial = _serial()
+    # The subject differs from one CA to the next, so that a verifier finds the right one by
+    # name even where it ignores key identifiers.
+    suffix = f" CA {serial & 0xFFFFFFFF:08x}"
+    subject = _name(name[: _COMMON_NAME_MAX - len(suffix)] + suffix)
+    builder = _dated(now, now + timedelta(seconds=lifetimes.ca_life_s), lifetimes.backdate_s)
+    certificate = (
+        builder.subject_name(subject)
+        .issuer_name(subject)
+        .serial_number(serial)
+        .public_key(key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(ca=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    return Authority(_facts(certificate), _key_text(key))
+
+
+def issue_leaf(
+    authority: Authority, names: Sequence[str], now: datetime, lifetimes: Lifetimes
+) -> Leaf:
+    """A serving certificate with a new key.
+
+    Args:
+        authority: The CA that signs.
+        names: DNS names and IP addresses of the subject, the most important first.
+        now: The time, UTC.
+        lifetimes: Its life and how far it is dated back.
+
+    Raises:
+        PkiError: the CA's certificate or key cannot be read.
+    """
+    ca = _parse_one(authority.certificate.pem)
+    ca_key = _private_key(authority.key_pem)
+    key = ec.generate_private_key(_CURVE)
+    since = max(now, ca.not_valid_before_utc + timedelta(seconds=lifetimes.backdate_s))
+    until = min(since + timedelta(seconds=lifetimes.leaf_life_s), ca.not_valid_after_utc)
+    builder = _dated(min(since, until), until, lifetimes.backdate_s)
+    certificate = (
+        builder.subject_name(_name(names[0][:_COMMON_NAME_MAX]))
+        .issuer_name(ca.subject)
+        .serial_number(_serial())
+        .public_key(key.public_key())
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(ca=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+        )
+        .sign(ca_key, hashes.SHA256())
+    )
+    facts = _facts(certificate)
+    return Leaf(facts, facts.pem, _key_text(key), authority.fingerprint)
+
+
+def read_certificates(pem: str | bytes) -> list[Certificate]:
+    """Every certificate of a PEM text, in order; text between the blocks is ignored.
+
+    Raises:
+        PkiError: no certificate in it, or one cannot be read.
+    """
+    return [_facts(c) for c in _parse(pem)]
+
+
+def read_authority(certificate_pem: str | bytes, key_pem: str | bytes) -> Authority:
+    """A CA from its two PEM texts.
+
+    Raises:
+        PkiError: unreadable, not a CA, or the key is another certificate's.
+    """
+    certificate = _parse_one(certificate_pem)
+    facts = _facts(certificate)
+    if not facts.is_ca:
+        raise PkiError(f"certificate {facts.subject!r} is not a CA")
+    _private_key(key_pem)
+    _check_key(certificate, key_pem)
+    return Authority(facts, _text(key_pem))
+
+
+def read_leaf(chain_pem: str | bytes, key_pem: str | bytes) -> Leaf:
+    """A serving certificate from a chain (leaf first) and its key.
+
+    Raises:
+        PkiError: unreadable, or the key is another certificate's.
+    """
+    certificate = _parse(chain_pem)[0]
+    _check_key(certificate, key_pem)
+    return Leaf(_facts(certificate), _text(chain_pem), _text(key_pem))
+
+
+def check_chain(
+    chain_pem: str | bytes, trusted: Iterable[Certificate], server_name: str, at: datetime
+) -> None:
+    """Check what an API server checks: signature path, dates, basic constraints, names.
+
+    Args:
+        chain_pem: What the server sends, leaf first.
+        trusted: The certificates of the caBundle.
+        server_name: DNS name or IP address that the client dials.
+        at: The time of the check, UTC.
+
+    Raises:
+        ChainError: it would refuse; the message says why.
+        PkiError: a certificate cannot be read.
+    """
+    leaf, *intermediates = _parse(chain_pem)
+    roots = [_parse_one(c.pem) for c in trusted if c.is_ca]
+    if not roots:
+        raise ChainError("no CA certificate to check against")
+    builder = (
+        verification.PolicyBuilder()
+        .store(verification.Store(roots))
+        .time(at)
+        .extension_policies(ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY)
+    )
+    name = _general_name(server_name)
+    try:
+        builder.build_server_verifier(name).verify(leaf, intermediates)
+    except verification.VerificationError as e:
+        # The library's message names the certificate it stopped at, without key material.
+        raise ChainError(f"{server_name}: {e}") from e
+
+
+def _dated(since: datetime, until: datetime, backdate_s: float) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .not_valid_before(since - timedelta(seconds=backdate_s))
+        .not_valid_after(until)
+    )
+
+
+def _serial() -> int:
+    # Two certificates of one issuer with one serial number are refused by some clients; 128
+    # random bits need no record of what was issued.
+    return secrets.randbits(128) or 1
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, keys.GROUP),
+            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+        ]
+    )
+
+
+def _general_name(name: str) -> x509.DNSName | x509.IPAddress:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _key_usage(*, ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _issuer_key_identifier(
+    ca: x509.Certificate, key: ec.EllipticCurvePrivateKey
+) -> x509.AuthorityKeyIdentifier:
+    """The CA's own identifier, however its maker computed it: verifiers compare the two."""
+    try:
+        found = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(found)
+
+
+def _facts(certificate: x509.Certificate) -> Certificate:
+    is_ca = False
+    try:
+        is_ca = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        pass
+    except ValueError as e:
+        raise PkiError(f"certificate {certificate.subject.rfc4514_string()!r}: {e}") from e
+    organisations = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return Certificate(
+        fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
+        subject=certificate.subject.rfc4514_string(),
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+        is_ca=is_ca,
+        own=is_ca and any(a.value == keys.GROUP for a in organisations),
+        pem=certificate.public_bytes(serialization.Encoding.PEM).decode("ascii"),
+    )
+
+
+def _parse(pem: str | bytes) -> list[x509.Certificate]:
+    data = pem.encode() if isinstance(pem, str) else pem
+    try:
+        return x509.load_pem_x509_certificates(data)
+    except ValueError as e:
+        raise PkiError(f"no readable certificate: {e}") from e
+
+
+def _parse_one(pem: str | bytes) -> x509.Certificate:
+    certificates = _parse(pem)
+    if len(certificates) != 1:
+        raise PkiError(f"{len(certificates)} certificates where one is expected")
+    return certificates[0]
+
+
+def _private_key(pem: str | bytes) -> ec.EllipticCurvePrivateKey:
+    data = pem.encode() if isinstance(pem, str) else pem
+    try:
+        key = serialization.load_pem_private_key(data, password=None)
+    except (ValueError, TypeError) as e:
+        # The library's message may not quote the key; ours must not either.
+        raise PkiError("no readable private key") from e
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise PkiError("the private key of a CA here is an ECDSA key")
+    return key
+
+
+def _check_key(certificate: x509.Certificate, key_pem: str | bytes) -> None:
+    data = key_pem.encode() if isinstance(key_pem, str) else key_pem
+    try:
+        key = serialization.load_pem_private_key(data, password=None)
+    except (ValueError, TypeError) as e:
+        raise PkiError("no readable private key") from e
+    if key.public_key() != certificate.public_key():
+        raise PkiError(
+            f"the key does not belong to certificate {certificate.subject.rfc4514_string()!r}"
+        )
+
+
+def _text(pem: str | bytes) -> str:
+    return pem if isinstance(pem, str) else pem.decode("ascii")
+
+
+def _key_text(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode("ascii")

@@ -1,0 +1,223 @@
+"""One look at everything, with the questions that a rotation's phases ask of it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from certs.actions import Notice, Plan, PublishBundle, WriteState
+from certs.bundle import Bundle
+from certs.certificate import Certificate
+from certs.lifetimes import Lifetimes
+from certs.observation import Replica, Target
+from certs.state import CaState, Phase
+
+__all__ = ["View"]
+
+
+class View:
+    """The time, the Secret's content, the caBundles and the replicas, seen together."""
+
+    def __init__(
+        self,
+        now: datetime,
+        state: CaState,
+        targets: Sequence[Target],
+        replicas: Sequence[Replica],
+        lifetimes: Lifetimes,
+        phase_seen_s: float,
+    ) -> None:
+        self.now = now
+        self.phase_seen_s = phase_seen_s
+        self.state = state
+        self.targets = targets
+        self.serving = [r for r in replicas if r.serves(now)]
+        self.lifetimes = lifetimes
+
+    def bundles(self) -> Iterable[Bundle]:
+        """Every caBundle of every configuration."""
+        return (bundle for target in self.targets for bundle in target.bundles)
+
+    def elapsed_s(self) -> float:
+        """Since the phase was entered."""
+        return (self.now - self.state.since).total_seconds()
+
+    def enter(self, phase: Phase, notice: Notice, **changes: object) -> Plan:
+        """The step into a phase."""
+        state = replace(self.state, phase=phase, since=self.now, **changes)  # type: ignore[arg-type]
+        return Plan(phase, (WriteState(state, notice),))
+
+    def wait(self, until_s: float, *notices: Notice) -> Plan:
+        """Nothing to do for ``until_s`` seconds, unless something changes."""
+        wake_in_s = min(max(until_s, 0.0), self.lifetimes.check_s)
+        return Plan(self.state.phase, (), notices, wake_in_s)
+
+    def served_from(self, certificates: Iterable[Certificate]) -> list[str]:
+        """The replicas that serve a leaf of one of these CAs."""
+        fingerprints = {c.fingerprint for c in certificates}
+        return sorted(r.name for r in self.serving if r.issuer in fingerprints)
+
+    def something_works(self) -> bool:
+        """Whether any replica serves something that any caBundle trusts right now.
+
+        If not, every call fails already, and there is nothing that waiting could protect.
+        """
+        trusted = {
+            c.fingerprint
+            for b in self.bundles()
+            for c in b.certificates
+            if not c.expired(self.now)
+        }
+        return any(r.issuer in trusted for r in self.serving)
+
+    def settled_s(self) -> float:
+        """How long the next CA has certainly been in every caBundle.
+
+        What this process has seen itself counts, so that no clock can shorten the wait.
+        """
+        return min(self.elapsed_s(), self.phase_seen_s)
+
+    def stragglers(self) -> list[str]:
+        """Replicas whose leaf works but is not of the current CA."""
+        current = None if self.state.current is None else self.state.current.fingerprint
+        trusted = {f for b in self.bundles() for f in b.fingerprints()}
+        return sorted(r.name for r in self.serving if r.issuer != current and r.issuer in trusted)
+
+    def reintroduce(self) -> Plan | None:
+        """Replicas work with a CA that is not the current one, as after a restored backup.
+
+        They may move to the current one only after it has been trusted everywhere for a
+        while: it takes the way of a new one.
+        """
+        state = self.state
+        if state.phase not in {Phase.STEADY, Phase.RETIRE} or self.rotation_reason():
+            return None
+        stragglers = self.stragglers()
+        if not stragglers:
+            return None
+        message = f"{len(stragglers)} replicas serve from another CA, first {stragglers[0]}"
+        notice = Notice("RotationStarted", message, warning=True)
+        reason = "replicas served from another CA than the current one"
+        return self.enter(Phase.TRUST, notice, reason=reason, current=None, next=state.current)
+
+    def retiring(self) -> bool:
+        """Whether the previous CAs are to be dropped now."""
+        if self.state.phase is not Phase.RETIRE or self.served_from(self.state.previous):
+            return False
+        waited = self.elapsed_s() >= self.lifetimes.retire_s
+        return waited or all(c.expired(self.now) for c in self.state.previous)
+
+    def damage(self) -> Plan | None:
+        """A caBundle lost the next CA while replicas rely on its being there."""
+        if self.state.phase not in {Phase.SETTLE, Phase.SWITCH} or self.state.next is None:
+            return None
+        if all(b.trusts(self.state.next.fingerprint) for b in self.bundles()):
+            return None
+        message = "a caBundle lost the next CA: it is published again, and settles again"
+        return self.enter(Phase.TRUST, Notice("CaBundleDamaged", message, warning=True))
+
+    def publish(self) -> tuple[PublishBundle, ...]:
+        """The caBundles that are not what they should be."""
+        return tuple(
+            PublishBundle(
+                target,
+                bundle.entry,
+                wanted,
+                frozenset(r.issuer for r in self.serving if bundle.trusts(r.issuer)),
+            )
+            for target in self.targets
+            for bundle in target.bundles
+            if (wanted := self._wanted(bundle))
+            and {c.fingerprint for c in wanted} != bundle.fingerprints()
+        )
+
+    def _wanted(self, bundle: Bundle) -> tuple[Certificate, ...]:
+        """Ours first, then what others put there; the expired go unless still served from."""
+        state = self.state
+        live = [a.certificate for a in (state.current, state.next) if a is not None]
+        ours = live if self.retiring() else [*live, *state.previous]
+        known = {c.fingerprint for c in (*live, *state.previous)}
+        kept = [c for c in bundle.certificates if c.fingerprint not in known]
+        served = {r.issuer for r in self.serving}
+        skew = timedelta(seconds=self.lifetimes.backdate_s)
+        unique = {
+            c.fingerprint: c
+            for c in (*ours, *kept)
+            if not c.expired(self.now - skew) or c.fingerprint in served
+        }
+        return tuple(unique.values())
+
+    def clock_behind(self) -> Plan | None:
+        """A CA is not valid yet: our clock is wrong, or that of whoever made it was.
+
+        Whatever a clock that is behind makes has expired for everybody else, so nothing is
+        made. A person who asks for a rotation says that it was the other clock: then the CA
+        from the future is given up.
+        """
+        stored = [a for a in (self.state.current, self.state.next) if a is not None]
+        ahead = [a.certificate for a in stored if a.certificate.not_before > self.now]
+        seen = () if stored else (c for b in self.bundles() for c in b.certificates if c.own)
+        latest = max((c.not_before for c in (*ahead, *seen)), default=self.now)
+        if latest <= self.now:
+            return None
+        if self.state.rotate_ca:
+            return self._give_up(ahead) if ahead else None
+        message = (
+            f"the clock says {self.now:%Y-%m-%dT%H:%M:%SZ}, before a CA of ours is valid"
+            f" ({latest:%Y-%m-%dT%H:%M:%SZ}): nothing is rotated"
+        )
+        return self.wait(self.lifetimes.check_s, Notice("ClockBehind", message, warning=True))
+
+    def _give_up(self, ahead: Sequence[Certificate]) -> Plan:
+        kept = [
+            a if a is not None and a.certificate not in ahead else None
+            for a in (self.state.current, self.state.next)
+        ]
+        message = "a rotation was requested: a CA that is not valid yet is given up"
+        return self.enter(
+            Phase.STAGE,
+            Notice("RotationStarted", message, warning=True),
+            reason="a rotation was requested",
+            current=kept[0],
+            next=kept[1],
+            previous=(*self.state.previous, *ahead),
+        )
+
+    def notices(self) -> tuple[Notice, ...]:
+        """Warnings about a CA of which little life is left."""
+        found = []
+        for role, authority in (("current", self.state.current), ("next", self.state.next)):
+            if authority is None:
+                continue
+            left = authority.certificate.life_left(self.now, self.lifetimes.backdate_s)
+            passed = [share for share in self.lifetimes.warn_at if left <= share]
+            if passed:
+                message = (
+                    f"the {role} CA has {min(passed):.0%} of its life left or less:"
+                    f" it ends {authority.certificate.not_after:%Y-%m-%dT%H:%M:%SZ}"
+                )
+                found.append(Notice("CertificateExpiring", message, warning=True))
+        return tuple(found)
+
+    def rotation_reason(self) -> str:
+        """Why a new CA is needed; empty while it is not."""
+        if self.state.current is None:
+            return "there is no usable CA"
+        certificate = self.state.current.certificate
+        if self.state.rotate_ca:
+            return "a rotation was requested"
+        if certificate.expired(self.now):
+            return "the CA has expired"
+        if self.now >= certificate.renew_from(
+            self.lifetimes.ca_renew_at, self.lifetimes.backdate_s
+        ):
+            return f"{self.lifetimes.ca_renew_at:.0%} of the CA's life is over"
+        return ""
+
+    def until_rotation_s(self) -> float:
+        """Until the current CA is due."""
+        if self.state.current is None:
+            return 0.0
+        due = self.state.current.certificate.renew_from(
+            self.lifetimes.ca_renew_at, self.lifetimes.backdate_s
+        )
+        return (due - self.now).total_seconds()

@@ -1,0 +1,190 @@
+"""``gpu-fraction demo``: the product in a minute, on a machine without a cluster.
+
+Prints every example as a coloured diff, then starts the real webhook on TLS with a throw-away
+certificate and posts it what a real API server once sent.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import os
+import ssl
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from certs import pki
+from certs.lifetimes import Lifetimes
+from gpu_fraction.cli import mutate
+from gpu_fraction.settings import rewrite
+
+CARD_SIZE: Final = "80Gi"
+"""The demo's cluster: every GPU has this much memory."""
+
+_START_S: Final = 20.0
+_CALL_S: Final = 10.0
+
+__all__ = ["add_parser", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One review and what became of it."""
+
+    file: str
+    decision: str
+    patch: str
+    notes: str
+    ms: float
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "demo", help="show examples and recorded reviews going through", description=__doc__
+    )
+    parser.add_argument(
+        "--examples", default="examples", metavar="DIR", help="manifests (default examples)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Run the command; the exit code."""
+    folder = Path(args.examples)
+    code = _show_examples(folder, environ)
+    if code:
+        return code
+    rows = asyncio.run(_post_reviews(sorted((folder / "reviews").glob("*.json"))))
+    _print_table(rows)
+    return 0
+
+
+def _show_examples(folder: Path, environ: Mapping[str, str]) -> int:
+    """Each example through the offline command, exactly as a person would call it."""
+    options = {o.name: None for o in rewrite.OPTIONS}
+    for file in sorted(folder.glob("*.yaml")):
+        sys.stdout.write(
+            f"\n$ gpu-fraction mutate -f {file} -o diff --gpu-memory-mib {CARD_SIZE}\n"
+        )
+        sys.stdout.flush()
+        args = argparse.Namespace(
+            **{
+                **options,
+                "filename": [str(file)],
+                "output": "diff",
+                "color": "always",
+                "config": None,
+                "gpu_memory_mib": CARD_SIZE,
+            }
+        )
+        if code := mutate.run(args, environ):
+            return code
+    sys.stdout.flush()
+    return 0
+
+
+async def _post_reviews(files: list[Path]) -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        trust = _certificate(Path(folder))
+        async with _webhook(Path(folder)) as port:
+            connector = aiohttp.TCPConnector(ssl=trust, limit=1)
+            timeout = aiohttp.ClientTimeout(total=_CALL_S)
+            async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+                sys.stdout.write(f"\nposting {len(files)} recorded reviews over TLS\n\n")
+                return [await _post(session, port, file) for file in files]
+
+
+def _certificate(folder: Path) -> ssl.SSLContext:
+    """Write a pair for localhost, and return what trusts it."""
+    now = datetime.now(UTC)
+    authority = pki.new_authority("gpu-fraction demo", now, Lifetimes())
+    leaf = pki.issue_leaf(authority, ["localhost"], now, Lifetimes())
+    (folder / "tls.crt").write_text(leaf.chain_pem)
+    (folder / "tls.key").write_text(leaf.key_pem)
+    return ssl.create_default_context(cadata=authority.certificate.pem)
+
+
+@asynccontextmanager
+async def _webhook(folder: Path) -> AsyncIterator[int]:
+    """The real server as a process of its own; yields its port."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gpu_fraction.cli.main",
+        "webhook",
+        *("--tls-cert", str(folder / "tls.crt"), "--tls-key", str(folder / "tls.key")),
+        *("--host", "127.0.0.1", "--port", "0", "--gpu-memory-mib", CARD_SIZE),
+        *("--drain-least", "0", "--drain-most", "1"),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ},
+    )
+    try:
+        yield await _port(process)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        async with asyncio.timeout(_CALL_S):
+            await process.communicate()
+
+
+async def _port(process: asyncio.subprocess.Process) -> int:
+    """From the line that says where the server listens."""
+    if process.stdout is None:
+        raise RuntimeError("the webhook has no output")
+    async with asyncio.timeout(_START_S):
+        async for line in process.stdout:
+            event = json.loads(line)
+            if event.get("event") == "server.listening":
+                return int(event["port"])
+    raise RuntimeError("the webhook ended before it listened")
+
+
+async def _post(session: aiohttp.ClientSession, port: int, file: Path) -> Row:
+    recorded = await asyncio.to_thread(file.read_text)
+    body = json.loads(recorded)["body"]
+    path = "mutate" if file.stem.endswith("-mutating") else "validate"
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    url = f"https://localhost:{port}/{path}?timeout=10s"
+    async with session.post(url, json=body) as response:
+        text = await response.text()
+    ms = (loop.time() - started) * 1000
+    if response.status != 200:
+        return Row(file.stem, f"HTTP {response.status}", "", text.strip(), ms)
+    return _row(file.stem, json.loads(text)["response"], ms)
+
+
+def _row(name: str, answer: dict[str, Any], ms: float) -> Row:
+    operations = json.loads(base64.b64decode(answer.get("patch", "W10=")))
+    notes = [*answer.get("warnings", ())]
+    if not answer["allowed"]:
+        notes.insert(0, answer["status"]["message"])
+    return Row(
+        name,
+        "allowed" if answer["allowed"] else "refused",
+        "\n".join(f"{o['op']} {o['path']}" for o in operations),
+        "\n".join(notes),
+        ms,
+    )
+
+
+def _print_table(rows: list[Row]) -> None:
+    width = max(len(row.file) for row in rows)
+    sys.stdout.write(f"{'review':{width}}  {'decision':8}  {'ms':>6}  patch, warnings\n")
+    for row in rows:
+        sys.stdout.write(f"{row.file:{width}}  {row.decision:8}  {row.ms:6.2f}")
+        lines = [line for line in (row.patch, row.notes) if line]
+        pad = " " * (width + 20)
+        for i, line in enumerate(part for text in lines for part in text.split("\n")):
+            sys.stdout.write(("  " if i == 0 else pad) + line + "\n")
+        if not lines:
+            sys.stdout.write("\n")

@@ -1,0 +1,35 @@
+"""An API server small enough to run inside a test, with faults on demand.
+
+It keeps what clients rely on: versions, optimistic concurrency, watches with bookmarks and
+expiry, paging, selectors, patches, server-side apply, status and binding subresources,
+admission webhooks. The contract tests hold it to a real kube-apiserver. It has no
+authorization, no schema validation beyond names, and no controllers.
+"""
+
+from sandbox.apiserver.faults import (
+    Answer,
+    DelayWatch,
+    DropWatch,
+    Fault,
+    Faults,
+    Hang,
+    Reset,
+    Slow,
+    Text,
+)
+from sandbox.apiserver.kinds import Kind
+from sandbox.apiserver.server import ApiServer
+
+__all__ = [
+    "Answer",
+    "ApiServer",
+    "DelayWatch",
+    "DropWatch",
+    "Fault",
+    "Faults",
+    "Hang",
+    "Kind",
+    "Reset",
+    "Slow",
+    "Text",
+]

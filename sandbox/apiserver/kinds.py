@@ -1,0 +1,159 @@
+"""The resources the server knows and in what they differ."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from gpu_fraction.kube import resources
+from gpu_fraction.kube.resources import Resource
+
+CONDITIONS: Final = {"status.conditions": "type"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One resource.
+
+    Attributes:
+        resource: group, version, plural, kind, scope.
+        short_names: for kubectl.
+        status: has a status subresource, so that the two halves are written apart.
+        generation: counts changes of everything but metadata and status.
+        custom: comes from a CRD: its status subresource leaves metadata alone, it takes no
+            strategic merge patch, and list items name their kind.
+        unconditional_update: a PUT without resourceVersion is taken.
+        field_labels: fields, besides metadata's name and namespace, for field selectors.
+        list_keys: path of each list that is merged item by item, and the field that names
+            an item. Other lists are replaced as a whole.
+    """
+
+    resource: Resource
+    short_names: tuple[str, ...] = ()
+    status: bool = False
+    generation: bool = False
+    custom: bool = False
+    unconditional_update: bool = True
+    field_labels: tuple[str, ...] = ()
+    list_keys: Mapping[str, str] = field(default_factory=dict)
+
+
+_WEBHOOK_KEYS: Final = {"webhooks": "name"}
+_POD_KEYS: Final = {
+    "spec.containers": "name",
+    "spec.initContainers": "name",
+    "spec.containers.env": "name",
+    "spec.initContainers.env": "name",
+    "spec.volumes": "name",
+    "spec.schedulingGates": "name",
+    "metadata.ownerReferences": "uid",
+    **CONDITIONS,
+}
+
+BUILT_IN: Final = (
+    Kind(
+        resources.PODS,
+        ("po",),
+        status=True,
+        generation=True,
+        field_labels=(
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "status.phase",
+        ),
+        list_keys=_POD_KEYS,
+    ),
+    Kind(
+        resources.NODES,
+        ("no",),
+        status=True,
+        field_labels=("spec.unschedulable",),
+        list_keys={"status.addresses": "type", "spec.taints": "key", **CONDITIONS},
+    ),
+    Kind(resources.NAMESPACES, ("ns",), status=True, field_labels=("status.phase",)),
+    Kind(
+        resources.EVENTS,
+        ("ev",),
+        field_labels=(
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "reason",
+            "type",
+        ),
+    ),
+    Kind(resources.SECRETS, field_labels=("type",)),
+    Kind(resources.SERVICES, ("svc",), status=True),
+    Kind(resources.RESOURCE_QUOTAS, ("quota",), status=True),
+    Kind(resources.REPLICA_SETS, ("rs",), status=True, generation=True, list_keys=CONDITIONS),
+    Kind(resources.DEPLOYMENTS, ("deploy",), status=True, generation=True, list_keys=CONDITIONS),
+    Kind(resources.STATEFUL_SETS, ("sts",), status=True, generation=True, list_keys=CONDITIONS),
+    Kind(resources.DAEMON_SETS, ("ds",), status=True, generation=True, list_keys=CONDITIONS),
+    Kind(resources.JOBS, status=True, generation=True, list_keys=CONDITIONS),
+    Kind(resources.LEASES, unconditional_update=False),
+    Kind(
+        resources.MUTATING_WEBHOOKS,
+        generation=True,
+        unconditional_update=False,
+        list_keys=_WEBHOOK_KEYS,
+    ),
+    Kind(
+        resources.VALIDATING_WEBHOOKS,
+        generation=True,
+        unconditional_update=False,
+        list_keys=_WEBHOOK_KEYS,
+    ),
+    Kind(resources.PRIORITY_CLASSES, ("pc",), generation=True),
+    Kind(
+        resources.CRDS,
+        ("crd",),
+        status=True,
+        generation=True,
+        unconditional_update=False,
+        list_keys=CONDITIONS,
+    ),
+)
+
+
+def from_crd(crd: Mapping[str, Any]) -> Kind:
+    """The kind that a CustomResourceDefinition defines, in its storage version.
+
+    List keys are read from the schema; the schema itself is not enforced.
+    """
+    spec = crd["spec"]
+    version = next(v for v in spec["versions"] if v.get("storage"))
+    names = spec["names"]
+    schema = version.get("schema", {}).get("openAPIV3Schema", {})
+    return Kind(
+        Resource(
+            spec["group"],
+            version["name"],
+            names["plural"],
+            names["kind"],
+            namespaced=spec["scope"] == "Namespaced",
+        ),
+        tuple(names.get("shortNames", ())),
+        status="status" in version.get("subresources", {}),
+        generation=True,
+        custom=True,
+        unconditional_update=False,
+        field_labels=tuple(
+            field["jsonPath"].lstrip(".") for field in version.get("selectableFields", ())
+        ),
+        list_keys=dict(_list_keys(schema, ())),
+    )
+
+
+def _list_keys(schema: Mapping[str, Any], path: tuple[str, ...]) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    keys = schema.get("x-kubernetes-list-map-keys", ())
+    if schema.get("x-kubernetes-list-type") == "map" and len(keys) == 1:
+        found.append((".".join(path), keys[0]))
+    for name, child in schema.get("properties", {}).items():
+        found += _list_keys(child, (*path, name))
+    if isinstance(schema.get("items"), dict):
+        found += _list_keys(schema["items"], path)
+    return found

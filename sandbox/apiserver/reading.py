@@ -1,0 +1,198 @@
+"""Lists and watches."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from sandbox.apiserver.failures import ApiFailure, bad_request, expired
+from sandbox.apiserver.kinds import Kind
+from sandbox.apiserver.routing import Target
+from sandbox.apiserver.selectors import Predicate, by_fields, by_labels
+from sandbox.apiserver.storage import Change, Key, Storage, Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The query parameters of a list or watch."""
+
+    target: Target
+    selected: Predicate
+    resource_version: str
+    match: str = ""
+    limit: int = 0
+    continuation: str = ""
+    timeout_s: float = 1800.0
+    bookmarks: bool = False
+
+    @classmethod
+    def parse(cls, target: Target, query: Mapping[str, str]) -> "Reading":
+        """From a URL.
+
+        Raises:
+            ApiFailure: 400 where a parameter cannot be understood.
+        """
+        if "sendInitialEvents" in query:
+            raise ApiFailure(
+                422, "Invalid", "sendInitialEvents is forbidden for watch: not supported here"
+            )
+        labels = by_labels(query.get("labelSelector", ""))
+        fields = by_fields(target.kind, query.get("fieldSelector", ""))
+        namespace = target.namespace
+        try:
+            return cls(
+                target,
+                lambda obj: (
+                    (not namespace or obj["metadata"].get("namespace") == namespace)
+                    and labels(obj)
+                    and fields(obj)
+                ),
+                query.get("resourceVersion", ""),
+                query.get("resourceVersionMatch", ""),
+                int(query.get("limit", "0")),
+                query.get("continue", ""),
+                float(query.get("timeoutSeconds", "1800")),
+                query.get("allowWatchBookmarks", "") in {"true", "1"},
+            )
+        except ValueError as error:
+            raise bad_request(str(error)) from error
+
+
+def list_objects(storage: Storage, reading: Reading) -> bytes:
+    """A list as JSON.
+
+    Raises:
+        ApiFailure: 410 where the version is compacted, 504 where it is in the future.
+    """
+    kind = reading.target.kind
+    revision, after = _where(storage, reading)
+    try:
+        found = storage.snapshot(kind, revision)
+    except ApiFailure as failure:
+        if reading.continuation:
+            raise expired(
+                "The provided continue parameter is too old to display a consistent list result."
+                " You can start a new list without the continue parameter, or use the continue"
+                " token in this response to retrieve the remainder of the results."
+            ) from failure
+        raise
+    rows = sorted((k, s) for k, s in found.items() if k > after and reading.selected(s.body))
+    limit = 0 if reading.resource_version == "0" else reading.limit
+    page = rows[:limit] if limit else rows
+    at = storage.revision if revision is None else revision
+    metadata: dict[str, object] = {"resourceVersion": str(at)}
+    if len(page) < len(rows):
+        metadata["continue"] = _token(at, page[-1][0])
+        metadata["remainingItemCount"] = len(rows) - len(page)
+    resource = kind.resource
+    head = msgspec.json.encode(
+        {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": metadata}
+    )
+    items = b",".join(_item(kind, stored) for _, stored in page)
+    return head[:-1] + b',"items":[' + items + b"]}\n"
+
+
+async def events(
+    storage: Storage, reading: Reading, *, bookmark_period_s: float
+) -> AsyncIterator[list[bytes]]:
+    """The lines of a watch, in batches as they become known, until its time is over."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + reading.timeout_s
+    position = storage.revision
+    if reading.resource_version in {"", "0"}:
+        found = storage.snapshot(reading.target.kind).items()
+        yield [_line("ADDED", s.encoded) for _, s in sorted(found) if reading.selected(s.body)]
+    else:
+        position = _revision(reading.resource_version)
+    bookmark_at = loop.time() + bookmark_period_s
+    while loop.time() < end:
+        try:
+            changes = storage.since(position)
+        except ApiFailure as failure:
+            yield [_line("ERROR", msgspec.json.encode(failure.status()))]
+            return
+        if changes:
+            position = changes[-1].revision
+            lines = [line for change in changes if (line := _event(reading, change))]
+            if lines:
+                yield lines
+            continue
+        try:
+            async with asyncio.timeout_at(min(end, bookmark_at)):
+                await storage.wait()
+        except TimeoutError:
+            bookmark_at = loop.time() + bookmark_period_s
+            if reading.bookmarks:
+                yield [_bookmark(reading.target.kind, position)]
+
+
+def _where(storage: Storage, reading: Reading) -> tuple[int | None, Key]:
+    """The revision to list, None for the current one, and after which object to begin."""
+    if reading.continuation:
+        try:
+            revision, namespace, name = msgspec.json.decode(
+                base64.urlsafe_b64decode(reading.continuation), type=tuple[int, str, str]
+            )
+        except (ValueError, msgspec.MsgspecError) as error:
+            raise bad_request("continue key is not valid") from error
+        return revision, (namespace, name)
+    if reading.resource_version in {"", "0"}:
+        return None, ("", "")
+    revision = _revision(reading.resource_version)
+    if revision > storage.revision:
+        raise ApiFailure(
+            504,
+            "Timeout",
+            f"Too large resource version: {revision}, current: {storage.revision}",
+            retry_after_s=1,
+        )
+    return (revision if reading.match == "Exact" else None), ("", "")
+
+
+def _revision(version: str) -> int:
+    if not version.isdecimal():
+        raise bad_request(f'invalid resource version "{version}"')
+    return int(version)
+
+
+def _token(revision: int, last: Key) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode((revision, *last))).decode()
+
+
+def _item(kind: Kind, stored: Stored) -> bytes:
+    """Items of built-in lists do not repeat their apiVersion and kind."""
+    if kind.custom:
+        return stored.encoded
+    bare = {k: v for k, v in stored.body.items() if k not in {"apiVersion", "kind"}}
+    return msgspec.json.encode(bare)
+
+
+def _event(reading: Reading, change: Change) -> bytes | None:
+    """How a change looks through the selectors: an object enters, changes or leaves."""
+    if change.qualified != reading.target.kind.resource.qualified:
+        return None
+    before = change.old is not None and reading.selected(change.old.body)
+    after = change.type != "DELETED" and reading.selected(change.new.body)
+    if after:
+        return _line("MODIFIED" if before else "ADDED", change.new.encoded)
+    return _line("DELETED", change.new.encoded) if before else None
+
+
+def _bookmark(kind: Kind, revision: int) -> bytes:
+    resource = kind.resource
+    return _line(
+        "BOOKMARK",
+        msgspec.json.encode(
+            {
+                "kind": resource.kind,
+                "apiVersion": resource.api_version,
+                "metadata": {"resourceVersion": str(revision), "creationTimestamp": None},
+            }
+        ),
+    )
+
+
+def _line(what: str, encoded: bytes) -> bytes:
+    return b'{"type":"' + what.encode() + b'","object":' + encoded + b"}\n"

@@ -1,0 +1,1 @@
+"""Fills the cache of Kubernetes binaries that the cluster tests use; standard library only."""

@@ -1,0 +1,136 @@
+"""Fixtures of the tests that run against a real Kubernetes.
+
+``KUBECONFIG_TEST`` names the kubeconfig of an existing cluster to use instead of an own one.
+"""
+
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.harness.api_client import ApiClient
+from tests.cluster.harness.binaries import (
+    CONTROL_PLANE,
+    Binaries,
+    MissingBinariesError,
+    find_binaries,
+)
+from tests.cluster.harness.cluster import Cluster, existing_cluster
+from tests.cluster.harness.control_plane import ControlPlane, running_control_plane
+from tests.cluster.harness.kubectl import Kubectl
+from tests.cluster.harness.options import ControlPlaneOptions
+
+_HERE = Path(__file__).parent
+_TIMEOUT_S = 180
+"""Of one test with its fixtures; chosen: ten times a cluster's start on two busy cores."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declares the marker."""
+    config.addinivalue_line(
+        "markers", 'needs_kubernetes("1.28"): skip on a server older than this minor version'
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives these tests more time than the fast ones."""
+    for item in items:
+        if _HERE in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_TIMEOUT_S))
+
+
+@pytest.fixture(scope="session")
+def binaries() -> Binaries:
+    """The programs found on this machine."""
+    return find_binaries()
+
+
+@pytest.fixture(scope="session")
+def existing(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Cluster | None:
+    """The cluster of ``KUBECONFIG_TEST``, if that is set."""
+    named = os.environ.get("KUBECONFIG_TEST")
+    if not named:
+        return None
+    _require(binaries, ("kubectl",))
+    return existing_cluster(Path(named), binaries, tmp_path_factory.mktemp("existing"))
+
+
+@pytest.fixture(scope="session")
+def _planes(binaries: Binaries) -> Iterator[Callable[[ControlPlaneOptions], ControlPlane]]:
+    """Starts control planes that end with the session."""
+    with ExitStack() as stack:
+
+        def start(options: ControlPlaneOptions) -> ControlPlane:
+            return stack.enter_context(running_control_plane(binaries, options))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def control_plane(
+    existing: Cluster | None, binaries: Binaries, request: pytest.FixtureRequest
+) -> Cluster:
+    """A cluster's API, administrator rights and kubectl; without a node, pods stay Pending."""
+    if existing is not None:
+        return existing
+    _require(binaries, CONTROL_PLANE)
+    own: ControlPlane = request.getfixturevalue("own_control_plane")
+    return own
+
+
+@pytest.fixture(scope="session")
+def own_control_plane(
+    existing: Cluster | None,
+    binaries: Binaries,
+    _planes: Callable[[ControlPlaneOptions], ControlPlane],
+) -> ControlPlane:
+    """The control plane whose processes a test may stop, kill and restart."""
+    if existing is not None:
+        pytest.skip("needs processes of its own, KUBECONFIG_TEST names an existing cluster")
+    _require(binaries, CONTROL_PLANE)
+    return _planes(ControlPlaneOptions())
+
+
+@pytest.fixture
+def kubectl(control_plane: Cluster, namespace: str) -> Kubectl:
+    """Kubectl as administrator, in this test's namespace."""
+    return control_plane.kubectl.within(namespace)
+
+
+@pytest.fixture
+def namespace(control_plane: Cluster) -> Iterator[str]:
+    """A fresh namespace in which pods can be created."""
+    name = control_plane.create_namespace()
+    yield name
+    control_plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+async def client(control_plane: Cluster) -> AsyncIterator[ApiClient]:
+    """An asynchronous client as administrator."""
+    async with ApiClient(control_plane.access) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _needs_kubernetes(request: pytest.FixtureRequest) -> None:
+    """Skips what the server is too old for."""
+    marker = request.node.get_closest_marker("needs_kubernetes")
+    if marker is None:
+        return
+    wanted = str(marker.args[0])
+    assert re.fullmatch(r"1\.\d+", wanted), wanted
+    existing = request.getfixturevalue("existing")
+    found = (existing or request.getfixturevalue("binaries")).version
+    if found and found[:2] < tuple(map(int, wanted.split("."))):
+        pytest.skip(f"needs Kubernetes {wanted}, found {'.'.join(map(str, found))}")
+
+
+def _require(binaries: Binaries, names: tuple[str, ...]) -> None:
+    try:
+        binaries.require(names)
+    except MissingBinariesError as e:
+        pytest.skip(str(e))

@@ -1,0 +1,145 @@
+"""The folder of one running cluster, and who answers for it.
+
+A cluster's processes, mounts and control groups are all found from this folder. Its file ``owner``
+names the test process by id and start time, so that a later run can tell a cluster in use from one
+whose tests were killed.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.harness import marks
+from tests.cluster.harness.leftovers import MARK, reap
+
+_OWNER = "owner"
+_NEW = ".new-"
+_NEW_GRACE_S = 60
+_REPOSITORY = Path(__file__).parents[3]
+
+
+def runs_root() -> Path:
+    """The folder of all clusters of this user. Short: a socket's path has 107 bytes at most."""
+    return Path(tempfile.gettempdir()) / f"gpu-fraction-{os.getuid()}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """One cluster's folder.
+
+    Attributes:
+        path: the folder; its name is the run's id, eight hexadecimal digits.
+        watchdog: cleans up as soon as this process is gone, however it ends.
+    """
+
+    path: Path
+    watchdog: subprocess.Popen[bytes]
+
+    @property
+    def run_id(self) -> str:
+        """Distinguishes this run in names of control groups and networks."""
+        return self.path.name
+
+    @property
+    def address(self) -> str:
+        """A loopback address of its own, so that no two runs compete for a port."""
+        low = bytes.fromhex(self.run_id)
+        return f"127.{64 + low[0] % 64}.{low[1]}.{1 + low[2] % 254}"
+
+    @property
+    def pod_subnet(self) -> str:
+        """Its pods' addresses, in the upper half of 10.0.0.0/8."""
+        low = bytes.fromhex(self.run_id)
+        return f"10.{128 + low[3] % 128}.{low[1]}.0/24"
+
+    def folder(self, name: str) -> Path:
+        """A sub-folder, made where it is missing."""
+        made = self.path / name
+        made.mkdir(parents=True, exist_ok=True)
+        return made
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """What its processes see: ``PATH``, the mark they are found by, and ``more``."""
+        search = os.environ.get("PATH", os.defpath)
+        return {"PATH": search, "HOME": str(self.folder("home")), MARK: str(self.path), **more}
+
+    def close(self) -> None:
+        """Ends and removes all that belongs to it."""
+        with _reaping():
+            reap(self.path)
+        assert self.watchdog.stdin is not None
+        self.watchdog.stdin.close()
+        self.watchdog.wait()
+
+
+def create_run() -> RunDirectory:
+    """A new folder, after the clusters of killed test processes were removed."""
+    reap_abandoned()
+    root = runs_root()
+    run_id = secrets.token_hex(4)
+    new = root / f"{_NEW}{run_id}"
+    new.mkdir(mode=0o755)
+    pid = os.getpid()
+    (new / _OWNER).write_text(json.dumps({"pid": pid, "start_ticks": marks.start_ticks(pid)}))
+    path = root / run_id
+    new.rename(path)  # a folder without an owner is never seen under its name
+    watchdog = subprocess.Popen(
+        [sys.executable, "-m", "tests.cluster.harness.watchdog", path],
+        cwd=_REPOSITORY,
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    return RunDirectory(path, watchdog)
+
+
+def reap_abandoned() -> list[Path]:
+    """Removes what belongs to test processes that are gone; returns the folders."""
+    reaped: list[Path] = []
+    with _reaping():
+        for path in runs_root().iterdir():
+            if path.is_dir() and not _owner_lives(path):
+                reap(path)
+                reaped.append(path)
+    return reaped
+
+
+def reap_one(path: Path) -> None:
+    """Removes one run, if it is still there, whoever owns it."""
+    with _reaping():
+        if path.exists():
+            reap(path)
+
+
+def _owner_lives(path: Path) -> bool:
+    try:
+        owner = json.loads((path / _OWNER).read_text())
+    except (FileNotFoundError, ValueError):
+        # Either its maker died between two steps, or it is just being made.
+        return path.name.startswith(_NEW) and _age_s(path) < _NEW_GRACE_S
+    return bool(marks.start_ticks(owner["pid"]) == owner["start_ticks"])
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:  # it has just got its name
+        return 0.0
+
+
+@contextlib.contextmanager
+def _reaping() -> Iterator[None]:
+    """One process cleans up at a time; the kernel frees a dead holder's lock."""
+    root = runs_root()
+    root.mkdir(mode=0o755, exist_ok=True)
+    with (root / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,79 @@
+import secrets
+import stat
+
+import pytest
+
+from tests.cluster.harness.api_client import ApiClient, StatusError
+from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.control_plane import ControlPlane
+from tests.cluster.harness.kubectl import Kubectl
+
+
+def test_each_test_has_a_namespace_of_its_own(kubectl: Kubectl, namespace: str) -> None:
+    """What a test creates without naming a namespace lies in its own."""
+    kubectl("create", "configmap", "seen")
+    found = kubectl.json("get", "configmap", "seen")
+    assert found["metadata"]["namespace"] == namespace
+
+
+def test_controllers_and_scheduler_work(kubectl: Kubectl) -> None:
+    """A Deployment gets its pod, and without a node the scheduler says that it cannot run."""
+    kubectl("create", "deployment", "web", "--image=busybox:1")
+    kubectl("wait", "deployment/web", "--for=condition=Progressing", "--timeout=20s")
+    kubectl("wait", "pod", "-l", "app=web", "--for=condition=PodScheduled=false", "--timeout=20s")
+
+
+async def test_client_reads_what_it_wrote(client: ApiClient, namespace: str) -> None:
+    """The asynchronous client creates, changes, lists and deletes."""
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    manifest = {"metadata": {"name": "a"}, "data": {"k": "1"}}
+    await client.create(path, manifest)
+    await client.patch(f"{path}/a", {"data": {"k": "2"}})
+    assert (await client.get(f"{path}/a"))["data"] == {"k": "2"}
+    with pytest.raises(StatusError) as refused:
+        await client.create(path, manifest)
+    assert (refused.value.code, refused.value.reason) == (409, "AlreadyExists")
+    await client.delete(f"{path}/a")
+    names = [item["metadata"]["name"] for item in (await client.get(path))["items"]]
+    assert "a" not in names
+
+
+def test_service_account_is_refused_what_it_was_not_granted(
+    control_plane: Cluster, kubectl: Kubectl, namespace: str
+) -> None:
+    """RBAC is in force: an account lists pods only after a role lets it."""
+    kubeconfig = control_plane.service_account_kubeconfig(namespace, "default")
+    account = kubectl.acting_as(kubeconfig)
+    refused = account.run("get", "pods")
+    assert "forbidden" in refused.stderr
+    assert f'"system:serviceaccount:{namespace}:default" cannot list' in refused.stderr
+    kubectl("create", "role", "reader", "--verb=list", "--resource=pods")
+    kubectl("create", "rolebinding", "r", "--role=reader", f"--serviceaccount={namespace}:default")
+    assert account.run("get", "pods").returncode == 0
+    assert "forbidden" in account.run("get", "secrets").stderr
+
+
+def test_user_certificate_carries_groups(
+    own_control_plane: ControlPlane, kubectl: Kubectl
+) -> None:
+    """A user is known by name and groups: a role granted to one group suffices."""
+    group = f"team-{secrets.token_hex(4)}"
+    kubeconfig = own_control_plane.user_kubeconfig("jane", "people", group)
+    assert stat.S_IMODE(kubeconfig.stat().st_mode) == 0o600
+    jane = kubectl.acting_as(kubeconfig)
+    assert 'User "jane" cannot list' in jane.run("get", "pods").stderr
+    kubectl("create", "role", "reader", "--verb=list", "--resource=pods")
+    kubectl("create", "rolebinding", "reader", "--role=reader", f"--group={group}")
+    assert jane.run("get", "pods").returncode == 0
+
+
+def test_killed_api_server_comes_back_with_its_objects(
+    own_control_plane: ControlPlane, kubectl: Kubectl
+) -> None:
+    """Components can be killed and started again; what etcd holds stays."""
+    kubectl("create", "configmap", "kept")
+    own_control_plane.api_server.kill()
+    assert kubectl.run("get", "configmap", "kept").returncode != 0
+    own_control_plane.api_server.start()
+    own_control_plane.wait_ready()
+    assert kubectl("get", "configmap", "kept", "-o", "name") == "configmap/kept\n"

@@ -1,0 +1,409 @@
+"""The reflector's copy stays right whatever the server does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from gpu_fraction.kube import errors
+from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.backoff import Backoff
+from gpu_fraction.kube.client import Client, connect
+from gpu_fraction.kube.objects import Meta
+from gpu_fraction.kube.reflector import Reflector, ReflectorSettings
+from gpu_fraction.kube.requests import PatchKind, Selection
+from gpu_fraction.kube.resources import GPU_QUOTAS, PODS
+from gpu_fraction.kube.store import Change
+from gpu_fraction.kube.watching import EventKind
+from sandbox.apiserver import Answer, ApiServer, DelayWatch, DropWatch, Fault, Hang, Kind, Text
+
+pytestmark = pytest.mark.usefixtures("no_blocking_calls")
+
+SETTINGS = ReflectorSettings(page_size=3, backoff=Backoff(initial_s=0.01, cap_s=0.05))
+
+
+class Spec(msgspec.Struct, frozen=True, rename="camel"):
+    """What the test reads of a pod's spec."""
+
+    node_name: str = ""
+
+
+class Labelled(Meta, frozen=True):
+    """Metadata with labels."""
+
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Pod(msgspec.Struct, frozen=True):
+    """What the test reads of a pod."""
+
+    metadata: Labelled
+    spec: Spec = Spec()
+
+
+def manifest(name: str, *, node: str = "", **labels: Any) -> dict[str, Any]:
+    """A pod as the server stores it."""
+    spec: dict[str, Any] = {"containers": [{"name": "c", "image": "i"}]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "team-a", "labels": labels},
+        "spec": {**spec, "nodeName": node} if node else spec,
+    }
+
+
+class Recorder:
+    """Listens and observes, and remembers."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[str, str]] = []
+        self.lists = 0
+        self.bad = 0
+        self.failures: list[type[errors.KubeError]] = []
+        self.kinds: list[EventKind] = []
+
+    def changed(self, change: Change[Pod]) -> None:
+        """Remember a change as added, updated or deleted, and the name."""
+        if change.old is None:
+            assert change.new is not None
+            self.changes.append(("added", change.new.metadata.name))
+        else:
+            what = "deleted" if change.new is None else "updated"
+            self.changes.append((what, change.old.metadata.name))
+
+    def listed(self, resource: str, count: int) -> None:
+        """Count lists."""
+        assert resource == "pods"
+        assert count >= 0
+        self.lists += 1
+
+    def received(self, resource: str, kind: EventKind) -> None:
+        """Remember kinds of events."""
+        assert resource == "pods"
+        self.kinds.append(kind)
+
+    def malformed(self, resource: str) -> None:
+        """Count objects that do not decode."""
+        assert resource == "pods"
+        self.bad += 1
+
+    def failed(self, resource: str, error: errors.KubeError) -> None:
+        """Remember failures."""
+        assert resource == "pods"
+        self.failures.append(type(error))
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """A fresh recorder."""
+    return Recorder()
+
+
+@asynccontextmanager
+async def following(
+    client: Client,
+    recorder: Recorder,
+    *,
+    selection: Selection = Selection(),  # noqa: B008 - frozen
+    settings: ReflectorSettings = SETTINGS,
+) -> AsyncIterator[Reflector[Pod]]:
+    """A reflector of the namespace's pods, synced, with the recorder listening."""
+    reflector = Reflector(
+        client,
+        PODS.at(namespace="team-a"),
+        Pod,
+        selection=selection,
+        indexes={"node": lambda pod: [pod.spec.node_name] if pod.spec.node_name else []},
+        settings=settings,
+        observer=recorder,
+    )
+    reflector.subscribe(recorder.changed)
+    async with asyncio.TaskGroup() as tasks:
+        run = tasks.create_task(reflector.run())
+        async with asyncio.timeout(5):
+            await reflector.synced.wait()
+            yield reflector
+        run.cancel()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something holds; the test's own timeout bounds it."""
+    while not condition():
+        await asyncio.sleep(0.002)
+
+
+def names(reflector: Reflector[Pod]) -> set[str]:
+    """Names in the copy."""
+    return {pod.metadata.name for pod in reflector.store}
+
+
+async def test_the_copy_follows_the_server(
+    api: ApiServer, client: Client, recorder: Recorder
+) -> None:
+    """What is there is listed, what changes is followed, in order and once."""
+    api.add(*(manifest(f"p{n}") for n in range(7)))
+    async with following(client, recorder) as reflector:
+        assert names(reflector) == {f"p{n}" for n in range(7)}
+        await client.create(PODS.at(namespace="team-a"), manifest("new"), Meta)
+        await client.patch(
+            PODS.at("new", namespace="team-a"),
+            PatchKind.MERGE,
+            {"metadata": {"labels": {"a": "1"}}},
+            Meta,
+        )
+        await client.delete(PODS.at("new", namespace="team-a"))
+        await until(lambda: ("deleted", "new") in recorder.changes)
+        assert names(reflector) == {f"p{n}" for n in range(7)}
+        assert reflector.resource_version == str(api.storage.revision)
+    assert recorder.changes[-3:] == [("added", "new"), ("updated", "new"), ("deleted", "new")]
+    assert len(recorder.changes) == 10
+    assert recorder.lists == 1
+
+
+async def test_a_late_listener_hears_of_what_is_there(
+    api: ApiServer, client: Client, recorder: Recorder
+) -> None:
+    """Subscribing after the sync replays the present objects."""
+    api.add(manifest("p"))
+    async with following(client, recorder) as reflector:
+        late = Recorder()
+        reflector.subscribe(late.changed)
+        assert late.changes == [("added", "p")]
+
+
+async def test_selectors_bound_the_copy(
+    api: ApiServer, client: Client, recorder: Recorder
+) -> None:
+    """A pod that stops matching leaves the copy; the index follows."""
+    api.add(manifest("here", node="n1", a="1"), manifest("there", node="n2", a="1"))
+    selection = Selection(labels="a=1", fields="spec.nodeName=n1")
+    async with following(client, recorder, selection=selection) as reflector:
+        assert names(reflector) == {"here"}
+        assert [p.metadata.name for p in reflector.store.find("node", "n1")] == ["here"]
+        await client.patch(
+            PODS.at("here", namespace="team-a"),
+            PatchKind.MERGE,
+            {"metadata": {"labels": {"a": "2"}}},
+            Meta,
+        )
+        await until(lambda: not names(reflector))
+        assert reflector.store.find("node", "n1") == []
+
+
+async def test_a_broken_watch_resumes_where_it_was(
+    api: ApiServer, client: Client, recorder: Recorder
+) -> None:
+    """Connections that break lose and repeat nothing, and cost no new list."""
+    api.faults.add(Fault(DropWatch(after_events=2), verb="watch", times=4))
+    async with following(client, recorder) as reflector:
+        for number in range(12):
+            api.add(manifest(f"p{number}"))
+            await asyncio.sleep(0.005)
+        await until(lambda: len(reflector.store) == 12)
+    assert sorted(recorder.changes) == sorted(("added", f"p{n}") for n in range(12))
+    assert recorder.lists == 1
+    assert errors.TransportError in recorder.failures
+
+
+@pytest.mark.parametrize(
+    "action", [Answer(500), Answer(503), Answer(429), Text(503), Answer(403), Answer(401)]
+)
+async def test_a_watch_that_cannot_open_is_tried_again(
+    api: ApiServer, client: Client, recorder: Recorder, action: Any
+) -> None:
+    """Faults of the server and missing permissions end when they end."""
+    api.faults.add(Fault(action, verb="watch", times=3))
+    async with following(client, recorder) as reflector:
+        api.add(manifest("p"))
+        await until(lambda: names(reflector) == {"p"})
+    assert api.calls.count(("watch", "pods")) == 4
+    assert recorder.failures
+
+
+@pytest.mark.parametrize("as_event", [True, False])
+async def test_a_version_that_expired_leads_to_a_new_list(
+    api: ApiServer, client: Client, recorder: Recorder, *, as_event: bool
+) -> None:
+    """410, as an event or as a status: what was missed shows after the relist."""
+    api.add(manifest("stays"), manifest("goes"))
+    if not as_event:
+        api.faults.add(Fault(DropWatch(after_events=1), verb="watch"))
+        api.faults.add(Fault(Answer(410), verb="watch"))
+    async with following(client, recorder) as reflector:
+        await until(lambda: ("watch", "pods") in api.calls)
+        await asyncio.sleep(0.05)
+        api.add(manifest("comes"))
+        api.remove(PODS, "goes", "team-a")
+        if as_event:
+            api.storage.compact()
+        await until(lambda: names(reflector) == {"stays", "comes"})
+        await asyncio.sleep(0.05)
+    assert sorted(recorder.changes[2:]) == [("added", "comes"), ("deleted", "goes")]
+    assert errors.GoneError in recorder.failures
+    assert recorder.lists == 2
+
+
+async def test_a_watch_gone_silent_is_replaced(
+    api: ApiServer, client: Client, recorder: Recorder
+) -> None:
+    """A connection that hangs after it opened is noticed by its silence."""
+    api.faults.add(Fault(DelayWatch(60), verb="watch"))
+    settings = ReflectorSettings(backoff=SETTINGS.backoff, silence_s=0.1)
+    async with following(client, recorder, settings=settings) as reflector:
+        api.add(manifest("p"))
+        await until(lambda: names(reflector) == {"p"})
+    assert errors.DeadlineError in recorder.failures
+
+
+async def test_bookmarks_keep_a_quiet_watch_alive_and_current(recorder: Recorder) -> None:
+    """Versions that concern other resources are learned, so that they cannot expire here."""
+    quiet = ApiServer(bookmark_period_s=0.02)
+    quiet.add_namespace("team-a")
+    settings = ReflectorSettings(backoff=SETTINGS.backoff, silence_s=0.5)
+    async with (
+        quiet.serve(),
+        connect(fixed(Access(server=quiet.url)), component="test") as client,
+        following(client, recorder, settings=settings) as reflector,
+    ):
+        quiet.add_namespace("another")
+        await until(lambda: reflector.resource_version == str(quiet.storage.revision))
+        assert reflector.silent_for_s() < 0.5
+        quiet.storage.compact()
+        await asyncio.sleep(0.1)
+    assert recorder.lists == 1
+    assert set(recorder.kinds) == {EventKind.BOOKMARK}
+
+
+async def test_a_version_from_another_life_of_the_server_is_given_up(
+    api: ApiServer, client: Client, recorder: Recorder
+) -> None:
+    """After a restore the version is refused for ever; some failures later a list heals it."""
+    api.faults.add(Fault(Answer(504, "Too large resource version"), verb="watch", times=6))
+    async with following(client, recorder) as reflector:
+        await until(lambda: recorder.lists >= 2)
+        api.add(manifest("p"))
+        await until(lambda: names(reflector) == {"p"})
+
+
+async def test_a_server_that_closes_watches_at_once_is_not_hammered(
+    api: ApiServer, client: Client, recorder: Recorder
+) -> None:
+    """Empty watches count as failures, so the waits between them grow."""
+    settings = ReflectorSettings(
+        backoff=Backoff(initial_s=0.05, cap_s=10, jitter=0), watch_timeout_s=(0, 0)
+    )
+    async with following(client, recorder, settings=settings):
+        await asyncio.sleep(0.6)
+    watches = [call for call in api.calls if call == ("watch", "pods")]
+    assert 2 <= len(watches) <= 5  # after 0, 50, 150, 350 ms; without waits hundreds
+
+
+async def test_one_odd_object_stops_nothing(
+    api: ApiServer, client: Client, recorder: Recorder
+) -> None:
+    """An object that does not decode keeps its last good state; the others go on."""
+    odd = manifest("odd")
+    odd["spec"]["nodeName"] = 7
+    api.add(manifest("good"), odd)
+    async with following(client, recorder) as reflector:
+        assert names(reflector) == {"good"}
+        api.add({**odd, "metadata": {**odd["metadata"], "name": "good"}}, manifest("next"))
+        await until(lambda: names(reflector) == {"good", "next"})
+        good = reflector.store.get("good", "team-a")
+        assert good is not None
+        assert good.spec.node_name == ""
+        assert reflector.resource_version == str(api.storage.revision)
+        api.remove(PODS, "odd", "team-a")
+        api.remove(PODS, "good", "team-a")
+        await until(lambda: names(reflector) == {"next"})
+    assert recorder.bad == 4
+
+
+async def test_a_relist_keeps_an_object_that_turned_odd(
+    api: ApiServer, client: Client, recorder: Recorder
+) -> None:
+    """Unreadable is not deleted."""
+    api.add(manifest("p"))
+    async with following(client, recorder) as reflector:
+        await until(lambda: ("watch", "pods") in api.calls)
+        await asyncio.sleep(0.05)
+        odd = manifest("p")
+        odd["spec"]["nodeName"] = 7
+        api.add(odd)
+        api.storage.compact()
+        await until(lambda: recorder.lists == 2)
+        assert names(reflector) == {"p"}
+    assert recorder.changes == [("added", "p")]
+
+
+async def test_a_line_longer_than_any_buffer_is_read(
+    api: ApiServer, client: Client, recorder: Recorder
+) -> None:
+    """6 MiB in one event; aiohttp's own readline gives up at 4 MiB with these settings."""
+    async with following(client, recorder) as reflector:
+        await until(lambda: ("watch", "pods") in api.calls)
+        api.add(manifest("huge", a="x" * (6 * 2**20)), manifest("after"))
+        await until(lambda: names(reflector) == {"huge", "after"})
+        huge = reflector.store.get("huge", "team-a")
+        assert huge is not None
+        assert len(huge.metadata.labels["a"]) == 6 * 2**20
+    assert recorder.failures == []
+
+
+async def test_a_recreated_object_is_a_deletion_and_an_addition(
+    api: ApiServer, client: Client, recorder: Recorder
+) -> None:
+    """The same name with another uid is another object, also where a relist joins the two."""
+    api.add(manifest("p"))
+    async with following(client, recorder):
+        await until(lambda: ("watch", "pods") in api.calls)
+        await asyncio.sleep(0.05)
+        api.remove(PODS, "p", "team-a")
+        api.add(manifest("p"))
+        api.storage.compact()
+        await until(lambda: recorder.lists == 2)
+    assert recorder.changes == [("added", "p"), ("deleted", "p"), ("added", "p")]
+
+
+async def test_the_first_list_may_come_from_the_cache(
+    api: ApiServer, client: Client, recorder: Recorder
+) -> None:
+    """Version 0 asks for whatever the server has at hand; relists ask for the truth."""
+    api.add(*(manifest(f"p{n}") for n in range(7)))
+    settings = ReflectorSettings(page_size=3, backoff=SETTINGS.backoff, cached_first_list=True)
+    async with following(client, recorder, settings=settings):
+        assert api.calls.count(("list", "pods")) == 1  # the cache answers without pages
+        await asyncio.sleep(0.05)
+        api.add(manifest("q"))
+        api.storage.compact()
+        await until(lambda: recorder.lists == 2)
+    assert api.calls.count(("list", "pods")) == 4  # 8 pods in pages of 3
+
+
+async def test_a_resource_that_does_not_exist_yet_is_waited_for(
+    api: ApiServer, client: Client
+) -> None:
+    """Before its CRD is installed the list answers 404; then the copy fills."""
+    reflector = Reflector(client, GPU_QUOTAS.at(), Pod, settings=SETTINGS)
+    assert reflector.silent_for_s() == float("inf")
+    async with asyncio.TaskGroup() as tasks:
+        run = tasks.create_task(reflector.run())
+        await until(lambda: api.calls == [] and not reflector.synced.is_set())
+        await asyncio.sleep(0.05)
+        api.register(Kind(GPU_QUOTAS, custom=True))
+        async with asyncio.timeout(5):
+            await reflector.synced.wait()
+        run.cancel()
+
+
+async def test_a_hanging_list_does_not_stop_the_reflector(
+    api: ApiServer, client: Client, recorder: Recorder
+) -> None:
+    """The list has a deadline and is tried again."""
+    api.faults.add(Fault(Hang(), verb="list", times=2))
+    api.add(manifest("p"))
+    async with following(client, recorder) as reflector:
+        assert names(reflector) == {"p"}
