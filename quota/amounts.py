@@ -79,6 +79,9 @@ def parse_amount(kind: str, value: str | int) -> int:
     if number < 0:
         raise units.UnitError("negative", allowed)
     if kind == MEMORY:
+        if 0 < number < units.MIB:
+            # Nearly always a number without its unit: "160" is 160 bytes.
+            raise units.UnitError("less than 1Mi", allowed)
         amount = int(number // units.MIB)
     else:
         scaled = number * units.MILLI if kind == CORES else number

@@ -6,7 +6,7 @@ the GPUs can only lower the charge.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gpu_fraction.domain import models
@@ -52,6 +52,10 @@ class PodFacts:
     models: tuple[str, ...] = ()
     not_models: tuple[str, ...] = ()
     containers: tuple[str, ...] = ()
+
+    def on(self, cards: tuple[CardType, ...]) -> "PodFacts":
+        """The same with the kinds of GPUs that it may be given."""
+        return replace(self, cards=cards)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The pods of every namespace as the watch shows them, with what each of them costs."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from quota import amounts
 from quota.charge import NOTHING, Charge, PodFacts, charge
@@ -54,7 +54,7 @@ class CountedPod:
         if self._charged_for != key:
             facts = self.facts
             if models or not facts.demand.settled:
-                facts = replace(facts, cards=fleet.cards_for(self.record, facts))
+                facts = facts.on(fleet.cards_for(self.record, facts))
             self._charge, self._charged_for = charge(facts, models), key
         return self._charge
 
