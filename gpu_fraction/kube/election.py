@@ -18,14 +18,11 @@ import structlog
 
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.errors import LeaseLostError
 from gpu_fraction.kube.lease import LeaseLock
 from gpu_fraction.kube.resources import LEASES
 
 _log = structlog.get_logger(__name__)
-
-
-class LeaseLostError(Exception):
-    """Another replica leads, or may soon: the work of this one was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +175,11 @@ class Election:
         try:
             async with asyncio.TaskGroup() as tasks:
                 renewer = tasks.create_task(self._renew(), name="lease-renewer")
-                tasks.create_task(_then(work, renewer.cancel), name="leader-work")
+                worker = tasks.create_task(_awaited(work), name="leader-work")
+                # Waiting inside the group, because before 3.12 a group that is cancelled by
+                # its own children while it closes leaves the task marked as cancelled.
+                await asyncio.wait((worker,))
+                renewer.cancel()
         finally:
             # The work has ended here, whatever ended it, so another replica may begin at once.
             self._renewed_at = None
@@ -248,7 +249,5 @@ class Election:
             self._observer.leads(name=self._lock.address.name, leading=leading)
 
 
-async def _then(work: Work, done: Callable[[], object]) -> None:
-    """Run the work; where it returns by itself, say so."""
+async def _awaited(work: Work) -> None:
     await work()
-    done()

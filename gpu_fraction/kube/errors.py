@@ -19,6 +19,7 @@
     │   ├── InvalidError          422: the object breaks its schema or a rule
     │   └── BadRequestError       any other 4xx
     └── MalformedAnswerError      2xx, but not the JSON we asked for
+    LeaseLostError                another replica leads, or may soon
 
 Nothing above this package sees aiohttp's exceptions. Only the text of a ``Status`` object
 reaches a message, cut to 256 characters: any other body may be a proxy's page or a Secret.
@@ -126,6 +127,10 @@ class BadRequestError(RefusedError):
 
 class MalformedAnswerError(KubeError):
     """A 2xx answer, or a watch line, that is not the JSON that was asked for."""
+
+
+class LeaseLostError(Exception):
+    """Another replica leads, or may soon: this one must stop its work."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

@@ -110,6 +110,14 @@ class LeaseLock:
         Raises:
             errors.KubeError: it could not be written.
         """
+        try:
+            await self._write_free(timeout_s)
+        except errors.ConflictError:
+            # A renewal whose answer nobody waited for may have come through.
+            await self.observe(timeout_s=timeout_s)
+            await self._write_free(timeout_s)
+
+    async def _write_free(self, timeout_s: float) -> None:
         if self._lease is None or self.holder != self.identity:
             return
         # Source: client-go tools/leaderelection/leaderelection.go, release.

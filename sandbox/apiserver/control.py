@@ -23,6 +23,7 @@ _ACTIONS: Final[Mapping[str, type[Action]]] = {
         faults.Text,
         faults.Hang,
         faults.Slow,
+        faults.Late,
         faults.Reset,
         faults.DropWatch,
         faults.DelayWatch,

@@ -33,6 +33,13 @@ class Slow:
 
 
 @dataclass(frozen=True, slots=True)
+class Late:
+    """Do what was asked at once, and wait before answering."""
+
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reset:
     """Break the connection instead of answering.
 
@@ -57,7 +64,7 @@ class DelayWatch:
     delay_s: float
 
 
-Action = Answer | Text | Hang | Slow | Reset | DropWatch | DelayWatch
+Action = Answer | Text | Hang | Slow | Late | Reset | DropWatch | DelayWatch
 
 
 @dataclass(frozen=True, slots=True)

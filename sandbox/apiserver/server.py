@@ -22,6 +22,7 @@ from sandbox.apiserver.faults import (
     DropWatch,
     Faults,
     Hang,
+    Late,
     Reset,
     Slow,
     Text,
@@ -187,6 +188,10 @@ class ApiServer:
                 await asyncio.Event().wait()
             case Slow(delay_s):
                 await asyncio.sleep(delay_s)
+            case Late(delay_s):
+                answer = await serve()
+                await asyncio.sleep(delay_s)
+                return answer
             case Reset(done):
                 if done:
                     await serve()

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.election import Election, LeaseLostError, LeaseTimings
+from gpu_fraction.kube.election import Election, LeaseTimings
+from gpu_fraction.kube.errors import LeaseLostError
 from gpu_fraction.kube.lease import unique_identity
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import LEASES
 from gpu_fraction.kube.timestamps import micro_time
 from gpu_fraction.kube.timestamps import time as whole_time
-from sandbox.apiserver import Answer, ApiServer, Fault, Hang, Reset
+from sandbox.apiserver import Answer, ApiServer, Fault, Hang, Late, Reset
 
 pytestmark = pytest.mark.usefixtures("no_blocking_calls")
 
@@ -105,6 +106,20 @@ async def test_a_leader_holds_renews_and_gives_back(client: Client) -> None:
     assert not work.alive
     assert not candidate.is_leader
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", first["renewTime"])
+
+
+async def test_a_renewal_under_way_does_not_keep_the_lease_from_being_given_back(
+    api: ApiServer, client: Client
+) -> None:
+    """Cancelled between the server's write and its answer, the version at hand is old."""
+    work = Work()
+    task = asyncio.create_task(election(client).run(work))
+    await until(lambda: work.alive)
+    api.faults.add(Fault(Late(1.0), verb="patch"))
+    version = api.storage.revision
+    await until(lambda: api.storage.revision > version)
+    await stop(task)
+    assert (await spec(client))["holderIdentity"] == ""
 
 
 async def test_the_next_leads_at_once_when_the_lease_is_given_back(client: Client) -> None:
