@@ -5,40 +5,28 @@ writing anew. Admission never waits for an event, and a dry run leaves none.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 from gpu_fraction.domain import keys, request_annotation, units
 from gpu_fraction.domain.request import Slice
+from gpu_fraction.kube.event_limits import ObjectReference
+from gpu_fraction.kube.events import EventType, reference
+from gpu_fraction.kube.resources import GPU_QUOTAS
 from quota.decision import Outcome, Refusal
 from quota.pods import PodRecord
 from quota.state import Quota
-from quota.wire import API_VERSION, KIND
-
-EventType = Literal["Normal", "Warning"]
 
 REWRITTEN: Final = "GPUAssignedByAnnotation"
 REFUSED: Final = "GPUQuotaExceeded"
 TOLERATED: Final = "GPUQuotaExceededButAdmitted"
 
-__all__ = ["Audit", "EventSink", "Subject"]
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The object that an event is about; without its uid, describe does not show it."""
-
-    api_version: str
-    kind: str
-    namespace: str
-    name: str
-    uid: str
+__all__ = ["Audit", "EventSink"]
 
 
 class EventSink(Protocol):
     """Takes events and writes them when it can."""
 
-    def record(self, about: Subject, kind: EventType, reason: str, message: str) -> None:
+    def record(self, about: ObjectReference, kind: EventType, reason: str, message: str) -> None:
         """Take an event; never waits, and drops it where too many wait already."""
 
 
@@ -58,12 +46,12 @@ class Audit:
         for refusal in outcome.refusals:
             self._about_quota(by_name, refusal, REFUSED, f"refused a pod of {author}")
             if who is not None:
-                self._sink.record(who, "Warning", REFUSED, refusal.message)
+                self._sink.record(who, EventType.WARNING, REFUSED, refusal.message)
         for refusal in (*outcome.warnings, *outcome.notes):
             self._about_quota(by_name, refusal, TOLERATED, f"admitted a pod of {author}")
         if not outcome.refusals and (message := rewritten(pod)) is not None:
-            about = Subject("v1", "Pod", namespace, pod.metadata.name, pod.metadata.uid)
-            self._sink.record(about, "Normal", REWRITTEN, message)
+            about = ObjectReference("v1", "Pod", pod.metadata.name, pod.metadata.uid, namespace)
+            self._sink.record(about, EventType.NORMAL, REWRITTEN, message)
 
     def _about_quota(
         self, quotas: dict[str, Quota], refusal: Refusal, reason: str, what: str
@@ -71,9 +59,8 @@ class Audit:
         quota = quotas.get(refusal.quota)
         if quota is None:
             return
-        namespace, name = quota.key
-        about = Subject(API_VERSION, KIND, namespace, name, quota.wire.metadata.uid)
-        self._sink.record(about, "Warning", reason, f"{what}: {refusal.message}")
+        about = reference(GPU_QUOTAS, quota.wire.metadata)
+        self._sink.record(about, EventType.WARNING, reason, f"{what}: {refusal.message}")
 
 
 def rewritten(pod: PodRecord) -> str | None:
@@ -103,11 +90,11 @@ def _share(part: Slice) -> str:
     return f"container {part.container} gets {' and '.join(of)} of {gpus}"
 
 
-def _maker(namespace: str, pod: PodRecord) -> Subject | None:
+def _maker(namespace: str, pod: PodRecord) -> ObjectReference | None:
     owner = pod.owner
     if owner is None:
         return None
-    return Subject(owner.api_version, owner.kind, namespace, owner.name, owner.uid)
+    return ObjectReference(owner.api_version, owner.kind, owner.name, owner.uid, namespace)
 
 
 def _pod_name(pod: PodRecord) -> str:

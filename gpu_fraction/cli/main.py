@@ -5,7 +5,7 @@ import os
 import sys
 from typing import cast
 
-from gpu_fraction.cli import demo, mutate, webhook
+from gpu_fraction.cli import controller, demo, mutate, webhook
 from gpu_fraction.settings.option import SettingsError
 
 __all__ = ["main"]
@@ -22,7 +22,7 @@ def main() -> int:
         epilog="gpu-fraction COMMAND --help says more.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (mutate, webhook, demo):
+    for command in (mutate, webhook, controller, demo):
         command.add_parser(commands)
     args = parser.parse_args()
     try:

@@ -7,7 +7,7 @@ from tests.model.quota_model import SMALL, BrokenInvariantError, Setting, explor
 
 @pytest.mark.parametrize("setting", SMALL, ids=str)
 def test_no_order_of_steps_breaks_the_budget(setting: Setting) -> None:
-    """The order ``live <= used + reserved <= hard`` holds in every state; nothing stays behind without pods."""
+    """``live <= used + reserved <= hard`` in every state, and nothing stays without pods."""
     assert explore(setting) > 1000
 
 
