@@ -14,6 +14,7 @@ import pytest
 from tests.cluster.harness.api_client import ApiClient
 from tests.cluster.harness.binaries import (
     CONTROL_PLANE,
+    NODE,
     Binaries,
     MissingBinariesError,
     find_binaries,
@@ -21,6 +22,7 @@ from tests.cluster.harness.binaries import (
 from tests.cluster.harness.cluster import Cluster, existing_cluster
 from tests.cluster.harness.control_plane import ControlPlane, running_control_plane
 from tests.cluster.harness.kubectl import Kubectl
+from tests.cluster.harness.node import Node, running_node
 from tests.cluster.harness.options import ControlPlaneOptions
 
 _HERE = Path(__file__).parent
@@ -59,17 +61,6 @@ def existing(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Cl
 
 
 @pytest.fixture(scope="session")
-def _planes(binaries: Binaries) -> Iterator[Callable[[ControlPlaneOptions], ControlPlane]]:
-    """Starts control planes that end with the session."""
-    with ExitStack() as stack:
-
-        def start(options: ControlPlaneOptions) -> ControlPlane:
-            return stack.enter_context(running_control_plane(binaries, options))
-
-        yield start
-
-
-@pytest.fixture(scope="session")
 def control_plane(
     existing: Cluster | None, binaries: Binaries, request: pytest.FixtureRequest
 ) -> Cluster:
@@ -82,16 +73,33 @@ def control_plane(
 
 
 @pytest.fixture(scope="session")
-def own_control_plane(
-    existing: Cluster | None,
-    binaries: Binaries,
-    _planes: Callable[[ControlPlaneOptions], ControlPlane],
-) -> ControlPlane:
+def own_control_plane(existing: Cluster | None, binaries: Binaries) -> Iterator[ControlPlane]:
     """The control plane whose processes a test may stop, kill and restart."""
-    if existing is not None:
-        pytest.skip("needs processes of its own, KUBECONFIG_TEST names an existing cluster")
-    _require(binaries, CONTROL_PLANE)
-    return _planes(ControlPlaneOptions())
+    _require_own(existing, binaries, CONTROL_PLANE)
+    with running_control_plane(binaries) as plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def node(
+    request: pytest.FixtureRequest, existing: Cluster | None, binaries: Binaries
+) -> Iterator[Node]:
+    """A real node of that control plane: a kubelet, containerd, one busybox image."""
+    _require_own(existing, binaries, NODE)
+    if os.geteuid() != 0:
+        pytest.skip("a node needs root: mounts, control groups, network interfaces")
+    with running_node(request.getfixturevalue("own_control_plane")) as made:
+        yield made
+
+
+@pytest.fixture
+def start_control_plane(
+    existing: Cluster | None, binaries: Binaries
+) -> Iterator[Callable[[ControlPlaneOptions], ControlPlane]]:
+    """Starts further control planes, for tests that need other options; they end with the test."""
+    _require_own(existing, binaries, CONTROL_PLANE)
+    with ExitStack() as stack:
+        yield lambda options: stack.enter_context(running_control_plane(binaries, options))
 
 
 @pytest.fixture
@@ -127,6 +135,12 @@ def _needs_kubernetes(request: pytest.FixtureRequest) -> None:
     found = (existing or request.getfixturevalue("binaries")).version
     if found and found[:2] < tuple(map(int, wanted.split("."))):
         pytest.skip(f"needs Kubernetes {wanted}, found {'.'.join(map(str, found))}")
+
+
+def _require_own(existing: Cluster | None, binaries: Binaries, names: tuple[str, ...]) -> None:
+    if existing is not None:
+        pytest.skip("needs processes of its own, KUBECONFIG_TEST names an existing cluster")
+    _require(binaries, names)
 
 
 def _require(binaries: Binaries, names: tuple[str, ...]) -> None:

@@ -1,12 +1,17 @@
+import json
 import secrets
 import stat
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.harness.api_client import ApiClient, StatusError
-from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.binaries import Binaries
+from tests.cluster.harness.cluster import Cluster, existing_cluster
 from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.kubectl import Kubectl
+from tests.cluster.harness.options import ControlPlaneOptions
 
 
 def test_each_test_has_a_namespace_of_its_own(kubectl: Kubectl, namespace: str) -> None:
@@ -17,9 +22,23 @@ def test_each_test_has_a_namespace_of_its_own(kubectl: Kubectl, namespace: str) 
 
 
 def test_controllers_and_scheduler_work(kubectl: Kubectl) -> None:
-    """A Deployment gets its pod, and without a node the scheduler says that it cannot run."""
-    kubectl("create", "deployment", "web", "--image=busybox:1")
-    kubectl("wait", "deployment/web", "--for=condition=Progressing", "--timeout=20s")
+    """A Deployment gets its pod, and the scheduler says that no node fits it."""
+    template = {
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {
+            "nodeSelector": {"no-node": "has-this"},
+            "containers": [{"name": "web", "image": "busybox:1"}],
+        },
+    }
+    kubectl.apply(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "web"},
+            "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template},
+        }
+    )
+    kubectl("wait", "deployment/web", "--for=jsonpath={.status.replicas}=1", "--timeout=20s")
     kubectl("wait", "pod", "-l", "app=web", "--for=condition=PodScheduled=false", "--timeout=20s")
 
 
@@ -75,5 +94,35 @@ def test_killed_api_server_comes_back_with_its_objects(
     own_control_plane.api_server.kill()
     assert kubectl.run("get", "configmap", "kept").returncode != 0
     own_control_plane.api_server.start()
-    own_control_plane.wait_ready()
+    own_control_plane.api_server.wait_healthy()
     assert kubectl("get", "configmap", "kept", "-o", "name") == "configmap/kept\n"
+
+
+def test_existing_cluster_is_used_by_its_kubeconfig(
+    own_control_plane: ControlPlane, binaries: Binaries, tmp_path: Path
+) -> None:
+    """What KUBECONFIG_TEST names serves like an own cluster: namespaces, tokens, kubectl."""
+    found = existing_cluster(own_control_plane.kubectl.kubeconfig, binaries, tmp_path)
+    assert found.version == own_control_plane.version
+    namespace = found.create_namespace()
+    account = found.service_account_kubeconfig(namespace, "default")
+    assert "forbidden" in found.kubectl.acting_as(account).run("get", "nodes").stderr
+    found.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def test_options_reach_the_components(
+    start_control_plane: Callable[[ControlPlaneOptions], ControlPlane],
+) -> None:
+    """A test may have a second control plane, with its own flags and without a scheduler."""
+    options = ControlPlaneOptions(
+        feature_gates={"EphemeralContainers": True},
+        flags={"kube-apiserver": {"event-ttl": "7m"}},
+        scheduler=False,
+    )
+    plane = start_control_plane(options)
+    assert not plane.scheduler.running
+    command = Path(f"/proc/{plane.api_server.pid}/cmdline").read_text().split("\0")
+    assert "--event-ttl=7m" in command
+    assert "--feature-gates=EphemeralContainers=true" in command
+    resources = json.loads(plane.kubectl("get", "--raw", "/api/v1"))["resources"]
+    assert "pods/ephemeralcontainers" in {resource["name"] for resource in resources}

@@ -2,9 +2,6 @@
 
 import contextlib
 import json
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +17,6 @@ from tests.cluster.harness.ports import free_port
 from tests.cluster.harness.process import Process
 from tests.cluster.harness.run_directory import RunDirectory, create_run
 
-_READY_TIMEOUT_S = 60
-_PROBE_TIMEOUT_S = 2
-
 
 @dataclass(frozen=True, slots=True)
 class ControlPlane(Cluster):
@@ -32,8 +26,9 @@ class ControlPlane(Cluster):
         run: its folder, by which all of it is found again.
         binaries: the programs.
         authority: signs certificates that its API server believes.
-        etcd: may be stopped, killed and started again, as the following.
-        api_server: kube-apiserver; ``wait_ready`` after a start.
+        etcd: may be stopped, killed and started again, as the following; ``wait_healthy`` after
+            a start.
+        api_server: kube-apiserver.
         controller_manager: kube-controller-manager.
         scheduler: kube-scheduler; not started if the options say so.
     """
@@ -58,29 +53,17 @@ class ControlPlane(Cluster):
         log = self.run.folder("logs") / f"{name}.log"
         return Process(name, argv, log, self.run.environment(**env))
 
-    def wait_ready(self) -> None:
-        """Waits until the API server answers ``/readyz``.
-
-        Raises:
-            ComponentError: it ended, or is not ready in time.
-        """
-        trust = ssl.create_default_context(cafile=self.access.authority)
-
-        def ready() -> bool:
-            return _answers(f"{self.access.server}/readyz", trust)
-
-        self.api_server.wait_until(ready, _READY_TIMEOUT_S, "ready")
-
     def start(self, *, scheduler: bool) -> None:
         """Starts the components in order and waits until pods can be created."""
         self.etcd.start()
-        health = self.etcd.argv[-1]
-        self.etcd.wait_until(lambda: _answers(f"{health}/health"), _READY_TIMEOUT_S, "healthy")
+        self.etcd.wait_healthy()
         self.api_server.start()
-        self.wait_ready()
-        self.controller_manager.start()
-        if scheduler:
-            self.scheduler.start()
+        self.api_server.wait_healthy()
+        started = [self.controller_manager, *([self.scheduler] if scheduler else [])]
+        for process in started:
+            process.start()
+        for process in started:
+            process.wait_healthy()
         self.wait_for_account("default")
 
     def kill(self) -> None:
@@ -126,10 +109,11 @@ def _prepare(run: RunDirectory, binaries: Binaries, options: ControlPlaneOptions
         certificate, key = authority.issue(stem, user, groups)
         return _certificate_access(server, authority.certificate, certificate, key)
 
-    def component(name: str, own: flags.Flags) -> Process:
+    def component(name: str, own: flags.Flags, health: str) -> Process:
         log = run.folder("logs") / f"{name}.log"
         argv: list[str | Path] = [binaries[name], *options.argv(name, own)]
-        return Process(name, argv, log, run.environment())
+        url = f"https://{run.address}:{own['secure-port']}/{health}"
+        return Process(name, argv, log, run.environment(), url, authority.certificate)
 
     admin = access("admin", "test-admin", "system:masters")
     admin_file = admin.write(kubeconfigs / "admin")
@@ -151,14 +135,25 @@ def _prepare(run: RunDirectory, binaries: Binaries, options: ControlPlaneOptions
         run=run,
         binaries=binaries,
         authority=authority,
-        etcd=Process("etcd", etcd_argv, run.folder("logs") / "etcd.log", run.environment()),
-        api_server=component("kube-apiserver", flags.api_server(place, server, etcd_url)),
+        etcd=Process(
+            "etcd",
+            etcd_argv,
+            run.folder("logs") / "etcd.log",
+            run.environment(),
+            f"{etcd_url}/health",
+        ),
+        api_server=component(
+            "kube-apiserver", flags.api_server(place, server, etcd_url), "readyz"
+        ),
         controller_manager=component(
             "kube-controller-manager",
             flags.controller_manager(place, options, managed["kube-controller-manager"]),
+            "healthz",
         ),
         scheduler=component(
-            "kube-scheduler", flags.scheduler(place, config_file, managed["kube-scheduler"])
+            "kube-scheduler",
+            flags.scheduler(place, config_file, managed["kube-scheduler"]),
+            "healthz",
         ),
     )
 
@@ -166,13 +161,3 @@ def _prepare(run: RunDirectory, binaries: Binaries, options: ControlPlaneOptions
 def _certificate_access(server: str, authority: Path, certificate: Path, key: Path) -> Access:
     user = {"client-certificate": str(certificate), "client-key": str(key)}
     return Access(server, authority, user)
-
-
-def _answers(url: str, trust: ssl.SSLContext | None = None) -> bool:
-    try:
-        with urllib.request.urlopen(  # noqa: S310 - our own servers
-            url, timeout=_PROBE_TIMEOUT_S, context=trust
-        ) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False

@@ -52,18 +52,17 @@ class Place:
 
 
 def etcd(place: Place, binary: Path, client_url: str, peer_url: str) -> list[str]:
-    """Etcd's flags; the last word is the client URL."""
+    """Flags of etcd."""
     own = [
         f"--data-dir={place.folder}/etcd",
         f"--listen-peer-urls={peer_url}",
         f"--initial-advertise-peer-urls={peer_url}",
         f"--initial-cluster=default={peer_url}",
         f"--advertise-client-urls={client_url}",
-        "--listen-client-urls",
-        client_url,
+        f"--listen-client-urls={client_url}",
     ]
     if program_version(binary) >= _ETCD_WITHOUT_SYNC:
-        own.insert(0, "--unsafe-no-fsync")
+        own.append("--unsafe-no-fsync")
     return own
 
 
@@ -83,6 +82,12 @@ def api_server(place: Place, server: str, etcd_url: str) -> Flags:
         "tls-cert-file": str(certificate),
         "tls-private-key-file": str(key),
         "client-ca-file": str(pki.certificate),
+        # Nobody holds such a certificate; without these, controllers complain every 20 s.
+        "requestheader-client-ca-file": str(pki.certificate),
+        "requestheader-allowed-names": "front-proxy",
+        "requestheader-username-headers": "X-Remote-User",
+        "requestheader-group-headers": "X-Remote-Group",
+        "requestheader-extra-headers-prefix": "X-Remote-Extra-",
         "kubelet-certificate-authority": str(pki.certificate),
         "kubelet-client-certificate": str(client),
         "kubelet-client-key": str(client_key),
@@ -134,7 +139,9 @@ def scheduler_config(
         },
     }
     if place.version[:2] <= _LAST_WITH_INSECURE_PORT:
-        config |= {"healthzBindAddress": "", "metricsBindAddress": ""}
+        # Empty would mean port 10251 of every address; this port serves without TLS.
+        insecure = f"{place.address}:{free_port(place.address)}"
+        config |= {"healthzBindAddress": insecure, "metricsBindAddress": insecure}
     return config | dict(options.scheduler_config)
 
 
@@ -146,10 +153,13 @@ def _config_version(version: tuple[int, ...]) -> str:
 
 
 def _controller(place: Place, name: str, kubeconfig: Path) -> dict[str, str]:
+    certificate, key = place.authority.issue(f"{name}-server", name, hosts=[place.address])
     flags = {
         "bind-address": place.address,
         "secure-port": str(free_port(place.address)),
         "cert-dir": f"{place.folder}/{name}",
+        "tls-cert-file": str(certificate),
+        "tls-private-key-file": str(key),
         "authentication-kubeconfig": str(kubeconfig),
         "authorization-kubeconfig": str(kubeconfig),
     }

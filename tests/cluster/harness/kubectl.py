@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 120.0
 
 Manifest = Mapping[str, Any]
 """A Kubernetes object as JSON holds it."""

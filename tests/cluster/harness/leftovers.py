@@ -33,14 +33,11 @@ def cgroup_name(run: Path) -> str:
 
 
 def cgroup_hierarchies() -> list[Path]:
-    """Where control groups are made: each v1 controller, or the one tree of v2."""
+    """Where control groups are made: the one tree of v2, or the tree of each v1 controller."""
     if (_CGROUP_MOUNT / "cgroup.controllers").is_file():
         return [_CGROUP_MOUNT]
-    return [
-        folder
-        for folder in _CGROUP_MOUNT.iterdir()
-        if folder.is_dir() and not folder.is_symlink() and folder.name != "unified"
-    ]
+    folders = (folder for folder in _CGROUP_MOUNT.iterdir() if folder.is_dir())
+    return [folder for folder in folders if not folder.is_symlink()]
 
 
 def reap(run: Path) -> None:

@@ -1,5 +1,6 @@
 """The certificates and keys of one cluster. They live as long as its folder."""
 
+import base64
 import datetime as dt
 import ipaddress
 from collections.abc import Sequence
@@ -34,6 +35,11 @@ class Authority:
         )
         self._subject = name
         self._write(built, self.certificate)
+
+    @property
+    def bundle(self) -> str:
+        """Its certificate as a ``caBundle``: PEM in base64."""
+        return base64.b64encode(self.certificate.read_bytes()).decode()
 
     def issue(
         self, stem: str, user: str, groups: Sequence[str] = (), hosts: Sequence[str] = ()

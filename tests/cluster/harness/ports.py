@@ -1,5 +1,6 @@
 """Ports for servers that do not choose their own."""
 
+import contextlib
 import socket
 
 
@@ -8,3 +9,10 @@ def free_port(address: str) -> int:
     with socket.socket() as probe:
         probe.bind((address, 0))
         return int(probe.getsockname()[1])
+
+
+def listens(address: str, port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=2):
+        return True
+    return False

@@ -2,13 +2,16 @@
 
 import os
 import signal
+import ssl
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 _POLL_S = 0.05
+_PROBE_TIMEOUT_S = 2
 _TAIL_LINES = 25
 
 
@@ -25,12 +28,16 @@ class Process:
         argv: the command; changes take effect at the next start.
         log: its standard output and error, appended.
         env: its whole environment.
+        health_url: answers with status 200 when it is ready; empty if there is none.
+        authority: path of the certificate that ``health_url`` is trusted by.
     """
 
     name: str
     argv: Sequence[str | Path]
     log: Path
     env: Mapping[str, str]
+    health_url: str = ""
+    authority: Path | None = None
     _child: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -87,6 +94,15 @@ class Process:
         self.stop()
         self.start()
 
+    def wait_healthy(self, timeout_s: float = 60) -> None:
+        """Waits until ``health_url`` answers.
+
+        Raises:
+            ComponentError: the program ended, or does not answer in time.
+        """
+        trust = ssl.create_default_context(cafile=self.authority) if self.authority else None
+        self.wait_until(lambda: _answers(self.health_url, trust), timeout_s, "healthy")
+
     def wait_until(self, ready: Callable[[], bool], timeout_s: float, what: str) -> None:
         """Waits for a condition while the program lives.
 
@@ -124,3 +140,13 @@ class Process:
     def _end(self, number: signal.Signals) -> None:
         if self._child is not None and self._child.poll() is None:
             os.kill(self._child.pid, number)
+
+
+def _answers(url: str, trust: ssl.SSLContext | None) -> bool:
+    try:
+        with urllib.request.urlopen(  # noqa: S310 - our own servers
+            url, timeout=_PROBE_TIMEOUT_S, context=trust
+        ) as answer:
+            return bool(answer.status == 200)
+    except OSError:  # refused, not in time, or a status of 400 or above
+        return False

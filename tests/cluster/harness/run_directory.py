@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -73,7 +74,12 @@ class RunDirectory:
         return {"PATH": search, "HOME": str(self.folder("home")), MARK: str(self.path), **more}
 
     def close(self) -> None:
-        """Ends and removes all that belongs to it."""
+        """Ends and removes all that belongs to it.
+
+        Logs are first copied to the folder that ``GPU_FRACTION_CLUSTER_LOGS`` names.
+        """
+        if kept := os.environ.get("GPU_FRACTION_CLUSTER_LOGS"):
+            shutil.copytree(self.folder("logs"), Path(kept) / self.run_id)
         with _reaping():
             reap(self.path)
         assert self.watchdog.stdin is not None
