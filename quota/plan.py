@@ -60,7 +60,7 @@ def status(quota: Quota, recount: Recount) -> StatusWire:
     return StatusWire(
         hard=None if quota.problems else amounts_wire(quota.spec.hard),
         used=amounts_wire(recount.ledger.used),
-        reserved=[reservation_wire(uid, r) for uid, r in recount.ledger.reserved.items()],
+        reserved=[reservation_wire(uid, r) for uid, r in recount.ledger.reserved.items()] or None,
         columns=columns,
         summary=", ".join(f"{key} {text}" for key, text in columns.items()),
         conditions=conditions,
