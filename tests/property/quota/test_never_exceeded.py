@@ -1,0 +1,339 @@
+"""The real admission and controller, stopped, crashed and delayed at every await.
+
+The machine runs the product's own coroutines on a server of its own. Each call to the server
+waits twice, before it takes effect and before its answer arrives, and the machine decides which
+one goes on, who crashes instead, what the watches deliver, and what the clocks say.
+"""
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from quota.admission import Admission
+from quota.admission import Settings as AdmissionSettings
+from quota.api import PodListing, QuotaListing
+from quota.decision import Outcome
+from quota.state import read
+from quota.wire import GPUQuota, StatusWire
+from tests.support.quota_world import NAMESPACE, Counter, Replica, Server, pod, quota
+
+HARD = 3000
+REQUEST_S = 34.0
+"""The longest that the API server works on a request (facts of ``quota.settings.TTL_S``)."""
+WORDS = ("first", "second")
+WHO = st.sampled_from((0, 1))
+
+
+class StepLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time stands still unless it is moved."""
+
+    now_s = 0.0
+
+    def time(self) -> float:
+        """The set time."""
+        return self.now_s
+
+    def settle(self) -> None:
+        """Run until everybody waits for the machine; pauses between retries pass."""
+        for _ in range(3):
+            for _ in range(12):
+                self.call_soon(self.stop)
+                self.run_forever()
+            self.now_s += 1.0
+
+
+@dataclass(eq=False)
+class Port:
+    """One process's connection to the server; every call waits to be let through."""
+
+    server: Server
+    waiting: list["asyncio.Future[None]"] = field(default_factory=list)
+
+    async def _wait(self) -> None:
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(gate)
+        await gate
+
+    async def _call(self, call: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            await self._wait()
+        except BaseException:
+            call.close()
+            raise
+        try:
+            return await call
+        finally:
+            await self._wait()
+
+    async def list_quotas(self, namespace: str) -> QuotaListing:
+        """See ``QuotaApi``."""
+        return await self._call(self.server.list_quotas(namespace))  # type: ignore[no-any-return]
+
+    async def list_pods(self, namespace: str) -> PodListing:
+        """See ``QuotaApi``."""
+        return await self._call(self.server.list_pods(namespace))  # type: ignore[no-any-return]
+
+    async def write_reserved(self, quota: GPUQuota, reserved: Any) -> GPUQuota:
+        """See ``QuotaApi``."""
+        return await self._call(self.server.write_reserved(quota, reserved))  # type: ignore[no-any-return]
+
+    async def write_status(self, quota: GPUQuota, status: StatusWire) -> GPUQuota:
+        """See ``QuotaApi``."""
+        return await self._call(self.server.write_status(quota, status))  # type: ignore[no-any-return]
+
+    def open_(self, index: int) -> bool:
+        """Let one waiting call go on."""
+        self.waiting = [gate for gate in self.waiting if not gate.done()]
+        if not self.waiting:
+            return False
+        self.waiting.pop(index % len(self.waiting)).set_result(None)
+        return True
+
+
+async def _at_once(_call: str) -> None:
+    """Calls of the server itself take no time: the ports do the waiting."""
+
+
+@dataclass(eq=False)
+class Request:
+    """One create that the API server works on."""
+
+    uid: str
+    cores: int
+    started_s: float
+    answers: list[tuple[int, "asyncio.Task[Outcome]"]] = field(default_factory=list)
+    over: bool = False
+
+    @property
+    def admitted(self) -> bool:
+        """Whether some review said yes."""
+        return any(
+            task.done() and not task.cancelled() and not task.exception() and task.result().final
+            for _, task in self.answers
+        )
+
+
+class Budget(RuleBasedStateMachine):
+    """Two replicas, two controllers that both believe to lead, one quota."""
+
+    @initialize()
+    def begin(self) -> None:
+        """A counted quota, nothing used."""
+        self.loop = StepLoop()
+        self.now_s = 1000.0
+        self.wall = datetime(2031, 1, 1, tzinfo=UTC)
+        self.server = Server(gate=_at_once)
+        self.server.put_quota(quota(hard={"cores": "3"}))
+        self.count = 0
+        self.requests: list[Request] = []
+        self.live: dict[str, int] = {}
+        self.ports: dict[Any, Port] = {}
+        self.replicas: list[Replica] = []
+        self.serving: list[asyncio.Task[None]] = []
+        self.counters: list[Counter] = []
+        self.counting: list[asyncio.Task[float] | None] = [None, None]
+        first = Counter(self.server, lambda: self.now_s)
+        self.loop.run_until_complete(first.controller.reconcile(NAMESPACE))
+        for _ in WORDS:
+            self._start_replica(len(self.replicas))
+            self._start_controller(len(self.counters))
+
+    def _start_replica(self, i: int) -> None:
+        replica = Replica(self.server)
+        port = Port(self.server)
+        replica.admission = Admission(
+            port, replica.cache, AdmissionSettings(), now=lambda: self.wall
+        )
+        self.replicas[i:] = [replica, *self.replicas[i + 1 :]]
+        task = self.loop.create_task(replica.admission.run())
+        self.serving[i:] = [task, *self.serving[i + 1 :]]
+        self.ports["replica", i] = port
+        self.loop.settle()
+
+    def _start_controller(self, i: int) -> None:
+        counter = Counter(self.server, lambda: self.now_s)
+        port = Port(self.server)
+        counter.controller._api = port  # noqa: SLF001 - the connection is what is made to wait
+        self.counters[i:] = [counter, *self.counters[i + 1 :]]
+        self.ports["controller", i] = port
+
+    @rule(cores=st.sampled_from((1000, 2000)), i=WHO)
+    def create(self, cores: int, i: int) -> None:
+        """A user creates a pod; the API server asks a replica."""
+        self.count += 1
+        request = Request(f"u{self.count}", cores, self.now_s)
+        self.requests.append(request)
+        self._review(request, i)
+
+    @rule(number=st.integers(0, 9), i=WHO)
+    def repeat(self, number: int, i: int) -> None:
+        """The same review comes again, here or there, even long after."""
+        if self.requests:
+            self._review(self.requests[number % len(self.requests)], i)
+
+    def _review(self, request: Request, i: int) -> None:
+        record = pod(request.uid, cores=request.cores)
+        task = self.loop.create_task(self.replicas[i].review(record))
+        request.answers.append((i, task))
+        self.loop.settle()
+
+    def _open(self, pick: int, times: int) -> None:
+        """So many of the waiting calls take effect, or their answers arrive."""
+        for _ in range(times):
+            waiting = [p for p in self.ports.values() if any(not g.done() for g in p.waiting)]
+            if not waiting:
+                return
+            waiting[pick % len(waiting)].open_(pick)
+            self.loop.settle()
+
+    @rule(pick=st.integers(0, 9))
+    def go_on(self, pick: int) -> None:
+        """One process gets on by one step."""
+        self._open(pick, 1)
+
+    @rule(pick=st.integers(0, 9), times=st.integers(2, 8))
+    def run_on(self, pick: int, times: int) -> None:
+        """One process gets on by several."""
+        self._open(pick, times)
+
+    @rule(i=WHO)
+    def crash_replica(self, i: int) -> None:
+        """The process is gone; what it sent may have taken effect."""
+        tasks = [t for r in self.requests for n, t in r.answers if n == i and not t.done()]
+        self._end(self.serving[i], *tasks)
+        self._start_replica(i)
+
+    @rule(i=WHO)
+    def crash_controller(self, i: int) -> None:
+        """Another one starts in its place, and lists anew."""
+        if (task := self.counting[i]) is not None:
+            self._end(task)
+        self.counting[i] = None
+        self._start_controller(i)
+
+    def _end(self, *tasks: "asyncio.Task[Any]") -> None:
+        """Cut the connections: whoever still waits for an answer never gets one."""
+        for task in tasks:
+            task.cancel()
+        for _ in range(6):
+            self.loop.settle()
+            for task in tasks:
+                if not task.done():
+                    task.cancel()
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.exception()
+
+    @rule(i=WHO)
+    def count_pods(self, i: int) -> None:
+        """A controller looks at the namespace, unless it still does."""
+        task = self.counting[i]
+        if task is None or task.done():
+            if task is not None and not task.cancelled():
+                task.exception()
+            counting = self.counters[i].controller.reconcile(NAMESPACE)
+            self.counting[i] = self.loop.create_task(counting)
+            self.loop.settle()
+
+    @rule(cores=st.sampled_from((1000, 2000)), i=WHO)
+    def create_smoothly(self, cores: int, i: int) -> None:
+        """A pod goes all the way without anything between, if it fits."""
+        self.create(cores, i)
+        request = self.requests[-1]
+        for _ in range(12):
+            if not self.ports["replica", i].open_(0):
+                break
+            self.loop.settle()
+        if request.admitted:
+            self._store(request)
+
+    @rule(who=st.sampled_from(("replica", "controller")), i=WHO, number=st.integers(1, 9))
+    def deliver(self, who: str, i: int, number: int) -> None:
+        """A watch brings some of what happened."""
+        member = self.replicas[i] if who == "replica" else self.counters[i]
+        member.watch.deliver(member.take, number)
+
+    @rule(number=st.integers(0, 9), stored=st.booleans())
+    def finish(self, number: int, stored: bool) -> None:  # noqa: FBT001 - hypothesis gives it
+        """The API server stores an admitted pod, or somebody after us refuses it."""
+        waiting = [r for r in self.requests if r.admitted and not r.over]
+        if waiting:
+            request = waiting[number % len(waiting)]
+            request.over = True
+            if stored:
+                self._store(request)
+
+    def _store(self, request: Request) -> None:
+        request.over = True
+        self.server.put_pod(pod(request.uid, cores=request.cores))
+        self.live[request.uid] = request.cores
+
+    @precondition(lambda self: self.live)
+    @rule(number=st.integers(0, 9))
+    def delete(self, number: int) -> None:
+        """A pod goes."""
+        uid = sorted(self.live)[number % len(self.live)]
+        del self.live[uid]
+        self.server.delete_pod(uid)
+
+    @rule(seconds=st.sampled_from((1.0, 20.0, 61.0)))
+    def wait(self, seconds: float) -> None:
+        """Time passes; the API server gives up on what takes too long."""
+        self.now_s += seconds
+        for request in self.requests:
+            if self.now_s - request.started_s >= REQUEST_S:
+                request.over = True
+
+    @rule(hours=st.sampled_from((-5, 5)))
+    def step_clock(self, hours: int) -> None:
+        """Somebody sets the clock on the wall."""
+        self.wall += timedelta(hours=hours)
+
+    @invariant()
+    def never_exceeded(self) -> None:
+        """``live <= used + reserved <= hard``."""
+        state = read(self.server.quotas[NAMESPACE, "team-a"]).ledger
+        assert state is not None
+        assert sum(self.live.values()) <= state.taken["cores"] <= HARD
+
+    def teardown(self) -> None:
+        """Without pods, everything returns to zero."""
+        if not hasattr(self, "loop"):
+            return
+        try:
+            tasks = [t for r in self.requests for _, t in r.answers]
+            self._end(*self.serving, *tasks, *(t for t in self.counting if t))
+            for uid in list(self.server.pods):
+                self.server.delete_pod(uid)
+            last = Counter(self.server, lambda: self.now_s)
+            for _ in range(3):
+                self.loop.run_until_complete(last.controller.reconcile(NAMESPACE))
+                self.now_s += 61
+            status = self.server.quotas[NAMESPACE, "team-a"].status
+            assert status.used is not None
+            assert (status.used.cores, status.used.pods) == ("0", "0")
+            assert not status.reserved
+        finally:
+            self.loop.close()
+
+
+Budget.TestCase.settings = settings(
+    max_examples=int(os.environ.get("QUOTA_EXAMPLES", "25")),
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+test_the_budget_is_never_exceeded = Budget.TestCase
