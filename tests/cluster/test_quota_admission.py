@@ -251,10 +251,8 @@ def test_describe_explains(quotas: Quotas, kubectl: Kubectl, namespace: str) -> 
     kubectl.apply(deployment("trainer", 4))
 
     def told() -> bool:
-        return all(
-            word in kubectl("describe", "gpuq,pod/notebook,rs")
-            for word in ("GPUQuotaExceeded", "GPUAssignedByAnnotation", "FailedCreate")
-        )
+        words = {"gpuq": "GPUQuotaExceeded", "pod/notebook": "GPUAssigned", "rs": "FailedCreate"}
+        return all(word in kubectl("describe", about) for about, word in words.items())
 
     deadline = time.monotonic() + 20
     while not told():
