@@ -21,12 +21,14 @@ class Bundle:
     Attributes:
         entry: Name of the webhook in its configuration; for a CRD, of the conversion.
         certificates: What it holds, in order.
+        server_name: What the API server expects in the leaf when it calls this webhook.
         readable: False where the text is not a series of certificates, as after damage; then
             the API server trusts nothing and ``certificates`` is empty.
     """
 
     entry: str
     certificates: tuple[Certificate, ...] = ()
+    server_name: str = ""
     readable: bool = True
 
     def fingerprints(self) -> frozenset[str]:
@@ -38,14 +40,14 @@ class Bundle:
         return any(c.fingerprint == fingerprint for c in self.certificates)
 
 
-def read_bundle(entry: str, pem: bytes) -> Bundle:
+def read_bundle(entry: str, pem: bytes, server_name: str = "") -> Bundle:
     """A caBundle as it was found; an empty one trusts nothing and is readable."""
     if not pem.strip():
-        return Bundle(entry)
+        return Bundle(entry, server_name=server_name)
     try:
-        return Bundle(entry, tuple(pki.read_certificates(pem)))
+        return Bundle(entry, tuple(pki.read_certificates(pem)), server_name)
     except PkiError:
-        return Bundle(entry, readable=False)
+        return Bundle(entry, server_name=server_name, readable=False)
 
 
 def render_bundle(certificates: Sequence[Certificate], must_trust: Iterable[str] = ()) -> str:

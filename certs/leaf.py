@@ -45,6 +45,8 @@ def choose_authority(
     leaf: Leaf | None,
     renew_from: datetime | None,
     lifetimes: Lifetimes,
+    *,
+    forced: bool = False,
 ) -> Sign | None:
     """The CA to sign a new leaf with; None to keep the present one.
 
@@ -53,8 +55,9 @@ def choose_authority(
         state: What the Secret holds; None while it does not exist.
         bundles: Every caBundle of every configuration of ours.
         leaf: What is being served; None before the first.
-        renew_from: When that leaf is due (see ``renew_at``), or ``now`` to force it.
+        renew_from: When that leaf is due (see ``renew_at``).
         lifetimes: For the life of a new leaf.
+        forced: Somebody has asked for a new leaf.
     """
     if state is None:
         return None
@@ -69,9 +72,22 @@ def choose_authority(
         return _rescue(now, state, leaf, trusted, usable)
     if state.phase is Phase.SWITCH and trusted and trusted[0].fingerprint != leaf.issuer:
         return _move(state, leaf, trusted[0])
-    if renew_from is None or now < renew_from:
+    due = forced or (renew_from is not None and now >= renew_from)
+    return _renewal(now, state, leaf, lifetimes, forced=forced) if due else None
+
+
+def _renewal(
+    now: datetime, state: CaState, leaf: Leaf, lifetimes: Lifetimes, *, forced: bool
+) -> Sign | None:
+    """A successor of the same CA; the leaf of an unknown CA is replaced by a Switch."""
+    authority = state.authority(leaf.issuer)
+    if authority is None:
         return None
-    return _renewal(now, state, leaf, lifetimes)
+    if forced:
+        return Sign(authority, "it was requested")
+    until = min(now + timedelta(seconds=lifetimes.leaf_life_s), authority.certificate.not_after)
+    # Where the CA itself ends, signing again and again would gain nothing.
+    return Sign(authority, "it is due") if until > leaf.certificate.not_after else None
 
 
 def trusted_by_all(fingerprint: str, bundles: Sequence[Bundle]) -> bool:
@@ -103,13 +119,3 @@ def _rescue(
     if state.authority(leaf.issuer) is None and usable:
         return Sign(usable[0], "its CA is unknown")
     return None
-
-
-def _renewal(now: datetime, state: CaState, leaf: Leaf, lifetimes: Lifetimes) -> Sign | None:
-    """A successor of the same CA; the leaf of an unknown CA is replaced by a Switch."""
-    authority = state.authority(leaf.issuer)
-    if authority is None:
-        return None
-    until = min(now + timedelta(seconds=lifetimes.leaf_life_s), authority.certificate.not_after)
-    # Where the CA itself ends, signing again and again would gain nothing.
-    return Sign(authority, "it is due") if until > leaf.certificate.not_after else None

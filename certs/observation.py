@@ -25,11 +25,13 @@ class Target:
         kind: What it is.
         name: Its name.
         bundles: The caBundle of each webhook in it; none where it has no webhook.
+        resource_version: Of the reading.
     """
 
     kind: TargetKind
     name: str
     bundles: tuple[Bundle, ...]
+    resource_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,11 +70,13 @@ def _begin(view: View, reason: str) -> Plan:
 
 
 def _restart(view: View) -> Plan | None:
-    """A rotation hung so long, or was begun by so wrong a clock, that its CA is worn out."""
-    if view.state.phase in {Phase.TRUST, Phase.SETTLE, Phase.SWITCH} and _worn_out(view):
-        notice = Notice("RotationStarted", "the next CA wore out before it was used", warning=True)
-        return view.enter(Phase.STAGE, notice)
-    return None
+    """A rotation lost its CA, or hung so long that its CA is worn out."""
+    if view.state.phase not in {Phase.TRUST, Phase.SETTLE, Phase.SWITCH}:
+        return None
+    if view.state.next is not None and not _worn_out(view):
+        return None
+    notice = Notice("RotationStarted", "the next CA is lost or worn out", warning=True)
+    return view.enter(Phase.STAGE, notice)
 
 
 def _steady(view: View) -> Plan:
@@ -130,9 +132,8 @@ def _to_switch(view: View, why: str) -> Plan:
 
 def _switch(view: View) -> Plan:
     state = view.state
-    if state.next is None:
-        return view.enter(Phase.STAGE, Notice("RotationStarted", "the next CA is gone", True))
-    behind = sorted(r.name for r in view.serving if r.issuer != state.next.fingerprint)
+    wanted = None if state.next is None else state.next.fingerprint
+    behind = sorted(r.name for r in view.serving if r.issuer != wanted)
     if behind:
         late = view.elapsed_s() > view.lifetimes.settle_s
         message = f"{len(behind)} replicas still serve from an earlier CA, first {behind[0]}"

@@ -51,22 +51,12 @@ class View:
         wake_in_s = min(max(until_s, 0.0), self.lifetimes.check_s)
         return Plan(self.state.phase, (), notices, wake_in_s)
 
-    def served_from(self, certificates: Iterable[Certificate]) -> list[str]:
-        """The replicas that serve a leaf of one of these CAs."""
-        fingerprints = {c.fingerprint for c in certificates}
-        return sorted(r.name for r in self.serving if r.issuer in fingerprints)
-
     def something_works(self) -> bool:
         """Whether any replica serves something that any caBundle trusts right now.
 
         If not, every call fails already, and there is nothing that waiting could protect.
         """
-        trusted = {
-            c.fingerprint
-            for b in self.bundles()
-            for c in b.certificates
-            if not c.expired(self.now)
-        }
+        trusted = {f for b in self.bundles() for f in b.fingerprints()}
         return any(r.issuer in trusted for r in self.serving)
 
     def settled_s(self) -> float:
@@ -101,7 +91,8 @@ class View:
 
     def retiring(self) -> bool:
         """Whether the previous CAs are to be dropped now."""
-        if self.state.phase is not Phase.RETIRE or self.served_from(self.state.previous):
+        # A replica that still serves from one of them has led to another plan already.
+        if self.state.phase is not Phase.RETIRE:
             return False
         waited = self.elapsed_s() >= self.lifetimes.retire_s
         return waited or all(c.expired(self.now) for c in self.state.previous)

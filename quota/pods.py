@@ -5,8 +5,9 @@ from typing import Final
 
 import msgspec
 
-from gpu_fraction.domain import assignment, guard, keys, request, request_annotation
+from gpu_fraction.domain import assignment, keys, request, request_annotation
 from gpu_fraction.domain.demand import demand
+from gpu_fraction.domain.gpu_resources import is_gpu
 from gpu_fraction.domain.pod import Metadata, Pod, Spec, Status, containers
 from gpu_fraction.domain.request import Bounds, Refused, Request
 from gpu_fraction.kube.objects import Meta
@@ -101,7 +102,9 @@ def facts_of(record: PodRecord) -> PodFacts:
         models=asked.models if asked else (),
         not_models=asked.not_models if asked else (),
         containers=tuple(
-            at.container.name for at in containers(pod) if guard.holds_gpu(at.container)
+            at.container.name
+            for at in containers(pod)
+            if at.container.resources and any(map(is_gpu, at.container.resources.names()))
         ),
     )
 

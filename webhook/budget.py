@@ -1,6 +1,6 @@
 """Budgets: another component's say in whether a valid pod may be stored."""
 
-import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,15 +49,17 @@ class Validator:
     decider: Decider
     budget: Budget
 
-    async def __call__(self, request: AdmissionRequest, deadline: float) -> Answer:
-        """The verdict by the deadline, in the loop's time."""
+    def __call__(self, request: AdmissionRequest) -> Answer | Awaitable[Answer]:
+        """The verdict; at once where no budget has a say."""
         answer = self.decider.validate(request)
         if not answer.allowed or not is_new_pod(request):
             return answer
-        async with asyncio.timeout_at(deadline):
-            ruling = await self.budget.admit(
-                request.namespace or "", request.object, dry_run=bool(request.dry_run)
-            )
+        return self._within_budget(request, answer)
+
+    async def _within_budget(self, request: AdmissionRequest, answer: Answer) -> Answer:
+        ruling = await self.budget.admit(
+            request.namespace or "", request.object, dry_run=bool(request.dry_run)
+        )
         audit = {**answer.audit, "quota": ruling.note} if ruling.note else answer.audit
         if ruling.message:
             audit = {**audit, "decision": "over_budget"}

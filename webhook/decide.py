@@ -120,6 +120,7 @@ class Decider:
             problems = changes.update(
                 decode_pod(request.old_object, "oldObject"),
                 decode_pod(request.object, "object"),
+                self.settings.rules.policy,
                 trusted=self._trusted(request),
             )
         else:

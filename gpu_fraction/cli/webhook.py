@@ -29,7 +29,6 @@ from webhook import settings as webhook_options
 from webhook.app import AdmissionApp, Check, Decide
 from webhook.budget import Validator
 from webhook.decide import Decider
-from webhook.review import AdmissionRequest, Answer
 
 DESCRIPTION: Final = """\
 Serve the admission webhook over TLS: /mutate, /validate, /livez, /readyz, /metrics.
@@ -118,7 +117,7 @@ async def _run(
     server = _Server(settings, tls, registry)
     if not cluster.reachable(values, environ):
         decider = Decider(rewriting, settings.system_users)
-        await server.serve(_plain(decider.mutate), _plain(decider.validate))
+        await server.serve(decider.mutate, decider.validate)
         return
     async with connect(cluster.access(values, environ), component="webhook") as client:
         events = EventRecorder(client, component="gpu-fraction-webhook")
@@ -139,7 +138,7 @@ async def _run(
             default_fraction=budget.default_fraction,
         )
         await server.serve(
-            _plain(decider.mutate),
+            decider.mutate,
             Validator(decider, budget),
             beside=(events.run, quotas.run, namespaces.run),
             checks=(quotas.unsynced, namespaces.unsynced),
@@ -184,12 +183,3 @@ class _Server:
             await tasks.create_task(server.serve(stop), name="server")
             for task in work:
                 task.cancel()
-
-
-def _plain(decide: Callable[[AdmissionRequest], Answer]) -> Decide:
-    """A verdict that needs no waiting, in the form of one that does."""
-
-    async def answer(request: AdmissionRequest, _deadline: float) -> Answer:
-        return decide(request)
-
-    return answer

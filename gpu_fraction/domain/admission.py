@@ -1,6 +1,6 @@
 """From a pod to the verdict on it: the one path that the webhook and the command share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -50,7 +50,11 @@ class Verdict:
 
 def uses_gpu(pod: Pod) -> bool:
     """True where the pod carries an annotation of ours or asks for native resources."""
-    return request.asks(pod.annotations()) or any(
+    return request.asks(pod.annotations()) or _asks_natively(pod)
+
+
+def _asks_natively(pod: Pod) -> bool:
+    return any(
         at.container.resources is not None
         and any(name in keys.NATIVE_RESOURCES for name in at.container.resources.names())
         for at in containers(pod)
@@ -69,41 +73,44 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
     Raises:
         Refused: with every problem found.
     """
-    if pod.spec.scheduler_name in rules.left_to:
-        return _left_alone(pod, rules)
-    problems = [*guard.check(pod, rules.policy, gpu=uses_gpu(pod))]
-    if keys.ASSIGNED in pod.annotations() and not trusted:
-        problems.append(_system_key(keys.ASSIGNED))
+    if pod.spec.scheduler_name in rules.left_to and not _asks_natively(pod):
+        return _left_alone(pod, rules, trusted=trusted)
+    problems: list[Problem] = []
+    asked = None
     try:
         asked = request.parse(pod, rules.bounds)
     except Refused as e:
-        raise Refused([*e.problems, *problems]) from None
-    if asked is None:
-        if keys.REQUEST in pod.annotations() and not trusted:
-            problems.append(_system_key(keys.REQUEST))
-        if problems:
-            raise Refused(problems)
-        return Verdict(warnings=tuple(_strange_resources(pod)))
-    return _render(pod, asked, backend, rules, problems)
+        problems += e.problems
+    getting = {part.container for part in asked.slices} if asked else frozenset()
+    problems += guard.check(pod, rules.policy, gpu=uses_gpu(pod), getting=getting)
+    if not trusted:
+        # Beside a request of the pod's own, the request annotation is compared in ``patch``.
+        problems += _system_keys(pod, (keys.ASSIGNED,) if asked else keys.SYSTEM_KEYS)
+    if asked is not None:
+        return _render(pod, asked, backend, rules, problems)
+    if problems:
+        raise Refused(problems)
+    return Verdict(warnings=tuple(_strange_resources(pod)))
 
 
-def _left_alone(pod: Pod, rules: Rules) -> Verdict:
-    """A pod of another system's scheduler, which a node name would go past."""
-    if rules.policy.node_name == "refuse" and pod.spec.node_name and uses_gpu(pod):
-        raise Refused(
-            [p for p in guard.check(pod, rules.policy, gpu=True) if p.path == "spec.nodeName"]
-        )
-    return Verdict(
-        warnings=(
-            (f"left to {pod.spec.scheduler_name}: gpu-fraction does not rewrite its pods",)
-            if uses_gpu(pod)
-            else ()
-        )
-    )
+def _left_alone(pod: Pod, rules: Rules, *, trusted: bool) -> Verdict:
+    """A pod of another system's scheduler, whose name must not be a way round ours."""
+    problems = [*guard.literal_cards(pod)]
+    ours = uses_gpu(pod)
+    if ours and not trusted:
+        problems += _system_keys(pod, keys.SYSTEM_KEYS)
+    if ours and rules.policy.node_name == "refuse":
+        problems += guard.preset_node(pod)
+    if problems:
+        raise Refused(problems)
+    told = f"left to {pod.spec.scheduler_name}: gpu-fraction does not rewrite its pods"
+    return Verdict(warnings=(told,) if ours else ())
 
 
-def _system_key(key: str) -> Problem:
-    return Problem(annotation_path(key), "only the system writes it; remove it")
+def _system_keys(pod: Pod, system: Iterable[str]) -> Iterator[Problem]:
+    for key in system:
+        if key in pod.annotations():
+            yield Problem(annotation_path(key), "only the system writes it; remove it")
 
 
 def _render(

@@ -15,17 +15,18 @@ from gpu_fraction.domain.request import annotation_path
 __all__ = ["binding", "update"]
 
 
-def update(old: Pod, new: Pod, *, trusted: bool) -> list[Problem]:
+def update(old: Pod, new: Pod, policy: guard.Policy, *, trusted: bool) -> list[Problem]:
     """Problems of a change from one state of a pod to another.
 
     Args:
         old: The pod as stored.
         new: The pod as it would be stored.
+        policy: What GPU pods may do.
         trusted: The caller is one of the system's users, who may set ``assigned``.
     """
     return [
         *_annotations(old.annotations(), new.annotations(), trusted=trusted),
-        *_new_ephemeral_containers(old, new),
+        *_new_ephemeral_containers(old, new, policy),
     ]
 
 
@@ -52,9 +53,9 @@ def _annotations(
             )
 
 
-def _new_ephemeral_containers(old: Pod, new: Pod) -> Iterator[Problem]:
+def _new_ephemeral_containers(old: Pod, new: Pod, policy: guard.Policy) -> Iterator[Problem]:
     known = {c.name for c in old.spec.ephemeral_containers or ()}
     gpu = uses_gpu(new)
     for at in containers(new):
         if at.kind == "ephemeralContainers" and at.container.name not in known:
-            yield from guard.env_problems(at, gpu=gpu)
+            yield from guard.container_problems(at, policy, gpu=gpu, holds=False)

@@ -6,12 +6,11 @@ daemon disagreed with themselves (KAI-Scheduler#1369, #1668; LLMKube#1324).
 
 from typing import Final
 
-from gpu_fraction.domain.backends.base import Backend
 from gpu_fraction.domain.backends.hami import SHARE_RESOURCES, Hami
 from gpu_fraction.domain.backends.native import Native
-from gpu_fraction.domain.backends.nvidia import Nvidia
+from gpu_fraction.domain.backends.nvidia import Nvidia, other_cards
 from gpu_fraction.domain.pod import Pod, containers
-from gpu_fraction.domain.tally import ZERO, Demand
+from gpu_fraction.domain.tally import ZERO, Demand, aggregate
 
 __all__ = ["ZERO", "Demand", "demand"]
 
@@ -26,14 +25,18 @@ def demand(pod: Pod) -> Demand:
     Containers, sidecars and init containers count as Kubernetes counts them. What the
     resources leave open until a card is chosen is in the ``open_`` amounts.
     """
-    return _NATIVE.demand(pod) + _by_nvidia_names(pod).demand(pod)
+    if _by_hami(pod):
+        return _NATIVE.demand(pod) + _HAMI.demand(pod) + aggregate(pod, other_cards)
+    return _NATIVE.demand(pod) + _NVIDIA.demand(pod)
 
 
-def _by_nvidia_names(pod: Pod) -> Backend:
-    """HAMi and NVIDIA's plugin share ``nvidia.com/gpu``; HAMi's other names tell them apart."""
-    for at in containers(pod):
-        if at.container.resources and any(
-            at.container.resources.of(name) is not None for name in SHARE_RESOURCES
-        ):
-            return _HAMI
-    return _NVIDIA
+def _by_hami(pod: Pod) -> bool:
+    """HAMi and NVIDIA's plugin share ``nvidia.com/gpu``; HAMi's other names tell them apart.
+
+    Zero of those names fits any node, so they must hide nothing that is asked beside them.
+    """
+    return any(
+        at.container.resources is not None
+        and any(at.container.resources.of(name) is not None for name in SHARE_RESOURCES)
+        for at in containers(pod)
+    )

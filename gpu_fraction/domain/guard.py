@@ -3,7 +3,7 @@
 Every field here is written by tenants (docs/threat-model.md).
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -20,7 +20,14 @@ HARMLESS_VISIBLE: Final = frozenset({"void", "none"})
 RESERVED_ENV: Final = ("CUDA_MPS_", "CUDA_VISIBLE_DEVICES")
 """Name prefixes by which a container could step out of its share of a card."""
 
-__all__ = ["Policy", "Verdict", "check", "env_problems", "holds_gpu"]
+__all__ = [
+    "Policy",
+    "Verdict",
+    "check",
+    "container_problems",
+    "literal_cards",
+    "preset_node",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,36 +47,39 @@ class Policy:
     other_scheduler: Verdict = "refuse"
 
 
-def holds_gpu(container: Container) -> bool:
+def _holds_gpu(container: Container) -> bool:
     """True where the container asks for a resource of any GPU stack."""
     return container.resources is not None and any(
         is_gpu(name) for name in container.resources.names()
     )
 
 
-def check(pod: Pod, policy: Policy, *, gpu: bool) -> Iterator[Problem]:
+def check(
+    pod: Pod, policy: Policy, *, gpu: bool, getting: Collection[str] = ()
+) -> Iterator[Problem]:
     """Everything the pod may not do.
 
     Args:
         pod: The pod.
         policy: The cluster's knobs.
         gpu: Whether the pod gets a GPU; only one rule holds for the others.
+        getting: Names of containers that get a GPU, whether or not they hold it already.
     """
     for at in containers(pod):
-        if at.container.env:
-            yield from env_problems(at, gpu=gpu)
-        context = at.container.security_context
-        if gpu and policy.privileged == "refuse" and context and context.privileged:
-            yield Problem(
-                f"{at.path}.securityContext.privileged",
-                "true is refused in a pod that uses GPUs: the container would see every GPU of "
-                "the node; allowed: false (cluster setting policy_privileged)",
-            )
+        yield from container_problems(
+            at, policy, gpu=gpu, holds=at.container.name in getting or _holds_gpu(at.container)
+        )
     if not gpu:
         return
     if policy.host_devices == "refuse":
         yield from _host_devices(pod)
-    if policy.node_name == "refuse" and pod.spec.node_name:
+    if policy.node_name == "refuse":
+        yield from preset_node(pod)
+
+
+def preset_node(pod: Pod) -> Iterator[Problem]:
+    """A node that the pod's author chose."""
+    if pod.spec.node_name:
         yield Problem(
             "spec.nodeName",
             f"{quote(pod.spec.node_name)} is refused in a pod that uses GPUs: it goes past the "
@@ -78,25 +88,61 @@ def check(pod: Pod, policy: Policy, *, gpu: bool) -> Iterator[Problem]:
         )
 
 
-def env_problems(at: ContainerAt, *, gpu: bool) -> Iterator[Problem]:
+def container_problems(
+    at: ContainerAt, policy: Policy, *, gpu: bool, holds: bool
+) -> Iterator[Problem]:
+    """What one container may not do.
+
+    Args:
+        at: The container.
+        policy: The cluster's knobs.
+        gpu: Whether its pod gets a GPU.
+        holds: Whether the container itself does.
+    """
+    if at.container.env:
+        yield from _env_problems(at, gpu=gpu, holds=holds)
+    context = at.container.security_context
+    if gpu and policy.privileged == "refuse" and context and context.privileged:
+        yield Problem(
+            f"{at.path}.securityContext.privileged",
+            "true is refused in a pod that uses GPUs: the container would see every GPU of "
+            "the node; allowed: false (cluster setting policy_privileged)",
+        )
+
+
+def literal_cards(pod: Pod) -> Iterator[Problem]:
+    """Cards that the pod's author wrote out, in a pod whose cards another system chooses.
+
+    That system writes references to what it decides later (KAI-Scheduler
+    pkg/admission/webhook/v1alpha2/gpusharing); a literal can only be the author's.
+    """
+    for at in containers(pod):
+        for index, var in enumerate(at.container.env or ()):
+            if var.name == VISIBLE and not var.value_from and var.value not in HARMLESS_VISIBLE:
+                yield _chooses(at, index)
+
+
+def _env_problems(at: ContainerAt, *, gpu: bool, holds: bool) -> Iterator[Problem]:
     """Variables that choose GPUs or talk to another slice's MPS server."""
-    holds = gpu and (at.kind == "ephemeralContainers" or holds_gpu(at.container))
+    strict = gpu and (holds or at.kind == "ephemeralContainers")
     for index, var in enumerate(at.container.env or ()):
-        path = f"{at.path}.env[{index}]"
         if var.name == VISIBLE:
-            if not holds and var.value in HARMLESS_VISIBLE:
-                continue
-            yield Problem(
-                path,
-                f"{VISIBLE} may not be set: it would give the container GPUs that it was not "
-                "assigned; remove it, the system sets it",
-            )
+            if strict or var.value not in HARMLESS_VISIBLE:
+                yield _chooses(at, index)
         elif gpu and var.name.startswith(RESERVED_ENV):
             yield Problem(
-                path,
+                f"{at.path}.env[{index}]",
                 f"{quote(var.name)[1:-1]} may not be set in a pod that uses GPUs: the system "
                 "sets it; remove it",
             )
+
+
+def _chooses(at: ContainerAt, index: int) -> Problem:
+    return Problem(
+        f"{at.path}.env[{index}]",
+        f"{VISIBLE} may not be set: it would give the container GPUs that it was not "
+        "assigned; remove it, the system sets it",
+    )
 
 
 def _host_devices(pod: Pod) -> Iterator[Problem]:

@@ -36,10 +36,18 @@ def quote(value: str) -> str:
     return f'"{shown}{"..." if len(value) > MAX_VALUE_CHARS else ""}"'
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that was probably meant, as ``; did you mean "x"?``, or nothing."""
-    found = difflib.get_close_matches(word[:MAX_VALUE_CHARS], list(known), n=1, cutoff=0.6)
-    return f'; did you mean "{found[0]}"?' if found else ""
+def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """The known word that was probably meant, as ``; did you mean "x"?``, or nothing.
+
+    Args:
+        word: What was given.
+        known: What there is.
+        prefix: Left out of the comparison, because what all words share tells none of them.
+    """
+    words = {other.removeprefix(prefix): other for other in known}
+    given = word[: len(prefix) + MAX_VALUE_CHARS].removeprefix(prefix)
+    found = difflib.get_close_matches(given, words, n=1, cutoff=0.6)
+    return f'; did you mean "{words[found[0]]}"?' if found else ""
 
 
 def join(problems: Iterable[Problem]) -> str:

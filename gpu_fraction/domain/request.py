@@ -19,6 +19,7 @@ MAX_CHOICES: Final = 64
 """Models or UUIDs in one annotation: chosen, more than the cards of any node."""
 
 _KNOWN: Final = frozenset((*keys.USER_KEYS, *keys.SYSTEM_KEYS))
+_SUGGESTED: Final = (*keys.USER_KEYS, keys.CONTAINER_PREFIX + "<name>")
 _SHARES: Final = (keys.FRACTION, keys.MEMORY)
 _NOTHING: Final[Sequence[str]] = ()
 _MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+/-]{0,62}", re.ASCII)
@@ -225,8 +226,8 @@ class _Reader:
             self.problems.append(
                 Problem(
                     annotation_path(shown),
-                    f"not a known annotation{nearest(key, _KNOWN)}; "
-                    f"known: {', '.join(keys.USER_KEYS)}, {keys.CONTAINER_PREFIX}<name>",
+                    f"not a known annotation{nearest(key, _SUGGESTED, keys.PREFIX)}; "
+                    f"known: {', '.join(_SUGGESTED)}",
                 )
             )
 

@@ -5,13 +5,19 @@ them the user's annotations and the configuration of the day the pod was made.
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
+from gpu_fraction.domain import units
 from gpu_fraction.domain.request import Isolation, Placement, Request, Slice
 
 VERSION: Final = 1
+
+_Milli = Annotated[int, msgspec.Meta(ge=1, le=units.MILLI)]
+# Upper ends chosen: beyond any machine, and far from where sums of them would overflow.
+_Cards = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+_Mib = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
 
 __all__ = ["Rendered", "RequestAnnotationError", "load", "render"]
 
@@ -32,10 +38,10 @@ class _Slice(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
 ):
     name: str
-    cards: int
-    core_milli: int | None = None
-    memory_mib: int | None = None
-    memory_milli: int | None = None
+    cards: _Cards
+    core_milli: _Milli | None = None
+    memory_mib: _Mib | None = None
+    memory_milli: _Milli | None = None
 
 
 class _Wire(
@@ -43,7 +49,7 @@ class _Wire(
 ):
     v: Literal[1]
     backend: str
-    containers: tuple[_Slice, ...]
+    containers: Annotated[tuple[_Slice, ...], msgspec.Meta(min_length=1)]
     placement: Placement
     isolation: Isolation
     models: tuple[str, ...] = ()
@@ -77,7 +83,8 @@ def load(text: str) -> Rendered:
     """Read the annotation back.
 
     Raises:
-        RequestAnnotationError: not JSON, another version, an unknown field or a bad amount.
+        RequestAnnotationError: not JSON, another version, an unknown field, an amount out of
+            range, no container or one twice.
     """
     try:
         wire = _DECODER.decode(text)
@@ -87,6 +94,8 @@ def load(text: str) -> Rendered:
         )
     except (msgspec.MsgspecError, ValueError) as e:
         raise RequestAnnotationError(f"not a request: {e}") from e
+    if len({part.container for part in slices}) != len(slices):
+        raise RequestAnnotationError("not a request: names a container twice")
     request = Request(
         slices, wire.models, wire.not_models, wire.uuids, wire.placement, wire.isolation
     )

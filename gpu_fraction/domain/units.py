@@ -1,6 +1,6 @@
 """Numbers that people write, to integers: milli-cores (thousandths of a GPU) and MiB.
 
-Text is matched against an ASCII pattern and computed with ``Decimal``. ``float()`` and
+Text is matched against an ASCII pattern and computed exactly. ``float()`` and
 ``int()`` take ``" 0.5"``, ``0.2_5``, Arabic digits and ``NaN``; three parsers that disagreed
 about those are what KAI-Scheduler#1798 had to mend.
 """
@@ -53,6 +53,7 @@ __all__ = [
     "SHARE_ALLOWED",
     "UnitError",
     "ceil_div",
+    "format_count",
     "format_memory",
     "format_milli",
     "format_percent",
@@ -87,7 +88,7 @@ def parse_fraction_milli(text: str) -> int:
     """
     milli = _milli(text, FRACTION_ALLOWED)
     if milli > MILLI and milli % MILLI:
-        raise UnitError("more than one GPU and not a whole number of GPUs", FRACTION_ALLOWED)
+        raise UnitError("more than one GPU but not a whole number", FRACTION_ALLOWED)
     return milli
 
 
@@ -111,12 +112,14 @@ def _milli(text: str, allowed: str) -> int:
     if sign:
         raise UnitError("negative", allowed)
     # One decimal of a percentage is the third decimal of a share.
-    if len(decimals or "") > (1 if percent else 3):
+    places = 1 if percent else 3
+    if len(decimals or "") > places:
         raise UnitError("too fine, the smallest step is 0.001 of a GPU", allowed)
-    value = Decimal(f"{whole}.{decimals or 0}") * (10 if percent else MILLI)
+    # Digits are shifted, not multiplied: Decimal rounds beyond its 28 digits.
+    value = int(whole + (decimals or "").ljust(places, "0"))
     if value == 0:
         raise UnitError("zero", allowed)
-    return int(value)
+    return value
 
 
 def parse_count(text: str) -> int:
@@ -186,6 +189,17 @@ def share_of(total: int, milli: int) -> int:
 def ceil_div(a: int, b: int) -> int:
     """``a / b`` rounded up."""
     return -(-a // b)
+
+
+def format_count(count: int) -> str:
+    """A whole number as the API server stores it: 1000 is ``1k``, 1500 stays.
+
+    Source: apimachinery pkg/api/resource/quantity.go, canonical form of DecimalSI.
+    """
+    for power, suffix in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if count and count % 10**power == 0:
+            return f"{count // 10**power}{suffix}"
+    return str(count)
 
 
 def format_milli(milli: int) -> str:

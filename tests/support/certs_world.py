@@ -3,17 +3,22 @@
 The parts under test are real: the planner, the replicas' choice, the text of the Secret and
 of the caBundles, the certificates. What is simulated is who runs when, what an API server
 has already seen, and the clock. Every step of ours that takes a working leaf away from an
-API server raises ``Broken``.
+API server raises ``BrokenError``.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from certs import pki, state
 from certs.actions import Action, Plan, PublishBundle, StageAuthority, WriteState
 from certs.bundle import Bundle, read_bundle, render_bundle
-from certs.certificate import Authority, Leaf
+from certs.certificate import Authority, Certificate, Leaf
 from certs.leaf import choose_authority, renew_at
 from certs.lifetimes import Lifetimes
 from certs.observation import Replica, Target, TargetKind
@@ -36,7 +41,29 @@ LIFETIMES = Lifetimes(
 LAG_S = LIFETIMES.settle_s * 0.8
 
 
-class Broken(AssertionError):
+def foreign_ca(life_s: float) -> Certificate:
+    """A CA of somebody else."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "somebody else")])
+    key = ec.generate_private_key(ec.SECP256R1())
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(EPOCH)
+        .not_valid_after(EPOCH + timedelta(seconds=life_s))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return pki.read_certificates(built.public_bytes(serialization.Encoding.PEM))[0]
+
+
+# Certificates do not change, and reading the same ones is most of what a run would cost.
+read = functools.lru_cache(maxsize=256)(read_bundle)
+
+
+class BrokenError(AssertionError):
     """A step of ours made a call fail that worked before it."""
 
 
@@ -119,6 +146,7 @@ class World:
         self.holders = [Holder() for _ in range(holders)]
         self.replicas: dict[str, Process] = {}
         self.made = 0
+        self._read: tuple[tuple[int, datetime], CaState] | None = None
 
     # What is there.
 
@@ -126,7 +154,11 @@ class World:
         """The Secret as the code under test reads it."""
         if self.secret is None:
             return None
-        return state.read_state(self.secret.data, self.secret.annotations, at or self.now)
+        key = (self.secret.version, at or self.now)
+        if self._read is None or self._read[0] != key:
+            found = state.read_state(self.secret.data, self.secret.annotations, key[1])
+            self._read = (key, found)
+        return self._read[1]
 
     def targets(self) -> list[Target]:
         """The configurations as the code under test reads them."""
@@ -134,7 +166,7 @@ class World:
             Target(
                 TargetKind.VALIDATING,
                 name,
-                tuple(read_bundle(entry, pem) for entry, pem in config.bundles.items()),
+                tuple(read(entry, pem) for entry, pem in config.bundles.items()),
             )
             for name, config in sorted(self.configs.items())
         ]
@@ -148,7 +180,7 @@ class World:
         return {
             entry: leaf is not None
             and self.now < leaf.certificate.not_after
-            and read_bundle(entry, pem).trusts(leaf.issuer)
+            and read(entry, pem).trusts(leaf.issuer)
             for entry, pem in server.seen.items()
         }
 
@@ -214,7 +246,7 @@ class World:
             before, after = self.accepts(server, process.leaf), self.accepts(server, leaf)
             lost = [entry for entry, ok in before.items() if ok and not after[entry]]
             if lost:
-                raise Broken(f"{name}: API server {number} no longer accepts it for {lost}")
+                raise BrokenError(f"{name}: API server {number} no longer accepts it for {lost}")
         process.leaf = leaf
         process.renew_from = renew_at(leaf, name, LIFETIMES)
 
@@ -249,11 +281,9 @@ class World:
         write = server.pending.pop(0)
         for process in self.replicas.values():
             before = self.accepts(server, process.leaf).get(write.entry, False)
-            after = process.leaf is not None and read_bundle("", write.pem).trusts(
-                process.leaf.issuer
-            )
+            after = process.leaf is not None and read("", write.pem).trusts(process.leaf.issuer)
             if before and not after and not write.foreign_write:
-                raise Broken(f"API server {index} drops {process.name} from {write.entry}")
+                raise BrokenError(f"API server {index} drops {process.name} from {write.entry}")
         server.seen[write.entry] = write.pem
 
     # Faults, by somebody else.

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from decimal import ROUND_CEILING
+from typing import Final, Protocol
 
 from gpu_fraction.domain import request_annotation, sizes, units
 from gpu_fraction.domain.edit import PodEdit
@@ -12,6 +13,9 @@ from gpu_fraction.domain.problems import Problem
 from gpu_fraction.domain.request import Request, Slice, annotation_path
 from gpu_fraction.domain.sizes import Amounts, CardSizes
 from gpu_fraction.domain.tally import Demand
+
+MAX_AMOUNT: Final = (1 << 63) - 1
+"""Kubernetes caps every quantity here (apimachinery pkg/api/resource/quantity.go)."""
 
 __all__ = ["Backend", "BackendConfig", "Draft", "amount_of", "settled"]
 
@@ -61,9 +65,11 @@ class Draft:
     env: dict[str, dict[str, str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
-    def add(self, part: Slice, amounts: Amounts, resources: dict[str, str]) -> None:
+    def add(self, part: Slice, amounts: Amounts, resources: dict[str, int]) -> None:
         """One container: its resources, and the variables that tell it its share."""
-        self.resources[part.container] = resources
+        self.resources[part.container] = {
+            name: units.format_count(count) for name, count in resources.items()
+        }
         env = {}
         if amounts.core_milli is not None:
             env["GPU_FRACTION"] = units.format_milli(amounts.core_milli)
@@ -118,6 +124,7 @@ def amount_of(resources: Resources | None, name: str) -> int:
     if resources is None or (text := resources.of(name)) is None:
         return 0
     try:
-        return max(0, -int(-units.parse_quantity(text) // 1))
+        whole = units.parse_quantity(text).to_integral_value(ROUND_CEILING)
     except units.UnitError:
         return 0
+    return max(0, min(int(whole), MAX_AMOUNT))

@@ -56,15 +56,15 @@ class Hami:
         return aggregate(pod, _container_demand)
 
 
-def _resources(part: Slice, amounts: Amounts, draft: Draft) -> dict[str, str]:
-    resources = {GPU: str(part.cards)}
+def _resources(part: Slice, amounts: Amounts, draft: Draft) -> dict[str, int]:
+    resources = {GPU: part.cards}
     if amounts.memory_mib is not None:
         # A plain count of MiB: HAMi reads 16Gi as that many MiB and drops the request.
-        resources[MEMORY] = str(amounts.memory_mib)
+        resources[MEMORY] = amounts.memory_mib
     elif part.memory_milli is not None:
-        resources[MEMORY_PERCENT] = str(_percent(part, part.memory_milli, "memory", draft))
+        resources[MEMORY_PERCENT] = _percent(part, part.memory_milli, "memory", draft)
     if amounts.core_milli is not None:
-        resources[CORES] = str(_percent(part, amounts.core_milli, "compute", draft))
+        resources[CORES] = _percent(part, amounts.core_milli, "compute", draft)
     return resources
 
 
@@ -102,14 +102,17 @@ def _container_demand(container: Container) -> Demand:
     if not (cards or mib or percent or cores):
         return Demand()
     cards = cards or 1  # defaultGPUNum
-    whole = not (mib or percent)
-    if whole and not cores:
-        cores = 100  # HAMi adds it where memory is exclusive and cores are unset
+    percent = 0 if mib else min(percent or 100, 100)
+    if not mib and not cores:
+        # HAMi adds 100 to exclusive memory and leaves the rest without a limit: the rest is
+        # charged as much compute as memory.
+        cores = percent
+    follows = mib and not cores
     return Demand(
         cards=cards,
         core_milli=min(cores, 100) * 10 * cards,
         memory_mib=mib * cards,
-        open_memory_milli=0 if mib else min(percent or 100, 100) * 10 * cards,
-        open_core_mib=mib * cards if mib and not cores else 0,
-        open_cards=cards if mib and not cores else 0,
+        open_memory_milli=percent * 10 * cards,
+        open_core_mib=mib * cards if follows else 0,
+        open_cards=cards if follows else 0,
     )

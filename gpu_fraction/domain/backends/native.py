@@ -26,11 +26,11 @@ class Native:
         if problems:
             raise Refused(problems)
         for part, amounts in parts:
-            resources = {keys.SLOT: "1"}
+            resources = {keys.SLOT: 1}
             if amounts.core_milli is not None:
-                resources[keys.CORE_MILLI] = str(amounts.core_milli * part.cards)
+                resources[keys.CORE_MILLI] = amounts.core_milli * part.cards
             if amounts.memory_mib is not None:
-                resources[keys.MEMORY_MIB] = str(amounts.memory_mib * part.cards)
+                resources[keys.MEMORY_MIB] = amounts.memory_mib * part.cards
             draft.add(part, amounts, resources)
         return draft.finish(self.name, request, scheduler=keys.SCHEDULER)
 

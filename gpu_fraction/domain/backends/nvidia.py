@@ -17,11 +17,12 @@ from gpu_fraction.domain.problems import Problem
 from gpu_fraction.domain.request import Refused, Request, Slice, annotation_path
 from gpu_fraction.domain.tally import Demand, aggregate
 
+MIG_PREFIX: Final = "nvidia.com/mig-"
 MIG: Final = re.compile(r"nvidia\.com/mig-([1-7])g\.([0-9]{1,4})gb(?:\.[a-z.]+)?", re.ASCII)
 MIG_SLICES: Final = 7
 """Compute slices of one card (NVIDIA MIG user guide)."""
 
-__all__ = ["GPU", "Nvidia"]
+__all__ = ["GPU", "Nvidia", "other_cards"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Nvidia:
                 f"{keys.PLACEMENT} is ignored: with the nvidia backend the kubelet picks the cards"
             )
         for part, amounts in parts:
-            draft.add(part, amounts, {GPU: str(part.cards)})
+            draft.add(part, amounts, {GPU: part.cards})
         return draft.finish(self.name, request)
 
     def demand(self, pod: Pod) -> Demand:
@@ -91,19 +92,35 @@ def _constraints(request: Request) -> list[Problem]:
 
 
 def _container_demand(container: Container) -> Demand:
+    return _whole(amount_of(container.resources, GPU)) + other_cards(container)
+
+
+def other_cards(container: Container) -> Demand:
+    """Cards and MIG instances by all names but ``nvidia.com/gpu``, which HAMi has too.
+
+    A MIG profile of a form that this program does not know counts as a whole card.
+    """
     resources = container.resources
-    cards = sum(amount_of(resources, name) for name in WHOLE_CARDS)
-    total = Demand(
-        cards=cards, core_milli=cards * units.MILLI, open_memory_milli=cards * units.MILLI
-    )
+    total = Demand()
     for name in resources.names() if resources else ():
-        if (match := MIG.fullmatch(name)) is None:
-            continue
-        count = amount_of(resources, name)
-        slices, gib = int(match[1]), int(match[2])
-        total += Demand(
-            cards=count,
-            core_milli=count * units.ceil_div(slices * units.MILLI, MIG_SLICES),
-            memory_mib=count * gib * 1024,
-        )
+        if name in WHOLE_CARDS and name != GPU:
+            total += _whole(amount_of(resources, name))
+        elif name.startswith(MIG_PREFIX):
+            total += _mig(name, amount_of(resources, name))
     return total
+
+
+def _whole(cards: int) -> Demand:
+    return Demand(cards, core_milli=cards * units.MILLI, open_memory_milli=cards * units.MILLI)
+
+
+def _mig(name: str, count: int) -> Demand:
+    match = MIG.fullmatch(name)
+    if match is None:
+        return _whole(count)
+    slices, gib = int(match[1]), int(match[2])
+    return Demand(
+        cards=count,
+        core_milli=count * units.ceil_div(slices * units.MILLI, MIG_SLICES),
+        memory_mib=count * gib * 1024,
+    )

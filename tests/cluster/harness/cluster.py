@@ -3,7 +3,6 @@
 import base64
 import json
 import secrets
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,15 +98,3 @@ def existing_cluster(kubeconfig: Path, binaries: Binaries, folder: Path) -> Clus
     version = kubectl.json("version")["serverVersion"]["gitVersion"]
     access = Access(cluster["server"], authority, known)
     return Cluster(access, kubectl, version_key(version), folder)
-
-
-def kubectl_version(binary: Path) -> str:
-    """What kubectl says of itself."""
-    done = subprocess.run(
-        [binary, "version", "--client", "-o", "json"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
-    return str(json.loads(done.stdout)["clientVersion"]["gitVersion"])

@@ -18,7 +18,7 @@ from tests.cluster.harness.binaries import NODE
 from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.images import write_busybox_archive
 from tests.cluster.harness.kubeconfig import Access
-from tests.cluster.harness.leftovers import cgroup_hierarchies, cgroup_name
+from tests.cluster.harness.leftovers import cgroup_hierarchies
 from tests.cluster.harness.node_config import (
     KUBELET_ROOT,
     NodePlace,
@@ -154,15 +154,22 @@ class Node:
 
 
 @contextlib.contextmanager
-def running_node(plane: ControlPlane, options: NodeOptions | None = None) -> Iterator[Node]:
+def running_node(
+    plane: ControlPlane, options: NodeOptions | None = None, index: int = 0
+) -> Iterator[Node]:
     """A node of a control plane. What it leaves is removed with the control plane's run.
+
+    Args:
+        plane: its control plane.
+        options: how it differs from the usual one.
+        index: another for each node of one control plane, from 0 to 63.
 
     Raises:
         MissingBinariesError: a program is not on this machine.
         ComponentError: a component did not start.
     """
     plane.binaries.require(NODE)
-    node = _prepare(plane, options or NodeOptions())
+    node = _prepare(plane, options or NodeOptions(), index)
     try:
         node.start()
         yield node
@@ -170,17 +177,17 @@ def running_node(plane: ControlPlane, options: NodeOptions | None = None) -> Ite
         node.kill()
 
 
-def _prepare(plane: ControlPlane, options: NodeOptions) -> Node:
+def _prepare(plane: ControlPlane, options: NodeOptions, index: int) -> Node:
     """Configuration and command lines; nothing runs yet."""
-    run, binaries = plane.run, plane.binaries
-    place = NodePlace(run, run.folder("node"), run.address)
+    place, binaries = NodePlace(plane.run, index), plane.binaries
     write_files(place, binaries)
     config = kubelet_config(place, plane.authority, plane.version, options)
     (place.folder / "kubelet.json").write_text(json.dumps(config, indent=1))
-    certificate, key = plane.authority.issue("node", f"system:node:{place.name}", ["system:nodes"])
+    stem = f"node{index}"
+    certificate, key = plane.authority.issue(stem, f"system:node:{place.name}", ["system:nodes"])
     user = {"client-certificate": str(certificate), "client-key": str(key)}
     access = Access(plane.access.server, plane.access.authority, user)
-    kubeconfig = access.write(plane.folder / "kubelet")
+    kubeconfig = access.write(plane.folder / stem)
     _make_cgroups(place)
     programs = {binaries[name].parent for name in ("containerd-shim-runc-v2", "runc")}
     search = os.pathsep.join([*map(str, programs), os.environ.get("PATH", os.defpath)])
@@ -188,14 +195,14 @@ def _prepare(plane: ControlPlane, options: NodeOptions) -> Node:
     return Node(
         plane,
         place,
-        plane.process("node-namespace", _holder_argv(place), **holder_env),
+        plane.process(f"{stem}-namespace", _holder_argv(place), **holder_env),
         plane.process(
-            "containerd",
+            f"{stem}-containerd",
             [binaries["containerd"], "--config", place.folder / "containerd.toml"],
             PATH=search,
         ),
         plane.process(
-            "kubelet",
+            f"{stem}-kubelet",
             [binaries["kubelet"], *kubelet_argv(place, plane.version, kubeconfig, options)],
         ),
     )
@@ -220,9 +227,10 @@ def _holder_argv(place: NodePlace) -> list[str | Path]:
 def _make_cgroups(place: NodePlace) -> None:
     """The kubelet wants its root control group to be there, in every hierarchy."""
     for hierarchy in cgroup_hierarchies():
-        group = hierarchy / cgroup_name(place.run.path)
-        group.mkdir()
-        for name in ("cpuset.cpus", "cpuset.mems"):  # v1: empty, nothing can be put into it
-            parent = hierarchy / name
-            if parent.is_file() and (group / name).is_file():
-                (group / name).write_text(parent.read_text())
+        group = hierarchy
+        for part in Path(place.cgroup).parts:
+            parent, group = group, group / part
+            group.mkdir(exist_ok=True)
+            for name in ("cpuset.cpus", "cpuset.mems"):  # v1: empty, nothing can be put into it
+                if (parent / name).is_file() and (group / name).is_file():
+                    (group / name).write_text((parent / name).read_text())

@@ -24,13 +24,26 @@ class NodePlace:
 
     Attributes:
         run: the run it belongs to.
-        folder: its own.
-        name: of the node; an address, so that the API server finds the kubelet without DNS.
+        index: distinguishes the run's nodes.
     """
 
     run: RunDirectory
-    folder: Path
-    name: str
+    index: int
+
+    @property
+    def folder(self) -> Path:
+        """Its own folder."""
+        return self.run.folder(f"node{self.index}")
+
+    @property
+    def name(self) -> str:
+        """The node's name: an address, so that the API server finds the kubelet without DNS."""
+        return self.run.node_address(self.index)
+
+    @property
+    def cgroup(self) -> str:
+        """The control group above its pods."""
+        return f"{cgroup_name(self.run.path)}/node{self.index}"
 
     @property
     def containerd_socket(self) -> Path:
@@ -57,7 +70,7 @@ state = "{folder}/containerd/state"
   path = "{folder}/containerd/opt"
 [{cri}]
   sandbox_image = "{PAUSE_IMAGE}"
-  stream_server_address = "{place.run.address}"
+  stream_server_address = "{place.name}"
   # Without CAP_SYS_RESOURCE no sandbox starts otherwise.
   restrict_oom_score_adj = true
   enable_cdi = true
@@ -82,12 +95,12 @@ def cni_conflist(place: NodePlace) -> dict[str, Any]:
     ipam = {
         "type": "host-local",
         "dataDir": f"{place.folder}/cni-addresses",
-        "ranges": [[{"subnet": place.run.pod_subnet}]],
+        "ranges": [[{"subnet": place.run.pod_subnet(place.index)}]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
     return {
         "cniVersion": "0.4.0",
-        "name": f"gpu-fraction-{place.run.run_id}",
+        "name": f"gpu-fraction-{place.run.run_id}-{place.index}",
         "plugins": [{"type": "ptp", "ipMasq": False, "mtu": 1400, "ipam": ipam}],
     }
 
@@ -96,14 +109,14 @@ def kubelet_config(
     place: NodePlace, authority: Authority, version: tuple[int, ...], options: NodeOptions
 ) -> dict[str, Any]:
     """KubeletConfiguration v1beta1."""
-    certificate, key = authority.issue("kubelet", place.name, hosts=[place.name])
+    certificate, key = authority.issue(f"kubelet{place.index}", place.name, hosts=[place.name])
     config: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        "address": place.run.address,
-        "port": free_port(place.run.address),
-        "healthzBindAddress": place.run.address,
-        "healthzPort": free_port(place.run.address),
+        "address": place.name,
+        "port": free_port(place.name),
+        "healthzBindAddress": place.name,
+        "healthzPort": free_port(place.name),
         "readOnlyPort": 0,
         "tlsCertFile": str(certificate),
         "tlsPrivateKeyFile": str(key),
@@ -114,7 +127,7 @@ def kubelet_config(
         },
         "authorization": {"mode": "Webhook"},
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{cgroup_name(place.run.path)}",
+        "cgroupRoot": f"/{place.cgroup}",
         "enforceNodeAllocatable": [],
         "failSwapOn": False,
         "makeIPTablesUtilChains": False,

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,6 @@ from tests.cluster.harness import marks
 from tests.cluster.harness.leftovers import MARK, reap
 
 _OWNER = "owner"
-_NEW = ".new-"
-_NEW_GRACE_S = 60
 _REPOSITORY = Path(__file__).parents[3]
 
 
@@ -56,11 +53,18 @@ class RunDirectory:
         low = bytes.fromhex(self.run_id)
         return f"127.{64 + low[0] % 64}.{low[1]}.{1 + low[2] % 254}"
 
-    @property
-    def pod_subnet(self) -> str:
-        """Its pods' addresses, in the upper half of 10.0.0.0/8."""
+    def node_address(self, index: int) -> str:
+        """A loopback address for one of its nodes, of which there are 64 at most."""
         low = bytes.fromhex(self.run_id)
-        return f"10.{128 + low[3] % 128}.{low[1]}.0/24"
+        return f"127.{128 + index}.{low[1]}.{1 + low[2] % 254}"
+
+    def pod_subnet(self, index: int) -> str:
+        """The pods' addresses of one of its nodes.
+
+        Source: RFC 2544 sets 198.18.0.0/15 aside for tests, so no real host is hidden.
+        """
+        low = bytes.fromhex(self.run_id)
+        return f"198.{18 + low[0] % 2}.{(low[3] + index) % 256}.0/24"
 
     def folder(self, name: str) -> Path:
         """A sub-folder, made where it is missing."""
@@ -78,10 +82,11 @@ class RunDirectory:
 
         Logs are first copied to the folder that ``GPU_FRACTION_CLUSTER_LOGS`` names.
         """
-        if kept := os.environ.get("GPU_FRACTION_CLUSTER_LOGS"):
-            shutil.copytree(self.folder("logs"), Path(kept) / self.run_id)
-        with _reaping():
-            reap(self.path)
+        try:
+            if kept := os.environ.get("GPU_FRACTION_CLUSTER_LOGS"):
+                shutil.copytree(self.folder("logs"), Path(kept) / self.run_id)
+        finally:
+            reap_one(self.path)
         assert self.watchdog.stdin is not None
         self.watchdog.stdin.close()
         self.watchdog.wait()
@@ -90,14 +95,11 @@ class RunDirectory:
 def create_run() -> RunDirectory:
     """A new folder, after the clusters of killed test processes were removed."""
     reap_abandoned()
-    root = runs_root()
-    run_id = secrets.token_hex(4)
-    new = root / f"{_NEW}{run_id}"
-    new.mkdir(mode=0o755)
-    pid = os.getpid()
-    (new / _OWNER).write_text(json.dumps({"pid": pid, "start_ticks": marks.start_ticks(pid)}))
-    path = root / run_id
-    new.rename(path)  # a folder without an owner is never seen under its name
+    path = runs_root() / secrets.token_hex(4)
+    owner = {"pid": os.getpid(), "start_ticks": marks.start_ticks(os.getpid())}
+    with _reaping():  # so that nobody sees it without an owner
+        path.mkdir(mode=0o755)
+        (path / _OWNER).write_text(json.dumps(owner))
     watchdog = subprocess.Popen(
         [sys.executable, "-m", "tests.cluster.harness.watchdog", path],
         cwd=_REPOSITORY,
@@ -128,22 +130,14 @@ def reap_one(path: Path) -> None:
 def _owner_lives(path: Path) -> bool:
     try:
         owner = json.loads((path / _OWNER).read_text())
-    except (FileNotFoundError, ValueError):
-        # Either its maker died between two steps, or it is just being made.
-        return path.name.startswith(_NEW) and _age_s(path) < _NEW_GRACE_S
+    except (FileNotFoundError, ValueError):  # its maker was killed between two steps
+        return False
     return bool(marks.start_ticks(owner["pid"]) == owner["start_ticks"])
-
-
-def _age_s(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:  # it has just got its name
-        return 0.0
 
 
 @contextlib.contextmanager
 def _reaping() -> Iterator[None]:
-    """One process cleans up at a time; the kernel frees a dead holder's lock."""
+    """One process makes or removes runs at a time; the kernel frees a dead holder's lock."""
     root = runs_root()
     root.mkdir(mode=0o755, exist_ok=True)
     with (root / ".lock").open("w") as file:

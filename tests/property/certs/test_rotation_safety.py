@@ -6,11 +6,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from certs import pki, state
+from certs import state
 from certs.state import Phase
-from tests.support.certs_world import EPOCH, LIFETIMES, Stored, World
+from tests.support.certs_world import Stored, World, foreign_ca
 
-FOREIGN = pki.new_authority("somebody else", EPOCH, LIFETIMES).certificate
+FOREIGN = foreign_ca(1e6)
 FOREIGN_PEM = FOREIGN.pem.encode()
 REPLICAS = ["a", "b", "c"]
 # A backup is restored with its phase; one that says "Switch" claims that API servers have
@@ -21,7 +21,7 @@ RESTORABLE = {Phase.STEADY, Phase.STAGE, Phase.TRUST, Phase.RETIRE}
 class Rotation(RuleBasedStateMachine):
     """Every interleaving of two lease holders, three replicas, API servers and faults.
 
-    ``World`` raises ``Broken`` inside the step that takes a working leaf away.
+    ``World`` raises ``BrokenError`` inside the step that takes a working leaf away.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Rotation(RuleBasedStateMachine):
         self.backups: list[tuple[dict[str, bytes], dict[str, str]]] = []
 
     @initialize(running=st.integers(0, 3), established=st.booleans())
-    def begin(self, running: int, *, established: bool) -> None:
+    def begin(self, *, running: int, established: bool) -> None:
         """A cluster before its first CA, or one that has run for a while."""
         for name in REPLICAS[:running]:
             self.world.start(name)
@@ -188,7 +188,7 @@ class Rotation(RuleBasedStateMachine):
 
 
 Rotation.TestCase.settings = settings(
-    max_examples=40,
+    max_examples=60,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

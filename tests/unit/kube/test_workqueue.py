@@ -1,6 +1,7 @@
 """Every key that is added is looked at afterwards, by one worker at a time."""
 
 import asyncio
+import itertools
 import random
 
 import pytest
@@ -89,7 +90,7 @@ async def test_failures_come_back_after_growing_waits() -> None:
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert all(gap >= wait for gap, wait in zip(gaps, (0.01, 0.02, 0.04), strict=True))
     assert observer.ends == [True, True, True, False]
 

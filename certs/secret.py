@@ -1,0 +1,143 @@
+"""The CA's Secret: read, and written only if nobody else has written since it was read."""
+
+import base64
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from certs.installation import Installation
+from certs.state import (
+    ANNOTATIONS,
+    DATA_KEYS,
+    ROTATE_CA,
+    ROTATE_LEAF,
+    CaState,
+    annotations_of,
+    data_of,
+    read_state,
+)
+from certs.wire import SecretObject
+from gpu_fraction.kube import errors
+from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.requests import PatchKind, WriteOptions
+from gpu_fraction.kube.resources import SECRETS, Address
+
+__all__ = ["Held", "SecretStore", "state_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A Secret as it was read.
+
+    Attributes:
+        state: What it holds; None where there is no Secret.
+        resource_version: Of that reading; empty where there is none.
+        uid: Of the Secret, for Events; empty where there is none.
+    """
+
+    state: CaState | None = None
+    resource_version: str = ""
+    uid: str = ""
+
+
+def state_of(secret: SecretObject | None, now: datetime) -> CaState | None:
+    """What a Secret holds; None where there is none."""
+    if secret is None:
+        return None
+    return read_state(secret.data or {}, secret.metadata.annotations or {}, now)
+
+
+class SecretStore:
+    """The Secret of one installation, through the API."""
+
+    def __init__(self, client: Client, installation: Installation) -> None:
+        self._client = client
+        self._installation = installation
+
+    @property
+    def address(self) -> Address:
+        """Where the Secret is."""
+        return SECRETS.at(self._installation.secret, namespace=self._installation.namespace)
+
+    async def read(self, now: datetime) -> Held:
+        """The Secret as of now, past every cache.
+
+        Raises:
+            KubeError: it could not be read.
+        """
+        try:
+            found = await self._client.get(self.address, SecretObject)
+        except errors.NotFoundError:
+            return Held()
+        return Held(state_of(found, now), found.metadata.resource_version, found.metadata.uid)
+
+    async def write(self, held: Held, state: CaState) -> Held:
+        """Store a state in place of the one that was read.
+
+        Only our own keys and annotations are touched. The version in a merge patch is a
+        precondition.
+
+        Raises:
+            ConflictError, AlreadyExistsError, NotFoundError: somebody else was quicker.
+            KubeError: it could not be written.
+        """
+        options = WriteOptions(field_manager=self._installation.field_manager)
+        annotations: dict[str, str | None] = dict.fromkeys(ANNOTATIONS)
+        annotations |= annotations_of(state)
+        data: dict[str, str | None] = dict.fromkeys(DATA_KEYS)
+        data |= {key: base64.b64encode(v).decode() for key, v in data_of(state).items()}
+        if not held.resource_version:
+            written = await self._client.create(
+                SECRETS.at(namespace=self._installation.namespace),
+                self._manifest(_present(data), _present(annotations)),
+                SecretObject,
+                options,
+            )
+        else:
+            metadata = {"resourceVersion": held.resource_version, "annotations": annotations}
+            written = await self._client.patch(
+                self.address,
+                PatchKind.MERGE,
+                {"metadata": metadata, "data": data},
+                SecretObject,
+                options,
+            )
+        return Held(state, written.metadata.resource_version, written.metadata.uid)
+
+    async def request(self, token: str, *, ca: bool) -> None:
+        """Ask whoever is responsible for new certificates.
+
+        Args:
+            token: Any text that was not used before.
+            ca: A new CA; otherwise new leaves of the present one.
+
+        Raises:
+            NotFoundError: there is no Secret yet.
+            KubeError: it could not be written.
+        """
+        annotation = ROTATE_CA if ca else ROTATE_LEAF
+        await self._client.patch(
+            self.address,
+            PatchKind.MERGE,
+            {"metadata": {"annotations": {annotation: token}}},
+            SecretObject,
+            WriteOptions(field_manager=self._installation.field_manager),
+        )
+
+    def _manifest(self, data: dict[str, str], annotations: dict[str, str]) -> dict[str, Any]:
+        return {
+            "apiVersion": SECRETS.api_version,
+            "kind": SECRETS.kind,
+            "metadata": {
+                "name": self._installation.secret,
+                "namespace": self._installation.namespace,
+                "labels": {"app.kubernetes.io/managed-by": "gpu-fraction"},
+                "annotations": annotations,
+            },
+            "type": "Opaque",
+            "data": data,
+        }
+
+
+def _present(fields: dict[str, str | None]) -> dict[str, str]:
+    return {key: value for key, value in fields.items() if value is not None}

@@ -1,0 +1,103 @@
+"""The TLS context of the HTTPS server, and how its certificate is changed under load.
+
+``load_cert_chain`` on a context in use that fails half-way (certificate new, key old) breaks
+every later handshake, and changing from one key type to another keeps the old certificate.
+So each certificate gets a context of its own, and the listening context, which never changes,
+hands every handshake to the newest one. Open connections keep what they have.
+"""
+
+import os
+import ssl
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from certs import pki
+from certs.certificate import Leaf
+from certs.errors import PkiError
+from certs.lifetimes import Lifetimes
+
+__all__ = ["ServingContext"]
+
+# Go's server default, and what the API server's client demands.
+_MINIMUM_VERSION: Final = ssl.TLSVersion.TLSv1_2
+
+
+class ServingContext:
+    """An ``SSLContext`` whose certificate is swapped, never reloaded.
+
+    Attributes:
+        context: For the HTTPS server; one for the life of the process.
+        leaf: What new handshakes are answered with; None before the first.
+    """
+
+    def __init__(self, now: datetime | None = None) -> None:
+        """A context that completes handshakes from the start.
+
+        Until the first real leaf it shows a throw-away certificate: probes work, the API
+        server refuses it.
+
+        Args:
+            now: For that certificate's dates; the system's time by default.
+        """
+        at = now or datetime.now(UTC)
+        lifetimes = Lifetimes()
+        authority = pki.new_authority("placeholder", at, lifetimes)
+        placeholder = pki.issue_leaf(authority, ["placeholder.invalid"], at, lifetimes)
+        self.leaf: Leaf | None = None
+        self.context = _new_context()
+        _load(self.context, placeholder)
+        self._current = self.context
+        self.context.sni_callback = self._choose
+
+    def swap(self, leaf: Leaf) -> None:
+        """Answer every handshake from now on with this leaf.
+
+        Blocks for about a millisecond, in OpenSSL.
+
+        Raises:
+            PkiError: it cannot be served; what was served before still is.
+        """
+        context = _new_context()
+        _load(context, leaf)
+        self._current = context
+        self.leaf = leaf
+
+    def _choose(
+        self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext
+    ) -> None:
+        # Called for every handshake, also for one that names no server.
+        connection.context = self._current
+
+
+def _new_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _MINIMUM_VERSION
+    context.set_alpn_protocols(["http/1.1"])
+    # The API server resumes no sessions, so tickets would only be work; and a resumed session
+    # would outlive the certificate that it began with.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    return context
+
+
+def _load(context: ssl.SSLContext, leaf: Leaf) -> None:
+    """Load a pair that exists only in memory.
+
+    OpenSSL's Python binding reads files only; these are anonymous ones, so that no key ever
+    lies in a file system and a read-only root is enough.
+    """
+    with ExitStack() as stack:
+        paths = []
+        for name, text in (("certificate", leaf.chain_pem), ("key", leaf.key_pem)):
+            descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            path = Path(f"/proc/self/fd/{descriptor}")
+            path.write_text(text, encoding="ascii")
+            paths.append(path)
+        try:
+            context.load_cert_chain(paths[0], paths[1])
+        except ssl.SSLError as e:
+            # The library's text names the kind of fault, never the key.
+            raise PkiError(f"this certificate and key cannot be served: {e.reason}") from e

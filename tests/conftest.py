@@ -1,0 +1,28 @@
+"""What every test shares: how hard hypothesis looks, and one throw-away certificate.
+
+``HYPOTHESIS_PROFILE=thorough`` looks longer; a CI run looks the same way each time.
+"""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.tls import Tls, make
+
+# No deadline: timings are never asserted, and the machine is shared.
+settings.register_profile("dev", max_examples=40, deadline=None)
+settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True)
+settings.register_profile(
+    "thorough",
+    max_examples=2000,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    """One certificate for all tests."""
+    return make(tmp_path_factory.mktemp("tls"))

@@ -1,0 +1,191 @@
+"""The whole way from pod to patch, for pods that nobody thought of."""
+
+import copy
+
+import jsonpatch
+import msgspec
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from gpu_fraction.domain import keys, request_annotation
+from gpu_fraction.domain.admission import Rules, admit
+from gpu_fraction.domain.backends import BACKENDS, Backend, BackendConfig
+from gpu_fraction.domain.demand import ZERO, Demand, demand
+from gpu_fraction.domain.guard import Policy
+from gpu_fraction.domain.pod import Pod
+from gpu_fraction.domain.request import Bounds, Refused, parse
+from gpu_fraction.domain.sizes import CardSizes
+from tests.pods import Raw, typed
+from tests.strategies import RESOURCES, asking_pods, hostile_pods, json_values
+
+RULES = Rules(bounds=Bounds(max_memory_mib=1 << 20))
+OPEN = Rules(policy=Policy("allow", "allow", "allow", "allow"), left_to=frozenset())
+SIZES = [CardSizes(), CardSizes(81920), CardSizes(None, {"T4": 15360, "H100": 81559})]
+
+backends = st.builds(
+    lambda name, sizes, runtime, env: BACKENDS[name](BackendConfig(sizes, runtime, env)),
+    st.sampled_from(sorted(BACKENDS)),
+    st.sampled_from(SIZES),
+    st.sampled_from([None, "nvidia"]),
+    st.sampled_from([{}, {"EXTRA": "1"}]),
+)
+
+
+def applied(raw: Raw, operations: list[dict[str, object]]) -> Raw:
+    """By a library that is not ours."""
+    after: Raw = jsonpatch.JsonPatch(operations).apply(copy.deepcopy(raw))
+    return after
+
+
+@given(asking_pods(), backends)
+def test_twice_is_once(raw: Raw, backend: Backend) -> None:
+    """The patched pod is admitted as it is, so that a second call changes nothing."""
+    try:
+        first = admit(typed(raw), backend, RULES)
+    except Refused:
+        # NVIDIA's plugin gives no parts of cards, and no card holds more than the largest.
+        assert backend.name == "nvidia" or keys.MEMORY in raw["metadata"]["annotations"]
+        return
+    assert first.operations
+    again = admit(typed(applied(raw, first.operations)), backend, RULES)
+    assert again.operations == []
+    assert again.request == first.request
+
+
+@given(asking_pods(), backends)
+def test_nothing_that_the_user_wrote_is_lost(raw: Raw, backend: Backend) -> None:
+    """The patch adds; it replaces the API server's default scheduler and nothing else."""
+    try:
+        operations = admit(typed(raw), backend, RULES).operations
+    except Refused:
+        return
+    after = applied(raw, operations)
+    if raw["spec"].get("schedulerName", "") in {"", "default-scheduler"}:
+        after["spec"]["schedulerName"] = raw["spec"].get("schedulerName")
+    if not raw["spec"].get("runtimeClassName"):
+        after["spec"]["runtimeClassName"] = raw["spec"].get("runtimeClassName")
+    assert contains(after, raw)
+
+
+def contains(after: object, before: object) -> bool:
+    """Everything of ``before`` is in ``after``, lists from their start."""
+    if before in (None, {}, []):
+        return True
+    if isinstance(before, dict):
+        return isinstance(after, dict) and all(
+            contains(after.get(key), value) for key, value in before.items()
+        )
+    if isinstance(before, list):
+        return isinstance(after, list) and all(
+            contains(a, b) for a, b in zip(after, before, strict=False)
+        )
+    return after == before
+
+
+@given(asking_pods())
+def test_the_native_resources_cost_what_was_asked(raw: Raw) -> None:
+    """The demand of the patched pod is the sum of the request's own numbers."""
+    backend = BACKENDS["native"](BackendConfig(CardSizes(1 << 20)))
+    asked = parse(typed(raw), RULES.bounds)
+    assert asked is not None
+    after = typed(applied(raw, admit(typed(raw), backend, RULES).operations))
+    expected = ZERO
+    for part in asked.slices:
+        if part.memory_mib is None:
+            memory_mib = max(1, (1 << 20) * (part.memory_milli or 0) // 1000)
+        else:
+            memory_mib = part.memory_mib
+        core_milli = part.core_milli or max(1, memory_mib * 1000 >> 20)
+        expected += Demand(part.cards, core_milli * part.cards, memory_mib * part.cards)
+    assert demand(after) == expected
+
+
+@given(asking_pods())
+def test_what_is_open_is_what_was_left_open(raw: Raw) -> None:
+    """Where no size is known, shares of memory and compute that follows wait for a card."""
+    backend = BACKENDS["native"](BackendConfig())
+    asked = parse(typed(raw), RULES.bounds)
+    assert asked is not None
+    found = demand(typed(applied(raw, admit(typed(raw), backend, RULES).operations)))
+    assert found.open_memory_milli == sum((s.memory_milli or 0) * s.cards for s in asked.slices)
+    assert found.open_core_mib == sum(
+        (s.memory_mib or 0) * s.cards for s in asked.slices if s.core_milli is None
+    )
+    assert found.cards == sum(s.cards for s in asked.slices)
+
+
+@given(hostile_pods(), backends, st.sampled_from([RULES, OPEN]), st.booleans())
+def test_no_pod_crashes_us(raw: Raw, backend: Backend, rules: Rules, trusted: bool) -> None:
+    """It is admitted or refused; what is admitted can be patched, and stays as it is then."""
+    pod = typed(raw)
+    assert demand(pod).cards >= 0
+    try:
+        verdict = admit(pod, backend, rules, trusted=trusted)
+    except Refused as e:
+        assert e.problems
+        assert all(str(problem) for problem in e.problems)
+        return
+    after = typed(applied(raw, verdict.operations))
+    assert admit(after, backend, rules, trusted=trusted).operations == []
+
+
+@given(json_values, backends)
+def test_no_json_crashes_us(value: object, backend: Backend) -> None:
+    """It is no pod, or it is judged as one."""
+    try:
+        pod = msgspec.convert(value, Pod)
+    except msgspec.ValidationError:
+        return
+    admit(pod, backend, RULES)
+
+
+@given(
+    hostile_pods(), st.sampled_from(RESOURCES), st.integers(0, 5), st.integers(1, 1000), st.data()
+)
+def test_asking_more_never_costs_less(
+    raw: Raw, name: str, amount: int, more: int, data: st.DataObject
+) -> None:
+    """In any container, of any resource: every amount of the demand stays or grows.
+
+    Zero is left out where HAMi reads it as not limited, and so is HAMi's memory beside its
+    percentage, which it takes the place of.
+    """
+    assume(raw["spec"]["containers"])
+    index = data.draw(st.integers(0, len(raw["spec"]["containers"]) - 1))
+    small, large = copy.deepcopy(raw), copy.deepcopy(raw)
+    for made, value in ((small, amount), (large, amount + more)):
+        made["spec"]["containers"][index].setdefault("resources", {}).setdefault("limits", {})[
+            name
+        ] = str(value)
+    if name.startswith("nvidia.com/gpu") and name != "nvidia.com/gpu.shared":
+        assume(amount > 0 or name == "nvidia.com/gpu")
+    before, after = demand(typed(small)), demand(typed(large))
+    if name == "nvidia.com/gpumem":
+        assert before.memory_mib <= after.memory_mib
+        return
+    assert before.maximum(after) == after, (before, after)
+
+
+@given(hostile_pods())
+def test_one_more_container_never_costs_less(raw: Raw) -> None:
+    """Whatever it asks for."""
+    assume(len(raw["spec"]["containers"]) > 1)
+    fewer = copy.deepcopy(raw)
+    gone = fewer["spec"]["containers"].pop()
+    # A container with HAMi's names makes the others HAMi's; that is another pod altogether.
+    assume(not any("gpu" in name for name in str(gone.get("resources")).split("nvidia.com/")[1:]))
+    before, after = demand(typed(fewer)), demand(typed(raw))
+    assert before.maximum(after) == after
+
+
+@given(asking_pods())
+def test_a_rendered_request_can_be_read_by_everybody(raw: Raw) -> None:
+    """The annotation in the patch is the request that was parsed."""
+    backend = BACKENDS["native"](BackendConfig())
+    verdict = admit(typed(raw), backend, RULES)
+    after = applied(raw, verdict.operations)
+    written = after["metadata"]["annotations"][keys.REQUEST]
+    assert request_annotation.load(written) == request_annotation.Rendered(
+        "native", verdict.request or pytest.fail("no request")
+    )

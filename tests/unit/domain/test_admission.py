@@ -1,0 +1,409 @@
+"""The verdict on one pod, by the path that webhook and command share."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import jsonpatch
+import pytest
+
+from gpu_fraction.domain import keys
+from gpu_fraction.domain.admission import Rules, Verdict, admit, uses_gpu
+from gpu_fraction.domain.backends import BACKENDS, BackendConfig
+from gpu_fraction.domain.guard import Policy
+from gpu_fraction.domain.request import Refused
+from gpu_fraction.domain.sizes import CardSizes
+from tests.pods import Raw, container, env, pod, typed
+
+CONFIG = BackendConfig(CardSizes(16384))
+NATIVE = {keys.SLOT: "1", keys.CORE_MILLI: "250", keys.MEMORY_MIB: "4096"}
+QUARTER = {"gpu-fraction": "0.25"}
+REQUEST = (
+    '{"v":1,"backend":"native","containers":[{"name":"main","cards":1,"coreMilli":250,'
+    '"memoryMilli":250}],"placement":"binpack","isolation":"preferred"}'
+)
+
+
+def verdict(raw: Raw, backend: str = "native", *, trusted: bool = False, **policy: Any) -> Verdict:
+    """On a pod as it stands."""
+    rules = Rules(policy=Policy(**policy))
+    return admit(typed(raw), BACKENDS[backend](CONFIG), rules, trusted=trusted)
+
+
+def refusals(
+    raw: Raw, backend: str = "native", *, trusted: bool = False, **policy: Any
+) -> list[str]:
+    """Every problem, as its author reads it."""
+    with pytest.raises(Refused) as refused:
+        verdict(raw, backend, trusted=trusted, **policy)
+    return [str(problem) for problem in refused.value.problems]
+
+
+def admitted(raw: Raw, backend: str = "native") -> Raw:
+    """The pod with the patch applied; a second verdict leaves it as it is."""
+    after: Raw = jsonpatch.JsonPatch(verdict(raw, backend).operations).apply(copy.deepcopy(raw))
+    assert verdict(after, backend).operations == []
+    return after
+
+
+def test_a_quarter_of_a_card() -> None:
+    """The whole way: one annotation in, the right pod out."""
+    raw = pod(QUARTER, container("main", {"cpu": "1"}), container("side"))
+    expected = copy.deepcopy(raw)
+    expected["metadata"]["annotations"][keys.REQUEST] = REQUEST
+    main = expected["spec"]["containers"][0]
+    main["resources"] = {"limits": {"cpu": "1", **NATIVE}, "requests": {"cpu": "1", **NATIVE}}
+    main["env"] = [
+        {"name": "GPU_FRACTION", "value": "0.25"},
+        {"name": "GPU_MEMORY_LIMIT_MIB", "value": "4096"},
+    ]
+    expected["spec"]["schedulerName"] = "gpu-fraction-scheduler"
+    assert admitted(raw) == expected
+
+
+def test_a_pod_without_gpu_is_left_as_it_is() -> None:
+    """No patch, no warning, whatever else it does."""
+    raw = pod(
+        {"example.com/x": "y"},
+        container("main", {"nvidia.com/gpu": "1"}, securityContext={"privileged": True}),
+        nodeName="n",
+        schedulerName="s",
+        volumes=[{"name": "h", "hostPath": {"path": "/dev"}}],
+    )
+    assert verdict(raw) == Verdict()
+
+
+def test_problems_of_annotations_and_of_the_pod_are_named_together() -> None:
+    """Whichever part of it they are in."""
+    raw = pod({"gpu-fraction": "1.5", keys.ASSIGNED: "x"}, nodeName="n")
+    told = refusals(raw)
+    assert [line.partition(":")[0] for line in told] == [
+        "metadata.annotations[gpu-fraction]",
+        "spec.nodeName",
+        "metadata.annotations[gpu-fraction.dev/assigned]",
+    ]
+
+
+# System annotations.
+
+
+@pytest.mark.parametrize("annotations", [{}, QUARTER])
+def test_nobody_assigns_cards_to_himself(annotations: Mapping[str, str]) -> None:
+    """The assignment says which cards a container is handed."""
+    raw = pod({**annotations, keys.ASSIGNED: '{"v":1,"containers":{}}'})
+    assert refusals(raw) == [
+        "metadata.annotations[gpu-fraction.dev/assigned]: only the system writes it; remove it"
+    ]
+    assert verdict(raw, trusted=True)
+
+
+def test_a_request_annotation_alone_is_forged() -> None:
+    """It would say what a pod costs and gets, without asking for it."""
+    assert refusals(pod({keys.REQUEST: REQUEST})) == [
+        "metadata.annotations[gpu-fraction.dev/request]: only the system writes it; remove it"
+    ]
+    assert verdict(pod({keys.REQUEST: REQUEST}), trusted=True) == Verdict()
+
+
+@pytest.mark.parametrize("forged", [REQUEST.replace("250", "1"), REQUEST + " ", "{}", ""])
+def test_a_request_annotation_must_be_what_the_annotations_come_to(forged: str) -> None:
+    """Byte for byte."""
+    (told,) = refusals(pod({**QUARTER, keys.REQUEST: forged}))
+    assert told.startswith("metadata.annotations[gpu-fraction.dev/request]: ")
+    assert told.endswith(" was set by hand, remove it")
+
+
+def test_a_copied_pod_is_admitted_as_it_is() -> None:
+    """``kubectl get -o yaml``, a backup, another namespace: it went through here before."""
+    copied = admitted(pod(QUARTER))
+    assert verdict(copied).operations == []
+
+
+def test_a_copied_pod_that_was_bound_carries_an_assignment() -> None:
+    """Those cards are another pod's."""
+    copied = admitted(pod(QUARTER))
+    copied["metadata"]["annotations"][keys.ASSIGNED] = "x"
+    (told,) = refusals(copied)
+    assert told.startswith("metadata.annotations[gpu-fraction.dev/assigned]")
+
+
+def test_a_copied_pod_with_another_share_is_refused() -> None:
+    """What it was rendered to no longer fits what it asks."""
+    copied = admitted(pod(QUARTER))
+    copied["metadata"]["annotations"]["gpu-fraction"] = "0.5"
+    told = refusals(copied)
+    assert told[0].startswith("metadata.annotations[gpu-fraction.dev/request]: ")
+    assert {line.partition(":")[0] for line in told[1:]} == {
+        f"spec.containers[0].resources.{part}[{name}]"
+        for part in ("limits", "requests")
+        for name in (keys.CORE_MILLI, keys.MEMORY_MIB)
+    }
+
+
+@pytest.mark.parametrize("backend", ["hami", "nvidia"])
+def test_a_pod_copied_from_a_cluster_with_another_stack(backend: str) -> None:
+    """It carries the other stack's resources, so it is refused, not run on both."""
+    copied = admitted(pod({"gpu-fraction": "1"}))
+    told = refusals(copied, backend)
+    assert any(keys.SLOT in line for line in told)
+
+
+# Resources beside annotations.
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nvidia.com/gpu",
+        "nvidia.com/gpumem",
+        "nvidia.com/mig-1g.5gb",
+        "nvidia.com/gpu.shared",
+        "amd.com/gpu",
+        "gpu.intel.com/i915",
+        "koordinator.sh/gpu-core",
+        "volcano.sh/vgpu-memory",
+        "tencent.com/vcuda-core",
+        "aliyun.com/gpu-mem",
+        keys.SLOT,
+        keys.MEMORY_MIB,
+        "gpu-fraction.dev/core",
+    ],
+)
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+@pytest.mark.parametrize("part", ["limits", "requests"])
+def test_another_gpu_resource_contradicts_the_annotation(name: str, kind: str, part: str) -> None:
+    """In any container, in limits or requests: two ways to ask are one too many."""
+    raw = pod(QUARTER)
+    other = {"name": "other", "resources": {part: {name: "1", "cpu": "1"}}}
+    raw["spec"].setdefault(kind, []).append(other)
+    index = len(raw["spec"][kind]) - 1
+    assert refusals(raw) == [
+        (
+            f"spec.{kind}[{index}].resources[{name}]: asks for a GPU beside the annotations; "
+            "give one of the two"
+        )
+    ]
+
+
+def test_another_gpu_resource_in_a_copied_pod() -> None:
+    """Having been through here before is no licence for more."""
+    copied = admitted(pod(QUARTER, container("main"), container("side")))
+    copied["spec"]["containers"][1]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
+    assert refusals(copied) == [
+        (
+            "spec.containers[1].resources[nvidia.com/gpu]: asks for a GPU beside the annotations; "
+            "give one of the two"
+        )
+    ]
+
+
+def test_more_of_our_own_resource_in_a_copied_pod() -> None:
+    """The amounts are compared."""
+    copied = admitted(pod(QUARTER))
+    for part in ("limits", "requests"):
+        copied["spec"]["containers"][0]["resources"][part][keys.MEMORY_MIB] = "8192"
+    assert refusals(copied) == [
+        f'spec.containers[0].resources.{part}[gpu-fraction.dev/memory-mib]: is "8192", but the '
+        "annotations come to 4096; remove it, the annotations are enough"
+        for part in ("limits", "requests")
+    ]
+
+
+def test_native_resources_asked_directly_are_admitted() -> None:
+    """Without annotations; the pod says all itself."""
+    assert verdict(pod(None, container("main", NATIVE))) == Verdict()
+
+
+def test_native_resources_asked_directly_are_guarded() -> None:
+    """They give a GPU, so the rules of GPU pods hold."""
+    raw = pod(
+        None,
+        container("main", NATIVE, securityContext={"privileged": True}),
+        nodeName="n",
+    )
+    assert [line.partition(":")[0] for line in refusals(raw)] == [
+        "spec.containers[0].securityContext.privileged",
+        "spec.nodeName",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("gpu-fraction.dev/core", '; did you mean "gpu-fraction.dev/core-milli"?'),
+        ("gpu-fraction.dev/slots", '; did you mean "gpu-fraction.dev/slot"?'),
+    ],
+)
+def test_a_resource_of_our_group_that_no_node_offers(name: str, near: str) -> None:
+    """The pod would wait for ever, but it is not ours to forbid: a warning."""
+    assert verdict(pod(None, container("main", {name: "60"}))) == Verdict(
+        warnings=(
+            (
+                f"spec.containers[0].resources: no node offers {name}{near}; known: "
+                "gpu-fraction.dev/slot, gpu-fraction.dev/core-milli, gpu-fraction.dev/memory-mib"
+            ),
+        )
+    )
+
+
+# Variables.
+
+
+@pytest.mark.parametrize("value", ["all", "void", "none"])
+@pytest.mark.parametrize(
+    "annotations", [QUARTER, {"gpu-fraction.dev/container.main": "0.25"}, {"gpu-memory": "1Gi"}]
+)
+def test_a_container_that_gets_a_gpu_chooses_no_cards(
+    annotations: dict[str, str], value: str
+) -> None:
+    """Refused before anything is written, as it will be afterwards."""
+    raw = pod(annotations, container("main", env=env(("NVIDIA_VISIBLE_DEVICES", value))))
+    (told,) = refusals(raw)
+    assert told.startswith("spec.containers[0].env[0]: NVIDIA_VISIBLE_DEVICES may not be set")
+
+
+def test_a_container_beside_it_may_choose_none() -> None:
+    """It has no card to lose."""
+    side = container("side", env=env(("NVIDIA_VISIBLE_DEVICES", "void")))
+    assert admitted(pod(QUARTER, container("main"), side))["spec"]["containers"][1] == side
+
+
+# Schedulers.
+
+
+@pytest.mark.parametrize(
+    ("backend", "scheduler"), [("native", "gpu-fraction-scheduler"), ("hami", "hami-scheduler")]
+)
+@pytest.mark.parametrize("given", [None, "", "default-scheduler", "its own"])
+def test_the_backends_scheduler(backend: str, scheduler: str, given: str | None) -> None:
+    """Filled in where nobody chose one."""
+    raw = pod(QUARTER)
+    if given is not None:
+        raw["spec"]["schedulerName"] = scheduler if given == "its own" else given
+    assert admitted(raw, backend)["spec"]["schedulerName"] == scheduler
+
+
+def test_another_scheduler_is_refused_or_kept() -> None:
+    """By policy; it does not know about shares."""
+    raw = pod(QUARTER, schedulerName="volcano")
+    assert refusals(raw) == [
+        (
+            'spec.schedulerName: "volcano" does not know about shares of GPUs; leave it out, '
+            "gpu-fraction-scheduler is filled in (cluster setting policy_other_scheduler)"
+        )
+    ]
+    kept = verdict(raw, other_scheduler="allow")
+    assert not [op for op in kept.operations if op["path"] == "/spec/schedulerName"]
+
+
+def test_a_backend_without_a_scheduler_takes_any() -> None:
+    """Whole cards are known to every scheduler."""
+    raw = pod({"gpu-fraction": "1"}, schedulerName="volcano")
+    assert admitted(raw, "nvidia")["spec"]["schedulerName"] == "volcano"
+
+
+@pytest.mark.parametrize(
+    ("policy", "change"),
+    [
+        ("node_name", {"nodeName": "n"}),
+        ("host_devices", {"volumes": [{"name": "h", "hostPath": {"path": "/dev"}}]}),
+    ],
+)
+def test_policies_can_be_opened_one_by_one(policy: str, change: dict[str, Any]) -> None:
+    """Each knob opens its own door only."""
+    raw = pod(QUARTER, **change)
+    assert len(refusals(raw)) == 1
+    assert verdict(raw, **{policy: "allow"}).operations
+
+
+# Pods of KAI-Scheduler.
+
+
+def kai(annotations: Mapping[str, str] | None, *containers: Raw, **spec: Any) -> Raw:
+    """A pod that names KAI's scheduler."""
+    return pod(annotations, *containers, schedulerName="kai-scheduler", **spec)
+
+
+def test_kais_pods_are_left_to_kai() -> None:
+    """Its users write the same annotations, and values of its own."""
+    assert verdict(kai({"gpu-fraction": "0.5", "gpu-memory": "nonsense to us"})) == Verdict(
+        warnings=("left to kai-scheduler: gpu-fraction does not rewrite its pods",)
+    )
+    assert verdict(kai(None)) == Verdict()
+
+
+def test_which_schedulers_are_left_alone_is_configuration() -> None:
+    """An empty list leaves none; the policy on other schedulers then holds."""
+    raw = typed(kai(QUARTER))
+    with pytest.raises(Refused, match="policy_other_scheduler"):
+        admit(raw, BACKENDS["native"](CONFIG), Rules(left_to=frozenset()))
+    other = typed(pod(QUARTER, schedulerName="other"))
+    assert not admit(
+        other, BACKENDS["native"](CONFIG), Rules(left_to=frozenset({"other"}))
+    ).operations
+
+
+def test_kais_pods_may_not_preset_a_node() -> None:
+    """That goes past KAI too, so that its name would be a way round everything."""
+    (told,) = refusals(kai(QUARTER, nodeName="n"))
+    assert told.startswith("spec.nodeName: ")
+    assert verdict(kai(QUARTER, nodeName="n"), node_name="allow").operations == []
+    assert verdict(kai(None, nodeName="n")) == Verdict()
+
+
+@pytest.mark.parametrize("key", [keys.REQUEST, keys.ASSIGNED])
+def test_kais_name_does_not_open_system_annotations(key: str) -> None:
+    """They mean the same whoever schedules the pod."""
+    raw = kai({**QUARTER, key: "x"})
+    assert refusals(raw) == [f"metadata.annotations[{key}]: only the system writes it; remove it"]
+    assert verdict(raw, trusted=True).operations == []
+
+
+def test_kais_name_does_not_open_native_resources() -> None:
+    """A pod that takes a native slice is ours to judge."""
+    (told,) = refusals(kai(None, container("main", NATIVE, securityContext={"privileged": True})))
+    assert told.startswith("spec.containers[0].securityContext.privileged")
+    (told, *_) = refusals(kai(QUARTER, container("main", NATIVE)))
+    assert told.startswith(f"spec.containers[0].resources[{keys.SLOT}]: asks for a GPU beside")
+
+
+def test_kais_own_variables_pass_and_a_users_do_not() -> None:
+    """KAI writes references to its ConfigMap; a literal is the user's."""
+    ours = container("main", env=env(("NVIDIA_VISIBLE_DEVICES", None), ("GPU_PORTION", None)))
+    assert not verdict(kai(QUARTER, ours)).operations
+    users = container("main", env=env(("NVIDIA_VISIBLE_DEVICES", "all")))
+    (told,) = refusals(kai(None, users))
+    assert told.startswith("spec.containers[0].env[0]: NVIDIA_VISIBLE_DEVICES may not be set")
+    harmless = container("main", env=env(("NVIDIA_VISIBLE_DEVICES", "void")))
+    assert not verdict(kai(None, harmless)).operations
+
+
+# Warnings.
+
+
+def test_rounding_is_said() -> None:
+    """What the user wrote is no whole number of MiB."""
+    warnings = verdict(pod({"gpu-memory": "8G"})).warnings
+    assert warnings == (
+        "gpu-memory 8G is rounded up to 7630 MiB",
+        "container main: 7630 MiB brings 46.5% of a GPU's compute",
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "uses"),
+    [
+        (pod(), False),
+        (pod({"a": "b"}), False),
+        (pod(QUARTER), True),
+        (pod({"gpu-typo": ""}), True),
+        (pod({keys.ASSIGNED: ""}), True),
+        (pod(None, container("main", {"cpu": "1"})), False),
+        (pod(None, container("main", {"nvidia.com/gpu": "1"})), False),
+        (pod(None, container("main", {keys.SLOT: "1"})), True),
+        (pod(None, init=[container("i", {keys.MEMORY_MIB: "1"})]), True),
+    ],
+)
+def test_whose_pods_are_judged(raw: Raw, uses: bool) -> None:
+    """An annotation of ours, or a native resource in any container."""
+    assert uses_gpu(typed(raw)) is uses

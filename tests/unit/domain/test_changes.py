@@ -1,0 +1,151 @@
+"""What may not change once a pod exists, by whatever road the change comes."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from gpu_fraction.domain import changes, keys
+from gpu_fraction.domain.guard import Policy
+from tests.pods import Raw, container, env, pod, typed
+
+QUARTER = {"gpu-fraction": "0.25"}
+RENDERED = {**QUARTER, keys.REQUEST: "r"}
+WRITTEN = "cannot change after the pod is created; create a new pod with the new value"
+SYSTEM = "only the system writes it; leave it as it is"
+
+
+def told(old: Raw, new: Raw, *, trusted: bool = False, privileged: bool = False) -> list[str]:
+    """What is wrong with the change."""
+    policy = Policy(privileged="allow" if privileged else "refuse")
+    return [str(p) for p in changes.update(typed(old), typed(new), policy, trusted=trusted)]
+
+
+def test_what_is_not_ours_may_change() -> None:
+    """Labels, other annotations, images, tolerations."""
+    old = pod({**RENDERED, "mine": "1"}, container("main", image="a"))
+    new = pod({**RENDERED, "yours": "2"}, container("main", image="b"), tolerations=[{}])
+    assert told(old, new) == []
+    assert told(old, old) == []
+
+
+@pytest.mark.parametrize("key", [*keys.USER_KEYS, "gpu-fraction.dev/container.main", "gpu-new"])
+@pytest.mark.parametrize("trusted", [True, False])
+def test_what_users_wrote_stays(key: str, trusted: bool) -> None:
+    """Setting, changing and removing alike, whoever does it: the pod was rendered from it."""
+    expected = [f"metadata.annotations[{key}]: {WRITTEN}"]
+    assert told(pod({}), pod({key: "1"}), trusted=trusted) == expected
+    assert told(pod({key: "1"}), pod({key: "2"}), trusted=trusted) == expected
+    assert told(pod({key: "1"}), pod(None), trusted=trusted) == expected
+    assert told(pod({key: "1"}), pod({key: "1", "other": "x"}), trusted=trusted) == []
+
+
+@pytest.mark.parametrize("key", keys.SYSTEM_KEYS)
+def test_users_do_not_touch_system_annotations(key: str) -> None:
+    """Setting, changing and removing alike."""
+    expected = [f"metadata.annotations[{key}]: {SYSTEM}"]
+    assert told(pod({}), pod({key: "1"})) == expected
+    assert told(pod({key: "1"}), pod({key: "2"})) == expected
+    assert told(pod({key: "1"}), pod({})) == expected
+
+
+def test_the_system_assigns() -> None:
+    """And corrects, and takes back; the request is written at creation only."""
+    assert told(pod({}), pod({keys.ASSIGNED: "1"}), trusted=True) == []
+    assert told(pod({keys.ASSIGNED: "1"}), pod({keys.ASSIGNED: "2"}), trusted=True) == []
+    assert told(pod({keys.ASSIGNED: "1"}), pod({}), trusted=True) == []
+    assert told(pod({keys.REQUEST: "1"}), pod({keys.REQUEST: "2"}), trusted=True) == [
+        f"metadata.annotations[gpu-fraction.dev/request]: {SYSTEM}"
+    ]
+
+
+def test_a_key_cannot_forge_a_message() -> None:
+    """It is shown escaped and cut."""
+    (line,) = told(pod({}), pod({"gpu-\n" + "x" * 100: "1"}))
+    assert line == f"metadata.annotations[gpu-\\n{'x' * 59}...]: {WRITTEN}"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "trusted", "expected"),
+    [
+        ({}, False, []),
+        ({"example.com/a": "b"}, False, []),
+        ({keys.ASSIGNED: "x"}, True, []),
+        (
+            {keys.ASSIGNED: "x"},
+            False,
+            [f"metadata.annotations[gpu-fraction.dev/assigned]: {SYSTEM}"],
+        ),
+        (
+            {keys.REQUEST: "x"},
+            True,
+            [f"metadata.annotations[gpu-fraction.dev/request]: {SYSTEM}"],
+        ),
+        ({"gpu-fraction": "1"}, True, [f"metadata.annotations[gpu-fraction]: {WRITTEN}"]),
+        (
+            {"gpu-fraction.dev/x": "1"},
+            False,
+            [f"metadata.annotations[gpu-fraction.dev/x]: {WRITTEN}"],
+        ),
+    ],
+)
+def test_a_bindings_annotations(
+    annotations: Mapping[str, str], trusted: bool, expected: list[str]
+) -> None:
+    """The API server merges them into the pod."""
+    found = changes.binding(annotations, trusted=trusted)
+    assert [str(problem) for problem in found] == expected
+
+
+# Ephemeral containers.
+
+
+@pytest.mark.parametrize(
+    ("variable", "refused"),
+    [
+        (("NVIDIA_VISIBLE_DEVICES", "all"), True),
+        (("NVIDIA_VISIBLE_DEVICES", "void"), True),
+        (("NVIDIA_VISIBLE_DEVICES", None), True),
+        (("CUDA_VISIBLE_DEVICES", "0"), True),
+        (("CUDA_MPS_PIPE_DIRECTORY", "/x"), True),
+        (("PATH", "/bin"), False),
+    ],
+)
+def test_variables_of_a_debugger(variable: tuple[str, str | None], refused: bool) -> None:
+    """``kubectl debug`` is no way round the rules of creation."""
+    old = pod(RENDERED)
+    new = pod(RENDERED, ephemeral=[container("debug", env=env(variable))])
+    assert bool(told(old, new)) is refused
+    if refused:
+        assert told(old, new)[0].startswith("spec.ephemeralContainers[0].env[0]: ")
+
+
+def test_a_debugger_in_a_pod_without_gpu_chooses_no_cards_either() -> None:
+    """NVIDIA's runtime would give them; other variables are of no concern there."""
+    new = pod(
+        None,
+        ephemeral=[
+            container("a", env=env(("NVIDIA_VISIBLE_DEVICES", "all"))),
+            container("b", env=env(("NVIDIA_VISIBLE_DEVICES", "none"))),
+            container("c", env=env(("CUDA_VISIBLE_DEVICES", "0"))),
+        ],
+    )
+    (line,) = told(pod(), new)
+    assert line.startswith("spec.ephemeralContainers[0].env[0]: ")
+
+
+def test_a_privileged_debugger() -> None:
+    """It would see every GPU of the node, as any privileged container of a GPU pod."""
+    new = pod(RENDERED, ephemeral=[container("d", securityContext={"privileged": True})])
+    (line,) = told(pod(RENDERED), new)
+    assert line.startswith("spec.ephemeralContainers[0].securityContext.privileged: ")
+    assert told(pod(RENDERED), new, privileged=True) == []
+    plain = pod(None, ephemeral=[container("d", securityContext={"privileged": True})])
+    assert told(pod(), plain) == []
+
+
+def test_a_debugger_that_is_there_already_stays() -> None:
+    """Rules hold for what is new, so that no old pod becomes unchangeable."""
+    there = container("debug", env=env(("NVIDIA_VISIBLE_DEVICES", "all")))
+    old = pod(RENDERED, ephemeral=[there])
+    new = pod(RENDERED, ephemeral=[there, container("second")])
+    assert told(old, new) == []

@@ -1,0 +1,614 @@
+"""What each annotation means, and what is refused and how."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from gpu_fraction.domain import keys
+from gpu_fraction.domain.request import Bounds, Refused, Request, Slice, asks, parse
+from tests.pods import container, pod, typed
+
+SHARE = "a share above 0 and up to 1 with at most three decimals (0.25 or 25%)"
+FRACTION = f"{SHARE}, or a whole number of GPUs (1, 2, 4)"
+MEMORY = "an amount above 0 with a unit (8Gi, 8000Mi) or a plain number of MiB"
+KNOWN = (
+    "known: gpu-fraction, gpu-memory, gpu-cores, gpu-fraction-num-devices, "
+    "gpu-fraction-container-name, gpu-fraction.dev/gpu-model, gpu-fraction.dev/gpu-uuid, "
+    "gpu-fraction.dev/placement, gpu-fraction.dev/isolation, gpu-fraction.dev/container.<name>"
+)
+
+THREE = (container("main"), container("side"), container("other"))
+SIDECAR = container("proxy", restartPolicy="Always")
+SETUP = container("fetch")
+
+
+def read(annotations: Mapping[str, str], bounds: Bounds | None = None, **more: Any) -> Request:
+    """The request of a pod with containers main, side, other, sidecar proxy and init fetch."""
+    made = pod(annotations, *THREE, init=(SETUP, SIDECAR), **more)
+    request = parse(typed(made), bounds or Bounds())
+    assert request is not None
+    return request
+
+
+def refusals(annotations: Mapping[str, str], bounds: Bounds | None = None) -> list[str]:
+    """Every problem, as its author reads it."""
+    with pytest.raises(Refused) as refused:
+        read(annotations, bounds)
+    assert str(refused.value) == "; ".join(map(str, refused.value.problems))
+    return [str(problem) for problem in refused.value.problems]
+
+
+def share(container: str, milli: int, cards: int = 1) -> Slice:
+    """The same share of compute and memory on each card."""
+    return Slice(container, cards, core_milli=milli, memory_mib=None, memory_milli=milli)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "expected"),
+    [
+        pytest.param({"gpu-fraction": "0.25"}, share("main", 250), id="share"),
+        pytest.param({"gpu-fraction": "25%"}, share("main", 250), id="percent"),
+        pytest.param({"gpu-fraction": "1"}, share("main", 1000), id="one-card"),
+        pytest.param({"gpu-fraction": "2"}, share("main", 1000, 2), id="two-cards"),
+        pytest.param(
+            {"gpu-memory": "8Gi"},
+            Slice("main", 1, core_milli=None, memory_mib=8192, memory_milli=None),
+            id="memory-alone-compute-follows",
+        ),
+        pytest.param(
+            {"gpu-memory": "8000"},
+            Slice("main", 1, core_milli=None, memory_mib=8000, memory_milli=None),
+            id="memory-plain-is-mib",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-memory": "8Gi"},
+            Slice("main", 1, core_milli=500, memory_mib=8192, memory_milli=None),
+            id="memory-replaces-the-memory-share",
+        ),
+        pytest.param(
+            {"gpu-fraction": "2", "gpu-memory": "8Gi"},
+            Slice("main", 2, core_milli=1000, memory_mib=8192, memory_milli=None),
+            id="memory-is-per-card",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-cores": "0.3"},
+            Slice("main", 1, core_milli=300, memory_mib=None, memory_milli=500),
+            id="cores-differ-from-memory",
+        ),
+        pytest.param(
+            {"gpu-memory": "8Gi", "gpu-cores": "30%"},
+            Slice("main", 1, core_milli=300, memory_mib=8192, memory_milli=None),
+            id="cores-beside-memory",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-memory": "8Gi", "gpu-cores": "0.3"},
+            Slice("main", 1, core_milli=300, memory_mib=8192, memory_milli=None),
+            id="all-three",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction-num-devices": "2"},
+            share("main", 500, 2),
+            id="share-on-each-of-two-cards",
+        ),
+        pytest.param(
+            {"gpu-fraction": "1", "gpu-fraction-num-devices": "4"},
+            share("main", 1000, 4),
+            id="whole-cards-by-count",
+        ),
+        pytest.param(
+            {"gpu-memory": "4Gi", "gpu-fraction-num-devices": "2"},
+            Slice("main", 2, core_milli=None, memory_mib=4096, memory_milli=None),
+            id="memory-on-each-of-two-cards",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.25", "gpu-fraction-container-name": "side"},
+            share("side", 250),
+            id="another-container",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.25", "gpu-fraction-container-name": "proxy"},
+            share("proxy", 250),
+            id="a-sidecar",
+        ),
+        pytest.param({"gpu-fraction.dev/container.side": "0.25"}, share("side", 250), id="own"),
+        pytest.param({"gpu-fraction.dev/container.side": "2"}, share("side", 1000, 2), id="own-2"),
+        pytest.param({"gpu-fraction.dev/container.proxy": "50%"}, share("proxy", 500), id="own-%"),
+    ],
+)
+def test_one_slice(annotations: dict[str, str], expected: Slice) -> None:
+    """Each way to ask for one container's share, with its defaults."""
+    assert read(annotations) == Request(slices=(expected,))
+
+
+def test_several_containers_come_in_the_pods_order() -> None:
+    """Shares of several containers, however their annotations are ordered."""
+    request = read(
+        {
+            "gpu-fraction.dev/container.proxy": "0.1",
+            "gpu-fraction.dev/container.other": "1",
+            "gpu-fraction": "0.25",
+            "gpu-fraction.dev/container.side": "0.5",
+        }
+    )
+    assert request.slices == (
+        share("main", 250),
+        share("side", 500),
+        share("other", 1000),
+        share("proxy", 100),
+    )
+    assert request.of("side") == share("side", 500)
+    assert request.of("fetch") is None
+
+
+@pytest.mark.parametrize(
+    ("annotation", "field", "expected"),
+    [
+        ({"gpu-fraction.dev/gpu-model": "A100"}, "models", ("A100",)),
+        ({"gpu-fraction.dev/gpu-model": "A100,H100"}, "models", ("A100", "H100")),
+        ({"gpu-fraction.dev/gpu-model": " A100 , H100 "}, "models", ("A100", "H100")),
+        ({"gpu-fraction.dev/gpu-model": "A100,A100"}, "models", ("A100",)),
+        ({"gpu-fraction.dev/gpu-model": "NVIDIA RTX 6000"}, "models", ("NVIDIA RTX 6000",)),
+        ({"gpu-fraction.dev/gpu-model": "!T4"}, "not_models", ("T4",)),
+        ({"gpu-fraction.dev/gpu-model": "!T4, !P4"}, "not_models", ("T4", "P4")),
+        ({"gpu-fraction.dev/gpu-uuid": "GPU-1a2b"}, "uuids", ("GPU-1a2b",)),
+        ({"gpu-fraction.dev/gpu-uuid": "GPU-1,MIG-2"}, "uuids", ("GPU-1", "MIG-2")),
+        ({"gpu-fraction.dev/gpu-uuid": "MIG-GPU-1/2/0"}, "uuids", ("MIG-GPU-1/2/0",)),
+        ({"gpu-fraction.dev/placement": "binpack"}, "placement", "binpack"),
+        ({"gpu-fraction.dev/placement": "spread"}, "placement", "spread"),
+        ({"gpu-fraction.dev/placement": "topology"}, "placement", "topology"),
+        ({"gpu-fraction.dev/isolation": "required"}, "isolation", "required"),
+        ({"gpu-fraction.dev/isolation": "preferred"}, "isolation", "preferred"),
+        ({"gpu-fraction.dev/isolation": "none"}, "isolation", "none"),
+    ],
+)
+def test_choice_of_cards(annotation: dict[str, str], field: str, expected: object) -> None:
+    """Models, cards, placement and isolation, beside a share."""
+    request = read({"gpu-fraction": "0.5", **annotation})
+    assert getattr(request, field) == expected
+
+
+def test_defaults_come_from_the_configuration() -> None:
+    """Placement and isolation that nobody wrote."""
+    request = read({"gpu-fraction": "0.5"}, Bounds(placement="spread", isolation="required"))
+    assert (request.placement, request.isolation) == ("spread", "required")
+    written = read(
+        {
+            "gpu-fraction": "0.5",
+            "gpu-fraction.dev/placement": "binpack",
+            "gpu-fraction.dev/isolation": "none",
+        },
+        Bounds(placement="spread", isolation="required"),
+    )
+    assert (written.placement, written.isolation) == ("binpack", "none")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "expected"),
+    [
+        pytest.param(
+            {"gpu-fraction": "1.5"},
+            'metadata.annotations[gpu-fraction]: "1.5" is more than one GPU but '
+            f"not a whole number; allowed: {FRACTION}",
+            id="above-one",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0"},
+            f'metadata.annotations[gpu-fraction]: "0" is zero; allowed: {FRACTION}',
+            id="zero",
+        ),
+        pytest.param(
+            {"gpu-fraction": "-0.5"},
+            f'metadata.annotations[gpu-fraction]: "-0.5" is negative; allowed: {FRACTION}',
+            id="negative",
+        ),
+        pytest.param(
+            {"gpu-fraction": "NaN"},
+            f'metadata.annotations[gpu-fraction]: "NaN" is not a number; allowed: {FRACTION}',
+            id="nan",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.0001"},
+            'metadata.annotations[gpu-fraction]: "0.0001" is too fine, the smallest step is '
+            f"0.001 of a GPU; allowed: {FRACTION}",
+            id="too-fine",
+        ),
+        pytest.param(
+            {"gpu-fraction": ""},
+            f'metadata.annotations[gpu-fraction]: "" is not a number; allowed: {FRACTION}',
+            id="empty",
+        ),
+        pytest.param(
+            {"gpu-fraction": "٠.٥"},
+            'metadata.annotations[gpu-fraction]: "\\u0660.\\u0665" is not a number; '
+            f"allowed: {FRACTION}",
+            id="other-digits-are-shown-escaped",
+        ),
+        pytest.param(
+            {"gpu-fraction": '0.5"\n; all is well'},
+            'metadata.annotations[gpu-fraction]: "0.5\\"\\n; all is well" is not a number; '
+            f"allowed: {FRACTION}",
+            id="a-value-cannot-forge-a-message",
+        ),
+        pytest.param(
+            {"gpu-fraction": "x" * 65},
+            f'metadata.annotations[gpu-fraction]: "{"x" * 64}..." is not a number; '
+            f"allowed: {FRACTION}",
+            id="a-long-value-is-cut",
+        ),
+        pytest.param(
+            {"gpu-memory": "8GB"},
+            'metadata.annotations[gpu-memory]: "8GB" is not an amount of memory; '
+            f"allowed: {MEMORY}",
+            id="memory",
+        ),
+        pytest.param(
+            {"gpu-memory": "512Ki"},
+            f'metadata.annotations[gpu-memory]: "512Ki" is less than 1Mi; allowed: {MEMORY}',
+            id="memory-too-small",
+        ),
+        pytest.param(
+            {"gpu-memory": "2Ti"},
+            'metadata.annotations[gpu-memory]: "2Ti" is 2097152 MiB, more than any card has; '
+            "allowed: at most 1024Gi on each GPU",
+            id="memory-beyond-any-card",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-cores": "2"},
+            f'metadata.annotations[gpu-cores]: "2" is more than one GPU; allowed: {SHARE}',
+            id="cores",
+        ),
+        pytest.param(
+            {"gpu-cores": "0.5"},
+            "metadata.annotations[gpu-cores]: needs gpu-fraction or gpu-memory beside it",
+            id="cores-alone",
+        ),
+        pytest.param(
+            {"gpu-fraction-num-devices": "2"},
+            "metadata.annotations[gpu-fraction-num-devices]: needs gpu-fraction or gpu-memory "
+            "beside it",
+            id="count-alone",
+        ),
+        pytest.param(
+            {"gpu-fraction-container-name": "main"},
+            "metadata.annotations[gpu-fraction-container-name]: needs gpu-fraction or gpu-memory "
+            "beside it",
+            id="container-alone",
+        ),
+        pytest.param(
+            {"gpu-fraction.dev/container.side": "0.5", "gpu-cores": "0.5"},
+            "metadata.annotations[gpu-cores]: needs gpu-fraction or gpu-memory beside it",
+            id="cores-beside-a-containers-own-share",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction-num-devices": "1.2"},
+            'metadata.annotations[gpu-fraction-num-devices]: "1.2" is not a whole number of 1 or '
+            "more; allowed: a whole number of 1 or more",
+            id="count",
+        ),
+        pytest.param(
+            {"gpu-fraction": "2", "gpu-fraction-num-devices": "2"},
+            'metadata.annotations[gpu-fraction-num-devices]: contradicts gpu-fraction "2", which '
+            "already counts GPUs; give one of the two, or a share of at most 1",
+            id="two-counts",
+        ),
+        pytest.param(
+            {"gpu-fraction": "17"},
+            'metadata.annotations[gpu-fraction]: "17" is more GPUs than any node has; '
+            "allowed: at most 16",
+            id="more-cards-than-any-node",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction-num-devices": "17"},
+            'metadata.annotations[gpu-fraction-num-devices]: "17" is more GPUs than any node has; '
+            "allowed: at most 16",
+            id="more-shares-than-any-node",
+        ),
+        pytest.param(
+            {"gpu-fraction.dev/container.side": "17"},
+            'metadata.annotations[gpu-fraction.dev/container.side]: "17" is more GPUs than any '
+            "node has; allowed: at most 16",
+            id="more-cards-for-one-container",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction-container-name": "sid"},
+            'metadata.annotations[gpu-fraction-container-name]: the pod has no container "sid"; '
+            'did you mean "side"?; its containers: main, side, other, proxy',
+            id="unknown-container",
+        ),
+        pytest.param(
+            {"gpu-fraction.dev/container.mian": "0.5"},
+            "metadata.annotations[gpu-fraction.dev/container.mian]: the pod has no container "
+            '"mian"; did you mean "main"?; its containers: main, side, other, proxy',
+            id="unknown-own-container",
+        ),
+        pytest.param(
+            {"gpu-fraction.dev/container.": "0.5"},
+            'metadata.annotations[gpu-fraction.dev/container.]: the pod has no container ""; '
+            "its containers: main, side, other, proxy",
+            id="no-container-name",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction-container-name": "fetch"},
+            'metadata.annotations[gpu-fraction-container-name]: container "fetch" is an '
+            "initContainer; only regular containers and sidecars (init containers with "
+            "restartPolicy: Always) may hold a GPU",
+            id="init-container",
+        ),
+        pytest.param(
+            {"gpu-fraction.dev/container.fetch": "0.5"},
+            'metadata.annotations[gpu-fraction.dev/container.fetch]: container "fetch" is an '
+            "initContainer; only regular containers and sidecars (init containers with "
+            "restartPolicy: Always) may hold a GPU",
+            id="own-init-container",
+        ),
+        pytest.param(
+            {"gpu-fraction.dev/container.side": "1.5"},
+            'metadata.annotations[gpu-fraction.dev/container.side]: "1.5" is more than one '
+            f"GPU but not a whole number; allowed: {FRACTION}",
+            id="own-share",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction.dev/container.main": "0.25"},
+            'metadata.annotations[gpu-fraction.dev/container.main]: container "main" already gets '
+            "the pod's gpu-fraction or gpu-memory; give it one share",
+            id="one-container-twice",
+        ),
+        pytest.param(
+            {"gpu-fractions": "0.5"},
+            "metadata.annotations[gpu-fractions]: not a known annotation; did you mean "
+            f'"gpu-fraction"?; {KNOWN}',
+            id="unknown-short-key",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction.dev/gpu-modell": "A100"},
+            "metadata.annotations[gpu-fraction.dev/gpu-modell]: not a known annotation; did you "
+            f'mean "gpu-fraction.dev/gpu-model"?; {KNOWN}',
+            id="unknown-long-key",
+        ),
+        pytest.param(
+            {"gpu-fraction.dev": "0.5"},
+            "metadata.annotations[gpu-fraction.dev]: not a known annotation; did you mean "
+            f'"gpu-fraction"?; {KNOWN}',
+            id="the-group-without-a-name",
+        ),
+        pytest.param(
+            {"gpu-fraction.dev/zzzzzzzz": "1"},
+            f"metadata.annotations[gpu-fraction.dev/zzzzzzzz]: not a known annotation; {KNOWN}",
+            id="nothing-near",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction.dev/gpu-model": ""},
+            'metadata.annotations[gpu-fraction.dev/gpu-model]: "" is not a GPU model; allowed: '
+            "models (A100,H100) or models to avoid (!T4,!P4)",
+            id="no-model",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction.dev/gpu-model": "A100,"},
+            'metadata.annotations[gpu-fraction.dev/gpu-model]: "" is not a GPU model; allowed: '
+            "models (A100,H100) or models to avoid (!T4,!P4)",
+            id="a-comma-too-many",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction.dev/gpu-model": "!"},
+            'metadata.annotations[gpu-fraction.dev/gpu-model]: "" is not a GPU model; allowed: '
+            "models (A100,H100) or models to avoid (!T4,!P4)",
+            id="avoid-nothing",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction.dev/gpu-model": "A100;H100"},
+            'metadata.annotations[gpu-fraction.dev/gpu-model]: "A100;H100" is not a GPU model; '
+            "allowed: models (A100,H100) or models to avoid (!T4,!P4)",
+            id="model",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction.dev/gpu-model": "A100,!T4"},
+            'metadata.annotations[gpu-fraction.dev/gpu-model]: "A100,!T4" names models to take '
+            "and models to avoid; allowed: models (A100,H100) or models to avoid (!T4,!P4), "
+            "not both",
+            id="take-and-avoid",
+        ),
+        pytest.param(
+            {
+                "gpu-fraction": "0.5",
+                "gpu-fraction.dev/gpu-model": ",".join(f"M{i}" for i in range(65)),
+            },
+            "metadata.annotations[gpu-fraction.dev/gpu-model]: names more than 64",
+            id="too-many-models",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction.dev/gpu-uuid": "0"},
+            'metadata.annotations[gpu-fraction.dev/gpu-uuid]: "0" is not a GPU UUID; allowed: '
+            "GPU-<id> or MIG-<id> as nvidia-smi -L prints them, separated by commas",
+            id="uuid",
+        ),
+        pytest.param(
+            {"gpu-fraction": "2", "gpu-fraction.dev/gpu-uuid": "GPU-1"},
+            "metadata.annotations[gpu-fraction.dev/gpu-uuid]: names 1 card(s), but a container "
+            "asks for 2",
+            id="fewer-cards-than-asked",
+        ),
+        pytest.param(
+            {"gpu-fraction": "2", "gpu-fraction.dev/gpu-uuid": "GPU-1,GPU-1"},
+            "metadata.annotations[gpu-fraction.dev/gpu-uuid]: names 1 card(s), but a container "
+            "asks for 2",
+            id="one-card-twice",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction.dev/placement": "spraed"},
+            'metadata.annotations[gpu-fraction.dev/placement]: "spraed" is not known; did you '
+            'mean "spread"?; allowed: binpack, spread, topology',
+            id="placement",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction.dev/isolation": "yes"},
+            'metadata.annotations[gpu-fraction.dev/isolation]: "yes" is not known; '
+            "allowed: required, preferred, none",
+            id="isolation",
+        ),
+        pytest.param(
+            {"gpu-fraction.dev/placement": "spread"},
+            "metadata.annotations[gpu-fraction.dev/placement]: asks for no GPU by itself; "
+            "add gpu-fraction or gpu-memory",
+            id="no-share-at-all",
+        ),
+    ],
+)
+def test_refusal(annotations: dict[str, str], expected: str) -> None:
+    """One problem, one sentence: the field, what was given, what is allowed."""
+    assert refusals(annotations) == [expected]
+
+
+def test_every_problem_is_named_at_once() -> None:
+    """Nobody has to mend one problem to hear of the next."""
+    told = refusals(
+        {
+            "gpu-fraction": "1.5",
+            "gpu-memory": "lots",
+            "gpu-cores": "0",
+            "gpu-fraction-num-devices": "none",
+            "gpu-fraction-container-name": "who",
+            "gpu-fraction.dev/container.fetch": "x",
+            "gpu-fraction.dev/gpu-model": "?",
+            "gpu-fraction.dev/gpu-uuid": "?",
+            "gpu-fraction.dev/placement": "?",
+            "gpu-fraction.dev/isolation": "?",
+            "gpu-x": "?",
+        }
+    )
+    named = {line.partition("]")[0].removeprefix("metadata.annotations[") for line in told}
+    assert named == {
+        "gpu-fraction",
+        "gpu-memory",
+        "gpu-cores",
+        "gpu-fraction-num-devices",
+        "gpu-fraction-container-name",
+        "gpu-fraction.dev/container.fetch",
+        "gpu-fraction.dev/gpu-model",
+        "gpu-fraction.dev/gpu-uuid",
+        "gpu-fraction.dev/placement",
+        "gpu-fraction.dev/isolation",
+        "gpu-x",
+    }
+
+
+def test_bounds_are_configuration() -> None:
+    """What exceeds the configured node or card is refused, and the bound itself is not."""
+    small = Bounds(max_cards=2, max_memory_mib=16384)
+    assert read({"gpu-fraction": "2", "gpu-memory": "16Gi"}, small).slices[0].cards == 2
+    assert refusals({"gpu-fraction": "3", "gpu-memory": "16385"}, small) == [
+        (
+            'metadata.annotations[gpu-fraction]: "3" is more GPUs than any node has; '
+            "allowed: at most 2"
+        ),
+        (
+            'metadata.annotations[gpu-memory]: "16385" is 16385 MiB, more than any card has; '
+            "allowed: at most 16Gi on each GPU"
+        ),
+    ]
+
+
+@pytest.mark.parametrize("key", ["gpu-fraction.dev/requests", "gpu-fraction.dev/assigne"])
+def test_nobody_is_pointed_at_a_system_key(key: str) -> None:
+    """Users may not write those, so they are no suggestion."""
+    (told,) = refusals({key: "x"})
+    assert "did you mean" not in told
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        {},
+        {"example.com/gpu-fraction": "0.5"},
+        {"gpufraction": "0.5"},
+        {"GPU-fraction": "0.5"},
+        {"not-gpu-fraction": "0.5"},
+        {"nvidia.com/gpu-model": "A100"},
+        {"gpu-x/y": "other people's domain"},
+    ],
+)
+def test_other_peoples_keys_are_left_alone(annotations: dict[str, str]) -> None:
+    """Keys of another domain or another word ask nothing of us."""
+    made = typed(pod(annotations))
+    assert parse(made, Bounds()) is None
+    assert not asks(made.annotations())
+
+
+@pytest.mark.parametrize(
+    "key", [*keys.USER_KEYS, *keys.SYSTEM_KEYS, "gpu-new", "gpu-fraction.dev/x"]
+)
+def test_any_key_of_ours_makes_the_pod_ours_to_judge(key: str) -> None:
+    """Known or not, written by users or by the system."""
+    assert asks({key: "x"})
+
+
+def test_system_keys_alone_ask_for_nothing() -> None:
+    """A pod that only carries what the system wrote has no request of its own."""
+    made = pod({keys.REQUEST: "x", keys.ASSIGNED: "y"})
+    assert parse(typed(made), Bounds()) is None
+
+
+def test_no_annotations_at_all() -> None:
+    """Pods without annotations are the common case."""
+    assert parse(typed(pod()), Bounds()) is None
+
+
+def test_a_pod_without_containers_is_refused() -> None:
+    """It cannot exist, and must not crash us before the API server says so."""
+    made = pod({"gpu-fraction": "0.5"})
+    made["spec"]["containers"] = []
+    with pytest.raises(Refused):
+        parse(typed(made), Bounds())
+
+
+def test_a_share_for_an_ephemeral_container_is_refused() -> None:
+    """They may have no resources, so they can hold no GPU."""
+    made = pod(
+        {"gpu-fraction": "0.5", "gpu-fraction-container-name": "debug"},
+        ephemeral=[container("debug")],
+    )
+    with pytest.raises(Refused, match='container "debug" is an ephemeralContainer'):
+        parse(typed(made), Bounds())
+
+
+@pytest.mark.parametrize(
+    ("part", "whole"),
+    [
+        (share("main", 1000), True),
+        (share("main", 1000, 8), True),
+        (share("main", 999), False),
+        (Slice("main", 1, core_milli=1000, memory_mib=81920, memory_milli=None), False),
+        (Slice("main", 1, core_milli=500, memory_mib=None, memory_milli=1000), False),
+    ],
+)
+def test_whole_cards(part: Slice, whole: bool) -> None:
+    """Whole means all compute and all memory, not an amount that may happen to be all."""
+    assert part.whole is whole
+
+
+@pytest.mark.parametrize(
+    ("core_milli", "memory_mib", "memory_milli"),
+    [(500, 8192, 500), (500, None, None), (None, None, 500)],
+)
+def test_a_slice_cannot_contradict_itself(
+    core_milli: int | None, memory_mib: int | None, memory_milli: int | None
+) -> None:
+    """Memory is an amount or a share; compute can follow an amount only."""
+    with pytest.raises(ValueError, match="memory"):
+        Slice("main", 1, core_milli, memory_mib, memory_milli)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("gpu-fraction.dev/gpu-memory", "gpu-memory"),
+        ("gpu-fraction.dev/gpu-fraction", "gpu-fraction"),
+        ("gpu-placement", "gpu-fraction.dev/placement"),
+        ("gpu-fraction.dev/contaner.main", "gpu-fraction.dev/container.<name>"),
+        ("gpu-core", "gpu-cores"),
+    ],
+)
+def test_a_key_under_the_wrong_prefix_is_recognised(key: str, meant: str) -> None:
+    """The prefix that all keys share says nothing about which was meant."""
+    (told,) = refusals({key: "x"})
+    assert f'did you mean "{meant}"?' in told
