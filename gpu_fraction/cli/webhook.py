@@ -6,31 +6,48 @@ import gc
 import signal
 import ssl
 import sys
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
+from gpu_fraction.cli import cluster
+from gpu_fraction.cli.budget import QuotaBudget
 from gpu_fraction.cli.config import load_options
+from gpu_fraction.cli.namespaces import NamespaceLabels
+from gpu_fraction.domain.sizes import CardSizes
+from gpu_fraction.kube.client import connect
+from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.serving import logs
 from gpu_fraction.serving.server import HttpsServer
 from gpu_fraction.settings import rewrite
-from gpu_fraction.settings.option import SettingsError, add_flags, print_config
+from gpu_fraction.settings.option import SettingsError, Value, add_flags, print_config
+from quota import settings as quota_options
+from quota.service import AdmissionService
 from webhook import settings as webhook_options
-from webhook.app import AdmissionApp
+from webhook.app import AdmissionApp, Check, Decide
+from webhook.budget import Validator
 from webhook.decide import Decider
 
 DESCRIPTION: Final = """\
 Serve the admission webhook over TLS: /mutate, /validate, /livez, /readyz, /metrics.
 
 Every setting may be given as a flag, as a variable GPU_FRACTION_NAME or in the --config file
-(YAML); the first of these wins. SIGTERM drains: every request is answered, none is dropped.
+(YAML); the first of these wins. With --kubeconfig, or inside a cluster, GPUQuotas are kept and
+namespaces may choose their backend; otherwise pods are rewritten and checked only. SIGTERM
+drains: every request is answered, none is dropped.
 
 example:
   gpu-fraction webhook --tls-cert tls.crt --tls-key tls.key --gpu-memory-mib 80Gi
 """
 
-OPTIONS: Final = (*webhook_options.OPTIONS, *rewrite.OPTIONS)
+OPTIONS: Final = (
+    *webhook_options.OPTIONS,
+    *rewrite.OPTIONS,
+    *cluster.OPTIONS,
+    *quota_options.ADMISSION_OPTIONS,
+)
 
 __all__ = ["add_parser", "run"]
 
@@ -49,6 +66,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     add_flags(parser, webhook_options.OPTIONS, "where and how to serve")
     add_flags(parser, rewrite.OPTIONS, "how pods are rewritten")
+    add_flags(parser, cluster.OPTIONS, "which cluster")
+    add_flags(parser, quota_options.ADMISSION_OPTIONS, "GPUQuotas")
     parser.set_defaults(run=run)
 
 
@@ -61,7 +80,8 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings = webhook_options.webhook_settings(values)
     tls = _tls(settings)
     logs.configure(settings.log_level)
-    asyncio.run(_serve(settings, rewrite.rewrite_settings(values), tls))
+    rewriting = rewrite.rewrite_settings(values)
+    asyncio.run(_run(settings, rewriting, tls, values, environ))
     return 0
 
 
@@ -84,29 +104,82 @@ def _tls(settings: webhook_options.WebhookSettings) -> ssl.SSLContext:
     return context
 
 
-async def _serve(
+async def _run(
     settings: webhook_options.WebhookSettings,
     rewriting: rewrite.RewriteSettings,
     tls: ssl.SSLContext,
+    values: Mapping[str, Value],
+    environ: Mapping[str, str],
 ) -> None:
     registry = CollectorRegistry()
     registry.register(PROCESS_COLLECTOR)
     registry.register(GC_COLLECTOR)
-    decider = Decider(rewriting, settings.system_users)
-    stop = asyncio.Event()
-    app = AdmissionApp(
-        decider.mutate,
-        decider.validate,
-        registry,
-        checks=(lambda: "stopping" if stop.is_set() else None,),
-    )
-    server = HttpsServer(
-        app.build(), host=settings.host, port=settings.port, tls=tls, drain=settings.drain
-    )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    # What is loaded by now lives as long as the process; the collector need not look at it.
-    gc.freeze()
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(server.serve(stop), name="server")
+    server = _Server(settings, tls, registry)
+    if not cluster.reachable(values, environ):
+        decider = Decider(rewriting, settings.system_users)
+        await server.serve(decider.mutate, decider.validate)
+        return
+    async with connect(cluster.access(values, environ), component="webhook") as client:
+        events = EventRecorder(client, component="gpu-fraction-webhook")
+        sizes = CardSizes(values["gpu_memory_mib"].value, values["gpu_memory_by_model"].value)
+        quotas = AdmissionService(
+            client,
+            quota_options.admission_settings(values),
+            sizes=sizes,
+            registry=registry,
+            sink=events,
+        )
+        namespaces = NamespaceLabels(client)
+        budget = QuotaBudget(quotas)
+        decider = Decider(
+            rewriting,
+            settings.system_users,
+            backend_label=namespaces.backend,
+            default_fraction=budget.default_fraction,
+        )
+        await server.serve(
+            decider.mutate,
+            Validator(decider, budget),
+            beside=(events.run, quotas.run, namespaces.run),
+            checks=(quotas.unsynced, namespaces.unsynced),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """The HTTPS server, and what runs beside it for as long as it serves."""
+
+    settings: webhook_options.WebhookSettings
+    tls: ssl.SSLContext
+    registry: CollectorRegistry
+
+    async def serve(
+        self,
+        mutate: Decide,
+        validate: Decide,
+        *,
+        beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+        checks: Sequence[Check] = (),
+    ) -> None:
+        """Serve until SIGTERM, then drain."""
+        stop = asyncio.Event()
+        stopping: Check = lambda: "stopping" if stop.is_set() else None  # noqa: E731
+        app = AdmissionApp(mutate, validate, self.registry, checks=(stopping, *checks))
+        settings = self.settings
+        server = HttpsServer(
+            app.build(),
+            host=settings.host,
+            port=settings.port,
+            tls=self.tls,
+            drain=settings.drain,
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        # What is loaded by now lives as long as the process; the collector need not look at it.
+        gc.freeze()
+        async with asyncio.TaskGroup() as tasks:
+            work = [tasks.create_task(run(), name=run.__qualname__) for run in beside]
+            await tasks.create_task(server.serve(stop), name="server")
+            for task in work:
+                task.cancel()
