@@ -51,7 +51,7 @@ OPTIONS: Final = (
 
 REPLICA_OPTIONS: Final = (
     Option("replica_name", text, None, "this replica's name; default: the host's"),
-    Option("replica_uid", text, "", "uid of this replica's Pod, which then owns its Lease"),
+    Option("replica_uid", text, None, "uid of this replica's Pod, which then owns its Lease"),
 )
 
 
@@ -94,5 +94,5 @@ def identity(values: Mapping[str, Value]) -> ReplicaIdentity:
     """Who this webhook process is; it serves, and it stands for election."""
     return ReplicaIdentity(
         name=values["replica_name"].value or socket.gethostname(),
-        pod_uid=values["replica_uid"].value,
+        pod_uid=values["replica_uid"].value or "",
     )
