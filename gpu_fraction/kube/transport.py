@@ -4,6 +4,7 @@ Nothing is retried here except a request that met 401: once, with credentials re
 """
 
 import asyncio
+import io
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -153,7 +154,7 @@ class Transport:
             return await self._session.request(
                 request.method,
                 access.server + request.target,
-                data=request.body,
+                data=_payload(request.body),
                 headers=headers,
                 allow_redirects=False,  # they would carry the token to another host
                 server_hostname=access.server_name or None,
@@ -204,6 +205,11 @@ class Transport:
             },
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+
+
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    """A body as aiohttp wants it: beyond 1 MiB bytes would be copied in one go, with a warning."""
+    return io.BytesIO(body) if body is not None and len(body) > 2**20 else body
 
 
 async def _read(response: aiohttp.ClientResponse) -> Answer:
