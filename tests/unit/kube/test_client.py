@@ -2,6 +2,8 @@
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 import trustme
+from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.access import Access, AccessError, AccessSource, fixed
@@ -181,6 +185,100 @@ async def test_a_server_that_does_not_answer_meets_the_deadline(
     api.faults.add(Fault(action, times=None))
     with pytest.raises(errors.DeadlineError):
         await client.get(NAMESPACES.at("team-a"), Identity, timeout_s=0.2)
+
+
+@asynccontextmanager
+async def answering(handler: Handler) -> AsyncIterator[Access]:
+    """A server with one handler."""
+    app = web.Application()
+    app.router.add_get("/{path:.*}", handler)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield Access(server=f"http://127.0.0.1:{runner.addresses[0][1]}")
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_long_answer_may_take_longer_than_a_try_may_take_to_begin() -> None:
+    """A large list on a slow network is not begun again and again."""
+    tries = 0
+
+    async def slowly(request: web.Request) -> web.StreamResponse:
+        nonlocal tries
+        tries += 1
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for part in (b'{"metadata":', b'{"name":', b'"x"}}'):
+            await asyncio.sleep(0.1)
+            await response.write(part)
+        return response
+
+    retry = RetryPolicy(attempt_timeout_s=0.15)
+    async with (
+        answering(slowly) as access,
+        connect(fixed(access), component="test", retry=retry) as client,
+    ):
+        assert (await client.get(POD, Identity)).metadata.name == "x"
+        assert tries == 1
+        with pytest.raises(errors.DeadlineError):
+            await client.get(POD, Identity, timeout_s=0.2)
+
+
+async def test_an_answer_that_is_cut_off_is_asked_for_again() -> None:
+    """A connection that breaks midway is no answer."""
+    tries = 0
+
+    async def cut(request: web.Request) -> web.StreamResponse:
+        nonlocal tries
+        tries += 1
+        body = b'{"metadata":{"name":"x"}}'
+        response = web.StreamResponse(headers={"Content-Length": str(len(body))})
+        await response.prepare(request)
+        if tries < 3:
+            await response.write(body[:10])
+            assert request.transport is not None
+            request.transport.close()
+            return response
+        await response.write(body)
+        return response
+
+    retry = RetryPolicy(Backoff(initial_s=0.01))
+    async with (
+        answering(cut) as access,
+        connect(fixed(access), component="test", retry=retry) as client,
+    ):
+        assert (await client.get(POD, Identity)).metadata.name == "x"
+    assert tries == 3
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    """The token must not go to another host."""
+
+    async def elsewhere(_: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound("http://127.0.0.1:1/")
+
+    async with answering(elsewhere) as access, connect(fixed(access), component="t") as client:
+        with pytest.raises(errors.MalformedAnswerError, match="302"):
+            await client.get(POD, Identity)
+
+
+@pytest.mark.parametrize(
+    ("minor", "expected"), [("36", (1, 36)), ("28+", (1, 28)), ("", None), ("x", None)]
+)
+async def test_the_version_of_the_server(minor: str, expected: tuple[int, int] | None) -> None:
+    """Managed clusters append to the minor version."""
+
+    async def version(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"major": "1", "minor": minor})
+
+    async with answering(version) as access, connect(fixed(access), component="t") as client:
+        if expected is None:
+            with pytest.raises(errors.MalformedAnswerError, match="/version"):
+                await client.server_version()
+        else:
+            assert await client.server_version() == expected
 
 
 async def test_no_server_at_all_is_a_transport_error() -> None:
