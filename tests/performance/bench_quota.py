@@ -279,7 +279,8 @@ def main() -> None:
         "GPUQuota: creates in one namespace, and counting",
         f"`make bench`: {args.creates} creates by {CLIENTS} clients through kube-apiserver "
         f"{version} with both webhooks; etcd, API server, controllers, webhooks and clients all "
-        "on this machine. Writes are those of webhooks and controllers; of ResourceQuota only those of "
+        "on this machine. Writes are those of webhooks and controllers; of ResourceQuota only "
+        "those of "
         "its controller, because the API server's own pass no front.\n\n"
         f"Machine: {report.machine()}.\n\n{text}",
     )
