@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -207,7 +207,7 @@ async def test_a_blocked_deployment_comes_up_when_quota_is_freed(
     started = time.monotonic()
     kubectl("delete", "pod", "holder", "--wait=false")
 
-    def up(pods: dict[str, Any]) -> bool:
+    def up(pods: Mapping[str, Any]) -> bool:
         return len([p for p in pods["items"] if p["metadata"]["name"] != "holder"]) == 3
 
     await client.wait_for(f"/api/v1/namespaces/{namespace}/pods", up)
