@@ -32,8 +32,9 @@ from quota.view import Count, CountedPod, PodView, count
 RESYNC_S: Final = 300.0
 """Source: kube-controller-manager --resource-quota-sync-period."""
 
-SETTLE_S: Final = 0.1
-"""Seconds between two counts of one namespace: chosen, a burst of pods shares a write."""
+SETTLE_S: Final = 0.5
+"""Seconds between two counts of one namespace: chosen, a burst of pods shares a write, and
+admission, which writes the same object, is seldom in the way."""
 
 WORKERS: Final = 5
 """Namespaces counted at once. Source: kube-controller-manager
