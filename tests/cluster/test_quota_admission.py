@@ -259,3 +259,27 @@ def test_describe_explains(quotas: Quotas, kubectl: Kubectl, namespace: str) -> 
         time.sleep(0.2)
     printed = kubectl("describe", "gpuq")
     assert "refused a pod of ReplicaSet trainer-" in printed
+
+
+@pytest.mark.parametrize(
+    ("account", "forbidden"),
+    [
+        ("webhook", ("update", "pods")),
+        ("webhook", ("patch", "gpuquotas.gpu-fraction.dev")),
+        ("webhook", ("update", "gpuquotas.gpu-fraction.dev")),
+        ("webhook", ("get", "secrets")),
+        ("controller", ("patch", "replicasets.apps")),
+        ("controller", ("patch", "deployments.apps")),
+        ("controller", ("patch", "pods")),
+        ("controller", ("create", "pods")),
+        ("controller", ("get", "secrets")),
+        ("controller", ("update", "leases.coordination.k8s.io")),
+    ],
+)
+def test_the_accounts_may_not_do_more(
+    kubectl: Kubectl, account: str, forbidden: tuple[str, str]
+) -> None:
+    """What the components do they do with these accounts; this they could not."""
+    user = f"system:serviceaccount:gpu-fraction-system:gpu-fraction-{account}"
+    asked = kubectl.run("auth", "can-i", *forbidden, f"--as={user}")
+    assert asked.stdout.strip() == "no", asked.stderr
