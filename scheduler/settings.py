@@ -19,7 +19,7 @@ from gpu_fraction.settings.option import (
 __all__ = ["OPTIONS", "ExtenderSettings", "extender_settings"]
 
 OPTIONS: Final = (
-    Option("host", text, "127.0.0.1", "address to listen on; the scheduler is in the same pod"),
+    Option("host", text, "0.0.0.0", "address to listen on"),  # noqa: S104 - the kubelet probes
     Option("port", integer(0, 65535), 9444, "port to listen on, 0 for any"),
     Option("tls_cert", text, None, "file with the server's certificate chain, PEM"),
     Option("tls_key", text, None, "file with its private key, PEM"),
