@@ -66,6 +66,7 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._retired: aiohttp.ClientSession | None = None
         self._found_at = 0.0
+        self._trouble = ""  # told once, not with every request
         self._finding = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -186,8 +187,11 @@ class Transport:
                 await self._use(await self._source.find())
             except AccessError as error:
                 # The credentials at hand may well outlive a moment's trouble with the file.
-                _log.warning("kube.access_not_refreshed", error=str(error))
+                if str(error) != self._trouble:
+                    _log.warning("kube.access_not_refreshed", error=str(error))
+                self._trouble = str(error)
                 return False
+            self._trouble = ""
             return True
 
     async def _use(self, access: Access) -> None:
