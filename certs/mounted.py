@@ -106,6 +106,11 @@ class MountedCertificates:
         self._metrics.ready(ready=verdict.ready)
         return verdict
 
+    def not_ready(self) -> str | None:
+        """A readiness check: None, or why this process should get no traffic yet."""
+        verdict = self.readiness()
+        return None if verdict.ready else verdict.reason
+
     def _verdict(self) -> Readiness:
         if self._watched is None:
             return judge(self._clock(), self.serving.leaf, (), self._lifetimes)
@@ -150,16 +155,16 @@ class MountedCertificates:
             digest = hashlib.sha256(chain_pem + b"\0" + key_pem).digest()
             if digest != self._digest:
                 leaf = await asyncio.to_thread(pki.read_leaf, chain_pem, key_pem)
-                self._serve(leaf)
+                await asyncio.to_thread(self.serving.swap, leaf)
                 self._digest = digest
+                self._note(leaf)
         except (OSError, PkiError) as error:
             # Also between the two writes of somebody who does not swap directories.
             _log.warning("certs.mount_not_served", error=str(error))
             self._metrics.load_failed()
         self._warn()
 
-    def _serve(self, leaf: Leaf) -> None:
-        self.serving.swap(leaf)
+    def _note(self, leaf: Leaf) -> None:
         self._metrics.served(leaf)
         _log.info(
             "certs.leaf_served",

@@ -257,13 +257,17 @@ def _issuer_key_identifier(
 
 
 def _facts(certificate: x509.Certificate) -> Certificate:
-    is_ca = False
+    try:
+        return _read(certificate)
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as e:
+        raise PkiError(f"a certificate cannot be read: {e}") from e
+
+
+def _read(certificate: x509.Certificate) -> Certificate:
     try:
         is_ca = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
-        pass
-    except ValueError as e:
-        raise PkiError(f"certificate {certificate.subject.rfc4514_string()!r}: {e}") from e
+        is_ca = False
     organisations = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
     return Certificate(
         fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),

@@ -152,7 +152,7 @@ class ReplicaCertificates:
                 return
             if sign.authority.fingerprint != leaf.issuer:
                 leaf = await self._sign(sign, now)
-        self._swap(leaf, sign.why)
+        await self._swap(leaf, sign.why)
 
     def _choice(
         self, now: datetime, state: CaState | None, bundles: Sequence[Bundle]
@@ -182,10 +182,9 @@ class ReplicaCertificates:
         self._metrics.signed()
         return leaf
 
-    def _swap(self, leaf: Leaf, why: str) -> None:
+    async def _swap(self, leaf: Leaf, why: str) -> None:
         try:
-            # Not in a thread: a millisecond, after which the new leaf is what everybody sees.
-            self._serving.swap(leaf)
+            await asyncio.to_thread(self._serving.swap, leaf)
         except PkiError as error:
             _log.error("certs.leaf_not_served", error=str(error))
             self._metrics.load_failed()

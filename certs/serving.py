@@ -54,7 +54,7 @@ class ServingContext:
     def swap(self, leaf: Leaf) -> None:
         """Answer every handshake from now on with this leaf.
 
-        Blocks for about a millisecond, in OpenSSL.
+        Blocks for about a millisecond, in OpenSSL; may be called in any thread.
 
         Raises:
             PkiError: it cannot be served; what was served before still is.

@@ -1,98 +1,108 @@
-"""Settings of the self-managed certificates."""
+"""Settings of the certificates, for every program that has to do with them."""
 
-import socket
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Final
 
 from certs.errors import LifetimeError
 from certs.installation import Installation
-from certs.lifetimes import DAY_S, Lifetimes
-from certs.presence import ReplicaIdentity
+from certs.lifetimes import Lifetimes
+from gpu_fraction.domain.keys import SYSTEM_NAMESPACE
 from gpu_fraction.settings.option import Option, SettingsError, Value, seconds, text, words
 
-__all__ = ["OPTIONS", "REPLICA_OPTIONS", "identity", "installation", "lifetimes"]
+__all__ = ["INSTALLATION_OPTIONS", "LIFETIME_OPTIONS", "OPTIONS", "CertificateSettings", "load"]
 
-_DEFAULT: Final = Lifetimes()
+_DEFAULTS: Final = Lifetimes()
 _NAMES: Final = Installation()
-_LONG: Final = 3650 * DAY_S
+_YEARS_S: Final = 20 * 365 * 86400.0
+_PREFIX: Final = "cert_"
 
 
 def _share(given: str) -> float:
+    """A share of a life, between 0 and 1."""
     try:
-        value = float(given) if given.replace(".", "", 1).isdigit() else 0.0
+        value = float(given)
     except ValueError:
         value = 0.0
     if not 0 < value < 1:
-        raise ValueError("allowed: a share of a life between 0 and 1")
+        raise ValueError("allowed: a share of a life, above 0 and below 1")
     return value
 
 
-OPTIONS: Final = (
-    Option("system_namespace", text, _NAMES.namespace, "namespace of Service, Secret and Leases"),
-    Option("webhook_service", text, _NAMES.service, "the webhook's Service"),
-    Option("ca_secret", text, _NAMES.secret, "Secret that holds the CA"),
-    Option("cluster_domain", text, _NAMES.cluster_domain, "the cluster's DNS domain"),
-    Option("extra_names", words, (), "further names or addresses that the certificate carries"),
-    Option("ca_life", seconds(1, _LONG), _DEFAULT.ca_life_s, "life of a CA, seconds"),
-    Option("ca_renew_at", _share, _DEFAULT.ca_renew_at, "share of a CA's life before the next"),
-    Option("leaf_life", seconds(1, _LONG), _DEFAULT.leaf_life_s, "life of a leaf, seconds"),
-    Option("leaf_renew_at", _share, _DEFAULT.leaf_renew_at, "share of a leaf's life likewise"),
-    Option("ca_settle", seconds(0, _LONG), _DEFAULT.settle_s, "wait before a new CA is used, s"),
-    Option("ca_retire", seconds(0, _LONG), _DEFAULT.retire_s, "wait before an old CA goes, s"),
-    Option("cert_presence", seconds(0.1, 3600), _DEFAULT.presence_s, "how often replicas report"),
-    Option("cert_gone", seconds(0.2, 3600), _DEFAULT.replica_gone_s, "silence that counts, s"),
+INSTALLATION_OPTIONS: Final = (
+    Option("cert_namespace", text, SYSTEM_NAMESPACE, "namespace of the webhook's Service"),
+    Option("cert_service", text, _NAMES.service, "the webhook's Service"),
+    Option("cert_secret", text, _NAMES.secret, "Secret of the CA"),
+    Option("cert_mutating", words, _NAMES.mutating, "our MutatingWebhookConfigurations"),
+    Option("cert_validating", words, _NAMES.validating, "our ValidatingWebhookConfigurations"),
+    Option("cert_crds", words, _NAMES.crds, "our CRDs with a conversion webhook"),
+    Option("cert_cluster_domain", text, _NAMES.cluster_domain, "the cluster's DNS domain"),
+    Option("cert_extra_names", words, _NAMES.extra_names, "further names or addresses served"),
+)
+
+LIFETIME_OPTIONS: Final = (
+    Option("cert_ca_life", seconds(10, _YEARS_S), _DEFAULTS.ca_life_s, "life of a CA, seconds"),
+    Option("cert_ca_renew_at", _share, _DEFAULTS.ca_renew_at, "replace a CA after this share"),
+    Option("cert_leaf_life", seconds(5, _YEARS_S), _DEFAULTS.leaf_life_s, "of a leaf, seconds"),
+    Option("cert_leaf_renew_at", _share, _DEFAULTS.leaf_renew_at, "sign anew after this share"),
+    Option("cert_settle", seconds(1, 86400), _DEFAULTS.settle_s, "trusted before used, seconds"),
+    Option("cert_retire", seconds(1, _YEARS_S), _DEFAULTS.retire_s, "trusted after use, seconds"),
+    Option("cert_presence", seconds(1, 3600), _DEFAULTS.presence_s, "say what is served every"),
+    Option("cert_replica_gone", seconds(2, 86400), _DEFAULTS.replica_gone_s, "silence, seconds"),
+    Option("cert_check", seconds(1, 86400), _DEFAULTS.check_s, "look at least every, seconds"),
     Option(
         "cert_not_ready_below",
-        seconds(0, _LONG),
-        _DEFAULT.not_ready_below_s,
-        "life left below which a replica is not ready, seconds",
+        seconds(0, 86400),
+        _DEFAULTS.not_ready_below_s,
+        "not ready with less life left, seconds",
     ),
 )
 
-REPLICA_OPTIONS: Final = (
-    Option("replica_name", text, None, "this replica's name; default: the host's"),
-    Option("replica_uid", text, None, "uid of this replica's Pod, which then owns its Lease"),
+OPTIONS: Final = (
+    Option("cert_dir", text, None, "serve the mounted pair tls.crt, tls.key (cert-manager)"),
+    *INSTALLATION_OPTIONS,
+    *LIFETIME_OPTIONS,
 )
 
 
-def installation(values: Mapping[str, Value]) -> Installation:
-    """The names of the objects."""
-    get = {name: value.value for name, value in values.items()}
-    return Installation(
-        namespace=get["system_namespace"],
-        service=get["webhook_service"],
-        secret=get["ca_secret"],
-        cluster_domain=get["cluster_domain"],
-        extra_names=get["extra_names"],
-    )
+@dataclass(frozen=True, slots=True)
+class CertificateSettings:
+    """The parsed options.
+
+    Attributes:
+        installation: The names.
+        lifetimes: Lifetimes and waits.
+        directory: A mounted pair that somebody else provides; None to look after ourselves.
+    """
+
+    installation: Installation
+    lifetimes: Lifetimes
+    directory: Path | None
 
 
-def lifetimes(values: Mapping[str, Value]) -> Lifetimes:
-    """Lifetimes and waits.
+def load(values: Mapping[str, Value]) -> CertificateSettings:
+    """The parsed options.
 
     Raises:
-        SettingsError: two of them contradict each other.
+        SettingsError: lifetimes that contradict each other.
     """
-    get = {name: value.value for name, value in values.items()}
+    get = {
+        name.removeprefix(_PREFIX): v.value
+        for name, v in values.items()
+        if name.startswith(_PREFIX)
+    }
+    names = {f.name: get[f.name] for f in fields(Installation) if f.name in get}
+    times = {f.name: get[key] for f in fields(Lifetimes) if (key := _key(f.name)) in get}
     try:
-        return Lifetimes(
-            ca_life_s=get["ca_life"],
-            ca_renew_at=get["ca_renew_at"],
-            leaf_life_s=get["leaf_life"],
-            leaf_renew_at=get["leaf_renew_at"],
-            settle_s=get["ca_settle"],
-            retire_s=get["ca_retire"],
-            presence_s=get["cert_presence"],
-            replica_gone_s=get["cert_gone"],
-            not_ready_below_s=get["cert_not_ready_below"],
-        )
+        lifetimes = Lifetimes(**times)
     except LifetimeError as e:
         raise SettingsError([str(e)]) from e
-
-
-def identity(values: Mapping[str, Value]) -> ReplicaIdentity:
-    """Who this webhook process is; it serves, and it stands for election."""
-    return ReplicaIdentity(
-        name=values["replica_name"].value or socket.gethostname(),
-        pod_uid=values["replica_uid"].value or "",
+    directory = get.get("dir")
+    return CertificateSettings(
+        Installation(**names), lifetimes, None if directory is None else Path(directory)
     )
+
+
+def _key(field: str) -> str:
+    return field.removesuffix("_s")

@@ -26,7 +26,8 @@ examples:
   gpu-fraction certs rotate --ca    a new CA, without a failed request
 """
 
-OPTIONS: Final = (*cluster.OPTIONS, *certs_options.OPTIONS)
+CERTIFICATES: Final = (*certs_options.INSTALLATION_OPTIONS, *certs_options.LIFETIME_OPTIONS)
+OPTIONS: Final = (*cluster.OPTIONS, *CERTIFICATES)
 TIMEOUT_S: Final = 30.0
 """Of a whole command: chosen, a person waits."""
 
@@ -48,7 +49,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     for action in (shown, renewed):
         action.add_argument("--config", metavar="FILE", help="settings file, YAML")
         add_flags(action, cluster.OPTIONS, "which cluster")
-        add_flags(action, certs_options.OPTIONS, "as the webhook was started")
+        add_flags(action, CERTIFICATES, "as the webhook was started")
     parser.set_defaults(run=run)
 
 
@@ -68,11 +69,11 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 async def _ask(
     args: argparse.Namespace, values: Mapping[str, Value], environ: Mapping[str, str]
 ) -> str:
-    names = certs_options.installation(values)
+    settings = certs_options.load(values)
     async with (
         asyncio.timeout(TIMEOUT_S),
         connect(cluster.access(values, environ), component="certs") as client,
     ):
         if args.action == "rotate":
-            return await rotate(client, names, ca=args.ca)
-        return await status(client, names, certs_options.lifetimes(values))
+            return await rotate(client, settings.installation, ca=args.ca)
+        return await status(client, settings.installation, settings.lifetimes)

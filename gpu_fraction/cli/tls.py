@@ -1,11 +1,12 @@
 """The webhook's certificate: a mounted pair of files, or one that looks after itself."""
 
+import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -16,14 +17,21 @@ from certs.lifetimes import Lifetimes
 from certs.manager import CertificateManager
 from certs.metrics import CertificateMetrics
 from certs.mounted import MountedCertificates, MountedFiles
+from certs.presence import ReplicaIdentity
 from certs.readiness import Readiness
 from certs.serving import ServingContext
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.events import EventRecorder
-from gpu_fraction.settings.option import SettingsError, Value
+from gpu_fraction.settings.option import Option, SettingsError, Value, text
 from webhook.settings import WebhookSettings
 
-__all__ = ["Certificate", "managed", "mounted"]
+REPLICA_OPTIONS: Final = (
+    Option("replica_name", text, None, "this replica's name; default: the host's"),
+    Option("replica_uid", text, None, "uid of this replica's Pod, which then owns its Lease"),
+)
+OPTIONS: Final = (*certs_options.OPTIONS, *REPLICA_OPTIONS)
+
+__all__ = ["OPTIONS", "Certificate", "is_mounted", "managed", "mounted"]
 
 
 class _Source(Protocol):
@@ -53,12 +61,23 @@ class Certificate:
     check: Callable[[], str | None]
 
 
-def mounted(settings: WebhookSettings, registry: CollectorRegistry) -> Certificate:
+def is_mounted(settings: WebhookSettings, values: Mapping[str, Value]) -> bool:
+    """Whether somebody else provides the certificate."""
+    named = (settings.tls_cert, settings.tls_key, values["cert_dir"].value)
+    return any(name is not None for name in named)
+
+
+def mounted(
+    settings: WebhookSettings, values: Mapping[str, Value], registry: CollectorRegistry
+) -> Certificate:
     """A pair that somebody else renews; followed by watching its folder.
 
     Raises:
         SettingsError: the pair is missing, unreadable or does not belong together.
     """
+    names = certs_options.load(values)
+    if names.directory is not None and settings.tls_cert is None and settings.tls_key is None:
+        return _mounted(MountedFiles(names.directory), names.lifetimes, registry)
     if settings.tls_cert is None or settings.tls_key is None:
         text = (
             "--tls-cert and --tls-key are needed; inside a cluster, or with --kubeconfig, the "
@@ -68,10 +87,17 @@ def mounted(settings: WebhookSettings, registry: CollectorRegistry) -> Certifica
     chain, key = Path(settings.tls_cert).absolute(), Path(settings.tls_key).absolute()
     # An absolute name is one in any folder; the chain's is the one that is watched.
     files = MountedFiles(chain.parent, chain.name, str(key))
-    source = MountedCertificates(files, Lifetimes(), metrics=CertificateMetrics(registry))
+    return _mounted(files, names.lifetimes, registry)
+
+
+def _mounted(
+    files: MountedFiles, lifetimes: Lifetimes, registry: CollectorRegistry
+) -> Certificate:
+    source = MountedCertificates(files, lifetimes, metrics=CertificateMetrics(registry))
     try:
         source.serving.swap(pki.read_leaf(*files.read()))
     except (OSError, PkiError) as e:
+        chain, key = files.directory / files.certificate, files.directory / files.key
         raise SettingsError([f"--tls-cert {chain} with --tls-key {key}: {e}"]) from e
     return _certificate(source)
 
@@ -87,12 +113,16 @@ def managed(
     Raises:
         SettingsError: the lifetimes contradict each other.
     """
+    names = certs_options.load(values)
     return _certificate(
         CertificateManager(
             client,
-            certs_options.installation(values),
-            certs_options.lifetimes(values),
-            certs_options.identity(values),
+            names.installation,
+            names.lifetimes,
+            ReplicaIdentity(
+                name=values["replica_name"].value or socket.gethostname(),
+                pod_uid=values["replica_uid"].value or "",
+            ),
             registry=registry,
             recorder=recorder,
             clock=lambda: datetime.now(UTC),

@@ -48,8 +48,7 @@ OPTIONS: Final = (
     *rewrite.OPTIONS,
     *cluster.OPTIONS,
     *quota_options.ADMISSION_OPTIONS,
-    *certs_options.OPTIONS,
-    *certs_options.REPLICA_OPTIONS,
+    *tls.OPTIONS,
 )
 
 __all__ = ["add_parser", "run"]
@@ -73,7 +72,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add_flags(parser, quota_options.ADMISSION_OPTIONS, "GPUQuotas")
     add_flags(
         parser,
-        (*certs_options.OPTIONS, *certs_options.REPLICA_OPTIONS),
+        tls.OPTIONS,
         "certificates that look after themselves",
     )
     parser.set_defaults(run=run)
@@ -86,9 +85,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         sys.stdout.write(print_config(values))
         return 0
     settings = webhook_options.webhook_settings(values)
-    managed = settings.tls_cert is None and settings.tls_key is None
-    if managed and cluster.reachable(values, environ):
-        certs_options.lifetimes(values)  # every fault of the settings shows before anything runs
+    certs_options.load(values)  # every fault of the settings shows before anything runs
     logs.configure(settings.log_level)
     rewriting = rewrite.rewrite_settings(values)
     asyncio.run(_run(settings, rewriting, values, environ))
@@ -105,7 +102,7 @@ async def _run(
     registry.register(PROCESS_COLLECTOR)
     registry.register(GC_COLLECTOR)
     if not cluster.reachable(values, environ):
-        certificate = tls.mounted(settings, registry)
+        certificate = tls.mounted(settings, values, registry)
         decider = Decider(rewriting, settings.system_users)
         await _Server(settings, certificate, registry).serve(decider.mutate, decider.validate)
         return
@@ -127,10 +124,10 @@ async def _run(
             backend_label=namespaces.backend,
             default_fraction=budget.default_fraction,
         )
-        if settings.tls_cert is None and settings.tls_key is None:
+        if not tls.is_mounted(settings, values):
             certificate = tls.managed(client, values, registry, events)
         else:
-            certificate = tls.mounted(settings, registry)
+            certificate = tls.mounted(settings, values, registry)
         await _Server(settings, certificate, registry).serve(
             decider.mutate,
             Validator(decider, budget),

@@ -51,6 +51,7 @@ class SelfManaged:
         leading: processes that only stand for election; empty where the serving ones do.
         client: an administrator's.
         kill_file: names the Event reason at which the lease holder kills itself.
+        port: of the Service.
     """
 
     plane: ControlPlane
@@ -58,6 +59,7 @@ class SelfManaged:
     leading: Mapping[str, Process]
     client: ApiClient
     kill_file: Path
+    port: int
 
     async def secret(self) -> dict[str, Any]:
         """The CA's Secret; empty while there is none."""
@@ -169,7 +171,7 @@ async def self_managed(
     plane: ControlPlane, *, serving: int = 2, leading: int = 0, **lifetimes: float
 ) -> AsyncIterator[SelfManaged]:
     """The webhook, installed without certificates and ready by itself; gone afterwards."""
-    with _processes(plane, serving, leading, lifetimes) as (processes, front, kill_file):
+    with _processes(plane, serving, leading, lifetimes) as (processes, front, kill, port):
         names = list(processes)
         async with ApiClient(plane.access) as client:
             installed = SelfManaged(
@@ -177,7 +179,8 @@ async def self_managed(
                 {name: processes[name] for name in names[:serving]},
                 {name: processes[name] for name in names[serving:]},
                 client,
-                kill_file,
+                kill,
+                port,
             )
             for process in (*processes.values(), front):
                 process.start()
@@ -189,9 +192,13 @@ async def self_managed(
 @contextlib.contextmanager
 def _processes(
     plane: ControlPlane, serving: int, leading: int, lifetimes: Mapping[str, float]
-) -> Iterator[tuple[dict[str, Process], Process, Path]]:
-    plane.kubectl.apply(_namespace(), loopback_service(SERVICE, SYSTEM_NAMESPACE), *_rbac())
-    account = plane.service_account_kubeconfig(SYSTEM_NAMESPACE, SERVICE)
+) -> Iterator[tuple[dict[str, Process], Process, Path, int]]:
+    plane.kubectl.apply(_namespace(), loopback_service(SERVICE, SYSTEM_NAMESPACE))
+    plane.kubectl.apply(*_rbac(leads="controller" if leading else "webhook"))
+    accounts = {
+        part: str(plane.service_account_kubeconfig(SYSTEM_NAMESPACE, f"gpu-fraction-{part}"))
+        for part in ("webhook", "controller")
+    }
     kill_file = plane.folder / "kill-at"
     kill_file.unlink(missing_ok=True)
     ports = {f"replica-{i}": free_port(_ADDRESS) for i in range(serving)}
@@ -201,7 +208,7 @@ def _processes(
         settings = {
             "name": name,
             "port": port,
-            "kubeconfig": str(account),
+            "kubeconfig": accounts["webhook" if port else "controller"],
             "lifetimes": {**LIFETIMES, **lifetimes},
             "kill_file": str(kill_file),
             "lead": not (leading and port),
@@ -220,27 +227,36 @@ def _processes(
     balancer: list[str | Path] = [sys.executable, "-m", "tests.cluster.harness.balancer"]
     balancer += [str(port) for port in (front_port, *(p for p in ports.values() if p))]
     front = plane.process("certs-balancer", balancer, PYTHONPATH=str(_ROOT))
-    plane.kubectl.apply(*_configurations(front_port))
+    plane.kubectl.apply(*configurations(front_port))
     try:
-        yield processes, front, kill_file
+        yield processes, front, kill_file, front_port
     finally:
         for process in (front, *processes.values()):
             process.kill()
         for kind in ("mutating", "validating"):
             plane.kubectl("delete", f"{kind}webhookconfiguration", "gpu-fraction")
-        for kind in ("secret", "lease"):
-            plane.kubectl.within(SYSTEM_NAMESPACE)("delete", kind, "--all")
+        system = plane.kubectl.within(SYSTEM_NAMESPACE)
+        system("delete", "secret", "gpu-fraction-webhook-ca", "--ignore-not-found")
+        system("delete", "lease", "--all")
 
 
 def _namespace() -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}}
 
 
-def _rbac() -> list[dict[str, Any]]:
-    return _manifests("certificates/rbac.yaml")
+def _rbac(leads: str) -> list[dict[str, Any]]:
+    """The rights that people install; those of the lease holder for whoever leads."""
+    found = _manifests("rbac/certificates.yaml")
+    for name in ("gpu-fraction-webhook", "gpu-fraction-controller"):
+        metadata = {"name": name, "namespace": SYSTEM_NAMESPACE}
+        found.append({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+    for manifest in found:
+        if manifest["metadata"]["name"].endswith("-lead") and "subjects" in manifest:
+            manifest["subjects"][0]["name"] = f"gpu-fraction-{leads}"
+    return found
 
 
-def _configurations(port: int) -> list[dict[str, Any]]:
+def configurations(port: int) -> list[dict[str, Any]]:
     """What people install where there are no matchConditions: no caBundle in it."""
     found = _manifests("webhook-before-1.28/configurations.yaml")
     for manifest in found:
