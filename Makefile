@@ -37,3 +37,4 @@ demo: venv
 
 bench: venv
 	$(BIN)/python tests/performance/bench_webhook.py
+	$(BIN)/python tests/performance/bench_quota.py

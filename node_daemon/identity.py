@@ -19,10 +19,6 @@ from node_daemon.pods import Container, Pod, PodCache
 POD_WAIT_S: Final = 5.0
 """How long the watch may lag behind the kubelet: chosen, well below its 30 s."""
 
-SETTLED_S: Final = 5.0
-"""Age from which an allocation is certainly in the kubelet's list: it enters the list right
-after the answer to ``Allocate``. Chosen: a wide margin."""
-
 __all__ = ["Claimant", "Identity", "Lister", "Witness"]
 
 
@@ -60,12 +56,14 @@ class Identity:
         witness: The kubelet's checkpoint.
         pods: The pods of this node.
         now_s: Wall clock, seconds since the epoch.
+        listed_s: Age from which an allocation is certainly in the kubelet's list.
     """
 
     lister: Lister
     witness: Witness
     pods: PodCache
     now_s: Callable[[], float]
+    listed_s: float
 
     async def claimant(self, token: Token, allocations: Sequence[Allocation]) -> Claimant:
         """The one container that holds ``token``.
@@ -137,10 +135,10 @@ class Identity:
         if entries:
             return _attested(pod, holder, entries, allocations)
         latest = allocations[-1]
-        if len(allocations) > 1 and self.now_s() - latest.allocated_at_s < SETTLED_S:
+        if len(allocations) > 1 and self.now_s() - latest.allocated_at_s < self.listed_s:
             raise Refusal(
                 Reason.TOKEN_RECENT,
-                f"slot {latest.token} was allocated twice within {SETTLED_S:g} s",
+                f"slot {latest.token} was allocated twice within {self.listed_s:g} s",
             )
         return latest.nonce
 

@@ -80,7 +80,7 @@ class SliceService:
         self._files = SliceFiles(paths.cdi)
         self._lister = PodResourcesClient(paths.pod_resources)
         witness = checkpoint.Checkpoint(paths.plugins / checkpoint.FILE)
-        identity = Identity(self._lister, witness, books.pods, time.time)
+        identity = Identity(self._lister, witness, books.pods, time.time, tempo.timing.listed_s)
         shares = Shares(books.ledger, books.pods, ports.chooser, ports.assigner)
         self._publisher = publisher = Publisher(
             self._files, HostSpecReader(paths.host_cdi), ports.isolation

@@ -56,11 +56,14 @@ class Timing:
     Attributes:
         settle_s: Pause between writing a file and answering, in which the container runtime
             notices the file. Measured: 1 ms is enough on an idle machine.
+        listed_s: Age from which an allocation is certainly in the kubelet's list, which it enters
+            right after the answer to ``Allocate``. Chosen: a wide margin.
         deadline_s: After which a ``PreStartContainer`` is refused; the kubelet waits 30 s.
             Source: kubernetes deviceplugin/v1beta1/constants.go.
     """
 
     settle_s: float = 0.03
+    listed_s: float = 5.0
     deadline_s: float = 20.0
 
 

@@ -196,9 +196,9 @@ class ControllerService:
             tasks.create_task(self._redrive.run(), name="quota-redrive")
 
     def _pod(self, change: Change[PodRecord]) -> None:
-        self._view.change(change.old, change.new)
+        matters = self._view.change(change.old, change.new)
         pod = change.new or change.old
-        if pod is not None:
+        if matters and pod is not None:
             self._touch(pod.metadata.namespace)
 
     def _quota(self, change: Change[GPUQuota]) -> None:

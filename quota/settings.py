@@ -41,7 +41,9 @@ ADMISSION_OPTIONS: Final = (
         "require_quota",
         _keys,
         (),
-        "what GPU pods may use only where a GPUQuota limits it: any, cores, memory, gpus, pods",
+        "refuse GPU pods in namespaces without a GPUQuota; with a list (cores,memory,gpus,pods), "
+        "where none limits what they use",
+        bare=ANY,
     ),
     Option(
         "require_quota_priority_classes",

@@ -27,9 +27,10 @@ _log = structlog.get_logger(__name__)
 
 __all__ = ["Binder", "KubePodApi", "PodApi", "binding"]
 
-BIND_S: Final = 10.0
-"""Seconds for a Binding and what clears up after it. Chosen: below the scheduler
-configuration's httpTimeout, so that our own reason is what the event shows."""
+CALL_S: Final = 5.0
+"""Seconds for one call to the API server. A bind makes three at most: chosen so that they end
+before the httpTimeout of the scheduler's configuration, and our own reason is what the pod's
+event shows."""
 
 DOUBT_S: Final = 45.0
 """Seconds after which a Binding that was sent cannot take effect any more: ours, and the 34 s
@@ -70,7 +71,7 @@ def binding(args: BindingArgs, cards: Assignment) -> dict[str, Any]:
 class KubePodApi:
     """The calls, on a real API server."""
 
-    def __init__(self, client: Client, timeout_s: float = BIND_S) -> None:
+    def __init__(self, client: Client, timeout_s: float = CALL_S) -> None:
         """Call through this client.
 
         Args:

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
 
 from prometheus_client import CollectorRegistry
 
@@ -21,10 +20,6 @@ from scheduler.pods import Pod
 from scheduler.state import ClusterState
 
 __all__ = ["ExtenderService", "Wiring"]
-
-STALE_S: Final = 150.0
-"""Silence of the API server after which the view is not trusted. Chosen: a live watch brings
-a bookmark each minute, and the reflector replaces a silent one after 90 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +74,13 @@ class ExtenderService:
         self._pods.subscribe(self._on_pod)
 
     def check(self) -> str | None:
-        """Why the view may not be trusted; None where it may."""
+        """Why nothing may be decided yet; None where it may.
+
+        A view that lags is good enough: our own binds are claims until it shows them.
+        """
         for name, reflector in (("nodes", self._nodes), ("pods", self._pods)):
             if not reflector.synced.is_set():
                 return f"{name} are not loaded"
-            silent_s = reflector.silent_for_s()
-            if silent_s > STALE_S:
-                return f"nothing heard about {name} for {silent_s:.0f} s"
         return None
 
     async def synced(self) -> None:

@@ -24,7 +24,8 @@ def _read(name: str) -> bytes:
 
 def recorded(name: str) -> Raw:
     """One recorded review, as the API server posted it."""
-    return msgspec.json.decode(_read(name))["body"]
+    made: Raw = msgspec.json.decode(_read(name))["body"]
+    return made
 
 
 def body(review: Raw) -> bytes:

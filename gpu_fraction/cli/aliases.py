@@ -12,6 +12,7 @@ from typing import Any
 from ruamel.yaml.comments import CommentedBase
 
 Key = str | int
+Node = MutableMapping[Any, Any] | MutableSequence[Any]
 
 __all__ = ["own"]
 
@@ -19,20 +20,16 @@ __all__ = ["own"]
 def own(root: Any, path: Sequence[Key]) -> None:
     """Give the last node of the path, and every node on the way, to this path alone.
 
-    Nodes that other places refer to are copied for this one; a path that ends early is
-    followed as far as it goes.
+    Nodes that other places refer to are copied for this one.
 
     Args:
         root: A document.
-        path: Keys and indices from the document to the node that is to be changed.
+        path: Keys and indices from the document to a node that is there.
     """
     references = _references(root)
     node = root
     for key in path:
-        try:
-            child = node[key]
-        except (KeyError, IndexError, TypeError):
-            return
+        child = node[key]
         if references[id(child)] > 1:
             child = copy.deepcopy(child)
             _forget_anchors(child)
@@ -41,7 +38,7 @@ def own(root: Any, path: Sequence[Key]) -> None:
         node = child
 
 
-def _references(root: object) -> Counter[int]:
+def _references(root: Node) -> Counter[int]:
     """How many places refer to each mapping and list, by identity."""
     found: Counter[int] = Counter()
     waiting = [root]
@@ -53,18 +50,13 @@ def _references(root: object) -> Counter[int]:
     return found
 
 
-def _children(node: object) -> Iterator[object]:
+def _children(node: Node) -> Iterator[Node]:
     """The mappings and lists directly inside one; merged ones count as its own."""
-    if isinstance(node, MutableMapping):
-        inside = iter(node.values())
-    elif isinstance(node, MutableSequence):
-        inside = iter(node)
-    else:
-        return
+    inside = node.values() if isinstance(node, MutableMapping) else node
     yield from (child for child in inside if isinstance(child, MutableMapping | MutableSequence))
 
 
-def _forget_anchors(node: object) -> None:
+def _forget_anchors(node: Node) -> None:
     """A copy is not what others refer to by name."""
     waiting, seen = [node], set()
     while waiting:

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import gc
 import signal
-import ssl
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from typing import Any, Final
 
 from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
-from gpu_fraction.cli import cluster
+from certs import settings as certs_options
+from gpu_fraction.cli import cluster, tls
 from gpu_fraction.cli.budget import QuotaBudget
 from gpu_fraction.cli.config import load_options
 from gpu_fraction.cli.namespaces import NamespaceLabels
@@ -22,7 +22,7 @@ from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.serving import logs
 from gpu_fraction.serving.server import HttpsServer
 from gpu_fraction.settings import rewrite
-from gpu_fraction.settings.option import SettingsError, Value, add_flags, print_config
+from gpu_fraction.settings.option import Value, add_flags, print_config
 from quota import settings as quota_options
 from quota.service import AdmissionService
 from webhook import settings as webhook_options
@@ -35,8 +35,9 @@ Serve the admission webhook over TLS: /mutate, /validate, /livez, /readyz, /metr
 
 Every setting may be given as a flag, as a variable GPU_FRACTION_NAME or in the --config file
 (YAML); the first of these wins. With --kubeconfig, or inside a cluster, GPUQuotas are kept and
-namespaces may choose their backend; otherwise pods are rewritten and checked only. SIGTERM
-drains: every request is answered, none is dropped.
+namespaces may choose their backend; otherwise pods are rewritten and checked only. Without
+--tls-cert and --tls-key the certificate looks after itself, which needs the cluster too.
+SIGTERM drains: every request is answered, none is dropped.
 
 example:
   gpu-fraction webhook --tls-cert tls.crt --tls-key tls.key --gpu-memory-mib 80Gi
@@ -47,6 +48,7 @@ OPTIONS: Final = (
     *rewrite.OPTIONS,
     *cluster.OPTIONS,
     *quota_options.ADMISSION_OPTIONS,
+    *tls.OPTIONS,
 )
 
 __all__ = ["add_parser", "run"]
@@ -68,6 +70,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add_flags(parser, rewrite.OPTIONS, "how pods are rewritten")
     add_flags(parser, cluster.OPTIONS, "which cluster")
     add_flags(parser, quota_options.ADMISSION_OPTIONS, "GPUQuotas")
+    add_flags(
+        parser,
+        tls.OPTIONS,
+        "certificates that look after themselves",
+    )
     parser.set_defaults(run=run)
 
 
@@ -78,46 +85,26 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         sys.stdout.write(print_config(values))
         return 0
     settings = webhook_options.webhook_settings(values)
-    tls = _tls(settings)
+    certs_options.load(values)  # every fault of the settings shows before anything runs
     logs.configure(settings.log_level)
     rewriting = rewrite.rewrite_settings(values)
-    asyncio.run(_run(settings, rewriting, tls, values, environ))
+    asyncio.run(_run(settings, rewriting, values, environ))
     return 0
-
-
-def _tls(settings: webhook_options.WebhookSettings) -> ssl.SSLContext:
-    """The server's certificate.
-
-    Raises:
-        SettingsError: the pair is missing, unreadable or does not belong together.
-    """
-    if settings.tls_cert is None or settings.tls_key is None:
-        raise SettingsError(["--tls-cert and --tls-key are needed"])
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except (OSError, ssl.SSLError) as e:
-        raise SettingsError(
-            [f"--tls-cert {settings.tls_cert} with --tls-key {settings.tls_key}: {e}"]
-        ) from e
-    return context
 
 
 async def _run(
     settings: webhook_options.WebhookSettings,
     rewriting: rewrite.RewriteSettings,
-    tls: ssl.SSLContext,
     values: Mapping[str, Value],
     environ: Mapping[str, str],
 ) -> None:
     registry = CollectorRegistry()
     registry.register(PROCESS_COLLECTOR)
     registry.register(GC_COLLECTOR)
-    server = _Server(settings, tls, registry)
     if not cluster.reachable(values, environ):
+        certificate = tls.mounted(settings, values, registry)
         decider = Decider(rewriting, settings.system_users)
-        await server.serve(decider.mutate, decider.validate)
+        await _Server(settings, certificate, registry).serve(decider.mutate, decider.validate)
         return
     async with connect(cluster.access(values, environ), component="webhook") as client:
         events = EventRecorder(client, component="gpu-fraction-webhook")
@@ -137,7 +124,11 @@ async def _run(
             backend_label=namespaces.backend,
             default_fraction=budget.default_fraction,
         )
-        await server.serve(
+        if not tls.is_mounted(settings, values):
+            certificate = tls.managed(client, values, registry, events)
+        else:
+            certificate = tls.mounted(settings, values, registry)
+        await _Server(settings, certificate, registry).serve(
             decider.mutate,
             Validator(decider, budget),
             beside=(events.run, quotas.run, namespaces.run),
@@ -150,7 +141,7 @@ class _Server:
     """The HTTPS server, and what runs beside it for as long as it serves."""
 
     settings: webhook_options.WebhookSettings
-    tls: ssl.SSLContext
+    certificate: tls.Certificate
     registry: CollectorRegistry
 
     async def serve(
@@ -164,13 +155,15 @@ class _Server:
         """Serve until SIGTERM, then drain."""
         stop = asyncio.Event()
         stopping: Check = lambda: "stopping" if stop.is_set() else None  # noqa: E731
-        app = AdmissionApp(mutate, validate, self.registry, checks=(stopping, *checks))
+        app = AdmissionApp(
+            mutate, validate, self.registry, checks=(stopping, self.certificate.check, *checks)
+        )
         settings = self.settings
         server = HttpsServer(
             app.build(),
             host=settings.host,
             port=settings.port,
-            tls=self.tls,
+            tls=self.certificate.context,
             drain=settings.drain,
         )
         loop = asyncio.get_running_loop()
@@ -179,7 +172,10 @@ class _Server:
         # What is loaded by now lives as long as the process; the collector need not look at it.
         gc.freeze()
         async with asyncio.TaskGroup() as tasks:
-            work = [tasks.create_task(run(), name=run.__qualname__) for run in beside]
+            work = [
+                tasks.create_task(run(), name=run.__qualname__)
+                for run in (self.certificate.run, *beside)
+            ]
             await tasks.create_task(server.serve(stop), name="server")
             for task in work:
                 task.cancel()

@@ -290,8 +290,9 @@ class Client:
         started_at = loop.time()
         code = 0
         try:
-            timeout_s = min(left_s, self._retry.attempt_timeout_s)
-            answer = await self._transport.send(request, timeout_s=timeout_s)
+            answer = await self._transport.send(
+                request, timeout_s=left_s, begin_s=self._retry.attempt_timeout_s
+            )
             code = answer.status
             return answer.success()
         finally:

@@ -61,12 +61,14 @@ class Option:
         parse: From text to the value; raises ValueError with what is allowed.
         default: The value where nothing is given.
         help: One line for people, with the unit.
+        bare: What the flag means without a value; None where it needs one.
     """
 
     name: str
     parse: Callable[[str], Any]
     default: Any
     help: str
+    bare: str | None = None
 
     @property
     def flag(self) -> str:
@@ -93,7 +95,13 @@ def add_flags(parser: argparse.ArgumentParser, options: Iterable[Option], title:
     for option in options:
         default = "" if option.default in (None, "", ()) else f" (default {_show(option.default)})"
         group.add_argument(
-            option.flag, dest=option.name, metavar="X", default=None, help=option.help + default
+            option.flag,
+            dest=option.name,
+            metavar="X",
+            default=None,
+            nargs="?" if option.bare is not None else None,
+            const=option.bare,
+            help=option.help + default,
         )
 
 

@@ -130,6 +130,8 @@ def _container_pids(run: Path) -> list[int]:
 def _assert_nothing_left(run: Path) -> None:
     assert not run.exists()
     assert list(marks.marked_pids(MARK, str(run))) == []
+    commands = [_command(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    assert [words for words in commands if str(run) in " ".join(words)] == []
     assert _container_pids(run) == []
     assert mounts_under(run) == []
     groups = [hierarchy / cgroup_name(run) for hierarchy in cgroup_hierarchies()]

@@ -44,14 +44,14 @@ def deny(message: str, code: int = 403, reason: str = "Forbidden") -> Manifest:
 class Webhook:
     """A webhook server that answers as told and remembers what it was asked."""
 
-    def __init__(self, authority: trustme.CA) -> None:
+    def __init__(self, authority: trustme.CA, *, name: str = "127.0.0.1") -> None:
         self.reviews: list[Manifest] = []
         self.queries: list[str] = []
         self.answers: list[Manifest | web.Response] = []
         self.ca_bundle = base64.b64encode(authority.cert_pem.bytes()).decode()
         self.url = ""
         self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        authority.issue_cert("127.0.0.1").configure_cert(self._tls)
+        authority.issue_cert(name).configure_cert(self._tls)
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator["Webhook"]:

@@ -12,25 +12,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import hypothesis.strategies as st
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, event, settings
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     consumes,
     initialize,
     invariant,
-    precondition,
     rule,
 )
 
 from gpu_fraction.domain import assignment, keys
 from node_daemon.pods import Pod
-from tests.support.node_rig import AdmissionError, Rig, StartError, card, inventory, share
+from tests.support.node_rig import TEMPO, AdmissionError, Rig, StartError, card, inventory, share
 
 T = TypeVar("T")
 CARD_MIB = 3_000
 CARDS = 2
-IDS = [f"gpu-fraction-slot-000{i}" for i in range(3)]
 
 
 class Node(RuleBasedStateMachine):
@@ -44,7 +42,8 @@ class Node(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.root = Path(tempfile.mkdtemp(prefix="node-"))
         cards = inventory(*(card(i, memory_mib=CARD_MIB, slots=4) for i in range(CARDS)))
-        self.rig = Rig(self.root, cards, checkpoint=checkpoint)
+        tempo = replace(TEMPO, timing=replace(TEMPO.timing, deadline_s=0.4))
+        self.rig = Rig(self.root, cards, checkpoint=checkpoint, tempo=tempo)
         self.daemon = True
         self.checkpoint = checkpoint
         self.run(self.rig.kubelet.start())
@@ -64,24 +63,38 @@ class Node(RuleBasedStateMachine):
             self.loop.close()
             shutil.rmtree(self.root)
 
-    @rule(target=pods, index=st.integers(0, CARDS - 1), memory_mib=st.sampled_from([900, 2_000]))
-    def create(self, index: int, memory_mib: int) -> Pod:
-        """A pod that a scheduler assigned, rightly or not."""
-        return self.rig.pod({"main": [share(index, 100, memory_mib)]})
-
-    @rule(target=pods)
-    def create_unassigned(self) -> Pod:
-        """A pod that nobody assigned."""
-        return self.rig.pod(limits={keys.CORE_MILLI: 100, keys.MEMORY_MIB: 900})
-
-    @rule(pod=pods, device=st.one_of(st.none(), st.sampled_from(IDS)))
-    def admit(self, pod: Pod, device: str | None) -> None:
-        """The kubelet takes the pod, perhaps with an id that another pod has."""
-        if pod.uid in self.rig.api.pods and pod.uid not in self.rig.kubelet.pods:
-            with suppress(AdmissionError):
-                self.run(self.rig.admit(pod, [device] if device else ()))
+    @rule(
+        target=pods,
+        index=st.one_of(st.none(), st.integers(0, CARDS - 1)),
+        memory_mib=st.sampled_from([900, 2_000]),
+        device=st.sampled_from([None, None, None, None, "gpu-fraction-slot-0000"]),
+        starts=st.booleans(),
+    )
+    def arrive(
+        self,
+        index: int | None,
+        memory_mib: int,
+        device: str | None,
+        starts: bool,
+    ) -> Pod:
+        """A pod comes, assigned to a card or not, perhaps with an id that another pod has."""
+        if self.daemon:
+            self.run(self.rig.registered())
+        if index is None:
+            pod = self.rig.pod(limits={keys.CORE_MILLI: 100, keys.MEMORY_MIB: 900})
+        else:
+            pod = self.rig.pod({"main": [share(index, 100, memory_mib)]})
+        with suppress(AdmissionError):
+            self.run(self.rig.admit(pod, [device] if device else ()))
+        if starts:
+            self.start(pod)
+        return pod
 
     @rule(pod=pods)
+    def start_once(self, pod: Pod) -> None:
+        """The kubelet tries once."""
+        self.start(pod)
+
     def start(self, pod: Pod) -> None:
         """The kubelet tries once to start the container, the first time or again."""
         if pod.uid in self.rig.kubelet.pods:
@@ -112,49 +125,39 @@ class Node(RuleBasedStateMachine):
         for uid, _ in self.running():
             self.show_started(uid)
 
-    @rule(pod=consumes(pods))
-    def delete(self, pod: Pod) -> None:
-        """The pod ends and its object goes."""
+    @rule(pod=consumes(pods), succeeds=st.booleans())
+    def end(self, pod: Pod, succeeds: bool) -> None:
+        """The pod ends; its object goes, or stays as succeeded."""
         self.rig.kubelet.remove(pod.uid)
-        if pod.uid in self.rig.api.pods:
+        if succeeds:
+            self.rig.api.put(replace(self.rig.api.pods[pod.uid], phase="Succeeded"))
+        else:
             self.rig.api.delete(pod.uid)
 
-    @rule(pod=pods)
-    def succeed(self, pod: Pod) -> None:
-        """The pod ends; its object stays."""
-        found = self.rig.api.pods.get(pod.uid)
-        if found is not None:
-            self.rig.kubelet.remove(pod.uid)
-            self.rig.api.put(replace(found, phase="Succeeded"))
+    @rule(
+        what=st.sampled_from(
+            ["daemon dies", "kubelet restarts", "kubelet forgets", "reboot", "api down", "api up"]
+        )
+    )
+    def disturb(self, what: str) -> None:
+        """Something breaks, and perhaps stays so."""
+        match what:
+            case "daemon dies":
+                self.run(self.rig.kill_daemon())
+                self.daemon = False
+            case "kubelet restarts":
+                self.run(self.rig.kubelet.restart())
+            case "kubelet forgets" if self.checkpoint:
+                self.run(self.rig.kubelet.stop())
+                self.rig.kubelet.devices.lose_checkpoint()
+                self.run(self.rig.kubelet.start())
+            case "reboot":
+                self.reboot()
+            case "api down":
+                self.rig.api.up = False
+            case "api up":
+                self.rig.api.come_back()
 
-    @precondition(lambda self: self.daemon)
-    @rule()
-    def kill_daemon(self) -> None:
-        """The daemon's process ends."""
-        self.run(self.rig.kill_daemon())
-        self.daemon = False
-
-    @precondition(lambda self: not self.daemon)
-    @rule()
-    def start_daemon(self) -> None:
-        """A new process starts."""
-        self.run(self.rig.start_daemon())
-        self.daemon = True
-
-    @rule()
-    def restart_kubelet(self) -> None:
-        """The kubelet comes back and knows no plugin yet."""
-        self.run(self.rig.kubelet.restart())
-
-    @precondition(lambda self: self.checkpoint)
-    @rule()
-    def lose_kubelet_state(self) -> None:
-        """The kubelet comes back without its notes; running containers go on."""
-        self.run(self.rig.kubelet.stop())
-        self.rig.kubelet.devices.lose_checkpoint()
-        self.run(self.rig.kubelet.start())
-
-    @rule()
     def reboot(self) -> None:
         """The machine starts anew: nothing runs and the CDI directory is empty."""
         self.run(self.rig.kill_daemon())
@@ -165,13 +168,15 @@ class Node(RuleBasedStateMachine):
         self.rig.paths.cdi.mkdir()
         self.run(self.rig.kubelet.start())
 
-    @rule(up=st.booleans())
-    def api_server(self, up: bool) -> None:
-        """The API server goes or comes back."""
-        if up:
-            self.rig.api.come_back()
-        else:
-            self.rig.api.up = False
+    @rule()
+    def recover(self) -> None:
+        """Everything works again, and has had the time to notice."""
+        self.rig.api.come_back()
+        if not self.daemon:
+            self.run(self.rig.start_daemon())
+            self.daemon = True
+        self.run(self.rig.ready())
+        self.run(asyncio.sleep(0.1))
 
     @rule(seconds=st.sampled_from([0.02, 0.06]))
     def wait(self, seconds: float) -> None:
@@ -191,6 +196,7 @@ class Node(RuleBasedStateMachine):
                 (own,) = assignment.parse(pod.annotations[keys.ASSIGNED])[name]
                 assert started.env["GPU_FRACTION_DEVICES"] == own.uuid
                 assert started.env["GPU_MEMORY_LIMIT_MIB"] == str(own.memory_mib)
+        event(f"{min(len(self.running()), 4)} containers")
         names = [name for started in self.running().values() for name in started.cdi_names]
         assert len(names) == len(set(names)), "a name means one container"
 

@@ -26,7 +26,7 @@ from sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
 from sandbox.kubelet.runtime import Started
 
 TEMPO = Tempo(
-    timing=Timing(settle_s=0.0, deadline_s=5.0),
+    timing=Timing(settle_s=0.0, listed_s=0.05, deadline_s=5.0),
     pace=Pace(idle_s=0.2, missing_s=0.02, lingering_s=0.05, retry_s=0.02),
     waits=Waits(
         register_s=5.0, stream_s=5.0, again_s=0.01, retry_s=0.01, retry_most_s=0.05, poll_s=1.0
@@ -115,7 +115,10 @@ class Api:
 class Rig:
     """One node."""
 
-    def __init__(self, root: Path, cards: Inventory, *, checkpoint: bool = True) -> None:
+    def __init__(
+        self, root: Path, cards: Inventory, *, checkpoint: bool = True, tempo: Tempo = TEMPO
+    ) -> None:
+        self.tempo = tempo
         self.paths = Paths(
             kubelet=root / "kubelet",
             state=root / "state",
@@ -152,7 +155,7 @@ class Rig:
             has_cgroup=lambda uid: uid in self.cgroups,
         )
         service = SliceService(
-            self.paths, Books.below(self.paths.state), ports, self.registry, TEMPO
+            self.paths, Books.below(self.paths.state), ports, self.registry, self.tempo
         )
         await service.load()
         self._task = asyncio.create_task(service.run(), name="daemon")
@@ -309,6 +312,7 @@ async def node(
 
 
 __all__ = [
+    "TEMPO",
     "AdmissionError",
     "Api",
     "Rig",

@@ -52,6 +52,9 @@ def _container_demand(
     if not (slots or core_milli or memory_mib):
         return Demand()
     count = part.cards if part else max(slots, units.ceil_div(core_milli, units.MILLI), 1)
+    if part is None and not (core_milli or memory_mib):
+        # A slot that names no amount: charged as whole cards, never as less.
+        return Demand(count, count * units.MILLI, open_memory_milli=count * units.MILLI)
     open_memory_milli = open_core_mib = 0
     if not memory_mib and part and part.memory_milli is not None:
         memory_mib = sum(card.memory_mib for card in cards)

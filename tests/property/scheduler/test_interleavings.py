@@ -18,7 +18,7 @@ from gpu_fraction.domain import assignment
 from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement import Ask, empty
 from gpu_fraction.kube import errors
-from scheduler.binding import BIND_S, DOUBT_S, Binder
+from scheduler.binding import CALL_S, DOUBT_S, Binder
 from scheduler.extender import Extender
 from scheduler.metrics import ExtenderMetrics
 from scheduler.pods import Pod
@@ -242,12 +242,12 @@ class Interleavings(RuleBasedStateMachine):
             del self.storage[stored.name]
             self.events.append((stored.uid, None))
 
-    @rule(seconds=st.sampled_from([BIND_S, SERVER_S - BIND_S - 1, 45.0]))
+    @rule(seconds=st.sampled_from([CALL_S, SERVER_S - CALL_S - 1, 45.0]))
     def wait(self, seconds: float) -> None:
         """Time passes: clients give up, and the server drops what is too old."""
         self.now_s += seconds
         for call in list(self.calls):
-            if self.now_s - call.sent_s >= BIND_S:
+            if self.now_s - call.sent_s >= CALL_S:
                 self.drop(call)
             if self.now_s - call.sent_s >= SERVER_S and call in self.calls:
                 self.calls.remove(call)

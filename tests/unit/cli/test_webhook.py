@@ -5,12 +5,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from gpu_fraction.settings import rewrite
+from gpu_fraction.cli.webhook import OPTIONS
 from tests.tls import Tls
 from tests.unit.cli.conftest import Command
-from webhook import settings as serving
-
-OPTIONS = (*serving.OPTIONS, *rewrite.OPTIONS)
 
 EVERY_FLAG = {
     "host": "::1",
@@ -36,6 +33,32 @@ EVERY_FLAG = {
     "policy_node_name": "allow",
     "policy_other_scheduler": "allow",
     "left_to_schedulers": "kai-scheduler,volcano",
+    "kubeconfig": "/some where/config",
+    "kube_context": "prod",
+    "require_quota": "cores,memory",
+    "require_quota_priority_classes": "gold,silver",
+    "quota_ttl": "120",
+    "cert_dir": "/tls",
+    "cert_namespace": "gpus",
+    "cert_service": "hook",
+    "cert_secret": "hook-ca",
+    "cert_mutating": "a,b",
+    "cert_validating": "a",
+    "cert_crds": "c.example",
+    "cert_cluster_domain": "corp.example",
+    "cert_extra_names": "hook.example,10.0.0.1",
+    "cert_ca_life": "86400",
+    "cert_ca_renew_at": "0.4",
+    "cert_leaf_life": "3600",
+    "cert_leaf_renew_at": "0.7",
+    "cert_settle": "5",
+    "cert_retire": "60",
+    "cert_presence": "1",
+    "cert_replica_gone": "4.5",
+    "cert_check": "30",
+    "cert_not_ready_below": "10",
+    "replica_name": "hook-0",
+    "replica_uid": "0f3b",
 }
 
 
@@ -95,7 +118,10 @@ def test_it_does_not_start_without_a_certificate(command: Command, tls: Tls) -> 
     missing = command("webhook")
     assert (missing.code, missing.err) == (
         2,
-        "gpu-fraction: --tls-cert and --tls-key are needed\n",
+        (
+            "gpu-fraction: --tls-cert and --tls-key are needed; inside a cluster, or with "
+            "--kubeconfig, the certificate can look after itself and both are left out\n"
+        ),
     )
     for cert, key in ((tls.cert, tls.cert), (tls.key, tls.key), ("/none", tls.key)):
         result = command("webhook", "--tls-cert", cert, "--tls-key", key)
@@ -115,3 +141,11 @@ def test_it_does_not_start_with_settings_that_cannot_be_used(command: Command) -
             "allowed: debug, info, warning, error"
         ),
     ]
+
+
+@pytest.mark.parametrize("arguments", [("--require-quota",), ("--require-quota", "any")])
+def test_require_quota_needs_no_value(command: Command, arguments: tuple[str, ...]) -> None:
+    """Without one it means any use of GPUs."""
+    result = command("webhook", "--print-config", *arguments)
+    assert result.code == 0
+    assert YAML(typ="safe", pure=True).load(result.out)["require_quota"] == "any"

@@ -48,7 +48,7 @@ async def test_pods_deleted_while_the_daemon_was_down_are_returned(tmp_path: Pat
         await rig.start_daemon()
         await rig.ready()
         await rig.until(lambda: len(rig.files()) == 1)
-        assert rig.service.books.ledger.usage()["GPU-0"].slots == 1
+        await rig.until(lambda: rig.service.books.ledger.usage()["GPU-0"].slots == 1)
         await rig.start(unbound)
 
 
