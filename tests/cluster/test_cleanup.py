@@ -14,6 +14,7 @@ from typing import TypeVar
 import pytest
 
 from tests.cluster.harness import marks
+from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.leftovers import (
     MARK,
     cgroup_hierarchies,
@@ -76,6 +77,12 @@ def test_killed_while_a_pod_runs(
     assert run in reap_abandoned()
     _assert_nothing_left(run)
     _wait_for(lambda: _interfaces() <= interfaces)
+
+
+def test_kubectl_belongs_to_the_run(own_control_plane: ControlPlane) -> None:
+    """A kubectl that waits when its test is killed is found like the cluster's own processes."""
+    plane = own_control_plane
+    assert plane.kubectl.env[MARK] == str(plane.run.path)
 
 
 def test_runs_of_living_processes_are_left_alone() -> None:
