@@ -124,6 +124,12 @@ def _command(process: Path) -> list[str]:
     return []
 
 
+def _mentioning(run: Path) -> list[list[str]]:
+    """Commands that name a run's folder."""
+    commands = [_command(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [words for words in commands if str(run) in " ".join(words)]
+
+
 def _container_pids(run: Path) -> list[int]:
     """Processes in the control groups of a run's pods."""
     found: list[int] = []
@@ -137,8 +143,7 @@ def _container_pids(run: Path) -> list[int]:
 def _assert_nothing_left(run: Path) -> None:
     assert not run.exists()
     assert list(marks.marked_pids(MARK, str(run))) == []
-    commands = [_command(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    assert [words for words in commands if str(run) in " ".join(words)] == []
+    _wait_for(lambda: not _mentioning(run))  # the watchdog ends a moment after its work
     assert _container_pids(run) == []
     assert mounts_under(run) == []
     groups = [hierarchy / cgroup_name(run) for hierarchy in cgroup_hierarchies()]
