@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 from watchfiles import awatch
 
-from certs import pki
+from certs import reading
 from certs.certificate import Leaf
 from certs.errors import PkiError
 from certs.expiry import expiry_warning
@@ -154,7 +154,7 @@ class MountedCertificates:
             chain_pem, key_pem = await asyncio.to_thread(self._files.read)
             digest = hashlib.sha256(chain_pem + b"\0" + key_pem).digest()
             if digest != self._digest:
-                leaf = await asyncio.to_thread(pki.read_leaf, chain_pem, key_pem)
+                leaf = await asyncio.to_thread(reading.read_leaf, chain_pem, key_pem)
                 await asyncio.to_thread(self.serving.swap, leaf)
                 self._digest = digest
                 self._note(leaf)

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from certs import pki, state
+from certs import pki, reading, state
 from certs.actions import Action, Plan, PublishBundle, StageAuthority, WriteState
 from certs.bundle import Bundle, read_bundle, render_bundle
 from certs.certificate import Authority, Certificate, Leaf
@@ -56,7 +56,7 @@ def foreign_ca(life_s: float) -> Certificate:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    return pki.read_certificates(built.public_bytes(serialization.Encoding.PEM))[0]
+    return reading.read_certificates(built.public_bytes(serialization.Encoding.PEM))[0]
 
 
 # Certificates do not change, and reading the same ones is most of what a run would cost.
