@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from prometheus_client import CollectorRegistry
 
-from certs import pki
+from certs import reading
 from certs import settings as certs_options
 from certs.errors import PkiError
 from certs.lifetimes import Lifetimes
@@ -95,7 +95,7 @@ def _mounted(
 ) -> Certificate:
     source = MountedCertificates(files, lifetimes, metrics=CertificateMetrics(registry))
     try:
-        source.serving.swap(pki.read_leaf(*files.read()))
+        source.serving.swap(reading.read_leaf(*files.read()))
     except (OSError, PkiError) as e:
         chain, key = files.directory / files.certificate, files.directory / files.key
         raise SettingsError([f"--tls-cert {chain} with --tls-key {key}: {e}"]) from e
@@ -122,6 +122,9 @@ def managed(
             ReplicaIdentity(
                 name=values["replica_name"].value or socket.gethostname(),
                 pod_uid=values["replica_uid"].value or "",
+                # The controller leads: a webhook process that is killed loses requests, a
+                # process that serves nothing loses none.
+                leads=False,
             ),
             registry=registry,
             recorder=recorder,
