@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo test test-cluster cluster-assets check bench
+.PHONY: venv demo test test-cluster test-gpu cluster-assets check bench bench-cluster
 
 venv: $(STAMP)
 
@@ -35,6 +35,18 @@ cluster-assets: venv
 demo: venv
 	@$(BIN)/gpu-fraction demo
 
+# Writes docs/performance.md; what needs a cluster is left out where its programs are missing.
 bench: venv
 	$(BIN)/python tests/performance/bench_webhook.py
+	PYTHONPATH=. $(BIN)/python tests/performance/bench_placement.py
+	PYTHONPATH=. $(BIN)/python tests/performance/bench_reflector.py
+	PYTHONPATH=. $(BIN)/python tests/performance/bench_node_daemon.py
+	@if $(BIN)/python -m tests.cluster.harness.binaries; then $(MAKE) --no-print-directory bench-cluster; fi
+
+bench-cluster: venv
+	$(BIN)/python tests/performance/bench_admission.py
 	$(BIN)/python tests/performance/bench_quota.py
+
+# On a machine with an NVIDIA GPU; changes no setting of the card.
+test-gpu: venv
+	$(BIN)/python -m pytest -rs tests/gpu

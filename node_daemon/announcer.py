@@ -10,6 +10,7 @@ from node_daemon.health import Change
 
 SICK: Final = "CardUnhealthy"
 WELL: Final = "CardHealthy"
+RUNTIME: Final = "ContainerRuntimeDoubtful"
 
 __all__ = ["Announcer", "EventSink"]
 
@@ -35,6 +36,10 @@ class Announcer:
     def refused(self, pod: PodRef, reason: str, message: str) -> None:
         """A container of the pod may not start now."""
         self._sink.record(_about(pod), EventType.WARNING, reason, message)
+
+    def runtime_doubted(self, why: str) -> None:
+        """The container runtime may not read what the daemon writes."""
+        self._sink.record(self._node, EventType.WARNING, RUNTIME, why)
 
     def card_changed(self, change: Change) -> None:
         """A card turned sick or well: the Node and every pod that holds a part of it."""

@@ -64,8 +64,13 @@ class _Meta(Meta, frozen=True, kw_only=True, rename="camel"):
     annotations: dict[str, str] | None = None
 
 
-class _Status(msgspec.Struct, frozen=True):
+class _NodeInfo(msgspec.Struct, frozen=True, rename="camel"):
+    container_runtime_version: str = ""
+
+
+class _Status(msgspec.Struct, frozen=True, rename="camel"):
     capacity: dict[str, str] | None = None
+    node_info: _NodeInfo = _NodeInfo()
 
 
 class WireNode(msgspec.Struct, frozen=True):
@@ -99,6 +104,13 @@ class NodePublisher:
     def _take(self, change: Change[WireNode]) -> None:
         if change.new is not None:
             self.node.set(change.new)
+
+    async def container_runtime(self) -> str:
+        """The node's container runtime, ``name://version``, once the kubelet has reported it."""
+        node = await self.node.wait()
+        while not node.status.node_info.container_runtime_version:
+            node = await self.node.changed_from(node)
+        return node.status.node_info.container_runtime_version
 
     async def clear_asked(self) -> str:
         """What an administrator asked to be declared fine; the annotation is then taken away."""

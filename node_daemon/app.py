@@ -28,6 +28,7 @@ from node_daemon.kubelet.session import SOCKET
 from node_daemon.nvml_driver import open_driver
 from node_daemon.pod_feed import PodFeed
 from node_daemon.requests import PlacementChooser, demand
+from node_daemon.runtime_version import cdi_doubt
 from node_daemon.settings import NodeDaemonSettings
 from node_daemon.slices import Ports, SliceService
 from node_daemon.usage_metrics import UsageGauges
@@ -72,7 +73,7 @@ class NodeDaemon:
         self._events = EventRecorder(
             client, component="gpu-fraction-node-daemon", instance=node_name
         )
-        announcer = Announcer(books, node_name, self._events)
+        self._announcer = announcer = Announcer(books, node_name, self._events)
         cgroups = PodCgroups()
         isolation = ConfiguredIsolation(settings.isolation, cgroups)
         self._slices = SliceService(
@@ -119,9 +120,18 @@ class NodeDaemon:
                 pods=self._pods.run(),
                 node=self._node.run(),
                 clearing=self._obey_clears(),
+                runtime=self._doubt_runtime(),
                 events=self._events.run(),
             )
         _log.info("stopped")
+
+    async def _doubt_runtime(self) -> NoReturn:
+        """Say once that containers may start without their cards, where that is so."""
+        if doubt := cdi_doubt(await self._node.container_runtime()):
+            _log.warning("container_runtime_doubtful", why=doubt)
+            self._announcer.runtime_doubted(doubt)
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable: waits until cancelled")
 
     async def _obey_clears(self) -> NoReturn:
         """Declare cards fine when an administrator annotates the Node so."""

@@ -18,6 +18,7 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 from scheduler import preemption
 from scheduler.auth import Callers
 from scheduler.binding import Binder
+from scheduler.expected import ExpectedBind
 from scheduler.extender import Extender
 from scheduler.metrics import ExtenderMetrics
 from scheduler.preemption import Proposal
@@ -85,6 +86,7 @@ class ExtenderApp:
         self._metrics = metrics
         self._registry = registry
         self._check = check
+        self._expected = ExpectedBind()
 
     def build(self) -> web.Application:
         """The application; serve it over TLS."""
@@ -132,11 +134,18 @@ class ExtenderApp:
         if why is not None or args.node_names is None:
             self._metrics.errors.labels("filter").inc()
             return FilterResult(None, error=f"{LOADING} ({why})" if why else NOT_CACHED)
-        return self._extender.filter(self._state.view(args.pod), args.node_names)
+        uid = args.pod.metadata.uid
+        await self._expected.settled(uid)
+        result = self._extender.filter(self._state.view(args.pod), args.node_names)
+        if len(result.node_names or ()) == 1:
+            # The only node is not scored; the bind comes at once.
+            self._expected.expect(uid)
+        return result
 
     async def _prioritize(self, body: bytes) -> list[msgspec.Struct]:
         args = _FILTER.decode(body)
         view = self._state.view(args.pod)
+        self._expected.expect(view.uid)
         return list(self._extender.prioritize(view, args.node_names or ()))
 
     async def _bind(self, body: bytes) -> BindingResult:
@@ -145,6 +154,7 @@ class ExtenderApp:
         if why is not None:
             self._metrics.errors.labels("bind").inc()
             return BindingResult(f"{LOADING} ({why})")
+        self._expected.arrived(args.pod_uid)
         error = await self._binder.bind(args)
         if error:
             _log.info(

@@ -45,9 +45,18 @@ def asks_of(pod: Pod, read_request: RequestReader) -> tuple[Ask, ...]:
     except ValueError as e:
         raise AskError(f"{keys.REQUEST}: {e}") from e
     if asked:
-        return asked
+        by_name = {container.name: container for container in pod.running_containers()}
+        return tuple(_settled(ask, by_name.get(ask.container)) for ask in asked)
     bare = (_bare(container) for container in pod.running_containers())
     return tuple(ask for ask in bare if ask is not None)
+
+
+def _settled(ask: Ask, container: Container | None) -> Ask:
+    amounts = container.resources.all() if container and container.resources else {}
+    return ask.settled(
+        quantity(ask.container, keys.CORE_MILLI, amounts),
+        quantity(ask.container, keys.MEMORY_MIB, amounts),
+    )
 
 
 def _bare(container: Container) -> Ask | None:

@@ -17,6 +17,10 @@ from prometheus_client import (
     generate_latest,
 )
 
+from certs import settings as certs_options
+from certs.manager import CertificateManager
+from certs.presence import ReplicaIdentity
+from certs.settings import CertificateSettings
 from gpu_fraction.cli import cluster
 from gpu_fraction.cli.config import load_options
 from gpu_fraction.domain.keys import SYSTEM_NAMESPACE
@@ -24,16 +28,18 @@ from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.election import Election
+from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kube.lease import unique_identity
 from gpu_fraction.serving import logs
 from gpu_fraction.settings import rewrite
-from gpu_fraction.settings.option import add_flags, print_config
+from gpu_fraction.settings.option import Option, add_flags, boolean, print_config
 from quota import settings as quota_options
 from quota.service import ControllerService
 from quota.settings import ControllerProcess
 
 DESCRIPTION: Final = """\
-Count the GPU pods of every namespace that has a GPUQuota, and keep the quotas' status.
+Count the GPU pods of every namespace that has a GPUQuota, keep the quotas' status, and look after
+the webhook's CA and the caBundles of its configurations.
 
 Run two replicas: a lease in the namespace gpu-fraction-system says which of them counts. Every
 setting may be given as a flag, as a variable GPU_FRACTION_NAME or in the --config file (YAML);
@@ -47,7 +53,17 @@ LEASE: Final = "gpu-fraction-controller"
 SIZES: Final = tuple(
     o for o in rewrite.OPTIONS if o.name in {"gpu_memory_mib", "gpu_memory_by_model"}
 )
-OPTIONS: Final = (*cluster.OPTIONS, *quota_options.CONTROLLER_OPTIONS, *SIZES)
+CERTIFICATES: Final = (
+    Option(
+        "manage_certificates",
+        boolean,
+        True,
+        "look after the webhook's CA and the caBundles; false with cert-manager",
+    ),
+    *certs_options.INSTALLATION_OPTIONS,
+    *certs_options.LIFETIME_OPTIONS,
+)
+OPTIONS: Final = (*cluster.OPTIONS, *quota_options.CONTROLLER_OPTIONS, *SIZES, *CERTIFICATES)
 
 __all__ = ["add_parser", "run"]
 
@@ -67,6 +83,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add_flags(parser, cluster.OPTIONS, "which cluster")
     add_flags(parser, quota_options.CONTROLLER_OPTIONS, "how to count")
     add_flags(parser, SIZES, "GPUs of nodes that do not publish theirs")
+    add_flags(parser, CERTIFICATES, "the webhook's certificates")
     parser.set_defaults(run=run)
 
 
@@ -79,11 +96,17 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings = quota_options.controller_process(values)
     logs.configure(settings.log_level)
     sizes = CardSizes(values["gpu_memory_mib"].value, values["gpu_memory_by_model"].value)
-    asyncio.run(_control(settings, sizes, cluster.access(values, environ)))
+    certificates = certs_options.load(values) if values["manage_certificates"].value else None
+    asyncio.run(_control(settings, sizes, certificates, cluster.access(values, environ)))
     return 0
 
 
-async def _control(settings: ControllerProcess, sizes: CardSizes, source: AccessSource) -> None:
+async def _control(
+    settings: ControllerProcess,
+    sizes: CardSizes,
+    certificates: CertificateSettings | None,
+    source: AccessSource,
+) -> None:
     registry = CollectorRegistry()
     registry.register(PROCESS_COLLECTOR)
     registry.register(GC_COLLECTOR)
@@ -100,9 +123,35 @@ async def _control(settings: ControllerProcess, sizes: CardSizes, source: Access
                 tasks.create_task(service.run(), name="controller"),
                 tasks.create_task(_probes(settings, service, registry), name="probes"),
             ]
+            if certificates is not None:
+                work += _look_after_certificates(tasks, client, certificates, settings, registry)
             await stop.wait()
             for task in work:
                 task.cancel()
+
+
+def _look_after_certificates(
+    tasks: asyncio.TaskGroup,
+    client: Client,
+    certificates: CertificateSettings,
+    settings: ControllerProcess,
+    registry: CollectorRegistry,
+) -> list[asyncio.Task[None]]:
+    """Lead the webhook's certificates from a process whose death loses no request."""
+    recorder = EventRecorder(client, component="gpu-fraction-controller")
+    manager = CertificateManager(
+        client,
+        certificates.installation,
+        certificates.lifetimes,
+        ReplicaIdentity(name=socket.gethostname(), serves=False),
+        registry=registry,
+        recorder=recorder,
+        timings=settings.lease,
+    )
+    return [
+        tasks.create_task(recorder.run(), name="certificate-events"),
+        tasks.create_task(manager.run(), name="certificates"),
+    ]
 
 
 def _lead(

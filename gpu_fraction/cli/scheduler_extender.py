@@ -12,7 +12,7 @@ from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 from gpu_fraction.cli import cluster
 from gpu_fraction.cli.config import load_options
 from gpu_fraction.domain import keys, request_annotation
-from gpu_fraction.domain.placement import Ask
+from gpu_fraction.domain.placement import Ask, asks_of_request
 from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.client import connect
 from gpu_fraction.serving import logs
@@ -85,22 +85,7 @@ def read_request(annotations: Mapping[str, str]) -> tuple[Ask, ...]:
     rendered = request_annotation.load(text)
     if rendered.backend != "native":
         return ()
-    request = rendered.request
-    return tuple(
-        Ask(
-            container=part.container,
-            cards=part.cards,
-            core_milli=part.core_milli,
-            memory_mib=part.memory_mib,
-            memory_milli=part.memory_milli,
-            models_in=request.models,
-            models_out=request.not_models,
-            uuids=request.uuids,
-            placement=request.placement,
-            isolation=request.isolation,
-        )
-        for part in request.slices
-    )
+    return asks_of_request(rendered.request)
 
 
 async def _serve(settings: ExtenderSettings, source: AccessSource) -> None:

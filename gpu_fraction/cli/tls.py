@@ -122,6 +122,9 @@ def managed(
             ReplicaIdentity(
                 name=values["replica_name"].value or socket.gethostname(),
                 pod_uid=values["replica_uid"].value or "",
+                # The controller leads: a webhook process that is killed loses requests, a
+                # process that serves nothing loses none.
+                leads=False,
             ),
             registry=registry,
             recorder=recorder,

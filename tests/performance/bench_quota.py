@@ -187,6 +187,7 @@ async def _controlled(
     )
     port = free_port("127.0.0.1")
     command = [sys.executable, "-m", "gpu_fraction.cli.main", "controller", "--host", "127.0.0.1"]
+    command += ["--manage-certificates", "false"]
     started = time.monotonic()
     process = await asyncio.create_subprocess_exec(
         *command, "--port", str(port), "--kubeconfig", str(config), cwd=ROOT

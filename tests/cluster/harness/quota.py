@@ -118,6 +118,7 @@ def quotas_installed(
     common = ["--quota-ttl", str(ttl_s)]
     webhook = ["--kubeconfig", str(configs["webhook"]), *common, *webhook_arguments]
     counting = ["--kubeconfig", str(configs["controller"]), *common, "--lease-duration", "3"]
+    counting += ["--manage-certificates", "false"]
     processes = [
         controller_process(plane, f"quota-controller-{i}", counting) for i in range(controllers)
     ]

@@ -132,13 +132,12 @@ async def test_a_mixed_workload_of_2000_pods_lands_and_is_packed(rig: Rig) -> No
     for name, pod in pods.items():
         check_shares(pod, asks[name])
     whole = sum(slots == 0 for _, _, slots in taken.values())
-    # First fit takes a pod's containers one by one, as if they were pods.
-    shares = [
-        (ask.cards, (ask.core_milli or 0, memory_of(ask))) for name in order for ask in asks[name]
+    parts = [
+        [(ask.cards, ask.core_milli or 0, memory_of(ask)) for ask in asks[name]] for name in order
     ]
     rng = Random(3)
     orders = [rig.nodes, *(rng.sample(rig.nodes, len(rig.nodes)) for _ in range(5))]
-    packings = [whole_cards_free(shares, nodes, CARDS) for nodes in orders]
+    packings = [whole_cards_free(parts, nodes, CARDS, (1000, CARD_MIB, 32)) for nodes in orders]
     print(f"whole cards free: {whole}, by first fit: {packings}")
     print({name: v for name, v in (await rig.metrics()).items() if name.startswith("bindings_t")})
     assert whole >= max(packings)
