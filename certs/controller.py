@@ -1,7 +1,7 @@
 """The lease holder's work: look at everything, plan, do one step, look again."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -31,7 +31,30 @@ _log = structlog.get_logger(__name__)
 # Chosen: a failed step is tried again soon, because a failed repair means failing requests,
 # and later each time, because an API server that is down is not helped by being asked.
 RETRY_FIRST_S = 0.2
-RETRY_CAP_S = 15.0
+RETRY_CAP_S = 5.0
+
+
+# Chosen: a rotation needs two writes of each configuration, so this is never met in peace;
+# somebody who puts another caBundle in place again and again is answered once a second.
+PUBLISH_BURST = 20
+PUBLISH_PER_S = 1.0
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How many caBundles may still be written now: a bucket that fills with time."""
+
+    left: float = PUBLISH_BURST
+    at_s: float = 0.0
+
+    def wait_s(self, now_s: float) -> float:
+        """Take one; or how long to wait for it, and nothing is taken."""
+        self.left = min(PUBLISH_BURST, self.left + (now_s - self.at_s) * PUBLISH_PER_S)
+        self.at_s = now_s
+        if self.left < 1:
+            return (1 - self.left) / PUBLISH_PER_S
+        self.left -= 1
+        return 0.0
 
 
 @dataclass(slots=True)
@@ -73,6 +96,7 @@ class Controller:
         self._clock = clock
         self._wake = asyncio.Event()
         self._seen = _Seen()
+        self._pace = _Pace()
         self._standing: frozenset[Notice] = frozenset()
 
     def wake(self) -> None:
@@ -94,18 +118,26 @@ class Controller:
                 wait_s = await self.step(check)
                 failures = 0
             except (errors.ConflictError, errors.AlreadyExistsError) as error:
-                # Somebody else was quicker: look again at once.
+                # Somebody else was quicker: look again at once, but not for ever.
+                wait_s = min(RETRY_FIRST_S * failures, RETRY_CAP_S)
+                failures += 1
                 _log.info("certs.conflict", error=str(error))
                 self._metrics.conflict()
-                wait_s = 0.0
             except (errors.KubeError, BundleError) as error:
                 failures += 1
                 wait_s = min(RETRY_FIRST_S * 2**failures, RETRY_CAP_S)
                 _log.warning("certs.step_failed", error=str(error), retry_in_s=wait_s)
                 self._metrics.failed()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._wake.wait()
+            await self._pause(wait_s, failed=failures > 0)
+
+    async def _pause(self, wait_s: float, *, failed: bool) -> None:
+        """Until it is time; a change ends the pause, unless it follows a failure."""
+        if failed:
+            await asyncio.sleep(wait_s)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
 
     async def step(self, check: Callable[[], None]) -> float:
         """Look, plan, and carry out the plan.
@@ -124,16 +156,33 @@ class Controller:
         made = plan(now, held.state, targets, replicas, self._lifetimes, self._seen_s(held))
         self._metrics.planned(made.phase, held.state, targets)
         self._announce(made, held)
-        for kind, group in groupby(made.actions, key=_kind_of):
-            check()
-            if kind is not None:
-                await self._injector.publish([a for a in group if isinstance(a, PublishBundle)])
-                self._metrics.published()
-                continue
-            for action in group:
-                if not isinstance(action, PublishBundle):
-                    held = await self._write(held, action, now)
+        publish = [a for a in made.actions if isinstance(a, PublishBundle)]
+        if publish:
+            return await self._publish(publish, check)
+        for action in made.actions:
+            if not isinstance(action, PublishBundle):
+                check()
+                held = await self._write(held, action, now)
         return made.wake_in_s
+
+    async def _publish(self, actions: Sequence[PublishBundle], check: Callable[[], None]) -> float:
+        """Write every configuration that needs it, also if one of them cannot be written."""
+        problem: errors.KubeError | BundleError | None = None
+        for target, group in groupby(actions, key=lambda action: action.target):
+            wait_s = self._pace.wait_s(asyncio.get_running_loop().time())
+            if wait_s:
+                _log.warning("certs.bundle_contended", target=target.name, wait_s=wait_s)
+                return wait_s
+            check()
+            try:
+                await self._injector.publish(list(group))
+            except (errors.KubeError, BundleError) as error:
+                problem = problem or error
+            else:
+                self._metrics.published()
+        if problem is not None:
+            raise problem
+        return 0.0
 
     async def _write(self, held: Held, action: WriteState | StageAuthority, now: datetime) -> Held:
         state = action.state
@@ -167,10 +216,3 @@ class Controller:
         for notice in new:
             _log.warning("certs.notice", reason=notice.reason, message=notice.message)
             self._reporting.tell(notice, held.uid)
-
-
-def _kind_of(action: PublishBundle | WriteState | StageAuthority) -> tuple[str, str] | None:
-    """Groups caBundles by their configuration; everything else stands alone."""
-    if isinstance(action, PublishBundle):
-        return action.target.kind.value, action.target.name
-    return None

@@ -149,6 +149,36 @@ async def test_failures_are_tried_again() -> None:
         task.cancel()
 
 
+async def test_one_configuration_that_cannot_be_written_stops_no_other() -> None:
+    """The rest is repaired all the same, and the failure is reported."""
+    async with cluster() as made:
+        fault = Fault(Answer(403), verb="patch", resource=HOOKS, times=None)
+        made.api.faults.add(fault)
+        holder = controller(made)
+        for _ in range(2):
+            await holder.step(nothing)
+        with pytest.raises(errors.ForbiddenError):
+            await holder.step(nothing)
+        found = await made.bundles()
+        assert found["mutate.gpu-fraction.dev"] == ""
+        assert found["validate.gpu-fraction.dev"] != ""
+
+
+async def test_who_fights_for_a_bundle_is_answered_once_a_second() -> None:
+    """Two controllers that disagree do not load the API server without end."""
+    async with cluster() as made, obedient_replica(made):
+        holder = controller(made)
+        await drive(made, [holder], steady)
+        before = made.api.calls.count(("patch", HOOKS))
+        fights = 100
+        for _ in range(fights):
+            config = await made.client.get(CONFIG, dict[str, Any])
+            config["webhooks"][0]["clientConfig"]["caBundle"] = ""
+            await made.client.replace(CONFIG, config, dict[str, Any])
+            await holder.step(nothing)
+        assert made.api.calls.count(("patch", HOOKS)) - before < fights / 2
+
+
 async def test_webhooks_of_others_are_left_alone() -> None:
     """A webhook that points to another Service gets no caBundle from us."""
     async with cluster() as made, obedient_replica(made):

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from dataclasses import replace
 from typing import Any
 
 from certs import commands
@@ -214,3 +215,19 @@ async def test_a_replica_that_ends_is_forgotten_at_once() -> None:
         gone.task.cancel()
         await asyncio.wait([gone.task])
         assert "gpu-fraction-webhook-replica-b" not in await made.leases()
+
+
+async def test_a_leaf_that_wears_out_is_announced() -> None:
+    """Once, by an Event that names the replica; in production renewal comes long before."""
+    hasty = replace(LIFETIMES, warn_at=(0.999,), leaf_life_s=60.0, not_ready_below_s=1.0)
+    async with cluster() as made, running(made, "a", lifetimes=hasty):
+        await made.until_ready()
+        wanted = "the serving certificate of a has 100% of its life left or less"
+        async with asyncio.timeout(10):
+            while True:
+                listing = await made.client.list(EVENTS.at(namespace=NAMESPACE), dict[str, Any])
+                found = [e for e in listing.items if e["message"].startswith(wanted)]
+                if found:
+                    break
+                await asyncio.sleep(0.02)
+        assert [(e["type"], e["reason"]) for e in found] == [("Warning", "CertificateExpiring")]
