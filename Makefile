@@ -3,14 +3,14 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo test test-cluster cluster-assets check bench
+.PHONY: venv demo test test-cluster test-gpu cluster-assets check bench bench-cluster
 
 venv: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null 2>&1 && $(PYTHON) -m venv .venv || python3 -m venv .venv
 	@$(BIN)/python -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, found " + sys.version.split()[0])'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,scheduler]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 check: venv
@@ -27,7 +27,7 @@ test: venv
 
 # A real Kubernetes; docs/testing.md.
 test-cluster: venv
-	$(BIN)/python -m pytest tests/cluster
+	$(BIN)/python -m pytest -rs tests/cluster
 
 cluster-assets: venv
 	$(BIN)/python -m tests.cluster.assets
@@ -35,5 +35,18 @@ cluster-assets: venv
 demo: venv
 	@$(BIN)/gpu-fraction demo
 
+# Writes docs/performance.md; what needs a cluster is left out where its programs are missing.
 bench: venv
 	$(BIN)/python tests/performance/bench_webhook.py
+	PYTHONPATH=. $(BIN)/python tests/performance/bench_placement.py
+	PYTHONPATH=. $(BIN)/python tests/performance/bench_reflector.py
+	PYTHONPATH=. $(BIN)/python tests/performance/bench_node_daemon.py
+	@if $(BIN)/python -m tests.cluster.harness.binaries; then $(MAKE) --no-print-directory bench-cluster; fi
+
+bench-cluster: venv
+	$(BIN)/python tests/performance/bench_admission.py
+	$(BIN)/python tests/performance/bench_quota.py
+
+# On a machine with an NVIDIA GPU; changes no setting of the card.
+test-gpu: venv
+	$(BIN)/python -m pytest -rs tests/gpu

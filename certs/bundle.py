@@ -7,7 +7,7 @@ with an unreadable one every call fails. So a bundle is read back here before it
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from certs import pki
+from certs import reading
 from certs.certificate import Certificate
 from certs.errors import BundleError, PkiError
 
@@ -45,7 +45,7 @@ def read_bundle(entry: str, pem: bytes, server_name: str = "") -> Bundle:
     if not pem.strip():
         return Bundle(entry, server_name=server_name)
     try:
-        return Bundle(entry, tuple(pki.read_certificates(pem)), server_name)
+        return Bundle(entry, tuple(reading.read_certificates(pem)), server_name)
     except PkiError:
         return Bundle(entry, server_name=server_name, readable=False)
 
@@ -67,7 +67,7 @@ def render_bundle(certificates: Sequence[Certificate], must_trust: Iterable[str]
         if not certificate.is_ca:
             raise BundleError(f"certificate {certificate.subject!r} is not a CA")
     text = "".join(c.pem for c in certificates)
-    back = [c.fingerprint for c in pki.read_certificates(text)]
+    back = [c.fingerprint for c in reading.read_certificates(text)]
     if back != [c.fingerprint for c in certificates]:
         raise BundleError("the caBundle does not read back as it was written")
     missing = sorted(set(must_trust) - set(back))

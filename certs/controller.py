@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
-from typing import Protocol
 
 import structlog
 
@@ -16,16 +15,16 @@ from certs.errors import BundleError
 from certs.injection import Injector
 from certs.installation import Installation
 from certs.lifetimes import Lifetimes
-from certs.metrics import CertificateMetrics
 from certs.planner import plan
 from certs.presence import Roster
+from certs.reporting import Reporting
 from certs.secret import Held, SecretStore
 from certs.state import Phase
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.timestamps import utc_now
 
-__all__ = ["Controller", "Herald"]
+__all__ = ["Controller"]
 
 _log = structlog.get_logger(__name__)
 
@@ -33,14 +32,6 @@ _log = structlog.get_logger(__name__)
 # and later each time, because an API server that is down is not helped by being asked.
 RETRY_FIRST_S = 0.2
 RETRY_CAP_S = 15.0
-
-
-class Herald(Protocol):
-    """Tells people; must return at once and lose what it cannot deliver."""
-
-    def tell(self, notice: Notice, secret_uid: str) -> None:
-        """Make an Event on the CA's Secret."""
-        ...
 
 
 @dataclass(slots=True)
@@ -60,8 +51,7 @@ class Controller:
         installation: Installation,
         lifetimes: Lifetimes,
         *,
-        metrics: CertificateMetrics,
-        herald: Herald | None = None,
+        reporting: Reporting,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """Prepare; ``run`` does the work.
@@ -70,8 +60,7 @@ class Controller:
             client: The API server.
             installation: The names.
             lifetimes: Lifetimes and waits.
-            metrics: Are told what is found.
-            herald: Makes Events; none by default.
+            reporting: Is told what happens.
             clock: The wall clock.
         """
         self._secret = SecretStore(client, installation)
@@ -79,8 +68,8 @@ class Controller:
         self._roster = Roster(client, installation, lifetimes)
         self._service = f"{installation.service}.{installation.namespace}"
         self._lifetimes = lifetimes
-        self._metrics = metrics
-        self._herald = herald
+        self._reporting = reporting
+        self._metrics = reporting.metrics
         self._clock = clock
         self._wake = asyncio.Event()
         self._seen = _Seen()
@@ -160,8 +149,7 @@ class Controller:
             reason=action.notice.reason,
             message=action.notice.message,
         )
-        if self._herald is not None:
-            self._herald.tell(action.notice, written.uid)
+        self._reporting.tell(action.notice, written.uid)
         return written
 
     def _seen_s(self, held: Held) -> float:
@@ -178,8 +166,7 @@ class Controller:
         self._standing = frozenset(made.notices)
         for notice in new:
             _log.warning("certs.notice", reason=notice.reason, message=notice.message)
-            if self._herald is not None and held.uid:
-                self._herald.tell(notice, held.uid)
+            self._reporting.tell(notice, held.uid)
 
 
 def _kind_of(action: PublishBundle | WriteState | StageAuthority) -> tuple[str, str] | None:

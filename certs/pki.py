@@ -1,4 +1,4 @@
-"""Make, read and check certificates: ECDSA P-256, random serials, key identifiers, SANs.
+"""Make and check certificates: ECDSA P-256, random serials, key identifiers, SANs.
 
 Everything takes the time as an argument. A leaf is dated from its CA's own date when the
 clock is before it, so that a replica whose clock is behind still signs something usable.
@@ -17,19 +17,12 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs.certificate import Authority, Certificate, Leaf
-from certs.errors import ChainError, PkiError
+from certs.errors import ChainError
 from certs.lifetimes import Lifetimes
+from certs.reading import facts_of, parse, parse_one, private_key
 from gpu_fraction.domain import keys
 
-__all__ = [
-    "check_chain",
-    "issue_leaf",
-    "new_authority",
-    "read_authority",
-    "read_certificates",
-    "read_leaf",
-    "service_names",
-]
+__all__ = ["check_chain", "issue_leaf", "new_authority", "service_names"]
 
 _CURVE: Final = ec.SECP256R1()
 # X.520 ub-common-name.
@@ -88,7 +81,7 @@ def new_authority(name: str, now: datetime, lifetimes: Lifetimes) -> Authority:
         )
         .sign(key, hashes.SHA256())
     )
-    return Authority(_facts(certificate), _key_text(key))
+    return Authority(facts_of(certificate), _key_text(key))
 
 
 def issue_leaf(
@@ -105,8 +98,8 @@ def issue_leaf(
     Raises:
         PkiError: the CA's certificate or key cannot be read.
     """
-    ca = _parse_one(authority.certificate.pem)
-    ca_key = _private_key(authority.key_pem)
+    ca = parse_one(authority.certificate.pem)
+    ca_key = private_key(authority.key_pem)
     key = ec.generate_private_key(_CURVE)
     since = max(now, ca.not_valid_before_utc + timedelta(seconds=lifetimes.backdate_s))
     until = min(since + timedelta(seconds=lifetimes.leaf_life_s), ca.not_valid_after_utc)
@@ -128,43 +121,8 @@ def issue_leaf(
         )
         .sign(ca_key, hashes.SHA256())
     )
-    facts = _facts(certificate)
+    facts = facts_of(certificate)
     return Leaf(facts, facts.pem, _key_text(key), authority.fingerprint)
-
-
-def read_certificates(pem: str | bytes) -> list[Certificate]:
-    """Every certificate of a PEM text, in order; text between the blocks is ignored.
-
-    Raises:
-        PkiError: no certificate in it, or one cannot be read.
-    """
-    return [_facts(c) for c in _parse(pem)]
-
-
-def read_authority(certificate_pem: str | bytes, key_pem: str | bytes) -> Authority:
-    """A CA from its two PEM texts.
-
-    Raises:
-        PkiError: unreadable, not a CA, or the key is another certificate's.
-    """
-    certificate = _parse_one(certificate_pem)
-    facts = _facts(certificate)
-    if not facts.is_ca:
-        raise PkiError(f"certificate {facts.subject!r} is not a CA")
-    _private_key(key_pem)
-    _check_key(certificate, key_pem)
-    return Authority(facts, _text(key_pem))
-
-
-def read_leaf(chain_pem: str | bytes, key_pem: str | bytes) -> Leaf:
-    """A serving certificate from a chain (leaf first) and its key.
-
-    Raises:
-        PkiError: unreadable, or the key is another certificate's.
-    """
-    certificate = _parse(chain_pem)[0]
-    _check_key(certificate, key_pem)
-    return Leaf(_facts(certificate), _text(chain_pem), _text(key_pem))
 
 
 def check_chain(
@@ -182,8 +140,8 @@ def check_chain(
         ChainError: it would refuse; the message says why.
         PkiError: a certificate cannot be read.
     """
-    leaf, *intermediates = _parse(chain_pem)
-    roots = [_parse_one(c.pem) for c in trusted if c.is_ca]
+    leaf, *intermediates = parse(chain_pem)
+    roots = [parse_one(c.pem) for c in trusted if c.is_ca]
     if not roots:
         raise ChainError("no CA certificate to check against")
     builder = (
@@ -253,69 +211,6 @@ def _issuer_key_identifier(
     except x509.ExtensionNotFound:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(found)
-
-
-def _facts(certificate: x509.Certificate) -> Certificate:
-    is_ca = False
-    try:
-        is_ca = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        pass
-    except ValueError as e:
-        raise PkiError(f"certificate {certificate.subject.rfc4514_string()!r}: {e}") from e
-    organisations = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-    return Certificate(
-        fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
-        subject=certificate.subject.rfc4514_string(),
-        not_before=certificate.not_valid_before_utc,
-        not_after=certificate.not_valid_after_utc,
-        is_ca=is_ca,
-        own=is_ca and any(a.value == keys.GROUP for a in organisations),
-        pem=certificate.public_bytes(serialization.Encoding.PEM).decode("ascii"),
-    )
-
-
-def _parse(pem: str | bytes) -> list[x509.Certificate]:
-    data = pem.encode() if isinstance(pem, str) else pem
-    try:
-        return x509.load_pem_x509_certificates(data)
-    except ValueError as e:
-        raise PkiError(f"no readable certificate: {e}") from e
-
-
-def _parse_one(pem: str | bytes) -> x509.Certificate:
-    certificates = _parse(pem)
-    if len(certificates) != 1:
-        raise PkiError(f"{len(certificates)} certificates where one is expected")
-    return certificates[0]
-
-
-def _private_key(pem: str | bytes) -> ec.EllipticCurvePrivateKey:
-    data = pem.encode() if isinstance(pem, str) else pem
-    try:
-        key = serialization.load_pem_private_key(data, password=None)
-    except (ValueError, TypeError) as e:
-        # The library's message may not quote the key; ours must not either.
-        raise PkiError("no readable private key") from e
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise PkiError("the private key of a CA here is an ECDSA key")
-    return key
-
-
-def _check_key(certificate: x509.Certificate, key_pem: str | bytes) -> None:
-    data = key_pem.encode() if isinstance(key_pem, str) else key_pem
-    try:
-        key = serialization.load_pem_private_key(data, password=None)
-    except (ValueError, TypeError) as e:
-        raise PkiError("no readable private key") from e
-    if key.public_key() != certificate.public_key():
-        raise PkiError(
-            f"the key does not belong to certificate {certificate.subject.rfc4514_string()!r}"
-        )
-
-
-def _text(pem: str | bytes) -> str:
-    return pem if isinstance(pem, str) else pem.decode("ascii")
 
 
 def _key_text(key: ec.EllipticCurvePrivateKey) -> str:

@@ -80,19 +80,12 @@ def _restart(view: View) -> Plan | None:
 
 
 def _steady(view: View) -> Plan:
-    state = view.state
     if reason := view.rotation_reason():
         return _begin(view, reason)
-    known = {a.fingerprint for a in (state.current, state.next) if a is not None}
-    orphans = {
-        c.fingerprint: c
-        for b in view.bundles()
-        for c in b.certificates
-        if c.own and c.fingerprint not in known
-    }
+    orphans = view.orphans()
     if orphans:
         notice = Notice("OrphanFound", "a caBundle holds an earlier CA of ours: it is retired")
-        return view.enter(Phase.RETIRE, notice, previous=tuple(orphans.values()))
+        return view.enter(Phase.RETIRE, notice, previous=orphans)
     return view.wait(view.until_rotation_s())
 
 
@@ -119,7 +112,7 @@ def _trust(view: View) -> Plan:
 def _settle(view: View) -> Plan:
     left_s = view.lifetimes.settle_s - view.settled_s()
     if left_s <= 0:
-        return _to_switch(view, f"every caBundle has had it for {view.settled_s():.0f} s")
+        return _to_switch(view, f"every caBundle has had it for {view.settled_s():.3g} s")
     if not view.something_works():
         return _to_switch(view, "nothing works that could be disturbed")
     return view.wait(left_s)
@@ -140,7 +133,7 @@ def _switch(view: View) -> Plan:
         notices = (Notice("ReplicaBehind", message, warning=True),) if late else ()
         return view.wait(view.lifetimes.presence_s, *notices)
     old = () if state.current is None else (state.current.certificate,)
-    previous = (*state.previous, *old)
+    previous = (*state.previous, *old, *view.orphans())
     return view.enter(
         Phase.RETIRE if previous else Phase.STEADY,
         Notice("CaSwitched", "every replica serves from the new CA"),

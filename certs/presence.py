@@ -39,15 +39,20 @@ NOT_AFTER: Final = keys.PREFIX + "serving-not-after"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaIdentity:
-    """Who this process is.
+    """Who this process is, and what it does.
 
     Attributes:
         name: Unique among the living; the Pod's name.
         pod_uid: Of the Pod, so that its Lease goes when it goes; empty outside a Pod.
+        serves: Whether it serves webhooks and so needs a leaf.
+        leads: Whether it stands for election. A process that only leads may be killed at any
+            time without a request being on its way to it.
     """
 
     name: str
     pod_uid: str = ""
+    serves: bool = True
+    leads: bool = True
 
 
 def replica_of(lease: ReplicaLease) -> Replica:
@@ -141,9 +146,9 @@ class Presence:
 class Roster:
     """Every replica that is alive, as the lease holder sees it.
 
-    A replica counts as gone when its Lease has not changed for a while on our own monotonic
-    clock; the times inside are its own clock's. A while in which we could not look ourselves
-    does not count.
+    A replica counts as gone when look after look has shown its Lease unchanged. The times
+    inside are its own clock's and are not read; and between two looks no more silence counts
+    than a replica is expected to keep, because we may have been the ones who were cut off.
     """
 
     def __init__(self, client: Client, installation: Installation, lifetimes: Lifetimes) -> None:
@@ -151,7 +156,7 @@ class Roster:
         self._installation = installation
         self._lifetimes = lifetimes
         self._seen: dict[str, tuple[str, float]] = {}
-        self._looked_at: float | None = None
+        self._looked_at = 0.0
 
     async def read(self) -> list[Replica]:
         """The replicas as of now, past every cache.
@@ -165,17 +170,16 @@ class Roster:
             ListOptions(selection(self._installation)),
         )
         now = asyncio.get_running_loop().time()
-        blind = self._looked_at is None or now - self._looked_at > self._lifetimes.presence_s * 2
+        since_s = min(now - self._looked_at, self._lifetimes.presence_s)
         self._looked_at = now
         seen: dict[str, tuple[str, float]] = {}
         for lease in listing.items:
             name, version = lease.metadata.name, lease.metadata.resource_version
-            before = self._seen.get(name)
-            same = before is not None and before[0] == version and not blind
-            seen[name] = (version, before[1] if same and before is not None else now)
+            known, silent_s = self._seen.get(name, ("", 0.0))
+            seen[name] = (version, silent_s + since_s if version == known else 0.0)
         self._seen = seen
         return [
             replica_of(lease)
             for lease in listing.items
-            if now - seen[lease.metadata.name][1] < self._lifetimes.replica_gone_s
+            if seen[lease.metadata.name][1] < self._lifetimes.replica_gone_s
         ]

@@ -9,16 +9,18 @@ from typing import Final
 import structlog
 
 from certs import pki
+from certs.actions import Notice
 from certs.bundle import Bundle
 from certs.certificate import Leaf
 from certs.errors import PkiError
+from certs.expiry import expiry_warning
 from certs.injection import Injector
 from certs.installation import Installation
 from certs.leaf import Sign, choose_authority, renew_at
 from certs.lifetimes import Lifetimes
-from certs.metrics import CertificateMetrics
 from certs.presence import Presence, ReplicaIdentity
 from certs.readiness import Readiness, judge
+from certs.reporting import Reporting
 from certs.secret import SecretStore
 from certs.serving import ServingContext
 from certs.state import CaState
@@ -47,7 +49,7 @@ class ReplicaCertificates:
         *,
         watched: Watched,
         serving: ServingContext,
-        metrics: CertificateMetrics,
+        reporting: Reporting,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """Prepare; ``run`` does the work.
@@ -59,7 +61,7 @@ class ReplicaCertificates:
             me: Who this process is.
             watched: Local copies of the Secret and the configurations; run elsewhere.
             serving: Is given each new leaf.
-            metrics: Are told what is served.
+            reporting: Is told what happens.
             clock: The wall clock.
         """
         self._installation = installation
@@ -67,7 +69,8 @@ class ReplicaCertificates:
         self._me = me
         self._watched = watched
         self._serving = serving
-        self._metrics = metrics
+        self._reporting = reporting
+        self._metrics = reporting.metrics
         self._clock = clock
         self._secret = SecretStore(client, installation)
         self._injector = Injector(client, installation)
@@ -76,6 +79,7 @@ class ReplicaCertificates:
         self._untold = asyncio.Event()
         self._renew_from: datetime | None = None
         self._token: str | None = None
+        self._warned = ""
         watched.subscribe(self._changed.set)
 
     async def run(self) -> None:
@@ -109,6 +113,7 @@ class ReplicaCertificates:
             self._changed.clear()
             now = self._clock()
             self._metrics.watched(self._watched.state(now), self._watched.targets())
+            self._warn(now)
             try:
                 await self._look(now)
             except errors.KubeError as error:
@@ -116,6 +121,19 @@ class ReplicaCertificates:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(LOOK_S, self._lifetimes.presence_s)):
                     await self._changed.wait()
+
+    def _warn(self, now: datetime) -> None:
+        """Renewal comes well before; a warning means that something stops it."""
+        leaf = self._serving.leaf
+        if leaf is None:
+            return
+        what = f"the serving certificate of {self._me.name}"
+        message = expiry_warning(what, leaf.certificate, now, self._lifetimes)
+        if message and message != self._warned:
+            _log.warning("certs.leaf_expiring", message=message)
+            notice = Notice("CertificateExpiring", message, warning=True)
+            self._reporting.tell(notice, self._watched.secret_uid)
+        self._warned = message
 
     async def _look(self, now: datetime) -> None:
         state, bundles = self._watched.state(now), self._watched.bundles()
@@ -134,7 +152,7 @@ class ReplicaCertificates:
                 return
             if sign.authority.fingerprint != leaf.issuer:
                 leaf = await self._sign(sign, now)
-        self._swap(leaf, sign.why)
+        await self._swap(leaf, sign.why)
 
     def _choice(
         self, now: datetime, state: CaState | None, bundles: Sequence[Bundle]
@@ -164,10 +182,9 @@ class ReplicaCertificates:
         self._metrics.signed()
         return leaf
 
-    def _swap(self, leaf: Leaf, why: str) -> None:
+    async def _swap(self, leaf: Leaf, why: str) -> None:
         try:
-            # Not in a thread: a millisecond, after which the new leaf is what everybody sees.
-            self._serving.swap(leaf)
+            await asyncio.to_thread(self._serving.swap, leaf)
         except PkiError as error:
             _log.error("certs.leaf_not_served", error=str(error))
             self._metrics.load_failed()

@@ -10,7 +10,6 @@ import os
 import ssl
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 from certs import pki
@@ -54,7 +53,7 @@ class ServingContext:
     def swap(self, leaf: Leaf) -> None:
         """Answer every handshake from now on with this leaf.
 
-        Blocks for about a millisecond, in OpenSSL.
+        Blocks for about a millisecond, in OpenSSL; may be called in any thread.
 
         Raises:
             PkiError: it cannot be served; what was served before still is.
@@ -93,9 +92,10 @@ def _load(context: ssl.SSLContext, leaf: Leaf) -> None:
         for name, text in (("certificate", leaf.chain_pem), ("key", leaf.key_pem)):
             descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
             stack.callback(os.close, descriptor)
-            path = Path(f"/proc/self/fd/{descriptor}")
-            path.write_text(text, encoding="ascii")
-            paths.append(path)
+            # It is memory: nothing is waited for.
+            os.set_blocking(descriptor, False)
+            os.write(descriptor, text.encode("ascii"))
+            paths.append(f"/proc/self/fd/{descriptor}")
         try:
             context.load_cert_chain(paths[0], paths[1])
         except ssl.SSLError as e:

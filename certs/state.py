@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from certs import pki
+from certs import reading
 from certs.certificate import Authority, Certificate, utc_text
 from certs.errors import PkiError
 from gpu_fraction.domain import keys
@@ -157,11 +157,11 @@ def _authority(
     if crt not in data and key not in data:
         return None, None
     try:
-        return pki.read_authority(data.get(crt, b""), data.get(key, b"")), None
+        return reading.read_authority(data.get(crt, b""), data.get(key, b"")), None
     except PkiError as e:
         problems.append(f"{crt}: {e}")
     try:
-        orphans = [c for c in pki.read_certificates(data.get(crt, b"")) if c.is_ca]
+        orphans = [c for c in reading.read_certificates(data.get(crt, b"")) if c.is_ca]
     except PkiError:
         return None, None
     return None, orphans[0] if orphans else None
@@ -171,7 +171,7 @@ def _previous(data: Mapping[str, bytes], problems: list[str]) -> list[Certificat
     if PREVIOUS_CRT not in data:
         return []
     try:
-        return [c for c in pki.read_certificates(data[PREVIOUS_CRT]) if c.is_ca]
+        return [c for c in reading.read_certificates(data[PREVIOUS_CRT]) if c.is_ca]
     except PkiError as e:
         problems.append(f"{PREVIOUS_CRT}: {e}")
         return []

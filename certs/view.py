@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from certs.actions import Notice, Plan, PublishBundle, WriteState
 from certs.bundle import Bundle
 from certs.certificate import Certificate
+from certs.expiry import expiry_warning
 from certs.lifetimes import Lifetimes
 from certs.observation import Replica, Target
 from certs.state import CaState, Phase
@@ -58,6 +59,19 @@ class View:
         """
         trusted = {f for b in self.bundles() for f in b.fingerprints()}
         return any(r.issuer in trusted for r in self.serving)
+
+    def orphans(self) -> tuple[Certificate, ...]:
+        """CAs of ours in caBundles that the Secret knows nothing of, as after its deletion."""
+        state = self.state
+        known = {a.fingerprint for a in (state.current, state.next) if a is not None}
+        known |= {c.fingerprint for c in state.previous}
+        found = {
+            c.fingerprint: c
+            for b in self.bundles()
+            for c in b.certificates
+            if c.own and c.fingerprint not in known
+        }
+        return tuple(found.values())
 
     def settled_s(self) -> float:
         """How long the next CA has certainly been in every caBundle.
@@ -179,13 +193,10 @@ class View:
         for role, authority in (("current", self.state.current), ("next", self.state.next)):
             if authority is None:
                 continue
-            left = authority.certificate.life_left(self.now, self.lifetimes.backdate_s)
-            passed = [share for share in self.lifetimes.warn_at if left <= share]
-            if passed:
-                message = (
-                    f"the {role} CA has {min(passed):.0%} of its life left or less:"
-                    f" it ends {authority.certificate.not_after:%Y-%m-%dT%H:%M:%SZ}"
-                )
+            message = expiry_warning(
+                f"the {role} CA", authority.certificate, self.now, self.lifetimes
+            )
+            if message:
                 found.append(Notice("CertificateExpiring", message, warning=True))
         return tuple(found)
 

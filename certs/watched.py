@@ -116,10 +116,18 @@ class Watched:
 
     def state(self, now: datetime) -> CaState | None:
         """What the Secret holds, as last seen."""
+        return state_of(self._found(), now)
+
+    @property
+    def secret_uid(self) -> str:
+        """Of the Secret, for Events; empty where there is none."""
+        found = self._found()
+        return "" if found is None else found.metadata.uid
+
+    def _found(self) -> SecretObject | None:
         if self._secret is None:
             return None
-        name, namespace = self._installation.secret, self._installation.namespace
-        return state_of(self._secret.store.get(name, namespace), now)
+        return self._secret.store.get(self._installation.secret, self._installation.namespace)
 
     def targets(self) -> list[Target]:
         """The configurations that exist, as last seen."""

@@ -30,21 +30,13 @@ def asks(pod: Pod) -> tuple[placement.Ask, ...]:
         request = request_annotation.load(text).request
     except RequestAnnotationError as e:
         raise Refusal(Reason.ASSIGNMENT_INVALID, f"{keys.REQUEST}: {e}", pod.ref) from e
-    return tuple(
-        placement.Ask(
-            container=slice_.container,
-            cards=slice_.cards,
-            core_milli=slice_.core_milli,
-            memory_mib=slice_.memory_mib,
-            memory_milli=slice_.memory_milli,
-            models_in=request.models,
-            models_out=request.not_models,
-            uuids=request.uuids,
-            placement=request.placement,
-            isolation=request.isolation,
-        )
-        for slice_ in request.slices
-    )
+    return tuple(_settled(pod, ask) for ask in placement.asks_of_request(request))
+
+
+def _settled(pod: Pod, ask: placement.Ask) -> placement.Ask:
+    container = pod.container(ask.container)
+    limits: Mapping[str, int] = container.limits if container else {}
+    return ask.settled(limits.get(keys.CORE_MILLI), limits.get(keys.MEMORY_MIB))
 
 
 def demand(pod: Pod) -> placement.Isolation:

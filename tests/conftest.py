@@ -1,11 +1,14 @@
-"""What every test shares: how hard hypothesis looks.
+"""What every test shares: how hard hypothesis looks, and one throw-away certificate.
 
 ``HYPOTHESIS_PROFILE=thorough`` looks longer; a CI run looks the same way each time.
 """
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.tls import Tls, make
 
 # No deadline: timings are never asserted, and the machine is shared.
 settings.register_profile("dev", max_examples=40, deadline=None)
@@ -17,3 +20,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    """One certificate for all tests."""
+    return make(tmp_path_factory.mktemp("tls"))

@@ -29,8 +29,8 @@ OPERATIONS: Final = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 
 JSON: Final = "application/json"
 
-Decide = Callable[[review.AdmissionRequest, float], Awaitable[review.Answer]]
-"""A verdict on a request by a deadline in the loop's time; TimeoutError past it."""
+Decide = Callable[[review.AdmissionRequest], review.Answer | Awaitable[review.Answer]]
+"""The verdict on a request: at once, or within the caller's time."""
 
 Check = Callable[[], str | None]
 """A readiness check: None, or why this replica should get no traffic yet."""
@@ -72,8 +72,8 @@ class AdmissionApp:
         """The aiohttp application."""
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         metrics = AdmissionMetrics(self.registry)
-        app.router.add_post("/mutate", _Handler("mutate", self.mutate, metrics))
-        app.router.add_post("/validate", _Handler("validate", self.validate, metrics))
+        app.router.add_post("/mutate", _Handler("mutate", self.mutate, metrics).handle)
+        app.router.add_post("/validate", _Handler("validate", self.validate, metrics).handle)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
@@ -104,7 +104,8 @@ class _Handler:
         # Looked up once: finding a labelled counter costs more than counting.
         self._counts: dict[tuple[str, str], Counter] = {}
 
-    async def __call__(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer one review."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         deadline = started + _budget_s(request)
@@ -113,31 +114,33 @@ class _Handler:
             return await self._answer(body, started, deadline)
         except TimeoutError:
             self._count("", "timeout")
-            return web.Response(status=503, text="no time left\n", headers=_retry(0))
-        except _WrongType as e:
+            return _again("no time left", 0)
+        except web.HTTPException:
             self._count("", "bad_call")
-            return web.Response(status=415, text=f"{e}\n")
+            raise
+        except review.BadReview as e:
+            self._count("", "bad_call")
+            log.warning("admission.bad_call", path=self._path, reason=str(e))
+            return web.Response(status=400, text=f"{e}\n")
         finally:
             self._seconds.observe(loop.time() - started)
 
     async def _answer(self, body: bytes, started: float, deadline: float) -> web.Response:
-        asked: review.AdmissionRequest | None = None
+        asked = review.decode(body)
         try:
-            asked = review.decode(body)
-            answer = await self._decide(asked, deadline)
-        except review.BadReview as e:
-            self._count(asked.operation if asked else "", "bad_call")
-            log.warning("admission.bad_call", path=self._path, reason=str(e))
-            return web.Response(status=400, text=f"{e}\n")
+            answer = self._decide(asked)
+            if not isinstance(answer, review.Answer):
+                async with asyncio.timeout_at(deadline):
+                    answer = await answer
         except NotReady as e:
-            self._count(asked.operation if asked else "", "not_ready")
-            return web.Response(status=503, text=f"{e}\n", headers=_retry(e.retry_after_s))
-        except TimeoutError:
+            self._count(asked.operation, "not_ready")
+            return _again(str(e), e.retry_after_s)
+        except (TimeoutError, review.BadReview):
             raise
         except Exception:
             # The last line of defence: the API server gets a 500 and failurePolicy decides.
-            self._count(asked.operation if asked else "", "error")
-            log.exception("admission.failed", path=self._path, uid=asked.uid if asked else None)
+            self._count(asked.operation, "error")
+            log.exception("admission.failed", path=self._path, uid=asked.uid)
             return web.Response(status=500, text="internal error\n")
         self._note(asked, answer, started)
         return web.Response(body=review.encode(asked.uid, answer), content_type=JSON)
@@ -156,6 +159,7 @@ class _Handler:
             subresource=asked.sub_resource,
             dry_run=asked.dry_run,
             decision=decision,
+            backend=answer.audit.get("backend"),
             reason=answer.message or None,
             ms=round((asyncio.get_running_loop().time() - started) * 1000, 2),
         )
@@ -170,23 +174,36 @@ class _Handler:
         counter.inc()
 
 
-class _WrongType(Exception):  # noqa: N818 - a bad call, not a fault
-    """The body is not said to be JSON."""
-
-
 async def _body(request: web.Request, deadline: float) -> bytes:
-    """The whole body; a client that trickles it in gets no more time than it gave us."""
+    """The body as it was sent, within the limit and the caller's time.
+
+    Raises:
+        TimeoutError: it trickles in.
+        web.HTTPException: not JSON by its own account, packed, or too large.
+        review.BadReview: broken on the way.
+    """
     if request.headers.get("Content-Type") != JSON and request.content_type != JSON:
-        raise _WrongType(f"Content-Type must be {JSON}")
-    if request.content.is_eof():
-        return await request.read()  # all of it is here, nothing is waited for
-    async with asyncio.timeout_at(deadline):
-        return await request.read()
+        raise web.HTTPUnsupportedMediaType(text=f"Content-Type must be {JSON}\n")
+    if "Content-Encoding" in request.headers:
+        raise web.HTTPUnsupportedMediaType(text="Content-Encoding is not supported\n")
+    try:
+        if request.content.is_eof():
+            return await request.read()  # all of it is here, nothing is waited for
+        async with asyncio.timeout_at(deadline):
+            return await request.read()
+    except web.RequestPayloadError as e:
+        raise review.BadReview(f"broken body: {e}") from e
 
 
-def _retry(after_s: int) -> dict[str, str]:
-    # Another connection may reach another replica, so this one is given up.
-    return {"Retry-After": str(after_s), "Connection": "close"}
+def _again(reason: str, after_s: int) -> web.Response:
+    """An answer that the API server tries again on.
+
+    Another connection may reach another replica, so this one is given up, by both sides.
+    """
+    headers = {"Retry-After": str(after_s), "Connection": "close"}
+    response = web.Response(status=503, text=f"{reason}\n", headers=headers)
+    response.force_close()
+    return response
 
 
 def _budget_s(request: web.Request) -> float:

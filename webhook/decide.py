@@ -4,8 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from gpu_fraction.domain import admission, changes, units
+import msgspec
+
+from gpu_fraction.domain import admission, changes, keys, units
 from gpu_fraction.domain.backends import Backend
+from gpu_fraction.domain.pod import Pod
 from gpu_fraction.domain.problems import Problem, join
 from gpu_fraction.domain.request import Refused, Request
 from gpu_fraction.settings.rewrite import RewriteSettings
@@ -25,11 +28,18 @@ MAX_AUDIT_CHARS: Final = 256
 BackendLabel = Callable[[str], str | None]
 """Namespace name to its ``gpu-fraction.dev/backend`` label, None where it has none."""
 
-__all__ = ["BackendLabel", "Decider", "no_labels"]
+DefaultFraction = Callable[[str, Pod], str | None]
+"""The share, in a namespace, of a pod that carries annotations of ours but no share."""
+
+__all__ = ["BackendLabel", "Decider", "DefaultFraction", "is_new_pod", "no_labels"]
 
 
 def no_labels(_namespace: str) -> str | None:
     """No namespace chooses a backend."""
+    return None
+
+
+def _no_default(_namespace: str, _pod: Pod) -> str | None:
     return None
 
 
@@ -41,12 +51,14 @@ class Decider:
         settings: Rules and backends.
         system_users: Who may write ``assigned``.
         backend_label: A namespace's choice of backend.
+        default_fraction: A namespace's share for pods that name none.
         remembered: Answers on pods that were judged before.
     """
 
     settings: RewriteSettings
     system_users: frozenset[str] = frozenset()
     backend_label: BackendLabel = no_labels
+    default_fraction: DefaultFraction = _no_default
     remembered: Remembered = field(default_factory=Remembered)
 
     def mutate(self, request: AdmissionRequest) -> Answer:
@@ -55,9 +67,40 @@ class Decider:
         Raises:
             BadReview: the review is about something that was never subscribed to.
         """
-        if not _is_new_pod(request):
+        if not is_new_pod(request):
             return Answer(allowed=True)
-        return self._new_pod(request, "mutate", _mutated)
+        pod = decode_pod(request.object, "object")
+        default = self._default_for(request, pod)
+        if default is None:
+            return self._new_pod(request, pod, "mutate", _mutated)
+        given = msgspec.structs.replace(
+            pod.metadata, annotations={**pod.annotations(), keys.FRACTION: default}
+        )
+
+        def conclude(verdict: admission.Verdict, backend: Backend) -> Answer:
+            add = {"op": "add", "path": f"/metadata/annotations/{keys.FRACTION}", "value": default}
+            answer = _mutated(verdict, backend)
+            warning = f"{keys.FRACTION} {default} is the default of the namespace's GPUQuota"
+            return msgspec.structs.replace(
+                answer,
+                patch=encode_patch([add, *verdict.operations]),
+                warnings=(*answer.warnings, warning),
+            )
+
+        given_pod = msgspec.structs.replace(pod, metadata=given)
+        # The patch differs from that of a pod whose author wrote the share.
+        return self._new_pod(request, given_pod, f"mutate-default-{default}", conclude)
+
+    def _default_for(self, request: AdmissionRequest, pod: Pod) -> str | None:
+        """The share to fill in; None where the pod needs none, or the namespace has none."""
+        annotations = pod.annotations()
+        ours = [key for key in annotations if keys.is_ours(key) and key not in keys.SYSTEM_KEYS]
+        if not ours or pod.spec.scheduler_name in self.settings.rules.left_to:
+            return None
+        shares = (keys.FRACTION, keys.MEMORY)
+        if any(key in shares or key.startswith(keys.CONTAINER_PREFIX) for key in ours):
+            return None
+        return self.default_fraction(request.namespace or "", pod)
 
     def validate(self, request: AdmissionRequest) -> Answer:
         """Whether the final object may be stored.
@@ -65,8 +108,9 @@ class Decider:
         Raises:
             BadReview: the review is about something that was never subscribed to.
         """
-        if _is_new_pod(request):
-            return self._new_pod(request, "validate", _validated)
+        if is_new_pod(request):
+            pod = decode_pod(request.object, "object")
+            return self._new_pod(request, pod, "validate", _validated)
         if request.operation == "CREATE" and _is_binding(request):
             binding = decode_binding(request.object)
             problems = changes.binding(
@@ -86,6 +130,7 @@ class Decider:
     def _new_pod(
         self,
         request: AdmissionRequest,
+        pod: Pod,
         path: str,
         conclude: Callable[[admission.Verdict, Backend], Answer],
     ) -> Answer:
@@ -94,7 +139,6 @@ class Decider:
         It depends on nothing but the decoded fields and the settings; pods come in bursts of
         one template, whose names and tokens are not among those fields.
         """
-        pod = decode_pod(request.object, "object")
         backend = self._backend(request)
         trusted = self._trusted(request)
         key = essence(path, backend.name, pod, trusted=trusted)
@@ -137,7 +181,12 @@ def _validated(verdict: admission.Verdict, backend: Backend) -> Answer:
     return Answer(allowed=True, audit=_audit(verdict.request, backend, "allowed"))
 
 
-def _is_new_pod(request: AdmissionRequest) -> bool:
+def is_new_pod(request: AdmissionRequest) -> bool:
+    """True for the creation of a pod.
+
+    Raises:
+        BadReview: the review is about something that was never subscribed to.
+    """
     if request.resource.group or request.resource.resource not in {"pods", "bindings"}:
         raise BadReview(
             f"resource {request.resource.resource!r} of group {request.resource.group!r}; "

@@ -5,7 +5,6 @@ from typing import Final
 
 import msgspec
 
-from gpu_fraction.domain import keys
 from gpu_fraction.domain.pod import Pod
 from webhook.review import Answer
 
@@ -20,11 +19,8 @@ __all__ = ["Remembered", "essence"]
 
 def essence(path: str, backend: str, pod: Pod, *, trusted: bool) -> bytes:
     """Everything that an answer on a new pod depends on, besides the settings."""
-    annotations = pod.metadata.annotations
-    ours = (
-        None if annotations is None else {k: v for k, v in annotations.items() if keys.is_ours(k)}
-    )
-    return _ENCODER.encode((path, backend, trusted, ours, pod.spec))
+    # All annotations, not ours alone: what is there already is left out of the patch.
+    return _ENCODER.encode((path, backend, trusted, pod.metadata.annotations, pod.spec))
 
 
 class Remembered:

@@ -35,8 +35,15 @@ __all__ = [
 ]
 
 
+MAX_REASON_CHARS: Final = 300
+"""Chosen: anybody may call, and what is wrong may be megabytes long."""
+
+
 class BadReview(Exception):  # noqa: N818 - named for what it is about
     """The call is not a usable AdmissionReview: the caller's fault, not the user's."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason[:MAX_REASON_CHARS])
 
 
 class UserInfo(msgspec.Struct, frozen=True):

@@ -10,7 +10,16 @@ from gpu_fraction.settings.option import SettingsError
 
 __all__ = ["main"]
 
-COMMANDS: Final = ("mutate", "webhook", "demo", "node-daemon")
+COMMANDS: Final = (
+    "mutate",
+    "webhook",
+    "controller",
+    "scheduler-extender",
+    "scheduler-certs",
+    "node-daemon",
+    "certs",
+    "demo",
+)
 """Each is a module of this package; only the one that is called is imported, as a daemon must
 not pay for the others' libraries."""
 

@@ -11,6 +11,7 @@ from typing import Any, Final, TextIO
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarint import ScalarInt
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 
@@ -27,6 +28,11 @@ TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Where each kind keeps its pod."""
 
+_HEAD: Final = re.compile(r"(?:(?:[#%][^\n]*|[ \t]*)\n)*")
+"""Comments and directives before a document's marker."""
+
+_OCTAL: Final = re.compile(r"[0-7]+")
+
 __all__ = ["Document", "ManifestError", "PodIn", "Source", "pods", "read", "to_json", "to_yaml"]
 
 
@@ -34,7 +40,7 @@ class ManifestError(Exception):
     """A file cannot be read as manifests; the message names the file and the place."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Document:
     """One YAML document.
 
@@ -42,18 +48,23 @@ class Document:
         source: The file's name as given, ``-`` for standard input.
         number: Its position in the file, from 1.
         body: The object, with its comments.
+        text: As it stands in the file, from its marker to the next one's.
+        changed: True once ``body`` is no longer what ``text`` says.
     """
 
     source: str
     number: int
     body: Any
+    text: str = ""
+    changed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file: its documents and how its author indents lists."""
+    """One file: its text and documents, and how its author indents lists."""
 
     name: str
+    content: str
     documents: list[Document]
     indented_lists: bool
 
@@ -120,9 +131,24 @@ def _parse(name: str, content: str) -> Source:
         raise ManifestError(f"{name}{place}: not YAML: {problem}") from e
     except (ValueError, RecursionError) as e:
         raise ManifestError(f"{name}: not YAML: {e}") from e
-    documents = [Document(name, i, body) for i, body in enumerate(bodies, start=1)]
+    texts = _texts(content, len(bodies))
+    documents = [
+        Document(name, i, body, text)
+        for i, (body, text) in enumerate(zip(bodies, texts, strict=True), start=1)
+    ]
     indented = re.search(r"^( *)[^\s#-][^\n]*:[ ]*\n\1 +- ", content, re.MULTILINE) is not None
-    return Source(name, documents, indented)
+    return Source(name, content, documents, indented)
+
+
+def _texts(content: str, count: int) -> list[str]:
+    """The text of each document; all empty where the markers do not tell.
+
+    ``---`` at the start of a line is a marker wherever it stands (YAML 1.2, c-forbidden).
+    """
+    texts = re.split(r"^(?=---(?:\s|$))", content, flags=re.MULTILINE)
+    if len(texts) > 1 and _HEAD.fullmatch(texts[0]):
+        texts[:2] = ["".join(texts[:2])]
+    return texts if len(texts) == count else [""] * count
 
 
 def _yaml(*, indented_lists: bool = False) -> YAML:
@@ -169,28 +195,63 @@ def _pods(document: Document, body: object, at: tuple[str | int, ...]) -> Iterat
     )
 
 
-def to_yaml(source: Source) -> str:
-    """A file's documents as YAML, comments and order kept."""
+def to_yaml(source: Source, *, verbatim: bool = True) -> str:
+    """A file's documents as YAML, comments and order kept.
+
+    Args:
+        source: The file.
+        verbatim: Whether what was not changed comes out as it stands in the file; else all is
+            laid out alike, so that a comparison shows changes only.
+    """
+    if verbatim and not any(d.changed or _is_json(d.body) for d in source.documents):
+        return source.content
     yaml = _yaml(indented_lists=source.indented_lists)
     out = io.StringIO()
-    many = len(source.documents) > 1
     for document in source.documents:
-        if many:
-            out.write("---\n")
+        if verbatim and document.text and not (document.changed or _is_json(document.body)):
+            out.write(document.text)
+            continue
+        out.write(_marker(document, many=len(source.documents) > 1))
         if document.body is not None:
             yaml.dump(_block(document.body), out)
     return out.getvalue()
 
 
+def _marker(document: Document, *, many: bool) -> str:
+    """What stands before a document that is written again: its own marker, or one."""
+    if head := re.match(_HEAD.pattern + r"---[ \t]*(?:#[^\n]*)?\n", document.text):
+        return head[0]
+    if document.text and not document.text.startswith("---"):
+        return ""
+    return "---\n" if many else ""
+
+
+def _is_json(body: object) -> bool:
+    return isinstance(body, CommentedMap) and bool(body.fa.flow_style())
+
+
 def _block(body: object) -> object:
     """JSON input comes out as YAML people can read."""
-    if isinstance(body, CommentedMap) and body.fa.flow_style():
-        return json.loads(json.dumps(body))
-    return body
+    return json.loads(json.dumps(body)) if _is_json(body) else body
 
 
 def to_json(sources: Iterable[Source]) -> str:
     """All documents as JSON: one object, or a List of several."""
-    bodies = [d.body for source in sources for d in source.documents if d.body is not None]
+    bodies = [_plain(d.body) for source in sources for d in source.documents if d.body is not None]
     body = bodies[0] if len(bodies) == 1 else {"apiVersion": "v1", "kind": "List", "items": bodies}
     return json.dumps(body, indent=2, default=str) + "\n"
+
+
+def _plain(node: Any) -> Any:
+    """Without YAML's ways of writing; numbers as Kubernetes reads them.
+
+    It reads YAML 1.1, where a leading zero means octal; file modes are written so.
+    """
+    if isinstance(node, MutableMapping):
+        return {key: _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    width = getattr(node, "_width", None) if type(node) is ScalarInt else None
+    if width is not None and len(str(node)) < width and _OCTAL.fullmatch(str(node)):
+        return int(str(node), 8)
+    return node

@@ -11,6 +11,7 @@ from typing import Any, Final, TextIO
 import jsonpatch
 import msgspec
 
+from gpu_fraction.cli import aliases
 from gpu_fraction.cli.config import load_options
 from gpu_fraction.cli.manifests import (
     Document,
@@ -103,7 +104,8 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except ManifestError as e:
         sys.stderr.write(f"{e}\n")
         return 2
-    before = [to_yaml(source) for source in sources] if args.output == "diff" else []
+    diff = args.output == "diff"
+    before = [to_yaml(source, verbatim=False) for source in sources] if diff else []
     outcome = mutate_all(sources, settings)
     for warning in outcome.warnings:
         sys.stderr.write(f"Warning: {warning}\n")
@@ -121,11 +123,14 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _join(sources: Sequence[Source]) -> str:
-    texts = [to_yaml(source) for source in sources]
-    return "".join(
-        text if i == 0 or text.startswith("---") else "---\n" + text
-        for i, text in enumerate(texts)
-    )
+    """All files as one stream."""
+    joined = ""
+    for text in map(to_yaml, sources):
+        if joined and text:
+            joined = joined if joined.endswith("\n") else joined + "\n"
+            joined += "" if text.startswith("---") else "---\n"
+        joined += text
+    return joined
 
 
 def mutate_all(sources: Sequence[Source], settings: rewrite.RewriteSettings) -> Outcome:
@@ -149,9 +154,16 @@ def mutate_all(sources: Sequence[Source], settings: rewrite.RewriteSettings) -> 
 
 def apply(document: Document, found: PodIn, operations: Sequence[patch.Operation]) -> None:
     """Apply the webhook's patch at the pod's place, by a library that is not ours."""
+    if not operations:
+        return
     prefix = "".join("/" + patch.escape(str(key)) for key in found.path)
     moved = [{**operation, "path": prefix + operation["path"]} for operation in operations]
+    for operation in operations:
+        *parents, _ = jsonpatch.JsonPointer(operation["path"]).parts
+        keys_down = [int(key) if key.isdigit() else key for key in parents]
+        aliases.own(document.body, [*found.path, *keys_down])
     jsonpatch.JsonPatch(moved).apply(document.body, in_place=True)
+    document.changed = True
 
 
 def _path(found: PodIn, problem: Problem) -> str:
@@ -168,10 +180,12 @@ def _namespace_labels(sources: Sequence[Source]) -> dict[str, str]:
             if not isinstance(body, MutableMapping) or body.get("kind") != "Namespace":
                 continue
             metadata = body.get("metadata")
-            if isinstance(metadata, MutableMapping):
-                chosen = (metadata.get("labels") or {}).get(keys.LABEL_BACKEND)
-                if isinstance(chosen, str):
-                    labels[str(metadata.get("name"))] = chosen
+            if not isinstance(metadata, MutableMapping):
+                continue
+            given = metadata.get("labels")
+            chosen = given.get(keys.LABEL_BACKEND) if isinstance(given, MutableMapping) else None
+            if isinstance(chosen, str):
+                labels[str(metadata.get("name"))] = chosen
     return labels
 
 
@@ -225,7 +239,7 @@ def _diff(sources: Sequence[Source], before: Sequence[str], out: TextIO, *, colo
     for source, old in zip(sources, before, strict=True):
         lines = difflib.unified_diff(
             old.splitlines(keepends=True),
-            to_yaml(source).splitlines(keepends=True),
+            to_yaml(source, verbatim=False).splitlines(keepends=True),
             source.name,
             f"{source.name} (mutated)",
         )

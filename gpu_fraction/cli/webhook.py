@@ -4,34 +4,52 @@ import argparse
 import asyncio
 import gc
 import signal
-import ssl
 import sys
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
+from certs import settings as certs_options
+from gpu_fraction.cli import cluster, tls
+from gpu_fraction.cli.budget import QuotaBudget
 from gpu_fraction.cli.config import load_options
+from gpu_fraction.cli.namespaces import NamespaceLabels
+from gpu_fraction.domain.sizes import CardSizes
+from gpu_fraction.kube.client import connect
+from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.serving import logs
 from gpu_fraction.serving.server import HttpsServer
 from gpu_fraction.settings import rewrite
-from gpu_fraction.settings.option import SettingsError, add_flags, print_config
+from gpu_fraction.settings.option import Value, add_flags, print_config
+from quota import settings as quota_options
+from quota.service import AdmissionService
 from webhook import settings as webhook_options
-from webhook.app import AdmissionApp, Decide
+from webhook.app import AdmissionApp, Check, Decide
+from webhook.budget import Validator
 from webhook.decide import Decider
-from webhook.review import AdmissionRequest, Answer
 
 DESCRIPTION: Final = """\
 Serve the admission webhook over TLS: /mutate, /validate, /livez, /readyz, /metrics.
 
 Every setting may be given as a flag, as a variable GPU_FRACTION_NAME or in the --config file
-(YAML); the first of these wins. SIGTERM drains: every request is answered, none is dropped.
+(YAML); the first of these wins. With --kubeconfig, or inside a cluster, GPUQuotas are kept and
+namespaces may choose their backend; otherwise pods are rewritten and checked only. Without
+--tls-cert and --tls-key the certificate looks after itself, which needs the cluster too.
+SIGTERM drains: every request is answered, none is dropped.
 
 example:
   gpu-fraction webhook --tls-cert tls.crt --tls-key tls.key --gpu-memory-mib 80Gi
 """
 
-OPTIONS: Final = (*webhook_options.OPTIONS, *rewrite.OPTIONS)
+OPTIONS: Final = (
+    *webhook_options.OPTIONS,
+    *rewrite.OPTIONS,
+    *cluster.OPTIONS,
+    *quota_options.ADMISSION_OPTIONS,
+    *tls.OPTIONS,
+)
 
 __all__ = ["add_parser", "run"]
 
@@ -50,6 +68,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     add_flags(parser, webhook_options.OPTIONS, "where and how to serve")
     add_flags(parser, rewrite.OPTIONS, "how pods are rewritten")
+    add_flags(parser, cluster.OPTIONS, "which cluster")
+    add_flags(parser, quota_options.ADMISSION_OPTIONS, "GPUQuotas")
+    add_flags(
+        parser,
+        tls.OPTIONS,
+        "certificates that look after themselves",
+    )
     parser.set_defaults(run=run)
 
 
@@ -60,63 +85,97 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         sys.stdout.write(print_config(values))
         return 0
     settings = webhook_options.webhook_settings(values)
-    tls = _tls(settings)
+    certs_options.load(values)  # every fault of the settings shows before anything runs
     logs.configure(settings.log_level)
-    asyncio.run(_serve(settings, rewrite.rewrite_settings(values), tls))
+    rewriting = rewrite.rewrite_settings(values)
+    asyncio.run(_run(settings, rewriting, values, environ))
     return 0
 
 
-def _tls(settings: webhook_options.WebhookSettings) -> ssl.SSLContext:
-    """The server's certificate.
-
-    Raises:
-        SettingsError: the pair is missing, unreadable or does not belong together.
-    """
-    if settings.tls_cert is None or settings.tls_key is None:
-        raise SettingsError(["--tls-cert and --tls-key are needed"])
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except (OSError, ssl.SSLError) as e:
-        raise SettingsError(
-            [f"--tls-cert {settings.tls_cert} with --tls-key {settings.tls_key}: {e}"]
-        ) from e
-    return context
-
-
-async def _serve(
+async def _run(
     settings: webhook_options.WebhookSettings,
     rewriting: rewrite.RewriteSettings,
-    tls: ssl.SSLContext,
+    values: Mapping[str, Value],
+    environ: Mapping[str, str],
 ) -> None:
     registry = CollectorRegistry()
     registry.register(PROCESS_COLLECTOR)
     registry.register(GC_COLLECTOR)
-    decider = Decider(rewriting, settings.system_users)
-    stop = asyncio.Event()
-    app = AdmissionApp(
-        _plain(decider.mutate),
-        _plain(decider.validate),
-        registry,
-        checks=(lambda: "stopping" if stop.is_set() else None,),
-    )
-    server = HttpsServer(
-        app.build(), host=settings.host, port=settings.port, tls=tls, drain=settings.drain
-    )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    # What is loaded by now lives as long as the process; the collector need not look at it.
-    gc.freeze()
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(server.serve(stop), name="server")
+    if not cluster.reachable(values, environ):
+        certificate = tls.mounted(settings, values, registry)
+        decider = Decider(rewriting, settings.system_users)
+        await _Server(settings, certificate, registry).serve(decider.mutate, decider.validate)
+        return
+    async with connect(cluster.access(values, environ), component="webhook") as client:
+        events = EventRecorder(client, component="gpu-fraction-webhook")
+        sizes = CardSizes(values["gpu_memory_mib"].value, values["gpu_memory_by_model"].value)
+        quotas = AdmissionService(
+            client,
+            quota_options.admission_settings(values),
+            sizes=sizes,
+            registry=registry,
+            sink=events,
+        )
+        namespaces = NamespaceLabels(client)
+        budget = QuotaBudget(quotas)
+        decider = Decider(
+            rewriting,
+            settings.system_users,
+            backend_label=namespaces.backend,
+            default_fraction=budget.default_fraction,
+        )
+        if not tls.is_mounted(settings, values):
+            certificate = tls.managed(client, values, registry, events)
+        else:
+            certificate = tls.mounted(settings, values, registry)
+        await _Server(settings, certificate, registry).serve(
+            decider.mutate,
+            Validator(decider, budget),
+            beside=(events.run, quotas.run, namespaces.run),
+            checks=(quotas.unsynced, namespaces.unsynced),
+        )
 
 
-def _plain(decide: Callable[[AdmissionRequest], Answer]) -> Decide:
-    """A verdict that needs no waiting, in the form of one that does."""
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """The HTTPS server, and what runs beside it for as long as it serves."""
 
-    async def answer(request: AdmissionRequest, _deadline: float) -> Answer:
-        return decide(request)
+    settings: webhook_options.WebhookSettings
+    certificate: tls.Certificate
+    registry: CollectorRegistry
 
-    return answer
+    async def serve(
+        self,
+        mutate: Decide,
+        validate: Decide,
+        *,
+        beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+        checks: Sequence[Check] = (),
+    ) -> None:
+        """Serve until SIGTERM, then drain."""
+        stop = asyncio.Event()
+        stopping: Check = lambda: "stopping" if stop.is_set() else None  # noqa: E731
+        app = AdmissionApp(
+            mutate, validate, self.registry, checks=(stopping, self.certificate.check, *checks)
+        )
+        settings = self.settings
+        server = HttpsServer(
+            app.build(),
+            host=settings.host,
+            port=settings.port,
+            tls=self.certificate.context,
+            drain=settings.drain,
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        # What is loaded by now lives as long as the process; the collector need not look at it.
+        gc.freeze()
+        async with asyncio.TaskGroup() as tasks:
+            work = [
+                tasks.create_task(run(), name=run.__qualname__)
+                for run in (self.certificate.run, *beside)
+            ]
+            await tasks.create_task(server.serve(stop), name="server")
+            for task in work:
+                task.cancel()

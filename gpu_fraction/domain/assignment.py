@@ -54,7 +54,7 @@ def parse(text: str) -> Assignment:
     """
     try:
         wire = _DECODER.decode(text)
-    except msgspec.MsgspecError as e:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as e:
         raise AssignmentError(f"not an assignment: {e}") from e
     if wire.v != VERSION:
         raise AssignmentError(f"version {wire.v}, expected {VERSION}")

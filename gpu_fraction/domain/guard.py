@@ -25,6 +25,7 @@ __all__ = [
     "Verdict",
     "check",
     "container_problems",
+    "is_reserved",
     "literal_cards",
     "preset_node",
 ]
@@ -52,6 +53,11 @@ def _holds_gpu(container: Container) -> bool:
     return container.resources is not None and any(
         is_gpu(name) for name in container.resources.names()
     )
+
+
+def is_reserved(variable: str) -> bool:
+    """True for a variable that only the system sets in GPU pods."""
+    return variable == VISIBLE or variable.startswith(RESERVED_ENV)
 
 
 def check(

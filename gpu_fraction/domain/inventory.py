@@ -85,7 +85,7 @@ def parse(text: str) -> Inventory:
     """
     try:
         inventory = _DECODER.decode(text)
-    except msgspec.MsgspecError as e:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as e:
         raise InventoryError(f"not an inventory: {e}") from e
     if inventory.v != VERSION:
         raise InventoryError(f"version {inventory.v}, expected {VERSION}")

@@ -62,7 +62,8 @@ def _annotations(
         elif present[key] != value:
             problems.append(
                 Problem(
-                    annotation_path(key), f"{quote(present[key])} stands where the system writes"
+                    annotation_path(key),
+                    f"only the system writes it; {quote(present[key])} was set by hand, remove it",
                 )
             )
     if not missing:

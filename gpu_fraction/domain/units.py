@@ -53,6 +53,7 @@ __all__ = [
     "SHARE_ALLOWED",
     "UnitError",
     "ceil_div",
+    "format_count",
     "format_memory",
     "format_milli",
     "format_percent",
@@ -188,6 +189,17 @@ def share_of(total: int, milli: int) -> int:
 def ceil_div(a: int, b: int) -> int:
     """``a / b`` rounded up."""
     return -(-a // b)
+
+
+def format_count(count: int) -> str:
+    """A whole number as the API server stores it: 1000 is ``1k``, 1500 stays.
+
+    Source: apimachinery pkg/api/resource/quantity.go, canonical form of DecimalSI.
+    """
+    for power, suffix in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if count and count % 10**power == 0:
+            return f"{count // 10**power}{suffix}"
+    return str(count)
 
 
 def format_milli(milli: int) -> str:

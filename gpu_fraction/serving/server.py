@@ -78,6 +78,9 @@ class HttpsServer:
         self, _request: web.BaseRequest, response: web.StreamResponse
     ) -> None:
         if self.draining:
+            # The header too: aiohttp has decided on it before this signal, and a connection that
+            # is closed without a word loses the request that its client sends meanwhile.
+            response.headers["Connection"] = "close"
             response.force_close()
 
     @asynccontextmanager
@@ -88,6 +91,7 @@ class HttpsServer:
             access_log=None,
             keepalive_timeout=KEEPALIVE_S,
             shutdown_timeout=_CLOSE_S,
+            auto_decompress=False,  # nobody packs, and unpacking would cost us, not the sender
         )
         await runner.setup()
         try:

@@ -6,6 +6,7 @@ reported at once, with the place it came from and what is allowed.
 
 import argparse
 import io
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +17,9 @@ from ruamel.yaml.error import YAMLError
 from gpu_fraction.domain.problems import nearest, quote
 
 ENV_PREFIX: Final = "GPU_FRACTION_"
+
+_MAX_DIGITS: Final = 20
+"""Of a whole number: chosen, so that no text costs time to convert."""
 
 __all__ = [
     "ENV_PREFIX",
@@ -57,12 +61,14 @@ class Option:
         parse: From text to the value; raises ValueError with what is allowed.
         default: The value where nothing is given.
         help: One line for people, with the unit.
+        bare: What the flag means without a value; None where it needs one.
     """
 
     name: str
     parse: Callable[[str], Any]
     default: Any
     help: str
+    bare: str | None = None
 
     @property
     def flag(self) -> str:
@@ -89,7 +95,13 @@ def add_flags(parser: argparse.ArgumentParser, options: Iterable[Option], title:
     for option in options:
         default = "" if option.default in (None, "", ()) else f" (default {_show(option.default)})"
         group.add_argument(
-            option.flag, dest=option.name, metavar="X", default=None, help=option.help + default
+            option.flag,
+            dest=option.name,
+            metavar="X",
+            default=None,
+            nargs="?" if option.bare is not None else None,
+            const=option.bare,
+            help=option.help + default,
         )
 
 
@@ -101,8 +113,8 @@ def read_file(content: str, name: str) -> dict[str, Any]:
     """
     try:
         data = YAML(typ="safe", pure=True).load(io.StringIO(content))
-    except YAMLError as e:
-        raise SettingsError([f"{name}: not YAML: {str(e).splitlines()[0]}"]) from e
+    except (YAMLError, ValueError, RecursionError) as e:
+        raise SettingsError([f"{name}: not YAML: {str(e).partition(chr(10))[0]}"]) from e
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -186,8 +198,9 @@ def print_config(values: Mapping[str, Value]) -> str:
     """
     lines = []
     for name, value in values.items():
-        shown = _show(value.value)
-        lines.append(f'{name}: "{shown}"  # {value.source.split(" ")[0]}')
+        # A JSON string is a YAML string, whatever it holds.
+        shown = "null" if value.value is None else json.dumps(_show(value.value))
+        lines.append(f"{name}: {shown}  # {value.source.split(' ')[0]}")
     return "\n".join(lines) + "\n"
 
 
@@ -202,7 +215,8 @@ def integer(low: int, high: int) -> Callable[[str], int]:
     """A whole number in a range, both ends included."""
 
     def parse(given: str) -> int:
-        if not (given.isascii() and given.isdigit() and low <= int(given[:20]) <= high):
+        plain = given.isascii() and given.isdigit() and len(given) <= _MAX_DIGITS
+        if not plain or not low <= int(given) <= high:
             raise ValueError(f"allowed: a whole number from {low} to {high}")
         return int(given)
 

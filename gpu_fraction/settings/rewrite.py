@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gpu_fraction.domain import units
+from gpu_fraction.domain import guard, units
 from gpu_fraction.domain.admission import KAI_SCHEDULER, Rules
 from gpu_fraction.domain.backends import BACKENDS, Backend, BackendConfig
 from gpu_fraction.domain.guard import Policy
@@ -25,12 +25,28 @@ def _memory(given: str) -> int:
 
 
 def _pairs(given: str) -> dict[str, str]:
-    pairs = {}
+    """NAME=VALUE pairs; a word without ``=`` belongs to the value before it."""
+    pairs: dict[str, str] = {}
+    key = ""
     for word in words(given):
-        key, equals, value = word.partition("=")
-        if not equals or not key.strip():
+        left, equals, right = word.partition("=")
+        if equals and left.strip():
+            key = left.strip()
+            pairs[key] = right.strip()
+        elif key and not equals:
+            pairs[key] += f",{word}"
+        else:
             raise ValueError("allowed: NAME=VALUE pairs separated by commas")
-        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _env(given: str) -> dict[str, str]:
+    pairs = _pairs(given)
+    for name in pairs:
+        if guard.is_reserved(name):
+            raise ValueError(
+                f"{name} chooses GPUs, which the system does; allowed: other NAME=VALUE pairs"
+            )
     return pairs
 
 
@@ -59,7 +75,7 @@ OPTIONS: Final = (
         "memory by GPU model: A100-80GB=81920,T4=15360",
     ),
     Option("runtime_class", text, None, "runtimeClassName for GPU pods that have none"),
-    Option("env", _pairs, {}, "variables for GPU containers, where absent: NAME=VALUE,…"),
+    Option("env", _env, {}, "variables for GPU containers, where absent: NAME=VALUE,…"),
     Option("default_placement", choice(*PLACEMENTS), "binpack", f"{', '.join(PLACEMENTS)}"),
     Option("default_isolation", choice(*ISOLATIONS), "preferred", f"{', '.join(ISOLATIONS)}"),
     Option("max_cards", integer(1, 1024), Bounds().max_cards, "GPUs that one container may ask"),

@@ -142,7 +142,7 @@ def running_daemon(node: Node, *options: str) -> Iterator[Daemon]:
     account = _account(node, folder / "account")
     port = free_port("127.0.0.1")
     host, _, api_port = node.plane.access.server.removeprefix("https://").rpartition(":")
-    words = [
+    words: list[str | Path] = [
         Path(sys.executable).parent / "gpu-fraction",
         "node-daemon",
         f"--node-name={node.name}",

@@ -72,7 +72,8 @@ def size(amount: str) -> Fraction:
     digits = amount.lstrip("+").rstrip("iKkMGTPEnum")
     suffix = amount[len(amount.rstrip("iKkMGTPEnum")) :]
     power = "_KMGTPE".find(suffix[0].upper())
-    return Fraction(digits) * (1024**power if suffix.endswith("i") else 1000**power)
+    unit: int = (1024 if suffix.endswith("i") else 1000) ** power
+    return Fraction(digits) * unit
 
 
 @given(text)
@@ -94,7 +95,7 @@ def test_no_text_crashes_a_parser(given_text: str) -> None:
 @given(st.integers(1000, 1 << 20), st.lists(st.integers(1, 1000), min_size=1, max_size=40))
 def test_shares_of_one_card_fit_on_one_card(total: int, milli: list[int]) -> None:
     """Rounding down keeps what adds up to a card on it."""
-    fitting = []
+    fitting: list[int] = []
     for share in milli:
         if sum(fitting) + share <= 1000:
             fitting.append(share)

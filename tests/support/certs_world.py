@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from certs import pki, state
+from certs import pki, reading, state
 from certs.actions import Action, Plan, PublishBundle, StageAuthority, WriteState
 from certs.bundle import Bundle, read_bundle, render_bundle
 from certs.certificate import Authority, Certificate, Leaf
@@ -56,7 +56,7 @@ def foreign_ca(life_s: float) -> Certificate:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    return pki.read_certificates(built.public_bytes(serialization.Encoding.PEM))[0]
+    return reading.read_certificates(built.public_bytes(serialization.Encoding.PEM))[0]
 
 
 # Certificates do not change, and reading the same ones is most of what a run would cost.
@@ -244,11 +244,23 @@ class World:
         leaf = self._sign(sign.authority)
         for number, server in enumerate(self.api_servers):
             before, after = self.accepts(server, process.leaf), self.accepts(server, leaf)
-            lost = [entry for entry, ok in before.items() if ok and not after[entry]]
+            lost = [
+                entry
+                for entry, ok in before.items()
+                if ok and not after[entry] and not self._doomed(server, entry, process.leaf)
+            ]
             if lost:
                 raise BrokenError(f"{name}: API server {number} no longer accepts it for {lost}")
         process.leaf = leaf
         process.renew_from = renew_at(leaf, name, LIFETIMES)
+
+    def _doomed(self, server: ApiServer, entry: str, leaf: Leaf | None) -> bool:
+        """Whether somebody else has already written what this API server will refuse it for."""
+        return any(
+            w.foreign_write and leaf is not None and not read("", w.pem).trusts(leaf.issuer)
+            for w in server.pending
+            if w.entry == entry
+        )
 
     def tell(self, name: str) -> None:
         """A replica says what it serves."""

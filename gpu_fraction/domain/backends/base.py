@@ -65,9 +65,11 @@ class Draft:
     env: dict[str, dict[str, str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
-    def add(self, part: Slice, amounts: Amounts, resources: dict[str, str]) -> None:
+    def add(self, part: Slice, amounts: Amounts, resources: dict[str, int]) -> None:
         """One container: its resources, and the variables that tell it its share."""
-        self.resources[part.container] = resources
+        self.resources[part.container] = {
+            name: units.format_count(count) for name, count in resources.items()
+        }
         env = {}
         if amounts.core_milli is not None:
             env["GPU_FRACTION"] = units.format_milli(amounts.core_milli)

@@ -56,15 +56,15 @@ class Hami:
         return aggregate(pod, _container_demand)
 
 
-def _resources(part: Slice, amounts: Amounts, draft: Draft) -> dict[str, str]:
-    resources = {GPU: str(part.cards)}
+def _resources(part: Slice, amounts: Amounts, draft: Draft) -> dict[str, int]:
+    resources = {GPU: part.cards}
     if amounts.memory_mib is not None:
         # A plain count of MiB: HAMi reads 16Gi as that many MiB and drops the request.
-        resources[MEMORY] = str(amounts.memory_mib)
+        resources[MEMORY] = amounts.memory_mib
     elif part.memory_milli is not None:
-        resources[MEMORY_PERCENT] = str(_percent(part, part.memory_milli, "memory", draft))
+        resources[MEMORY_PERCENT] = _percent(part, part.memory_milli, "memory", draft)
     if amounts.core_milli is not None:
-        resources[CORES] = str(_percent(part, amounts.core_milli, "compute", draft))
+        resources[CORES] = _percent(part, amounts.core_milli, "compute", draft)
     return resources
 
 

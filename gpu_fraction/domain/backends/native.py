@@ -26,11 +26,11 @@ class Native:
         if problems:
             raise Refused(problems)
         for part, amounts in parts:
-            resources = {keys.SLOT: "1"}
+            resources = {keys.SLOT: 1}
             if amounts.core_milli is not None:
-                resources[keys.CORE_MILLI] = str(amounts.core_milli * part.cards)
+                resources[keys.CORE_MILLI] = amounts.core_milli * part.cards
             if amounts.memory_mib is not None:
-                resources[keys.MEMORY_MIB] = str(amounts.memory_mib * part.cards)
+                resources[keys.MEMORY_MIB] = amounts.memory_mib * part.cards
             draft.add(part, amounts, resources)
         return draft.finish(self.name, request, scheduler=keys.SCHEDULER)
 
@@ -52,6 +52,9 @@ def _container_demand(
     if not (slots or core_milli or memory_mib):
         return Demand()
     count = part.cards if part else max(slots, units.ceil_div(core_milli, units.MILLI), 1)
+    if part is None and not (core_milli or memory_mib):
+        # A slot that names no amount: charged as whole cards, never as less.
+        return Demand(count, count * units.MILLI, open_memory_milli=count * units.MILLI)
     open_memory_milli = open_core_mib = 0
     if not memory_mib and part and part.memory_milli is not None:
         memory_mib = sum(card.memory_mib for card in cards)

@@ -48,7 +48,7 @@ class Nvidia:
                 f"{keys.PLACEMENT} is ignored: with the nvidia backend the kubelet picks the cards"
             )
         for part, amounts in parts:
-            draft.add(part, amounts, {GPU: str(part.cards)})
+            draft.add(part, amounts, {GPU: part.cards})
         return draft.finish(self.name, request)
 
     def demand(self, pod: Pod) -> Demand:

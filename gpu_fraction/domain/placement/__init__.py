@@ -4,8 +4,8 @@ The arrays that judge a whole cluster (``table``, ``vectorised``) need numpy and
 by who uses them; everything here is plain Python.
 """
 
-from gpu_fraction.domain.placement.ask import Ask, Isolation, Policy
-from gpu_fraction.domain.placement.cards import CardState, Kind, Share, empty, share_of
+from gpu_fraction.domain.placement.ask import Ask, Isolation, Policy, asks_of_request
+from gpu_fraction.domain.placement.cards import CardState, Kind, Share, empty, less, share_of
 from gpu_fraction.domain.placement.explain import explain, summary
 from gpu_fraction.domain.placement.fit import NOTHING_BARRED, Refusal, Why, refusal
 from gpu_fraction.domain.placement.policies import SCORE_MAX
@@ -23,9 +23,11 @@ __all__ = [
     "Refusal",
     "Share",
     "Why",
+    "asks_of_request",
     "choose",
     "empty",
     "explain",
+    "less",
     "refusal",
     "share_of",
     "summary",

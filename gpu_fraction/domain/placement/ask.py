@@ -1,7 +1,9 @@
 """What one container of a pod asks of the cards of one node."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
+
+from gpu_fraction.domain.request import Request
 
 Policy = Literal["binpack", "spread", "topology"]
 Isolation = Literal["required", "preferred", "none"]
@@ -53,6 +55,23 @@ class Ask:
         if self.core_milli is not None and not 0 <= self.core_milli <= MILLI:
             raise ValueError(f"core_milli is {self.core_milli}, allowed: 0 to 1000")
 
+    def settled(self, core_milli: int | None, memory_mib: int | None) -> "Ask":
+        """The ask with the amounts that the container's resources name.
+
+        A share that became MiB at admission stays those MiB, also on a card of another size:
+        they are what the scheduler and the kubelet have counted.
+
+        Args:
+            core_milli: Over all cards; None or 0 where the resources name none.
+            memory_mib: Over all cards; None or 0 likewise.
+        """
+        changed = self
+        if core_milli:
+            changed = replace(changed, core_milli=core_milli // self.cards)
+        if memory_mib:
+            changed = replace(changed, memory_mib=memory_mib // self.cards, memory_milli=None)
+        return changed
+
     def describe(self) -> str:
         """The share of each card in words, for messages."""
         if self.memory_mib is not None:
@@ -61,3 +80,22 @@ class Ask:
             memory = f"{self.memory_milli}/1000 of its memory"
         cores = "" if self.core_milli is None else f" and {self.core_milli} milli-cores"
         return memory + cores
+
+
+def asks_of_request(request: Request) -> tuple[Ask, ...]:
+    """One ask for each container of a request, in its order."""
+    return tuple(
+        Ask(
+            container=part.container,
+            cards=part.cards,
+            core_milli=part.core_milli,
+            memory_mib=part.memory_mib,
+            memory_milli=part.memory_milli,
+            models_in=request.models,
+            models_out=request.not_models,
+            uuids=request.uuids,
+            placement=request.placement,
+            isolation=request.isolation,
+        )
+        for part in request.slices
+    )

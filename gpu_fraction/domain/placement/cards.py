@@ -1,10 +1,11 @@
 """Cards and what is left of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from gpu_fraction.domain import inventory
+from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement.ask import MILLI, Ask
 
 CLOSENESS_MAX: Final = 4000
@@ -60,8 +61,8 @@ class CardState:
         parent: For a MIG instance, its physical card.
         index: Its number on the node, for messages.
         kind: What it is.
-        numa: NUMA node, -1 where unknown.
-        links: UUID of another card to the closeness of the two.
+        near: Closeness to each card of the node, in index order, 0 to ``CLOSENESS_MAX``;
+            0 to itself.
         free_core_milli: Thousandths of its compute not given away.
         free_memory_mib: MiB not given away.
         free_slots: Containers that it may still take.
@@ -71,8 +72,7 @@ class CardState:
     parent: str
     index: int
     kind: Kind
-    numa: int
-    links: Mapping[str, int]
+    near: tuple[int, ...]
     free_core_milli: int
     free_memory_mib: int
     free_slots: int
@@ -93,8 +93,7 @@ class CardState:
             self.parent,
             self.index,
             self.kind,
-            self.numa,
-            self.links,
+            self.near,
             self.free_core_milli + core_milli,
             self.free_memory_mib + memory_mib,
             self.free_slots + slots,
@@ -103,10 +102,28 @@ class CardState:
 
 def empty(cards: Iterable[inventory.Card]) -> tuple[CardState, ...]:
     """The cards of an inventory with nothing taken."""
-    return tuple(_empty(card) for card in cards)
+    node = tuple(cards)
+    return tuple(
+        _empty(card, tuple(0 if other is card else _closeness(card, other) for other in node))
+        for card in node
+    )
 
 
-def _empty(card: inventory.Card) -> CardState:
+def _closeness(a: inventory.Card, b: inventory.Card) -> int:
+    """How close two cards of a node are; higher is closer.
+
+    Where neither card's inventory knows the link, sharing a NUMA node counts 1, as it does
+    in the inventory's own scale.
+    """
+    known = [
+        card.links[other.uuid] for card, other in ((a, b), (b, a)) if other.uuid in card.links
+    ]
+    if known:
+        return min(max(0, *known), CLOSENESS_MAX)
+    return int(a.numa == b.numa and a.numa >= 0)
+
+
+def _empty(card: inventory.Card, near: tuple[int, ...]) -> CardState:
     kind = Kind(
         model=card.model,
         memory_mib=min(card.memory_mib, AMOUNT_MAX),
@@ -122,12 +139,30 @@ def _empty(card: inventory.Card) -> CardState:
         parent=card.parent,
         index=card.index,
         kind=kind,
-        numa=card.numa,
-        links=card.links,
+        near=near,
         free_core_milli=kind.core_milli,
         free_memory_mib=kind.memory_mib,
         free_slots=kind.slots,
     )
+
+
+def less(cards: Iterable[CardState], given: Iterable[Assignment]) -> tuple[CardState, ...]:
+    """The cards after all of these assignments; shares of other cards are ignored."""
+    sums: dict[str, tuple[int, int, int]] = {}
+    for assignment in given:
+        for shares in assignment.values():
+            for share in shares:
+                core_milli, memory_mib, slots = sums.get(share.uuid, (0, 0, 0))
+                sums[share.uuid] = (
+                    core_milli + share.core_milli,
+                    memory_mib + share.memory_mib,
+                    slots + 1,
+                )
+    return tuple(_drawn(card, *sums.get(card.uuid, (0, 0, 0))) for card in cards)
+
+
+def _drawn(card: CardState, core_milli: int, memory_mib: int, slots: int) -> CardState:
+    return card.moved(-core_milli, -memory_mib, -slots) if slots else card
 
 
 def share_of(ask: Ask, kind: Kind) -> Share:
@@ -144,17 +179,3 @@ def share_of(ask: Ask, kind: Kind) -> Share:
         core_milli = memory_mib * kind.core_milli // max(kind.memory_mib, 1)
         core_milli = min(max(1, core_milli), MILLI)
     return Share(core_milli, memory_mib)
-
-
-def closeness(a: CardState, b: CardState) -> int:
-    """How close two cards of a node are, 0 to ``CLOSENESS_MAX``; higher is closer.
-
-    Where neither card's inventory knows the link, sharing a NUMA node counts 1, as it does
-    in the inventory's own scale.
-    """
-    known = [
-        card.links[other.uuid] for card, other in ((a, b), (b, a)) if other.uuid in card.links
-    ]
-    if known:
-        return min(max(0, *known), CLOSENESS_MAX)
-    return int(a.numa == b.numa and a.numa >= 0)

@@ -50,17 +50,3 @@ def node_cost(policy: Policy, cards: Sequence[CardState]) -> int:
         return IDLE_NODE if all(card.untouched for card in cards) else 0
     nothing = Share(0, 0)
     return LEFTOVER_MAX - sum(left(card, nothing) for card in cards) // max(len(cards), 1)
-
-
-def score(cost: int, best: int, worst: int) -> int:
-    """A node's score, 0 to ``SCORE_MAX``, among candidates from ``best`` to ``worst``.
-
-    Only the best have the highest score, so that a small lead is never rounded away; the
-    others fall off in proportion. Nodes that miss a preference for isolation have 0 and do
-    not stretch the scale of those that meet it; ``worst`` must leave them out.
-    """
-    if cost <= best:
-        return SCORE_MAX
-    if cost > worst:
-        return 0
-    return (SCORE_MAX - 1) - (SCORE_MAX - 1) * (cost - best) // (worst - best)

@@ -6,7 +6,7 @@ from math import comb
 from typing import Final
 
 from gpu_fraction.domain.placement.ask import Ask
-from gpu_fraction.domain.placement.cards import CardState, closeness, share_of
+from gpu_fraction.domain.placement.cards import CardState, share_of
 from gpu_fraction.domain.placement.policies import CLOSENESS, card_cost
 
 EXACT_SETS: Final = 128
@@ -49,7 +49,7 @@ def options(
         return
 
     def cost(columns: Columns) -> int:
-        near = sum(closeness(cards[a], cards[b]) for a, b in combinations(columns, 2))
+        near = sum(cards[a].near[b] for a, b in combinations(columns, 2))
         return sum(costs[at] for at in columns) - CLOSENESS * near
 
     if exact(len(cards), ask.cards):
@@ -71,7 +71,7 @@ def grow(
         chosen, total = [seed], costs[seed]
         while len(chosen) < wanted:
             value, at = min(
-                (costs[at] - CLOSENESS * sum(closeness(cards[at], cards[c]) for c in chosen), at)
+                (costs[at] - CLOSENESS * sum(cards[at].near[c] for c in chosen), at)
                 for at in fitting
                 if at not in chosen
             )

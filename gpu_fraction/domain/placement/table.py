@@ -12,13 +12,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from gpu_fraction.domain.placement.cards import CardState, Kind, closeness
+from gpu_fraction.domain.placement.cards import CardState, Kind
 from gpu_fraction.domain.placement.policies import CLOSENESS
 
 Ints = npt.NDArray[np.int64]
 Whys = npt.NDArray[np.int8]
 Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 
 ABSENT: Final = 0
 """The kind of a column that the node has no card for."""
@@ -63,9 +62,9 @@ class ClusterTable:
         self.cap = self.free.copy()
         self._kind_ids: dict[Kind, int] = {_ABSENT_KIND: ABSENT}
         self._spare: list[int] = []
-        self._at: dict[str, set[tuple[int, int]]] = {}
+        self._at: dict[str, list[tuple[int, int]]] = {}
         self._links = np.zeros((0, 0, 0), np.int16)
-        self._near: dict[tuple[int, int], Floats] = {}
+        self._near: dict[tuple[int, int], Ints] = {}
 
     def set_node(self, name: str, cards: Sequence[CardState]) -> None:
         """Put the node's cards in place of what was known of it."""
@@ -75,7 +74,7 @@ class ClusterTable:
         self._reserve(len(cards), len(self.cards))
         old, new = self.cards[column], tuple(cards)
         if not _same_hardware(old, new):
-            self._set_hardware(column, old, new)
+            self._set_hardware(column, new)
         self.cards[column] = new
         height = len(new)
         self.free.core_milli[:height, column] = [card.free_core_milli for card in new]
@@ -90,33 +89,35 @@ class ClusterTable:
         self.set_node(name, ())
         self._spare.append(self.columns.pop(name))
 
-    def positions(self, uuids: Sequence[str]) -> set[tuple[int, int]]:
+    def positions(self, uuids: Sequence[str]) -> list[tuple[int, int]]:
         """Where each of these cards, and of the MIG instances on them, stands."""
-        return {at for uuid in uuids for at in self._at.get(uuid, ())}
+        if not self._at:
+            # Built when first asked for: few pods name cards, and the names are many.
+            for column, cards in enumerate(self.cards):
+                for at, card in enumerate(cards):
+                    for uuid in {card.uuid, card.parent} - {""}:
+                        self._at.setdefault(uuid, []).append((at, column))
+        return [at for uuid in uuids for at in self._at.get(uuid, ())]
 
-    def near(self, height: int, wanted: int) -> Floats:
+    def near(self, height: int, wanted: int) -> Ints:
         """Closeness inside each set of ``wanted`` of the first ``height`` cards, as a cost.
 
-        The shape is (sets, nodes), sets in lexicographic order. Floats hold these whole
-        numbers exactly (below 2**53) and multiply many times faster than integers.
+        The shape is (sets, nodes), sets in lexicographic order.
         """
         known = self._near.get((height, wanted))
         if known is None:
-            subsets = list(combinations(range(height), wanted))
-            pairs = np.zeros((len(subsets), height * height), np.float32)
-            for at, cards in enumerate(subsets):
-                for a, b in combinations(cards, 2):
-                    pairs[at, a * height + b] = 1
-            flat = self._links[:height, :height].reshape(height * height, -1)
-            # float32 is exact here: at most 120 pairs of at most 4000 stay below 2**24.
-            near = pairs @ flat.astype(np.float32)
-            known = near.astype(np.float64) * CLOSENESS
+            links = self._links
+            sums = [
+                sum(links[a, b].astype(np.int64) for a, b in combinations(cards, 2))
+                for cards in combinations(range(height), wanted)
+            ]
+            known = np.array(sums, np.int64) * CLOSENESS
             self._near[height, wanted] = known
         return known
 
-    def links(self, columns: Ints) -> Floats:
+    def links(self, columns: Ints) -> Ints:
         """Closeness of every two cards of these nodes; the shape is (nodes, cards, cards)."""
-        return self._links[:, :, columns].transpose(2, 0, 1).astype(np.float64)
+        return self._links[:, :, columns].transpose(2, 0, 1).astype(np.int64)
 
     def _new_column(self) -> int:
         if self._spare:
@@ -141,17 +142,8 @@ class ClusterTable:
         self._links = np.pad(self._links, (pad[0], *pad))
         self._near.clear()
 
-    def _set_hardware(
-        self, column: int, old: tuple[CardState, ...], new: tuple[CardState, ...]
-    ) -> None:
-        for at, card in enumerate(old):
-            for uuid in _names(card):
-                self._at[uuid].discard((at, column))
-                if not self._at[uuid]:
-                    del self._at[uuid]
-        for at, card in enumerate(new):
-            for uuid in _names(card):
-                self._at.setdefault(uuid, set()).add((at, column))
+    def _set_hardware(self, column: int, new: tuple[CardState, ...]) -> None:
+        self._at.clear()
         self.count[column] = len(new)
         height = len(new)
         for array in (self.kind, self.free.core_milli, self.free.memory_mib, self.free.slots):
@@ -163,8 +155,8 @@ class ClusterTable:
         self.cap.slots[height:, column] = 0
         self.cap.slots[:height, column] = [card.kind.slots for card in new]
         links = np.zeros(self._links.shape[:2], np.int16)
-        for a, b in combinations(range(len(new)), 2):
-            links[a, b] = links[b, a] = closeness(new[a], new[b])
+        for at, card in enumerate(new):
+            links[at, :height] = card.near
         if not np.array_equal(links, self._links[:, :, column]):
             self._links[:, :, column] = links
             self._near.clear()
@@ -177,16 +169,8 @@ class ClusterTable:
         return known
 
 
-def _names(card: CardState) -> tuple[str, ...]:
-    return (card.uuid, card.parent) if card.parent else (card.uuid,)
-
-
 def _same_hardware(old: tuple[CardState, ...], new: tuple[CardState, ...]) -> bool:
     return len(old) == len(new) and all(
-        a.uuid == b.uuid
-        and a.parent == b.parent
-        and a.kind == b.kind
-        and a.numa == b.numa
-        and a.links == b.links
+        a.uuid == b.uuid and a.parent == b.parent and a.kind == b.kind and a.near == b.near
         for a, b in zip(old, new, strict=True)
     )

@@ -16,7 +16,6 @@ from gpu_fraction.domain.placement.table import (
     Amounts,
     Bools,
     ClusterTable,
-    Floats,
     Ints,
     Whys,
 )
@@ -54,6 +53,24 @@ class Refused:
     ask: Ints
     why: Ints
     passes: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Fragmentation:
+    """How usable the free capacity is, over healthy cards.
+
+    Attributes:
+        cards: Healthy cards.
+        whole_cards: Cards on which no container holds a part.
+        free_milli: Thousandths of a card that are free, summed; a card counts by its scarcer
+            of compute and memory, and not at all without a free slot.
+        largest_milli: The largest of these, what the largest share could still be.
+    """
+
+    cards: int
+    whole_cards: int
+    free_milli: int
+    largest_milli: int
 
 
 class _View:
@@ -232,32 +249,40 @@ def _pick_close(view: _View, fitting: Bools, costs: Ints, fits: Bools) -> tuple[
 
 def _compare(view: _View, fitting: Bools, costs: Ints, height: int) -> tuple[Ints, Ints]:
     """Every set of the first ``height`` cards of every node."""
-    subsets = np.array(list(combinations(range(height), view.ask.cards)), np.int64)
-    members = np.zeros((len(subsets), height), np.float64)
-    members[np.arange(len(subsets))[:, np.newaxis], subsets] = 1
-    missing = members @ (~fitting[:height]).astype(np.float64)
-    total: Floats = members @ costs[:height].astype(np.float64)
-    total -= view.table.near(height, view.ask.cards)
-    total[missing > 0] = _FAR
-    return subsets[total.argmin(axis=0)].T, total.min(axis=0).astype(np.int64)
+    subsets = list(combinations(range(height), view.ask.cards))
+    near = view.table.near(height, view.ask.cards)
+    masked = np.where(fitting, costs, _FAR // sets.EXACT_CARDS)
+    best = np.full(costs.shape[1], _FAR, np.int64)
+    at = np.zeros(costs.shape[1], np.int64)
+    total = np.empty_like(best)
+    for number, subset in enumerate(subsets):
+        np.add(masked[subset[0]], masked[subset[1]], out=total)
+        for card in subset[2:]:
+            total += masked[card]
+        total -= near[number]
+        np.copyto(at, number, where=total < best)
+        np.minimum(best, total, out=best)
+    return np.array(subsets, np.int64)[at].T, best
 
 
-def _grow(links: Floats, fitting: Bools, costs: Ints, wanted: int) -> tuple[Ints, Ints]:
+def _grow(links: Ints, fitting: Bools, costs: Ints, wanted: int) -> tuple[Ints, Ints]:
     """What ``sets.grow`` finds on each of a few nodes; here a row is a node."""
     nodes, height = costs.shape
-    price = costs.astype(np.float64)
     chosen = np.broadcast_to(np.eye(height, dtype=np.bool_), (nodes, height, height)).copy()
-    total = np.where(fitting, price, float(_FAR))
+    total = np.where(fitting, costs, _FAR // (2 * height))
+    # What adding each card would cost, for each seed; the seeds' own links come first.
+    value = costs[:, np.newaxis, :] - policies.CLOSENESS * links
+    node = np.arange(nodes)[:, np.newaxis]
     for _ in range(wanted - 1):
-        value = price[:, np.newaxis, :] - policies.CLOSENESS * (chosen.astype(np.float64) @ links)
-        value[chosen | ~fitting[:, np.newaxis, :]] = _FAR
-        at = value.argmin(axis=2)[:, :, np.newaxis]
-        total += np.take_along_axis(value, at, axis=2)[:, :, 0]
-        np.put_along_axis(chosen, at, values=True, axis=2)
+        value[chosen | ~fitting[:, np.newaxis, :]] = _FAR // (2 * height)
+        at = value.argmin(axis=2)
+        total += np.take_along_axis(value, at[:, :, np.newaxis], axis=2)[:, :, 0]
+        np.put_along_axis(chosen, at[:, :, np.newaxis], values=True, axis=2)
+        value -= policies.CLOSENESS * links[node, at]
     seed = total.argmin(axis=1)
     best = chosen[np.arange(nodes), seed]
     cards = np.argsort(~best, axis=1, kind="stable")[:, :wanted]
-    return cards, total[np.arange(nodes), seed].astype(np.int64)
+    return cards, total[np.arange(nodes), seed]
 
 
 def refused(
@@ -280,3 +305,41 @@ def refused(
         why[table.kind == ABSENT] = 0
         nearest[new] = why.max(axis=0, initial=0)[new]
     return Refused(first, nearest, passes)
+
+
+def scores(judged: Evaluation) -> Ints:
+    """Each node's score, 0 to ``SCORE_MAX``; 0 for nodes that do not fit.
+
+    Only the best have the highest score, so that a small lead is never rounded away; the
+    others fall off in proportion to their cost, as Kubernetes' own plugins normalise theirs.
+    Nodes that miss a preference for isolation which others meet have 0 and do not stretch
+    the scale of those that meet it.
+    """
+    marks = np.zeros(len(judged.cost), np.int64)
+    cost = judged.cost[judged.fits]
+    if not len(cost):
+        return marks
+    best = int(cost.min())
+    worst = int(cost[cost < best + policies.UNENFORCED].max())
+    top = policies.SCORE_MAX
+    fall = (top - 1) * (cost - best) // max(worst - best, 1)
+    found = np.where(cost > best, top - 1 - fall, top)
+    found[cost > worst] = 0
+    marks[judged.fits] = found
+    return marks
+
+
+def fragmentation(table: ClusterTable) -> Fragmentation:
+    """How usable the cluster's free capacity is."""
+    healthy = np.array([not kind.health for kind in table.kinds], np.bool_)[table.kind]
+    free = np.minimum(
+        _left(table.free.core_milli, 0, table.cap.core_milli),
+        _left(table.free.memory_mib, 0, table.cap.memory_mib),
+    )
+    free[~healthy | (table.free.slots < 1) | (free < 0)] = 0
+    return Fragmentation(
+        cards=int(healthy.sum()),
+        whole_cards=int((healthy & (table.free.slots >= table.cap.slots)).sum()),
+        free_milli=int(free.sum()),
+        largest_milli=int(free.max(initial=0)),
+    )

@@ -25,6 +25,7 @@ from tests.cluster.assets.parts import (
 from tests.cluster.assets.steps import AssetError, step
 from tests.cluster.assets.store import Store
 from tests.cluster.harness.cache import MANIFEST, cache_root, read_manifest
+from tests.cluster.harness.marks import kill_marked
 
 MARK = "GPU_FRACTION_ASSET_BUILD"
 _DISK_GIB = 6
@@ -70,25 +71,32 @@ def _fill(store: Store, target: Path) -> None:
     sys.stdout.write(f"Filling {target}: {names}\n")
     _check_machine(store.root)
     with tempfile.TemporaryDirectory(prefix=Store.TEMPORARY, dir=store.root) as name:
-        folder = Path(name)
         os.environ[MARK] = name  # every child carries it, so a killed build can be ended later
-        log = folder / "log"
-        apt = PrivateApt(folder / "apt", RELEASE, NEXT_RELEASE, log)
-        with step("read package lists into a private folder"):
-            apt.prepare()
-        shop = Workshop(folder, apt, log)
-        made = folder / "made"
-        made.mkdir()
-        for part in PARTS:
-            if part in outdated:
-                part.make(shop, made)
-            else:
-                for file in part.files:
-                    (made / file).parent.mkdir(exist_ok=True)
-                    shutil.copy2(target / file, made / file)
-        parts = {part.name: {"recipe": part.recipe, "files": part.files} for part in PARTS}
-        (made / MANIFEST).write_text(json.dumps({"parts": parts}, indent=2) + "\n")
-        store.publish(made, target)
+        try:
+            store.publish(_make(Path(name), target, outdated), target)
+        finally:
+            kill_marked(MARK, name)  # what a command that failed has left running
+
+
+def _make(folder: Path, target: Path, outdated: list[Part]) -> Path:
+    """A folder with all parts: the outdated ones made, the others taken from ``target``."""
+    log = folder / "log"
+    apt = PrivateApt(folder / "apt", RELEASE, NEXT_RELEASE, log)
+    with step("read package lists into a private folder"):
+        apt.prepare()
+    shop = Workshop(folder, apt, log)
+    made = folder / "made"
+    made.mkdir()
+    for part in PARTS:
+        if part in outdated:
+            part.make(shop, made)
+        else:
+            for file in part.files:
+                (made / file).parent.mkdir(exist_ok=True)
+                shutil.copy2(target / file, made / file)
+    parts = {part.name: {"recipe": part.recipe, "files": part.files} for part in PARTS}
+    (made / MANIFEST).write_text(json.dumps({"parts": parts}, indent=2) + "\n")
+    return made
 
 
 def _check_machine(root: Path) -> None:

@@ -189,6 +189,9 @@ class Rotation(RuleBasedStateMachine):
 
 Rotation.TestCase.settings = settings(
     max_examples=60,
+    # The same examples every time, so that the fast level cannot fail by luck. More of them:
+    # raise max_examples and take this line out; 1,500 take about three minutes.
+    derandomize=True,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

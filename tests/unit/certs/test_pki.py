@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import verification
 
-from certs import pki
+from certs import pki, reading
 from certs.certificate import Authority, Leaf
 from certs.errors import ChainError, PkiError
 from certs.lifetimes import Lifetimes
@@ -164,15 +164,15 @@ def test_a_key_of_another_certificate_is_refused(authority: Authority, leaf: Lea
     """A half-written pair is noticed before anything is done with it."""
     other = pki.new_authority("webhook", NOW, LIFETIMES)
     with pytest.raises(PkiError, match="does not belong"):
-        pki.read_authority(authority.certificate.pem, other.key_pem)
+        reading.read_authority(authority.certificate.pem, other.key_pem)
     with pytest.raises(PkiError, match="does not belong"):
-        pki.read_leaf(leaf.chain_pem, other.key_pem)
+        reading.read_leaf(leaf.chain_pem, other.key_pem)
     with pytest.raises(PkiError, match="not a CA"):
-        pki.read_authority(leaf.chain_pem, leaf.key_pem)
+        reading.read_authority(leaf.chain_pem, leaf.key_pem)
     with pytest.raises(PkiError, match="no readable private key"):
-        pki.read_leaf(leaf.chain_pem, "nonsense")
+        reading.read_leaf(leaf.chain_pem, "nonsense")
     with pytest.raises(PkiError, match="no readable certificate"):
-        pki.read_leaf(b"", leaf.key_pem)
+        reading.read_leaf(b"", leaf.key_pem)
 
 
 def test_errors_and_representations_hold_no_key(authority: Authority, leaf: Leaf) -> None:
@@ -180,7 +180,7 @@ def test_errors_and_representations_hold_no_key(authority: Authority, leaf: Leaf
     assert "PRIVATE" not in f"{authority!r} {leaf!r} {authority}"
     broken = leaf.key_pem.replace("PRIVATE", "PUBLIC")
     with pytest.raises(PkiError) as caught:
-        pki.read_leaf(leaf.chain_pem, broken)
+        reading.read_leaf(leaf.chain_pem, broken)
     assert broken.splitlines()[1] not in str(caught.value)
 
 
@@ -188,4 +188,4 @@ def test_certificates_are_read_back_with_text_between_them(authority: Authority)
     """A bundle may carry comments, as the API server allows."""
     other = pki.new_authority("webhook", NOW, LIFETIMES)
     text = f"# first\n{authority.certificate.pem}\n# second\n{other.certificate.pem}"
-    assert pki.read_certificates(text) == [authority.certificate, other.certificate]
+    assert reading.read_certificates(text) == [authority.certificate, other.certificate]

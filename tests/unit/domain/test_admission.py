@@ -94,7 +94,7 @@ def test_nobody_assigns_cards_to_himself(annotations: Mapping[str, str]) -> None
     assert refusals(raw) == [
         "metadata.annotations[gpu-fraction.dev/assigned]: only the system writes it; remove it"
     ]
-    assert verdict(raw, trusted=True)
+    assert verdict(raw, trusted=True).operations or not annotations
 
 
 def test_a_request_annotation_alone_is_forged() -> None:
@@ -110,7 +110,7 @@ def test_a_request_annotation_must_be_what_the_annotations_come_to(forged: str) 
     """Byte for byte."""
     (told,) = refusals(pod({**QUARTER, keys.REQUEST: forged}))
     assert told.startswith("metadata.annotations[gpu-fraction.dev/request]: ")
-    assert told.endswith(" stands where the system writes")
+    assert told.endswith(" was set by hand, remove it")
 
 
 def test_a_copied_pod_is_admitted_as_it_is() -> None:
@@ -313,7 +313,8 @@ def test_policies_can_be_opened_one_by_one(policy: str, change: dict[str, Any]) 
     """Each knob opens its own door only."""
     raw = pod(QUARTER, **change)
     assert len(refusals(raw)) == 1
-    assert verdict(raw, **{policy: "allow"}).operations
+    opened: dict[str, Any] = {policy: "allow"}
+    assert verdict(raw, **opened).operations
 
 
 # Pods of KAI-Scheduler.

@@ -51,9 +51,9 @@ def native(slot: str = "1", core: str | None = None, mem: str | None = None) -> 
         ({"gpu-fraction": "0.25"}, UNKNOWN, native(core="250")),
         ({"gpu-fraction": "0.25"}, CARD_16G, native(core="250", mem="4096")),
         ({"gpu-fraction": "0.333"}, CARD_16G, native(core="333", mem="5455")),
-        ({"gpu-fraction": "1"}, UNKNOWN, native(core="1000")),
-        ({"gpu-fraction": "1"}, CARD_16G, native(core="1000", mem="16384")),
-        ({"gpu-fraction": "2"}, CARD_16G, native(core="2000", mem="32768")),
+        ({"gpu-fraction": "1"}, UNKNOWN, native(core="1k")),
+        ({"gpu-fraction": "1"}, CARD_16G, native(core="1k", mem="16384")),
+        ({"gpu-fraction": "2"}, CARD_16G, native(core="2k", mem="32768")),
         ({"gpu-memory": "4Gi"}, UNKNOWN, native(mem="4096")),
         ({"gpu-memory": "4Gi"}, CARD_16G, native(core="250", mem="4096")),
         ({"gpu-fraction": "0.5", "gpu-memory": "4Gi"}, UNKNOWN, native(core="500", mem="4096")),
@@ -62,7 +62,7 @@ def native(slot: str = "1", core: str | None = None, mem: str | None = None) -> 
         (
             {"gpu-fraction": "0.5", "gpu-fraction-num-devices": "2"},
             CARD_16G,
-            native(core="1000", mem="16384"),
+            native(core="1k", mem="16384"),
         ),
         (
             {"gpu-memory": "4Gi", "gpu-fraction-num-devices": "2"},
@@ -363,7 +363,7 @@ def test_several_containers_get_their_own() -> None:
     )
     assert edit.resources == {
         "main": native(core="250", mem="4096"),
-        "side": native(core="2000", mem="32768"),
+        "side": native(core="2k", mem="32768"),
     }
     assert edit.env["side"] == {"GPU_FRACTION": "1", "GPU_MEMORY_LIMIT_MIB": "16384"}
 

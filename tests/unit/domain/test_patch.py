@@ -74,7 +74,7 @@ def test_an_equal_annotation_is_left_and_another_refused() -> None:
     edit = PodEdit(annotations={"a": "1"})
     assert operations(pod({"a": "1"}), edit) == []
     assert refusals(pod({"a": "2"}), edit) == [
-        'metadata.annotations[a]: "2" stands where the system writes'
+        'metadata.annotations[a]: only the system writes it; "2" was set by hand, remove it'
     ]
 
 

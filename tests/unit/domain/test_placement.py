@@ -1,11 +1,12 @@
 """Placement by example: what the policies prefer and what a refusal says."""
 
+import numpy as np
 import pytest
 
 from gpu_fraction.domain.inventory import Card
 from gpu_fraction.domain.placement import Ask, Why, choose, empty, explain, share_of, summary
 from gpu_fraction.domain.placement.fit import refusal
-from gpu_fraction.domain.placement.policies import score
+from gpu_fraction.domain.placement.vectorised import Evaluation, scores
 from tests.builders.cards import card, node, taken
 
 QUARTER = Ask("main", memory_milli=250, core_milli=250)
@@ -48,6 +49,26 @@ def test_topology_without_links_keeps_to_one_numa_node() -> None:
     cards = empty(card(at, numa=numa) for at, numa in enumerate([0, 1, 0, 1]))
     ask = Ask("main", cards=2, memory_milli=1000, core_milli=1000, placement="topology")
     assert cards_of(ask, taken(cards, [(0, 1, 1)])) == [1, 3]
+
+
+def test_closeness_is_what_either_card_knows_else_a_shared_numa_node() -> None:
+    """Out of range is cut off; a card is not close to itself."""
+    cards = empty(
+        [
+            card(0, numa=0, links={"GPU-1": 9999, "GPU-2": -5}),
+            card(1, numa=0, links={"GPU-0": 3}),
+            card(2, numa=1),
+            card(3, numa=0),
+            card(4, numa=-1),
+        ]
+    )
+    assert [c.near for c in cards] == [
+        (0, 4000, 0, 1, 0),
+        (4000, 0, 0, 1, 0),
+        (0, 0, 0, 0, 0),
+        (1, 1, 0, 0, 0),
+        (0, 0, 0, 0, 0),
+    ]
 
 
 def test_preferred_isolation_takes_an_enforcing_card_else_any() -> None:
@@ -213,8 +234,10 @@ def test_a_barred_model_is_refused_with_the_given_reason() -> None:
 
 def test_only_the_best_node_has_the_highest_score() -> None:
     """A lead of one is not rounded away; the worst has nothing, as have misses of a wish."""
-    assert [score(cost, 100, 1100) for cost in (100, 101, 600, 1100, 1 << 44)] == [10, 9, 5, 0, 0]
-    assert score(7, 7, 7) == 10
+    costs = np.array([100, 101, 600, 1100, 1 << 45, 0])
+    fits = np.array([True, True, True, True, True, False])
+    assert scores(Evaluation(fits, costs)).tolist() == [10, 9, 5, 0, 0, 0]
+    assert scores(Evaluation(fits[:2], np.array([7, 7]))).tolist() == [10, 10]
 
 
 def test_absurd_amounts_do_not_overflow() -> None:

@@ -1,0 +1,137 @@
+"""Everything of the self-managed certificates in one process, put together."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry
+
+from certs.controller import Controller
+from certs.herald import SecretHerald
+from certs.installation import Installation
+from certs.lifetimes import Lifetimes
+from certs.metrics import CertificateMetrics
+from certs.presence import ReplicaIdentity, selection
+from certs.readiness import Readiness
+from certs.replica import ReplicaCertificates
+from certs.reporting import Reporting
+from certs.serving import ServingContext
+from certs.watched import Watched
+from certs.wire import ReplicaLease
+from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.election import Election, LeaseTimings
+from gpu_fraction.kube.events import EventRecorder
+from gpu_fraction.kube.lease import unique_identity
+from gpu_fraction.kube.reflector import Reflector
+from gpu_fraction.kube.resources import LEASES
+from gpu_fraction.kube.store import Change
+from gpu_fraction.kube.timestamps import utc_now
+
+__all__ = ["CertificateManager"]
+
+
+class CertificateManager:
+    """Keeps this process' certificate, and the installation's CA while it holds the lease.
+
+    Attributes:
+        serving: Its ``context`` is for the HTTPS server.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        installation: Installation,
+        lifetimes: Lifetimes,
+        me: ReplicaIdentity,
+        *,
+        registry: CollectorRegistry,
+        recorder: EventRecorder | None = None,
+        timings: LeaseTimings | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """Prepare; ``run`` does the work.
+
+        Args:
+            client: The API server.
+            installation: The names.
+            lifetimes: Lifetimes and waits.
+            me: Who this process is, and what it does.
+            registry: For the metrics.
+            recorder: Writes Events; run elsewhere. None makes none.
+            timings: Of the election.
+            clock: The wall clock.
+        """
+        self.serving = ServingContext(clock())
+        herald = None if recorder is None else SecretHerald(recorder, installation)
+        reporting = Reporting(CertificateMetrics(registry), herald)
+        self._watched = Watched(client, installation)
+        self._replica = ReplicaCertificates(
+            client,
+            installation,
+            lifetimes,
+            me,
+            watched=self._watched,
+            serving=self.serving,
+            reporting=reporting,
+            clock=clock,
+        )
+        self._controller = Controller(
+            client, installation, lifetimes, reporting=reporting, clock=clock
+        )
+        self._watched.subscribe(self._controller.wake)
+        self._presence = Reflector(
+            client,
+            LEASES.at(namespace=installation.namespace),
+            ReplicaLease,
+            selection=selection(installation),
+        )
+        self._presence.subscribe(self._presence_changed)
+        self._me = me
+        self._election = Election(
+            client,
+            name=installation.election,
+            namespace=installation.namespace,
+            identity=unique_identity(me.name),
+            timings=timings,
+        )
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this process writes the CA's Secret and the caBundles."""
+        return self._election.is_leader
+
+    def readiness(self) -> Readiness:
+        """Whether an API server accepts what this process serves."""
+        return self._replica.readiness()
+
+    def not_ready(self) -> str | None:
+        """A readiness check: None, or why this process should get no traffic yet."""
+        verdict = self.readiness()
+        return None if verdict.ready else verdict.reason
+
+    async def run(self) -> None:
+        """Work until cancelled.
+
+        To be cancelled after the HTTPS server has stopped: on the way out, the replica says
+        that it serves nothing any more.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watched.run(), name="certificates-watch")
+            if self._me.serves:
+                group.create_task(self._replica.run(), name="certificates-replica")
+            if self._me.leads:
+                group.create_task(self._election.run(self._lead), name="certificates-election")
+
+    async def _lead(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._presence.run(), name="certificates-presence-watch")
+            group.create_task(
+                self._controller.run(self._election.check), name="certificates-controller"
+            )
+
+    def _presence_changed(self, change: Change[ReplicaLease]) -> None:
+        """A replica came, went or serves something else; that it is alive is no news."""
+        old = change.old and change.old.metadata.annotations
+        new = change.new and change.new.metadata.annotations
+        if old != new:
+            self._controller.wake()

@@ -1,0 +1,79 @@
+"""``gpu-fraction certs``: the webhook's certificates, for people."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from certs import settings as certs_options
+from certs.commands import rotate, status
+from gpu_fraction.cli import cluster
+from gpu_fraction.cli.config import load_options
+from gpu_fraction.kube.client import connect
+from gpu_fraction.kube.errors import KubeError
+from gpu_fraction.settings.option import SettingsError, Value, add_flags
+
+DESCRIPTION: Final = """\
+Look at the webhook's certificates, or ask for new ones.
+
+The webhook looks after them by itself: a CA in a Secret, a leaf for each replica, caBundles
+in the webhook configurations. These commands are for people who want to see or to hurry it.
+
+examples:
+  gpu-fraction certs status
+  gpu-fraction certs rotate         every replica signs a new leaf
+  gpu-fraction certs rotate --ca    a new CA, without a failed request
+"""
+
+CERTIFICATES: Final = (*certs_options.INSTALLATION_OPTIONS, *certs_options.LIFETIME_OPTIONS)
+OPTIONS: Final = (*cluster.OPTIONS, *CERTIFICATES)
+TIMEOUT_S: Final = 30.0
+"""Of a whole command: chosen, a person waits."""
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "certs",
+        help="look at the webhook's certificates, or renew them",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="status|rotate")
+    shown = actions.add_parser("status", help="the chain, lifetimes, phase, and who serves what")
+    renewed = actions.add_parser("rotate", help="ask for new leaves, or with --ca for a new CA")
+    renewed.add_argument("--ca", action="store_true", help="a new CA and then new leaves")
+    for action in (shown, renewed):
+        action.add_argument("--config", metavar="FILE", help="settings file, YAML")
+        add_flags(action, cluster.OPTIONS, "which cluster")
+        add_flags(action, CERTIFICATES, "as the webhook was started")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Run the command; the exit code."""
+    values = load_options(OPTIONS, args, environ)
+    if not cluster.reachable(values, environ):
+        raise SettingsError(["--kubeconfig is needed outside a cluster"])
+    try:
+        sys.stdout.write(asyncio.run(_ask(args, values, environ)).rstrip() + "\n")
+    except (KubeError, TimeoutError) as e:
+        sys.stderr.write(f"gpu-fraction certs: {str(e) or 'the API server did not answer'}\n")
+        return 1
+    return 0
+
+
+async def _ask(
+    args: argparse.Namespace, values: Mapping[str, Value], environ: Mapping[str, str]
+) -> str:
+    settings = certs_options.load(values)
+    async with (
+        asyncio.timeout(TIMEOUT_S),
+        connect(cluster.access(values, environ), component="certs") as client,
+    ):
+        if args.action == "rotate":
+            return await rotate(client, settings.installation, ca=args.ca)
+        return await status(client, settings.installation, settings.lifetimes)

@@ -1,0 +1,39 @@
+"""Which backend each namespace chose with its label."""
+
+import msgspec
+
+from gpu_fraction.domain.keys import LABEL_BACKEND
+from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.objects import Meta
+from gpu_fraction.kube.reflector import Reflector
+from gpu_fraction.kube.resources import NAMESPACES
+
+__all__ = ["NamespaceLabels"]
+
+
+class _NamespaceMeta(Meta, frozen=True, kw_only=True, rename="camel"):
+    labels: dict[str, str] | None = None
+
+
+class _Namespace(msgspec.Struct, frozen=True, kw_only=True):
+    metadata: _NamespaceMeta = _NamespaceMeta()
+
+
+class NamespaceLabels:
+    """The labels of namespaces, kept by a watch."""
+
+    def __init__(self, client: Client) -> None:
+        self._namespaces = Reflector(client, NAMESPACES.at(), _Namespace)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        await self._namespaces.run()
+
+    def unsynced(self) -> str | None:
+        """Why nothing is known yet."""
+        return None if self._namespaces.synced.is_set() else "Namespaces are being read"
+
+    def backend(self, namespace: str) -> str | None:
+        """The backend that the namespace chose; None where it chose none."""
+        found = self._namespaces.store.get(namespace)
+        return (found.metadata.labels or {}).get(LABEL_BACKEND) if found else None

@@ -1,0 +1,42 @@
+"""``gpu-fraction scheduler-certs``: certificates for a scheduler and its extender in one pod."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from scheduler.pod_tls import write_pod_tls
+
+DESCRIPTION: Final = """\
+Write ca.crt, tls.crt, tls.key, client.crt and client.key into a folder that kube-scheduler and
+the extender of the same pod share. The CA's key is thrown away.
+
+example:
+  gpu-fraction scheduler-certs /tls
+"""
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "scheduler-certs",
+        help="write the certificates that scheduler and extender share",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", metavar="DIR", help="where to; must exist")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, _environ: Mapping[str, str]) -> int:
+    """Run the command; the exit code."""
+    try:
+        write_pod_tls(Path(args.folder), datetime.now(UTC))
+    except OSError as e:
+        sys.stderr.write(f"gpu-fraction scheduler-certs: {e}\n")
+        return 2
+    return 0

@@ -1,0 +1,117 @@
+"""``gpu-fraction scheduler-extender``: cards for kube-scheduler, wired together."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
+
+from gpu_fraction.cli import cluster
+from gpu_fraction.cli.config import load_options
+from gpu_fraction.domain import keys, request_annotation
+from gpu_fraction.domain.placement import Ask, asks_of_request
+from gpu_fraction.kube.access import AccessSource
+from gpu_fraction.kube.client import connect
+from gpu_fraction.serving import logs
+from gpu_fraction.serving.server import Drain, HttpsServer
+from gpu_fraction.settings.option import SettingsError, add_flags, print_config
+from scheduler import settings as extender_options
+from scheduler.auth import AuthError, Callers, server_tls
+from scheduler.service import ExtenderService, Wiring
+from scheduler.settings import ExtenderSettings
+
+DESCRIPTION: Final = """\
+Serve kube-scheduler's extender calls: /filter, /prioritize, /bind, /preempt; and /livez, /readyz,
+/metrics. It adds what the scheduler cannot know: which cards of a node are free.
+
+Callers prove who they are by a client certificate or a token. Every setting may be given as a
+flag, as a variable GPU_FRACTION_NAME or in the --config file (YAML); the first of these wins.
+
+example:
+  gpu-fraction scheduler-extender --tls-cert tls.crt --tls-key tls.key \\
+    --client-ca ca.crt --client-names gpu-fraction-scheduler
+"""
+
+OPTIONS: Final = (*extender_options.OPTIONS, *cluster.OPTIONS)
+DRAIN: Final = Drain(least_s=0.0, most_s=20.0)
+"""The scheduler is in the same pod and ends with it; a bind in progress may take 15 s."""
+
+__all__ = ["add_parser", "read_request", "run"]
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "scheduler-extender",
+        help="serve kube-scheduler's extender calls",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="FILE", help="settings file, YAML")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print every setting and its source, and exit"
+    )
+    add_flags(parser, extender_options.OPTIONS, "where to serve, and whom")
+    add_flags(parser, cluster.OPTIONS, "which cluster")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Run the command; the exit code."""
+    values = load_options(OPTIONS, args, environ)
+    if args.print_config:
+        sys.stdout.write(print_config(values))
+        return 0
+    settings = extender_options.extender_settings(values)
+    if not cluster.reachable(values, environ):
+        raise SettingsError(["--kubeconfig is needed outside a cluster"])
+    logs.configure(settings.log_level)
+    asyncio.run(_serve(settings, cluster.access(values, environ)))
+    return 0
+
+
+def read_request(annotations: Mapping[str, str]) -> tuple[Ask, ...]:
+    """The asks of a pod that our webhook rendered for us; none for other stacks' pods.
+
+    Raises:
+        ValueError: the annotation cannot be read.
+    """
+    text = annotations.get(keys.REQUEST)
+    if text is None:
+        return ()
+    rendered = request_annotation.load(text)
+    if rendered.backend != "native":
+        return ()
+    return asks_of_request(rendered.request)
+
+
+async def _serve(settings: ExtenderSettings, source: AccessSource) -> None:
+    registry = CollectorRegistry()
+    registry.register(PROCESS_COLLECTOR)
+    registry.register(GC_COLLECTOR)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        token = (
+            await asyncio.to_thread(settings.token_file.read_text) if settings.token_file else ""
+        )
+        tls = await asyncio.to_thread(
+            server_tls, settings.tls_cert, settings.tls_key, settings.client_ca
+        )
+        callers = Callers(settings.client_names, token.strip())
+    except (OSError, AuthError) as e:
+        raise SettingsError([str(e)]) from e
+    async with connect(source, component="scheduler-extender") as client:
+        service = ExtenderService(client, Wiring(callers, read_request), registry)
+        server = HttpsServer(
+            service.app, host=settings.host, port=settings.port, tls=tls, drain=DRAIN
+        )
+        async with asyncio.TaskGroup() as tasks:
+            work = tasks.create_task(service.run(), name="extender")
+            await tasks.create_task(server.serve(stop), name="server")
+            work.cancel()

@@ -1,0 +1,1 @@
+"""GPUQuota: a namespace's GPU budget that is never exceeded."""

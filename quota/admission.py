@@ -1,0 +1,307 @@
+"""Admission: a pod is let in only once every matching quota holds a promise for it.
+
+Any number of replicas do this at the same time. A promise is written with compare-and-swap,
+so that no two of them can give away the same part of a budget. The requests of one namespace
+that wait at the same time share one write.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+import structlog
+
+from gpu_fraction.kube import errors as kube_errors
+from quota import ledger
+from quota.api import QuotaApi
+from quota.cache import QuotaCache
+from quota.charge import PodFacts
+from quota.decision import Outcome, Required, decide
+from quota.errors import NotReadyError
+from quota.state import Quota, reservation_wire
+
+MAX_RESERVATIONS: Final = 4000
+"""Promises in one quota: chosen, about 600 kB of the 1.5 MiB that etcd stores at most."""
+
+FIRST_PAUSE_S: Final = 0.005
+LONGEST_PAUSE_S: Final = 0.04
+"""Bounds of the random pause after a conflict: chosen, one write takes some milliseconds, and who
+pauses much longer than that loses against those who do not."""
+
+LINGER_WRITES: Final = 3.0
+LONGEST_LINGER_S: Final = 0.3
+CONTENDED_S: Final = 1.0
+"""Where somebody else wrote the same quota within the second before, a replica lets up to the
+time of three writes pass before it writes again: the others get their turn, and more requests
+share the write. Chosen: a write meets another one only where their times overlap, and with two
+replicas this leaves each quota unwritten for about half of the time."""
+
+log = structlog.get_logger()
+
+__all__ = ["MAX_RESERVATIONS", "Admission", "AdmissionObserver", "Settings", "timestamp"]
+
+
+class AdmissionObserver(Protocol):
+    """Learns what admission does, for metrics."""
+
+    def decided(self, outcome: Outcome, *, dry_run: bool) -> None:
+        """A request was answered."""
+
+    def conflicted(self) -> None:
+        """A write met a newer version of the quota and is repeated."""
+
+    def wrote(self, pods: int) -> None:
+        """A write made promises to that many pods."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How pods are admitted.
+
+    Attributes:
+        required: What may be used only under a quota.
+        ttl_s: Seconds that promises are meant to last, for the ``expires`` field. It must be
+            above the 34 s that the API server gives a request (apiserver
+            endpoints/handlers/rest.go, requestTimeoutUpperBound).
+    """
+
+    required: Required = field(default_factory=Required)
+    ttl_s: float = 60.0
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    """A request that waits for its answer."""
+
+    facts: PodFacts
+    dry_run: bool
+    answer: "asyncio.Future[Outcome]"
+
+
+@dataclass(slots=True)
+class _Round:
+    """One look at a namespace's quotas on behalf of all its waiters."""
+
+    before: dict[str, Quota]
+    after: dict[str, Quota]
+    outcomes: list[tuple[_Waiter, Outcome]]
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether somebody would be turned away."""
+        return any(not outcome.final for _, outcome in self.outcomes)
+
+    def changed(self) -> list[tuple[Quota, Quota]]:
+        """The quotas to write, as they were and as they should be."""
+        return [
+            (old, new)
+            for name, old in sorted(self.before.items())
+            if (new := self.after[name]) is not old
+        ]
+
+
+class Admission:
+    """Answers whether pods fit into their namespace's quotas."""
+
+    def __init__(
+        self,
+        api: QuotaApi,
+        cache: QuotaCache,
+        settings: Settings | None = None,
+        *,
+        observer: AdmissionObserver | None = None,
+        rng: random.Random | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Prepare; ``run`` does the work.
+
+        Args:
+            api: The API server.
+            cache: Quotas as the watch shows them; own writes are put into it too.
+            settings: How pods are admitted.
+            observer: Learns what happens.
+            rng: The source of jitter.
+            now: The wall clock.
+        """
+        self._api = api
+        self._cache = cache
+        self._settings = settings or Settings()
+        self._observer = observer
+        self._rng = rng or random.SystemRandom()
+        self._now = now
+        self._waiting: dict[str, list[_Waiter]] = {}
+        self._busy: set[str] = set()
+        self._contended: dict[str, float] = {}
+        self._write_s = FIRST_PAUSE_S
+        self._tasks: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Work until cancelled; requests are answered only meanwhile."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                await asyncio.get_running_loop().create_future()
+        finally:
+            self._tasks = None
+            for waiters in self._waiting.values():
+                _fail(waiters, NotReadyError("stopping", 0))
+            self._waiting.clear()
+            self._busy.clear()
+
+    async def admit(self, namespace: str, facts: PodFacts, *, dry_run: bool = False) -> Outcome:
+        """The verdict on a new pod; once it says yes, the pod's promises are stored.
+
+        The caller's timeout bounds the wait. A promise that was made for a caller who has
+        gone meanwhile is dropped when it expires.
+
+        Raises:
+            NotReadyError: no answer can be given now.
+        """
+        if not facts.demand:
+            return Outcome()
+        if self._tasks is None:
+            raise NotReadyError("quota admission is not running")
+        waiter = _Waiter(facts, dry_run, asyncio.get_running_loop().create_future())
+        self._waiting.setdefault(namespace, []).append(waiter)
+        if namespace not in self._busy:
+            self._busy.add(namespace)
+            self._tasks.create_task(self._serve(namespace), name=f"quota-admission/{namespace}")
+        outcome = await waiter.answer
+        if self._observer is not None:
+            self._observer.decided(outcome, dry_run=dry_run)
+        return outcome
+
+    async def _serve(self, namespace: str) -> None:
+        """Answer the namespace's waiters, all that are there at a time, until none is left."""
+        try:
+            while self._waiting.get(namespace):
+                await self._linger(namespace)
+                waiters = self._waiting.pop(namespace, [])
+                try:
+                    await self._answer(namespace, waiters)
+                except (NotReadyError, kube_errors.KubeError) as e:
+                    _fail(waiters, _as_not_ready(e))
+                except Exception as e:
+                    # A bug must cost these requests only, not the server.
+                    log.exception("quota.admission_failed", namespace=namespace)
+                    _fail(waiters, e)
+        finally:
+            self._busy.discard(namespace)
+
+    async def _answer(self, namespace: str, waiters: list[_Waiter]) -> None:
+        """Answer them all, however many looks and writes it takes."""
+        pause_s = FIRST_PAUSE_S
+        while waiters := [waiter for waiter in waiters if not waiter.answer.done()]:
+            look = self._look(namespace, waiters)
+            if look.doubtful:
+                # Nobody is turned away on what a watch has shown: it may be late.
+                await self._refresh(namespace)
+                look = self._look(namespace, waiters)
+            if await self._write(look):
+                _tell(look.outcomes)
+                return
+            if self._observer is not None:
+                self._observer.conflicted()
+            self._contended[namespace] = asyncio.get_running_loop().time()
+            await asyncio.sleep(self._rng.uniform(0, pause_s))
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            if not self._moved(look):
+                await self._refresh(namespace)
+
+    def _moved(self, look: _Round) -> bool:
+        """Whether the watch has brought a later version of every quota that was to be written."""
+        return all(self._cache.get(old.key) is not old for old, _ in look.changed())
+
+    async def _linger(self, namespace: str) -> None:
+        """Leave the others their turn, where there are others."""
+        loop = asyncio.get_running_loop()
+        since_s = self._contended.get(namespace)
+        if since_s is None:
+            return
+        if loop.time() - since_s > CONTENDED_S:
+            del self._contended[namespace]
+            return
+        longest_s = min(LONGEST_LINGER_S, LINGER_WRITES * self._write_s)
+        await asyncio.sleep(self._rng.uniform(0, longest_s))
+
+    def _look(self, namespace: str, waiters: Iterable[_Waiter]) -> _Round:
+        """Decide on every waiter, each on what the ones before it leave."""
+        before = {quota.name: quota for quota in self._cache.within(namespace)}
+        after = dict(before)
+        outcomes = []
+        expires = timestamp(self._now() + timedelta(seconds=self._settings.ttl_s))
+        for waiter in waiters:
+            outcome = decide(waiter.facts, after.values(), self._settings.required)
+            outcomes.append((waiter, outcome))
+            if waiter.dry_run:
+                continue
+            for promise in outcome.promises:
+                quota = after[promise.quota]
+                if quota.ledger is not None:
+                    taken = ledger.reserve(
+                        quota.ledger, waiter.facts.uid, promise.amounts, expires
+                    )
+                    after[promise.quota] = replace(quota, ledger=taken)
+        return _Round(before, after, outcomes)
+
+    async def _write(self, look: _Round) -> bool:
+        """Store the promises; False where a quota has changed meanwhile."""
+        for old, new in look.changed():
+            reserved = new.ledger.reserved if new.ledger else {}
+            if len(reserved) > MAX_RESERVATIONS:
+                raise NotReadyError(
+                    f"GPU quota {old.name} waits for its controller to count "
+                    f"{len(old.reserved)} admitted pods"
+                )
+            wires = [reservation_wire(uid, r) for uid, r in reserved.items()]
+            loop = asyncio.get_running_loop()
+            started_s = loop.time()
+            try:
+                self._cache.put(await self._api.write_reserved(old.wire, wires))
+                self._write_s = loop.time() - started_s
+            except kube_errors.ConflictError:
+                return False
+            except kube_errors.NotFoundError:
+                self._cache.forget(old.key)
+                return False
+            if self._observer is not None:
+                self._observer.wrote(len(reserved) - len(old.reserved))
+        return True
+
+    async def _refresh(self, namespace: str) -> None:
+        listing = await self._api.list_quotas(namespace)
+        self._cache.replace(namespace, listing.quotas, listing.version)
+
+
+def _tell(outcomes: Sequence[tuple[_Waiter, Outcome]]) -> None:
+    for waiter, outcome in outcomes:
+        if waiter.answer.done():
+            continue
+        if outcome.uncounted and not outcome.refusals:
+            names = ", ".join(outcome.uncounted)
+            waiter.answer.set_exception(
+                NotReadyError(f"status unknown for GPU quota: {names}: its pods are being counted")
+            )
+        else:
+            waiter.answer.set_result(outcome)
+
+
+def _fail(waiters: Iterable[_Waiter], error: Exception) -> None:
+    for waiter in waiters:
+        if not waiter.answer.done():
+            waiter.answer.set_exception(error)
+
+
+def _as_not_ready(error: Exception) -> Exception:
+    """What the caller is told: to come again, where that can help."""
+    if isinstance(error, kube_errors.TransientError):
+        return NotReadyError(f"the API server did not answer in time: {error}")
+    return error
+
+
+def timestamp(moment: datetime) -> str:
+    """A moment as the API writes it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,117 @@
+"""What quotas need of the API server, and how it is asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.objects import Meta
+from gpu_fraction.kube.requests import PatchKind
+from gpu_fraction.kube.resources import GPU_QUOTAS, PODS
+from quota.pods import PodRecord
+from quota.wire import API_VERSION, KIND, GPUQuota, QuotaMeta, ReservationWire, StatusWire
+
+TIMEOUT_S: Final = 8.0
+"""Seconds for one call. Chosen: below the shortest useful webhook timeout, so that a hung
+connection is noticed while the caller still waits."""
+
+__all__ = ["KubeQuotaApi", "PodListing", "QuotaApi", "QuotaListing"]
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaListing:
+    """All quotas of a namespace at one moment."""
+
+    version: str
+    quotas: Sequence[GPUQuota]
+
+
+@dataclass(frozen=True, slots=True)
+class PodListing:
+    """All pods of a namespace at one moment."""
+
+    version: str
+    pods: Sequence[PodRecord]
+
+
+class QuotaApi(Protocol):
+    """Reads are consistent: they show every write that was finished before they began.
+
+    Every method raises ``gpu_fraction.kube.errors.KubeError``.
+    """
+
+    async def list_quotas(self, namespace: str) -> QuotaListing:
+        """The namespace's quotas."""
+
+    async def list_pods(self, namespace: str) -> PodListing:
+        """The namespace's pods."""
+
+    async def write_reserved(
+        self, quota: GPUQuota, reserved: Sequence[ReservationWire]
+    ) -> GPUQuota:
+        """Replace ``status.reserved``, if this version of the quota is still the stored one.
+
+        Raises:
+            ConflictError: it is not.
+            NotFoundError: the quota was deleted.
+        """
+
+    async def write_status(self, quota: GPUQuota, status: StatusWire) -> GPUQuota:
+        """Replace the whole status, under the same condition."""
+
+
+class KubeQuotaApi:
+    """The API server itself."""
+
+    def __init__(self, client: Client, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+
+    async def list_quotas(self, namespace: str) -> QuotaListing:
+        """See ``QuotaApi``."""
+        found = await self._client.list(
+            GPU_QUOTAS.at(namespace=namespace), GPUQuota, timeout_s=self._timeout_s
+        )
+        return QuotaListing(found.resource_version, found.items)
+
+    async def list_pods(self, namespace: str) -> PodListing:
+        """See ``QuotaApi``."""
+        found = await self._client.list(
+            PODS.at(namespace=namespace), PodRecord, timeout_s=self._timeout_s
+        )
+        return PodListing(found.resource_version, found.items)
+
+    async def write_reserved(
+        self, quota: GPUQuota, reserved: Sequence[ReservationWire]
+    ) -> GPUQuota:
+        """See ``QuotaApi``. A merge patch, so that fields of newer versions stay."""
+        meta = quota.metadata
+        return await self._client.patch(
+            GPU_QUOTAS.at(meta.name, namespace=meta.namespace, subresource="status"),
+            PatchKind.MERGE,
+            {"metadata": _version(meta), "status": {"reserved": list(reserved)}},
+            GPUQuota,
+            timeout_s=self._timeout_s,
+        )
+
+    async def write_status(self, quota: GPUQuota, status: StatusWire) -> GPUQuota:
+        """See ``QuotaApi``."""
+        meta = quota.metadata
+        body: Mapping[str, Any] = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {**_version(meta), "name": meta.name, "namespace": meta.namespace},
+            "status": msgspec.to_builtins(status),
+        }
+        return await self._client.replace(
+            GPU_QUOTAS.at(meta.name, namespace=meta.namespace, subresource="status"),
+            body,
+            GPUQuota,
+            timeout_s=self._timeout_s,
+        )
+
+
+def _version(meta: Meta | QuotaMeta) -> dict[str, str]:
+    return {"uid": meta.uid, "resourceVersion": meta.resource_version}

@@ -1,0 +1,102 @@
+"""What ``kubectl describe`` shows: on the pod, on the quota, on whoever makes the pods.
+
+Messages repeat word for word while nothing changes, so that the recorder counts instead of
+writing anew. Admission never waits for an event, and a dry run leaves none.
+"""
+
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from gpu_fraction.domain import keys, request_annotation, units
+from gpu_fraction.domain.request import Slice
+from gpu_fraction.kube.event_limits import ObjectReference
+from gpu_fraction.kube.events import EventType, reference
+from gpu_fraction.kube.resources import GPU_QUOTAS
+from quota.decision import Outcome, Refusal
+from quota.pods import PodRecord
+from quota.state import Quota
+
+REWRITTEN: Final = "GPUAssignedByAnnotation"
+REFUSED: Final = "GPUQuotaExceeded"
+TOLERATED: Final = "GPUQuotaExceededButAdmitted"
+
+__all__ = ["Audit", "EventSink"]
+
+
+class EventSink(Protocol):
+    """Takes events and writes them when it can."""
+
+    def record(self, about: ObjectReference, kind: EventType, reason: str, message: str) -> None:
+        """Take an event; never waits, and drops it where too many wait already."""
+
+
+class Audit:
+    """Tells of decisions."""
+
+    def __init__(self, sink: EventSink) -> None:
+        self._sink = sink
+
+    def decided(
+        self, namespace: str, pod: PodRecord, quotas: Iterable[Quota], outcome: Outcome
+    ) -> None:
+        """Events of one decision that was no dry run."""
+        by_name = {quota.name: quota for quota in quotas}
+        who = _maker(namespace, pod)
+        author = f"{who.kind} {who.name}" if who else f"pod {_pod_name(pod)}"
+        for refusal in outcome.refusals:
+            self._about_quota(by_name, refusal, REFUSED, f"refused a pod of {author}")
+            if who is not None:
+                self._sink.record(who, EventType.WARNING, REFUSED, refusal.message)
+        for refusal in (*outcome.warnings, *outcome.notes):
+            self._about_quota(by_name, refusal, TOLERATED, f"admitted a pod of {author}")
+        if not outcome.refusals and (message := rewritten(pod)) is not None:
+            about = ObjectReference("v1", "Pod", pod.metadata.name, pod.metadata.uid, namespace)
+            self._sink.record(about, EventType.NORMAL, REWRITTEN, message)
+
+    def _about_quota(
+        self, quotas: dict[str, Quota], refusal: Refusal, reason: str, what: str
+    ) -> None:
+        quota = quotas.get(refusal.quota)
+        if quota is None:
+            return
+        about = reference(GPU_QUOTAS, quota.wire.metadata)
+        self._sink.record(about, EventType.WARNING, reason, f"{what}: {refusal.message}")
+
+
+def rewritten(pod: PodRecord) -> str | None:
+    """What became of the pod's annotations, in a sentence; None where it carries none."""
+    text = (pod.metadata.annotations or {}).get(keys.REQUEST)
+    if text is None:
+        return None
+    try:
+        rendered = request_annotation.load(text)
+    except request_annotation.RequestAnnotationError:
+        return None
+    parts = ", ".join(_share(part) for part in rendered.request.slices)
+    return f"gpu-fraction rewrote the pod for backend {rendered.backend}: {parts}"
+
+
+def _share(part: Slice) -> str:
+    gpus = f"{part.cards} GPU{'s' if part.cards > 1 else ''}"
+    if part.whole:
+        return f"container {part.container} gets {gpus}"
+    of = []
+    if part.core_milli is not None:
+        of.append(f"{units.format_percent(part.core_milli)} of the compute")
+    if part.memory_mib is not None:
+        of.append(f"{part.memory_mib} MiB")
+    elif part.memory_milli is not None:
+        of.append(f"{units.format_percent(part.memory_milli)} of the memory")
+    return f"container {part.container} gets {' and '.join(of)} of {gpus}"
+
+
+def _maker(namespace: str, pod: PodRecord) -> ObjectReference | None:
+    owner = pod.owner
+    if owner is None:
+        return None
+    return ObjectReference(owner.api_version, owner.kind, owner.name, owner.uid, namespace)
+
+
+def _pod_name(pod: PodRecord) -> str:
+    # Generated names would make every message a new one.
+    return pod.metadata.generate_name or pod.metadata.name

@@ -1,0 +1,89 @@
+"""The newest known version of every quota: from the watch, and from our own writes.
+
+A writer that waited for the watch to bring back its own write would conflict with itself:
+ResourceQuota's evaluator went from 12 conflicts in 22 updates to none this way (kubernetes
+apiserver plugin/resourcequota/resource_access.go).
+"""
+
+from collections.abc import Iterable, Iterator
+
+from gpu_fraction.kube.objects import Key
+from quota.state import Quota, read
+from quota.wire import GPUQuota
+
+__all__ = ["QuotaCache", "newer"]
+
+
+def newer(first: str, second: str) -> bool:
+    """True where a resource version is later than another of the same resource.
+
+    Versions are comparable as whole numbers: so it has always been with etcd, and KEP-5504
+    promises it. One that is no number is taken as later, so that it is not ignored for ever.
+    """
+    if first.isdecimal() and second.isdecimal():
+        return int(first) > int(second)
+    return first != second
+
+
+class QuotaCache:
+    """Quotas by namespace and name."""
+
+    def __init__(self) -> None:
+        self._namespaces: dict[str, dict[str, Quota]] = {}
+
+    def put(self, wire: GPUQuota) -> Quota:
+        """Take over a version unless a later one is known; answers what is known."""
+        meta = wire.metadata
+        namespace = self._namespaces.setdefault(meta.namespace, {})
+        known = namespace.get(meta.name)
+        if known is not None and not newer(
+            meta.resource_version, known.wire.metadata.resource_version
+        ):
+            return known
+        namespace[meta.name] = quota = read(wire)
+        return quota
+
+    def remove(self, wire: GPUQuota) -> None:
+        """Forget a quota that was deleted, unless it has been made anew since."""
+        key = wire.metadata.namespace, wire.metadata.name
+        known = self.get(key)
+        if known is not None and known.wire.metadata.uid == wire.metadata.uid:
+            self.forget(key)
+
+    def forget(self, key: Key) -> None:
+        """Forget a quota that the server does not have."""
+        namespace = self._namespaces.get(key[0], {})
+        namespace.pop(key[1], None)
+        if not namespace:
+            self._namespaces.pop(key[0], None)
+
+    def replace(self, namespace: str, wires: Iterable[GPUQuota], version: str) -> None:
+        """Take over a consistent list of one namespace.
+
+        Args:
+            namespace: Which one.
+            wires: Every quota that it had.
+            version: The list's resource version; what the watch brought since then stays.
+        """
+        listed = {wire.metadata.name: wire for wire in wires}
+        for quota in self.within(namespace):
+            later = newer(quota.wire.metadata.resource_version, version)
+            if quota.name not in listed and not later:
+                self.forget(quota.key)
+        for wire in listed.values():
+            self.put(wire)
+
+    def get(self, key: Key) -> Quota | None:
+        """One quota."""
+        return self._namespaces.get(key[0], {}).get(key[1])
+
+    def within(self, namespace: str) -> list[Quota]:
+        """The quotas of one namespace."""
+        return list(self._namespaces.get(namespace, {}).values())
+
+    def namespaces(self) -> list[str]:
+        """Every namespace that has a quota."""
+        return list(self._namespaces)
+
+    def __iter__(self) -> Iterator[Quota]:
+        return (quota for quotas in self._namespaces.values() for quota in quotas.values())

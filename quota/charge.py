@@ -1,0 +1,123 @@
+"""What a pod is charged: its demand, settled for the GPUs that it may land on.
+
+Until its GPUs are chosen, a pod is charged the most that it can come to: memory on the largest
+eligible GPU, compute on the smallest, and on every limited model that it may land on. Choosing
+the GPUs can only lower the charge.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from gpu_fraction.domain import models
+from gpu_fraction.domain.tally import ZERO, Demand
+from quota import amounts
+from quota.amounts import Amounts
+
+__all__ = ["NOTHING", "CardType", "Charge", "PodFacts", "charge"]
+
+
+@dataclass(frozen=True, slots=True)
+class CardType:
+    """One kind of GPU in the cluster.
+
+    Attributes:
+        model: Product name as NVML gives it, or as the configuration names it; empty where
+            only the memory is known.
+        memory_mib: Memory of one card, 1 or more.
+    """
+
+    model: str
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """What quotas need to know about one pod.
+
+    Attributes:
+        uid: The pod's own, final at the validating call.
+        demand: What it costs.
+        priority_class: Its priority class; None where it has none.
+        cards: Kinds of GPUs that it holds, or may still be given; empty where unknown.
+        models: Only these models, as its author wrote them; empty for any.
+        not_models: None of these models.
+        containers: The containers that ask for GPUs, for messages.
+    """
+
+    uid: str
+    demand: Demand = ZERO
+    priority_class: str | None = None
+    cards: tuple[CardType, ...] = ()
+    models: tuple[str, ...] = ()
+    not_models: tuple[str, ...] = ()
+    containers: tuple[str, ...] = ()
+
+    def on(self, cards: tuple[CardType, ...]) -> "PodFacts":
+        """The same with the kinds of GPUs that it may be given."""
+        return replace(self, cards=cards)
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """The amounts of one pod.
+
+    Attributes:
+        amounts: By key; the known part of an unknown amount.
+        unknown: Keys whose amount no known GPU size bounds.
+    """
+
+    amounts: Amounts
+    unknown: frozenset[str] = frozenset()
+
+
+NOTHING: Final = Charge({})
+
+
+def charge(facts: PodFacts, limited_models: Iterable[str] = ()) -> Charge:
+    """The pod's charge: every key of ``amounts.KEYS``, and those of the limited models."""
+    if not facts.demand:
+        return NOTHING
+    total, open_memory = _settled(facts.demand, facts.cards)
+    found = {**total, amounts.PODS: 1}
+    unknown = {amounts.MEMORY} if open_memory else set()
+    for model in limited_models:
+        cards = tuple(c for c in facts.cards if _is(model, c, facts))
+        part: Amounts = {}
+        open_memory = False
+        if cards or (not facts.cards and _may_be(model, facts)):
+            part, open_memory = _settled(facts.demand, cards)
+        for kind in amounts.MODEL_KEYS:
+            found[amounts.model_key(model, kind)] = part.get(kind, 0)
+        if open_memory:
+            unknown.add(amounts.model_key(model, amounts.MEMORY))
+    return Charge(found, frozenset(unknown))
+
+
+def _settled(demand: Demand, cards: tuple[CardType, ...]) -> tuple[dict[str, int], bool]:
+    """Amounts on any of these cards, and whether memory stays unknown."""
+    sizes = [card.memory_mib for card in cards]
+    # A card of 1 MiB would give all of its compute: the upper bound where no size is known.
+    settled = demand.charged(min(sizes, default=1), max(sizes, default=0))
+    found = {
+        amounts.CORES: settled.core_milli,
+        amounts.MEMORY: settled.memory_mib,
+        amounts.GPUS: settled.cards,
+    }
+    return found, bool(demand.open_memory_milli) and not sizes
+
+
+def _is(model: str, card: CardType, facts: PodFacts) -> bool:
+    """Whether a card counts for a model; one without a known model may be any."""
+    return models.matches(model, card.model) if card.model else _may_be(model, facts)
+
+
+def _may_be(model: str, facts: PodFacts) -> bool:
+    """Whether a pod may land on a model when no card of the cluster is known.
+
+    Names are compared both ways round, because either may be the longer one (A100 and
+    A100-80GB).
+    """
+    if facts.models:
+        return any(models.matches(w, model) or models.matches(model, w) for w in facts.models)
+    return not any(models.matches(avoided, model) for avoided in facts.not_models)

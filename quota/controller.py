@@ -1,0 +1,299 @@
+"""The controller: counts pods and takes over what admission promised them.
+
+One replica does this at a time, the holder of a lease; two at once do no harm, only double
+work, because of the three rules that every write keeps:
+
+1. It replaces the very version of the quota that it was worked out from.
+2. The pods that are counted are no older than those of the count before. Where the watch may
+   be behind (a new leader, another's write), a consistent list is taken instead.
+3. A promise ends only with its pod: the pod was seen, or the time in which the API server can
+   still store it has passed on this process's own steady clock and a list taken after that
+   does not show it.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+import structlog
+
+from gpu_fraction.kube import errors as kube_errors
+from quota import ledger, plan
+from quota.admission import timestamp
+from quota.api import QuotaApi
+from quota.cache import QuotaCache, newer
+from quota.fleet import Fleet
+from quota.state import Quota
+from quota.view import Count, CountedPod, PodView, count
+
+RESYNC_S: Final = 300.0
+"""Source: kube-controller-manager --resource-quota-sync-period."""
+
+SETTLE_S: Final = 0.5
+"""Seconds between two counts of one namespace: chosen, a burst of pods shares a write, and
+admission, which writes the same object, is seldom in the way."""
+
+WORKERS: Final = 5
+"""Namespaces counted at once. Source: kube-controller-manager
+--concurrent-resource-quota-syncs."""
+
+RETRY_S: Final = (0.05, 5.0)
+"""First and longest wait after a failure: chosen."""
+
+log = structlog.get_logger()
+
+__all__ = ["Controller", "ControllerObserver", "ControllerSettings", "Sources"]
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerSettings:
+    """How the controller counts.
+
+    Attributes:
+        ttl_s: Seconds after which a promise whose pod was never seen is looked into.
+        resync_s: Seconds after which every namespace is counted anew without a reason.
+        settle_s: Seconds between two counts of one namespace.
+    """
+
+    ttl_s: float = 60.0
+    resync_s: float = RESYNC_S
+    settle_s: float = SETTLE_S
+
+
+class ControllerObserver(Protocol):
+    """Learns of every count."""
+
+    def counted(self, quota: Quota, state: ledger.Ledger, oldest_s: float) -> None:
+        """A quota was counted; ``oldest_s`` is the age of its oldest open promise."""
+
+    def reconciled(self, took_s: float, lag_s: float) -> None:
+        """A namespace was counted, ``lag_s`` after the first reason to."""
+
+    def forgotten(self, namespace: str, name: str) -> None:
+        """A quota is gone."""
+
+    def freed(self, namespace: str, quota: str) -> None:
+        """There is more room than before, or a quota less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the controller looks at.
+
+    Attributes:
+        cache: The quotas.
+        pods: The pods.
+        pods_version: The resource version that ``pods`` is current to.
+        fleet: The cluster's GPUs.
+    """
+
+    cache: QuotaCache
+    pods: PodView
+    pods_version: Callable[[], str]
+    fleet: Fleet
+
+
+class Controller:
+    """Keeps the status of every quota."""
+
+    def __init__(
+        self,
+        api: QuotaApi,
+        sources: Sources,
+        settings: ControllerSettings | None = None,
+        *,
+        clock: Callable[[], float],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        observers: Iterable[ControllerObserver] = (),
+        rng: random.Random | None = None,
+    ) -> None:
+        """Prepare; ``run`` does the work.
+
+        Args:
+            api: The API server.
+            sources: Quotas and pods as the watches show them.
+            settings: How to count.
+            clock: Steady seconds; the one that ``sources.pods`` was made with.
+            now: The wall clock, for timestamps that people read.
+            observers: Learn of every count.
+            rng: The source of jitter.
+        """
+        self._api = api
+        self._sources = sources
+        self._settings = settings or ControllerSettings()
+        self._clock = clock
+        self._now = now
+        self._observers = tuple(observers)
+        self._rng = rng or random.SystemRandom()
+        self._due: dict[str, float] = {}
+        self._asked: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
+        self._first_seen: dict[tuple[str, str], float] = {}
+        self._wake = asyncio.Event()
+
+    def touch(self, namespace: str, after_s: float = 0.0) -> None:
+        """Count a namespace soon: something in it changed."""
+        now_s = self._clock()
+        self._asked.setdefault(namespace, now_s)
+        self._schedule(namespace, now_s + after_s)
+
+    def _schedule(self, namespace: str, at_s: float) -> None:
+        if at_s < self._due.get(namespace, float("inf")):
+            self._due[namespace] = at_s
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Count until cancelled, every namespace with a quota at least once a resync."""
+        for namespace in self._sources.cache.namespaces():
+            self.touch(namespace)
+        while True:
+            now_s = self._clock()
+            due = [n for n, at_s in self._due.items() if at_s <= now_s][:WORKERS]
+            async with asyncio.TaskGroup() as tasks:
+                for namespace in due:
+                    del self._due[namespace]
+                    tasks.create_task(self._attempt(namespace), name=f"count/{namespace}")
+            self._wake.clear()
+            next_s = min(self._due.values(), default=None)
+            wait_s = None if next_s is None else max(0.0, next_s - self._clock())
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _attempt(self, namespace: str) -> None:
+        started_s = self._clock()
+        asked_s = self._asked.pop(namespace, started_s)
+        try:
+            again_s = await self.reconcile(namespace)
+        except kube_errors.ConflictError:
+            again_s = self._rng.uniform(0, RETRY_S[0])
+            self._asked.setdefault(namespace, asked_s)
+        except kube_errors.KubeError as e:
+            failures = self._failures.get(namespace, 0) + 1
+            self._failures[namespace] = failures
+            again_s = min(RETRY_S[1], RETRY_S[0] * 2 ** min(failures, 10))
+            self._asked.setdefault(namespace, asked_s)
+            log.warning(
+                "quota.reconcile_failed", namespace=namespace, error=str(e), again_s=again_s
+            )
+        else:
+            self._failures.pop(namespace, None)
+            ended_s = self._clock()
+            for observer in self._observers:
+                observer.reconciled(ended_s - started_s, ended_s - asked_s)
+            again_s = max(self._settings.settle_s, again_s)
+        self._settle(namespace, again_s)
+
+    def _settle(self, namespace: str, again_s: float) -> None:
+        """Come again after that time; what was touched meanwhile waits for the settling time."""
+        at_s = self._clock() + again_s
+        if namespace in self._due:
+            earliest_s = self._clock() + self._settings.settle_s
+            self._due[namespace] = min(at_s, max(self._due[namespace], earliest_s))
+        elif self._sources.cache.within(namespace):
+            self._due[namespace] = at_s
+
+    async def reconcile(self, namespace: str) -> float:
+        """Bring every quota of the namespace up to date.
+
+        Returns:
+            Seconds after which it has to be looked at again even if nothing happens.
+
+        Raises:
+            KubeError: the API server did not take it; a conflict is resolved by the next call.
+        """
+        again_s = self._settings.resync_s
+        for quota in self._sources.cache.within(namespace):
+            again_s = min(again_s, await self._reconcile(quota))
+        return again_s
+
+    async def _reconcile(self, quota: Quota) -> float:
+        namespace, name = quota.key
+        waiting = self._waiting(quota)
+        late = [uid for uid, age_s in waiting.items() if age_s >= self._settings.ttl_s]
+        version = self._sources.pods_version()
+        pods: Iterable[CountedPod] = self._sources.pods.within(namespace)
+        behind = newer(quota.wire.status.pods_resource_version or "0", version)
+        listed: frozenset[str] | None = None
+        if late or behind:
+            listing = await self._api.list_pods(namespace)
+            version = listing.version
+            pods = list(self._sources.pods.read(namespace, listing.pods))
+            listed = frozenset(pod.uid for pod in pods)
+        total = count(quota.spec, pods, self._sources.fleet, self._clock())
+        void = frozenset(late) - (listed or frozenset())
+        settled = self._settled(namespace, listed, void)
+        state = ledger.recount(ledger.Ledger({}, quota.reserved), total.used, settled)
+        recount = plan.Recount(total, state, version, timestamp(self._now()))
+        await self._store(quota, recount)
+        if void:
+            log.info("quota.reservations_expired", namespace=namespace, name=name, count=len(void))
+        return self._next_s(state, waiting, total)
+
+    def _settled(
+        self, namespace: str, listed: frozenset[str] | None, void: frozenset[str]
+    ) -> Callable[[str], bool]:
+        """Which promises end: their pod is in the count, is gone, or can never come."""
+        gone = self._sources.pods.gone
+
+        def settled(uid: str) -> bool:
+            here = uid in listed if listed is not None else self._sources.pods.has(namespace, uid)
+            return here or uid in void or gone(uid)
+
+        return settled
+
+    async def _store(self, quota: Quota, recount: plan.Recount) -> None:
+        wanted = plan.status(quota, recount)
+        namespace, name = quota.key
+        if not plan.same(wanted, quota.wire.status):
+            try:
+                stored = await self._api.write_status(quota.wire, wanted)
+            except kube_errors.ConflictError:
+                listing = await self._api.list_quotas(namespace)
+                self._sources.cache.replace(namespace, listing.quotas, listing.version)
+                raise
+            except kube_errors.NotFoundError:
+                self._sources.cache.forget(quota.key)
+                self.forget(namespace, name)
+                return
+            self._sources.cache.put(stored)
+        more = plan.freed(quota, recount.ledger)
+        for observer in self._observers:
+            observer.counted(quota, recount.ledger, self._oldest_s(quota, recount.ledger))
+            if more:
+                observer.freed(namespace, name)
+
+    def forget(self, namespace: str, name: str) -> None:
+        """A quota was deleted: what it held back may come now."""
+        for observer in self._observers:
+            observer.forgotten(namespace, name)
+            observer.freed(namespace, name)
+
+    def _waiting(self, quota: Quota) -> dict[str, float]:
+        """Seconds since this process first saw each open promise of the quota."""
+        now_s, owner = self._clock(), quota.wire.metadata.uid
+        waiting = {
+            uid: now_s - self._first_seen.setdefault((owner, uid), now_s) for uid in quota.reserved
+        }
+        for key in [k for k in self._first_seen if k[0] == owner and k[1] not in waiting]:
+            del self._first_seen[key]
+        return waiting
+
+    def _oldest_s(self, quota: Quota, state: ledger.Ledger) -> float:
+        owner, now_s = quota.wire.metadata.uid, self._clock()
+        return max(
+            (now_s - self._first_seen.get((owner, uid), now_s) for uid in state.reserved),
+            default=0.0,
+        )
+
+    def _next_s(self, state: ledger.Ledger, waiting: dict[str, float], total: Count) -> float:
+        """Until the next promise expires, or the next pod that is being deleted is overdue."""
+        waits_s = [self._settings.ttl_s - waiting[uid] for uid in state.reserved if uid in waiting]
+        if total.next_change_s is not None:
+            waits_s.append(total.next_change_s - self._clock())
+        return max(0.0, min(waits_s, default=self._settings.resync_s))

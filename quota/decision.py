@@ -1,0 +1,185 @@
+"""Whether a pod fits into the quotas of its namespace. Pure: states in, verdict out."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from gpu_fraction.domain.problems import join
+from quota import amounts, ledger
+from quota.amounts import Amounts
+from quota.charge import Charge, PodFacts, charge
+from quota.state import Quota
+
+ANY: Final = "any"
+"""In ``Required.resources``: whatever it limits, some quota must count the pod."""
+
+__all__ = ["ANY", "Outcome", "Promise", "Refusal", "Required", "decide"]
+
+
+@dataclass(frozen=True, slots=True)
+class Required:
+    """What GPU pods may use only where a quota limits it.
+
+    Source: ResourceQuota's limitedResources (kubernetes docs, "Limit Priority Class
+    consumption by default").
+
+    Attributes:
+        resources: Keys of ``amounts.KEYS``, or ``ANY``; empty for nothing.
+        priority_classes: Pods of these classes need a quota that selects the class.
+    """
+
+    resources: frozenset[str] = frozenset()
+    priority_classes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a pod does not fit; ``quota`` is empty where there is none."""
+
+    quota: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What must be written to a quota before the pod may be admitted."""
+
+    quota: str
+    amounts: Amounts
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The verdict on one pod.
+
+    Attributes:
+        refusals: Why it is refused; empty where it may be admitted.
+        warnings: Of quotas that only warn.
+        notes: Of quotas that only keep an audit trail.
+        promises: What to write; empty where it is refused or has its promises already.
+        uncounted: Quotas whose pods the controller has not counted yet.
+    """
+
+    refusals: tuple[Refusal, ...] = ()
+    warnings: tuple[Refusal, ...] = ()
+    notes: tuple[Refusal, ...] = ()
+    promises: tuple[Promise, ...] = ()
+    uncounted: tuple[str, ...] = ()
+
+    @property
+    def final(self) -> bool:
+        """True where the pod may be admitted, which needs no fresh look."""
+        return not (self.refusals or self.uncounted)
+
+
+@dataclass(slots=True)
+class _Findings:
+    by_enforcement: dict[str, list[Refusal]] = field(
+        default_factory=lambda: {"Deny": [], "Warn": [], "Audit": []}
+    )
+    promises: list[Promise] = field(default_factory=list)
+    uncounted: list[str] = field(default_factory=list)
+
+
+def decide(facts: PodFacts, quotas: Iterable[Quota], required: Required) -> Outcome:
+    """The verdict on one pod against every quota of its namespace.
+
+    All quotas that match must hold. A pod that asks for no GPU concerns no quota.
+    """
+    if not facts.demand:
+        return Outcome()
+    found = _Findings()
+    matching = sorted(
+        (q for q in quotas if q.spec.matches(facts.priority_class)), key=lambda q: q.name
+    )
+    for quota in matching:
+        _judge(facts, quota, found)
+    found.by_enforcement["Deny"] += _uncovered(facts, matching, required)
+    refusals = tuple(found.by_enforcement["Deny"])
+    return Outcome(
+        refusals=refusals,
+        warnings=tuple(found.by_enforcement["Warn"]),
+        notes=tuple(found.by_enforcement["Audit"]),
+        promises=() if refusals or found.uncounted else tuple(found.promises),
+        uncounted=tuple(found.uncounted),
+    )
+
+
+def _judge(facts: PodFacts, quota: Quota, found: _Findings) -> None:
+    # An enforcement that is not known is the strictest one.
+    place = found.by_enforcement.get(quota.spec.enforcement, found.by_enforcement["Deny"])
+    if quota.problems:
+        message = f"GPU quota {quota.name} is invalid: {join(quota.problems)}"
+        place.append(Refusal(quota.name, message))
+        return
+    if quota.ledger is None:
+        found.uncounted.append(quota.name)
+        return
+    if facts.uid in quota.ledger.reserved:
+        return  # a repeated review of a pod that was admitted already
+    cost = charge(facts, quota.spec.models)
+    place += [Refusal(quota.name, message) for message in _objections(facts, cost, quota)]
+    found.promises.append(Promise(quota.name, cost.amounts))
+
+
+def _objections(facts: PodFacts, cost: Charge, quota: Quota) -> Iterator[str]:
+    spec = quota.spec
+    if unspecified := _unspecified(cost, quota):
+        names = ",".join(sorted(facts.containers)) or "the pod"
+        missing = "; ".join(f"{key} for: {names}" for key in unspecified)
+        yield (
+            f"failed GPU quota: {quota.name}: must specify {missing} "
+            "(no GPU's memory size is known; ask for gpu-memory)"
+        )
+        return
+    yield from _outside(cost.amounts, spec.pod_max, spec.pod_min, quota.name)
+    state = quota.ledger
+    if state is not None and (keys := ledger.exceeded(state, spec.hard, cost.amounts)):
+        yield (
+            f"exceeded GPU quota: {quota.name}, "
+            f"requested: {amounts.format_list(cost.amounts, keys)}, "
+            f"used: {amounts.format_list(state.taken, keys)}, "
+            f"limited: {amounts.format_list(spec.hard, keys)}"
+        )
+
+
+def _unspecified(cost: Charge, quota: Quota) -> list[str]:
+    """Limited keys that the pod's amount is unknown of."""
+    spec = quota.spec
+    return sorted(cost.unknown & {*spec.hard, *spec.pod_max, *spec.pod_min})
+
+
+def _outside(wanted: Amounts, most: Amounts, least: Amounts, name: str) -> Iterator[str]:
+    above = [key for key, bound in most.items() if wanted.get(key, 0) > bound]
+    below = [key for key, bound in least.items() if wanted.get(key, 0) < bound]
+    for word, keys, bounds in (("maximum", above, most), ("minimum", below, least)):
+        if keys:
+            yield (
+                f"outside GPU quota: {name}, requested: {amounts.format_list(wanted, keys)}, "
+                f"{word} per pod: {amounts.format_list(bounds, keys)}"
+            )
+
+
+def _uncovered(facts: PodFacts, matching: list[Quota], required: Required) -> Iterator[Refusal]:
+    """What the pod may only use under a quota, and uses without one."""
+    if ANY in required.resources and not matching:
+        yield Refusal(
+            "", "insufficient GPU quota: no GPUQuota of the namespace counts this pod, one must"
+        )
+    wanted = charge(facts).amounts
+    covered = {key for quota in matching for key in quota.spec.hard}
+    missing = sorted(
+        key for key in required.resources if wanted.get(key, 0) > 0 and key not in covered
+    )
+    if missing:
+        yield Refusal("", f"insufficient GPU quota to consume: {','.join(missing)}")
+    name = facts.priority_class
+    if name in required.priority_classes and not any(_selects(q) for q in matching):
+        yield Refusal(
+            "", f"insufficient GPU quota to match these scopes: [{{PriorityClass In [{name}]}}]"
+        )
+
+
+def _selects(quota: Quota) -> bool:
+    """Whether the quota, which matches, names priority classes rather than leaving some out."""
+    return any(scope.operator in {"In", "Exists"} for scope in quota.spec.scopes)

@@ -1,0 +1,25 @@
+"""What can go wrong in this package.
+
+::
+
+    QuotaError
+    └── NotReadyError    no answer can be given now; another try, or another replica, can
+"""
+
+__all__ = ["NotReadyError", "QuotaError"]
+
+
+class QuotaError(Exception):
+    """Any failure of this package."""
+
+
+class NotReadyError(QuotaError):
+    """No answer can be given now.
+
+    Attributes:
+        retry_after_s: Whole seconds after which to ask again.
+    """
+
+    def __init__(self, reason: str, retry_after_s: int = 1) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s

@@ -1,0 +1,123 @@
+"""Which GPUs a pod holds, or may still be given."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import msgspec
+
+from gpu_fraction.domain import inventory, keys, models
+from gpu_fraction.domain.sizes import CardSizes
+from gpu_fraction.kube.objects import Meta
+from quota.charge import CardType, PodFacts
+from quota.pods import PodRecord, assigned_uuids
+
+# Labels of NVIDIA's GPU feature discovery (NVIDIA/k8s-device-plugin docs/gpu-feature-discovery).
+NVIDIA_MODEL: Final = "nvidia.com/gpu.product"
+NVIDIA_MEMORY_MIB: Final = "nvidia.com/gpu.memory"
+
+__all__ = ["ConfiguredFleet", "Fleet", "NodeFleet", "NodeRecord"]
+
+
+class Fleet(Protocol):
+    """The cluster's GPUs."""
+
+    @property
+    def version(self) -> int:
+        """Grows with every change of the answers."""
+
+    def cards_for(self, pod: PodRecord, facts: PodFacts) -> tuple[CardType, ...]:
+        """The kinds of GPUs that the pod holds, or may be given; empty where unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredFleet:
+    """GPUs as the configuration says."""
+
+    sizes: CardSizes = field(default_factory=CardSizes)
+    version: int = 0
+
+    def cards_for(self, pod: PodRecord, facts: PodFacts) -> tuple[CardType, ...]:  # noqa: ARG002 - the Protocol's
+        """Every configured kind that the pod's wishes allow."""
+        found = [
+            CardType(model, mib)
+            for model, mib in self.sizes.by_model_mib.items()
+            if _allowed(model, facts)
+        ]
+        if self.sizes.one_mib is not None:
+            found.append(CardType("", self.sizes.one_mib))
+        return tuple(found)
+
+
+class NodeMeta(Meta, frozen=True, kw_only=True, rename="camel"):
+    """A node's identity, labels and annotations."""
+
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of a Node."""
+
+    metadata: NodeMeta = NodeMeta()
+
+
+class NodeFleet:
+    """GPUs as the Nodes publish them; where none does, as another fleet says."""
+
+    def __init__(self, fallback: Fleet) -> None:
+        self._fallback = fallback
+        self._nodes: dict[str, Mapping[str, CardType]] = {}
+        self._kinds: Counter[CardType] = Counter()
+        self.version = 0
+
+    def change(self, old: NodeRecord | None, new: NodeRecord | None) -> None:
+        """A node appeared, changed or vanished."""
+        before = self._nodes.pop(old.metadata.name, {}) if old else {}
+        after = _cards(new) if new else {}
+        if new and after:
+            self._nodes[new.metadata.name] = after
+        if dict(before) == dict(after):
+            return
+        self._kinds.subtract(before.values())
+        self._kinds.update(after.values())
+        self._kinds = +self._kinds
+        self.version += 1
+
+    def cards_for(self, pod: PodRecord, facts: PodFacts) -> tuple[CardType, ...]:
+        """Chosen cards, else the kinds of its node, else every kind that its wishes allow."""
+        node = self._nodes.get(pod.spec.node_name) if pod.spec.node_name else None
+        if node is not None:
+            chosen = {node[uuid] for uuid in assigned_uuids(pod) if uuid in node}
+            return tuple(chosen) or _unique(c for c in node.values() if _allowed(c.model, facts))
+        found = _unique(kind for kind in self._kinds if _allowed(kind.model, facts))
+        return found or self._fallback.cards_for(pod, facts)
+
+
+def _unique(kinds: Iterable[CardType]) -> tuple[CardType, ...]:
+    return tuple(dict.fromkeys(kinds))
+
+
+def _allowed(model: str, facts: PodFacts) -> bool:
+    return models.allowed(model, facts.models, facts.not_models)
+
+
+def _cards(node: NodeRecord) -> dict[str, CardType]:
+    """The node's cards by uuid; where only labels tell of them, one card stands for all."""
+    annotations, labels = node.metadata.annotations or {}, node.metadata.labels or {}
+    if (text := annotations.get(keys.INVENTORY)) is not None:
+        try:
+            found = inventory.parse(text).cards
+        except inventory.InventoryError:
+            found = ()
+        if found:
+            return {c.uuid: CardType(c.model, c.memory_mib) for c in found if c.memory_mib}
+    for model, memory in (
+        (keys.LABEL_MODEL, keys.LABEL_MEMORY_MIB),
+        (NVIDIA_MODEL, NVIDIA_MEMORY_MIB),
+    ):
+        size = labels.get(memory, "")
+        if size.isascii() and size.isdigit() and len(size) < 12 and int(size):
+            return {"": CardType(labels.get(model, ""), int(size))}
+    return {}

@@ -1,0 +1,162 @@
+"""Metrics of quotas; labels are names of namespaces and quotas, never of pods or users."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from gpu_fraction.domain import units
+from quota import amounts
+from quota.decision import Outcome
+from quota.ledger import Ledger
+from quota.state import Quota
+
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
+
+__all__ = ["AdmissionMetrics", "ControllerMetrics"]
+
+
+class AdmissionMetrics:
+    """What admission does."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register with ``registry``."""
+        self._decisions = Counter(
+            "gpu_fraction_quota_decisions",
+            "GPU pods judged, by decision: admitted, warned, noted, refused, uncounted",
+            ["decision", "dry_run"],
+            registry=registry,
+        )
+        self._conflicts = Counter(
+            "gpu_fraction_quota_conflict_retries",
+            "Writes of promises that met a newer version of the quota and were repeated",
+            registry=registry,
+        )
+        self._writes = Counter(
+            "gpu_fraction_quota_reservation_writes",
+            "Writes of promises",
+            registry=registry,
+        )
+        self._pods = Counter(
+            "gpu_fraction_quota_reservations_made",
+            "Promises made; beside the writes it shows how many pods share one",
+            registry=registry,
+        )
+
+    def decided(self, outcome: Outcome, *, dry_run: bool) -> None:
+        """See ``quota.admission.AdmissionObserver``."""
+        decision = "admitted"
+        for word, held in (
+            ("refused", outcome.refusals),
+            ("warned", outcome.warnings),
+            ("noted", outcome.notes),
+        ):
+            if held:
+                decision = word
+                break
+        self._decisions.labels(decision, str(dry_run).lower()).inc()
+
+    def conflicted(self) -> None:
+        """See ``quota.admission.AdmissionObserver``."""
+        self._conflicts.inc()
+
+    def wrote(self, pods: int) -> None:
+        """See ``quota.admission.AdmissionObserver``."""
+        self._writes.inc()
+        self._pods.inc(max(0, pods))
+
+
+class ControllerMetrics:
+    """What is used, and how far the count is behind."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register with ``registry``."""
+        by_key = ["namespace", "quota", "resource"]
+        by_quota = ["namespace", "quota"]
+        self._used = Gauge(
+            "gpu_fraction_quota_used",
+            "Counted use: cores as GPUs, memory in bytes, gpus and pods as numbers",
+            by_key,
+            registry=registry,
+        )
+        self._hard = Gauge(
+            "gpu_fraction_quota_hard",
+            "Limits, in the units of gpu_fraction_quota_used; absent where there is none",
+            by_key,
+            registry=registry,
+        )
+        self._open = Gauge(
+            "gpu_fraction_quota_reservations",
+            "Admitted pods that are not counted yet",
+            by_quota,
+            registry=registry,
+        )
+        self._oldest = Gauge(
+            "gpu_fraction_quota_reservation_oldest_seconds",
+            "Age of the oldest promise whose pod was not seen yet",
+            by_quota,
+            registry=registry,
+        )
+        self._took = Histogram(
+            "gpu_fraction_quota_reconcile_seconds",
+            "Time to count a namespace",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._lag = Histogram(
+            "gpu_fraction_quota_reconcile_lag_seconds",
+            "Time from the first reason to count a namespace to the stored count",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._shown: dict[tuple[str, str], set[str]] = {}
+
+    def counted(self, quota: Quota, state: Ledger, oldest_s: float) -> None:
+        """See ``quota.controller.ControllerObserver``."""
+        namespace, name = quota.key
+        shown = self._shown.setdefault(quota.key, set())
+        self._drop(quota.key, shown - state.used.keys())
+        for key, amount in state.used.items():
+            self._used.labels(namespace, name, key).set(_in_base_units(key, amount))
+        for key in amounts.KEYS if quota.problems else state.used:
+            if key in quota.spec.hard:
+                value = _in_base_units(key, quota.spec.hard[key])
+                self._hard.labels(namespace, name, key).set(value)
+            else:
+                _forget(self._hard, (namespace, name, key))
+        shown |= state.used.keys()
+        self._open.labels(namespace, name).set(len(state.reserved))
+        self._oldest.labels(namespace, name).set(oldest_s)
+
+    def reconciled(self, took_s: float, lag_s: float) -> None:
+        """See ``quota.controller.ControllerObserver``."""
+        self._took.observe(took_s)
+        self._lag.observe(lag_s)
+
+    def forgotten(self, namespace: str, name: str) -> None:
+        """See ``quota.controller.ControllerObserver``."""
+        self._drop((namespace, name), self._shown.pop((namespace, name), set()))
+        for gauge in (self._open, self._oldest):
+            _forget(gauge, (namespace, name))
+
+    def freed(self, namespace: str, quota: str) -> None:
+        """See ``quota.controller.ControllerObserver``; nothing is measured."""
+
+    def _drop(self, quota: tuple[str, str], keys: Iterable[str]) -> None:
+        for key in keys:
+            for gauge in (self._used, self._hard):
+                _forget(gauge, (*quota, key))
+
+
+def _forget(gauge: Gauge, labels: tuple[str, ...]) -> None:
+    try:
+        gauge.remove(*labels)
+    except KeyError:
+        return  # it was never shown
+
+
+def _in_base_units(key: str, amount: int) -> float:
+    kind = amounts.split_key(key)[1]
+    if kind == amounts.CORES:
+        return amount / units.MILLI
+    return float(amount * units.MIB if kind == amounts.MEMORY else amount)

@@ -1,0 +1,130 @@
+"""The status that a quota should have. Pure: what was counted in, status out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from gpu_fraction.domain.problems import join
+from quota import amounts, ledger
+from quota.ledger import Ledger
+from quota.state import Quota, amounts_wire, reservation_wire
+from quota.view import Count
+from quota.wire import Condition, StatusWire
+
+NEAR_PERCENT: Final = 90
+"""Part of a budget from which NearLimit is said: chosen, one GPU of ten is left."""
+
+READY, EXCEEDED, NEAR_LIMIT = "Ready", "Exceeded", "NearLimit"
+
+__all__ = ["EXCEEDED", "NEAR_LIMIT", "READY", "Recount", "freed", "same", "status"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recount:
+    """A new count of a quota's pods.
+
+    Attributes:
+        count: The sum.
+        ledger: The ledger with it.
+        version: The state of the pods that was counted.
+        now: The moment, as an API timestamp.
+    """
+
+    count: Count
+    ledger: Ledger
+    version: str
+    now: str
+
+
+def status(quota: Quota, recount: Recount) -> StatusWire:
+    """The status to store. Transition times move only where a condition's status flips."""
+    before = {c.type: c for c in quota.wire.status.conditions or ()}
+    conditions = []
+    for type_, holds, reason, message in _conditions(quota, recount):
+        word = "True" if holds else "False"
+        old = before.get(type_)
+        since = old.last_transition_time if old and old.status == word else recount.now
+        conditions.append(
+            Condition(
+                type=type_,
+                status=word,
+                reason=reason,
+                message=message,
+                last_transition_time=since,
+                observed_generation=quota.wire.metadata.generation,
+            )
+        )
+    columns = _columns(quota, recount.ledger)
+    return StatusWire(
+        hard=None if quota.problems else amounts_wire(quota.spec.hard),
+        used=amounts_wire(recount.ledger.used),
+        reserved=[reservation_wire(uid, r) for uid, r in recount.ledger.reserved.items()] or None,
+        columns=columns,
+        summary=", ".join(f"{key} {text}" for key, text in columns.items()),
+        conditions=conditions,
+        observed_generation=quota.wire.metadata.generation,
+        pods_resource_version=recount.version,
+    )
+
+
+def same(first: StatusWire, second: StatusWire) -> bool:
+    """True where nobody would notice the difference: only the pods' version moved."""
+    return msgspec.structs.replace(first, pods_resource_version="") == msgspec.structs.replace(
+        second, pods_resource_version=""
+    )
+
+
+def _columns(quota: Quota, state: Ledger) -> dict[str, str]:
+    """``used/hard`` by key; a key without a limit shows a dash."""
+    hard = quota.spec.hard
+    return {
+        key: f"{amounts.format_amount(key, state.used.get(key, 0))}/"
+        + (amounts.format_amount(key, hard[key]) if key in hard else "-")
+        for key in (*amounts.KEYS, *sorted(hard.keys() - set(amounts.KEYS)))
+    }
+
+
+def _conditions(quota: Quota, recount: Recount) -> Iterator[tuple[str, bool, str, str]]:
+    hard = quota.spec.hard
+    unknown = sorted(recount.count.unknown & hard.keys())
+    if quota.problems:
+        yield READY, False, "InvalidSpec", join(quota.problems)
+    elif unknown:
+        yield (
+            READY,
+            False,
+            "AmountUnknown",
+            f"counted without the {', '.join(unknown)} of pods on GPUs of unknown memory size",
+        )
+    else:
+        yield READY, True, "Counted", "every GPU pod is counted"
+    over = () if quota.problems else ledger.over(recount.ledger, hard)
+    if over:
+        used, limited = (amounts.format_list(of, over) for of in (recount.ledger.used, hard))
+        message = (
+            f"used: {used}, limited: {limited}; running pods are kept, new ones are refused "
+            "until enough of them have ended"
+        )
+        yield EXCEEDED, True, "AboveHard", message
+    else:
+        yield EXCEEDED, False, "WithinHard", "what is used is within the budget"
+    near = () if quota.problems else ledger.near(recount.ledger, hard, NEAR_PERCENT)
+    yield (
+        NEAR_LIMIT,
+        bool(near),
+        "AlmostFull" if near else "RoomLeft",
+        f"{NEAR_PERCENT}% or more is taken of: {', '.join(near)}"
+        if near
+        else f"less than {NEAR_PERCENT}% is taken of every limit",
+    )
+
+
+def freed(quota: Quota, after: Ledger) -> bool:
+    """Whether there is more room than there was, so that pods that were refused may fit now."""
+    if quota.ledger is None:
+        return True
+    was = ledger.headroom(quota.ledger, quota.spec.hard)
+    left = ledger.headroom(after, quota.spec.hard)
+    return any(left[key] > was[key] for key in left)

@@ -1,0 +1,132 @@
+"""Pods as quotas see them, and which of them count."""
+
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+
+from gpu_fraction.domain import assignment, keys, request, request_annotation
+from gpu_fraction.domain.demand import demand
+from gpu_fraction.domain.gpu_resources import is_gpu
+from gpu_fraction.domain.pod import Metadata, Pod, Spec, Status, containers
+from gpu_fraction.domain.request import Bounds, Refused, Request
+from gpu_fraction.kube.objects import Meta
+from quota.charge import PodFacts
+
+TERMINAL: Final = frozenset({"Succeeded", "Failed"})
+
+DEFAULT_GRACE_S: Final = 30
+"""Where a pod that is being deleted does not say (core/v1 terminationGracePeriodSeconds)."""
+
+__all__ = ["OwnerReference", "PodRecord", "facts_of", "overdue_after_s", "terminal"]
+
+
+class OwnerReference(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Who made the pod."""
+
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool | None = None
+
+
+class PodMeta(Meta, frozen=True, kw_only=True, rename="camel"):
+    """Identity, annotations and the way to deletion."""
+
+    generate_name: str | None = None
+    annotations: dict[str, str] | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+    owner_references: list[OwnerReference] | None = None
+
+
+class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A pod with what the domain reads, and its identity besides."""
+
+    metadata: PodMeta = PodMeta()
+    spec: Spec = Spec()
+    status: Status | None = None
+
+    def pod(self) -> Pod:
+        """The pod as the domain knows it."""
+        meta = self.metadata
+        return Pod(
+            metadata=Metadata(
+                name=meta.name,
+                namespace=meta.namespace,
+                uid=meta.uid,
+                annotations=meta.annotations,
+                deletion_timestamp=meta.deletion_timestamp,
+                deletion_grace_period_seconds=meta.deletion_grace_period_seconds,
+            ),
+            spec=self.spec,
+            status=self.status,
+        )
+
+    @property
+    def owner(self) -> OwnerReference | None:
+        """The controller that made it."""
+        return next((o for o in self.metadata.owner_references or () if o.controller), None)
+
+
+def terminal(pod: PodRecord) -> bool:
+    """True once the pod's containers can never run again."""
+    return pod.status is not None and pod.status.phase in TERMINAL
+
+
+def overdue_after_s(pod: PodRecord) -> int | None:
+    """Seconds after its deletion was first seen when a pod no longer counts; None if it stays.
+
+    A node that is gone never confirms the deletion of its pods. ResourceQuota lets go of them
+    after twice their grace period (kubernetes pkg/quota/v1/evaluator/core/pods.go, QuotaV1Pod),
+    by the wall clock; here the time is measured by whoever watches, so that a clock that is
+    set forward lets go of no running pod.
+    """
+    if pod.metadata.deletion_timestamp is None:
+        return None
+    grace_s = pod.metadata.deletion_grace_period_seconds
+    return 2 * (DEFAULT_GRACE_S if grace_s is None else max(0, grace_s))
+
+
+def facts_of(record: PodRecord) -> PodFacts:
+    """What quotas need to know of a pod, but for the GPUs that it may land on."""
+    pod = record.pod()
+    cost = demand(pod)
+    facts = PodFacts(record.metadata.uid, cost, record.spec.priority_class_name)
+    if not cost:
+        return facts
+    asked = wishes(pod)
+    return replace(
+        facts,
+        models=asked.models if asked else (),
+        not_models=asked.not_models if asked else (),
+        containers=tuple(
+            at.container.name
+            for at in containers(pod)
+            if at.container.resources and any(map(is_gpu, at.container.resources.names()))
+        ),
+    )
+
+
+def wishes(pod: Pod) -> Request | None:
+    """What the pod asked of its GPUs; None where it said nothing that can be read."""
+    text = pod.annotations().get(keys.REQUEST)
+    try:
+        if text is not None:
+            return request_annotation.load(text).request
+        return request.parse(pod, Bounds())
+    except (Refused, request_annotation.RequestAnnotationError):
+        return None
+
+
+def assigned_uuids(pod: PodRecord) -> frozenset[str]:
+    """The cards that were chosen for the pod; empty while there are none."""
+    text = (pod.metadata.annotations or {}).get(keys.ASSIGNED)
+    if text is None:
+        return frozenset()
+    try:
+        chosen = assignment.parse(text)
+    except assignment.AssignmentError:
+        return frozenset()
+    return frozenset(share.uuid for shares in chosen.values() for share in shares)

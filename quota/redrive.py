@@ -1,0 +1,167 @@
+"""Wakes those whose pods were refused, once there is room.
+
+A ReplicaSet's controller tries again after a time that doubles up to 16 minutes
+(kubernetes#98656), but at once after any change of the ReplicaSet. So the ones that the
+namespace's events name get an annotation, through their ``status`` subresource: that is a
+change too, and the right to it is no right to their pod templates.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+import structlog
+
+from gpu_fraction.domain import keys
+from gpu_fraction.kube import errors as kube_errors
+from gpu_fraction.kube import resources
+from gpu_fraction.kube.client import Client, ListOptions
+from gpu_fraction.kube.objects import Identity, Meta
+from gpu_fraction.kube.requests import PatchKind, Selection
+from gpu_fraction.kube.resources import Resource
+from quota.admission import timestamp
+
+QUOTA_FREED: Final = keys.PREFIX + "quota-freed"
+
+FAILED_CREATE: Final = "FailedCreate"
+"""What every controller of Kubernetes calls a pod that it could not create."""
+
+MARK: Final = "GPU quota"
+"""Part of every refusal of this package."""
+
+RECENT_S: Final = 1200.0
+"""Events older than this are past every controller's longest wait of 1000 s (client-go
+workqueue.DefaultControllerRateLimiter), so that it has tried again by itself."""
+
+CALM_S: Final = 1.0
+"""Seconds between two rounds in one namespace: chosen, a slow start of 1, 2, 4 pods fits in."""
+
+MAX_OWNERS: Final = 50
+"""Owners woken in one round: chosen, the rest follows with the next room."""
+
+OWNERS: Final = {
+    ("apps", r.kind): r
+    for r in (resources.REPLICA_SETS, resources.STATEFUL_SETS, resources.DAEMON_SETS)
+} | {
+    ("batch", "Job"): resources.JOBS,
+    ("", "ReplicationController"): Resource(
+        "", "v1", "replicationcontrollers", "ReplicationController"
+    ),
+}
+
+log = structlog.get_logger()
+
+__all__ = ["QUOTA_FREED", "Owner", "Redrive", "blocked"]
+
+
+class _Involved(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class EventRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What is read of an Event of core/v1."""
+
+    metadata: Meta = Meta()
+    involved_object: _Involved = _Involved()
+    reason: str = ""
+    message: str = ""
+    last_timestamp: str | None = None
+    event_time: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Somebody whose pods were refused."""
+
+    resource: Resource
+    name: str
+    uid: str
+
+
+def blocked(events: Iterable[EventRecord], now: datetime) -> list[Owner]:
+    """Whose pods were refused lately, the longest waiting first, each once."""
+    found: dict[Owner, str] = {}
+    for event in events:
+        group = event.involved_object.api_version.rpartition("/")[0]
+        resource = OWNERS.get((group, event.involved_object.kind))
+        if event.reason != FAILED_CREATE or MARK not in event.message or resource is None:
+            continue
+        when = event.last_timestamp or event.event_time or ""
+        if _age_s(when, now) <= RECENT_S:
+            owner = Owner(resource, event.involved_object.name, event.involved_object.uid)
+            found[owner] = min(found.get(owner, when), when)
+    return sorted(found, key=lambda owner: found[owner])[:MAX_OWNERS]
+
+
+def _age_s(when: str, now: datetime) -> float:
+    try:
+        return (now - datetime.fromisoformat(when)).total_seconds()
+    except ValueError:
+        return 0.0
+
+
+class Redrive:
+    """Wakes the blocked ones of namespaces in which room was made."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        calm_s: float = CALM_S,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._client = client
+        self._calm_s = calm_s
+        self._now = now
+        self._namespaces: dict[str, None] = {}
+        self._wake = asyncio.Event()
+
+    def freed(self, namespace: str) -> None:
+        """There is room in a namespace."""
+        self._namespaces[namespace] = None
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Wake until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            namespaces, self._namespaces = list(self._namespaces), {}
+            for namespace in namespaces:
+                try:
+                    await self.wake(namespace)
+                except kube_errors.KubeError as e:
+                    log.warning("quota.redrive_failed", namespace=namespace, error=str(e))
+            await asyncio.sleep(self._calm_s)
+
+    async def wake(self, namespace: str) -> Sequence[Owner]:
+        """Wake those of one namespace; who they were.
+
+        Raises:
+            KubeError: the API server did not take it.
+        """
+        options = ListOptions(Selection(fields=f"reason={FAILED_CREATE}"))
+        listing = await self._client.list(
+            resources.EVENTS.at(namespace=namespace), EventRecord, options
+        )
+        now = self._now()
+        owners = blocked(listing.items, now)
+        for owner in owners:
+            await self._touch(namespace, owner, timestamp(now))
+        if owners:
+            log.info("quota.redriven", namespace=namespace, owners=len(owners))
+        return owners
+
+    async def _touch(self, namespace: str, owner: Owner, moment: str) -> None:
+        metadata = {"uid": owner.uid, "annotations": {QUOTA_FREED: moment}}
+        at = owner.resource.at(owner.name, namespace=namespace, subresource="status")
+        try:
+            await self._client.patch(at, PatchKind.MERGE, {"metadata": metadata}, Identity)
+        except (kube_errors.NotFoundError, kube_errors.ConflictError, kube_errors.InvalidError):
+            return  # it is gone, or another one has its name now

@@ -1,0 +1,243 @@
+"""Admission and controller with everything they watch, ready to run."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from prometheus_client import CollectorRegistry
+
+from gpu_fraction.domain.sizes import CardSizes
+from gpu_fraction.kube import objects
+from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.reflector import Reflector
+from gpu_fraction.kube.resources import GPU_QUOTAS, NODES, PODS
+from gpu_fraction.kube.store import Change
+from quota import admission
+from quota.api import KubeQuotaApi
+from quota.audit import Audit, EventSink
+from quota.cache import QuotaCache, newer
+from quota.controller import Controller, ControllerSettings, Sources
+from quota.decision import Outcome
+from quota.errors import NotReadyError
+from quota.fleet import ConfiguredFleet, NodeFleet, NodeRecord
+from quota.metrics import AdmissionMetrics, ControllerMetrics
+from quota.pods import PodRecord, facts_of
+from quota.redrive import Redrive
+from quota.view import PodView
+from quota.wire import GPUQuota
+
+Lead = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
+"""Runs work in one replica at a time, for as long as it is that one's turn."""
+
+__all__ = ["AdmissionService", "ControllerService", "Lead"]
+
+
+class _Watched:
+    """Quotas and GPUs, kept by watches."""
+
+    def __init__(self, client: Client, sizes: CardSizes) -> None:
+        self.cache = QuotaCache()
+        self.fleet = NodeFleet(ConfiguredFleet(sizes))
+        self.quotas = Reflector(client, GPU_QUOTAS.at(), GPUQuota)
+        self.nodes = Reflector(client, NODES.at(), NodeRecord)
+        self.quotas.subscribe(self._quota)
+        self.nodes.subscribe(lambda change: self.fleet.change(change.old, change.new))
+
+    def _quota(self, change: Change[GPUQuota]) -> None:
+        if change.new is not None:
+            self.cache.put(change.new)
+        elif change.old is not None:
+            self.cache.remove(change.old)
+
+    def unsynced(self) -> str | None:
+        """What has not been read yet, for readiness."""
+        for name, reflector in (("GPUQuotas", self.quotas), ("Nodes", self.nodes)):
+            if not reflector.synced.is_set():
+                return f"{name} are being read"
+        return None
+
+
+class AdmissionService:
+    """The webhook's side."""
+
+    def __init__(
+        self,
+        client: Client,
+        settings: admission.Settings,
+        *,
+        sizes: CardSizes,
+        registry: CollectorRegistry,
+        sink: EventSink,
+    ) -> None:
+        """Prepare; ``run`` does the work.
+
+        Args:
+            client: The API server.
+            settings: How pods are admitted.
+            sizes: The GPUs where no Node says.
+            registry: Where metrics are collected.
+            sink: Takes events.
+        """
+        self._watched = _Watched(client, sizes)
+        self._audit = Audit(sink)
+        self._admission = admission.Admission(
+            KubeQuotaApi(client),
+            self._watched.cache,
+            settings,
+            observer=AdmissionMetrics(registry),
+        )
+
+    async def run(self) -> None:
+        """Watch and answer until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watched.quotas.run(), name="watch-gpuquotas")
+            tasks.create_task(self._watched.nodes.run(), name="watch-nodes")
+            tasks.create_task(self._admission.run(), name="quota-admission")
+
+    def unsynced(self) -> str | None:
+        """Why no request can be answered yet."""
+        return self._watched.unsynced()
+
+    async def admit(self, namespace: str, pod: bytes, *, dry_run: bool) -> Outcome:
+        """The verdict on a new pod.
+
+        Args:
+            namespace: The request's; the object may leave it out.
+            pod: The object, JSON.
+            dry_run: Decide, but promise and tell nothing.
+
+        Raises:
+            NotReadyError: no answer can be given now.
+            MalformedAnswerError: the object is no pod.
+        """
+        record = objects.decode(PodRecord, pod)
+        facts = facts_of(record)
+        if not facts.demand:
+            return Outcome()
+        if (reason := self.unsynced()) is not None:
+            raise NotReadyError(reason)
+        cards = self._watched.fleet.cards_for(record, facts)
+        outcome = await self._admission.admit(namespace, facts.on(cards), dry_run=dry_run)
+        if not dry_run:
+            self._audit.decided(namespace, record, self._watched.cache.within(namespace), outcome)
+        return outcome
+
+    def default_fraction(self, namespace: str, priority_class: str | None) -> str | None:
+        """The share for a pod that names none: of the first quota, by name, that has one."""
+        for quota in sorted(self._watched.cache.within(namespace), key=lambda q: q.name):
+            default = quota.spec.default_fraction
+            if default and not quota.problems and quota.spec.matches(priority_class):
+                return default
+        return None
+
+
+class ControllerService:
+    """The controller's side."""
+
+    def __init__(
+        self,
+        client: Client,
+        settings: ControllerSettings,
+        *,
+        sizes: CardSizes,
+        registry: CollectorRegistry,
+        lead: Lead,
+    ) -> None:
+        """Prepare; ``run`` does the work.
+
+        Args:
+            client: The API server.
+            settings: How to count.
+            sizes: The GPUs where no Node says.
+            registry: Where metrics are collected.
+            lead: Runs the work that one replica does at a time.
+        """
+        clock = asyncio.get_running_loop().time
+        self._watched = _Watched(client, sizes)
+        self._lead = lead
+        self._view = PodView(clock, remember_s=2 * settings.ttl_s)
+        self._pods = Reflector(client, PODS.at(), PodRecord)
+        self._redrive = Redrive(client)
+        self._controller = Controller(
+            KubeQuotaApi(client),
+            Sources(
+                self._watched.cache,
+                self._view,
+                lambda: self._pods.resource_version,
+                self._watched.fleet,
+            ),
+            settings,
+            clock=clock,
+            observers=(ControllerMetrics(registry), _Freed(self._redrive)),
+        )
+        self._pods.subscribe(self._pod)
+        self._watched.quotas.subscribe(self._quota)
+        self._watched.nodes.subscribe(self._node)
+        self._fleet_version = 0
+
+    async def run(self) -> None:
+        """Watch always, and count while this replica is the one to."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watched.quotas.run(), name="watch-gpuquotas")
+            tasks.create_task(self._watched.nodes.run(), name="watch-nodes")
+            tasks.create_task(self._pods.run(), name="watch-pods")
+            for reflector in (self._watched.quotas, self._watched.nodes, self._pods):
+                await reflector.synced.wait()
+            await self._lead(self._work)
+
+    def unsynced(self) -> str | None:
+        """What has not been read yet, for readiness."""
+        if not self._pods.synced.is_set():
+            return "Pods are being read"
+        return self._watched.unsynced()
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._controller.run(), name="quota-controller")
+            tasks.create_task(self._redrive.run(), name="quota-redrive")
+
+    def _pod(self, change: Change[PodRecord]) -> None:
+        matters = self._view.change(change.old, change.new)
+        pod = change.new or change.old
+        if matters and pod is not None:
+            self._touch(pod.metadata.namespace)
+
+    def _quota(self, change: Change[GPUQuota]) -> None:
+        if change.new is None:
+            if change.old is not None:
+                self._controller.forget(change.old.metadata.namespace, change.old.metadata.name)
+            return
+        meta = change.new.metadata
+        known = self._watched.cache.get((meta.namespace, meta.name))
+        # What the cache has already seen is an echo of our own write.
+        if known is None or not newer(known.wire.metadata.resource_version, meta.resource_version):
+            self._controller.touch(meta.namespace)
+
+    def _node(self, _change: Change[NodeRecord]) -> None:
+        if self._watched.fleet.version != self._fleet_version:
+            self._fleet_version = self._watched.fleet.version
+            for namespace in self._watched.cache.namespaces():
+                self._touch(namespace)
+
+    def _touch(self, namespace: str) -> None:
+        if self._watched.cache.within(namespace):
+            self._controller.touch(namespace)
+
+
+class _Freed:
+    """Lets the controller wake the blocked ones."""
+
+    def __init__(self, redrive: Redrive) -> None:
+        self._redrive = redrive
+
+    def counted(self, quota: object, state: object, oldest_s: float) -> None:
+        """Nothing."""
+
+    def reconciled(self, took_s: float, lag_s: float) -> None:
+        """Nothing."""
+
+    def forgotten(self, namespace: str, name: str) -> None:
+        """Nothing; ``freed`` follows."""
+
+    def freed(self, namespace: str, quota: str) -> None:  # noqa: ARG002 - the Protocol's
+        """There is room."""
+        self._redrive.freed(namespace)

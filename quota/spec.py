@@ -1,0 +1,175 @@
+"""The specification of a GPUQuota, read into integers and checked.
+
+Servers from 1.25 on check most of this themselves (the CRD's schema and CEL rules); older ones
+store anything that fits the schema, so it is all checked again here.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, Literal, cast, get_args
+
+from gpu_fraction.domain import units
+from gpu_fraction.domain.problems import Problem, nearest, quote
+from quota import amounts
+from quota.amounts import Amounts
+from quota.wire import AmountsWire, ModelAmounts, ScopeExpression, SpecWire
+
+Enforcement = Literal["Deny", "Warn", "Audit"]
+Operator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
+
+ENFORCEMENTS: Final[tuple[str, ...]] = get_args(Enforcement)
+OPERATORS: Final[tuple[str, ...]] = get_args(Operator)
+PRIORITY_CLASS: Final = "PriorityClass"
+
+__all__ = ["Enforcement", "Operator", "QuotaSpec", "Scope", "parse_spec"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One requirement on a pod's priority class.
+
+    Source: ResourceQuota's scopeSelector (kubernetes pkg/quota/v1/evaluator/core/pods.go,
+    podMatchesSelector).
+    """
+
+    operator: Operator
+    values: frozenset[str] = frozenset()
+
+    def matches(self, priority_class: str | None) -> bool:
+        """True where a pod of that class, or of none, is counted."""
+        if self.operator == "Exists":
+            return bool(priority_class)
+        if self.operator == "DoesNotExist":
+            return not priority_class
+        return ((priority_class or "") in self.values) == (self.operator == "In")
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaSpec:
+    """A checked specification; amounts as in ``quota.amounts``.
+
+    Attributes:
+        hard: The budget; absent keys are not limited, 0 allows nothing.
+        pod_max: The most that one pod may ask.
+        pod_min: The least that one pod may ask.
+        default_fraction: Share for pods with an annotation of ours but without a share.
+        scopes: Requirements on the pods that are counted; all must hold.
+        enforcement: What becomes of a pod that does not fit.
+    """
+
+    hard: Amounts = field(default_factory=dict)
+    pod_max: Amounts = field(default_factory=dict)
+    pod_min: Amounts = field(default_factory=dict)
+    default_fraction: str | None = None
+    scopes: tuple[Scope, ...] = ()
+    enforcement: Enforcement = "Deny"
+
+    def matches(self, priority_class: str | None) -> bool:
+        """True where pods of that priority class are counted."""
+        return all(scope.matches(priority_class) for scope in self.scopes)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The GPU models with limits of their own, sorted."""
+        return tuple(sorted({m for key in self.hard if (m := amounts.split_key(key)[0])}))
+
+
+def parse_spec(wire: SpecWire) -> tuple[QuotaSpec, tuple[Problem, ...]]:
+    """The specification, and what is wrong with it; with problems it must not be used."""
+    problems: list[Problem] = []
+    hard = {**_read(wire.hard, "spec.hard", problems), **_read_models(wire.hard, problems)}
+    per_pod = wire.per_pod
+    pod_max = _read(per_pod.max, "spec.perPod.max", problems) if per_pod else {}
+    pod_min = _read(per_pod.min, "spec.perPod.min", problems) if per_pod else {}
+    problems += _crossed(pod_min, pod_max)
+    default = per_pod.default_fraction if per_pod else None
+    problems += _bad_default(default)
+    scopes = []
+    expressions = (wire.scope_selector.match_expressions if wire.scope_selector else None) or ()
+    for index, expression in enumerate(expressions):
+        found = _bad_scope(expression, f"spec.scopeSelector.matchExpressions[{index}]")
+        problems += found
+        scopes.append(
+            Scope(cast("Operator", expression.operator), frozenset(expression.values or ()))
+        )
+    if wire.enforcement not in ENFORCEMENTS:
+        problems.append(_not_one_of("spec.enforcement", wire.enforcement, ENFORCEMENTS))
+    spec = QuotaSpec(
+        hard=hard,
+        pod_max=pod_max,
+        pod_min=pod_min,
+        default_fraction=default,
+        scopes=tuple(scopes),
+        enforcement=cast("Enforcement", wire.enforcement),
+    )
+    return spec, tuple(problems)
+
+
+def _read(wire: ModelAmounts | None, path: str, problems: list[Problem]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    kinds = amounts.KEYS if isinstance(wire, AmountsWire) else amounts.MODEL_KEYS
+    for kind in kinds:
+        value = getattr(wire, kind, None)
+        if value is None:
+            continue
+        try:
+            found[kind] = amounts.parse_amount(kind, value)
+        except units.UnitError as e:
+            given = quote(str(value))
+            problems.append(
+                Problem(f"{path}.{kind}", f"{given} is {e.reason}; allowed: {e.allowed}")
+            )
+    return found
+
+
+def _read_models(wire: AmountsWire, problems: list[Problem]) -> dict[str, int]:
+    found = {}
+    for model, limits in (wire.models or {}).items():
+        path = f"spec.hard.models[{quote(model)[1:-1]}]"
+        if not model.strip() or any(c in model for c in ",=\n"):
+            problems.append(
+                Problem(path, "not a GPU model; allowed: names such as A100, H100-80GB")
+            )
+            continue
+        for kind, amount in _read(limits, path, problems).items():
+            found[amounts.model_key(model, kind)] = amount
+    return found
+
+
+def _crossed(low: Amounts, high: Amounts) -> Iterator[Problem]:
+    for kind in sorted(low.keys() & high.keys()):
+        if low[kind] > high[kind]:
+            yield Problem(
+                f"spec.perPod.min.{kind}",
+                f"{amounts.format_amount(kind, low[kind])} is more than spec.perPod.max.{kind}, "
+                f"{amounts.format_amount(kind, high[kind])}",
+            )
+
+
+def _bad_default(default: str | None) -> Iterator[Problem]:
+    if default is None:
+        return
+    try:
+        units.parse_fraction_milli(default)
+    except units.UnitError as e:
+        yield Problem(
+            "spec.perPod.defaultFraction", f"{quote(default)} is {e.reason}; allowed: {e.allowed}"
+        )
+
+
+def _bad_scope(expression: ScopeExpression, path: str) -> Iterator[Problem]:
+    if expression.scope_name != PRIORITY_CLASS:
+        yield _not_one_of(f"{path}.scopeName", expression.scope_name, (PRIORITY_CLASS,))
+    if expression.operator not in OPERATORS:
+        yield _not_one_of(f"{path}.operator", expression.operator, OPERATORS)
+    elif expression.operator in {"In", "NotIn"} and not expression.values:
+        yield Problem(f"{path}.values", f"operator {expression.operator} needs at least one value")
+    elif expression.operator in {"Exists", "DoesNotExist"} and expression.values:
+        yield Problem(f"{path}.values", f"operator {expression.operator} takes no values")
+
+
+def _not_one_of(path: str, given: str, allowed: tuple[str, ...]) -> Problem:
+    return Problem(
+        path,
+        f"{quote(given)} is not known{nearest(given, allowed)}; allowed: {', '.join(allowed)}",
+    )

@@ -1,0 +1,119 @@
+"""A quota object in the form that decisions are made on, and back to the wire."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from gpu_fraction.domain import units
+from gpu_fraction.domain.problems import Problem
+from gpu_fraction.kube.objects import Key
+from quota import amounts
+from quota.amounts import Amounts
+from quota.ledger import Ledger, Reservation
+from quota.spec import QuotaSpec, parse_spec
+from quota.wire import AmountsWire, GPUQuota, ModelAmounts, ReservationWire, StatusWire
+
+__all__ = ["Quota", "amounts_wire", "read", "reservation_wire"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """One version of one GPUQuota.
+
+    Attributes:
+        wire: The object itself.
+        spec: Its checked specification.
+        problems: What is wrong with it; it is not used where there are any.
+        reserved: The promises in its status, by pod uid.
+        ledger: What is taken; None until the controller has counted for this specification.
+    """
+
+    wire: GPUQuota
+    spec: QuotaSpec
+    problems: tuple[Problem, ...]
+    reserved: Mapping[str, Reservation]
+    ledger: Ledger | None
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return self.wire.metadata.namespace, self.wire.metadata.name
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.wire.metadata.name
+
+
+def read(wire: GPUQuota) -> Quota:
+    """The object, parsed; never raises, because a status may hold anything."""
+    spec, problems = parse_spec(wire.spec)
+    reserved = dict(_reserved(wire.status, spec))
+    return Quota(wire, spec, problems, reserved, _ledger(wire, spec, reserved))
+
+
+def _reserved(status: StatusWire, spec: QuotaSpec) -> Iterator[tuple[str, Reservation]]:
+    """The promises. What somebody else wrote and no amount can be read from is none."""
+    for wire in status.reserved or ():
+        try:
+            found = _amounts(wire, wire.models)
+        except units.UnitError:
+            continue
+        for model in spec.models:
+            for kind in amounts.MODEL_KEYS:
+                # The model's limit is newer than the promise: the pod may get that model.
+                found.setdefault(amounts.model_key(model, kind), found.get(kind, 0))
+        yield wire.pod_uid, Reservation(found, wire.expires)
+
+
+def _ledger(wire: GPUQuota, spec: QuotaSpec, reserved: Mapping[str, Reservation]) -> Ledger | None:
+    """The status as a ledger; None where it was not counted for this very specification."""
+    status = wire.status
+    if status.used is None or status.observed_generation != wire.metadata.generation:
+        return None
+    try:
+        used = _amounts(status.used, status.used.models)
+    except units.UnitError:
+        return None  # written by somebody else; the controller counts anew
+    return Ledger(used, reserved) if spec.hard.keys() <= used.keys() else None
+
+
+def _amounts(
+    wire: AmountsWire | ReservationWire, by_model: Mapping[str, ModelAmounts] | None
+) -> dict[str, int]:
+    found = _kinds(wire, amounts.KEYS)
+    for model, part in (by_model or {}).items():
+        for kind, amount in _kinds(part, amounts.MODEL_KEYS).items():
+            found[amounts.model_key(model, kind)] = amount
+    return found
+
+
+def _kinds(
+    wire: ModelAmounts | AmountsWire | ReservationWire, kinds: Iterable[str]
+) -> dict[str, int]:
+    return {
+        kind: amounts.parse_amount(kind, value)
+        for kind in kinds
+        if (value := getattr(wire, kind)) is not None
+    }
+
+
+def amounts_wire(of: Amounts) -> AmountsWire:
+    """Amounts as quantities."""
+    flat, by_model = _grouped(of)
+    return AmountsWire(**flat, models=by_model)
+
+
+def reservation_wire(uid: str, reservation: Reservation) -> ReservationWire:
+    """A reservation as quantities."""
+    flat, by_model = _grouped(reservation.amounts)
+    return ReservationWire(pod_uid=uid, expires=reservation.expires, **flat, models=by_model)
+
+
+def _grouped(of: Amounts) -> tuple[dict[str, str], dict[str, ModelAmounts] | None]:
+    flat: dict[str, str] = {}
+    by_model: dict[str, dict[str, str]] = {}
+    for key, amount in of.items():
+        model, kind = amounts.split_key(key)
+        place = by_model.setdefault(model, {}) if model else flat
+        place[kind] = amounts.format_amount(key, amount)
+    return flat, {m: ModelAmounts(**part) for m, part in by_model.items()} or None

@@ -1,0 +1,139 @@
+"""A GPUQuota as the API server stores it (deploy/crd/gpuquotas.yaml)."""
+
+from typing import Final
+
+import msgspec
+
+from gpu_fraction.domain import keys
+from gpu_fraction.kube.objects import Meta
+
+API_VERSION: Final = f"{keys.GROUP}/v1alpha1"
+KIND: Final = "GPUQuota"
+
+Quantity = str | int
+
+__all__ = [
+    "API_VERSION",
+    "KIND",
+    "AmountsWire",
+    "Condition",
+    "GPUQuota",
+    "ModelAmounts",
+    "PerPodWire",
+    "Quantity",
+    "QuotaMeta",
+    "ReservationWire",
+    "ScopeExpression",
+    "ScopeSelector",
+    "SpecWire",
+    "StatusWire",
+]
+
+
+class QuotaMeta(Meta, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Identity, and the version of the specification."""
+
+    generation: int = 0
+
+
+class ModelAmounts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Amounts of the GPUs of one model."""
+
+    cores: Quantity | None = None
+    memory: Quantity | None = None
+    gpus: Quantity | None = None
+
+
+class AmountsWire(ModelAmounts, frozen=True, omit_defaults=True, kw_only=True):
+    """Amounts of all GPUs, and of some models besides."""
+
+    pods: Quantity | None = None
+    models: dict[str, ModelAmounts] | None = None
+
+
+class PerPodWire(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, rename="camel"):
+    """Bounds of every single pod."""
+
+    max: ModelAmounts | None = None
+    min: ModelAmounts | None = None
+    default_fraction: str | None = None
+
+
+class ScopeExpression(
+    msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, rename="camel"
+):
+    """One requirement on the pods that are counted."""
+
+    scope_name: str
+    operator: str
+    values: list[str] | None = None
+
+
+class ScopeSelector(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, rename="camel"):
+    """All requirements on the pods that are counted."""
+
+    match_expressions: list[ScopeExpression] | None = None
+
+
+class SpecWire(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, rename="camel"):
+    """What a namespace's owner may use."""
+
+    hard: AmountsWire = AmountsWire()
+    per_pod: PerPodWire | None = None
+    scope_selector: ScopeSelector | None = None
+    enforcement: str = "Deny"
+
+
+class ReservationWire(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """An admitted pod that the controller has not counted yet."""
+
+    pod_uid: str = msgspec.field(name="podUID")
+    expires: str
+    cores: Quantity | None = None
+    memory: Quantity | None = None
+    gpus: Quantity | None = None
+    pods: Quantity | None = None
+    models: dict[str, ModelAmounts] | None = None
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """metav1.Condition."""
+
+    type: str
+    status: str
+    reason: str
+    message: str = ""
+    last_transition_time: str = ""
+    observed_generation: int = 0
+
+
+class StatusWire(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, rename="camel"):
+    """What is used; written by the controller, but for ``reserved``, which admission adds to.
+
+    Attributes:
+        hard: The limits that ``used`` was compared with.
+        used: None until the controller has counted for the first time.
+        reserved: Admitted pods that are not in ``used`` yet.
+        columns: ``used/hard`` by key, for kubectl.
+        summary: All of them in one line.
+        conditions: Ready, Exceeded, NearLimit.
+        observed_generation: The generation that was counted for.
+        pods_resource_version: The state of the pods that was counted.
+    """
+
+    hard: AmountsWire | None = None
+    used: AmountsWire | None = None
+    reserved: list[ReservationWire] | None = None
+    columns: dict[str, str] | None = None
+    summary: str = ""
+    conditions: list[Condition] | None = None
+    observed_generation: int = 0
+    pods_resource_version: str = ""
+
+
+class GPUQuota(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One namespace's budget, or one of several."""
+
+    metadata: QuotaMeta = QuotaMeta()
+    spec: SpecWire = SpecWire()
+    status: StatusWire = StatusWire()

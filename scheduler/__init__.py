@@ -1,0 +1,1 @@
+"""Extender of kube-scheduler: chooses nodes, cards and victims for pods that share GPUs."""

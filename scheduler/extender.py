@@ -1,0 +1,190 @@
+"""Filter, prioritize and bind as decisions on the state; no I/O.
+
+Filter keeps every node whose cards fit, so that Kubernetes' own scoring and preemption go on
+working; the choice of cards waits until bind, when the node is known.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from heapq import nsmallest
+from itertools import compress
+from typing import Final, Protocol
+
+import numpy as np
+
+from gpu_fraction.domain.assignment import Assignment
+from gpu_fraction.domain.placement import NOTHING_BARRED, Ask, Why, choose, explain, summary
+from gpu_fraction.domain.placement.vectorised import Evaluation, refused, scores
+from scheduler.state import ClusterState
+from scheduler.views import PodView
+from scheduler.wire import FilterResult, HostPriority
+
+__all__ = ["BindRefusedError", "Extender", "ModelQuota"]
+
+DETAILED_NODES: Final = 3
+"""Nodes whose cards are listed one by one in a refusal. Chosen: with the reasons that the
+other nodes share, they fit the 1024 bytes of an event's message."""
+
+DETAIL_LIMIT: Final = 240
+"""Characters of one node's list of cards; chosen for the same reason."""
+
+
+class ModelQuota(Protocol):
+    """Caps on GPU models, as GPUQuota's ``hard.models`` sets them for a namespace."""
+
+    def barred(
+        self, namespace: str, asks: Sequence[Ask], models: Collection[str]
+    ) -> Mapping[str, str]:
+        """Which product names the pod may not use now, with the reason, one line each."""
+        ...
+
+
+class NoModelQuota:
+    """Bars nothing."""
+
+    def barred(
+        self,
+        namespace: str,  # noqa: ARG002 - the Protocol's
+        asks: Sequence[Ask],  # noqa: ARG002
+        models: Collection[str],  # noqa: ARG002
+    ) -> Mapping[str, str]:
+        """Nothing."""
+        return NOTHING_BARRED
+
+
+class BindRefusedError(Exception):
+    """The pod cannot be bound to that node; the message says why, card by card."""
+
+
+class Extender:
+    """Decisions about one pod at a time."""
+
+    def __init__(self, state: ClusterState, quota: ModelQuota | None = None) -> None:
+        """Decide on this state.
+
+        Args:
+            state: The cluster, changed by others between calls.
+            quota: Caps on GPU models.
+        """
+        self._state = state
+        self._quota = quota or NoModelQuota()
+
+    def filter(self, view: PodView, names: Sequence[str]) -> FilterResult:
+        """The nodes whose cards serve the pod, and a reason for each other.
+
+        Args:
+            view: The pod.
+            names: The candidates; only they are answered for.
+        """
+        if view.problem:
+            failed = dict.fromkeys(names, view.problem)
+            return FilterResult([], failed, failed)
+        if not view.asks:
+            return FilterResult(list(names))
+        barred = self.barred(view)
+        judged = self._judge(view, names, barred)
+        fits = judged.fits.tolist()
+        fitting = list(compress(names, fits))
+        if len(fitting) == len(names):
+            return FilterResult(fitting)
+        failing = [name for name, fit in zip(names, fits, strict=True) if not fit]
+        return FilterResult(fitting, *self._reasons(view, failing, barred))
+
+    def prioritize(self, view: PodView, names: Sequence[str]) -> list[HostPriority]:
+        """A score for each node, 0 to 10; nodes that do not fit have 0."""
+        if view.problem or not view.asks:
+            return [HostPriority(name, 0) for name in names]
+        judged = self._judge(view, names, self.barred(view))
+        return [
+            HostPriority(name, score)
+            for name, score in zip(names, scores(judged).tolist(), strict=True)
+        ]
+
+    def cards_for(self, view: PodView, node: str) -> Assignment:
+        """The cards to bind the pod with; the claim is the caller's to make.
+
+        A claim of the pod on this node that is still unsettled is answered again, so that a
+        repeated bind repeats the Binding instead of taking more cards.
+
+        Raises:
+            BindRefusedError: the node has no place for the pod any more.
+        """
+        claim = self._state.claims.get(view.uid, node)
+        if claim is not None:
+            return claim.assignment
+        if view.problem:
+            raise BindRefusedError(view.problem)
+        if not view.asks:
+            return {}
+        barred = self.barred(view)
+        cards = self._state.cards_for(view, node)
+        placed = choose(cards, view.asks, barred)
+        if placed is None:
+            why = explain(cards, view.asks, barred) if cards else self._state.node_problem(node)
+            raise BindRefusedError(f"node {node}: {why}")
+        return placed.assignment
+
+    def barred(self, view: PodView) -> Mapping[str, str]:
+        """Models that a quota keeps from a pod which did not choose its models itself."""
+        if any(ask.models_in for ask in view.asks):
+            return NOTHING_BARRED
+        return self._quota.barred(view.namespace, view.asks, self._state.models())
+
+    def _judge(self, view: PodView, names: Sequence[str], barred: Mapping[str, str]) -> Evaluation:
+        """Fit and cost of the named nodes, in their order."""
+        columns = self._state.table().columns
+        whole = self._state.evaluate(view.asks, barred)
+        at = np.fromiter((columns.get(name, -1) for name in names), np.int64, len(names))
+        known = at >= 0
+        if not len(whole.fits):
+            return Evaluation(known, at)
+        fits, cost = whole.fits[at] & known, whole.cost[at]
+        special = self._state.special_nodes(view)
+        for position, name in enumerate(names) if special else ():
+            if name in special:
+                placed = choose(self._state.cards_for(view, name), view.asks, barred)
+                fits[position] = placed is not None
+                cost[position] = placed.cost if placed is not None else 0
+        return Evaluation(fits, cost)
+
+    def _reasons(
+        self, view: PodView, failing: Sequence[str], barred: Mapping[str, str]
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """A reason for each node, and those that waiting cannot lift."""
+        table = self._state.table()
+        why = refused(table, view.asks, barred)
+        asks, whys, passes = why.ask.tolist(), why.why.tolist(), why.passes.tolist()
+        texts: dict[tuple[int, int], str] = {}
+        failed: dict[str, str] = {}
+        hopeless: dict[str, str] = {}
+        nearest: list[tuple[bool, int, str]] = []
+        for name in failing:
+            column = table.columns.get(name)
+            if column is None:
+                failed[name] = hopeless[name] = self._state.node_problem(name)
+                continue
+            key = (asks[column], whys[column])
+            text = texts.get(key)
+            if text is None:
+                text = texts[key] = _summary(view.asks, *key, barred)
+            failed[name] = text
+            if not passes[column]:
+                hopeless[name] = text
+            nearest.append((not passes[column], -whys[column], name))
+        for no_hope, _, name in nsmallest(DETAILED_NODES, nearest):
+            cards = self._state.cards_for(view, name)
+            failed[name] = _shortened(f"{name}: {explain(cards, view.asks, barred)}")
+            if no_hope:
+                hopeless[name] = failed[name]
+        return failed, hopeless
+
+
+def _summary(asks: Sequence[Ask], at: int, why: int, barred: Mapping[str, str]) -> str:
+    if at < 0 and len(asks) == 1:
+        return "the node's free GPUs are kept for a pod of the same or higher priority"
+    if at < 0:
+        return "the pod's containers do not fit on the node's GPUs together"
+    return summary(asks[at], Why(why) if why else None, barred)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= DETAIL_LIMIT else text[: DETAIL_LIMIT - 1] + "…"

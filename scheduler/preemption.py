@@ -1,0 +1,264 @@
+"""Which pods must go so that a pod of higher priority finds its cards on a node.
+
+The scheduler's own dry run adds up a node; two half cards look like a whole one to it. So its
+victims may free no card at all, where others would. It accepts any pods of the node as
+victims, so its proposal is replaced by the fewest pods that free cards, and among as few by
+those of the lowest priority.
+
+What cards cannot tell is left as proposed: victims without GPU work stay, and where ports,
+volumes or affinity are in play, or another resource would come up short, the proposal is only
+added to.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from itertools import chain, combinations, islice
+from typing import Final
+
+from gpu_fraction.domain import keys
+from gpu_fraction.domain.placement import (
+    NOTHING_BARRED,
+    Ask,
+    CardState,
+    Share,
+    choose,
+    refusal,
+    share_of,
+)
+from scheduler.asks import amount
+from scheduler.claims import Stage
+from scheduler.state import ClusterState
+from scheduler.views import PodView
+
+__all__ = ["Proposal", "victims"]
+
+TRIES: Final = 500
+"""Sets of victims compared for one card. Chosen: every pair out of 32 pods; beyond it, pods
+are spared one by one, which may evict one more than needed."""
+
+_Fewest = tuple[int, list[int], int, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What the scheduler would evict from a node.
+
+    Attributes:
+        uids: The victims.
+        violations: How many of them a PodDisruptionBudget protects.
+    """
+
+    uids: frozenset[str]
+    violations: int = 0
+
+
+def victims(
+    state: ClusterState,
+    preemptor: PodView,
+    node: str,
+    proposal: Proposal,
+    barred: Mapping[str, str] = NOTHING_BARRED,
+) -> Proposal | None:
+    """The pods to evict from the node instead; None where evicting does not help.
+
+    Args:
+        state: The cluster.
+        preemptor: The pod in need.
+        node: The node.
+        proposal: The scheduler's victims, at least one.
+        barred: Product name to the reason why the preemptor may not use it now.
+    """
+    if preemptor.problem:
+        return None
+    if not preemptor.asks:
+        return proposal
+    search = _Search(state, preemptor, node, proposal.uids, barred)
+    if not search.helps(search.pool.keys() | proposal.uids):
+        return None
+    chosen = search.added() if search.tied() else search.fewest()
+    if not chosen:
+        # Pods that are already on their way out free the cards; evicting them again is void.
+        return proposal if search.helps(proposal.uids) else None
+    # Whether a budget protects the others is not known here; counting them as protected
+    # makes the scheduler prefer a node where that is certain.
+    extra = len(chosen - proposal.uids)
+    kept = min(proposal.violations, len(chosen & proposal.uids))
+    return Proposal(chosen, kept + extra)
+
+
+class _Search:
+    """The search on one node.
+
+    Attributes:
+        pool: Pods of lower priority that hold cards of the node.
+    """
+
+    def __init__(
+        self,
+        state: ClusterState,
+        preemptor: PodView,
+        node: str,
+        proposed: frozenset[str],
+        barred: Mapping[str, str],
+    ) -> None:
+        self._state = state
+        self._preemptor = preemptor
+        self._node = node
+        self._proposed = proposed
+        self._barred = barred
+        lower = [view for view in state.pods_on(node) if view.priority < preemptor.priority]
+        self.pool = {view.uid: view for view in lower if self._seen(view)}
+        self._leaving = {uid for uid, view in self.pool.items() if view.leaving}
+
+    def _seen(self, view: PodView) -> bool:
+        """The scheduler refuses victims that it does not see on the node."""
+        claim = self._state.claims.get(view.uid, self._node)
+        return claim is not None and claim.stage is Stage.SEEN
+
+    def helps(self, gone: Collection[str]) -> bool:
+        """True where the pod fits once these pods, and those on their way out, are gone."""
+        cards = self._state.without(self._node, {*gone, *self._leaving, self._preemptor.uid})
+        return choose(cards, self._preemptor.asks, self._barred) is not None
+
+    def tied(self) -> bool:
+        """True where the pods involved meet in more than resources."""
+        involved = [self.pool[uid] for uid in self._proposed if uid in self.pool]
+        return any(_entangled(view) for view in (self._preemptor, *involved))
+
+    def added(self) -> frozenset[str]:
+        """The whole proposal and what it lacks."""
+        return self._spared(self.pool.keys() - self._proposed, self._proposed)
+
+    def fewest(self) -> frozenset[str]:
+        """The fewest pods of the pool, beside the proposal's pods without GPU work."""
+        others = self._proposed - self.pool.keys()
+        candidates = self.pool.keys() - self._leaving
+        asks = self._preemptor.asks
+        chosen = self._by_card(asks[0], candidates) if len(asks) == 1 else None
+        if chosen is None or not self.helps(chosen | others):
+            chosen = self._spared(candidates, others) - others
+        for uid in self._by_priority(self._proposed & candidates):
+            if self._enough(chosen):
+                break
+            chosen |= {uid}
+        return chosen | others
+
+    def _by_card(self, ask: Ask, candidates: Collection[str]) -> frozenset[str] | None:
+        """The cheapest cards to clear for a single container."""
+        cards = self._state.without(self._node, {*self._leaving, self._preemptor.uid})
+        clearings = [
+            clearing
+            for card in cards
+            if (clearing := self._clearing(ask, card, candidates)) is not None
+        ]
+        if len(clearings) < ask.cards:
+            return None
+        cheapest = sorted(clearings)[: ask.cards]
+        return frozenset(uid for *_, uids in cheapest for uid in uids)
+
+    def _clearing(self, ask: Ask, card: CardState, candidates: Collection[str]) -> _Fewest | None:
+        """The fewest candidates whose end lets one card serve the ask."""
+        found = refusal(ask, card, self._barred)
+        if found is None:
+            return 0, [], 0, []
+        if not found.why.passes:
+            return None
+        need = share_of(ask, card.kind)
+        held = self._held(card.uuid, candidates)
+        for size in range(1, len(held) + 1):
+            sets = islice(combinations(sorted(held), size), TRIES)
+            ranked = [self._rank(uids) for uids in sets if _clears(card, need, held, uids)]
+            if ranked:
+                return min(ranked)
+        return None
+
+    def _held(self, card: str, candidates: Collection[str]) -> dict[str, tuple[int, int, int]]:
+        """Milli-cores, MiB and slots that each candidate holds of the card."""
+        held: dict[str, tuple[int, int, int]] = {}
+        for uid in candidates:
+            claim = self._state.claims.get(uid, self._node)
+            shares = claim.assignment.values() if claim is not None else ()
+            mine = [share for part in shares for share in part if share.uuid == card]
+            if mine:
+                core_milli = sum(share.core_milli for share in mine)
+                held[uid] = core_milli, sum(share.memory_mib for share in mine), len(mine)
+        return held
+
+    def _rank(self, uids: Iterable[str]) -> _Fewest:
+        """Fewer first, then lower priorities, then the scheduler's own victims, then names."""
+        names = sorted(uids)
+        priorities = sorted((self.pool[uid].priority for uid in names), reverse=True)
+        return len(names), priorities, len(set(names) - self._proposed), names
+
+    def _spared(self, candidates: Iterable[str], always: frozenset[str]) -> frozenset[str]:
+        """All candidates but those that may stay, the highest priority spared first."""
+        gone = frozenset(candidates) | always
+        for uid in reversed(self._by_priority(gone - always)):
+            if self.helps(gone - {uid}):
+                gone -= {uid}
+        return gone
+
+    def _by_priority(self, uids: Iterable[str]) -> list[str]:
+        return sorted(uids, key=lambda uid: (self.pool[uid].priority, uid))
+
+    def _enough(self, chosen: Collection[str]) -> bool:
+        """True where the other resources do not come up short.
+
+        They do not where as much is freed as the pod asks for, or as the proposal would free.
+        """
+        freed = _requests(self.pool[uid] for uid in chosen)
+        return all(
+            freed.get(name, 0) >= min(asked, self._proposed_frees.get(name, Decimal()))
+            for name, asked in _requests([self._preemptor], with_init=True).items()
+        )
+
+    @cached_property
+    def _proposed_frees(self) -> Mapping[str, Decimal]:
+        return _requests(self.pool[uid] for uid in self._proposed if uid in self.pool)
+
+
+def _clears(
+    card: CardState,
+    need: Share,
+    held: Mapping[str, tuple[int, int, int]],
+    uids: Iterable[str],
+) -> bool:
+    freed = [held[uid] for uid in uids]
+    return (
+        card.free_core_milli + sum(part[0] for part in freed) >= need.core_milli
+        and card.free_memory_mib + sum(part[1] for part in freed) >= need.memory_mib
+        and card.free_slots + sum(part[2] for part in freed) >= 1
+    )
+
+
+def _entangled(view: PodView) -> bool:
+    """True where more than resources decides whether the pod fits beside others."""
+    spec = view.pod.spec
+    ties = spec.affinity
+    return (
+        bool(spec.topology_spread_constraints)
+        or (ties is not None and bool(ties.pod_affinity or ties.pod_anti_affinity))
+        or any(v.persistent_volume_claim or v.ephemeral for v in spec.volumes or ())
+        or any(p.host_port for c in spec.containers or () for p in c.ports or ())
+    )
+
+
+def _requests(views: Iterable[PodView], *, with_init: bool = False) -> Mapping[str, Decimal]:
+    """What the pods request of everything but cards.
+
+    Args:
+        views: The pods.
+        with_init: Add init containers' requests, so that the sum is never too low.
+    """
+    total: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for view in views:
+        initial = view.pod.spec.init_containers if with_init else None
+        for container in chain(view.pod.running_containers(), initial or ()):
+            amounts = container.resources.all() if container.resources else {}
+            for name, text in amounts.items():
+                if name not in keys.NATIVE_RESOURCES:
+                    total[name] += amount(text)
+    return total

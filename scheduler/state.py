@@ -1,0 +1,289 @@
+"""The cluster as the extender sees it: nodes' cards, pods, and who holds what.
+
+Everything here follows from Node inventories, pods and our own unanswered Bindings; a restart
+reads the first two again and has nothing else to restore. No method does I/O or reads a clock.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+
+from gpu_fraction.domain.assignment import Assignment
+from gpu_fraction.domain.placement import Ask, CardState, choose, less
+from gpu_fraction.domain.placement.table import ClusterTable
+from gpu_fraction.domain.placement.vectorised import Evaluation, evaluate
+from scheduler.asks import RequestReader
+from scheduler.claims import Claim, Claims, Stage
+from scheduler.pods import Pod
+from scheduler.views import PodView, assigned, view_of
+
+__all__ = ["ClusterState"]
+
+
+class ClusterState:
+    """The cluster.
+
+    Attributes:
+        claims: Who holds which cards.
+    """
+
+    def __init__(self, read_request: RequestReader) -> None:
+        """An empty cluster.
+
+        Args:
+            read_request: Reads a pod's request annotation.
+        """
+        self.claims = Claims()
+        self._read_request = read_request
+        self._cards: dict[str, tuple[CardState, ...]] = {}
+        self._problems: dict[str, str] = {}
+        self._pods: dict[str, PodView] = {}
+        self._nominees: dict[str, dict[str, PodView]] = {}
+        self._guests: dict[str, dict[str, PodView]] = {}
+        self._table = ClusterTable()
+        self._stale: set[str] = set()
+        self._evaluations: dict[object, Evaluation] = {}
+        self._evaluated_version = -1
+
+    # Nodes
+
+    def node_changed(self, name: str, cards: tuple[CardState, ...], problem: str = "") -> None:
+        """Take over a node's cards, or the reason why it has none."""
+        if self._cards.get(name) == cards and self._problems.get(name, "") == problem:
+            return
+        self._cards.pop(name, None)
+        self._problems.pop(name, None)
+        if cards:
+            self._cards[name] = cards
+        elif problem:
+            self._problems[name] = problem
+        self._stale.add(name)
+
+    def node_removed(self, name: str) -> None:
+        """Forget a node; claims on it stay, the node may come back with its pods."""
+        self.node_changed(name, ())
+
+    def node_problem(self, name: str) -> str:
+        """Why the node has no cards."""
+        return self._problems.get(name, "no such node is known yet")
+
+    def nodes(self) -> Collection[str]:
+        """Names of the nodes that have cards."""
+        return self._cards.keys()
+
+    def models(self) -> set[str]:
+        """Product names of all cards."""
+        return {kind.model for kind in self._fresh().kinds[1:]}
+
+    # Pods
+
+    def view(self, pod: Pod) -> PodView:
+        """The pod as placement sees it."""
+        return view_of(pod, self._read_request)
+
+    def pod_changed(self, pod: Pod) -> None:
+        """Take over a pod as the watch shows it."""
+        view = self.view(pod)
+        self._unlist(view.uid)
+        if view.finished or not pod.holds_gpu:
+            self.pod_removed(view.uid)
+            return
+        self._pods[view.uid] = view
+        if view.node:
+            self._bound(view)
+        elif view.nominated:
+            self._nominees.setdefault(view.nominated, {})[view.uid] = view
+
+    def pod_removed(self, uid: str) -> None:
+        """Forget a pod that is gone; what it held is free."""
+        self._unlist(uid)
+        self._pods.pop(uid, None)
+        for claim in self.claims.of_pod(uid):
+            self._drop(claim)
+
+    def pod(self, uid: str) -> PodView | None:
+        """A pod that wants or holds cards."""
+        return self._pods.get(uid)
+
+    def pods_on(self, node: str) -> Iterator[PodView]:
+        """Pods that hold cards of the node, or will as soon as the node daemon says which."""
+        held = {claim.uid for claim in self.claims.of_node(node)}
+        for uid in sorted(held | self._guests.get(node, {}).keys()):
+            view = self._pods.get(uid)
+            if view is not None:
+                yield view
+
+    def _bound(self, view: PodView) -> None:
+        for claim in self.claims.of_pod(view.uid):
+            if claim.node != view.node:
+                self._drop(claim)
+        cards = assigned(view)
+        known = self.claims.get(view.uid, view.node)
+        if cards is None and known is not None:
+            cards = known.assignment
+        if cards is not None:
+            self.claims.put(
+                Claim(view.uid, view.namespace, view.name, view.node, cards, Stage.SEEN)
+            )
+        elif view.asks:
+            self._guests.setdefault(view.node, {})[view.uid] = view
+        self._stale.add(view.node)
+
+    def _unlist(self, uid: str) -> None:
+        old = self._pods.get(uid)
+        if old is None:
+            return
+        for listing, node in ((self._nominees, old.nominated), (self._guests, old.node)):
+            if uid in listing.get(node, {}):
+                del listing[node][uid]
+                self._stale.add(node)
+                if not listing[node]:
+                    del listing[node]
+
+    def _drop(self, claim: Claim) -> None:
+        if self.claims.drop(claim.uid, claim.node):
+            self._stale.add(claim.node)
+
+    # Bindings
+
+    def send(self, view: PodView, node: str, cards: Assignment, now_s: float) -> None:
+        """Claim cards because a Binding is about to be sent."""
+        known = self.claims.get(view.uid, node)
+        doubt = known is not None and known.in_doubt
+        claim = Claim(view.uid, view.namespace, view.name, node, cards, Stage.SENT, now_s, doubt)
+        self.claims.put(claim)
+        self._stale.add(node)
+
+    def accepted(self, uid: str, node: str, now_s: float) -> None:
+        """The API server bound the pod."""
+        claim = self.claims.get(uid, node)
+        if claim is not None and claim.stage is not Stage.SEEN:
+            self.claims.change(claim, stage=Stage.BOUND, since_s=now_s, in_doubt=False)
+
+    def refused(self, uid: str, node: str) -> None:
+        """The API server refused the Binding; an earlier one of unknown fate keeps the claim."""
+        claim = self.claims.get(uid, node)
+        if claim is not None and claim.stage is Stage.SENT and not claim.in_doubt:
+            self._drop(claim)
+
+    def lost(self, uid: str, node: str, now_s: float) -> None:
+        """No answer came: the Binding may or may not take effect, now or soon."""
+        claim = self.claims.get(uid, node)
+        if claim is not None and claim.stage is Stage.SENT:
+            self.claims.change(claim, stage=Stage.SENT, since_s=now_s, in_doubt=True)
+
+    def due(self, now_s: float, age_s: float) -> list[Claim]:
+        """Claims that have waited so long for the watch that the API server must be asked."""
+        return [
+            claim
+            for claim in self.claims.unseen()
+            if claim.since_s <= now_s - age_s and (claim.in_doubt or claim.stage is Stage.BOUND)
+        ]
+
+    def verified(self, claim: Claim, found: Pod | None, now_s: float) -> None:
+        """Settle a claim by what a read shows that reflects every finished write.
+
+        Args:
+            claim: The claim, due for long enough that no Binding is on its way any more.
+            found: The pod of that name now, None where there is none.
+            now_s: Clock reading.
+        """
+        current = self.claims.get(claim.uid, claim.node)
+        if current is not claim:
+            return
+        if found is None or found.metadata.uid != claim.uid:
+            self.pod_removed(claim.uid)
+        elif (view := self.view(found)).node == claim.node and not view.finished:
+            cards = assigned(view) or claim.assignment
+            self.claims.change(
+                claim, assignment=cards, stage=Stage.BOUND, since_s=now_s, in_doubt=False
+            )
+            self._stale.add(claim.node)
+        else:
+            self._drop(claim)
+
+    # Cards
+
+    def cards(self, node: str) -> tuple[CardState, ...]:
+        """The node's cards and what is free on them."""
+        table = self._fresh()
+        column = table.columns.get(node)
+        return () if column is None else table.cards[column]
+
+    def table(self) -> ClusterTable:
+        """All cards, up to date."""
+        return self._fresh()
+
+    def evaluate(self, asks: tuple[Ask, ...], barred: Mapping[str, str]) -> Evaluation:
+        """``vectorised.evaluate``, remembered until something changes.
+
+        The scheduler asks twice about each pod, and often about a pod like the last.
+        """
+        table = self._fresh()
+        if self._evaluated_version != table.version:
+            self._evaluations.clear()
+            self._evaluated_version = table.version
+        key = (asks, tuple(sorted(barred.items())))
+        known = self._evaluations.get(key)
+        if known is None:
+            known = self._evaluations[key] = evaluate(table, asks, barred)
+        return known
+
+    def special_nodes(self, view: PodView) -> set[str]:
+        """Nodes whose cards look different to this pod than to others; see ``cards_for``."""
+        nodes = {claim.node for claim in self.claims.of_pod(view.uid)}
+        nodes |= {node for node in self._nominees if any(self._rivals(view, node))}
+        return nodes
+
+    def cards_for(self, view: PodView, node: str) -> tuple[CardState, ...]:
+        """The node's cards as this pod may use them.
+
+        Its own unsettled claim does not stand in its way, and what preemption cleared for a
+        pod of the same or higher priority is that pod's.
+        """
+        own = {view.uid}
+        cards = self.without(node, own) if self.claims.get(view.uid, node) else self.cards(node)
+        rivals = sorted(self._rivals(view, node), key=lambda rival: (-rival.priority, rival.uid))
+        if not rivals:
+            return cards
+        leaving = {holder.uid for holder in self.pods_on(node) if holder.leaving}
+        cleared = self.without(node, own | leaving)
+        for rival in rivals:
+            placed = choose(cleared, rival.asks)
+            if placed is not None:
+                cleared = less(cleared, [placed.assignment])
+                cards = less(cards, [placed.assignment])
+        return cards
+
+    def without(self, node: str, uids: Collection[str]) -> tuple[CardState, ...]:
+        """The node's cards if these pods held nothing."""
+        claims = self.claims.of_node(node)
+        held = (claim.assignment for claim in claims if claim.uid not in uids)
+        cards = less(self._cards.get(node, ()), held)
+        for guest in self._guests.get(node, {}).values():
+            # The node daemon will choose by the same rules, so this is where it will go.
+            placed = None if guest.uid in uids else choose(cards, guest.asks)
+            if placed is not None:
+                cards = less(cards, [placed.assignment])
+        return cards
+
+    def overdrawn(self) -> int:
+        """Cards given away beyond what they have; only another writer can do that."""
+        free = self._fresh().free
+        below = (free.core_milli < 0) | (free.memory_mib < 0) | (free.slots < 0)
+        return int(below.sum())
+
+    def _rivals(self, view: PodView, node: str) -> Iterator[PodView]:
+        for rival in self._nominees.get(node, {}).values():
+            if rival.uid != view.uid and rival.priority >= view.priority and rival.asks:
+                yield rival
+
+    def _fresh(self) -> ClusterTable:
+        for node in self._stale:
+            self._refresh(node)
+        self._stale.clear()
+        return self._table
+
+    def _refresh(self, node: str) -> None:
+        if node in self._cards:
+            self._table.set_node(node, self.without(node, ()))
+        else:
+            self._table.remove_node(node)

@@ -1,0 +1,91 @@
+"""A pod as placement sees it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from gpu_fraction.domain import assignment, keys
+from gpu_fraction.domain.assignment import Assignment
+from gpu_fraction.domain.placement import Ask
+from scheduler.asks import AskError, RequestReader, asks_of
+from scheduler.pods import Pod
+
+_log = structlog.get_logger(__name__)
+
+__all__ = ["PodView", "assigned", "view_of"]
+
+_FINISHED: Final = ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """A pod as placement sees it.
+
+    Attributes:
+        uid: The pod.
+        namespace: Its namespace.
+        name: Its name.
+        priority: Its priority; higher may preempt lower.
+        asks: One for each container that gets cards; none where it wants no GPU.
+        problem: Why its request cannot be placed at all; empty where it can.
+        pod: What else was read of it.
+    """
+
+    uid: str
+    namespace: str
+    name: str
+    priority: int
+    asks: tuple[Ask, ...]
+    problem: str
+    pod: Pod
+
+    @property
+    def node(self) -> str:
+        """The node it is bound to, if it is."""
+        return self.pod.spec.node_name or ""
+
+    @property
+    def nominated(self) -> str:
+        """The node that preemption clears for it, if any."""
+        return "" if self.node else self.pod.status.nominated_node_name or ""
+
+    @property
+    def finished(self) -> bool:
+        """True once its containers have ended for good: it holds nothing any more."""
+        return self.pod.status.phase in _FINISHED
+
+    @property
+    def leaving(self) -> bool:
+        """True while it is being deleted; it holds its cards until it is gone."""
+        return self.pod.metadata.deletion_timestamp is not None
+
+
+def view_of(pod: Pod, read_request: RequestReader) -> PodView:
+    """The pod as placement sees it."""
+    problem = ""
+    asks: tuple[Ask, ...] = ()
+    try:
+        asks = asks_of(pod, read_request)
+    except AskError as e:
+        problem = str(e)
+    meta = pod.metadata
+    priority = pod.spec.priority or 0
+    return PodView(meta.uid, meta.namespace, meta.name, priority, asks, problem, pod)
+
+
+def assigned(view: PodView) -> Assignment | None:
+    """The cards that the pod was given; None where nobody chose yet or the text is unreadable."""
+    text = view.pod.annotations().get(keys.ASSIGNED)
+    if text is None:
+        return None
+    try:
+        return assignment.parse(text)
+    except assignment.AssignmentError as e:
+        _log.warning(
+            "scheduler.assignment_unreadable",
+            namespace=view.namespace,
+            pod=view.name,
+            error=str(e),
+        )
+        return None

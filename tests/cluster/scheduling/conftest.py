@@ -1,0 +1,32 @@
+"""The rig, one for all tests of scheduling; each test has a namespace and empty cards."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.cluster.conftest import _require_own
+from tests.cluster.harness.binaries import CONTROL_PLANE, Binaries
+from tests.cluster.harness.cluster import Cluster
+from tests.cluster.scheduling.rig import Rig, running_rig
+
+
+@pytest.fixture(scope="session")
+def shared_rig(
+    existing: Cluster | None, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Rig]:
+    """Control plane, 50 nodes and an extender."""
+    _require_own(existing, binaries, CONTROL_PLANE)
+    with running_rig(binaries, tmp_path_factory.mktemp("rig")) as rig:
+        yield rig
+
+
+@pytest.fixture
+def rig(shared_rig: Rig) -> Iterator[Rig]:
+    """The rig with a namespace of the test's own, emptied afterwards."""
+    namespace = shared_rig.plane.create_namespace()
+    shared_rig.restart_extender()
+    made = replace(shared_rig, namespace=namespace)
+    yield made
+    asyncio.run(made.delete_pods())

@@ -1,0 +1,320 @@
+"""A real kube-scheduler with our extender, over nodes that are objects only.
+
+The scheduler's configuration and the roles are those of ``deploy/``; only paths and ports
+are the tests' own. Nodes have an inventory and resources but no kubelet, so that pods bound
+to them stay Pending for ever.
+"""
+
+import asyncio
+import contextlib
+import json
+import ssl
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+from ruamel.yaml import YAML
+
+from gpu_fraction.domain import inventory, keys
+from gpu_fraction.domain.placement import Ask
+from scheduler.pod_tls import write_pod_tls
+from tests.builders import pods
+from tests.cluster.harness.api_client import ApiClient
+from tests.cluster.harness.binaries import Binaries
+from tests.cluster.harness.control_plane import ControlPlane, running_control_plane
+from tests.cluster.harness.options import ControlPlaneOptions
+from tests.cluster.harness.ports import free_port
+from tests.cluster.harness.process import Process
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).parents[3]
+DEPLOY = ROOT / "deploy"
+NODES, CARDS, CARD_MIB = 50, 8, 81559
+IN_FLIGHT = 40
+"""Requests at once where tests create many objects."""
+
+
+@dataclass(frozen=True)
+class Rig:
+    """Control plane, scheduler, extender and nodes.
+
+    Attributes:
+        plane: the control plane; its scheduler is the one under test.
+        extender: may be killed and started again.
+        nodes: names of the nodes.
+        namespace: of the test's pods.
+    """
+
+    plane: ControlPlane
+    extender: Process
+    nodes: tuple[str, ...]
+    namespace: str = ""
+
+    @property
+    def pods_path(self) -> str:
+        """Of the test's pods."""
+        return f"/api/v1/namespaces/{self.namespace}/pods"
+
+    def restart_extender(self) -> None:
+        """Start the extender and wait until it has loaded everything."""
+        self.extender.start()
+        self.extender.wait_healthy(timeout_s=30)
+
+    async def create_pods(self, manifests: list[dict[str, Any]]) -> None:
+        """Create many pods, in order but several at once."""
+        async with ApiClient(self.plane.access) as client:
+            await in_turns(manifests, lambda m: client.create(self.pods_path, m))
+
+    async def nudge(self) -> None:
+        """Change something in the cluster, as happens all the time in a real one.
+
+        Schedulers before 1.22 leave a pod whose attempt ended in an error alone for up to a
+        minute, unless something changes.
+        """
+        async with ApiClient(self.plane.access) as client:
+            label = {"nudged": str(time.monotonic_ns())}
+            await client.patch(f"/api/v1/nodes/{self.nodes[0]}", {"metadata": {"labels": label}})
+
+    async def metrics(self) -> dict[str, float]:
+        """The extender's own figures, by name with labels."""
+        trust = ssl.create_default_context(cafile=self.extender.authority)
+        url = self.extender.health_url.replace("/readyz", "/metrics")
+        async with aiohttp.ClientSession() as session, session.get(url, ssl=trust) as answer:
+            lines = (await answer.text()).splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name.removeprefix("gpu_fraction_scheduler_"): float(v) for name, v in pairs}
+
+    async def delete_pods(self) -> None:
+        """Delete the namespace's pods; no kubelet would ever confirm it, so none is waited for."""
+        async with ApiClient(self.plane.access) as client:
+            await client.delete(self.pods_path, gracePeriodSeconds="0")
+
+    async def pods(self) -> dict[str, dict[str, Any]]:
+        """The namespace's pods by name."""
+        async with ApiClient(self.plane.access) as client:
+            listed = await client.get(self.pods_path)
+        return {item["metadata"]["name"]: item for item in listed["items"]}
+
+    async def until(
+        self, condition: Callable[[dict[str, dict[str, Any]]], bool], timeout_s: float = 60
+    ) -> dict[str, dict[str, Any]]:
+        """Wait until the namespace's pods meet a condition; answer them."""
+        found: dict[str, dict[str, Any]] = {}
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition(found := await self.pods()):
+                    await asyncio.sleep(0.2)
+        except TimeoutError:
+            bound = sum("nodeName" in pod["spec"] for pod in found.values())
+            raise TimeoutError(
+                f"{bound} of {len(found)} pods bound; {self.extender.tail()}"
+            ) from None
+        return found
+
+    async def events(self, pod: str, reason: str) -> list[str]:
+        """Messages of a pod's events."""
+        path = f"/api/v1/namespaces/{self.namespace}/events"
+        async with ApiClient(self.plane.access) as client:
+            listed = await client.get(path, fieldSelector=f"involvedObject.name={pod}")
+        return [item["message"] for item in listed["items"] if item["reason"] == reason]
+
+
+async def in_turns(items: list[T], work: Callable[[T], Awaitable[object]]) -> None:
+    """Do the work for each item, in order, at most ``IN_FLIGHT`` at once."""
+    slots = asyncio.Semaphore(IN_FLIGHT)
+
+    async def one(item: T) -> None:
+        try:
+            await work(item)
+        finally:
+            slots.release()
+
+    async with asyncio.TaskGroup() as tasks:
+        for item in items:
+            await slots.acquire()
+            tasks.create_task(one(item))
+
+
+def pod_manifest(
+    name: str, *asks: Ask, priority_class: str = "", node: str = ""
+) -> dict[str, Any]:
+    """A pod as the webhook would leave it.
+
+    Args:
+        name: its name.
+        asks: one for each container.
+        priority_class: its priority class, if any.
+        node: the only node it may go to, if any.
+    """
+    manifest = pods.manifest(name, *asks)
+    del manifest["status"], manifest["spec"]["priority"]
+    for field in ("uid", "resourceVersion", "namespace"):
+        del manifest["metadata"][field]
+    for container in manifest["spec"]["containers"]:
+        amounts = container["resources"]["requests"]
+        if asks and keys.MEMORY_MIB not in amounts:
+            # Settled at admission: all cards of this cluster have one size.
+            ask = next(ask for ask in asks if ask.container == container["name"])
+            share = CARD_MIB * (ask.memory_milli or 0) // 1000
+            amounts[keys.MEMORY_MIB] = str(share * ask.cards)
+        if asks and keys.CORE_MILLI not in amounts:
+            raise ValueError("tests ask for compute as well")
+    manifest["spec"] |= {
+        "schedulerName": keys.SCHEDULER,
+        "terminationGracePeriodSeconds": 0,
+        **({"priorityClassName": priority_class} if priority_class else {}),
+        **({"nodeSelector": {"kubernetes.io/hostname": node}} if node else {}),
+    }
+    return manifest
+
+
+def cards_of(node: str) -> list[inventory.Card]:
+    """Two groups of four cards, each fully linked and on a NUMA node of its own."""
+    uuids = [f"GPU-{node}-{at}" for at in range(CARDS)]
+    return [
+        inventory.Card(
+            uuid=uuid,
+            index=at,
+            model="NVIDIA H100 80GB HBM3",
+            memory_mib=CARD_MIB,
+            numa=at // 4,
+            links={
+                other: 1800
+                for number, other in enumerate(uuids)
+                if other != uuid and number // 4 == at // 4
+            },
+        )
+        for at, uuid in enumerate(uuids)
+    ]
+
+
+def node_manifest(name: str) -> dict[str, Any]:
+    """A Ready node with its inventory."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    amounts = {
+        "cpu": "64",
+        "memory": "512Gi",
+        "pods": "500",
+        keys.SLOT: str(32 * CARDS),
+        keys.CORE_MILLI: str(1000 * CARDS),
+        keys.MEMORY_MIB: str(CARD_MIB * CARDS),
+    }
+    condition = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "KubeletReady",
+        "message": "simulated",
+        "lastHeartbeatTime": now,
+        "lastTransitionTime": now,
+    }
+    return {
+        "metadata": {
+            "name": name,
+            "labels": {"kubernetes.io/hostname": name},
+            "annotations": {keys.INVENTORY: pods.inventory_of(cards_of(name))},
+        },
+        "status": {"capacity": amounts, "allocatable": amounts, "conditions": [condition]},
+    }
+
+
+def scheduler_config(version: tuple[int, ...], tls: Path, port: int) -> dict[str, Any]:
+    """The configuration of ``deploy/`` with the tests' paths and port."""
+    old = DEPLOY / "scheduler-before-1.25"
+    file = DEPLOY / "scheduler" / "config.yaml"
+    if version < (1, 25):
+        file = old / ("config-v1beta2.yaml" if version >= (1, 22) else "config-v1beta1.yaml")
+    text = file.read_text().replace(":9444", f":{port}").replace("/tls/", f"{tls}/")
+    config = YAML(typ="safe").load(text)
+    # The harness sets these: one scheduler, its own kubeconfig, no limit of requests.
+    for field in ("apiVersion", "kind", "leaderElection", "clientConnection"):
+        del config[field]
+    return dict(json.loads(json.dumps(config)))
+
+
+@contextlib.contextmanager
+def running_rig(binaries: Binaries, folder: Path, *, extender: bool = True) -> Iterator[Rig]:
+    """A rig that is gone at the end.
+
+    Args:
+        binaries: the programs.
+        folder: for certificates.
+        extender: False leaves the scheduler alone, to compare with.
+    """
+    tls = folder / "tls"
+    tls.mkdir()
+    write_pod_tls(tls, datetime.now(UTC))
+    port = free_port("127.0.0.1")
+    config = scheduler_config(binaries.version, tls, port)
+    if not extender:
+        del config["extenders"]
+    options = ControlPlaneOptions(
+        scheduler_config=config,
+        # No kubelet renews these nodes' leases, so nobody must miss them.
+        flags={"kube-controller-manager": {"controllers": "*,-nodelifecycle"}},
+    )
+    with running_control_plane(binaries, options) as plane:
+        process = _extender(plane, tls, port)
+        names = tuple(f"gpu-{at:02}" for at in range(NODES))
+        rig = Rig(plane, process, names)
+        asyncio.run(_create_nodes(rig))
+        if extender:
+            rig.restart_extender()
+        try:
+            yield rig
+        finally:
+            process.kill()
+
+
+def _extender(plane: ControlPlane, tls: Path, port: int) -> Process:
+    """The extender under the role of ``deploy/``, not started."""
+    kubectl = plane.kubectl
+    kubectl("create", "namespace", keys.SYSTEM_NAMESPACE)
+    kubectl("apply", "-f", str(DEPLOY / "scheduler" / "rbac.yaml"))
+    # An account with the extender's role alone: in its pod it has the scheduler's as well,
+    # and would not notice if its own were too small.
+    name = "extender-alone"
+    kubectl("create", "serviceaccount", name, "-n", keys.SYSTEM_NAMESPACE)
+    kubectl(
+        "create",
+        "clusterrolebinding",
+        name,
+        "--clusterrole=gpu-fraction-scheduler-extender",
+        f"--serviceaccount={keys.SYSTEM_NAMESPACE}:{name}",
+    )
+    kubeconfig = plane.service_account_kubeconfig(keys.SYSTEM_NAMESPACE, name)
+    argv: list[str | Path] = [sys.executable, "-m", "tests.cluster.scheduling.extender_process"]
+    argv += [f"--kubeconfig={kubeconfig}", f"--tls={tls}", f"--port={port}"]
+    process = plane.process("extender", argv, PYTHONPATH=str(ROOT), OPENBLAS_NUM_THREADS="1")
+    return replace(
+        process, health_url=f"https://127.0.0.1:{port}/readyz", authority=tls / "ca.crt"
+    )
+
+
+async def _create_nodes(rig: Rig) -> None:
+    async with ApiClient(rig.plane.access) as client:
+
+        async def create(name: str) -> None:
+            await client.create("/api/v1/nodes", node_manifest(name))
+            # Admission taints every new node until a controller sees that it is ready.
+            await client.patch(f"/api/v1/nodes/{name}", {"spec": {"taints": None}})
+
+        await in_turns(list(rig.nodes), create)
+
+
+Pods = Mapping[str, dict[str, Any]]
+
+
+def bound(pod: Mapping[str, Any]) -> bool:
+    """Whether a node was chosen."""
+    return "nodeName" in pod["spec"]
+
+
+def all_bound(count: int) -> Callable[[Pods], bool]:
+    """A condition: so many pods are bound."""
+    return lambda found: sum(map(bound, found.values())) >= count

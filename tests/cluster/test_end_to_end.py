@@ -1,0 +1,153 @@
+"""One annotation, all the way: webhook, scheduler, extender, daemon, container."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import pytest
+
+from gpu_fraction.domain import assignment, keys
+from scheduler.pod_tls import CLIENT_NAME, write_pod_tls
+from tests.cluster.conftest import _require_own
+from tests.cluster.daemon import CARDS, Daemon, running_daemon
+from tests.cluster.harness.admission import Admission, installed
+from tests.cluster.harness.binaries import CONTROL_PLANE, NODE, Binaries
+from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.control_plane import ControlPlane, running_control_plane
+from tests.cluster.harness.kubectl import Kubectl
+from tests.cluster.harness.node import running_node
+from tests.cluster.harness.options import ControlPlaneOptions
+from tests.cluster.harness.ports import free_port
+from tests.cluster.scheduling.rig import DEPLOY, ROOT, scheduler_config
+
+SCRIPT = 'echo "$GPU_FRACTION_DEVICES $GPU_MEMORY_LIMIT_MIB $GPU_FRACTION"; sleep 10000'
+
+
+@dataclass(frozen=True)
+class System:
+    """Everything running.
+
+    Attributes:
+        plane: the control plane.
+        daemon: the node's daemon.
+        admission: the webhook.
+    """
+
+    plane: ControlPlane
+    daemon: Daemon
+    admission: Admission
+
+
+@pytest.fixture(scope="module")
+def system(
+    existing: Cluster | None, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[System]:
+    """A node with four cards, and each of our programs as its own process and account."""
+    _require_own(existing, binaries, (*CONTROL_PLANE, *NODE))
+    tls = tmp_path_factory.mktemp("tls")
+    write_pod_tls(tls, datetime.now(UTC))
+    port = free_port("127.0.0.1")
+    options = ControlPlaneOptions(scheduler_config=scheduler_config(binaries.version, tls, port))
+    with (
+        running_control_plane(binaries, options) as plane,
+        running_node(plane) as node,
+        running_daemon(node) as daemon,
+    ):
+        daemon.wait_allocatable(keys.SLOT, CARDS * 32)
+        daemon.wait_allocatable(keys.CORE_MILLI, CARDS * 1000)
+        plane.kubectl("apply", "-f", str(DEPLOY / "scheduler" / "rbac.yaml"))
+        account = plane.service_account_kubeconfig(keys.SYSTEM_NAMESPACE, keys.SCHEDULER)
+        argv = [sys.executable, "-m", "gpu_fraction.cli.main"]
+        argv += ["scheduler-extender", "--kubeconfig", str(account), "--host", "127.0.0.1"]
+        argv += [
+            "--port",
+            str(port),
+            "--tls-cert",
+            f"{tls}/tls.crt",
+            "--tls-key",
+            f"{tls}/tls.key",
+        ]
+        argv += ["--client-ca", f"{tls}/ca.crt", "--client-names", CLIENT_NAME]
+        extender = replace(
+            plane.process("extender", [*argv], PYTHONPATH=str(ROOT), OPENBLAS_NUM_THREADS="1"),
+            health_url=f"https://127.0.0.1:{port}/readyz",
+            authority=tls / "ca.crt",
+        )
+        try:
+            extender.start()
+            extender.wait_healthy(timeout_s=60)
+            with installed(plane) as admission:
+                yield System(plane, daemon, admission)
+        finally:
+            extender.kill()
+
+
+@pytest.fixture
+def kubectl(system: System) -> Iterator[Kubectl]:
+    """Kubectl in a namespace whose pods go through the webhook."""
+    name = system.admission.create_namespace()
+    yield system.plane.kubectl.within(name)
+    system.plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def test_the_container_prints_the_cards_that_the_binding_named(
+    system: System, kubectl: Kubectl
+) -> None:
+    """From `gpu-fraction: "0.25"` to a container that sees that card and that share of it."""
+    names = [f"pod-{i}" for i in range(6)]
+    for name in names:
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "annotations": {"gpu-fraction": "0.25"}},
+            "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "containers": [
+                    {
+                        "name": "main",
+                        "image": "busybox:1",
+                        "imagePullPolicy": "Never",
+                        "command": ["sh", "-c", SCRIPT],
+                    }
+                ],
+            },
+        }
+        kubectl.apply(pod)
+    waited = kubectl.run(
+        "wait", "pod", "--all", "--for=condition=Ready", "--timeout=60s", timeout_s=90
+    )
+    assert waited.returncode == 0, kubectl("describe", "pods")
+    per_card: dict[str, int] = {}
+    for name in names:
+        stored = kubectl.json("get", "pod", name)
+        given = assignment.parse(stored["metadata"]["annotations"][keys.ASSIGNED])
+        (share,) = given["main"]
+        printed = system.daemon.container_log(kubectl.namespace, name).split()
+        assert printed == [share.uuid, str(share.memory_mib), "0.25"]
+        assert (share.core_milli, share.memory_mib) == (250, 20480)
+        per_card[share.uuid] = per_card.get(share.uuid, 0) + share.core_milli
+    # Binpack, the default: one card is full before the next is begun; memory is what is short.
+    assert len(per_card) == 2
+    assert all(total <= 1000 for total in per_card.values())
+
+
+def test_what_does_not_fit_a_card_waits_with_the_reason(kubectl: Kubectl) -> None:
+    """Enough is free on the node, but not on one card: the event says so, card by card."""
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "too-many",
+            "annotations": {"gpu-fraction": "0.1", "gpu-fraction-num-devices": str(CARDS + 1)},
+        },
+        "spec": {"containers": [{"name": "main", "image": "busybox:1"}]},
+    }
+    kubectl.apply(pod)
+    kubectl(
+        "wait", "pod/too-many", "--for=condition=PodScheduled=false", "--timeout=60s", timeout_s=90
+    )
+    events = json.loads(kubectl("get", "events", "-o", "json"))["items"]
+    messages = [e["message"] for e in events if e["reason"] == "FailedScheduling"]
+    assert any("card" in message for message in messages), messages

@@ -1,0 +1,124 @@
+"""The manifests that people apply, and the programs as those manifests start them."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.harness.admission import SERVICE, SYSTEM_NAMESPACE, Admission
+from tests.cluster.harness.control_plane import ControlPlane
+from tests.cluster.harness.kubectl import Kubectl
+from tests.cluster.harness.ports import free_port
+from tests.cluster.harness.process import Process
+from tests.cluster.harness.webhooks import loopback_service
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+POLICY_V1 = (1, 21)
+QUICK = ("--cert-settle", "1", "--cert-retire", "1", "--cert-presence", "1")
+QUICKER = (*QUICK, "--cert-replica-gone", "3", "--cert-check", "1")
+
+
+def rendered(kubectl: Kubectl, folder: str) -> str:
+    """What ``kubectl apply -k`` would send."""
+    return kubectl("kustomize", str(DEPLOY / folder))
+
+
+@pytest.mark.parametrize("folder", ["crd", "rbac", "webhook", "controller", "scheduler"])
+def test_a_server_takes_the_manifests(
+    folder: str, own_control_plane: ControlPlane, kubectl: Kubectl
+) -> None:
+    """Each folder is accepted whole, by a dry run on the server."""
+    text = rendered(kubectl, folder)
+    if own_control_plane.version < POLICY_V1:
+        text = text.replace("policy/v1\n", "policy/v1beta1\n")
+    admin = own_control_plane.kubectl
+    admin.run("create", "namespace", SYSTEM_NAMESPACE)
+    # Older servers know nothing of matchConditions and CEL; the client's validation says so.
+    done = admin.run("apply", "--dry-run=server", "--validate=false", "-f", "-", stdin=text)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def installation(own_control_plane: ControlPlane) -> Iterator[Admission]:
+    """Webhook and controller as their manifests start them: accounts, no certificate given."""
+    plane, port = own_control_plane, free_port("127.0.0.1")
+    admin = plane.kubectl
+    admin.run("create", "namespace", SYSTEM_NAMESPACE)
+    for folder in ("crd", "rbac"):
+        text = rendered(admin, folder)
+        admin("apply", "--validate=false", "-f", "-", stdin=text)
+    admin.apply(loopback_service(SERVICE, SYSTEM_NAMESPACE))
+    version = "webhook" if plane.version >= (1, 28) else "webhook-before-1.28"
+    text = (DEPLOY / version / "configurations.yaml").read_text(encoding="utf-8")
+    admin("apply", "-f", "-", "--validate=false", stdin=text.replace("port: 443", f"port: {port}"))
+
+    def started(part: str, *words: str) -> Process:
+        account = plane.service_account_kubeconfig(SYSTEM_NAMESPACE, f"gpu-fraction-{part}")
+        argv = [sys.executable, "-m", "gpu_fraction.cli.main", part, "--host", "127.0.0.1"]
+        argv += ["--kubeconfig", str(account), *words, *QUICKER]
+        made = plane.process(f"installed-{part}", [*argv], PYTHONPATH=str(DEPLOY.parent))
+        made.start()
+        return made
+
+    controller = started("controller", "--port", "0", "--lease-duration", "3")
+    webhook = started("webhook", "--port", str(port), "--replica-name", "webhook-0")
+    try:
+        yield Admission(plane, [webhook], webhook)
+    finally:
+        for kind in ("mutating", "validating"):
+            admin("delete", f"{kind}webhookconfiguration", "gpu-fraction")
+        webhook.kill()
+        controller.kill()
+
+
+def test_an_installation_needs_no_certificate_of_anybodys(installation: Admission) -> None:
+    """The controller makes a CA and injects it, the webhook signs a leaf, pods are rewritten."""
+    namespace = installation.create_namespace()
+    kubectl = installation.plane.kubectl.within(namespace)
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "first", "annotations": {"gpu-fraction": "0.25"}},
+        "spec": {"containers": [{"name": "main", "image": "busybox:1"}]},
+    }
+
+    def works() -> bool:
+        done = kubectl.run("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=pod)
+        return done.returncode == 0 and "gpu-fraction.dev/slot" in done.stdout
+
+    installation.front.wait_until(works, 60, "trusted by the API server")
+    shown = certs(installation, "status")
+    assert "CA in Secret gpu-fraction-system/gpu-fraction-webhook-ca" in shown
+    assert "webhook-0" in shown
+    before = fingerprint(installation)
+    assert "CA rotation is requested" in certs(installation, "rotate", "--ca")
+    installation.front.wait_until(
+        lambda: works() and fingerprint(installation) != before, 60, "on a new CA"
+    )
+
+
+def certs(installation: Admission, *words: str) -> str:
+    """What ``gpu-fraction certs`` prints to an administrator."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gpu_fraction.cli.main", "certs", *words]
+        + ["--kubeconfig", str(installation.plane.kubectl.kubeconfig), *QUICKER],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def fingerprint(installation: Admission) -> str:
+    """The caBundle that the API server has now."""
+    return installation.plane.kubectl(
+        "get",
+        "mutatingwebhookconfiguration",
+        "gpu-fraction",
+        "-o",
+        "jsonpath={.webhooks[0].clientConfig.caBundle}",
+    )

@@ -1,0 +1,208 @@
+"""Filter and prioritize of a whole cluster: time a pod and memory of the process.
+
+Prints a table; asserts nothing. Run by ``make bench``. The memory is that of the whole
+extender: its server and client are loaded, though not used.
+
+- *decide*: filter and prioritize on the state, the pod unlike the one before and the cluster
+  changed by a bind in between, so that nothing is remembered.
+- *call*: the same with decoding kube-scheduler's two bodies and encoding both answers.
+"""
+
+import argparse
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+import msgspec
+
+from gpu_fraction.domain import inventory
+from gpu_fraction.domain.assignment import CardShare, render
+from gpu_fraction.domain.placement import Ask
+from scheduler.extender import Extender
+from scheduler.nodes import read_cards
+from scheduler.service import ExtenderService
+from scheduler.state import ClusterState
+from scheduler.wire import FilterArgs
+from tests.builders import pods
+
+GOAL_MS = 5.0
+GOAL_MIB = 200.0
+CARD_MIB = 81559
+
+CASES: tuple[tuple[str, tuple[Ask, ...]], ...] = (
+    ("a quarter, binpack", (Ask("main", memory_milli=250, core_milli=250),)),
+    ("8 GiB, spread", (Ask("main", memory_mib=8192, placement="spread"),)),
+    ("a quarter of an H100", (Ask("main", memory_milli=250, models_in=("H100",)),)),
+    ("a quarter, isolation preferred", (Ask("main", memory_milli=250, isolation="preferred"),)),
+    ("2 whole cards, topology", (Ask("main", 2, 1000, memory_milli=1000, placement="topology"),)),
+    ("4 whole cards, topology", (Ask("main", 4, 1000, memory_milli=1000, placement="topology"),)),
+    ("2 containers", (Ask("a", memory_milli=250), Ask("b", memory_milli=500, core_milli=100))),
+    ("fits nowhere", (Ask("main", memory_mib=CARD_MIB + 1),)),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case's figures: medians of wall clock and processor time, milliseconds."""
+
+    case: str
+    fitting: int
+    decide_ms: float
+    decide_cpu_ms: float
+    call_ms: float
+    call_cpu_ms: float
+
+
+def main() -> int:
+    """Build a cluster, time every case, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=5000)
+    parser.add_argument("--cards", type=int, default=8)
+    parser.add_argument("--pods", type=int, default=20000)
+    parser.add_argument("--rounds", type=int, default=40)
+    args = parser.parse_args()
+    bare_mib = rss_mib()
+    sys.stdout.write(f"{ExtenderService.__name__} loaded: {bare_mib:.0f} MiB\n\n")
+    started = time.perf_counter()
+    state = ClusterState(pods.read_request)
+    names = fill(state, args.nodes, args.cards, args.pods)
+    state.table()
+    built_s = time.perf_counter() - started
+    rows = [measure(state, names, case, asks, args.rounds) for case, asks in CASES]
+    report(rows)
+    sys.stdout.write(
+        f"\n{args.nodes} nodes x {args.cards} cards, {args.pods} pods holding cards\n"
+        f"loaded in {built_s:.1f} s; peak memory {rss_mib():.0f} MiB, of which "
+        f"{bare_mib:.0f} MiB before the first node (goal: below {GOAL_MIB:.0f} MiB)\n"
+    )
+    return 0
+
+
+def fill(state: ClusterState, nodes: int, cards: int, held: int) -> list[str]:
+    """Nodes of two models, and pods that hold a share of one card each."""
+    rng = Random(7)
+    names = [f"gpu-node-{at:05}.eu-west-1.compute.internal" for at in range(nodes)]
+    for at, name in enumerate(names):
+        uuids = [f"GPU-{at:08x}-0000-4000-8000-{card:012x}" for card in range(cards)]
+        model = "NVIDIA H100 80GB HBM3" if at % 3 else "NVIDIA A100-SXM4-80GB"
+        listed = tuple(
+            inventory.Card(
+                uuid=uuid,
+                index=card,
+                model=model,
+                memory_mib=CARD_MIB if at % 3 else CARD_MIB - 639,
+                numa=card * 2 // cards,
+                enforces_memory=at % 2 == 0,
+                links={other: 1800 for other in uuids if other != uuid},
+            )
+            for card, uuid in enumerate(uuids)
+        )
+        state.node_changed(name, *read_cards(pods.inventory_of(listed)))
+    decoder = msgspec.json.Decoder(FilterArgs)
+    for number in range(held):
+        at, card = rng.randrange(nodes), rng.randrange(cards)
+        uuid = f"GPU-{at:08x}-0000-4000-8000-{card:012x}"
+        milli = rng.choice([100, 250, 500])
+        share = CardShare(uuid, milli, CARD_MIB * milli // 1000)
+        manifest = pods.manifest(
+            f"pod-{number}",
+            Ask("main", memory_milli=milli, core_milli=milli),
+            node=names[at],
+            assigned=render({"main": (share,)}),
+            phase="Running",
+        )
+        # Through JSON, as from the watch, so that no two pods share a string.
+        body = msgspec.json.encode({"Pod": manifest, "NodeNames": []})
+        state.pod_changed(decoder.decode(body).pod)
+    return names
+
+
+def measure(
+    state: ClusterState, names: list[str], case: str, asks: tuple[Ask, ...], rounds: int
+) -> Row:
+    """Time one case."""
+    extender = Extender(state)
+    decoder = msgspec.json.Decoder(FilterArgs)
+    manifest = pods.manifest("pending", *asks)
+    fitting: list[str] = []
+    churn = Churn(state, names)
+
+    def decide() -> None:
+        nonlocal fitting
+        view = state.view(pods.pod("pending", *asks))
+        fitting = extender.filter(view, names).node_names or []
+        extender.prioritize(view, fitting)
+
+    decided = timed(churn, decide, rounds)
+    filter_body = msgspec.json.encode({"Pod": manifest, "NodeNames": names})
+    score_body = msgspec.json.encode({"Pod": manifest, "NodeNames": fitting})
+
+    def call() -> None:
+        args = decoder.decode(filter_body)
+        msgspec.json.encode(extender.filter(state.view(args.pod), args.node_names or []))
+        if fitting:
+            args = decoder.decode(score_body)
+            msgspec.json.encode(extender.prioritize(state.view(args.pod), args.node_names or []))
+
+    return Row(case, len(fitting), *decided, *timed(churn, call, rounds))
+
+
+def timed(
+    before: Callable[[], None], work: Callable[[], None], rounds: int
+) -> tuple[float, float]:
+    """Median wall clock and processor time of the work, milliseconds."""
+    wall, cpu = [], []
+    for _ in range(rounds):
+        before()
+        started, spent = time.perf_counter(), time.process_time()
+        work()
+        wall.append((time.perf_counter() - started) * 1e3)
+        cpu.append((time.process_time() - spent) * 1e3)
+    return statistics.median(wall), statistics.median(cpu)
+
+
+class Churn:
+    """A bind or an end between two pods, so that the table has changed."""
+
+    def __init__(self, state: ClusterState, names: list[str]) -> None:
+        self._state = state
+        self._names = names
+        self._turn = 0
+
+    def __call__(self) -> None:
+        """Bind or end one pod."""
+        self._turn += 1
+        node = self._names[self._turn * 37 % len(self._names)]
+        view = self._state.view(pods.pod(f"churn-{self._turn}", Ask("main", memory_mib=1)))
+        card = self._state.cards(node)[0]
+        share = CardShare(card.uuid, 1, 1)
+        self._state.send(view, node, {"main": (share,)}, 0.0)
+        self._state.refused(view.uid, node)
+
+
+def report(rows: list[Row]) -> None:
+    """Print the table."""
+    head = (
+        f"{'pod':<34}{'fits on':>9}{'decide ms':>11}{'cpu':>7}{'call ms':>10}{'cpu':>7}"
+        f"   goal {GOAL_MS:g} ms"
+    )
+    sys.stdout.write(f"{head}\n{'-' * len(head)}\n")
+    for row in rows:
+        verdict = "held" if row.decide_ms < GOAL_MS else "MISSED"
+        sys.stdout.write(
+            f"{row.case:<34}{row.fitting:>9}{row.decide_ms:>11.2f}{row.decide_cpu_ms:>7.2f}"
+            f"{row.call_ms:>10.2f}{row.call_cpu_ms:>7.2f}   {verdict}\n"
+        )
+
+
+def rss_mib() -> float:
+    """Peak resident memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())

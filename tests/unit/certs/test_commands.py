@@ -1,0 +1,72 @@
+"""What ``gpu-fraction certs status`` says, case by case."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from certs import pki
+from certs.bundle import Bundle
+from certs.commands import render_status
+from certs.lifetimes import Lifetimes
+from certs.observation import Replica, Target, TargetKind
+from certs.state import CaState, Phase
+from tests.support.certs_world import foreign_ca
+
+NOW = datetime(2030, 6, 1, tzinfo=UTC)
+LIFETIMES = Lifetimes()
+OLD, CURRENT = (pki.new_authority("webhook", NOW - timedelta(days=30), LIFETIMES) for _ in "ab")
+STATE = CaState(
+    phase=Phase.RETIRE,
+    since=NOW - timedelta(hours=3),
+    current=CURRENT,
+    previous=(OLD.certificate,),
+    reason="a rotation was requested",
+)
+
+
+def shown(state: CaState | None, bundle: Bundle, *replicas: Replica) -> str:
+    """The text for one configuration."""
+    targets = [Target(TargetKind.MUTATING, "gpu-fraction", (bundle,))]
+    return render_status("CA in Secret a/b", NOW, state, targets, replicas, LIFETIMES)
+
+
+def test_a_rotation_under_way() -> None:
+    """Phase, since when, why; each CA by role; who still serves the old one; what comes next."""
+    foreign = foreign_ca(1e9)
+    bundle = Bundle("mutate", (CURRENT.certificate, OLD.certificate, foreign), "webhook.ns.svc")
+    until = NOW + timedelta(days=20)
+    text = shown(
+        STATE,
+        bundle,
+        Replica("a", CURRENT.fingerprint, until),
+        Replica("b", OLD.fingerprint, NOW - timedelta(days=1)),
+        Replica("c"),
+    )
+    assert (
+        "phase     Retire since 2030-05-31T21:00:00Z, 3 h ago (a rotation was requested)" in text
+    )
+    assert f"current   {CURRENT.fingerprint[:12]} " in text
+    assert "92% of its life left" in text
+    assert f"{OLD.fingerprint[:12]} (previous, until" in text
+    assert f"{foreign.fingerprint[:12]} (foreign, until" in text
+    assert f"a: a leaf of {CURRENT.fingerprint[:12]} (current), until 2030-06-21" in text
+    assert "b: a leaf of " in text
+    assert "EXPIRED" in text
+    assert "c: nothing yet" in text
+    assert "nothing to do; looked at again within 60 min" in text
+
+
+def test_trouble_is_named() -> None:
+    """No Secret, no replica, an empty caBundle, an unreadable one, damage, little life left."""
+    assert "does not exist" in shown(None, Bundle("mutate"))
+    assert "enter Stage: there was no CA Secret" in shown(None, Bundle("mutate"))
+    assert "no replica" in shown(None, Bundle("mutate"))
+    assert "nothing: every call fails" in shown(STATE, Bundle("mutate"))
+    assert "publish the caBundle of MutatingWebhookConfiguration" in shown(STATE, Bundle("mutate"))
+    assert "mutate: unreadable" in shown(STATE, Bundle("mutate", readable=False))
+    damaged = replace(STATE, problems=("ca.key: gone",))
+    assert "problem   ca.key: gone" in shown(damaged, Bundle("mutate"))
+    dying = pki.new_authority("webhook", NOW - timedelta(days=350), LIFETIMES)
+    bundle = Bundle("mutate", (dying.certificate,))
+    text = shown(CaState(phase=Phase.STEADY, since=NOW, current=dying), bundle)
+    assert "warning: the current CA has 10% of its life left or less" in text
+    assert "no webhook configuration exists" in render_status("t", NOW, None, [], [], LIFETIMES)

@@ -1,0 +1,234 @@
+"""The lease holder's loop: what it does when requests fail, and when it is not alone."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from certs import commands, pki
+from certs.controller import Controller
+from certs.metrics import CertificateMetrics
+from certs.presence import Presence, ReplicaIdentity, Roster
+from certs.reporting import Reporting
+from certs.state import CaState, Phase
+from gpu_fraction.kube import errors
+from gpu_fraction.kube.election import LeaseLostError
+from gpu_fraction.kube.resources import CRDS, MUTATING_WEBHOOKS
+from gpu_fraction.kube.timestamps import utc_now
+from sandbox.apiserver import Answer, Fault, Reset
+from tests.support.certs_cluster import INSTALLATION, LIFETIMES, NAMESPACE, Cluster, cluster
+
+CONFIG = MUTATING_WEBHOOKS.at("gpu-fraction")
+HOOKS = MUTATING_WEBHOOKS.qualified
+QUICK = replace(LIFETIMES, settle_s=0.02, retire_s=0.02, presence_s=0.02, replica_gone_s=30.0)
+
+
+def controller(made: Cluster, **changes: Any) -> Controller:
+    """A lease holder of its own."""
+    installation = replace(INSTALLATION, **changes)
+    reporting = Reporting(CertificateMetrics(CollectorRegistry()))
+    return Controller(made.client, installation, QUICK, reporting=reporting)
+
+
+def nothing() -> None:
+    """A check that always passes."""
+
+
+@asynccontextmanager
+async def obedient_replica(made: Cluster) -> AsyncIterator[None]:
+    """A replica that serves whatever signs, and says so."""
+    presence = Presence(made.client, INSTALLATION, ReplicaIdentity(name="a"), QUICK)
+
+    async def follow() -> None:
+        told = ""
+        while True:
+            state = await made.state()
+            issuer = None if state is None else state.issuer
+            if issuer is not None and issuer.fingerprint != told:
+                leaf = pki.issue_leaf(issuer, ["a"], utc_now(), QUICK)
+                with suppress(errors.KubeError):
+                    await presence.tell(leaf, utc_now())
+                    told = issuer.fingerprint
+            await asyncio.sleep(0.01)
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(follow())
+        yield
+        task.cancel()
+
+
+async def drive(made: Cluster, holders: list[Controller], goal: Callable[[CaState], bool]) -> None:
+    """Step after step, the holders in turn; one whose step fails has crashed and starts anew."""
+    async with asyncio.timeout(20):
+        while True:
+            for index, holder in enumerate(holders):
+                try:
+                    await holder.step(nothing)
+                except errors.KubeError:
+                    holders[index] = controller(made)
+            state = await made.state()
+            if state is not None and goal(state):
+                return
+            await asyncio.sleep(0.005)
+
+
+def steady(state: CaState) -> bool:
+    """No rotation is under way or asked for."""
+    return state.phase is Phase.STEADY and not state.rotate_ca
+
+
+@pytest.mark.parametrize("done", [True, False], ids=["answer lost", "request lost"])
+@pytest.mark.parametrize("skip", range(0, 12, 3))
+async def test_a_crash_in_any_write(skip: int, done: bool) -> None:
+    """Whether or not the write that it died in came through, the rotation is finished."""
+    async with cluster() as made, obedient_replica(made):
+        await drive(made, [controller(made)], steady)
+        first = await made.state()
+        await commands.rotate(made.client, INSTALLATION, ca=True)
+        # No attempt is repeated: a 409 follows where the first try came through.
+        made.api.faults.add(Fault(Reset(done=done), verb="patch", skip=skip, times=3))
+        await drive(made, [controller(made)], lambda s: steady(s) and s.current != first.current)  # type: ignore[union-attr]
+        made.api.faults.clear()
+        state = await made.state()
+        assert state is not None
+        assert state.current is not None
+        assert set((await made.bundles()).values()) == {state.current.certificate.pem}
+
+
+async def test_two_holders_at_once() -> None:
+    """Both believe that they may write; one rotation comes of one request."""
+    async with cluster() as made, obedient_replica(made):
+        holders = [controller(made), controller(made)]
+        await drive(made, holders, steady)
+        first = await made.state()
+        await commands.rotate(made.client, INSTALLATION, ca=True)
+        seen = set()
+
+        async def one(holder: Controller) -> None:
+            while True:
+                with suppress(errors.ConflictError, errors.AlreadyExistsError):
+                    await holder.step(nothing)
+                state = await made.state()
+                if state is not None and state.next is not None:
+                    seen.add(state.next.fingerprint)
+                await asyncio.sleep(0)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(holder)) for holder in holders]
+            await made.until(
+                lambda s: s is not None and steady(s) and s.current != first.current,  # type: ignore[union-attr]
+                "rotated",
+            )
+            for task in tasks:
+                task.cancel()
+        assert len(seen) == 1
+
+
+async def test_nothing_is_written_without_the_lease() -> None:
+    """A process that was stopped and continued does not act on what it knew."""
+
+    def lost() -> None:
+        raise LeaseLostError("another leads")
+
+    async with cluster() as made:
+        with pytest.raises(LeaseLostError):
+            await controller(made).step(lost)
+        assert await made.state() is None
+
+
+async def test_failures_are_tried_again() -> None:
+    """A server that refuses for a while is asked again, later each time."""
+    async with cluster() as made, obedient_replica(made):
+        made.api.faults.add(Fault(Answer(403), verb="get", resource=HOOKS, times=2))
+        task = asyncio.create_task(controller(made).run(nothing))
+        await made.until(lambda s: s is not None and steady(s), "steady")
+        task.cancel()
+
+
+async def test_webhooks_of_others_are_left_alone() -> None:
+    """A webhook that points to another Service gets no caBundle from us."""
+    async with cluster() as made, obedient_replica(made):
+        config = await made.client.get(CONFIG, dict[str, Any])
+        foreign = {"service": {"name": "other", "namespace": NAMESPACE}}
+        config["webhooks"].append(config["webhooks"][0] | {"name": "x", "clientConfig": foreign})
+        await made.client.replace(CONFIG, config, dict[str, Any])
+        await drive(made, [controller(made)], steady)
+        found = await made.bundles()
+        assert found["x"] == ""
+        assert found["validate.gpu-fraction.dev"] != ""
+
+
+CRD = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "gpuquotas.gpu-fraction.dev"},
+    "spec": {
+        "group": "gpu-fraction.dev",
+        "names": {"plural": "gpuquotas", "kind": "GPUQuota"},
+        "scope": "Namespaced",
+        "versions": [{"name": "v1alpha1", "served": True, "storage": True}],
+        "conversion": {
+            "strategy": "Webhook",
+            "webhook": {
+                "conversionReviewVersions": ["v1"],
+                "clientConfig": {
+                    "service": {"name": INSTALLATION.service, "namespace": NAMESPACE}
+                },
+            },
+        },
+    },
+}
+
+
+async def test_conversion_webhooks_are_filled_too() -> None:
+    """A CRD of ours trusts the same CA; a CRD without a conversion is no obstacle."""
+    async with cluster() as made, obedient_replica(made):
+        made.api.add(CRD)
+        plain = {k: v for k, v in CRD["spec"].items() if k != "conversion"}  # type: ignore[attr-defined]
+        made.api.add(CRD | {"metadata": {"name": "plain"}, "spec": plain})
+        names = ("gpuquotas.gpu-fraction.dev", "plain", "absent")
+        holder = controller(made, crds=names)
+        async with asyncio.timeout(10):
+            while True:
+                await holder.step(nothing)
+                state = await made.state()
+                if state is not None and steady(state):
+                    break
+        found = await made.client.get(CRDS.at(names[0]), dict[str, Any])
+        webhook = found["spec"]["conversion"]["webhook"]
+        assert webhook["clientConfig"]["caBundle"]
+        assert webhook["conversionReviewVersions"] == ["v1"]
+
+
+async def test_the_roster_forgets_who_is_silent() -> None:
+    """Only after it has itself watched the silence, and never while it could not look."""
+    lifetimes = replace(QUICK, presence_s=0.2, replica_gone_s=0.5)
+    async with cluster() as made, obedient_replica(made):
+        await drive(made, [controller(made)], steady)
+        roster = Roster(made.client, INSTALLATION, lifetimes)
+        assert len(await roster.read()) == 1
+        await asyncio.sleep(0.6)
+        assert len(await roster.read()) == 1, "it has not looked for a while"
+        for _ in range(5):
+            await asyncio.sleep(0.1)
+            found = await roster.read()
+        assert found == []
+
+
+async def test_a_lease_that_makes_no_sense_serves_nothing() -> None:
+    """Somebody else's Lease under our label holds nothing up."""
+    async with cluster() as made:
+        key, value = INSTALLATION.presence_label
+        made.api.add(
+            {
+                "apiVersion": "coordination.k8s.io/v1",
+                "kind": "Lease",
+                "metadata": {"name": "odd", "namespace": NAMESPACE, "labels": {key: value}},
+            }
+        )
+        replicas = await Roster(made.client, INSTALLATION, QUICK).read()
+        assert [(r.name, r.serves(utc_now())) for r in replicas] == [("odd", False)]

@@ -1,0 +1,137 @@
+"""A mounted pair, changed the ways it is changed in practice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from certs import pki
+from certs.certificate import Leaf
+from certs.lifetimes import Lifetimes
+from certs.metrics import CertificateMetrics
+from certs.mounted import MountedCertificates, MountedFiles
+
+NOW = datetime.now(UTC)
+AUTHORITY = pki.new_authority("somebody", NOW, Lifetimes())
+
+
+def new_leaf() -> Leaf:
+    """A pair that somebody issued."""
+    return pki.issue_leaf(AUTHORITY, ["webhook.ns.svc"], NOW, Lifetimes())
+
+
+class Volume:
+    """A volume that is swapped as the kubelet does it: data in a folder, one symbolic link."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._count = 0
+        path.mkdir()
+
+    def write(self, leaf: Leaf) -> None:
+        """Replace the content in one rename."""
+        self._count += 1
+        data = self.path / f"..data_{self._count}"
+        data.mkdir()
+        (data / "tls.crt").write_text(leaf.chain_pem)
+        (data / "tls.key").write_text(leaf.key_pem)
+        link = self.path / "..data_tmp"
+        link.symlink_to(data.name)
+        link.rename(self.path / "..data")
+        for name in ("tls.crt", "tls.key"):
+            file = self.path / name
+            if not file.is_symlink():
+                file.symlink_to(f"..data/{name}")
+
+
+@pytest.fixture
+async def mounted(tmp_path: Path) -> AsyncIterator[tuple[MountedCertificates, Volume]]:
+    """A follower of a volume that is still empty; its poll is too rare to matter."""
+    volume = Volume(tmp_path / "tls")
+    made = MountedCertificates(
+        MountedFiles(volume.path),
+        Lifetimes(),
+        metrics=CertificateMetrics(CollectorRegistry()),
+        poll_s=3600,
+    )
+    task = asyncio.create_task(made.run())
+    await asyncio.sleep(0.2)
+    yield made, volume
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for a condition."""
+    async with asyncio.timeout(15):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+def serves(made: MountedCertificates, leaf: Leaf) -> Callable[[], bool]:
+    """Whether this pair is served."""
+    return lambda: (
+        made.serving.leaf is not None and made.serving.leaf.certificate == leaf.certificate
+    )
+
+
+async def test_swapped_volumes_are_followed(
+    mounted: tuple[MountedCertificates, Volume],
+) -> None:
+    """Three rotations in a row are seen, without waiting for the poll."""
+    made, volume = mounted
+    assert not made.readiness().ready
+    for _ in range(3):
+        leaf = new_leaf()
+        volume.write(leaf)
+        await until(serves(made, leaf))
+    assert made.readiness().ready
+
+
+async def test_a_half_written_pair_is_not_served(
+    mounted: tuple[MountedCertificates, Volume],
+) -> None:
+    """The certificate is new, the key still old: what was served is served on."""
+    made, volume = mounted
+    old, new = new_leaf(), new_leaf()
+    volume.write(old)
+    await until(serves(made, old))
+    volume.write(replace(new, key_pem=old.key_pem))
+    await asyncio.sleep(0.3)
+    assert serves(made, old)()
+    volume.write(new)
+    await until(serves(made, new))
+
+
+async def test_the_poll_finds_what_no_event_told(tmp_path: Path) -> None:
+    """A volume that appears, and then changes, after the start."""
+    made = MountedCertificates(
+        MountedFiles(tmp_path / "tls"),
+        Lifetimes(),
+        metrics=CertificateMetrics(CollectorRegistry()),
+        poll_s=0.1,
+    )
+    task = asyncio.create_task(made.run())
+    await asyncio.sleep(0.2)
+    volume = Volume(tmp_path / "tls")
+    leaf = new_leaf()
+    volume.write(leaf)
+    await until(serves(made, leaf))
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_a_chain_with_an_intermediate_is_served_whole(
+    mounted: tuple[MountedCertificates, Volume],
+) -> None:
+    """What the issuer put behind the leaf is sent along."""
+    made, volume = mounted
+    leaf = new_leaf()
+    volume.write(replace(leaf, chain_pem=f"# leaf\n{leaf.chain_pem}{AUTHORITY.certificate.pem}"))
+    await until(serves(made, leaf))
+    assert made.serving.leaf is not None
+    assert made.serving.leaf.chain_pem == leaf.chain_pem + AUTHORITY.certificate.pem

@@ -1,0 +1,64 @@
+"""A replica is ready when an API server would accept what it serves, by every caBundle."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from certs import pki
+from certs.bundle import Bundle, read_bundle, render_bundle
+from certs.errors import BundleError
+from certs.lifetimes import Lifetimes
+from certs.readiness import judge
+
+NOW = datetime.now(UTC)
+LIFETIMES = Lifetimes()
+NAME = "webhook.ns.svc"
+OURS, OTHER = (pki.new_authority("webhook", NOW, LIFETIMES) for _ in range(2))
+LEAF = pki.issue_leaf(OURS, [NAME], NOW, LIFETIMES)
+GOOD = Bundle("validate", (OURS.certificate,), NAME)
+
+
+@pytest.mark.parametrize(
+    ("bundles", "reason"),
+    [
+        ([GOOD, GOOD], "trusted by 2 webhooks"),
+        ([], "trusted by 0 webhooks"),
+        ([replace(GOOD, certificates=(OTHER.certificate, OURS.certificate))], "trusted by 1"),
+        ([GOOD, replace(GOOD, certificates=())], "webhook validate: no CA certificate"),
+        ([GOOD, replace(GOOD, certificates=(OTHER.certificate,))], "webhook validate"),
+        ([replace(GOOD, server_name="other.ns.svc")], "webhook validate: other.ns.svc"),
+    ],
+)
+def test_every_bundle_counts(bundles: list[Bundle], reason: str) -> None:
+    """One webhook that would fail is enough not to be ready, and it is named."""
+    verdict = judge(NOW, LEAF, bundles, LIFETIMES)
+    assert verdict.ready == reason.startswith("trusted")
+    assert reason in verdict.reason
+
+
+def test_without_a_leaf_or_close_to_its_end() -> None:
+    """Neither nothing nor something that ends in minutes is ready."""
+    assert not judge(NOW, None, [GOOD], LIFETIMES).ready
+    late = LEAF.certificate.not_after - timedelta(minutes=9)
+    assert "ends" in judge(late, LEAF, [GOOD], LIFETIMES).reason
+    assert judge(late - timedelta(minutes=2), LEAF, [GOOD], LIFETIMES).ready
+
+
+def test_bundles_are_read_whatever_they_hold() -> None:
+    """Nothing, text, or certificates with text between them."""
+    assert read_bundle("x", b"") == Bundle("x")
+    assert read_bundle("x", b"garbage") == Bundle("x", readable=False)
+    pem = f"# ours\n{OURS.certificate.pem}".encode()
+    assert read_bundle("x", pem).certificates == (OURS.certificate,)
+
+
+def test_a_bundle_that_would_break_something_is_not_rendered() -> None:
+    """An empty one, one that drops what is served, one that signs nothing."""
+    with pytest.raises(BundleError, match="empty"):
+        render_bundle([])
+    with pytest.raises(BundleError, match="still serves"):
+        render_bundle([OURS.certificate], [OTHER.fingerprint])
+    with pytest.raises(BundleError, match="not a CA"):
+        render_bundle([LEAF.certificate])
+    assert render_bundle([OURS.certificate], [OURS.fingerprint]) == OURS.certificate.pem

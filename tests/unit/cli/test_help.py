@@ -1,0 +1,50 @@
+"""What the command says about itself: enough to work from."""
+
+import pytest
+
+from gpu_fraction.cli.main import COMMANDS
+from gpu_fraction.cli.webhook import OPTIONS as WEBHOOK_OPTIONS
+from gpu_fraction.settings import rewrite
+from gpu_fraction.settings.option import Option
+from tests.unit.cli.conftest import Command
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_the_commands_are_named(command: Command, flag: str) -> None:
+    """Each with a line on what it is for."""
+    result = command(flag)
+    assert (result.code, result.err) == (0, "")
+    for name in COMMANDS:
+        assert f"\n    {name}" in result.out
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "flags"),
+    [
+        ("mutate", rewrite.OPTIONS, ("-f", "--filename", "-o", "--output", "--color", "--config")),
+        ("webhook", WEBHOOK_OPTIONS, ("--config", "--print-config")),
+    ],
+)
+def test_every_flag_is_explained(
+    command: Command, name: str, options: tuple[Option, ...], flags: tuple[str, ...]
+) -> None:
+    """With its meaning and its default."""
+    result = command(name, "--help")
+    assert (result.code, result.err) == (0, "")
+    words = " ".join(result.out.split())
+    for flag in flags:
+        assert f"{flag}" in words
+    for option in options:
+        value = "[X]" if option.bare else "X"
+        assert f"{option.flag} {value} " in words, option.name
+        assert option.help.strip() in words, option.name
+    assert "example" in words
+    assert len(result.out.splitlines()) > len(options)
+
+
+def test_the_webhooks_help_names_the_environment_and_the_file(command: Command) -> None:
+    """A container has no command line that a person types."""
+    words = command("webhook", "--help").out
+    assert "GPU_FRACTION_" in words
+    assert "--config" in words
+    assert "SIGTERM" in words

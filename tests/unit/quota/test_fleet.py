@@ -1,0 +1,81 @@
+"""Which GPUs a pod may land on, and what that makes it cost."""
+
+from gpu_fraction.domain import assignment, inventory
+from gpu_fraction.domain.assignment import CardShare
+from gpu_fraction.domain.sizes import CardSizes
+from quota.charge import CardType, charge
+from quota.fleet import ConfiguredFleet, NodeFleet, NodeMeta, NodeRecord
+from quota.pods import facts_of
+from tests.support.quota_world import pod
+
+
+def node(name: str, *cards: tuple[str, str, int]) -> NodeRecord:
+    """A node that publishes its cards: uuid, model, MiB."""
+    listed = tuple(
+        inventory.Card(uuid=uuid, index=i, model=model, memory_mib=mib)
+        for i, (uuid, model, mib) in enumerate(cards)
+    )
+    text = inventory.render(inventory.Inventory(cards=listed))
+    return NodeRecord(
+        metadata=NodeMeta(name=name, annotations={"gpu-fraction.dev/inventory": text})
+    )
+
+
+def labelled(name: str, **labels: str) -> NodeRecord:
+    """A node that only has labels."""
+    named = {key.replace("__", "/").replace("_", "."): value for key, value in labels.items()}
+    return NodeRecord(metadata=NodeMeta(name=name, labels=named))
+
+
+def memory(fleet: NodeFleet | ConfiguredFleet, **fields: object) -> int:
+    """The MiB that a pod with one whole GPU is charged."""
+    record = pod(gpus=1, **fields)  # type: ignore[arg-type]
+    facts = facts_of(record)
+    found = charge(facts.on(fleet.cards_for(record, facts)))
+    assert not found.unknown
+    return found.amounts["memory"]
+
+
+def test_a_pod_is_charged_for_the_largest_gpu_until_it_has_one() -> None:
+    """All nodes while it waits, its own node once bound, its own card once chosen."""
+    fleet = NodeFleet(ConfiguredFleet())
+    small, mixed = ("GPU-s", "NVIDIA T4", 15360), ("GPU-l", "NVIDIA A100-SXM4-80GB", 81920)
+    fleet.change(None, node("small", small))
+    fleet.change(None, node("mixed", ("GPU-t", "NVIDIA T4", 15360), mixed))
+    assert memory(fleet) == 81920
+    assert memory(fleet, node="small") == 15360
+    assert memory(fleet, node="mixed") == 81920
+    chosen = assignment.render({"main": (CardShare("GPU-t", 1000, 15360),)})
+    assert memory(fleet, node="mixed", annotations={"gpu-fraction.dev/assigned": chosen}) == 15360
+    version = fleet.version
+    fleet.change(node("mixed", ("GPU-t", "NVIDIA T4", 15360), mixed), None)
+    assert fleet.version > version
+    assert memory(fleet) == 15360
+
+
+def test_labels_stand_in_for_the_inventory() -> None:
+    """Ours, and those of NVIDIA's feature discovery."""
+    fleet = NodeFleet(ConfiguredFleet())
+    labels = {"nvidia_com__gpu_product": "Tesla-T4", "nvidia_com__gpu_memory": "15360"}
+    fleet.change(None, labelled("n", **labels))
+    assert memory(fleet) == 15360
+    fleet.change(labelled("n", **labels), labelled("n", nvidia_com__gpu_memory="much"))
+    record = pod(gpus=1)
+    assert fleet.cards_for(record, facts_of(record)) == ()
+
+
+def test_the_configuration_stands_in_for_nodes() -> None:
+    """Where no node says anything."""
+    fleet = NodeFleet(ConfiguredFleet(CardSizes(40960, {"A100-80GB": 81920})))
+    assert memory(fleet) == 81920
+    only = {"gpu-fraction": "1", "gpu-fraction.dev/gpu-model": "!A100"}
+    assert memory(fleet, annotations=only) == 40960
+
+
+def test_a_card_of_unknown_model_counts_for_every_model() -> None:
+    """Unless the pod's author has ruled the model out."""
+    facts = facts_of(pod(gpus=1)).on((CardType("", 40960),))
+    assert charge(facts, ("A100",)).amounts["A100.gpus"] == 1
+    avoiding = {"gpu-fraction": "1", "gpu-fraction.dev/gpu-model": "!A100"}
+    facts = facts_of(pod(gpus=1, annotations=avoiding)).on((CardType("", 40960),))
+    assert charge(facts, ("A100",)).amounts["A100.gpus"] == 0

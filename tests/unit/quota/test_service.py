@@ -1,0 +1,235 @@
+"""Admission and controller together on the project's own API server, over HTTP."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from ruamel.yaml import YAML
+
+from gpu_fraction.domain.sizes import CardSizes
+from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.client import Client, connect
+from gpu_fraction.kube.event_limits import ObjectReference
+from gpu_fraction.kube.events import EventType
+from gpu_fraction.kube.resources import GPU_QUOTAS, PODS, REPLICA_SETS
+from quota import admission
+from quota.controller import ControllerSettings
+from quota.errors import NotReadyError
+from quota.redrive import QUOTA_FREED, EventRecord, blocked
+from quota.service import AdmissionService, ControllerService
+from quota.settings import TTL_S
+from sandbox.apiserver import ApiServer
+from sandbox.apiserver.kinds import BUILT_IN, from_crd
+from tests.support.quota_world import NOW
+
+CRD = Path(__file__).parents[3] / "deploy" / "crd" / "gpuquotas.yaml"
+POD_KIND = next(kind for kind in BUILT_IN if kind.resource is PODS)
+OWNER = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "rs-1"}
+
+
+class Sink:
+    """Keeps events."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str, str]] = []
+
+    def record(self, about: ObjectReference, kind: EventType, reason: str, message: str) -> None:
+        """See ``quota.audit.EventSink``."""
+        assert kind in EventType
+        self.events.append((about.kind, reason, message))
+
+
+class Cluster:
+    """The server and both services."""
+
+    def __init__(self, server: ApiServer, client: Client) -> None:
+        self.server = server
+        self.client = client
+        self.registry = CollectorRegistry()
+        self.sink = Sink()
+        sizes = CardSizes(81920)
+        self.admission = AdmissionService(
+            client, admission.Settings(), sizes=sizes, registry=self.registry, sink=self.sink
+        )
+
+        async def lead(work: Callable[[], Any]) -> None:
+            await work()
+
+        self.controller = ControllerService(
+            client, ControllerSettings(), sizes=sizes, registry=self.registry, lead=lead
+        )
+
+    async def create(self, name: str, milli: int, *, dry_run: bool = False, **meta: Any) -> bool:
+        """What the API server does with a new pod; whether it was stored."""
+        body = manifest(name, milli, **meta)
+        raw = json.dumps(body).encode()
+        outcome = await self.admission.admit("team", raw, dry_run=dry_run)
+        if not outcome.refusals and not dry_run:
+            # Past the server's own create, which would give the pod another uid than was reviewed.
+            self.server.storage.put(POD_KIND, ("team", name), body)
+        return not outcome.refusals
+
+    async def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The quota's status, once something holds of it."""
+        async with asyncio.timeout(10):
+            while True:
+                found = await self.client.get(GPU_QUOTAS.at("q", namespace="team"), dict)
+                if holds(found.get("status", {})):
+                    return dict(found["status"])
+                await asyncio.sleep(0.01)
+
+
+def manifest(name: str, milli: int, **meta: Any) -> dict[str, Any]:
+    """A pod that asks for compute."""
+    limits = {"gpu-fraction.dev/slot": "1", "gpu-fraction.dev/core-milli": str(milli)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "team", "uid": f"uid-{name}", **meta},
+        "spec": {"containers": [{"name": "main", "resources": {"limits": limits}}]},
+    }
+
+
+@asynccontextmanager
+async def cluster(**spec: Any) -> AsyncIterator[Cluster]:
+    """A server with a counted quota, and both services running."""
+    server = ApiServer()
+    server.register(from_crd(YAML(typ="safe").load(CRD.read_text())))
+    server.add_namespace("team")
+    server.add(
+        {
+            "apiVersion": "gpu-fraction.dev/v1alpha1",
+            "kind": "GPUQuota",
+            "metadata": {"name": "q", "namespace": "team"},
+            "spec": {"hard": {"cores": "1"}, **spec},
+        }
+    )
+    async with server.serve(), connect(fixed(Access(server.url)), component="test") as client:
+        made = Cluster(server, client)
+        async with asyncio.TaskGroup() as tasks:
+            work = [
+                tasks.create_task(made.admission.run()),
+                tasks.create_task(made.controller.run()),
+            ]
+            await made.until(lambda status: "used" in status)
+            async with asyncio.timeout(5):
+                while not await _ready(made):
+                    await asyncio.sleep(0.01)
+            yield made
+            for task in work:
+                task.cancel()
+
+
+async def _ready(made: Cluster) -> bool:
+    try:
+        return await made.create("probe", 1, dry_run=True)
+    except NotReadyError:
+        return False
+
+
+async def test_pods_are_admitted_counted_and_released() -> None:
+    """Over HTTP as in memory: promise, count, refusal, release."""
+    async with cluster() as made:
+        assert await made.create("a", 600)
+        status = await made.until(lambda s: s["used"]["cores"] == "600m")
+        assert "reserved" not in status
+        assert not await made.create("b", 600, ownerReferences=[{**OWNER, "controller": True}])
+        made.server.remove(PODS, "a", "team")
+        await made.until(lambda s: s["used"]["cores"] == "0")
+        assert await made.create("b", 600)
+
+
+async def test_what_happened_is_told_and_measured() -> None:
+    """Events on the quota and the owner; used, hard and decisions as metrics."""
+    async with cluster() as made:
+        await made.create("a", 600)
+        await made.create("dry", 600, dry_run=True)
+        assert made.sink.events == []
+        await made.create("b", 600, ownerReferences=[{**OWNER, "controller": True}])
+        (about_quota, reason, message), (about_owner, _, sentence) = made.sink.events
+        assert (about_quota, about_owner, reason) == ("GPUQuota", "ReplicaSet", "GPUQuotaExceeded")
+        assert message == f"refused a pod of ReplicaSet web: {sentence}"
+        await made.until(lambda s: s["used"]["cores"] == "600m")
+        await asyncio.sleep(0.2)
+        text = generate_latest(made.registry).decode()
+        labels = '{namespace="team",quota="q",resource="cores"}'
+        assert f"gpu_fraction_quota_used{labels} 0.6" in text
+        assert f"gpu_fraction_quota_hard{labels} 1.0" in text
+        assert 'gpu_fraction_quota_decisions_total{decision="refused",dry_run="false"} 1.0' in text
+
+
+async def test_blocked_owners_are_woken_when_there_is_room() -> None:
+    """The ReplicaSet that the event names gets an annotation, and nobody else."""
+    async with cluster() as made:
+        await made.create("a", 1000)
+        await made.until(lambda s: s["used"]["cores"] == "1")
+        for name, uid in (("web", "rs-1"), ("other", "rs-2")):
+            made.server.add(
+                {
+                    "apiVersion": "apps/v1",
+                    "kind": "ReplicaSet",
+                    "metadata": {"name": name, "namespace": "team", "uid": uid},
+                    "spec": {"replicas": 1},
+                }
+            )
+        found = await made.client.get(REPLICA_SETS.at("web", namespace="team"), dict)
+        made.server.add(
+            {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": "web.1", "namespace": "team"},
+                "involvedObject": OWNER | {"uid": found["metadata"]["uid"]},
+                "reason": "FailedCreate",
+                "message": "Error creating: ... denied the request: exceeded GPU quota: q, ...",
+            }
+        )
+        made.server.remove(PODS, "a", "team")
+        async with asyncio.timeout(10):
+            while True:
+                found = await made.client.get(REPLICA_SETS.at("web", namespace="team"), dict)
+                if QUOTA_FREED in found["metadata"].get("annotations", {}):
+                    break
+                await asyncio.sleep(0.02)
+        other = await made.client.get(REPLICA_SETS.at("other", namespace="team"), dict)
+        assert "annotations" not in other["metadata"]
+
+
+async def test_the_default_share_comes_from_the_namespaces_quota() -> None:
+    """The first quota that has one and counts the pod."""
+    async with cluster(perPod={"defaultFraction": "0.1"}) as made:
+        assert made.admission.default_fraction("team", None) == "0.1"
+        assert made.admission.default_fraction("elsewhere", None) is None
+
+
+def test_promises_outlive_every_request() -> None:
+    """The API server works on one for at most 34 seconds."""
+    assert TTL_S > 34
+
+
+@pytest.mark.parametrize(
+    ("change", "woken"),
+    [
+        ({}, True),
+        ({"reason": "SuccessfulCreate"}, False),
+        ({"message": "exceeded quota: other"}, False),
+        ({"lastTimestamp": "2031-05-05T00:00:00Z"}, False),
+        ({"involvedObject": {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}}, False),
+        ({"involvedObject": {"apiVersion": "batch/v1", "kind": "Job", "name": "j"}}, True),
+    ],
+)
+def test_who_is_blocked(change: dict[str, Any], *, woken: bool) -> None:
+    """Owners of pods that a GPU quota refused lately."""
+    event = {
+        "involvedObject": OWNER,
+        "reason": "FailedCreate",
+        "message": "exceeded GPU quota: q, requested: cores=1, used: cores=1, limited: cores=1",
+        "lastTimestamp": "2031-05-05T23:59:00Z",
+    } | change
+
+    assert bool(blocked([msgspec.convert(event, EventRecord)], NOW)) == woken

@@ -1,0 +1,156 @@
+"""The webhook with a budget: what it asks, what it fills in, what it answers."""
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import jsonpatch
+import msgspec
+import pytest
+
+from gpu_fraction.cli.budget import ruling
+from gpu_fraction.domain.pod import Pod
+from gpu_fraction.settings import rewrite
+from gpu_fraction.settings.option import load
+from quota.decision import Outcome, Promise, Refusal
+from webhook.app import NotReady
+from webhook.budget import Ruling, Validator
+from webhook.decide import Decider
+from webhook.review import AdmissionRequest, Answer, decode
+
+
+def settings() -> rewrite.RewriteSettings:
+    """The defaults, with GPUs of one size."""
+    flags = {"gpu_memory_mib": "80Gi"}
+    return rewrite.rewrite_settings(load(rewrite.OPTIONS, flags=flags, environ={}, file={}))
+
+
+def pod(**annotations: str) -> dict[str, Any]:
+    """A pod's manifest."""
+    return {
+        "metadata": {"name": "p", "annotations": annotations},
+        "spec": {"containers": [{"name": "main"}]},
+    }
+
+
+def create(body: dict[str, Any], *, dry_run: bool = False) -> AdmissionRequest:
+    """A review of its creation."""
+    request = {
+        "uid": "r1",
+        "operation": "CREATE",
+        "resource": {"group": "", "resource": "pods"},
+        "namespace": "team",
+        "object": body,
+        "dryRun": dry_run,
+    }
+    review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+    return decode(json.dumps(review).encode())
+
+
+class FixedBudget:
+    """A budget with one ruling."""
+
+    def __init__(self, answer: Ruling | Exception) -> None:
+        self.answer = answer
+        self.asked: list[tuple[str, bool]] = []
+
+    async def admit(self, namespace: str, pod: msgspec.Raw, *, dry_run: bool) -> Ruling:
+        """See ``webhook.budget.Budget``."""
+        assert json.loads(bytes(pod))
+        self.asked.append((namespace, dry_run))
+        await asyncio.sleep(0)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def default_fraction(self, _namespace: str, _pod: Pod) -> str | None:
+        """See ``webhook.budget.Budget``."""
+        return None
+
+
+async def validated(body: dict[str, Any], budget: FixedBudget) -> Answer:
+    """The answer on a pod's creation."""
+    answer = Validator(Decider(settings()), budget)(create(body))
+    return answer if isinstance(answer, Answer) else await answer
+
+
+async def test_a_pod_over_budget_is_refused_in_the_budgets_words() -> None:
+    """Nothing is added to the sentence."""
+    answer = await validated(pod(), FixedBudget(Ruling("exceeded GPU quota: q, ...")))
+    assert (answer.allowed, answer.message) == (False, "exceeded GPU quota: q, ...")
+    assert answer.audit["decision"] == "over_budget"
+
+
+async def test_warnings_and_notes_reach_the_answer() -> None:
+    """The pod is admitted with them."""
+    answer = await validated(pod(), FixedBudget(Ruling(warnings=("w",), note="reserved in q")))
+    assert answer.allowed
+    assert "w" in answer.warnings
+    assert answer.audit["quota"] == "reserved in q"
+
+
+async def test_a_pod_that_is_wrong_is_not_taken_to_the_budget() -> None:
+    """It would take a place for nothing."""
+    budget = FixedBudget(Ruling())
+    answer = await validated(pod(**{"gpu-fraction": "nonsense"}), budget)
+    assert not answer.allowed
+    assert budget.asked == []
+
+
+async def test_a_budget_that_cannot_answer_is_passed_on() -> None:
+    """The server turns it into 503 with Retry-After."""
+    with pytest.raises(NotReady):
+        await validated(pod(), FixedBudget(NotReady("later")))
+
+
+def test_an_outcome_is_one_sentence() -> None:
+    """Refusals of several quotas stand in one message, promises in the audit log."""
+    refused = Outcome(refusals=(Refusal("a", "one"), Refusal("b", "two")))
+    assert ruling(refused).message == "one; two"
+    admitted = Outcome(
+        promises=(Promise("a", {}), Promise("b", {})), warnings=(Refusal("a", "w"),)
+    )
+    assert ruling(admitted) == Ruling("", ("w",), "reserved in a,b")
+
+
+def mutated(body: dict[str, Any], default: str | None) -> tuple[dict[str, Any], Answer]:
+    """The pod after mutation in a namespace with a default share."""
+    decider = Decider(settings(), default_fraction=lambda _namespace, _pod: default)
+    answer = decider.mutate(create(body))
+    patch = json.loads(base64.b64decode(answer.patch)) if answer.patch else []
+    return jsonpatch.apply_patch(body, patch), answer
+
+
+def test_a_pod_without_a_share_gets_the_namespaces_default() -> None:
+    """It then holds what a pod holds whose author wrote that share."""
+    wish = {"gpu-fraction.dev/gpu-model": "A100"}
+    filled, answer = mutated(pod(**wish), "0.1")
+    written, _ = mutated(pod(**wish, **{"gpu-fraction": "0.1"}), None)
+    assert filled == written
+    assert any("default" in warning for warning in answer.warnings)
+    again, _ = mutated(filled, "0.1")
+    assert again == filled
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        {},
+        {"example.com/x": "y"},
+        {"gpu-fraction": "0.5"},
+        {"gpu-memory": "8Gi"},
+        {"gpu-fraction.dev/container.main": "0.5"},
+    ],
+)
+def test_the_default_is_for_pods_that_lack_a_share_only(annotations: dict[str, str]) -> None:
+    """No GPU for a pod that wants none, no other share for one that names its own."""
+    with_default, _ = mutated(pod(**annotations), "0.1")
+    without, _ = mutated(pod(**annotations), None)
+    assert with_default == without
+
+
+def test_without_a_default_the_missing_share_is_a_refusal() -> None:
+    """As before."""
+    _, answer = mutated(pod(**{"gpu-fraction.dev/gpu-model": "A100"}), None)
+    assert not answer.allowed

@@ -1,0 +1,97 @@
+"""Pods that ask by resources alone, in every way the API server writes quantities."""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from gpu_fraction.domain import keys
+from gpu_fraction.domain.placement import Ask
+from scheduler.asks import AskError, amount, asks_of, no_requests
+from scheduler.pods import Pod
+from tests.builders import pods
+
+
+def bare(*containers: dict[str, Any], sidecars: list[dict[str, Any]] | None = None) -> Pod:
+    """A pod without our annotations."""
+    spec = {"containers": list(containers), "initContainers": sidecars or []}
+    return msgspec.convert({"metadata": {"name": "x", "uid": "u"}, "spec": spec}, Pod)
+
+
+def container(name: str = "main", **amounts: str) -> dict[str, Any]:
+    """A container with limits on slot, core_milli and memory_mib."""
+    limits = {getattr(keys, key.upper()): text for key, text in amounts.items()}
+    return {"name": name, "resources": {"limits": limits}}
+
+
+def test_resources_alone_are_a_request() -> None:
+    """Amounts are over all cards of the container; sidecars count, others do not."""
+    pod = bare(
+        container("a", slot="1", core_milli="300", memory_mib="4k"),
+        container("b", slot="1", core_milli="2k", memory_mib="32Ki"),
+        container("c", slot="1", memory_mib="100"),
+        container("d", slot="1", core_milli="250"),
+        {"name": "plain"},
+        sidecars=[
+            {**container("side", slot="1", memory_mib="7"), "restartPolicy": "Always"},
+            container("init", slot="1", memory_mib="9"),
+        ],
+    )
+    assert asks_of(pod, no_requests) == (
+        Ask("a", core_milli=300, memory_mib=4000),
+        Ask("b", cards=2, core_milli=1000, memory_mib=16384),
+        Ask("c", memory_mib=100),
+        Ask("d", core_milli=250, memory_milli=250),
+        Ask("side", memory_mib=7),
+    )
+
+
+def test_the_request_annotation_comes_first() -> None:
+    """It knows models, policy and shares that resources cannot say."""
+    ask = Ask("main", memory_milli=500, core_milli=500, models_in=("T4",), placement="spread")
+    assert asks_of(pods.pod("x", ask), pods.read_request) == (ask,)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "message"),
+    [
+        ({"slot": "1"}, "asks for gpu-fraction.dev/slot without"),
+        ({"core_milli": "1001"}, "is 1001 over 2 cards"),
+        ({"memory_mib": "1.5.2"}, "is '1.5.2', no quantity"),
+        ({"memory_mib": "1Q"}, "is '1Q', no quantity"),
+        ({"memory_mib": "nan"}, "is 'nan', no quantity"),
+        ({"memory_mib": "-1"}, "is '-1', allowed: 0 or more"),
+    ],
+)
+def test_what_cannot_be_placed_says_why(amounts: dict[str, str], message: str) -> None:
+    """The container, the resource and what is wrong."""
+    with pytest.raises(AskError, match=message.replace("(", r"\(")) as refused:
+        asks_of(bare(container(**amounts)), no_requests)
+    assert str(refused.value).startswith("container main: ")
+
+
+def test_an_unreadable_request_names_the_annotation() -> None:
+    """Whatever the reader says, the user sees where to look."""
+
+    def reader(_annotations: object) -> tuple[Ask, ...]:
+        raise ValueError("version 7")
+
+    with pytest.raises(AskError, match=r"^gpu-fraction.dev/request: version 7$"):
+        asks_of(bare(), reader)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("16k", 16000),
+        ("16Ki", 16384),
+        ("100m", "0.1"),
+        ("2.5", "2.5"),
+        ("1e3", 1000),
+        ("3E", 3 * 10**18),
+    ],
+)
+def test_quantities_are_read_as_kubernetes_writes_them(text: str, value: object) -> None:
+    """Decimal and binary suffixes, thousandths and exponents."""
+    assert amount(text) == Decimal(str(value))

@@ -1,0 +1,194 @@
+"""Which pods are evicted so that a card is free."""
+
+from itertools import combinations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpu_fraction.domain.placement import Ask, choose
+from scheduler.pods import Pod
+from scheduler.preemption import Proposal, victims
+from scheduler.state import ClusterState
+from tests.builders import pods
+from tests.builders.clusters import WHOLE, holder, node_cards, state_of
+
+
+def node_with(cards: int, *held: Pod) -> ClusterState:
+    """Node ``a`` with these pods."""
+    state = state_of({"a": node_cards("a", cards)})
+    for pod in held:
+        state.pod_changed(pod)
+    return state
+
+
+def evicted(
+    state: ClusterState, preemptor: Pod, *proposed: str, violations: int = 0
+) -> tuple[list[str], int] | None:
+    """Names of the victims and the violations; None where the node is given up."""
+    uids = frozenset(f"uid-{name}" for name in proposed)
+    found = victims(state, state.view(preemptor), "a", Proposal(uids, violations))
+    if found is None:
+        return None
+    return sorted(uid.removeprefix("uid-") for uid in found.uids), found.violations
+
+
+def test_victims_that_free_no_card_are_exchanged_for_those_that_do() -> None:
+    """The node's sum would do with one half from each card; a whole card needs both of one."""
+    state = node_with(
+        2,
+        holder("p", "a", {0: (500, 8192)}),
+        holder("q", "a", {1: (500, 8192)}),
+        holder("r", "a", {1: (500, 8192)}, priority=5),
+        holder("s", "a", {0: (500, 8192)}, priority=7),
+    )
+    preemptor = pods.pod("x", WHOLE, priority=10)
+    assert evicted(state, preemptor, "p", "q") == (["q", "r"], 1)
+
+
+def test_among_equals_the_schedulers_own_victims_are_kept() -> None:
+    """It knows which of them a disruption budget protects."""
+    state = node_with(
+        3, *(holder(name, "a", {at: (1000, 16384)}) for at, name in enumerate("pqr"))
+    )
+    assert evicted(state, pods.pod("x", WHOLE, priority=10), "q") == (["q"], 0)
+
+
+def test_fewer_victims_come_before_lower_priorities_and_those_before_names() -> None:
+    """One pod of a higher priority goes rather than two of a lower."""
+    half = Ask("main", memory_milli=500, core_milli=500)
+    state = node_with(
+        3,
+        holder("low1", "a", {0: (400, 6000)}),
+        holder("low2", "a", {0: (400, 6000)}),
+        holder("high", "a", {1: (900, 16000)}, priority=8),
+        holder("mid", "a", {2: (900, 16000)}, priority=6),
+    )
+    assert evicted(state, pods.pod("x", half, priority=10), "high") == (["low1"], 1)
+    assert evicted(state, pods.pod("y", WHOLE, priority=10), "high") == (["mid"], 1)
+    assert evicted(state, pods.pod("z", WHOLE, priority=7), "low1") == (["mid"], 1)
+
+
+def test_pods_of_the_same_or_higher_priority_are_never_victims() -> None:
+    """And a node where only they could help is given up."""
+    state = node_with(1, holder("p", "a", {0: (500, 8192)}, priority=10))
+    assert evicted(state, pods.pod("x", WHOLE, priority=10), "plain") is None
+
+
+def test_proposed_victims_without_gpus_stay_victims() -> None:
+    """They free what cards do not show."""
+    state = node_with(1, holder("p", "a", {0: (500, 8192)}))
+    found = evicted(state, pods.pod("x", WHOLE, priority=10), "plain", "p", violations=1)
+    assert found == (["p", "plain"], 1)
+
+
+def test_other_resources_are_not_cut_short() -> None:
+    """The victim that frees the card frees less processor than is asked for."""
+    state = node_with(
+        2,
+        holder("p", "a", {0: (1000, 16384)}, cpu="500m", priority=1),
+        holder("q", "a", {1: (500, 8192)}, cpu="8", priority=2),
+        holder("r", "a", {1: (500, 8192)}, cpu="1", priority=2),
+    )
+    greedy = pods.pod("x", WHOLE, priority=10, cpu="4")
+    assert evicted(state, greedy, "q") == (["p", "q"], 1)
+    assert evicted(state, pods.pod("y", WHOLE, priority=10, cpu="500m"), "q") == (["p"], 1)
+
+
+def test_where_more_than_resources_decides_the_proposal_is_only_added_to() -> None:
+    """The proposed pod holds a port of the node that the preemptor may need."""
+    port = {"containers": [{"name": "main", "ports": [{"hostPort": 80}]}]}
+    state = node_with(
+        2,
+        holder("p", "a", {0: (1000, 16384)}),
+        holder("web", "a", {1: (100, 1)}, spec=port),
+        holder("q", "a", {1: (900, 16000)}),
+    )
+    preemptor = pods.pod("x", WHOLE, priority=10)
+    assert evicted(state, preemptor, "web") in ((["p", "web"], 1), (["q", "web"], 1))
+
+
+def test_pods_on_their_way_out_are_not_replaced_by_others() -> None:
+    """Their card will be free; nobody else has to go."""
+    state = node_with(
+        2,
+        holder("leaving", "a", {0: (1000, 16384)}, deleting=True, priority=9),
+        holder("p", "a", {1: (1000, 16384)}),
+    )
+    assert evicted(state, pods.pod("x", WHOLE, priority=10), "p") == (["p"], 0)
+    assert evicted(state, pods.pod("x", WHOLE, priority=10), "leaving") == (["leaving"], 0)
+
+
+def test_several_cards_and_containers_are_freed_together() -> None:
+    """Two whole cards of three; a pod over two cards counts once."""
+    two = Ask("main", cards=2, memory_milli=1000, core_milli=1000)
+    state = node_with(
+        3,
+        holder("wide", "a", {0: (900, 16000), 1: (900, 16000)}, priority=5),
+        holder("p", "a", {2: (900, 16000)}),
+    )
+    assert evicted(state, pods.pod("x", two, priority=10), "p") in (
+        (["wide"], 1),
+        (["p", "wide"], 1),
+    )
+    both = (Ask("a", memory_milli=1000), Ask("b", memory_milli=1000))
+    found = evicted(state, pods.pod("y", *both, priority=10), "p")
+    assert found is not None
+    assert "wide" in found[0]
+
+
+def test_pods_that_ask_for_no_cards_keep_the_proposal() -> None:
+    """Not ours to judge."""
+    state = node_with(1, holder("p", "a", {0: (500, 8192)}))
+    assert evicted(state, pods.pod("x", priority=10), "p", violations=1) == (["p"], 1)
+
+
+@st.composite
+def crowded(draw: st.DrawFn) -> tuple[ClusterState, list[Pod]]:
+    """Two cards with up to seven pods, none overdrawn."""
+    left = {at: [1000, 16384] for at in (0, 1)}
+    held = []
+    for number in range(draw(st.integers(1, 7))):
+        at = draw(st.integers(0, 1))
+        core_milli = draw(st.integers(0, 8)) * 100
+        memory_mib = draw(st.sampled_from([1, 2000, 8000]))
+        if left[at][0] >= core_milli and left[at][1] >= memory_mib:
+            left[at][0] -= core_milli
+            left[at][1] -= memory_mib
+            priority = draw(st.integers(0, 3))
+            held.append(
+                holder(f"p{number}", "a", {at: (core_milli, memory_mib)}, priority=priority)
+            )
+    return node_with(2, *held), held
+
+
+@given(crowded(), st.integers(1, 10), st.sampled_from([1, 4000, 16384]))
+@settings(max_examples=200, deadline=None)
+def test_no_smaller_set_of_pods_and_no_set_of_lower_priorities_would_do(
+    crowd: tuple[ClusterState, list[Pod]], tenths: int, memory_mib: int
+) -> None:
+    """Compared with every set of pods of lower priority."""
+    state, held = crowd
+    ask = Ask("main", core_milli=tenths * 100, memory_mib=memory_mib)
+    preemptor = state.view(pods.pod("x", ask, priority=2))
+    priorities = {
+        pod.metadata.uid: pod.spec.priority or 0
+        for pod in held
+        if (pod.spec.priority or 0) < preemptor.priority
+    }
+    useful = [
+        (len(chosen), sorted((priorities[uid] for uid in chosen), reverse=True))
+        for size in range(len(priorities) + 1)
+        for chosen in combinations(sorted(priorities), size)
+        if choose(state.without("a", set(chosen)), [ask]) is not None
+    ]
+    proposal = Proposal(frozenset(list(priorities)[:1]))
+    found = victims(state, preemptor, "a", proposal)
+    if not useful:
+        assert found is None
+    elif min(useful)[0] == 0:
+        # The cards were not what was lacking; the scheduler knows what was.
+        assert found == proposal
+    else:
+        assert found is not None
+        chosen = sorted((priorities[uid] for uid in found.uids), reverse=True)
+        assert (len(found.uids), chosen) == min(useful)
