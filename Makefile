@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo test test-cluster test-gpu cluster-assets check bench bench-cluster
+.PHONY: venv demo test test-cluster test-gpu cluster-assets check bench bench-cluster protos
 
 venv: $(STAMP)
 
@@ -50,3 +50,7 @@ bench-cluster: venv
 # On a machine with an NVIDIA GPU; changes no setting of the card.
 test-gpu: venv
 	$(BIN)/python -m pytest -rs tests/gpu
+
+# After a change of a .proto file; a test fails until it was run.
+protos: venv
+	$(BIN)/python scripts/generate_protos.py

@@ -4,7 +4,8 @@ import asyncio
 import atexit
 import logging
 import sys
-from typing import Any, BinaryIO, Final
+import threading
+from typing import Any, Final, TextIO
 
 import msgspec
 import structlog
@@ -23,12 +24,14 @@ def _encode(value: object, **_: Any) -> bytes:
 class _LoopOutput:
     """Lines of one turn of the event loop go out in one write, which halves their cost.
 
-    Nothing waits longer than that turn; without a loop every line goes out at once.
+    Nothing waits longer than that turn; without a loop, as in threads, every line goes out at
+    once. What standard output is, is asked at every write: it may be replaced or closed.
     """
 
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
+    def __init__(self) -> None:
         self._lines: list[bytes] = []
+        self._waiting_in: asyncio.AbstractEventLoop | None = None
+        self._writing = threading.Lock()
 
     def msg(self, line: bytes) -> None:
         """Take one line."""
@@ -38,18 +41,33 @@ class _LoopOutput:
             self._lines.append(line)
             self.flush()
             return
-        if not self._lines:
-            loop.call_soon(self.flush)
         self._lines.append(line)
+        if self._waiting_in is not loop:
+            self._waiting_in = loop
+            loop.call_soon(self.flush)
 
     debug = info = warning = error = critical = msg
 
     def flush(self) -> None:
         """Write what has been taken."""
-        lines, self._lines = self._lines, []
-        if lines:
-            self._out.write(b"\n".join(lines) + b"\n")
-            self._out.flush()
+        with self._writing:
+            lines, self._lines, self._waiting_in = self._lines, [], None
+            if lines:
+                sys.stdout.buffer.write(b"\n".join(lines) + b"\n")
+                sys.stdout.buffer.flush()
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Libraries' lines on what standard output is now."""
+
+    @property
+    def stream(self) -> TextIO:
+        """Standard output."""
+        return sys.stdout
+
+    @stream.setter
+    def stream(self, _stream: TextIO) -> None:
+        """Nothing else is written to."""
 
 
 def configure(level: str = "info") -> None:
@@ -59,7 +77,7 @@ def configure(level: str = "info") -> None:
         level: One of ``LEVELS``.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
-    output = _LoopOutput(sys.stdout.buffer)
+    output = _LoopOutput()
     atexit.register(output.flush)
     shared: list[Any] = [
         structlog.processors.add_log_level,
@@ -73,7 +91,7 @@ def configure(level: str = "info") -> None:
         logger_factory=lambda *_: output,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Handler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

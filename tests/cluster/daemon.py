@@ -80,6 +80,20 @@ class Daemon:
                 return float(line.rpartition(" ")[2])
         raise KeyError(name)
 
+    def quantile(self, name: str, q: float) -> float:
+        """A quantile of a histogram, interpolated within its bucket as Prometheus does."""
+        prefix = f'{name}_bucket{{le="'
+        below, count_below = 0.0, 0.0
+        wanted = q * self.metric(f"{name}_count")
+        for line in self.get("/metrics")[1].splitlines():
+            if line.startswith(prefix):
+                bound, _, count = line.removeprefix(prefix).partition('"} ')
+                if float(count) >= wanted:
+                    part = (wanted - count_below) / (float(count) - count_below)
+                    return below + part * (float(bound) - below)
+                below, count_below = float(bound), float(count)
+        raise KeyError(name)
+
     def wait_ready(self) -> None:
         """Wait until containers can start."""
         self.process.wait_until(lambda: self.get("/readyz")[0] == 200, 30, "ready")
