@@ -27,7 +27,7 @@ test: venv
 
 # A real Kubernetes; docs/testing.md.
 test-cluster: venv
-	$(BIN)/python -m pytest -rs tests/cluster
+	$(BIN)/python -m pytest -rs --durations=12 tests/cluster
 
 cluster-assets: venv
 	$(BIN)/python -m tests.cluster.assets
@@ -46,6 +46,7 @@ bench: venv
 bench-cluster: venv
 	$(BIN)/python tests/performance/bench_admission.py
 	$(BIN)/python tests/performance/bench_quota.py
+	PYTHONPATH=. $(BIN)/python tests/performance/bench_scheduler.py
 
 # On a machine with an NVIDIA GPU; changes no setting of the card.
 test-gpu: venv
