@@ -25,7 +25,9 @@ def rendered(kubectl: Kubectl, folder: str) -> str:
     return kubectl("kustomize", str(DEPLOY / folder))
 
 
-@pytest.mark.parametrize("folder", ["crd", "rbac", "webhook", "controller", "scheduler"])
+@pytest.mark.parametrize(
+    "folder", ["crd", "rbac", "webhook", "controller", "scheduler", "node-daemon"]
+)
 def test_a_server_takes_the_manifests(
     folder: str, own_control_plane: ControlPlane, kubectl: Kubectl
 ) -> None:
