@@ -99,7 +99,9 @@ class CardSource:
         def sink(event: health_events.Event) -> None:
             loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-        watch = HealthWatch(driver, sink, self._settings.poll_interval_s)
+        watch = HealthWatch(
+            driver, sink, self._settings.poll_interval_s, self._settings.event_wait_s
+        )
         watch.start()
         try:
             await self._keep(driver, last)

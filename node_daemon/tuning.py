@@ -126,12 +126,14 @@ class CardSettings:
         read_interval_s: Between two readings of everything that does not announce itself: MIG
             instances, memory.
         poll_interval_s: Between two polls of health.
+        event_wait_s: Longest wait for events of NVML, and so for the daemon's end.
         policy: How quickly a card is believed.
     """
 
     slots_per_card: int = SLOTS_PER_CARD
     read_interval_s: float = 60.0
     poll_interval_s: float = 30.0
+    event_wait_s: float = 1.0
     policy: HealthPolicy = field(default_factory=HealthPolicy)
 
 

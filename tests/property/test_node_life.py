@@ -42,7 +42,7 @@ class Node(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.root = Path(tempfile.mkdtemp(prefix="node-"))
         cards = inventory(*(card(i, memory_mib=CARD_MIB, slots=4) for i in range(CARDS)))
-        tempo = replace(TEMPO, timing=replace(TEMPO.timing, deadline_s=0.4))
+        tempo = replace(TEMPO, timing=replace(TEMPO.timing, deadline_s=0.15))
         self.rig = Rig(self.root, cards, checkpoint=checkpoint, tempo=tempo)
         self.daemon = True
         self.checkpoint = checkpoint
@@ -176,9 +176,9 @@ class Node(RuleBasedStateMachine):
             self.run(self.rig.start_daemon())
             self.daemon = True
         self.run(self.rig.ready())
-        self.run(asyncio.sleep(0.1))
+        self.run(asyncio.sleep(0.03))
 
-    @rule(seconds=st.sampled_from([0.02, 0.06]))
+    @rule(seconds=st.sampled_from([0.01, 0.06]))
     def wait(self, seconds: float) -> None:
         """Time passes: registration, reconciliation, collection."""
         self.run(asyncio.sleep(seconds))
@@ -231,7 +231,7 @@ class Node(RuleBasedStateMachine):
 
 
 Node.TestCase.settings = settings(
-    max_examples=int(os.environ.get("STATEFUL_EXAMPLES", "10")),
+    max_examples=int(os.environ.get("STATEFUL_EXAMPLES", "12")),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

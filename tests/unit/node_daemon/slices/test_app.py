@@ -58,7 +58,9 @@ class World:
             "isolation": "",
         }
         values = load(OPTIONS, flags=flags, environ={}, file={})
-        self.settings = replace(node_daemon_settings(values), tempo=TEMPO)
+        settings = node_daemon_settings(values)
+        cards = replace(settings.cards, event_wait_s=0.02)
+        self.settings = replace(settings, tempo=TEMPO, cards=cards)
 
     @asynccontextmanager
     async def daemon(self) -> AsyncIterator[None]:

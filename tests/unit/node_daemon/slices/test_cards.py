@@ -23,6 +23,7 @@ SETTINGS = CardSettings(
     slots_per_card=4,
     read_interval_s=0.2,
     poll_interval_s=0.05,
+    event_wait_s=0.02,
     policy=HealthPolicy(good_polls=2),
 )
 
