@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo test test-cluster test-gpu cluster-assets check bench bench-cluster protos
+.PHONY: venv demo test test-cluster test-cluster-long test-gpu cluster-assets check bench bench-cluster protos
 
 venv: $(STAMP)
 
@@ -27,7 +27,11 @@ test: venv
 
 # A real Kubernetes; docs/testing.md.
 test-cluster: venv
-	$(BIN)/python -m pytest -rs --durations=12 tests/cluster
+	$(BIN)/python -m pytest -rs --durations=12 -m "not long" tests/cluster
+
+# Minutes of load on it: quotas, rotations, thousands of pods, the whole system on a real node.
+test-cluster-long: venv
+	$(BIN)/python -m pytest -rs --durations=12 -m long tests/cluster
 
 cluster-assets: venv
 	$(BIN)/python -m tests.cluster.assets

@@ -31,9 +31,12 @@ _TIMEOUT_S = 180
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declares the marker."""
+    """Declares the markers."""
     config.addinivalue_line(
         "markers", 'needs_kubernetes("1.28"): skip on a server older than this minor version'
+    )
+    config.addinivalue_line(
+        "markers", "long: minutes of load, many objects or a whole system; make test-cluster-long"
     )
 
 

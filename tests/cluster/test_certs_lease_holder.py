@@ -7,6 +7,8 @@ import pytest
 from tests.cluster.harness.certificates import Load, create_namespace, self_managed
 from tests.cluster.harness.control_plane import ControlPlane
 
+pytestmark = pytest.mark.long
+
 RATE = 200.0
 # The Event that is recorded right after the write that enters the phase.
 PHASES = {

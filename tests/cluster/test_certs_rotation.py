@@ -16,6 +16,8 @@ from tests.cluster.harness.certificates import (
 )
 from tests.cluster.harness.control_plane import ControlPlane
 
+pytestmark = pytest.mark.long
+
 RATE = 200.0
 """Creates a second that are asked for; what the machine gives is printed."""
 

@@ -7,6 +7,8 @@ import pytest
 from tests.cluster.harness.certificates import Load, create_namespace, self_managed
 from tests.cluster.harness.control_plane import ControlPlane
 
+pytestmark = pytest.mark.long
+
 ROTATIONS = 10
 RATE = 200.0
 

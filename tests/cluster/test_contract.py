@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.harness.control_plane import ControlPlane
+
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 

@@ -22,6 +22,8 @@ from tests.cluster.harness.options import ControlPlaneOptions
 from tests.cluster.harness.ports import free_port
 from tests.cluster.scheduling.rig import DEPLOY, ROOT, scheduler_config
 
+pytestmark = pytest.mark.long
+
 SCRIPT = 'echo "$GPU_FRACTION_DEVICES $GPU_MEMORY_LIMIT_MIB $GPU_FRACTION"; sleep 10000'
 
 

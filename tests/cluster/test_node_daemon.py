@@ -22,6 +22,8 @@ from tests.cluster.harness.kubectl import Kubectl
 from tests.cluster.harness.node import running_node
 from tests.cluster.harness.options import NodeOptions
 
+pytestmark = pytest.mark.long
+
 UNTHROTTLED = {"kubeAPIQPS": 500, "kubeAPIBurst": 1000, "eventRecordQPS": 500, "eventBurst": 1000}
 """The kubelet's defaults (5 and 10 before 1.27) would be what a burst of pods measures."""
 

@@ -13,6 +13,8 @@ from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.kubectl import Kubectl
 from tests.cluster.harness.quota import TTL_S, Quotas, condition, quota, quotas_installed
 
+pytestmark = pytest.mark.long
+
 CREATES = 200
 FITTING = 10
 

@@ -28,6 +28,8 @@ from tests.cluster.scheduling.rig import (
     pod_manifest,
 )
 
+pytestmark = pytest.mark.long
+
 Pods = Mapping[str, dict[str, Any]]
 
 
