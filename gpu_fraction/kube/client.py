@@ -7,6 +7,7 @@ The caller names the type to decode into: a msgspec Struct of the fields it read
 import asyncio
 import platform
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -35,6 +36,16 @@ itself (apiserver/pkg/endpoints/handlers/rest.go, requestTimeoutUpperBound)."""
 PAGE_SIZE: Final = 500
 """Objects a page. Source: client-go tools/pager/pager.go, defaultPageSize. A page of pods is a few
 milliseconds of decoding, so a long list does not hold up the event loop."""
+
+
+_LEADING_DIGITS: Final = re.compile(r"[0-9]+")
+
+
+class ServerVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of apimachinery's version.Info."""
+
+    major: str = ""
+    minor: str = ""
 
 
 class RequestObserver(Protocol):
@@ -231,6 +242,19 @@ class Client:
         )
         await self.send(request, timeout_s=timeout_s)
 
+    async def server_version(self, *, timeout_s: float | None = None) -> tuple[int, int]:
+        """Major and minor version of the API server, such as ``(1, 36)``.
+
+        Raises:
+            errors.MalformedAnswerError: it names none.
+        """
+        body = await self.send(requests.server_path("/version"), timeout_s=timeout_s)
+        found = decode(ServerVersion, body)
+        minor = _LEADING_DIGITS.match(found.minor)  # managed clusters write "28+"
+        if not found.major.isdecimal() or minor is None:
+            raise errors.MalformedAnswerError(f"/version: {found.major!r}, {found.minor!r}")
+        return int(found.major), int(minor[0])
+
     def watch(
         self, request: Request, *, open_timeout_s: float = 10.0
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
@@ -266,8 +290,9 @@ class Client:
         started_at = loop.time()
         code = 0
         try:
-            timeout_s = min(left_s, self._retry.attempt_timeout_s)
-            answer = await self._transport.send(request, timeout_s=timeout_s)
+            answer = await self._transport.send(
+                request, timeout_s=left_s, begin_s=self._retry.attempt_timeout_s
+            )
             code = answer.status
             return answer.success()
         finally:

@@ -32,6 +32,21 @@ class PatchKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ServerPath:
+    """A path of the server that is no resource, such as ``/version``."""
+
+    path: str
+
+    @property
+    def qualified(self) -> str:
+        """The path, in metrics labels."""
+        return self.path
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One HTTP request.
 
@@ -43,7 +58,7 @@ class Request:
 
     verb: str
     method: str
-    address: Address
+    address: Address | ServerPath
     query: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
     content_type: str = JSON
@@ -105,6 +120,11 @@ def get(address: Address, *, resource_version: str = "") -> Request:
             whatever the server has cached.
     """
     return Request("get", "GET", address, tuple(_present(resourceVersion=resource_version)))
+
+
+def server_path(path: str) -> Request:
+    """Read what is no resource."""
+    return Request("get", "GET", ServerPath(path))
 
 
 def list_page(

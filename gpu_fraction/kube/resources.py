@@ -69,6 +69,12 @@ class Address:
                 raise ValueError(f"{segment!r} may not be '.' or '..' nor hold '/' or '%'")
 
     @property
+    def qualified(self) -> str:
+        """``plural.group``, with the subresource if there is one; for metrics labels."""
+        suffix = f"/{self.subresource}" if self.subresource else ""
+        return self.resource.qualified + suffix
+
+    @property
     def path(self) -> str:
         """The URL path, escaped."""
         resource = self.resource
@@ -89,8 +95,7 @@ class Address:
 
     def __str__(self) -> str:
         where = f"{self.namespace}/" if self.namespace else ""
-        suffix = f"/{self.subresource}" if self.subresource else ""
-        return f"{self.resource.qualified}{suffix} {where}{self.name}".rstrip()
+        return f"{self.qualified} {where}{self.name}".rstrip()
 
 
 PODS: Final = Resource("", "v1", "pods", "Pod")

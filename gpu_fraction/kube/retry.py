@@ -14,8 +14,8 @@ class RetryPolicy:
 
     Attributes:
         backoff: waits between the tries, where the server does not name one.
-        attempt_timeout_s: longest time for one try, so that a hung connection leaves time
-            for another.
+        attempt_timeout_s: seconds for the answer to one try to begin, so that a hung
+            connection leaves time for another.
     """
 
     backoff: Backoff = field(default_factory=lambda: Backoff(initial_s=0.1, cap_s=5.0))

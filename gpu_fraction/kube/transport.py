@@ -4,6 +4,7 @@ Nothing is retried here except a request that met 401: once, with credentials re
 """
 
 import asyncio
+import io
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._retired: aiohttp.ClientSession | None = None
         self._found_at = 0.0
+        self._trouble = ""  # told once, not with every request
         self._finding = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -87,17 +89,29 @@ class Transport:
         """URL of the API server."""
         return self._access.server
 
-    async def send(self, request: Request, *, timeout_s: float) -> Answer:
+    async def send(self, request: Request, *, timeout_s: float, begin_s: float) -> Answer:
         """Send a request and read the whole answer.
 
+        Args:
+            request: the request.
+            timeout_s: seconds for all of it.
+            begin_s: seconds for the answer to begin: a connection that hangs is noticed
+                sooner than a long list takes to arrive.
+
         Raises:
-            errors.DeadlineError: no whole answer within ``timeout_s``.
+            errors.DeadlineError: the answer did not begin or end in time.
             errors.TransportError: the connection failed.
         """
+        begin_s = min(begin_s, timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
-                response = await self._open(request)
-                return await _read(response)
+                try:
+                    async with asyncio.timeout(begin_s):
+                        response = await self._open(request)
+                except TimeoutError:
+                    raise _late(request, begin_s) from None
+                async with response:
+                    return await _read(response)
         except TimeoutError:
             raise _late(request, timeout_s) from None
 
@@ -118,11 +132,11 @@ class Transport:
         try:
             async with asyncio.timeout(timeout_s):
                 response = await self._open(request)
-                if response.status != 200:
-                    (await _read(response)).success()
         except TimeoutError:
             raise _late(request, timeout_s) from None
         try:
+            if response.status != 200:
+                (await _read_within(response, request, timeout_s)).success()
             async with aclosing(_lines(response)) as lines:
                 yield lines
         finally:
@@ -153,7 +167,7 @@ class Transport:
             return await self._session.request(
                 request.method,
                 access.server + request.target,
-                data=request.body,
+                data=_payload(request.body),
                 headers=headers,
                 allow_redirects=False,  # they would carry the token to another host
                 server_hostname=access.server_name or None,
@@ -173,8 +187,11 @@ class Transport:
                 await self._use(await self._source.find())
             except AccessError as error:
                 # The credentials at hand may well outlive a moment's trouble with the file.
-                _log.warning("kube.access_not_refreshed", error=str(error))
+                if str(error) != self._trouble:
+                    _log.warning("kube.access_not_refreshed", error=str(error))
+                self._trouble = str(error)
                 return False
+            self._trouble = ""
             return True
 
     async def _use(self, access: Access) -> None:
@@ -206,12 +223,27 @@ class Transport:
         )
 
 
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    """A body as aiohttp wants it: beyond 1 MiB bytes would be copied in one go, with a warning."""
+    return io.BytesIO(body) if body is not None and len(body) > 2**20 else body
+
+
 async def _read(response: aiohttp.ClientResponse) -> Answer:
     try:
         body = await response.read()
     except (aiohttp.ClientError, OSError) as error:
         raise _broken(str(response.url.origin()), error) from error
     return Answer(response.status, response.headers, body)
+
+
+async def _read_within(
+    response: aiohttp.ClientResponse, request: Request, timeout_s: float
+) -> Answer:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _read(response)
+    except TimeoutError:
+        raise _late(request, timeout_s) from None
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from gpu_fraction.kube import resources
+from sandbox.apiserver import pods
 from sandbox.apiserver.failures import ApiFailure, bad_request, conflict, forbidden, invalid
 from sandbox.apiserver.kinds import Kind
 from sandbox.apiserver.storage import Object
@@ -26,15 +27,6 @@ _KEPT_BY_UPDATE: Final = (
     "name",
     "generateName",
 )
-_POD_FIELDS_THAT_CHANGE: Final = (
-    "activeDeadlineSeconds",
-    "tolerations",
-    "terminationGracePeriodSeconds",
-    "schedulingGates",
-    "nodeSelector",
-    "affinity",
-)
-"""Source: kubernetes pkg/apis/core/validation/validation.go, ValidatePodUpdate; images besides."""
 
 
 def utc(now: datetime) -> str:
@@ -69,7 +61,7 @@ def default(kind: Kind, body: Object, namespace: str) -> Object:
     if kind.status and resource != resources.NODES:  # a kubelet registers with its status
         obj.pop("status", None)
     if resource == resources.PODS:
-        _default_pod(obj)
+        pods.default(obj)
     return obj
 
 
@@ -113,21 +105,8 @@ def update(kind: Kind, old: Object, new: Object, subresource: str) -> Object:
         ApiFailure: 409 where the uid or resourceVersion is another's, 422 where the write
             changes what may not change.
     """
-    name = old["metadata"]["name"]
     metadata = dict(new.get("metadata") or {})
-    if metadata.get("name", name) != name:
-        raise bad_request(
-            f"the name of the object ({metadata['name']}) does not match the name on the URL"
-            f" ({name})"
-        )
-    uid = old["metadata"]["uid"]
-    if metadata.get("uid", uid) != uid:
-        raise conflict(
-            kind.resource,
-            name,
-            f"Precondition failed: UID in precondition: {metadata['uid']},"
-            f" UID in object meta: {uid}",
-        )
+    _check_identity(kind, old["metadata"], metadata)
     for field in _KEPT_BY_UPDATE:
         metadata.pop(field, None)
         if field in old["metadata"]:
@@ -140,57 +119,10 @@ def update(kind: Kind, old: Object, new: Object, subresource: str) -> Object:
         if "status" in old:
             written["status"] = old["status"]
     if kind.resource == resources.PODS:
-        _check_pod_update(kind, old, written)
+        pods.check_update(kind, old, written)
     if kind.generation and _spec(old) != _spec(written):
         metadata["generation"] = old["metadata"].get("generation", 0) + 1
     return written
-
-
-def bind(kind: Kind, pod: Object, binding: Object) -> Object:
-    """A pod after a Binding was posted to it.
-
-    Source: kubernetes pkg/registry/core/pod/storage/storage.go, setPodNodeAndMetadata.
-
-    Raises:
-        ApiFailure: 409 where the pod is bound, being deleted, gated or another pod.
-    """
-    name = pod["metadata"]["name"]
-    wanted = binding.get("metadata") or {}
-    for field, title in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
-        if wanted.get(field, pod["metadata"][field]) != pod["metadata"][field]:
-            raise conflict(
-                kind.resource,
-                name,
-                f"Precondition failed: {title} in precondition: {wanted[field]},"
-                f" {title} in object meta: {pod['metadata'][field]}",
-            )
-    node = (binding.get("target") or {}).get("name", "")
-    if not node:
-        raise invalid(kind.resource, name, "target.name", "Required value")
-    if pod["metadata"].get("deletionTimestamp"):
-        raise conflict(
-            kind.resource, name, f"pod {name} is being deleted, cannot be assigned to a host"
-        )
-    if pod["spec"].get("nodeName"):
-        raise conflict(
-            kind.resource,
-            name,
-            f'pod {name} is already assigned to node "{pod["spec"]["nodeName"]}"',
-        )
-    if pod["spec"].get("schedulingGates"):
-        raise conflict(kind.resource, name, f"pod {name} has non-empty .spec.schedulingGates")
-    metadata = dict(pod["metadata"])
-    for field in ("annotations", "labels"):
-        if wanted.get(field):
-            metadata[field] = {**(metadata.get(field) or {}), **wanted[field]}
-    conditions = [c for c in pod["status"].get("conditions", ()) if c["type"] != "PodScheduled"]
-    conditions.append({"type": "PodScheduled", "status": "True"})
-    return {
-        **pod,
-        "metadata": metadata,
-        "spec": {**pod["spec"], "nodeName": node},
-        "status": {**pod["status"], "conditions": conditions},
-    }
 
 
 def deletion(kind: Kind, obj: Object, options: Mapping[str, Any], now: datetime) -> Object | None:
@@ -206,10 +138,10 @@ def deletion(kind: Kind, obj: Object, options: Mapping[str, Any], now: datetime)
             raise conflict(
                 kind.resource,
                 metadata["name"],
-                f"Precondition failed: {title} in precondition: {preconditions[field]},"
-                f" {title} in object meta: {metadata[field]}",
+                f"the {title} in the precondition ({preconditions[field]}) does not match the"
+                f" {title} in record ({metadata[field]}). The object might have been modified",
             )
-    grace_s = _grace_s(kind, obj, options)
+    grace_s = pods.grace_s(obj, options) if kind.resource == resources.PODS else 0
     if not grace_s and not metadata.get("finalizers"):
         return None
     changed = dict(metadata)
@@ -247,25 +179,26 @@ def check_namespace(kind: Kind, name: str, namespace: Object | None, namespace_n
         )
 
 
-def _default_pod(pod: Object) -> None:
-    spec = dict(pod.get("spec") or {})
-    spec.setdefault("restartPolicy", "Always")
-    spec.setdefault("schedulerName", "default-scheduler")
-    spec.setdefault("terminationGracePeriodSeconds", 30)
-    for group in ("containers", "initContainers"):
-        if group in spec:
-            spec[group] = [_default_container(container) for container in spec[group]]
-    pod["spec"] = spec
-    pod["status"] = {"phase": "Pending"}
-
-
-def _default_container(container: Object) -> Object:
-    """Requests default to limits. Source: kubernetes pkg/apis/core/v1/defaults.go."""
-    given = container.get("resources") or {}
-    if not given.get("limits"):
-        return {**container, "resources": given}
-    requests = {**given["limits"], **(given.get("requests") or {})}
-    return {**container, "resources": {**given, "requests": requests}}
+def _check_identity(kind: Kind, old: Object, new: Object) -> None:
+    name, uid = old["name"], old["uid"]
+    if new.get("name", name) != name:
+        raise bad_request(
+            f"the name of the object ({new['name']}) does not match the name on the URL ({name})"
+        )
+    if new.get("uid", uid) != uid:
+        raise conflict(
+            kind.resource,
+            name,
+            f"Precondition failed: UID in precondition: {new['uid']}, UID in object meta: {uid}",
+        )
+    stamp = new.get("deletionTimestamp")
+    if stamp is not None and stamp != old.get("deletionTimestamp"):
+        raise invalid(
+            kind.resource,
+            name,
+            "metadata.deletionTimestamp",
+            f"Invalid value: {stamp}: field is immutable",
+        )
 
 
 def _status_update(kind: Kind, old: Object, written: Object) -> Object:
@@ -277,40 +210,6 @@ def _status_update(kind: Kind, old: Object, written: Object) -> Object:
     if updated["status"] is None:
         del updated["status"]
     return updated
-
-
-def _check_pod_update(kind: Kind, old: Object, new: Object) -> None:
-    def fixed(pod: Object) -> Object:
-        spec = {k: v for k, v in pod["spec"].items() if k not in _POD_FIELDS_THAT_CHANGE}
-        for group in ("containers", "initContainers"):
-            spec[group] = [
-                {k: v for k, v in container.items() if k != "image"}
-                for container in spec.get(group, ())
-            ]
-        return spec
-
-    if fixed(old) != fixed(new):
-        raise invalid(
-            kind.resource,
-            old["metadata"]["name"],
-            "spec",
-            "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
-            "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only"
-            " additions to existing tolerations),`spec.terminationGracePeriodSeconds`"
-            " (allow it to be set to 1 if it was previously negative)",
-        )
-
-
-def _grace_s(kind: Kind, obj: Object, options: Mapping[str, Any]) -> int:
-    """Seconds a pod gets to stop; only a pod on a node that has not ended gets any."""
-    if kind.resource != resources.PODS:
-        return 0
-    ended = obj.get("status", {}).get("phase") in {"Succeeded", "Failed"}
-    if ended or not obj["spec"].get("nodeName"):
-        return 0
-    asked = options.get("gracePeriodSeconds")
-    own: int = obj["spec"].get("terminationGracePeriodSeconds", 30)
-    return own if asked is None else int(asked)
 
 
 def _spec(obj: Object) -> Object:

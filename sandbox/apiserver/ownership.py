@@ -133,19 +133,22 @@ def apply(kind: Kind, old: Object | None, wanted: Object, by: Owner, *, force: b
     mine = leaves(kind, wanted)
     others = [owner for owner in owners_of(live) if owner.identity != by.identity]
     previous = {owner.identity: owner.paths for owner in owners_of(live)}.get(by.identity, set())
+    result: Object = _merge(kind, live, wanted, ())
+    after = leaves(kind, result)
     disputed = [
         (owner, path)
         for owner in others
         for path in sorted(owner.paths & mine.keys())
-        if before.get(path, _NOTHING) != mine[path]
+        if before.get(path, _NOTHING) != after.get(path, _NOTHING)
     ]
     if disputed and not force:
         raise _disputed(disputed)
     for owner, path in disputed:
         owner.paths.discard(path)
     kept = set().union(*(owner.paths for owner in others))
-    result: Object = _merge(kind, live, wanted, ())
-    for path in sorted(previous - mine.keys() - kept, key=len, reverse=True):
+    # Whole items first: afterwards an item without its key could not be found.
+    gone = previous - mine.keys() - kept
+    for path in sorted(gone, key=lambda path: (path[-1] != ITSELF, len(path))):
         _remove(result, path, kept | mine.keys())
     by.paths = set(mine)
     set_owners(result, [*others, by])
@@ -199,11 +202,11 @@ def _merge(kind: Kind, live: Any, wanted: Any, path: tuple[str, ...]) -> Any:
 
 
 def _remove(obj: Any, path: Path, kept: set[Path]) -> None:
-    """Remove what a path names; an item of a list only if nobody owns a part of it."""
+    """Remove what a path names, unless somebody owns a part of it."""
     if path[-1] == ITSELF:
         path = path[:-1]
-        if any(other[: len(path)] == path for other in kept):
-            return
+    if any(other[: len(path)] == path for other in kept):
+        return
     node = obj
     for element in path[:-1]:
         node = _child(node, element)

@@ -165,8 +165,9 @@ def _item(kind: Kind, stored: Stored) -> bytes:
     """Items of built-in lists do not repeat their apiVersion and kind."""
     if kind.custom:
         return stored.encoded
-    bare = {k: v for k, v in stored.body.items() if k not in {"apiVersion", "kind"}}
-    return msgspec.json.encode(bare)
+    resource = kind.resource
+    named = {"apiVersion": resource.api_version, "kind": resource.kind}
+    return b"{" + stored.encoded[len(msgspec.json.encode(named)) :]
 
 
 def _event(reading: Reading, change: Change) -> bytes | None:

@@ -210,6 +210,10 @@ class ApiServer:
             case "watch":
                 return await self._watch(request, target, action)
             case "get":
+                if target.subresource and not (
+                    target.subresource == "status" and target.kind.status
+                ):
+                    raise failures.no_such_path()
                 stored = self.storage.get(target.kind, target.key)
                 if stored is None:
                     raise failures.not_found(target.kind.resource, target.name)

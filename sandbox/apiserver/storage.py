@@ -136,7 +136,9 @@ class Storage:
     def _version(self, body: Object) -> Stored:
         self.revision += 1
         metadata = {**body["metadata"], "resourceVersion": str(self.revision)}
-        versioned = {**body, "metadata": metadata}
+        # First, so that a list can cut them off the encoded object.
+        kind = {"apiVersion": body["apiVersion"], "kind": body["kind"]}
+        versioned = {**kind, **body, "metadata": metadata}
         return Stored(self.revision, versioned, msgspec.json.encode(versioned))
 
     def _note(

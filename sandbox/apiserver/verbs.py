@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from gpu_fraction.kube import resources
-from sandbox.apiserver import failures, lifecycle, ownership
+from sandbox.apiserver import failures, lifecycle, ownership, pods
 from sandbox.apiserver.admission import Admission, Review, with_object
 from sandbox.apiserver.kinds import Kind
 from sandbox.apiserver.ownership import Owner
@@ -106,7 +106,7 @@ class Verbs:
         await self._admission.mutate(review)
         await self._admission.validate(review)
         stored = self._stored(target)
-        bound = lifecycle.bind(target.kind, stored.copy(), review.obj or body)
+        bound = pods.bind(target.kind, stored.copy(), review.obj or body)
         self._commit(target.kind, target.key, bound, caller)
 
     async def update(
@@ -160,9 +160,13 @@ class Verbs:
         if self._storage.get(kind, target.key) is None:
             if target.subresource:
                 raise failures.not_found(kind.resource, target.name)
-            wanted = {**body, "metadata": {**body.get("metadata", {}), "name": target.name}}
+            if (body.get("metadata") or {}).get("name") != target.name:
+                raise failures.bad_request(
+                    f"the name of the object ({target.name} based on URL) was undeterminable:"
+                    " name must be provided"
+                )
             owner.paths = set(ownership.leaves(kind, body))
-            return await self.create(target, wanted, caller, owner), True
+            return await self.create(target, body, caller, owner), True
         return await self.update(target, change, caller, applied=True), False
 
     async def delete(self, target: Target, options: Mapping[str, Any], caller: Caller) -> Object:

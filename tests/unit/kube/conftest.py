@@ -31,7 +31,16 @@ async def api() -> AsyncIterator[ApiServer]:
 @pytest.fixture
 async def client(api: ApiServer) -> AsyncIterator[Client]:
     """A client whose waits are short, because tests meet many faults."""
-    retry = RetryPolicy(Backoff(initial_s=0.01, cap_s=0.05), attempt_timeout_s=0.3)
+    retry = RetryPolicy(Backoff(initial_s=0.01, cap_s=0.05), attempt_timeout_s=3.0)
     source = fixed(Access(server=api.url))
-    async with connect(source, component="test", timeout_s=3.0, retry=retry) as client:
+    async with connect(source, component="test", timeout_s=10.0, retry=retry) as client:
+        yield client
+
+
+@pytest.fixture
+async def hasty(api: ApiServer) -> AsyncIterator[Client]:
+    """A client that gives up on a hanging try soon; on a busy machine also on a slow one."""
+    retry = RetryPolicy(Backoff(initial_s=0.01, cap_s=0.05), attempt_timeout_s=0.2)
+    source = fixed(Access(server=api.url))
+    async with connect(source, component="test", timeout_s=10.0, retry=retry) as client:
         yield client

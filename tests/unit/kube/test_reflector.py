@@ -1,11 +1,8 @@
 """The reflector's copy stays right whatever the server does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
 import pytest
 
 from gpu_fraction.kube import errors
@@ -16,128 +13,25 @@ from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.reflector import Reflector, ReflectorSettings
 from gpu_fraction.kube.requests import PatchKind, Selection
 from gpu_fraction.kube.resources import GPU_QUOTAS, PODS
-from gpu_fraction.kube.store import Change
 from gpu_fraction.kube.watching import EventKind
 from sandbox.apiserver import Answer, ApiServer, DelayWatch, DropWatch, Fault, Hang, Kind, Text
+from tests.unit.kube.following import (
+    SETTINGS,
+    Pod,
+    Recorder,
+    following,
+    manifest,
+    names,
+    until,
+)
 
 pytestmark = pytest.mark.usefixtures("no_blocking_calls")
-
-SETTINGS = ReflectorSettings(page_size=3, backoff=Backoff(initial_s=0.01, cap_s=0.05))
-
-
-class Spec(msgspec.Struct, frozen=True, rename="camel"):
-    """What the test reads of a pod's spec."""
-
-    node_name: str = ""
-
-
-class Labelled(Meta, frozen=True):
-    """Metadata with labels."""
-
-    labels: dict[str, str] = msgspec.field(default_factory=dict)
-
-
-class Pod(msgspec.Struct, frozen=True):
-    """What the test reads of a pod."""
-
-    metadata: Labelled
-    spec: Spec = Spec()
-
-
-def manifest(name: str, *, node: str = "", **labels: Any) -> dict[str, Any]:
-    """A pod as the server stores it."""
-    spec: dict[str, Any] = {"containers": [{"name": "c", "image": "i"}]}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": "team-a", "labels": labels},
-        "spec": {**spec, "nodeName": node} if node else spec,
-    }
-
-
-class Recorder:
-    """Listens and observes, and remembers."""
-
-    def __init__(self) -> None:
-        self.changes: list[tuple[str, str]] = []
-        self.lists = 0
-        self.bad = 0
-        self.failures: list[type[errors.KubeError]] = []
-        self.kinds: list[EventKind] = []
-
-    def changed(self, change: Change[Pod]) -> None:
-        """Remember a change as added, updated or deleted, and the name."""
-        if change.old is None:
-            assert change.new is not None
-            self.changes.append(("added", change.new.metadata.name))
-        else:
-            what = "deleted" if change.new is None else "updated"
-            self.changes.append((what, change.old.metadata.name))
-
-    def listed(self, resource: str, count: int) -> None:
-        """Count lists."""
-        assert resource == "pods"
-        assert count >= 0
-        self.lists += 1
-
-    def received(self, resource: str, kind: EventKind) -> None:
-        """Remember kinds of events."""
-        assert resource == "pods"
-        self.kinds.append(kind)
-
-    def malformed(self, resource: str) -> None:
-        """Count objects that do not decode."""
-        assert resource == "pods"
-        self.bad += 1
-
-    def failed(self, resource: str, error: errors.KubeError) -> None:
-        """Remember failures."""
-        assert resource == "pods"
-        self.failures.append(type(error))
 
 
 @pytest.fixture
 def recorder() -> Recorder:
     """A fresh recorder."""
     return Recorder()
-
-
-@asynccontextmanager
-async def following(
-    client: Client,
-    recorder: Recorder,
-    *,
-    selection: Selection = Selection(),  # noqa: B008 - frozen
-    settings: ReflectorSettings = SETTINGS,
-) -> AsyncIterator[Reflector[Pod]]:
-    """A reflector of the namespace's pods, synced, with the recorder listening."""
-    reflector = Reflector(
-        client,
-        PODS.at(namespace="team-a"),
-        Pod,
-        selection=selection,
-        indexes={"node": lambda pod: [pod.spec.node_name] if pod.spec.node_name else []},
-        settings=settings,
-        observer=recorder,
-    )
-    reflector.subscribe(recorder.changed)
-    async with asyncio.TaskGroup() as tasks:
-        run = tasks.create_task(reflector.run())
-        async with asyncio.timeout(5):
-            await reflector.synced.wait()
-            yield reflector
-        run.cancel()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something holds; the test's own timeout bounds it."""
-    while not condition():
-        await asyncio.sleep(0.002)
-
-
-def names(reflector: Reflector[Pod]) -> set[str]:
-    """Names in the copy."""
-    return {pod.metadata.name for pod in reflector.store}
 
 
 async def test_the_copy_follows_the_server(
@@ -262,7 +156,7 @@ async def test_bookmarks_keep_a_quiet_watch_alive_and_current(recorder: Recorder
     """Versions that concern other resources are learned, so that they cannot expire here."""
     quiet = ApiServer(bookmark_period_s=0.02)
     quiet.add_namespace("team-a")
-    settings = ReflectorSettings(backoff=SETTINGS.backoff, silence_s=0.5)
+    settings = ReflectorSettings(backoff=SETTINGS.backoff, silence_s=2.0)
     async with (
         quiet.serve(),
         connect(fixed(Access(server=quiet.url)), component="test") as client,
@@ -270,7 +164,7 @@ async def test_bookmarks_keep_a_quiet_watch_alive_and_current(recorder: Recorder
     ):
         quiet.add_namespace("another")
         await until(lambda: reflector.resource_version == str(quiet.storage.revision))
-        assert reflector.silent_for_s() < 0.5
+        assert reflector.silent_for_s() < 2.0
         quiet.storage.compact()
         await asyncio.sleep(0.1)
     assert recorder.lists == 1
@@ -400,10 +294,10 @@ async def test_a_resource_that_does_not_exist_yet_is_waited_for(
 
 
 async def test_a_hanging_list_does_not_stop_the_reflector(
-    api: ApiServer, client: Client, recorder: Recorder
+    api: ApiServer, hasty: Client, recorder: Recorder
 ) -> None:
     """The list has a deadline and is tried again."""
     api.faults.add(Fault(Hang(), verb="list", times=2))
     api.add(manifest("p"))
-    async with following(client, recorder) as reflector:
+    async with following(hasty, recorder) as reflector:
         assert names(reflector) == {"p"}

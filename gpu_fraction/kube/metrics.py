@@ -1,0 +1,161 @@
+"""Prometheus metrics of everything in this package.
+
+One object serves a process: it is the observer of the client, the reflectors, the elections
+and the recorder, and gives each work queue its own. Labels are bounded: resources, verbs,
+codes, classes of errors and names chosen in the program; never names of objects.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from gpu_fraction.kube.errors import KubeError
+from gpu_fraction.kube.events import Fate
+from gpu_fraction.kube.objects import HasMeta
+from gpu_fraction.kube.reflector import Reflector
+from gpu_fraction.kube.requests import Request
+from gpu_fraction.kube.watching import EventKind
+
+_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class KubeMetrics:
+    """Implements every observer protocol of this package."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register the metrics.
+
+        Args:
+            registry: where they are collected; once per registry.
+        """
+        self._registry = registry
+        self._requests = Counter(
+            "gpu_fraction_kube_requests_total",
+            "Tries of requests to the API server; code 0 is no answer.",
+            ("verb", "resource", "code"),
+            registry=registry,
+        )
+        self._request_seconds = Histogram(
+            "gpu_fraction_kube_request_duration_seconds",
+            "Duration of one try of a request to the API server.",
+            ("verb",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._lists = Counter(
+            "gpu_fraction_kube_lists_total",
+            "Lists taken over into a local copy; more than one means a watch was lost.",
+            ("resource",),
+            registry=registry,
+        )
+        self._watch_events = Counter(
+            "gpu_fraction_kube_watch_events_total",
+            "Events taken over into a local copy.",
+            ("resource", "kind"),
+            registry=registry,
+        )
+        self._malformed = Counter(
+            "gpu_fraction_kube_malformed_objects_total",
+            "Objects that did not decode and were left as they were.",
+            ("resource",),
+            registry=registry,
+        )
+        self._watch_failures = Counter(
+            "gpu_fraction_kube_watch_failures_total",
+            "Lists and watches that failed and were tried again.",
+            ("resource", "error"),
+            registry=registry,
+        )
+        self._silence = Gauge(
+            "gpu_fraction_kube_watch_silence_seconds",
+            "Seconds since the server last said anything about a local copy.",
+            ("resource",),
+            registry=registry,
+        )
+        self._leader = Gauge(
+            "gpu_fraction_leader",
+            "1 in the replica that leads.",
+            ("lease",),
+            registry=registry,
+        )
+        self._events = Counter(
+            "gpu_fraction_events_total",
+            "Kubernetes Events by what became of them.",
+            ("fate",),
+            registry=registry,
+        )
+        self._queue_wait = Histogram(
+            "gpu_fraction_workqueue_wait_seconds",
+            "How long a key waited to be looked at: the lag of a controller.",
+            ("queue",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._queue_work = Histogram(
+            "gpu_fraction_workqueue_work_seconds",
+            "How long looking at a key took.",
+            ("queue",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._queue_failures = Counter(
+            "gpu_fraction_workqueue_failures_total",
+            "Looks at a key that failed and are tried again.",
+            ("queue",),
+            registry=registry,
+        )
+
+    def answered(self, request: Request, code: int, duration_s: float) -> None:
+        """A try of a request ended."""
+        self._requests.labels(request.verb, request.address.qualified, str(code)).inc()
+        self._request_seconds.labels(request.verb).observe(duration_s)
+
+    def listed(self, resource: str, count: int) -> None:  # noqa: ARG002 - part of the protocol
+        """A list was taken over."""
+        self._lists.labels(resource).inc()
+
+    def received(self, resource: str, kind: EventKind) -> None:
+        """An event was taken over."""
+        self._watch_events.labels(resource, kind.value).inc()
+
+    def malformed(self, resource: str) -> None:
+        """An object did not decode."""
+        self._malformed.labels(resource).inc()
+
+    def failed(self, resource: str, error: KubeError) -> None:
+        """A list or watch failed."""
+        self._watch_failures.labels(resource, type(error).__name__).inc()
+
+    def leads(self, *, name: str, leading: bool) -> None:
+        """This replica began or ceased to lead."""
+        self._leader.labels(name).set(leading)
+
+    def event(self, fate: Fate) -> None:
+        """An event met its fate."""
+        self._events.labels(fate.value).inc()
+
+    def watch_silence(self, resource: str, reflector: Reflector[HasMeta]) -> None:
+        """Show how long ago a reflector last heard of its server."""
+        self._silence.labels(resource).set_function(reflector.silent_for_s)
+
+    def queue(self, name: str) -> "QueueMetrics":
+        """The observer of one work queue."""
+        return QueueMetrics(name, self._queue_wait, self._queue_work, self._queue_failures)
+
+
+class QueueMetrics:
+    """Observer of one work queue."""
+
+    def __init__(self, name: str, wait: Histogram, work: Histogram, failures: Counter) -> None:
+        """Bind the metrics to the queue's name."""
+        self._wait = wait.labels(name)
+        self._work = work.labels(name)
+        self._failures = failures.labels(name)
+
+    def started(self, waited_s: float) -> None:
+        """A key left the queue."""
+        self._wait.observe(waited_s)
+
+    def finished(self, duration_s: float, *, failed: bool) -> None:
+        """A key was worked on."""
+        self._work.observe(duration_s)
+        if failed:
+            self._failures.inc()

@@ -1,0 +1,125 @@
+"""What is special about pods: defaults, binding, what may change, time to stop."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sandbox.apiserver.failures import conflict, invalid
+from sandbox.apiserver.kinds import Kind
+from sandbox.apiserver.storage import Object
+
+_FIELDS_THAT_CHANGE: Final = (
+    "activeDeadlineSeconds",
+    "tolerations",
+    "terminationGracePeriodSeconds",
+    "schedulingGates",
+    "nodeSelector",
+    "affinity",
+)
+"""Source: kubernetes pkg/apis/core/validation/validation.go, ValidatePodUpdate; images besides."""
+
+
+def default(pod: Object) -> None:
+    """Fill a new pod's fields that were left out; its status begins anew."""
+    spec = dict(pod.get("spec") or {})
+    spec.setdefault("restartPolicy", "Always")
+    spec.setdefault("schedulerName", "default-scheduler")
+    spec.setdefault("terminationGracePeriodSeconds", 30)
+    for group in ("containers", "initContainers"):
+        if group in spec:
+            spec[group] = [_default_container(container) for container in spec[group]]
+    pod["spec"] = spec
+    pod["status"] = {"phase": "Pending"}
+
+
+def _default_container(container: Object) -> Object:
+    """Requests default to limits. Source: kubernetes pkg/apis/core/v1/defaults.go."""
+    given = container.get("resources") or {}
+    if not given.get("limits"):
+        return {**container, "resources": given}
+    requests = {**given["limits"], **(given.get("requests") or {})}
+    return {**container, "resources": {**given, "requests": requests}}
+
+
+def bind(kind: Kind, pod: Object, binding: Object) -> Object:
+    """A pod after a Binding was posted to it.
+
+    Source: kubernetes pkg/registry/core/pod/storage/storage.go, setPodNodeAndMetadata.
+
+    Raises:
+        ApiFailure: 409 where the pod is bound, being deleted, gated or another pod.
+    """
+    name = pod["metadata"]["name"]
+    wanted = binding.get("metadata") or {}
+    for field, title in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+        if wanted.get(field, pod["metadata"][field]) != pod["metadata"][field]:
+            raise conflict(
+                kind.resource,
+                name,
+                f"Precondition failed: {title} in precondition: {wanted[field]},"
+                f" {title} in object meta: {pod['metadata'][field]}",
+            )
+    node = (binding.get("target") or {}).get("name", "")
+    if not node:
+        raise invalid(kind.resource, name, "target.name", "Required value")
+    if pod["metadata"].get("deletionTimestamp"):
+        raise conflict(
+            kind.resource, name, f"pod {name} is being deleted, cannot be assigned to a host"
+        )
+    if pod["spec"].get("nodeName"):
+        raise conflict(
+            kind.resource,
+            name,
+            f'pod {name} is already assigned to node "{pod["spec"]["nodeName"]}"',
+        )
+    if pod["spec"].get("schedulingGates"):
+        raise conflict(kind.resource, name, f"pod {name} has non-empty .spec.schedulingGates")
+    metadata = dict(pod["metadata"])
+    for field in ("annotations", "labels"):
+        if wanted.get(field):
+            metadata[field] = {**(metadata.get(field) or {}), **wanted[field]}
+    conditions = [c for c in pod["status"].get("conditions", ()) if c["type"] != "PodScheduled"]
+    conditions.append({"type": "PodScheduled", "status": "True"})
+    return {
+        **pod,
+        "metadata": metadata,
+        "spec": {**pod["spec"], "nodeName": node},
+        "status": {**pod["status"], "conditions": conditions},
+    }
+
+
+def check_update(kind: Kind, old: Object, new: Object) -> None:
+    """Refuse a change of what is fixed once a pod exists.
+
+    Raises:
+        ApiFailure: 422.
+    """
+
+    def fixed(pod: Object) -> Object:
+        spec = {k: v for k, v in pod["spec"].items() if k not in _FIELDS_THAT_CHANGE}
+        for group in ("containers", "initContainers"):
+            spec[group] = [
+                {k: v for k, v in container.items() if k != "image"}
+                for container in spec.get(group, ())
+            ]
+        return spec
+
+    if fixed(old) != fixed(new):
+        raise invalid(
+            kind.resource,
+            old["metadata"]["name"],
+            "spec",
+            "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
+            "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only"
+            " additions to existing tolerations),`spec.terminationGracePeriodSeconds`"
+            " (allow it to be set to 1 if it was previously negative)",
+        )
+
+
+def grace_s(pod: Object, options: Mapping[str, Any]) -> int:
+    """Seconds a pod gets to stop; only a pod on a node that has not ended gets any."""
+    ended = pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}
+    if ended or not pod["spec"].get("nodeName"):
+        return 0
+    asked = options.get("gracePeriodSeconds")
+    own: int = pod["spec"].get("terminationGracePeriodSeconds", 30)
+    return own if asked is None else int(asked)

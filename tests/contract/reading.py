@@ -1,0 +1,254 @@
+"""The contract of reads: lists, pages, selectors, watches."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from gpu_fraction.kube import errors, requests
+from gpu_fraction.kube.client import Client, ListOptions
+from gpu_fraction.kube.objects import Identity
+from gpu_fraction.kube.requests import PatchKind, Selection
+from gpu_fraction.kube.resources import PODS, SECRETS, Address, Resource
+from tests.contract.manifests import Manifest, pod, secret, widget
+
+ForgetVersions = Callable[[], Awaitable[None]]
+
+
+def names(objects: list[Manifest]) -> list[str]:
+    """Their names."""
+    return [obj["metadata"]["name"] for obj in objects]
+
+
+async def watch_some(
+    client: Client,
+    collection: Address,
+    version: str,
+    count: int,
+    selection: Selection = requests.EVERYTHING,
+) -> list[tuple[str, Manifest]]:
+    """The first events of a watch, bookmarks aside: type and object."""
+    request = requests.watch(collection, selection, resource_version=version, timeout_s=30)
+    events: list[tuple[str, Manifest]] = []
+    async with asyncio.timeout(20), client.watch(request) as lines:
+        async for line in lines:
+            event: Any = msgspec.json.decode(line)
+            if event["type"] != "BOOKMARK":
+                events.append((event["type"], event["object"]))
+            if len(events) == count:
+                return events
+    return events
+
+
+class ListContract:
+    """Lists and their pages."""
+
+    async def test_a_list_has_a_version_and_bare_items(
+        self, client: Client, namespace: str, widgets: Resource
+    ) -> None:
+        """Items of built-in kinds do not name their kind, custom ones do."""
+        await client.create(SECRETS.at(namespace=namespace), secret("s"), Identity)
+        await client.create(
+            widgets.at(namespace=namespace), widget(widgets, "w", spec={}), Identity
+        )
+        for resource, kinds in ((SECRETS, [None]), (widgets, ["Widget"])):
+            request = requests.list_page(
+                resource.at(namespace=namespace), Selection(fields="metadata.name!=default")
+            )
+            listing: Manifest = msgspec.json.decode(await client.send(request))
+            own = [item for item in listing["items"] if item["metadata"]["name"] in {"s", "w"}]
+            assert [item.get("kind") for item in own] == kinds
+            assert listing["kind"] == f"{resource.kind}List"
+            assert listing["metadata"]["resourceVersion"].isdecimal()
+
+    async def test_pages_show_one_moment(self, client: Client, namespace: str) -> None:
+        """What is created between two pages is not in the second."""
+        collection = SECRETS.at(namespace=namespace)
+        for number in range(5):
+            labels = {"page": "me"}
+            await client.create(collection, secret(f"s{number}", labels=labels), Identity)
+        selection = Selection(labels="page=me")
+        first: Manifest = msgspec.json.decode(
+            await client.send(requests.list_page(collection, selection, limit=2))
+        )
+        await client.create(collection, secret("s1a", labels={"page": "me"}), Identity)
+        await client.delete(SECRETS.at("s4", namespace=namespace))
+        token = first["metadata"]["continue"]
+        rest: Manifest = msgspec.json.decode(
+            await client.send(requests.list_page(collection, selection, continuation=token))
+        )
+        assert names(first["items"]) == ["s0", "s1"]
+        assert names(rest["items"]) == ["s2", "s3", "s4"]
+        assert rest["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+        assert not rest["metadata"].get("continue")
+
+    async def test_a_whole_list_is_read_through_its_pages(
+        self, client: Client, namespace: str
+    ) -> None:
+        """The client's own paging finds everything once."""
+        collection = SECRETS.at(namespace=namespace)
+        for number in range(7):
+            await client.create(collection, secret(f"s{number}"), Identity)
+        listing = await client.list(collection, Manifest, ListOptions(page_size=3))
+        assert [n for n in names(listing.items) if n.startswith("s")] == [
+            f"s{n}" for n in range(7)
+        ]
+
+    async def test_label_selectors(self, client: Client, namespace: str) -> None:
+        """Equality, sets and presence; a missing label differs from every value."""
+        collection = PODS.at(namespace=namespace)
+        for name, labels in (("a", {"x": "1"}), ("b", {"x": "2", "y": ""}), ("c", {})):
+            await client.create(collection, pod(name, labels=labels), Identity)
+        for selector, expected in (
+            ("x=1", ["a"]),
+            ("x==1", ["a"]),
+            ("x!=1", ["b", "c"]),
+            ("x in (1,2)", ["a", "b"]),
+            ("x notin (1)", ["b", "c"]),
+            ("x", ["a", "b"]),
+            ("!x", ["c"]),
+            ("x,y", ["b"]),
+            ("x in (1, 2),!y", ["a"]),
+        ):
+            listing = await client.list(
+                collection, Manifest, ListOptions(Selection(labels=selector))
+            )
+            assert (selector, names(listing.items)) == (selector, expected)
+        with pytest.raises(errors.BadRequestError):
+            await client.list(collection, Manifest, ListOptions(Selection(labels="x in (1")))
+
+    async def test_field_selectors(self, client: Client, namespace: str) -> None:
+        """Pods by node, phase and name; other fields are refused."""
+        collection = PODS.at(namespace=namespace)
+        await client.create(collection, pod("a", node="n1"), Identity)
+        await client.create(collection, pod("b"), Identity)
+        for selector, expected in (
+            ("spec.nodeName=n1", ["a"]),
+            ("spec.nodeName=", ["b"]),
+            ("spec.nodeName!=n1", ["b"]),
+            ("metadata.name=b", ["b"]),
+            ("status.phase=Pending,spec.nodeName=n1", ["a"]),
+            ("status.phase=Running", []),
+        ):
+            listing = await client.list(
+                collection, Manifest, ListOptions(Selection(fields=selector))
+            )
+            assert (selector, names(listing.items)) == (selector, expected)
+        with pytest.raises(errors.BadRequestError, match="field label not supported"):
+            await client.list(
+                collection, Manifest, ListOptions(Selection(fields="spec.hostNetwork=true"))
+            )
+
+    async def test_a_list_from_the_cache_ends(self, client: Client, namespace: str) -> None:
+        """Version 0 may be old but not forever, and comes with a version to watch from."""
+        collection = SECRETS.at(namespace=namespace)
+        await client.create(collection, secret("s"), Identity)
+        async with asyncio.timeout(10):
+            while True:
+                listing = await client.list(
+                    collection, Manifest, ListOptions(page_size=1, resource_version="0")
+                )
+                if "s" in names(listing.items):
+                    break
+                await asyncio.sleep(0.05)
+        assert listing.resource_version.isdecimal()
+
+    async def test_resources_that_are_not_there(self, client: Client, namespace: str) -> None:
+        """An unknown resource is not found, and so is an unknown subresource."""
+        absent = Resource("absent.example.test", "v1", "things", "Thing")
+        with pytest.raises(errors.NotFoundError):
+            await client.list(absent.at(), Manifest)
+        await client.create(SECRETS.at(namespace=namespace), secret("s"), Identity)
+        with pytest.raises(errors.NotFoundError):
+            await client.get(SECRETS.at("s", namespace=namespace, subresource="status"), Manifest)
+
+
+class WatchContract:
+    """Watches."""
+
+    async def test_a_watch_tells_everything_after_its_version(
+        self, client: Client, namespace: str
+    ) -> None:
+        """In order; a deletion comes with its own version and the last state."""
+        collection = SECRETS.at(namespace=namespace)
+        listing = await client.list(collection, Manifest)
+        at = SECRETS.at("s", namespace=namespace)
+        await client.create(collection, secret("s"), Identity)
+        change = {"metadata": {"labels": {"a": "1"}}}
+        changed = await client.patch(at, PatchKind.MERGE, change, Manifest)
+        await client.delete(at)
+        events = await watch_some(
+            client, collection, listing.resource_version, 3, Selection(fields="metadata.name=s")
+        )
+        assert [kind for kind, _ in events] == ["ADDED", "MODIFIED", "DELETED"]
+        last = events[-1][1]["metadata"]
+        assert last["labels"] == {"a": "1"}
+        assert int(last["resourceVersion"]) > int(changed["metadata"]["resourceVersion"])
+        versions = [int(obj["metadata"]["resourceVersion"]) for _, obj in events]
+        assert versions == sorted(versions)
+        assert events[0][1]["kind"] == "Secret"
+
+    async def test_a_watch_can_be_resumed(self, client: Client, namespace: str) -> None:
+        """From the version of any event on."""
+        collection = SECRETS.at(namespace=namespace)
+        first = await client.create(collection, secret("s1", labels={"mine": ""}), Manifest)
+        await client.create(collection, secret("s2", labels={"mine": ""}), Identity)
+        selection = Selection(labels="mine")
+        version = first["metadata"]["resourceVersion"]
+        [(kind, obj)] = await watch_some(client, collection, version, 1, selection)
+        assert (kind, obj["metadata"]["name"]) == ("ADDED", "s2")
+
+    async def test_objects_enter_and_leave_a_selection(
+        self, client: Client, namespace: str
+    ) -> None:
+        """A change that begins or ceases to match is an addition or a deletion."""
+        collection = PODS.at(namespace=namespace)
+        at = PODS.at("p", namespace=namespace)
+        made = await client.create(collection, pod("p"), Manifest)
+        for value in ("1", "2", "3", None):
+            change = {"metadata": {"labels": {"a": value, "b": str(value)}}}
+            await client.patch(at, PatchKind.MERGE, change, Identity)
+        events = await watch_some(
+            client,
+            collection,
+            made["metadata"]["resourceVersion"],
+            3,
+            Selection(labels="a in (2,3)"),
+        )
+        assert [kind for kind, _ in events] == ["ADDED", "MODIFIED", "DELETED"]
+
+    async def test_a_watch_without_a_version_begins_with_what_is_there(
+        self, client: Client, namespace: str
+    ) -> None:
+        """Version 0: the present objects come as additions."""
+        collection = SECRETS.at(namespace=namespace)
+        await client.create(collection, secret("s1"), Identity)
+        await client.create(collection, secret("s2"), Identity)
+        selection = Selection(fields="metadata.name=s2")
+        [(kind, obj)] = await watch_some(client, collection, "0", 1, selection)
+        assert (kind, obj["metadata"]["name"]) == ("ADDED", "s2")
+
+    async def test_a_version_that_is_too_old_is_gone(
+        self, client: Client, namespace: str, widgets: Resource, forget_versions: ForgetVersions
+    ) -> None:
+        """As an event in the stream, with code 410."""
+        collection = widgets.at(namespace=namespace)
+        await client.create(collection, widget(widgets, "w", spec={}), Identity)
+        await forget_versions()
+        [(kind, status)] = await watch_some(client, collection, "1", 1)
+        assert kind == "ERROR"
+        assert (status["kind"], status["code"], status["reason"]) == ("Status", 410, "Expired")
+
+    async def test_the_server_ends_a_watch_in_time(self, client: Client, namespace: str) -> None:
+        """After timeoutSeconds the stream is over, without an error."""
+        collection = SECRETS.at(namespace=namespace)
+        listing = await client.list(collection, Identity)
+        request = requests.watch(
+            collection, resource_version=listing.resource_version, timeout_s=1
+        )
+        async with asyncio.timeout(20), client.watch(request) as lines:
+            async for line in lines:
+                event: Any = msgspec.json.decode(line)
+                assert event["type"] in {"BOOKMARK", "ADDED", "MODIFIED"}
