@@ -14,6 +14,7 @@ from typing import TypeVar
 import pytest
 
 from tests.cluster.harness import marks
+from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.leftovers import (
     MARK,
     cgroup_hierarchies,
@@ -78,6 +79,12 @@ def test_killed_while_a_pod_runs(
     _wait_for(lambda: _interfaces() <= interfaces)
 
 
+def test_kubectl_belongs_to_the_run(own_control_plane: ControlPlane) -> None:
+    """A kubectl that waits when its test is killed is found like the cluster's own processes."""
+    plane = own_control_plane
+    assert plane.kubectl.env[MARK] == str(plane.run.path)
+
+
 def test_runs_of_living_processes_are_left_alone() -> None:
     """Cleaning up touches only what nobody owns any more."""
     mine = {run for run in runs_root().iterdir() if (run / "owner").is_file()}
@@ -117,6 +124,12 @@ def _command(process: Path) -> list[str]:
     return []
 
 
+def _mentioning(run: Path) -> list[list[str]]:
+    """Commands that name a run's folder."""
+    commands = [_command(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [words for words in commands if str(run) in " ".join(words)]
+
+
 def _container_pids(run: Path) -> list[int]:
     """Processes in the control groups of a run's pods."""
     found: list[int] = []
@@ -130,6 +143,7 @@ def _container_pids(run: Path) -> list[int]:
 def _assert_nothing_left(run: Path) -> None:
     assert not run.exists()
     assert list(marks.marked_pids(MARK, str(run))) == []
+    _wait_for(lambda: not _mentioning(run))  # the watchdog ends a moment after its work
     assert _container_pids(run) == []
     assert mounts_under(run) == []
     groups = [hierarchy / cgroup_name(run) for hierarchy in cgroup_hierarchies()]

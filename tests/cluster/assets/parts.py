@@ -132,7 +132,7 @@ PARTS = (
     Part("kubectl", _KUBECTL, ("kubectl",), _kubectl),
     Part(
         "kubernetes",
-        f"{KUBERNETES_VERSION} 1",
+        f"{KUBERNETES_VERSION} 2",
         ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "agnhost"),
         _kubernetes,
     ),

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import secrets
 import time
 from dataclasses import dataclass
@@ -78,7 +79,8 @@ def existing_cluster(kubeconfig: Path, binaries: Binaries, folder: Path) -> Clus
     Raises:
         KubectlError: the cluster does not answer, or the kubeconfig cannot be used.
     """
-    kubectl = Kubectl(binaries["kubectl"], kubeconfig, folder)
+    env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder)}
+    kubectl = Kubectl(binaries["kubectl"], kubeconfig, env)
     words = ("config", "view", "--raw", "--minify", "--flatten")
     config = kubectl.json(*words)
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]

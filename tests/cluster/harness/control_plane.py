@@ -129,7 +129,7 @@ def _prepare(run: RunDirectory, binaries: Binaries, options: ControlPlaneOptions
     ]
     return ControlPlane(
         access=admin,
-        kubectl=Kubectl(binaries["kubectl"], admin_file, run.folder("home")),
+        kubectl=Kubectl(binaries["kubectl"], admin_file, run.environment()),
         version=binaries.version,
         folder=kubeconfigs,
         run=run,

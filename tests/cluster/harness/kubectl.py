@@ -1,7 +1,6 @@
 """kubectl, always with a kubeconfig of the tests and never with the user's own."""
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,13 +24,13 @@ class Kubectl:
     Attributes:
         binary: the program.
         kubeconfig: cluster and user.
-        home: holds its discovery cache.
+        env: its whole environment; ``HOME`` holds its discovery cache.
         namespace: given with every call, if not empty.
     """
 
     binary: Path
     kubeconfig: Path
-    home: Path
+    env: Mapping[str, str]
     namespace: str = ""
 
     def __call__(
@@ -67,7 +66,7 @@ class Kubectl:
             text=True,
             timeout=timeout_s,
             check=False,
-            env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.home)},
+            env=dict(self.env),
         )
 
     def json(self, *words: str, stdin: Manifest | str | None = None) -> dict[str, Any]:

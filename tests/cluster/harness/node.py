@@ -114,6 +114,7 @@ class Node:
         return subprocess.check_output(
             [str(word) for word in self.inside(ctr, *options, *words)],
             text=True,
+            env=self.plane.run.environment(),
             timeout=_IMPORT_TIMEOUT_S,
         )
 

@@ -191,7 +191,7 @@ def _resolv_conf(folder: Path) -> Path:
 
 def _snapshotter(folder: Path) -> str:
     """Overlayfs cannot lie on overlayfs, as it would inside a container."""
-    kinds = {}
+    kinds = {0: ""}  # in a changed root not even "/" is listed
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, point, kind, *_ = line.split()
         if folder.is_relative_to(point):
