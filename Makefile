@@ -31,3 +31,8 @@ test-cluster: venv
 
 cluster-assets: venv
 	$(BIN)/python -m tests.cluster.assets
+
+# Prints tables, asserts nothing.
+bench: venv
+	$(BIN)/python -m tests.performance.bench_placement
+	$(BIN)/python -m tests.performance.bench_scheduler
