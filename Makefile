@@ -42,7 +42,7 @@ demo: venv
 # Writes docs/performance.md; what needs a cluster is left out where its programs are missing.
 bench: venv
 	$(BIN)/python tests/performance/bench_webhook.py
-	PYTHONPATH=. $(BIN)/python tests/performance/bench_placement.py
+	$(BIN)/python -m tests.performance.bench_placement
 	PYTHONPATH=. $(BIN)/python tests/performance/bench_reflector.py
 	PYTHONPATH=. $(BIN)/python tests/performance/bench_node_daemon.py
 	@if $(BIN)/python -m tests.cluster.harness.binaries; then $(MAKE) --no-print-directory bench-cluster; fi
@@ -50,7 +50,7 @@ bench: venv
 bench-cluster: venv
 	$(BIN)/python tests/performance/bench_admission.py
 	$(BIN)/python tests/performance/bench_quota.py
-	PYTHONPATH=. $(BIN)/python tests/performance/bench_scheduler.py
+	$(BIN)/python -m tests.performance.bench_scheduler
 
 # On a machine with an NVIDIA GPU; changes no setting of the card.
 test-gpu: venv

@@ -38,19 +38,6 @@ class ModelQuota(Protocol):
         ...
 
 
-class NoModelQuota:
-    """Bars nothing."""
-
-    def barred(
-        self,
-        namespace: str,  # noqa: ARG002 - the Protocol's
-        asks: Sequence[Ask],  # noqa: ARG002
-        models: Collection[str],  # noqa: ARG002
-    ) -> Mapping[str, str]:
-        """Nothing."""
-        return NOTHING_BARRED
-
-
 class BindRefusedError(Exception):
     """The pod cannot be bound to that node; the message says why, card by card."""
 
@@ -63,10 +50,10 @@ class Extender:
 
         Args:
             state: The cluster, changed by others between calls.
-            quota: Caps on GPU models.
+            quota: Caps on GPU models; None for none.
         """
         self._state = state
-        self._quota = quota or NoModelQuota()
+        self._quota = quota
 
     def filter(self, view: PodView, names: Sequence[str]) -> FilterResult:
         """The nodes whose cards serve the pod, and a reason for each other.
@@ -125,7 +112,7 @@ class Extender:
 
     def barred(self, view: PodView) -> Mapping[str, str]:
         """Models that a quota keeps from a pod which did not choose its models itself."""
-        if any(ask.models_in for ask in view.asks):
+        if self._quota is None or any(ask.models_in for ask in view.asks):
             return NOTHING_BARRED
         return self._quota.barred(view.namespace, view.asks, self._state.models())
 
@@ -133,7 +120,7 @@ class Extender:
         """Fit and cost of the named nodes, in their order."""
         columns = self._state.table().columns
         whole = self._state.evaluate(view.asks, barred)
-        at = np.fromiter((columns.get(name, -1) for name in names), np.int64, len(names))
+        at = np.array([columns.get(name, -1) for name in names], np.int64)
         known = at >= 0
         if not len(whole.fits):
             return Evaluation(known, at)

@@ -125,7 +125,8 @@ class ClusterState:
             )
         elif view.asks:
             self._guests.setdefault(view.node, {})[view.uid] = view
-        self._stale.add(view.node)
+        if known is None or known.assignment != cards:
+            self._stale.add(view.node)
 
     def _unlist(self, uid: str) -> None:
         old = self._pods.get(uid)

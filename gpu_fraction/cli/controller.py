@@ -23,6 +23,7 @@ from certs.presence import ReplicaIdentity
 from certs.settings import CertificateSettings
 from gpu_fraction.cli import cluster
 from gpu_fraction.cli.config import load_options
+from gpu_fraction.cli.daemon import add_daemon
 from gpu_fraction.domain.keys import SYSTEM_NAMESPACE
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.access import AccessSource
@@ -32,7 +33,7 @@ from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kube.lease import unique_identity
 from gpu_fraction.serving import logs
 from gpu_fraction.settings import rewrite
-from gpu_fraction.settings.option import Option, add_flags, boolean, print_config
+from gpu_fraction.settings.option import Option, boolean, print_config
 from quota import settings as quota_options
 from quota.service import ControllerService
 from quota.settings import ControllerProcess
@@ -70,21 +71,19 @@ __all__ = ["add_parser", "run"]
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = commands.add_parser(
+    add_daemon(
+        commands,
         "controller",
-        help="count what GPUQuotas limit",
+        summary="count what GPUQuotas limit",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        groups={
+            "which cluster": cluster.OPTIONS,
+            "how to count": quota_options.CONTROLLER_OPTIONS,
+            "GPUs of nodes that do not publish theirs": SIZES,
+            "the webhook's certificates": CERTIFICATES,
+        },
+        run=run,
     )
-    parser.add_argument("--config", metavar="FILE", help="settings file, YAML")
-    parser.add_argument(
-        "--print-config", action="store_true", help="print every setting and its source, and exit"
-    )
-    add_flags(parser, cluster.OPTIONS, "which cluster")
-    add_flags(parser, quota_options.CONTROLLER_OPTIONS, "how to count")
-    add_flags(parser, SIZES, "GPUs of nodes that do not publish theirs")
-    add_flags(parser, CERTIFICATES, "the webhook's certificates")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

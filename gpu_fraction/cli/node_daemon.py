@@ -10,7 +10,8 @@ from typing import Final
 from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from gpu_fraction.cli.config import load_options
-from gpu_fraction.settings.option import SettingsError, add_flags, print_config
+from gpu_fraction.cli.daemon import add_daemon
+from gpu_fraction.settings.option import SettingsError, print_config
 from node_daemon import settings as node_options
 
 DESCRIPTION: Final = """\
@@ -31,18 +32,16 @@ __all__ = ["add_parser", "run"]
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = commands.add_parser(
+    add_daemon(
+        commands,
         "node-daemon",
-        help="advertise and hand out this node's GPU slices",
+        summary="advertise and hand out this node's GPU slices",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        groups={
+            "the node": node_options.OPTIONS,
+        },
+        run=run,
     )
-    parser.add_argument("--config", metavar="FILE", help="settings file, YAML")
-    parser.add_argument(
-        "--print-config", action="store_true", help="print every setting and its source, and exit"
-    )
-    add_flags(parser, node_options.OPTIONS, "the node")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

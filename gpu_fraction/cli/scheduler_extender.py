@@ -11,13 +11,14 @@ from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from gpu_fraction.cli import cluster
 from gpu_fraction.cli.config import load_options
+from gpu_fraction.cli.daemon import add_daemon
 from gpu_fraction.domain import keys, request_annotation
 from gpu_fraction.domain.placement import Ask, asks_of_request
 from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.client import connect
 from gpu_fraction.serving import logs
 from gpu_fraction.serving.server import Drain, HttpsServer
-from gpu_fraction.settings.option import SettingsError, add_flags, print_config
+from gpu_fraction.settings.option import SettingsError, print_config
 from scheduler import settings as extender_options
 from scheduler.auth import AuthError, Callers, server_tls
 from scheduler.service import ExtenderService, Wiring
@@ -44,19 +45,17 @@ __all__ = ["add_parser", "read_request", "run"]
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = commands.add_parser(
+    add_daemon(
+        commands,
         "scheduler-extender",
-        help="serve kube-scheduler's extender calls",
+        summary="serve kube-scheduler's extender calls",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        groups={
+            "where to serve, and whom": extender_options.OPTIONS,
+            "which cluster": cluster.OPTIONS,
+        },
+        run=run,
     )
-    parser.add_argument("--config", metavar="FILE", help="settings file, YAML")
-    parser.add_argument(
-        "--print-config", action="store_true", help="print every setting and its source, and exit"
-    )
-    add_flags(parser, extender_options.OPTIONS, "where to serve, and whom")
-    add_flags(parser, cluster.OPTIONS, "which cluster")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -15,6 +15,7 @@ from certs import settings as certs_options
 from gpu_fraction.cli import cluster, tls
 from gpu_fraction.cli.budget import QuotaBudget
 from gpu_fraction.cli.config import load_options
+from gpu_fraction.cli.daemon import add_daemon
 from gpu_fraction.cli.namespaces import NamespaceLabels
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.client import connect
@@ -22,7 +23,7 @@ from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.serving import logs
 from gpu_fraction.serving.server import HttpsServer
 from gpu_fraction.settings import rewrite
-from gpu_fraction.settings.option import Value, add_flags, print_config
+from gpu_fraction.settings.option import Value, print_config
 from quota import settings as quota_options
 from quota.service import AdmissionService
 from webhook import settings as webhook_options
@@ -56,26 +57,20 @@ __all__ = ["add_parser", "run"]
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = commands.add_parser(
+    add_daemon(
+        commands,
         "webhook",
-        help="serve the admission webhook",
+        summary="serve the admission webhook",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        groups={
+            "where and how to serve": webhook_options.OPTIONS,
+            "how pods are rewritten": rewrite.OPTIONS,
+            "which cluster": cluster.OPTIONS,
+            "GPUQuotas": quota_options.ADMISSION_OPTIONS,
+            "certificates that look after themselves": tls.OPTIONS,
+        },
+        run=run,
     )
-    parser.add_argument("--config", metavar="FILE", help="settings file, YAML")
-    parser.add_argument(
-        "--print-config", action="store_true", help="print every setting and its source, and exit"
-    )
-    add_flags(parser, webhook_options.OPTIONS, "where and how to serve")
-    add_flags(parser, rewrite.OPTIONS, "how pods are rewritten")
-    add_flags(parser, cluster.OPTIONS, "which cluster")
-    add_flags(parser, quota_options.ADMISSION_OPTIONS, "GPUQuotas")
-    add_flags(
-        parser,
-        tls.OPTIONS,
-        "certificates that look after themselves",
-    )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -20,8 +20,6 @@ MAX_CHOICES: Final = 64
 
 _KNOWN: Final = frozenset((*keys.USER_KEYS, *keys.SYSTEM_KEYS))
 _SUGGESTED: Final = (*keys.USER_KEYS, keys.CONTAINER_PREFIX + "<name>")
-_SHARES: Final = (keys.FRACTION, keys.MEMORY)
-_NOTHING: Final[Sequence[str]] = ()
 _MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+/-]{0,62}", re.ASCII)
 _UUID: Final = re.compile(r"(GPU|MIG)-[0-9A-Za-z][0-9A-Za-z/-]{0,79}", re.ASCII)
 
@@ -238,7 +236,7 @@ class _Reader:
         core_milli = self._number(keys.CORES, units.parse_share_milli)
         cards = self._number(keys.NUM_DEVICES, units.parse_count)
         container = self._target()
-        if not any(self._get(key) is not None for key in _SHARES):
+        if not any(self._get(key) is not None for key in (keys.FRACTION, keys.MEMORY)):
             self._companions()
             return None
         if container is None:
@@ -348,11 +346,11 @@ class _Reader:
     def _list(self, key: str) -> Sequence[str]:
         text = self._get(key)
         if text is None:
-            return _NOTHING
+            return ()
         items = list(dict.fromkeys(item.strip() for item in text.split(",", MAX_CHOICES)))
         if len(items) > MAX_CHOICES:
             self._refuse(key, f"names more than {MAX_CHOICES}")
-            return _NOTHING
+            return ()
         return items
 
     def _models(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

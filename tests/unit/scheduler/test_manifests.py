@@ -1,0 +1,69 @@
+"""The scheduler's configuration agrees with the program and with itself."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from gpu_fraction.domain import keys
+from gpu_fraction.domain.placement import SCORE_MAX
+from scheduler.binding import CALL_S
+from scheduler.pod_tls import CLIENT_NAME
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+CURRENT = DEPLOY / "scheduler" / "config.yaml"
+OLD = sorted((DEPLOY / "scheduler-before-1.25").glob("config-*.yaml"))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """One document."""
+    return dict(YAML(typ="safe").load(path))
+
+
+def test_the_extender_sees_pods_of_our_resources_and_no_others() -> None:
+    """The scheduler counts the resources too, so that quotas and autoscalers see them."""
+    (extender,) = load(CURRENT)["extenders"]
+    assert extender["managedResources"] == [
+        {"name": name, "ignoredByScheduler": False} for name in keys.NATIVE_RESOURCES
+    ]
+    assert extender["nodeCacheCapable"]
+    assert not extender["ignorable"]
+    assert load(CURRENT)["profiles"] == [{"schedulerName": keys.SCHEDULER}]
+
+
+def test_the_scheduler_waits_longer_than_the_extender_works() -> None:
+    """A bind makes up to three calls; its own reason is to reach the event."""
+    (extender,) = load(CURRENT)["extenders"]
+    assert int(extender["httpTimeout"].removesuffix("s")) > 3 * CALL_S
+
+
+def test_one_step_of_score_outweighs_one_plugin_of_the_schedulers_own() -> None:
+    """Source: MaxNodeScore 100 over MaxExtenderPriority 10, k8s.io/kube-scheduler."""
+    (extender,) = load(CURRENT)["extenders"]
+    assert extender["weight"] * 100 // SCORE_MAX >= 100
+
+
+@pytest.mark.parametrize("path", OLD, ids=lambda path: path.stem)
+def test_older_servers_get_the_same_configuration(path: Path) -> None:
+    """Only the API version differs."""
+    current, old = load(CURRENT), load(path)
+    assert old.pop("apiVersion") == f"kubescheduler.config.k8s.io/{path.stem.partition('-')[2]}"
+    assert current.pop("apiVersion") == "kubescheduler.config.k8s.io/v1"
+    assert old == current
+
+
+def test_the_extender_lets_in_the_name_that_its_pod_signs() -> None:
+    """Deployment, configuration and certificates agree on names and paths."""
+    (pod,) = YAML(typ="safe").load_all(DEPLOY / "scheduler" / "deployment.yaml")
+    containers = {c["name"]: c for c in pod["spec"]["template"]["spec"]["containers"]}
+    arguments = containers["extender"]["args"]
+    assert f"--client-names={CLIENT_NAME}" in arguments
+    (extender,) = load(CURRENT)["extenders"]
+    port = containers["extender"]["ports"][0]["containerPort"]
+    assert extender["urlPrefix"] == f"https://127.0.0.1:{port}"
+    assert extender["tlsConfig"] == {
+        "caFile": "/tls/ca.crt",
+        "certFile": "/tls/client.crt",
+        "keyFile": "/tls/client.key",
+    }
