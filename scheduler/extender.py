@@ -120,7 +120,10 @@ class Extender:
         """Fit and cost of the named nodes, in their order."""
         columns = self._state.table().columns
         whole = self._state.evaluate(view.asks, barred)
-        at = np.array([columns.get(name, -1) for name in names], np.int64)
+        try:
+            at = np.array([*map(columns.__getitem__, names)], np.int64)
+        except KeyError:
+            at = np.array([columns.get(name, -1) for name in names], np.int64)
         known = at >= 0
         if not len(whole.fits):
             return Evaluation(known, at)

@@ -160,18 +160,20 @@ def evaluate(
     fits = np.asarray(table.count > 0)
     alone = fits.copy()
     cost = np.zeros(len(fits), np.int64)
-    for ask in reference.order(asks):
+    for left, ask in zip(range(len(asks) - 1, -1, -1), reference.order(asks), strict=True):
         view = _View(table, ask, barred)
-        if len(asks) > 1:
-            alone &= _enough(view.fitting(table.free), ask.cards)
         fitting = view.fitting(free)
-        fits &= _enough(fitting, ask.cards)
-        if len(asks) == ask.cards == 1:
+        enough = _enough(fitting, ask.cards)
+        fits &= enough
+        if len(asks) > 1:
+            untouched = left == len(asks) - 1
+            alone &= enough if untouched else _enough(view.fitting(table.free), ask.cards)
+        if left == 0 and ask.cards == 1:
             cost += np.where(fitting, view.costs(free), _FAR).min(axis=0, initial=_FAR)
             continue
         chosen, price = _pick(view, fitting, view.costs(free), fits)
         cost += price
-        if len(asks) > 1:
+        if left:
             _take(view, free, chosen, fits)
     cost += _node_costs(table, asks[0])
     for node in np.flatnonzero(alone & ~fits) if len(asks) > 1 else ():
