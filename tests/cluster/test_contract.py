@@ -3,25 +3,36 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness.control_plane import ControlPlane
+from tests.cluster.conftest import _require_own
+from tests.cluster.harness.binaries import CONTROL_PLANE, Binaries
+from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.control_plane import ControlPlane, running_control_plane
+from tests.cluster.harness.options import ControlPlaneOptions
 
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_contract_of_the_sandbox_holds_on_a_real_server(
-    own_control_plane: ControlPlane,
-) -> None:
+@pytest.fixture
+def plane(existing: Cluster | None, binaries: Binaries) -> Iterator[ControlPlane]:
+    """A control plane whose pods nobody schedules: the sandbox has no nodes either."""
+    _require_own(existing, binaries, CONTROL_PLANE)
+    with running_control_plane(binaries, ControlPlaneOptions(scheduler=False)) as made:
+        yield made
+
+
+def test_the_contract_of_the_sandbox_holds_on_a_real_server(plane: ControlPlane) -> None:
     """The same tests that the sandbox passes in the fast level."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-rs", "tests/contract/test_real.py"],
         cwd=ROOT,
-        env={**os.environ, "KUBECONFIG_TEST": str(own_control_plane.kubectl.kubeconfig)},
+        env={**os.environ, "KUBECONFIG_TEST": str(plane.kubectl.kubeconfig)},
         capture_output=True,
         text=True,
         timeout=170,

@@ -85,8 +85,17 @@ def test_node_shows_capacity_and_allocation(daemon: Daemon, kubectl: Kubectl) ->
     daemon.wait_allocatable(keys.MEMORY_MIB, memory_mib)
     kubectl.apply(gpu_pod("seen", (CardShare(daemon.uuids[0], 250, 20_000),)))
     wait_for(kubectl, "seen")
-    text = kubectl("describe", "node", daemon.node.name)
-    capacity, _, allocated = text.partition("Allocated resources:")
+    allocated = ""
+
+    def alone() -> bool:
+        # Pods of the tests before this one may take a while to go.
+        nonlocal allocated
+        text = kubectl("describe", "node", daemon.node.name)
+        allocated = text.partition("Allocated resources:")[2]
+        return [keys.SLOT, "1", "1"] in [line.split() for line in allocated.splitlines()]
+
+    daemon.process.wait_until(alone, 60, "the only pod")
+    capacity = kubectl("describe", "node", daemon.node.name).partition("Allocated resources:")[0]
     for line in (f"{keys.MEMORY_MIB}:  {memory_mib}", f"{keys.CORE_MILLI}:  4k", keys.INVENTORY):
         assert line in capacity, capacity
     rows = [line.split() for line in allocated.splitlines()]
