@@ -93,6 +93,8 @@ class Decider:
 
     def _default_for(self, request: AdmissionRequest, pod: Pod) -> str | None:
         """The share to fill in; None where the pod needs none, or the namespace has none."""
+        if self.default_fraction is _no_default:
+            return None
         annotations = pod.annotations()
         ours = [key for key in annotations if keys.is_ours(key) and key not in keys.SYSTEM_KEYS]
         if not ours or pod.spec.scheduler_name in self.settings.rules.left_to:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import gc
+import importlib
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -83,8 +84,18 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     certs_options.load(values)  # every fault of the settings shows before anything runs
     logs.configure(settings.log_level)
     rewriting = rewrite.rewrite_settings(values)
-    asyncio.run(_run(settings, rewriting, values, environ))
+    with asyncio.Runner(loop_factory=_loop_factory(settings.event_loop)) as runner:
+        runner.run(_run(settings, rewriting, values, environ))
     return 0
+
+
+def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Uvloop serves more reviews at less processor time (docs/adr/0004)."""
+    if name == "asyncio":
+        return None
+    uvloop = importlib.import_module("uvloop")
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 async def _run(

@@ -17,6 +17,7 @@ EVERY_FLAG = {
     "system_users": "a,system:serviceaccount:n:b",
     "drain_least": "0",
     "drain_most": "0.5",
+    "event_loop": "asyncio",
     "log_level": "warning",
     "backend": "hami",
     "namespace_backends": "nvidia,native",
