@@ -90,6 +90,10 @@ class World:
 
     async def pod(self, name: str, uuid: str | None, memory_mib: int = 2_000) -> KubeletPod:
         """A pod at the API server and the kubelet."""
+        # The daemon is ready before its kubelet has heard of the tokens.
+        async with asyncio.timeout(5):
+            while not self.kubelet.devices.endpoint.healthy:
+                await asyncio.sleep(0.02)
         limits = {keys.SLOT: "1", keys.CORE_MILLI: "100", keys.MEMORY_MIB: str(memory_mib)}
         notes = {}
         if uuid is not None:
