@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,8 +10,6 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
-    GC_COLLECTOR,
-    PROCESS_COLLECTOR,
     CollectorRegistry,
     generate_latest,
 )
@@ -23,7 +20,7 @@ from certs.presence import ReplicaIdentity
 from certs.settings import CertificateSettings
 from gpu_fraction.cli import cluster
 from gpu_fraction.cli.config import load_options
-from gpu_fraction.cli.daemon import add_daemon
+from gpu_fraction.cli.daemon import add_daemon, process_registry, stop_on_signals
 from gpu_fraction.domain.keys import SYSTEM_NAMESPACE
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.access import AccessSource
@@ -106,13 +103,8 @@ async def _control(
     certificates: CertificateSettings | None,
     source: AccessSource,
 ) -> None:
-    registry = CollectorRegistry()
-    registry.register(PROCESS_COLLECTOR)
-    registry.register(GC_COLLECTOR)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    registry = process_registry()
+    stop = stop_on_signals()
     async with connect(source, component="controller") as client:
         service = ControllerService(
             client, settings.counting, sizes=sizes, registry=registry, lead=_lead(client, settings)

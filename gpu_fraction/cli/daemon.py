@@ -1,14 +1,18 @@
 """What the command lines of all daemons have in common."""
 
 import argparse
+import asyncio
+import signal
 from collections.abc import Callable, Mapping, Sequence
+
+from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from gpu_fraction.settings.option import Option, add_flags
 
 Run = Callable[[argparse.Namespace, Mapping[str, str]], int]
 """Arguments and environment to an exit code."""
 
-__all__ = ["Run", "add_daemon"]
+__all__ = ["Run", "add_daemon", "process_registry", "stop_on_signals"]
 
 
 def add_daemon(
@@ -43,3 +47,20 @@ def add_daemon(
     for title, options in groups.items():
         add_flags(parser, options, title)
     parser.set_defaults(run=run)
+
+
+def process_registry() -> CollectorRegistry:
+    """A registry of the daemon's own, with the metrics of its process."""
+    registry = CollectorRegistry()
+    registry.register(PROCESS_COLLECTOR)
+    registry.register(GC_COLLECTOR)
+    return registry
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Set once SIGTERM or SIGINT has come; call it inside the running loop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop

@@ -2,15 +2,12 @@
 
 import argparse
 import asyncio
-import signal
 import sys
 from collections.abc import Mapping
 from typing import Final
 
-from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
-
 from gpu_fraction.cli.config import load_options
-from gpu_fraction.cli.daemon import add_daemon
+from gpu_fraction.cli.daemon import add_daemon, process_registry, stop_on_signals
 from gpu_fraction.settings.option import SettingsError, print_config
 from node_daemon import settings as node_options
 
@@ -67,13 +64,8 @@ async def _serve(
     from node_daemon.app import NodeDaemon  # noqa: PLC0415
 
     logs.configure(settings.log_level)
-    registry = CollectorRegistry()
-    registry.register(PROCESS_COLLECTOR)
-    registry.register(GC_COLLECTOR)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    registry = process_registry()
+    stop = stop_on_signals()
     source = default_source(environ, path=settings.kubeconfig)
     async with connect(source, component="node-daemon") as client:
         daemon = NodeDaemon(settings, node_name, client, registry)

@@ -2,16 +2,13 @@
 
 import argparse
 import asyncio
-import signal
 import sys
 from collections.abc import Mapping
 from typing import Final
 
-from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
-
 from gpu_fraction.cli import cluster
 from gpu_fraction.cli.config import load_options
-from gpu_fraction.cli.daemon import add_daemon
+from gpu_fraction.cli.daemon import add_daemon, process_registry, stop_on_signals
 from gpu_fraction.domain import keys, request_annotation
 from gpu_fraction.domain.placement import Ask, asks_of_request
 from gpu_fraction.kube.access import AccessSource
@@ -88,13 +85,8 @@ def read_request(annotations: Mapping[str, str]) -> tuple[Ask, ...]:
 
 
 async def _serve(settings: ExtenderSettings, source: AccessSource) -> None:
-    registry = CollectorRegistry()
-    registry.register(PROCESS_COLLECTOR)
-    registry.register(GC_COLLECTOR)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    registry = process_registry()
+    stop = stop_on_signals()
     try:
         token = (
             await asyncio.to_thread(settings.token_file.read_text) if settings.token_file else ""

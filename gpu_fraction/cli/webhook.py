@@ -4,19 +4,18 @@ import argparse
 import asyncio
 import gc
 import importlib
-import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
+from prometheus_client import CollectorRegistry
 
 from certs import settings as certs_options
 from gpu_fraction.cli import cluster, tls
 from gpu_fraction.cli.budget import QuotaBudget
 from gpu_fraction.cli.config import load_options
-from gpu_fraction.cli.daemon import add_daemon
+from gpu_fraction.cli.daemon import add_daemon, process_registry, stop_on_signals
 from gpu_fraction.cli.namespaces import NamespaceLabels
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.client import connect
@@ -104,9 +103,7 @@ async def _run(
     values: Mapping[str, Value],
     environ: Mapping[str, str],
 ) -> None:
-    registry = CollectorRegistry()
-    registry.register(PROCESS_COLLECTOR)
-    registry.register(GC_COLLECTOR)
+    registry = process_registry()
     if not cluster.reachable(values, environ):
         certificate = tls.mounted(settings, values, registry)
         decider = Decider(rewriting, settings.system_users)
@@ -159,7 +156,7 @@ class _Server:
         checks: Sequence[Check] = (),
     ) -> None:
         """Serve until SIGTERM, then drain."""
-        stop = asyncio.Event()
+        stop = stop_on_signals()
         stopping: Check = lambda: "stopping" if stop.is_set() else None  # noqa: E731
         app = AdmissionApp(
             mutate, validate, self.registry, checks=(stopping, self.certificate.check, *checks)
@@ -172,9 +169,6 @@ class _Server:
             tls=self.certificate.context,
             drain=settings.drain,
         )
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
         # What is loaded by now lives as long as the process; the collector need not look at it.
         gc.freeze()
         async with asyncio.TaskGroup() as tasks:
