@@ -270,20 +270,22 @@ class Client:
         """Send a request, again where that is safe, until the deadline; answer the body.
 
         Raises:
-            errors.KubeError: the last try's failure.
+            errors.KubeError: the last try's failure; where the deadline cut that try short, with
+                the failure before it, which tells why there was no answer.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
-        failures = 0
-        while True:
+        failures: list[errors.TransientError] = []
+        while not failures or loop.time() < deadline:
             try:
                 return await self._try(request, deadline - loop.time())
             except errors.TransientError as error:
-                failures += 1
-                wait_s = self._retry.wait_s(request, error, failures, self._rng)
+                failures.append(error)
+                wait_s = self._retry.wait_s(request, error, len(failures), self._rng)
                 if wait_s is None or loop.time() + wait_s >= deadline:
-                    raise
+                    break
             await asyncio.sleep(wait_s)
+        raise _last(failures)
 
     async def _try(self, request: Request, left_s: float) -> bytes:
         loop = asyncio.get_running_loop()
@@ -298,6 +300,16 @@ class Client:
         finally:
             if self._observer is not None:
                 self._observer.answered(request, code, loop.time() - started_at)
+
+
+def _last(failures: list[errors.TransientError]) -> errors.TransientError:
+    last = failures[-1]
+    if len(failures) == 1 or not isinstance(last, errors.DeadlineError):
+        return last
+    # Still a DeadlineError: whether this try was carried out is not known.
+    told = errors.DeadlineError(f"{last}; the try before: {failures[-2]}")
+    told.__cause__ = failures[-2]
+    return told
 
 
 @asynccontextmanager

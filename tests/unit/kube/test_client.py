@@ -183,6 +183,14 @@ async def test_a_server_that_does_not_answer_meets_the_deadline(
         await client.get(NAMESPACES.at("team-a"), Identity, timeout_s=0.2)
 
 
+async def test_a_deadline_tells_what_failed_before(api: ApiServer, client: Client) -> None:
+    """Whoever reads the error learns that the server was not just slow."""
+    api.faults.add(Fault(Answer(503, "etcd is away")))
+    api.faults.add(Fault(Hang(), times=None))
+    with pytest.raises(errors.DeadlineError, match=r"the try before: etcd is away"):
+        await client.get(NAMESPACES.at("team-a"), Identity, timeout_s=1.0)
+
+
 async def test_cancellation_passes_through(api: ApiServer, client: Client) -> None:
     """A cancelled call ends at once and is not mistaken for a failure."""
     api.faults.add(Fault(Hang(), times=None))
