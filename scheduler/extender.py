@@ -74,7 +74,8 @@ class Extender:
         if len(fitting) == len(names):
             return FilterResult(fitting)
         failing = [name for name, fit in zip(names, fits, strict=True) if not fit]
-        return FilterResult(fitting, *self._reasons(view, failing, barred))
+        detailed = not fitting or len(failing) <= DETAILED_NODES
+        return FilterResult(fitting, *self._reasons(view, failing, barred, detailed=detailed))
 
     def prioritize(self, view: PodView, names: Sequence[str]) -> list[HostPriority]:
         """A score for each node, 0 to 10; nodes that do not fit have 0."""
@@ -137,9 +138,18 @@ class Extender:
         return Evaluation(fits, cost)
 
     def _reasons(
-        self, view: PodView, failing: Sequence[str], barred: Mapping[str, str]
+        self,
+        view: PodView,
+        failing: Sequence[str],
+        barred: Mapping[str, str],
+        *,
+        detailed: bool,
     ) -> tuple[dict[str, str], dict[str, str]]:
-        """A reason for each node, and those that waiting cannot lift."""
+        """A reason for each node, and those that waiting cannot lift.
+
+        Card by card where no node fits, or few do not: else the scheduler tells nobody, and
+        the text costs more than the judgement.
+        """
         table = self._state.table()
         why = refused(table, view.asks, barred)
         asks, whys, passes = why.ask.tolist(), why.why.tolist(), why.passes.tolist()
@@ -160,7 +170,7 @@ class Extender:
             if not passes[column]:
                 hopeless[name] = text
             nearest.append((not passes[column], -whys[column], name))
-        for no_hope, _, name in nsmallest(DETAILED_NODES, nearest):
+        for no_hope, _, name in nsmallest(DETAILED_NODES, nearest) if detailed else ():
             cards = self._state.cards_for(view, name)
             failed[name] = _shortened(f"{name}: {explain(cards, view.asks, barred)}")
             if no_hope:

@@ -76,12 +76,16 @@ class ClusterState:
     # Pods
 
     def view(self, pod: Pod) -> PodView:
-        """The pod as placement sees it."""
+        """The pod as placement sees it; the watch's, where it shows the same version."""
+        known = self._pods.get(pod.metadata.uid)
+        version = pod.metadata.resource_version
+        if known is not None and version and known.pod.metadata.resource_version == version:
+            return known
         return view_of(pod, self._read_request)
 
     def pod_changed(self, pod: Pod) -> None:
         """Take over a pod as the watch shows it."""
-        view = self.view(pod)
+        view = view_of(pod, self._read_request)
         self._unlist(view.uid)
         if view.finished or not pod.holds_gpu:
             self.pod_removed(view.uid)
@@ -192,7 +196,7 @@ class ClusterState:
             return
         if found is None or found.metadata.uid != claim.uid:
             self.pod_removed(claim.uid)
-        elif (view := self.view(found)).node == claim.node and not view.finished:
+        elif (view := view_of(found, self._read_request)).node == claim.node and not view.finished:
             cards = assigned(view) or claim.assignment
             self.claims.change(
                 claim, assignment=cards, stage=Stage.BOUND, since_s=now_s, in_doubt=False

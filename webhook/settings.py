@@ -22,7 +22,6 @@ OPTIONS: Final = (
     Option("system_users", words, SYSTEM_USERS, "users that may write system annotations"),
     Option("drain_least", seconds(0, 600), 15.0, "serve on after SIGTERM at least, seconds"),
     Option("drain_most", seconds(0, 600), 100.0, "serve on after SIGTERM at most, seconds"),
-    Option("event_loop", choice("uvloop", "asyncio"), "uvloop", "uvloop, asyncio"),
     Option("log_level", choice(*LEVELS), "info", f"{', '.join(LEVELS)}"),
 )
 
@@ -38,7 +37,6 @@ class WebhookSettings:
         tls_key: File with the private key.
         system_users: Who may write system annotations.
         drain: How it stops.
-        event_loop: uvloop or asyncio.
         log_level: One of debug, info, warning, error.
     """
 
@@ -48,7 +46,6 @@ class WebhookSettings:
     tls_key: str | None
     system_users: frozenset[str]
     drain: Drain
-    event_loop: str
     log_level: str
 
 
@@ -62,6 +59,5 @@ def webhook_settings(values: Mapping[str, Value]) -> WebhookSettings:
         tls_key=get["tls_key"],
         system_users=frozenset(get["system_users"]),
         drain=Drain(get["drain_least"], get["drain_most"]),
-        event_loop=get["event_loop"],
         log_level=get["log_level"],
     )

@@ -2,17 +2,22 @@
 
 import argparse
 import asyncio
+import importlib
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Final
 
 from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
-from gpu_fraction.settings.option import Option, add_flags
+from gpu_fraction.settings.option import Option, add_flags, choice
 
 Run = Callable[[argparse.Namespace, Mapping[str, str]], int]
 """Arguments and environment to an exit code."""
 
-__all__ = ["Run", "add_daemon", "process_registry", "stop_on_signals"]
+EVENT_LOOP: Final = Option("event_loop", choice("uvloop", "asyncio"), "uvloop", "uvloop, asyncio")
+"""For daemons whose requests somebody waits for (docs/adr/0004)."""
+
+__all__ = ["EVENT_LOOP", "Run", "add_daemon", "process_registry", "run_on", "stop_on_signals"]
 
 
 def add_daemon(
@@ -47,6 +52,20 @@ def add_daemon(
     for title, options in groups.items():
         add_flags(parser, options, title)
     parser.set_defaults(run=run)
+
+
+def run_on(event_loop: str, work: Coroutine[None, None, None]) -> None:
+    """Run a daemon's work to its end.
+
+    Args:
+        event_loop: One of the choices of ``EVENT_LOOP``.
+        work: What to run.
+    """
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if event_loop == "uvloop":
+        factory = importlib.import_module("uvloop").new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(work)
 
 
 def process_registry() -> CollectorRegistry:

@@ -8,7 +8,13 @@ from typing import Final
 
 from gpu_fraction.cli import cluster
 from gpu_fraction.cli.config import load_options
-from gpu_fraction.cli.daemon import add_daemon, process_registry, stop_on_signals
+from gpu_fraction.cli.daemon import (
+    EVENT_LOOP,
+    add_daemon,
+    process_registry,
+    run_on,
+    stop_on_signals,
+)
 from gpu_fraction.domain import keys, request_annotation
 from gpu_fraction.domain.placement import Ask, asks_of_request
 from gpu_fraction.kube.access import AccessSource
@@ -33,7 +39,7 @@ example:
     --client-ca ca.crt --client-names gpu-fraction-scheduler
 """
 
-OPTIONS: Final = (*extender_options.OPTIONS, *cluster.OPTIONS)
+OPTIONS: Final = (*extender_options.OPTIONS, EVENT_LOOP, *cluster.OPTIONS)
 DRAIN: Final = Drain(least_s=0.0, most_s=20.0)
 """The scheduler is in the same pod and ends with it; a bind in progress may take 15 s."""
 
@@ -48,7 +54,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         summary="serve kube-scheduler's extender calls",
         description=DESCRIPTION,
         groups={
-            "where to serve, and whom": extender_options.OPTIONS,
+            "where to serve, and whom": (*extender_options.OPTIONS, EVENT_LOOP),
             "which cluster": cluster.OPTIONS,
         },
         run=run,
@@ -65,7 +71,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if not cluster.reachable(values, environ):
         raise SettingsError(["--kubeconfig is needed outside a cluster"])
     logs.configure(settings.log_level)
-    asyncio.run(_serve(settings, cluster.access(values, environ)))
+    run_on(values[EVENT_LOOP.name].value, _serve(settings, cluster.access(values, environ)))
     return 0
 
 

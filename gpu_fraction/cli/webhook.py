@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import gc
-import importlib
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,13 @@ from certs import settings as certs_options
 from gpu_fraction.cli import cluster, tls
 from gpu_fraction.cli.budget import QuotaBudget
 from gpu_fraction.cli.config import load_options
-from gpu_fraction.cli.daemon import add_daemon, process_registry, stop_on_signals
+from gpu_fraction.cli.daemon import (
+    EVENT_LOOP,
+    add_daemon,
+    process_registry,
+    run_on,
+    stop_on_signals,
+)
 from gpu_fraction.cli.namespaces import NamespaceLabels
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.client import connect
@@ -46,6 +51,7 @@ example:
 
 OPTIONS: Final = (
     *webhook_options.OPTIONS,
+    EVENT_LOOP,
     *rewrite.OPTIONS,
     *cluster.OPTIONS,
     *quota_options.ADMISSION_OPTIONS,
@@ -63,7 +69,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         summary="serve the admission webhook",
         description=DESCRIPTION,
         groups={
-            "where and how to serve": webhook_options.OPTIONS,
+            "where and how to serve": (*webhook_options.OPTIONS, EVENT_LOOP),
             "how pods are rewritten": rewrite.OPTIONS,
             "which cluster": cluster.OPTIONS,
             "GPUQuotas": quota_options.ADMISSION_OPTIONS,
@@ -83,18 +89,8 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     certs_options.load(values)  # every fault of the settings shows before anything runs
     logs.configure(settings.log_level)
     rewriting = rewrite.rewrite_settings(values)
-    with asyncio.Runner(loop_factory=_loop_factory(settings.event_loop)) as runner:
-        runner.run(_run(settings, rewriting, values, environ))
+    run_on(values[EVENT_LOOP.name].value, _run(settings, rewriting, values, environ))
     return 0
-
-
-def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Uvloop serves more reviews at less processor time (docs/adr/0004)."""
-    if name == "asyncio":
-        return None
-    uvloop = importlib.import_module("uvloop")
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 async def _run(

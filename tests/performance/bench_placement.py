@@ -1,7 +1,7 @@
 """Filter and prioritize of a whole cluster: time a pod and memory of the process.
 
-Prints a table; asserts nothing. Run by ``make bench``. The memory is that of the whole
-extender: its server and client are loaded, though not used.
+Writes a section of docs/performance.md; asserts nothing. Run by ``make bench``. The memory is
+that of the whole extender: its server and client are loaded, though not used.
 
 - *decide*: filter and prioritize on the state, the pod unlike the one before and the cluster
   changed by a bind in between, so that nothing is remembered.
@@ -28,6 +28,7 @@ from scheduler.service import ExtenderService
 from scheduler.state import ClusterState
 from scheduler.wire import FilterArgs
 from tests.builders import pods
+from tests.performance import report
 
 GOAL_MS = 5.0
 GOAL_MIB = 200.0
@@ -66,18 +67,27 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=40)
     args = parser.parse_args()
     bare_mib = rss_mib()
-    sys.stdout.write(f"{ExtenderService.__name__} loaded: {bare_mib:.0f} MiB\n\n")
+    sys.stdout.write(f"{ExtenderService.__name__} loaded: {bare_mib:.0f} MiB\n")
     started = time.perf_counter()
     state = ClusterState(pods.read_request)
     names = fill(state, args.nodes, args.cards, args.pods)
     state.table()
     built_s = time.perf_counter() - started
     rows = [measure(state, names, case, asks, args.rounds) for case, asks in CASES]
-    report(rows)
-    sys.stdout.write(
-        f"\n{args.nodes} nodes x {args.cards} cards, {args.pods} pods holding cards\n"
-        f"loaded in {built_s:.1f} s; peak memory {rss_mib():.0f} MiB, of which "
-        f"{bare_mib:.0f} MiB before the first node (goal: below {GOAL_MIB:.0f} MiB)\n"
+    report.write_section(
+        "placement",
+        "Scheduling: filter and prioritize of a large cluster",
+        f"`make bench`: {args.nodes:,} nodes x {args.cards} cards, {args.pods:,} pods that hold "
+        f"cards; medians of {args.rounds} rounds, the cluster changed by a bind between any two. "
+        "*Decide* is filter and prioritize on the state; *call* adds decoding the scheduler's two "
+        f"bodies and encoding both answers. Goals: below {GOAL_MS:g} ms of processor time to "
+        f"decide, below {GOAL_MIB:.0f} MB.\n\nMachine: {report.machine()}.\n\n"
+        + report.table(
+            ["pod", "fits on nodes", "decide ms", "of it CPU", "call ms", "of it CPU", "goal"],
+            [line(row) for row in rows],
+        )
+        + f"\n\nPeak memory {rss_mib():.0f} MiB, of which {bare_mib:.0f} MiB before the first "
+        f"node; loaded in {built_s:.1f} s.",
     )
     return 0
 
@@ -184,19 +194,11 @@ class Churn:
         self._state.refused(view.uid, node)
 
 
-def report(rows: list[Row]) -> None:
-    """Print the table."""
-    head = (
-        f"{'pod':<34}{'fits on':>9}{'decide ms':>11}{'cpu':>7}{'call ms':>10}{'cpu':>7}"
-        f"   goal {GOAL_MS:g} ms of processor time to decide"
-    )
-    sys.stdout.write(f"{head}\n{'-' * len(head)}\n")
-    for row in rows:
-        verdict = "held" if row.decide_cpu_ms < GOAL_MS else "MISSED"
-        sys.stdout.write(
-            f"{row.case:<34}{row.fitting:>9}{row.decide_ms:>11.2f}{row.decide_cpu_ms:>7.2f}"
-            f"{row.call_ms:>10.2f}{row.call_cpu_ms:>7.2f}   {verdict}\n"
-        )
+def line(row: Row) -> list[str]:
+    """A row of the table."""
+    figures = (row.decide_ms, row.decide_cpu_ms, row.call_ms, row.call_cpu_ms)
+    verdict = "held" if row.decide_cpu_ms < GOAL_MS else "missed"
+    return [row.case, str(row.fitting), *(f"{figure:.2f}" for figure in figures), verdict]
 
 
 def rss_mib() -> float:

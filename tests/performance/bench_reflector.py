@@ -1,8 +1,8 @@
 """A reflector of 10,000 pods: time to sync, memory, time per event, time after a relist.
 
-Prints a table; asserts nothing. The sandbox's API server runs as a process of its own, so that
-its memory and processor time are not counted. The pods are as large as the API server sends
-them: about 4 KiB of JSON each, managedFields included.
+Writes a section of docs/performance.md; asserts nothing. The sandbox's API server runs as a
+process of its own, so that its memory and processor time are not counted. The pods are as large
+as the API server sends them: about 4 KiB of JSON each, managedFields included.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import PODS
 from gpu_fraction.kube.store import by_namespace
+from tests.performance import report
 
 NAMESPACES = 20
 EVENTS = 2000
@@ -253,9 +254,14 @@ def main() -> int:
         return 0
     with server(arguments.pods) as url:
         rows = asyncio.run(measure(url, arguments.pods))
-    width = max(len(name) for name, _ in rows)
-    for name, figure in rows:
-        print(f"{name:<{width}}  {figure}")
+    report.write_section(
+        "reflector",
+        "Following pods",
+        f"`make bench`: a reflector of {arguments.pods:,} pods against the sandbox's API server, "
+        "which is a process of its own.\n\n"
+        f"Machine: {report.machine()}.\n\n"
+        + report.table(["what", "figure"], [list(row) for row in rows]),
+    )
     return 0
 
 

@@ -103,9 +103,15 @@ class CardState:
 def empty(cards: Iterable[inventory.Card]) -> tuple[CardState, ...]:
     """The cards of an inventory with nothing taken."""
     node = tuple(cards)
+    kinds: dict[Kind, Kind] = {}  # equal kinds are one object, which makes them quick to tell
     return tuple(
-        _empty(card, tuple(0 if other is card else _closeness(card, other) for other in node))
+        _empty(
+            card,
+            kinds.setdefault(kind, kind),
+            tuple(0 if other is card else _closeness(card, other) for other in node),
+        )
         for card in node
+        for kind in (_kind(card),)
     )
 
 
@@ -123,8 +129,8 @@ def _closeness(a: inventory.Card, b: inventory.Card) -> int:
     return int(a.numa == b.numa and a.numa >= 0)
 
 
-def _empty(card: inventory.Card, near: tuple[int, ...]) -> CardState:
-    kind = Kind(
+def _kind(card: inventory.Card) -> Kind:
+    return Kind(
         model=card.model,
         memory_mib=min(card.memory_mib, AMOUNT_MAX),
         core_milli=min(card.core_milli, AMOUNT_MAX),
@@ -134,6 +140,9 @@ def _empty(card: inventory.Card, near: tuple[int, ...]) -> CardState:
         isolation=card.isolation,
         health="" if card.healthy else card.health_reason or "no reason given",
     )
+
+
+def _empty(card: inventory.Card, kind: Kind, near: tuple[int, ...]) -> CardState:
     return CardState(
         uuid=card.uuid,
         parent=card.parent,

@@ -1,6 +1,6 @@
 """Whether one card can serve one ask, and why not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -89,6 +89,29 @@ def unenforced(ask: Ask, kind: Kind, share: Share) -> str:
 def named(ask: Ask, card: CardState) -> bool:
     """True where the ask names no cards, this one, or the physical card it is a part of."""
     return not ask.uuids or card.uuid in ask.uuids or card.parent in ask.uuids
+
+
+def serving(
+    ask: Ask, cards: Sequence[CardState], barred: Mapping[str, str] = NOTHING_BARRED
+) -> list[int]:
+    """Positions of the cards that can serve the ask now: those without a ``refusal``."""
+    found: list[int] = []
+    judged: tuple[Kind, bool, Share] | None = None
+    for at, card in enumerate(cards):
+        kind = card.kind
+        # The cards of a node are mostly of one kind; what depends on it alone is worked out once.
+        if judged is None or judged[0] is not kind:
+            judged = kind, static_refusal(ask, kind, barred) is None, share_of(ask, kind)
+        _, able, share = judged
+        if (
+            able
+            and card.free_slots >= 1
+            and card.free_memory_mib >= share.memory_mib
+            and card.free_core_milli >= share.core_milli
+            and named(ask, card)
+        ):
+            found.append(at)
+    return found
 
 
 def refusal(

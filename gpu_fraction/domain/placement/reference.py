@@ -11,7 +11,7 @@ from typing import Final
 from gpu_fraction.domain.assignment import Assignment, CardShare
 from gpu_fraction.domain.placement.ask import Ask
 from gpu_fraction.domain.placement.cards import CardState, share_of
-from gpu_fraction.domain.placement.fit import NOTHING_BARRED, refusal
+from gpu_fraction.domain.placement.fit import NOTHING_BARRED, serving
 from gpu_fraction.domain.placement.policies import node_cost
 from gpu_fraction.domain.placement.sets import options
 
@@ -86,9 +86,7 @@ class _Search:
         if depth == len(self.asks):
             return 0, []
         ask = self.asks[depth]
-        fitting = [
-            at for at, card in enumerate(self.cards) if refusal(ask, card, self.barred) is None
-        ]
+        fitting = serving(ask, self.cards, self.barred)
         for cost, columns in options(ask, self.cards, fitting):
             self.steps -= 1
             before = [self.cards[at] for at in columns]

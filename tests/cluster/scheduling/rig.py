@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 
 from gpu_fraction.domain import inventory, keys
 from gpu_fraction.domain.placement import Ask
-from scheduler.pod_tls import write_pod_tls
+from scheduler.pod_tls import CLIENT_NAME, write_pod_tls
 from tests.builders import pods
 from tests.cluster.harness.api_client import ApiClient
 from tests.cluster.harness.binaries import Binaries
@@ -238,13 +238,16 @@ def scheduler_config(version: tuple[int, ...], tls: Path, port: int) -> dict[str
 
 
 @contextlib.contextmanager
-def running_rig(binaries: Binaries, folder: Path, *, extender: bool = True) -> Iterator[Rig]:
+def running_rig(
+    binaries: Binaries, folder: Path, *, extender: bool = True, client_qps: int = 1000
+) -> Iterator[Rig]:
     """A rig that is gone at the end.
 
     Args:
         binaries: the programs.
         folder: for certificates.
         extender: False leaves the scheduler alone, to compare with.
+        client_qps: requests a second of scheduler and controllers, each.
     """
     tls = folder / "tls"
     tls.mkdir()
@@ -255,6 +258,7 @@ def running_rig(binaries: Binaries, folder: Path, *, extender: bool = True) -> I
         del config["extenders"]
     options = ControlPlaneOptions(
         scheduler_config=config,
+        client_qps=client_qps,
         # No kubelet renews these nodes' leases, so nobody must miss them.
         flags={"kube-controller-manager": {"controllers": "*,-nodelifecycle"}},
     )
@@ -288,8 +292,10 @@ def _extender(plane: ControlPlane, tls: Path, port: int) -> Process:
         f"--serviceaccount={keys.SYSTEM_NAMESPACE}:{name}",
     )
     kubeconfig = plane.service_account_kubeconfig(keys.SYSTEM_NAMESPACE, name)
-    argv: list[str | Path] = [sys.executable, "-m", "tests.cluster.scheduling.extender_process"]
-    argv += [f"--kubeconfig={kubeconfig}", f"--tls={tls}", f"--port={port}"]
+    argv: list[str | Path] = [sys.executable, "-m", "gpu_fraction.cli.main", "scheduler-extender"]
+    argv += [f"--kubeconfig={kubeconfig}", "--host=127.0.0.1", f"--port={port}"]
+    argv += [f"--tls-cert={tls}/tls.crt", f"--tls-key={tls}/tls.key"]
+    argv += [f"--client-ca={tls}/ca.crt", f"--client-names={CLIENT_NAME}"]
     process = plane.process("extender", argv, PYTHONPATH=str(ROOT), OPENBLAS_NUM_THREADS="1")
     return replace(
         process, health_url=f"https://127.0.0.1:{port}/readyz", authority=tls / "ca.crt"
