@@ -12,7 +12,11 @@ import structlog
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
-__all__ = ["LEVELS", "configure"]
+FLUSH_S: Final = 0.01
+"""How long a line may wait for others: chosen, nobody who reads along notices it, and a process
+that is killed leaves at most this much untold."""
+
+__all__ = ["FLUSH_S", "LEVELS", "configure"]
 
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=str)
 
@@ -22,10 +26,11 @@ def _encode(value: object, **_: Any) -> bytes:
 
 
 class _LoopOutput:
-    """Lines of one turn of the event loop go out in one write, which halves their cost.
+    """Lines that come close together go out in one write: writes are most of what a line costs.
 
-    Nothing waits longer than that turn; without a loop, as in threads, every line goes out at
-    once. What standard output is, is asked at every write: it may be replaced or closed.
+    Nothing waits longer than ``FLUSH_S``, warnings and errors not at all; without a loop, as in
+    threads, every line goes out at once. What standard output is, is asked at every write: it
+    may be replaced or closed.
     """
 
     def __init__(self) -> None:
@@ -35,23 +40,32 @@ class _LoopOutput:
 
     def msg(self, line: bytes) -> None:
         """Take one line."""
+        self._lines.append(line)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._lines.append(line)
             self.flush()
             return
-        self._lines.append(line)
         if self._waiting_in is not loop:
             self._waiting_in = loop
-            loop.call_soon(self.flush)
+            loop.call_later(FLUSH_S, self.flush)
 
-    debug = info = warning = error = critical = msg
+    def urgent(self, line: bytes) -> None:
+        """Take one line and write all that have been taken."""
+        self._lines.append(line)
+        self.flush()
+
+    debug = info = msg
+    warning = error = critical = urgent
 
     def flush(self) -> None:
         """Write what has been taken."""
         with self._writing:
-            lines, self._lines, self._waiting_in = self._lines, [], None
+            # In this order: a line that another thread takes meanwhile is in the list, or its
+            # own flush is to come.
+            self._waiting_in = None
+            lines = self._lines[:]
+            del self._lines[: len(lines)]
             if lines:
                 sys.stdout.buffer.write(b"\n".join(lines) + b"\n")
                 sys.stdout.buffer.flush()

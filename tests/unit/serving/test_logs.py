@@ -53,16 +53,23 @@ def test_without_a_loop_every_line_goes_out_at_once() -> None:
         assert shown.events == ["first"]
 
 
-async def test_lines_of_a_turn_come_in_order() -> None:
-    """After the turn of the event loop in which they were written, none later."""
+async def test_lines_that_come_close_together_are_in_order() -> None:
+    """They wait for each other a moment, and no longer."""
     names = [f"line {number}" for number in range(5)]
     with terminal() as shown:
         log = structlog.get_logger()
         for name in names:
             log.info(name)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await asyncio.sleep(2 * logs.FLUSH_S)
         assert shown.events == names
+
+
+async def test_a_warning_waits_for_nothing() -> None:
+    """Whatever comes next, it has been told, after what came before it."""
+    with terminal() as shown:
+        structlog.get_logger().info("before")
+        structlog.get_logger().warning("trouble")
+        assert shown.events == ["before", "trouble"]
 
 
 def test_a_loop_that_ended_early_keeps_nothing_back() -> None:
