@@ -71,6 +71,8 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     init_containers: list[Container] | None = None
     node_name: str | None = None
     priority: int | None = None
+    priority_class_name: str | None = None
+    scheduler_name: str | None = None
     affinity: Affinity | None = None
     topology_spread_constraints: list[Any] | None = None
     volumes: list[Volume] | None = None

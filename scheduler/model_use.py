@@ -1,0 +1,221 @@
+"""How much of each GPU model the pods of a namespace hold, and what others wait for.
+
+Kept up to date as claims and pods come and go, so that a question about one namespace looks
+at its models and not at its pods. No method does I/O or reads a clock.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from gpu_fraction.domain.assignment import Assignment
+from gpu_fraction.domain.placement import Ask, CardState
+from scheduler.claims import Claim
+from scheduler.views import PodView
+
+__all__ = ["NOTHING", "UNKNOWN", "Amounts", "ModelUse"]
+
+Counts = Callable[[str], bool]
+"""Whether pods of a priority class are counted; empty for pods of none."""
+
+UNKNOWN: Final = ""
+"""The model of a card whose node was never seen: it may be any."""
+
+
+class Amounts(NamedTuple):
+    """Parts of cards, under the names that a GPUQuota has for them.
+
+    Attributes:
+        cores: Thousandths of a GPU's compute.
+        memory: MiB.
+        gpus: Cards, each container's counted.
+    """
+
+    cores: int
+    memory: int
+    gpus: int
+
+    def plus(self, other: "Amounts", times: int = 1) -> "Amounts":
+        """The sum of this and so many times the other."""
+        return Amounts(*(a + times * b for a, b in zip(self, other, strict=True)))
+
+    def most(self, other: "Amounts") -> "Amounts":
+        """The larger of the two in each."""
+        return Amounts(*map(max, self, other))
+
+
+NOTHING: Final = Amounts(0, 0, 0)
+
+_Group = tuple[str, str]
+"""Namespace and priority class."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What one claim counts for.
+
+    Attributes:
+        group: Whose it is.
+        assignment: What was counted.
+        models: Model by card.
+        by_model: Amounts by model.
+    """
+
+    group: _Group
+    assignment: Assignment
+    models: Mapping[str, str]
+    by_model: Mapping[str, Amounts]
+
+
+class ModelUse:
+    """Cards in use by namespace, priority class and model; it listens to ``Claims``."""
+
+    def __init__(self) -> None:
+        """Nothing is in use."""
+        self._models: dict[str, dict[str, str]] = {}
+        self._entries: dict[str, dict[str, _Entry]] = {}
+        self._placed: dict[str, dict[str, dict[str, Amounts]]] = {}
+        self._waiting: dict[str, PodView] = {}
+        self._wished: dict[str, tuple[_Group, tuple[Ask, ...]]] = {}
+        self._wishes: dict[str, Counter[tuple[str, tuple[Ask, ...]]]] = {}
+
+    # What happens
+
+    def node_changed(self, node: str, cards: Sequence[CardState], claims: Iterable[Claim]) -> None:
+        """Learn the models of a node's cards.
+
+        Args:
+            node: The node.
+            cards: Its cards; none leaves what its claims were counted for, because the cards
+                of a node that is gone, or unreadable, are still held.
+            claims: The claims on the node.
+        """
+        models = {card.uuid: card.kind.model for card in cards}
+        if models == self._models.get(node, {}):
+            return
+        if not models:
+            del self._models[node]
+            return
+        self._models[node] = models
+        for claim in claims:
+            self._count(claim)
+
+    def put(self, claim: Claim) -> None:
+        """A claim was made or changed."""
+        known = self._entries.get(claim.uid, {}).get(claim.node)
+        if known is None or known.assignment != claim.assignment:
+            self._count(claim)
+            self._weigh(claim.uid)
+
+    def drop(self, claim: Claim) -> None:
+        """A claim was given up."""
+        entries = self._entries[claim.uid]
+        self._add(entries.pop(claim.node), -1)
+        if not entries:
+            del self._entries[claim.uid]
+        self._weigh(claim.uid)
+
+    def pod_changed(self, view: PodView) -> None:
+        """A pod that wants or holds cards, as the watch shows it."""
+        if view.charged_early and view.asks and not view.leaving:
+            self._waiting[view.uid] = view
+            self._weigh(view.uid)
+        else:
+            self.pod_removed(view.uid)
+
+    def pod_removed(self, uid: str) -> None:
+        """A pod is gone or needs no cards."""
+        if self._waiting.pop(uid, None) is not None:
+            self._weigh(uid)
+
+    # What is known
+
+    def placed(self, namespace: str, counts: Counts, without: str = "") -> dict[str, Amounts]:
+        """Amounts in use by model; ``UNKNOWN`` where that is not known.
+
+        Args:
+            namespace: Whose.
+            counts: Which priority classes.
+            without: The uid of a pod to leave out.
+        """
+        found: dict[str, Amounts] = {}
+        for priority_class, by_model in self._placed.get(namespace, {}).items():
+            if counts(priority_class):
+                for model, amounts in by_model.items():
+                    found[model] = found.get(model, NOTHING).plus(amounts)
+        for entry in self._entries.get(without, {}).values():
+            if entry.group[0] == namespace and counts(entry.group[1]):
+                for model, amounts in entry.by_model.items():
+                    found[model] = found[model].plus(amounts, -1)
+        return found
+
+    def wishes(self, namespace: str, counts: Counts) -> Iterator[tuple[tuple[Ask, ...], int]]:
+        """The asks of pods that were charged for models and have no cards yet, with their number.
+
+        Args:
+            namespace: Whose.
+            counts: Which priority classes.
+        """
+        for (priority_class, asks), number in self._wishes.get(namespace, {}).items():
+            if counts(priority_class):
+                yield asks, number
+
+    def _count(self, claim: Claim) -> None:
+        entries = self._entries.setdefault(claim.uid, {})
+        known = entries.get(claim.node)
+        models = self._models.get(claim.node, {})
+        if known is not None:
+            models = {**known.models, **models}
+            self._add(known, -1)
+        shares = (share for part in claim.assignment.values() for share in part)
+        held = {share.uuid: models.get(share.uuid, UNKNOWN) for share in shares}
+        entry = _Entry(
+            (claim.namespace, claim.priority_class),
+            claim.assignment,
+            held,
+            _by_model(claim.assignment, held),
+        )
+        entries[claim.node] = entry
+        self._add(entry, 1)
+
+    def _add(self, entry: _Entry, times: int) -> None:
+        namespace, priority_class = entry.group
+        classes = self._placed.setdefault(namespace, {})
+        sums = classes.setdefault(priority_class, {})
+        for model, amounts in entry.by_model.items():
+            sums[model] = sums.get(model, NOTHING).plus(amounts, times)
+            if not sums[model].gpus:
+                del sums[model]
+        if not sums:
+            del classes[priority_class]
+        if not classes:
+            del self._placed[namespace]
+
+    def _weigh(self, uid: str) -> None:
+        """Count a pod among those who wait, or no longer: one that holds cards does not."""
+        view = None if uid in self._entries else self._waiting.get(uid)
+        new = None if view is None else ((view.namespace, view.priority_class), view.asks)
+        old = self._wished.pop(uid, None)
+        if new is not None:
+            self._wished[uid] = new
+        if new == old:
+            return
+        for wish, number in ((old, -1), (new, 1)):
+            if wish is not None:
+                (namespace, priority_class), asks = wish
+                counter = self._wishes.setdefault(namespace, Counter())
+                counter[priority_class, asks] += number
+                if not counter[priority_class, asks]:
+                    del counter[priority_class, asks]
+                if not counter:
+                    del self._wishes[namespace]
+
+
+def _by_model(cards: Assignment, models: Mapping[str, str]) -> dict[str, Amounts]:
+    found: dict[str, Amounts] = {}
+    for share in (share for shares in cards.values() for share in shares):
+        model = models.get(share.uuid, UNKNOWN)
+        part = Amounts(share.core_milli, share.memory_mib, 1)
+        found[model] = found.get(model, NOTHING).plus(part)
+    return found
