@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from gpu_fraction.kube.access import kubeconfig
 from gpu_fraction.kube.client import connect
+from quota.model_limits import ModelLimitsWatch
 from scheduler.auth import Callers, server_tls
 from scheduler.pod_tls import CLIENT_NAME
 from scheduler.service import ExtenderService, Wiring
@@ -26,20 +27,25 @@ async def serve(arguments: argparse.Namespace) -> None:
     tls = server_tls(
         arguments.tls / "tls.crt", arguments.tls / "tls.key", arguments.tls / "ca.crt"
     )
-    wiring = Wiring(Callers(frozenset([CLIENT_NAME])), pods.read_request)
     source = kubeconfig(str(arguments.kubeconfig))
     async with connect(source, component="scheduler-extender") as client:
+        limits = ModelLimitsWatch(client)
+        wiring = Wiring(Callers(frozenset([CLIENT_NAME])), pods.read_request, limits)
         service = ExtenderService(client, wiring, CollectorRegistry())
         runner = web.AppRunner(service.app, access_log=None, keepalive_timeout=120)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", arguments.port, ssl_context=tls)
         await site.start()
-        task = asyncio.create_task(service.run(), name="extender")
+        work = [
+            asyncio.create_task(service.run(), name="extender"),
+            asyncio.create_task(limits.run(), name="model-limits"),
+        ]
         try:
             await stop.wait()
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
             await runner.cleanup()
 
 
