@@ -4,8 +4,8 @@ The claims are all there is to know: one extender chooses all cards, and a claim
 its Binding is sent. What a quota says is somebody else's to read; see ``ModelLimits``.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from gpu_fraction.domain import models
 from gpu_fraction.domain.placement import NOTHING_BARRED, Ask, Kind, share_of
@@ -15,7 +15,7 @@ from scheduler.views import PodView
 
 __all__ = ["NO_LIMITS", "ModelLimit", "ModelLimits", "ModelQuota"]
 
-NEEDS_KEPT: Final = 4096
+REMEMBERED: Final = 4096
 """Sums remembered. Chosen: a cluster has a few models and some hundred kinds of pods."""
 
 
@@ -53,7 +53,10 @@ class ModelLimits(Protocol):
     """Every namespace's limits, as they are now."""
 
     def limits(self, namespace: str) -> Sequence[ModelLimit]:
-        """The limits of one namespace; called for every pod, so it must be quick."""
+        """The limits of one namespace, the same object until they change.
+
+        It is asked about every pod, so it must be quick.
+        """
         ...
 
     def unsynced(self) -> str | None:
@@ -76,6 +79,14 @@ class _NoLimits:
 NO_LIMITS: Final[ModelLimits] = _NoLimits()
 
 
+class _Kept(NamedTuple):
+    """What is kept for waiting pods, for these very limits and wishes."""
+
+    limits: Sequence[ModelLimit]
+    version: int
+    amounts: Sequence[Amounts]
+
+
 class ModelQuota:
     """Judges pods by the limits and by what is in use."""
 
@@ -94,7 +105,9 @@ class ModelQuota:
         self._kinds = kinds
         self._known = 0
         self._by_model: dict[str, list[Kind]] = {}
+        self._meant: dict[str, tuple[str, ...]] = {}
         self._needs: dict[tuple[tuple[Ask, ...], str], Amounts] = {}
+        self._kept: dict[str, _Kept] = {}
 
     def barred(self, view: PodView) -> Mapping[str, str]:
         """Product names that the pod may not use now, with the reason, one line each.
@@ -104,55 +117,65 @@ class ModelQuota:
         one that is not barred: memory by share grows with the card's memory, compute by memory
         with the card's compute for each MiB, and all else is the same on every card.
         """
-        limits = self._of(view)
+        limits = self._limits.limits(view.namespace)
         if not limits:
             return NOTHING_BARRED
-        products = [model for model in self._products() if _allowed(view.asks, model)]
+        self._learn_kinds()
+        # Who was charged already is one of those for whom room is kept.
+        none = (NOTHING,) * len(limits)
+        keeping = none if view.charged_early else self._keeping(view.namespace, limits)
         barred: dict[str, str] = {}
-        for limit in limits:
-            matching = [product for product in products if _means(limit.model, product)]
-            if not matching:
+        for limit, kept in zip(limits, keeping, strict=True):
+            if not limit.counts(view.priority_class):
                 continue
-            used, kept = self._used(view, limit), self._kept(view, limit)
-            for product in matching:
-                need = self._need(view.asks, product)
-                why = _objection(limit, need, used, kept)
+            # The pod's own claims are in doubt: only one of them can take effect.
+            placed = self._use.placed(view.namespace, limit.counts, without=view.uid)
+            used = _sum(placed, limit.model)
+            for product in self._products(limit, view.asks):
+                why = _objection(limit, self._need(view.asks, product), used, kept)
                 if why is not None:
                     barred.setdefault(product, why)
         return barred
 
-    def _of(self, view: PodView) -> Sequence[ModelLimit]:
-        """The limits that count the pod."""
-        limits = self._limits.limits(view.namespace)
-        return limits and [limit for limit in limits if limit.counts(view.priority_class)]
+    def _keeping(self, namespace: str, limits: Sequence[ModelLimit]) -> Sequence[Amounts]:
+        """For each limit, what is kept for pods that were charged for the model and wait."""
+        known = self._kept.get(namespace)
+        version = self._use.wishes_version(namespace)
+        if known is None or known.limits is not limits or known.version != version:
+            amounts = tuple(self._promised(namespace, limit) for limit in limits)
+            if len(self._kept) >= REMEMBERED:
+                self._kept.clear()
+            known = self._kept[namespace] = _Kept(limits, version, amounts)
+        return known.amounts
 
-    def _used(self, view: PodView, limit: ModelLimit) -> Amounts:
-        """What other pods hold. The pod's own claims are in doubt: only one can take effect."""
-        return _sum(self._use.placed(view.namespace, limit.counts, view.uid), limit.model)
-
-    def _kept(self, view: PodView, limit: ModelLimit) -> Amounts:
-        """What others were promised who, unlike this pod, were charged for the model already."""
+    def _promised(self, namespace: str, limit: ModelLimit) -> Amounts:
         total = NOTHING
-        if view.charged_early:
-            return total
-        for asks, number in self._use.wishes(view.namespace, limit.counts):
+        for asks, number in self._use.wishes(namespace, limit.counts):
             most = NOTHING
-            for product in self._products():
-                if _means(limit.model, product) and _allowed(asks, product):
-                    most = most.most(self._need(asks, product))
+            for product in self._products(limit, asks):
+                most = most.most(self._need(asks, product))
             total = total.plus(most, number)
         return total
 
-    def _products(self) -> Iterable[str]:
-        """Product names of the cluster."""
+    def _learn_kinds(self) -> None:
         kinds = self._kinds()
-        if len(kinds) != self._known:
-            self._by_model.clear()
-            self._needs.clear()
-            self._known = len(kinds)
-            for kind in kinds[ABSENT + 1 :]:
-                self._by_model.setdefault(kind.model, []).append(kind)
-        return self._by_model
+        if len(kinds) == self._known:
+            return
+        for known in (self._by_model, self._meant, self._needs, self._kept):
+            known.clear()
+        self._known = len(kinds)
+        for kind in kinds[ABSENT + 1 :]:
+            self._by_model.setdefault(kind.model, []).append(kind)
+
+    def _products(self, limit: ModelLimit, asks: Sequence[Ask]) -> Iterator[str]:
+        """Product names that the limit is about and that the pod may be given."""
+        meant = self._meant.get(limit.model)
+        if meant is None:
+            meant = tuple(model for model in self._by_model if _means(limit.model, model))
+            if len(self._meant) >= REMEMBERED:
+                self._meant.clear()
+            self._meant[limit.model] = meant
+        return (model for model in meant if _allowed(asks, model))
 
     def _need(self, asks: tuple[Ask, ...], product: str) -> Amounts:
         """The most that the asks come to on cards of a model, whose sizes may differ."""
@@ -166,7 +189,7 @@ class ModelQuota:
                 share = share_of(ask, kind)
                 most = most.most(Amounts(share.core_milli, share.memory_mib, 1))
             total = total.plus(most, ask.cards)
-        if len(self._needs) >= NEEDS_KEPT:
+        if len(self._needs) >= REMEMBERED:
             self._needs.clear()
         self._needs[asks, product] = total
         return total

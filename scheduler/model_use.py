@@ -79,6 +79,8 @@ class ModelUse:
         self._waiting: dict[str, PodView] = {}
         self._wished: dict[str, tuple[_Group, tuple[Ask, ...]]] = {}
         self._wishes: dict[str, Counter[tuple[str, tuple[Ask, ...]]]] = {}
+        self._wished_at: dict[str, int] = {}
+        self._changes = 0
 
     # What happens
 
@@ -161,6 +163,10 @@ class ModelUse:
             if counts(priority_class):
                 yield asks, number
 
+    def wishes_version(self, namespace: str) -> int:
+        """Changes whenever the namespace's ``wishes`` do."""
+        return self._wished_at.get(namespace, 0)
+
     def _count(self, claim: Claim) -> None:
         entries = self._entries.setdefault(claim.uid, {})
         known = entries.get(claim.node)
@@ -201,6 +207,7 @@ class ModelUse:
             self._wished[uid] = new
         if new == old:
             return
+        self._changes += 1
         for wish, number in ((old, -1), (new, 1)):
             if wish is not None:
                 (namespace, priority_class), asks = wish
@@ -208,8 +215,9 @@ class ModelUse:
                 counter[priority_class, asks] += number
                 if not counter[priority_class, asks]:
                     del counter[priority_class, asks]
+                self._wished_at[namespace] = self._changes
                 if not counter:
-                    del self._wishes[namespace]
+                    del self._wishes[namespace], self._wished_at[namespace]
 
 
 def _by_model(cards: Assignment, models: Mapping[str, str]) -> dict[str, Amounts]:

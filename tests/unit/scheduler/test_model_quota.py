@@ -208,6 +208,33 @@ def test_room_is_kept_for_pods_that_chose_the_model_and_wait() -> None:
     assert fitting(state, limited, pods.pod("c3", T4_ONLY)) == ["t4"]
 
 
+def test_what_is_kept_follows_the_waiting_pods_and_the_quotas() -> None:
+    """One extender for all of it: what it remembers never outlives its truth."""
+    state, limited = two_models(), limits({"T4": {"gpus": 2}})
+    extender = Extender(state, limited)
+    late = state.view(pods.pod("late", HALF))
+
+    def room() -> bool:
+        return extender.filter(late, ["t4"]).node_names == ["t4"]
+
+    assert room()
+    state.pod_changed(pods.pod("c1", T4_ONLY))
+    assert room()
+    state.pod_changed(pods.pod("c2", T4_ONLY))
+    assert not room()
+    limited.set("budget", {"T4": {"gpus": 3}})
+    assert room()
+    state.pod_changed(pods.pod("c3", T4_ONLY))
+    assert not room()
+    for name in ("c1", "c2", "c3"):
+        state.pod_removed(f"uid-{name}")
+    assert room()
+    state.pod_changed(pods.pod("c4", replace(T4_ONLY, cards=3)))
+    assert not room()
+    limited.set("budget", {})
+    assert room()
+
+
 @pytest.mark.parametrize(
     ("pod", "kept"),
     [
