@@ -5,11 +5,11 @@ at its models and not at its pods. No method does I/O or reads a clock.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from gpu_fraction.domain.assignment import Assignment
+from gpu_fraction.domain.assignment import Assignment, CardShare
 from gpu_fraction.domain.placement import Ask, CardState
 from scheduler.claims import Claim
 from scheduler.views import PodView
@@ -53,19 +53,33 @@ _Group = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What one claim counts for.
+    """What one claim was counted as; small, because there is one for each pod with cards.
 
     Attributes:
-        group: Whose it is.
+        node: The claim's.
+        namespace: The claim's.
+        priority_class: The claim's.
         assignment: What was counted.
-        models: Model by card.
-        by_model: Amounts by model.
+        models: The model of each share, in the assignment's order.
     """
 
-    group: _Group
+    node: str
+    namespace: str
+    priority_class: str
     assignment: Assignment
-    models: Mapping[str, str]
-    by_model: Mapping[str, Amounts]
+    models: tuple[str, ...]
+
+    def by_card(self) -> dict[str, str]:
+        """Model by card."""
+        return {share.uuid: m for share, m in zip(self._shares(), self.models, strict=True)}
+
+    def by_model(self) -> Iterator[tuple[str, Amounts]]:
+        """Model and amounts of each share."""
+        for share, model in zip(self._shares(), self.models, strict=True):
+            yield model, Amounts(share.core_milli, share.memory_mib, 1)
+
+    def _shares(self) -> Iterator[CardShare]:
+        return (share for shares in self.assignment.values() for share in shares)
 
 
 class ModelUse:
@@ -74,7 +88,7 @@ class ModelUse:
     def __init__(self) -> None:
         """Nothing is in use."""
         self._models: dict[str, dict[str, str]] = {}
-        self._entries: dict[str, dict[str, _Entry]] = {}
+        self._entries: dict[str, tuple[_Entry, ...]] = {}
         self._placed: dict[str, dict[str, dict[str, Amounts]]] = {}
         self._waiting: dict[str, PodView] = {}
         self._wished: dict[str, tuple[_Group, tuple[Ask, ...]]] = {}
@@ -105,17 +119,14 @@ class ModelUse:
 
     def put(self, claim: Claim) -> None:
         """A claim was made or changed."""
-        known = self._entries.get(claim.uid, {}).get(claim.node)
+        known = self._entry(claim)
         if known is None or known.assignment != claim.assignment:
             self._count(claim)
             self._weigh(claim.uid)
 
     def drop(self, claim: Claim) -> None:
         """A claim was given up."""
-        entries = self._entries[claim.uid]
-        self._add(entries.pop(claim.node), -1)
-        if not entries:
-            del self._entries[claim.uid]
+        self._replace(claim, None)
         self._weigh(claim.uid)
 
     def pod_changed(self, view: PodView) -> None:
@@ -146,9 +157,9 @@ class ModelUse:
             if counts(priority_class):
                 for model, amounts in by_model.items():
                     found[model] = found.get(model, NOTHING).plus(amounts)
-        for entry in self._entries.get(without, {}).values():
-            if entry.group[0] == namespace and counts(entry.group[1]):
-                for model, amounts in entry.by_model.items():
+        for entry in self._entries.get(without, ()):
+            if entry.namespace == namespace and counts(entry.priority_class):
+                for model, amounts in entry.by_model():
                     found[model] = found[model].plus(amounts, -1)
         return found
 
@@ -167,36 +178,49 @@ class ModelUse:
         """Changes whenever the namespace's ``wishes`` do."""
         return self._wished_at.get(namespace, 0)
 
+    def _entry(self, claim: Claim) -> _Entry | None:
+        entries = self._entries.get(claim.uid, ())
+        return next((entry for entry in entries if entry.node == claim.node), None)
+
     def _count(self, claim: Claim) -> None:
-        entries = self._entries.setdefault(claim.uid, {})
-        known = entries.get(claim.node)
+        known = self._entry(claim)
         models = self._models.get(claim.node, {})
         if known is not None:
-            models = {**known.models, **models}
-            self._add(known, -1)
+            models = {**known.by_card(), **models}
         shares = (share for part in claim.assignment.values() for share in part)
-        held = {share.uuid: models.get(share.uuid, UNKNOWN) for share in shares}
         entry = _Entry(
-            (claim.namespace, claim.priority_class),
+            claim.node,
+            claim.namespace,
+            claim.priority_class,
             claim.assignment,
-            held,
-            _by_model(claim.assignment, held),
+            tuple(models.get(share.uuid, UNKNOWN) for share in shares),
         )
-        entries[claim.node] = entry
-        self._add(entry, 1)
+        self._replace(claim, entry)
+
+    def _replace(self, claim: Claim, new: _Entry | None) -> None:
+        """Put an entry, or nothing, in place of the claim's."""
+        old = self._entry(claim)
+        others = [entry for entry in self._entries.get(claim.uid, ()) if entry is not old]
+        entries = (*others, new) if new is not None else tuple(others)
+        if entries:
+            self._entries[claim.uid] = entries
+        else:
+            self._entries.pop(claim.uid, None)
+        for entry, times in ((old, -1), (new, 1)):
+            if entry is not None:
+                self._add(entry, times)
 
     def _add(self, entry: _Entry, times: int) -> None:
-        namespace, priority_class = entry.group
-        classes = self._placed.setdefault(namespace, {})
-        sums = classes.setdefault(priority_class, {})
-        for model, amounts in entry.by_model.items():
+        classes = self._placed.setdefault(entry.namespace, {})
+        sums = classes.setdefault(entry.priority_class, {})
+        for model, amounts in entry.by_model():
             sums[model] = sums.get(model, NOTHING).plus(amounts, times)
             if not sums[model].gpus:
                 del sums[model]
         if not sums:
-            del classes[priority_class]
+            del classes[entry.priority_class]
         if not classes:
-            del self._placed[namespace]
+            del self._placed[entry.namespace]
 
     def _weigh(self, uid: str) -> None:
         """Count a pod among those who wait, or no longer: one that holds cards does not."""
@@ -218,12 +242,3 @@ class ModelUse:
                 self._wished_at[namespace] = self._changes
                 if not counter:
                     del self._wishes[namespace], self._wished_at[namespace]
-
-
-def _by_model(cards: Assignment, models: Mapping[str, str]) -> dict[str, Amounts]:
-    found: dict[str, Amounts] = {}
-    for share in (share for shares in cards.values() for share in shares):
-        model = models.get(share.uuid, UNKNOWN)
-        part = Amounts(share.core_milli, share.memory_mib, 1)
-        found[model] = found.get(model, NOTHING).plus(part)
-    return found
