@@ -3,6 +3,10 @@
 Until its GPUs are chosen, a pod is charged the most that it can come to: memory on the largest
 eligible GPU, compute on the smallest, and on every limited model that it may land on. Choosing
 the GPUs can only lower the charge.
+
+A pod that our own scheduler places wherever there is room is the exception: no limited model
+is charged for it until its GPUs are known, because the extender, which chooses them, keeps to
+the limits itself (docs/adr/0073).
 """
 
 from collections.abc import Iterable
@@ -42,6 +46,8 @@ class PodFacts:
         cards: Kinds of GPUs that it holds, or may still be given; empty where unknown.
         models: Only these models, as its author wrote them; empty for any.
         not_models: None of these models.
+        placed_late: True while our scheduler has yet to choose its GPUs and the pod named
+            neither models nor cards: which limited models it counts for is not decided.
         containers: The containers that ask for GPUs, for messages.
     """
 
@@ -51,6 +57,7 @@ class PodFacts:
     cards: tuple[CardType, ...] = ()
     models: tuple[str, ...] = ()
     not_models: tuple[str, ...] = ()
+    placed_late: bool = False
     containers: tuple[str, ...] = ()
 
     def on(self, cards: tuple[CardType, ...]) -> "PodFacts":
@@ -85,7 +92,7 @@ def charge(facts: PodFacts, limited_models: Iterable[str] = ()) -> Charge:
         cards = tuple(c for c in facts.cards if _is(model, c, facts))
         part: Amounts = {}
         open_memory = False
-        if cards or (not facts.cards and _may_be(model, facts)):
+        if not facts.placed_late and (cards or (not facts.cards and _may_be(model, facts))):
             part, open_memory = _settled(facts.demand, cards)
         for kind in amounts.MODEL_KEYS:
             found[amounts.model_key(model, kind)] = part.get(kind, 0)

@@ -8,11 +8,11 @@ gone or somewhere else. Time alone proves nothing, because a watch may lag for a
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from gpu_fraction.domain.assignment import Assignment
 
-__all__ = ["Claim", "Claims", "Stage"]
+__all__ = ["Claim", "ClaimListener", "Claims", "Stage"]
 
 
 class Stage(Enum):
@@ -39,6 +39,7 @@ class Claim:
         stage: How much is known.
         since_s: Clock reading of the last step before the watch took over.
         in_doubt: True once a Binding's answer was lost: it may still take effect.
+        priority_class: The pod's priority class; empty for none.
     """
 
     uid: str
@@ -49,12 +50,31 @@ class Claim:
     stage: Stage
     since_s: float = 0.0
     in_doubt: bool = False
+    priority_class: str = ""
+
+
+class ClaimListener(Protocol):
+    """Told of every change, after it was made."""
+
+    def put(self, claim: Claim) -> None:
+        """A claim was made or changed."""
+        ...
+
+    def drop(self, claim: Claim) -> None:
+        """A claim was given up."""
+        ...
 
 
 class Claims:
     """All claims, by pod and by node. A pod holds one on each node it may be bound to."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: ClaimListener) -> None:
+        """No claims.
+
+        Args:
+            listener: Keeps sums over the claims.
+        """
+        self._listener = listener
         self._by_pod: dict[str, dict[str, Claim]] = {}
         self._by_node: dict[str, dict[str, Claim]] = {}
         self._unseen: dict[tuple[str, str], Claim] = {}
@@ -87,10 +107,12 @@ class Claims:
             self._unseen.pop((claim.uid, claim.node), None)
         else:
             self._unseen[claim.uid, claim.node] = claim
+        self._listener.put(claim)
 
     def drop(self, uid: str, node: str) -> bool:
         """Give the claim up; False where there is none."""
-        if self._by_pod.get(uid, {}).pop(node, None) is None:
+        claim = self._by_pod.get(uid, {}).pop(node, None)
+        if claim is None:
             return False
         if not self._by_pod[uid]:
             del self._by_pod[uid]
@@ -98,6 +120,7 @@ class Claims:
         if not self._by_node[node]:
             del self._by_node[node]
         self._unseen.pop((uid, node), None)
+        self._listener.drop(claim)
         return True
 
     def change(self, claim: Claim, **fields: Any) -> None:

@@ -4,21 +4,22 @@ Filter keeps every node whose cards fit, so that Kubernetes' own scoring and pre
 working; the choice of cards waits until bind, when the node is known.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from heapq import nsmallest
 from itertools import compress
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
 from gpu_fraction.domain.assignment import Assignment
-from gpu_fraction.domain.placement import NOTHING_BARRED, Ask, Why, choose, explain, summary
+from gpu_fraction.domain.placement import Ask, Why, choose, explain, summary
 from gpu_fraction.domain.placement.vectorised import Evaluation, refused, scores
+from scheduler.model_quota import NO_LIMITS, ModelLimits, ModelQuota
 from scheduler.state import ClusterState
 from scheduler.views import PodView
 from scheduler.wire import FilterResult, HostPriority
 
-__all__ = ["BindRefusedError", "Extender", "ModelQuota"]
+__all__ = ["BindRefusedError", "Extender"]
 
 DETAILED_NODES: Final = 3
 """Nodes whose cards are listed one by one in a refusal. Chosen: with the reasons that the
@@ -28,16 +29,6 @@ DETAIL_LIMIT: Final = 240
 """Characters of one node's list of cards; chosen for the same reason."""
 
 
-class ModelQuota(Protocol):
-    """Caps on GPU models, as GPUQuota's ``hard.models`` sets them for a namespace."""
-
-    def barred(
-        self, namespace: str, asks: Sequence[Ask], models: Collection[str]
-    ) -> Mapping[str, str]:
-        """Which product names the pod may not use now, with the reason, one line each."""
-        ...
-
-
 class BindRefusedError(Exception):
     """The pod cannot be bound to that node; the message says why, card by card."""
 
@@ -45,15 +36,15 @@ class BindRefusedError(Exception):
 class Extender:
     """Decisions about one pod at a time."""
 
-    def __init__(self, state: ClusterState, quota: ModelQuota | None = None) -> None:
+    def __init__(self, state: ClusterState, limits: ModelLimits = NO_LIMITS) -> None:
         """Decide on this state.
 
         Args:
             state: The cluster, changed by others between calls.
-            quota: Caps on GPU models; None for none.
+            limits: What namespaces may hold of GPU models.
         """
         self._state = state
-        self._quota = quota
+        self._quota = ModelQuota(state.model_use, limits, lambda: state.table().kinds)
 
     def filter(self, view: PodView, names: Sequence[str]) -> FilterResult:
         """The nodes whose cards serve the pod, and a reason for each other.
@@ -112,10 +103,8 @@ class Extender:
         return placed.assignment
 
     def barred(self, view: PodView) -> Mapping[str, str]:
-        """Models that a quota keeps from a pod which did not choose its models itself."""
-        if self._quota is None or any(ask.models_in for ask in view.asks):
-            return NOTHING_BARRED
-        return self._quota.barred(view.namespace, view.asks, self._state.models())
+        """Models of which the pod would make its namespace hold more than a quota allows."""
+        return self._quota.barred(view)
 
     def _judge(self, view: PodView, names: Sequence[str], barred: Mapping[str, str]) -> Evaluation:
         """Fit and cost of the named nodes, in their order."""

@@ -4,6 +4,7 @@ The watch keeps one object for each pod of the cluster, so pods that hold no GPU
 everything but their names as they are decoded.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -71,6 +72,8 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     init_containers: list[Container] | None = None
     node_name: str | None = None
     priority: int | None = None
+    priority_class_name: str | None = None
+    scheduler_name: str | None = None
     affinity: Affinity | None = None
     topology_spread_constraints: list[Any] | None = None
     volumes: list[Volume] | None = None
@@ -108,6 +111,12 @@ class Pod(msgspec.Struct, frozen=True):
         if not ours:
             msgspec.structs.force_setattr(self, "spec", _NO_SPEC)
             msgspec.structs.force_setattr(self, "status", _NO_STATUS)
+            return
+        for name in ("scheduler_name", "priority_class_name"):
+            # A few names, of which each pod would keep a copy.
+            value = getattr(self.spec, name)
+            if value is not None:
+                msgspec.structs.force_setattr(self.spec, name, sys.intern(value))
 
     def annotations(self) -> Mapping[str, str]:
         """The annotations, empty where there are none."""

@@ -13,8 +13,9 @@ from scheduler.app import ExtenderApp
 from scheduler.asks import RequestReader, no_requests
 from scheduler.auth import Callers
 from scheduler.binding import Binder, KubePodApi
-from scheduler.extender import Extender, ModelQuota
+from scheduler.extender import Extender
 from scheduler.metrics import ExtenderMetrics, StateCollector
+from scheduler.model_quota import NO_LIMITS, ModelLimits
 from scheduler.nodes import Node
 from scheduler.pods import Pod
 from scheduler.state import ClusterState
@@ -29,12 +30,12 @@ class Wiring:
     Attributes:
         callers: Who may call.
         read_request: Reads a pod's request annotation.
-        quota: Caps on GPU models; None for none.
+        limits: What namespaces may hold of GPU models; kept up to date by whoever starts it.
     """
 
     callers: Callers
     read_request: RequestReader = no_requests
-    quota: ModelQuota | None = None
+    limits: ModelLimits = NO_LIMITS
 
 
 class ExtenderService:
@@ -59,7 +60,8 @@ class ExtenderService:
         self._pods = Reflector(client, PODS.at(), Pod)
         metrics = ExtenderMetrics(registry)
         StateCollector(registry, self.state, clock)
-        extender = Extender(self.state, wiring.quota)
+        self._limits = wiring.limits
+        extender = Extender(self.state, wiring.limits)
         self._binder = Binder(self.state, extender, KubePodApi(client), metrics, clock)
         self.app = ExtenderApp(
             self.state,
@@ -81,7 +83,7 @@ class ExtenderService:
         for name, reflector in (("nodes", self._nodes), ("pods", self._pods)):
             if not reflector.synced.is_set():
                 return f"{name} are not loaded"
-        return None
+        return self._limits.unsynced()
 
     async def synced(self) -> None:
         """Wait until nodes and pods are loaded."""

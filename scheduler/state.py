@@ -5,6 +5,7 @@ reads the first two again and has nothing else to restore. No method does I/O or
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement import Ask, CardState, choose, less
@@ -12,6 +13,7 @@ from gpu_fraction.domain.placement.table import ClusterTable
 from gpu_fraction.domain.placement.vectorised import Evaluation, evaluate
 from scheduler.asks import RequestReader
 from scheduler.claims import Claim, Claims, Stage
+from scheduler.model_use import ModelUse
 from scheduler.pods import Pod
 from scheduler.views import PodView, assigned, view_of
 
@@ -23,6 +25,7 @@ class ClusterState:
 
     Attributes:
         claims: Who holds which cards.
+        model_use: How much of each GPU model that comes to, by namespace.
     """
 
     def __init__(self, read_request: RequestReader) -> None:
@@ -31,7 +34,8 @@ class ClusterState:
         Args:
             read_request: Reads a pod's request annotation.
         """
-        self.claims = Claims()
+        self.model_use = ModelUse()
+        self.claims = Claims(self.model_use)
         self._read_request = read_request
         self._cards: dict[str, tuple[CardState, ...]] = {}
         self._problems: dict[str, str] = {}
@@ -55,6 +59,7 @@ class ClusterState:
             self._cards[name] = cards
         elif problem:
             self._problems[name] = problem
+        self.model_use.node_changed(name, cards, self.claims.of_node(name))
         self._stale.add(name)
 
     def node_removed(self, name: str) -> None:
@@ -68,10 +73,6 @@ class ClusterState:
     def nodes(self) -> Collection[str]:
         """Names of the nodes that have cards."""
         return self._cards.keys()
-
-    def models(self) -> set[str]:
-        """Product names of all cards."""
-        return {kind.model for kind in self._fresh().kinds[1:]}
 
     # Pods
 
@@ -95,11 +96,13 @@ class ClusterState:
             self._bound(view)
         elif view.nominated:
             self._nominees.setdefault(view.nominated, {})[view.uid] = view
+        self.model_use.pod_changed(view)
 
     def pod_removed(self, uid: str) -> None:
         """Forget a pod that is gone; what it held is free."""
         self._unlist(uid)
         self._pods.pop(uid, None)
+        self.model_use.pod_removed(uid)
         for claim in self.claims.of_pod(uid):
             self._drop(claim)
 
@@ -124,9 +127,7 @@ class ClusterState:
         if cards is None and known is not None:
             cards = known.assignment
         if cards is not None:
-            self.claims.put(
-                Claim(view.uid, view.namespace, view.name, view.node, cards, Stage.SEEN)
-            )
+            self.claims.put(_claim(view, view.node, cards, Stage.SEEN))
         elif view.asks:
             self._guests.setdefault(view.node, {})[view.uid] = view
         if known is None or known.assignment != cards:
@@ -153,8 +154,8 @@ class ClusterState:
         """Claim cards because a Binding is about to be sent."""
         known = self.claims.get(view.uid, node)
         doubt = known is not None and known.in_doubt
-        claim = Claim(view.uid, view.namespace, view.name, node, cards, Stage.SENT, now_s, doubt)
-        self.claims.put(claim)
+        claim = _claim(view, node, cards, Stage.SENT)
+        self.claims.put(replace(claim, since_s=now_s, in_doubt=doubt))
         self._stale.add(node)
 
     def accepted(self, uid: str, node: str, now_s: float) -> None:
@@ -226,7 +227,8 @@ class ClusterState:
         if self._evaluated_version != table.version:
             self._evaluations.clear()
             self._evaluated_version = table.version
-        key = (asks, tuple(sorted(barred.items())))
+        # Why a model is barred changes with every pod, which cards fit does not.
+        key = (asks, tuple(sorted(barred)))
         known = self._evaluations.get(key)
         if known is None:
             known = self._evaluations[key] = evaluate(table, asks, barred)
@@ -292,3 +294,8 @@ class ClusterState:
             self._table.set_node(node, self.without(node, ()))
         else:
             self._table.remove_node(node)
+
+
+def _claim(view: PodView, node: str, cards: Assignment, stage: Stage) -> Claim:
+    name, namespace, scope = view.name, view.namespace, view.priority_class
+    return Claim(view.uid, namespace, name, node, cards, stage, priority_class=scope)

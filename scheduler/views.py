@@ -51,6 +51,26 @@ class PodView:
         return "" if self.node else self.pod.status.nominated_node_name or ""
 
     @property
+    def priority_class(self) -> str:
+        """Its priority class; empty for none."""
+        return self.pod.spec.priority_class_name or ""
+
+    @property
+    def charged_early(self) -> bool:
+        """True where quotas charged it at admission for every limited model it may land on.
+
+        They do not where our webhook left the choice of cards to us altogether; see
+        ``quota.pods``, which says it in the same words.
+        """
+        placed_late = (
+            keys.REQUEST in self.pod.annotations()
+            and self.pod.spec.scheduler_name == keys.SCHEDULER
+            and not self.node
+            and not any(ask.models_in or ask.uuids for ask in self.asks)
+        )
+        return not placed_late
+
+    @property
     def finished(self) -> bool:
         """True once its containers have ended for good: it holds nothing any more."""
         return self.pod.status.phase in _FINISHED

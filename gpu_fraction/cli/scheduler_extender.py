@@ -22,6 +22,7 @@ from gpu_fraction.kube.client import connect
 from gpu_fraction.serving import logs
 from gpu_fraction.serving.server import Drain, HttpsServer
 from gpu_fraction.settings.option import SettingsError, print_config
+from quota.model_limits import ModelLimitsWatch
 from scheduler import settings as extender_options
 from scheduler.auth import AuthError, Callers, server_tls
 from scheduler.service import ExtenderService, Wiring
@@ -104,11 +105,14 @@ async def _serve(settings: ExtenderSettings, source: AccessSource) -> None:
     except (OSError, AuthError) as e:
         raise SettingsError([str(e)]) from e
     async with connect(source, component="scheduler-extender") as client:
-        service = ExtenderService(client, Wiring(callers, read_request), registry)
+        limits = ModelLimitsWatch(client)
+        service = ExtenderService(client, Wiring(callers, read_request, limits), registry)
         server = HttpsServer(
             service.app, host=settings.host, port=settings.port, tls=tls, drain=DRAIN
         )
         async with asyncio.TaskGroup() as tasks:
             work = tasks.create_task(service.run(), name="extender")
+            quotas = tasks.create_task(limits.run(), name="model-limits")
             await tasks.create_task(server.serve(stop), name="server")
             work.cancel()
+            quotas.cancel()

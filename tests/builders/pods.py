@@ -109,6 +109,7 @@ def manifest(
         "spec": {
             "containers": containers,
             "priority": priority,
+            **({"schedulerName": keys.SCHEDULER} if asks else {}),
             **({"nodeName": node} if node else {}),
             **(spec or {}),
         },

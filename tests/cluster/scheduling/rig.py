@@ -36,6 +36,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 NODES, CARDS, CARD_MIB = 50, 8, 81559
+MODEL = "NVIDIA H100 80GB HBM3"
 IN_FLIGHT = 40
 """Requests at once where tests create many objects."""
 
@@ -80,6 +81,13 @@ class Rig:
         async with ApiClient(self.plane.access) as client:
             label = {"nudged": str(time.monotonic_ns())}
             await client.patch(f"/api/v1/nodes/{self.nodes[0]}", {"metadata": {"labels": label}})
+
+    async def set_model(self, node: str, model: str) -> None:
+        """Make all cards of a node ones of that model, as its inventory tells."""
+        async with ApiClient(self.plane.access) as client:
+            text = pods.inventory_of(cards_of(node, model))
+            metadata = {"annotations": {keys.INVENTORY: text}}
+            await client.patch(f"/api/v1/nodes/{node}", {"metadata": metadata})
 
     async def metrics(self) -> dict[str, float]:
         """The extender's own figures, by name with labels."""
@@ -174,14 +182,14 @@ def pod_manifest(
     return manifest
 
 
-def cards_of(node: str) -> list[inventory.Card]:
+def cards_of(node: str, model: str = MODEL) -> list[inventory.Card]:
     """Two groups of four cards, each fully linked and on a NUMA node of its own."""
     uuids = [f"GPU-{node}-{at}" for at in range(CARDS)]
     return [
         inventory.Card(
             uuid=uuid,
             index=at,
-            model="NVIDIA H100 80GB HBM3",
+            model=model,
             memory_mib=CARD_MIB,
             numa=at // 4,
             links={
@@ -280,6 +288,9 @@ def _extender(plane: ControlPlane, tls: Path, port: int) -> Process:
     kubectl = plane.kubectl
     kubectl("create", "namespace", keys.SYSTEM_NAMESPACE)
     kubectl("apply", "-f", str(DEPLOY / "scheduler" / "rbac.yaml"))
+    # Servers before 1.25 drop the CEL rules; kubectl's own validation would refuse them there.
+    kubectl("apply", "--validate=false", "-f", str(DEPLOY / "crd" / "gpuquotas.yaml"))
+    kubectl("wait", "--for=condition=Established", "crd/gpuquotas.gpu-fraction.dev")
     # An account with the extender's role alone: in its pod it has the scheduler's as well,
     # and would not notice if its own were too small.
     name = "extender-alone"

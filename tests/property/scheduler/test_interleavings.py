@@ -1,4 +1,4 @@
-"""No card is ever given twice, whatever happens in whatever order.
+"""No card is given twice and no model beyond its limit, whatever happens in whatever order.
 
 The machine is an API server and its clock: it decides when a Binding takes effect, whether
 its answer arrives, how far the watch lags, when pods end and when the extender is restarted.
@@ -6,6 +6,8 @@ The extender under test is the real one, from filter to the last settled claim.
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from prometheus_client import CollectorRegistry
 
-from gpu_fraction.domain import assignment
+from gpu_fraction.domain import assignment, keys
 from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement import Ask, empty
 from gpu_fraction.kube import errors
@@ -26,6 +28,7 @@ from scheduler.state import ClusterState
 from scheduler.wire import BindingArgs
 from tests.builders import cards as build
 from tests.builders import pods
+from tests.builders.limits import FixedLimits, limits
 
 SERVER_S = 34.0
 """Within this time the server carries a request out or never."""
@@ -33,14 +36,22 @@ SERVER_S = 34.0
 # Small, so that everything is about the same few cards.
 NODES = {
     "n1": [build.card(0, uuid="GPU-1a", slots=2), build.card(1, uuid="GPU-1b", slots=2)],
-    "n2": [build.card(0, uuid="GPU-2a", slots=2)],
+    "n2": [build.card(0, uuid="GPU-2a", slots=2, model="NVIDIA A100")],
 }
 CARDS = {card.uuid: card for cards in NODES.values() for card in cards}
 ASKS = (
     (Ask("main", memory_milli=1000, core_milli=1000),),
     (Ask("main", memory_mib=10000, placement="spread"),),
     (Ask("a", memory_mib=4000), Ask("b", memory_mib=9000)),
+    (Ask("main", memory_mib=3000, models_in=("T4",)),),
+    (Ask("main", memory_milli=250, core_milli=250, models_in=("A100", "T4")),),
 )
+LIMITS = {
+    "T4": {"gpus": 2, "memory": 20000},
+    "A100": {"cores": 700},
+}
+CLASSES = ("", "batch")
+BATCH_GPUS = 1
 
 
 @dataclass
@@ -53,6 +64,7 @@ class Stored:
     node: str = ""
     cards: Assignment = field(default_factory=dict)
     phase: str = "Pending"
+    priority_class: str = ""
 
     def pod(self) -> Pod:
         """What the API server would send."""
@@ -64,7 +76,22 @@ class Stored:
             node=self.node,
             assigned=assigned,
             phase=self.phase,
+            spec={
+                "schedulerName": keys.SCHEDULER,
+                "priorityClassName": self.priority_class,
+            },
         )
+
+
+def model_limits() -> FixedLimits:
+    """A quota for every pod, and one more for those of a class."""
+    scope = {"scopeName": "PriorityClass", "operator": "In", "values": ["batch"]}
+    mib = {"T4": {**LIMITS["T4"], "memory": f"{LIMITS['T4']['memory']}Mi"}}
+    cores = {"A100": {"cores": f"{LIMITS['A100']['cores']}m"}}
+    made = limits({**mib, **cores})
+    batch = {"T4": {"gpus": BATCH_GPUS}}
+    made.set("batch", batch, scopeSelector={"matchExpressions": [scope]})
+    return made
 
 
 @dataclass(eq=False)
@@ -120,7 +147,7 @@ class Interleavings(RuleBasedStateMachine):
     def start(self) -> None:
         """A new extender that knows nothing."""
         self.state = ClusterState(pods.read_request)
-        self.extender = Extender(self.state)
+        self.extender = Extender(self.state, model_limits())
         metrics = ExtenderMetrics(CollectorRegistry())
         self.api = Api(self)
         self.binder = Binder(self.state, self.extender, self.api, metrics, lambda: self.now_s)
@@ -148,13 +175,14 @@ class Interleavings(RuleBasedStateMachine):
         """An event for the watch."""
         self.events.append((stored.uid, stored.pod()))
 
-    @rule(asks=st.sampled_from(ASKS))
-    def create(self, asks: tuple[Ask, ...]) -> None:
+    @rule(asks=st.sampled_from(ASKS), priority_class=st.sampled_from(CLASSES))
+    def create(self, asks: tuple[Ask, ...], priority_class: str) -> None:
         """A user makes a pod, sometimes under a name that was used before."""
         self.count += 1
         name = f"p{self.count % 4}"
         if name not in self.storage:
-            self.storage[name] = Stored(name, f"uid-{self.count}", asks)
+            uid = f"uid-{self.count}"
+            self.storage[name] = Stored(name, uid, asks, priority_class=priority_class)
             self.changed(self.storage[name])
 
     @precondition(lambda self: self.storage)
@@ -292,6 +320,63 @@ class Interleavings(RuleBasedStateMachine):
             assert core_milli <= card.core_milli, uuid
             assert memory_mib <= card.memory_mib, uuid
             assert slots <= card.slots, uuid
+
+    @invariant()
+    def no_model_is_beyond_its_limit(self) -> None:
+        """What the API server stores is within the quotas of the namespace."""
+        for model, hard in LIMITS.items():
+            held = self.held_of(model, CLASSES)
+            for kind, most in hard.items():
+                assert held[kind] <= most, (model, kind)
+        assert self.held_of("T4", ("batch",))["gpus"] <= BATCH_GPUS
+
+    def held_of(self, model: str, classes: Collection[str]) -> dict[str, int]:
+        """What live pods of these classes hold of a model."""
+        shares = [
+            share
+            for stored in self.storage.values()
+            if stored.phase != "Succeeded" and stored.priority_class in classes
+            for shares in stored.cards.values()
+            for share in shares
+            if model in CARDS[share.uuid].model
+        ]
+        cores, memory = sum(s.core_milli for s in shares), sum(s.memory_mib for s in shares)
+        return {"cores": cores, "memory": memory, "gpus": len(shares)}
+
+    @invariant()
+    def sums_are_those_of_the_claims(self) -> None:
+        """What is kept up to date step by step is what a count of all claims would give."""
+        for classes in (CLASSES, ("batch",)):
+            expected: Counter[tuple[str, str]] = Counter()
+            for claim in self.state.claims:
+                for share in (s for shares in claim.assignment.values() for s in shares):
+                    if claim.priority_class in classes:
+                        model = CARDS[share.uuid].model
+                        expected[model, "cores"] += share.core_milli
+                        expected[model, "memory"] += share.memory_mib
+                        expected[model, "gpus"] += 1
+            placed = self.state.model_use.placed("team", classes.__contains__)
+            found = {
+                (model, kind): amount
+                for model, amounts in placed.items()
+                for kind, amount in amounts._asdict().items()
+            }
+            assert +Counter(found) == +expected
+
+    @invariant()
+    def waiting_pods_are_those_without_claims(self) -> None:
+        """Of the pods that the watch shows, those that chose a model and hold no card."""
+        expected = Counter(
+            view.asks
+            for uid in self.shown
+            if (view := self.state.pod(uid)) is not None
+            and view.charged_early
+            and not self.state.claims.of_pod(uid)
+        )
+        found: Counter[tuple[Ask, ...]] = Counter()
+        for asks, number in self.state.model_use.wishes("team", CLASSES.__contains__):
+            found[asks] += number
+        assert found == expected
 
     def held(self) -> dict[str, list[int]]:
         """What live pods hold of each card."""

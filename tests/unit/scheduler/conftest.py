@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import pytest
@@ -21,6 +21,7 @@ from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.retry import RetryPolicy
 from sandbox.apiserver import ApiServer
 from scheduler.auth import Callers, server_tls
+from scheduler.model_quota import NO_LIMITS, ModelLimits
 from scheduler.service import ExtenderService, Wiring
 from tests.builders import pods
 from tests.builders.clusters import node_cards
@@ -125,7 +126,12 @@ async def api() -> AsyncIterator[ApiServer]:
         yield server
 
 
-Extend = Callable[[], AbstractAsyncContextManager[Running]]
+class Extend(Protocol):
+    """Starts an extender."""
+
+    def __call__(self, limits: ModelLimits = NO_LIMITS) -> AbstractAsyncContextManager[Running]:
+        """With these limits on GPU models."""
+        ...
 
 
 @pytest.fixture
@@ -133,10 +139,10 @@ def extend(api: ApiServer, certificates: Certificates) -> Extend:
     """Start an extender; each start is a new one that knows nothing."""
 
     @asynccontextmanager
-    async def started() -> AsyncIterator[Running]:
+    async def started(limits: ModelLimits = NO_LIMITS) -> AsyncIterator[Running]:
         retry = RetryPolicy(Backoff(initial_s=0.01, cap_s=0.05), attempt_timeout_s=1.0)
         callers = Callers(frozenset(["gpu-fraction-scheduler"]), TOKEN)
-        wiring = Wiring(callers, pods.read_request)
+        wiring = Wiring(callers, pods.read_request, limits)
         registry = CollectorRegistry()
         source = fixed(Access(server=api.url))
         async with connect(source, component="test", retry=retry) as client:

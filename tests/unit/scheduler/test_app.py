@@ -20,6 +20,7 @@ from sandbox.apiserver.kinds import Kind
 from scheduler.auth import AuthError, Callers, server_tls
 from tests.builders import pods
 from tests.builders.clusters import HALF, WHOLE
+from tests.builders.limits import FixedLimits, limits
 from tests.unit.scheduler.conftest import TOKEN, Extend, Running
 
 
@@ -253,6 +254,50 @@ async def test_before_everything_is_loaded_pods_wait_with_a_readable_reason(
         await running.service.synced()
         assert (await running.get("/readyz")) == (200, "ok\n")
         assert (await running.call("filter", args))[1]["NodeNames"] == ["a", "b"]
+
+
+async def test_nothing_is_decided_before_the_limits_are_known(
+    api: ApiServer, extend: Extend
+) -> None:
+    """Without them a pod could be given a card that its namespace may not have."""
+
+    class Loading(FixedLimits):
+        loaded = False
+
+        def unsynced(self) -> str | None:
+            return None if self.loaded else "GPUQuotas are not loaded"
+
+    limits = Loading()
+    async with extend(limits) as running:
+        await running.service.synced()
+        args = add_pod(api, "x", HALF)
+        for verb, body in (("filter", args), ("bind", bind_args(args["Pod"], "a"))):
+            _, answer = await running.call(verb, body)
+            assert "(GPUQuotas are not loaded)" in answer["Error"]
+        assert (await running.get("/readyz")) == (503, "GPUQuotas are not loaded\n")
+        limits.loaded = True
+        assert (await running.get("/readyz")) == (200, "ok\n")
+
+
+async def test_limits_hold_from_filter_to_bind(api: ApiServer, extend: Extend) -> None:
+    """Also where the pod is bound without having been filtered."""
+    limited = limits({"T4": {"gpus": 1}})
+    async with extend(limited) as running:
+        await running.service.synced()
+        first, second = (add_pod(api, name, HALF)["Pod"] for name in "xy")
+        _, answer = await running.call("bind", bind_args(first, "a"))
+        assert answer["Error"] == ""
+        args = {"Pod": second, "NodeNames": ["a", "b"], "Nodes": None}
+        _, answer = await running.call("filter", args)
+        assert answer["NodeNames"] == []
+        assert "exceeded GPU quota: budget, requested: T4.gpus=1" in answer["FailedNodes"]["b"]
+        _, answer = await running.call("bind", bind_args(second, "b"))
+        assert answer["Error"].startswith("node b: cards 0, 1: exceeded GPU quota: budget")
+        assert "nodeName" not in stored(api, "y")["spec"]
+        api.remove(PODS, "x", "team")
+        await running.until(lambda: not list(running.service.state.claims))
+        _, answer = await running.call("bind", bind_args(second, "b"))
+        assert answer["Error"] == ""
 
 
 async def test_metrics_show_outcomes_and_fragmentation(api: ApiServer, extender: Running) -> None:

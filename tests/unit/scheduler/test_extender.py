@@ -1,7 +1,5 @@
 """Filter, prioritize and the choice at bind, on small clusters."""
 
-from collections.abc import Collection, Mapping, Sequence
-
 import msgspec
 import pytest
 
@@ -158,31 +156,6 @@ def test_what_preemption_cleared_is_kept_for_the_pod_that_preempted() -> None:
     low = extender.filter(state.view(pods.pod("x", HALF)), ["a"])
     assert low.failed_nodes["a"].startswith("a: card 0: 0 MiB and 0 milli-cores free")
     assert extender.filter(state.view(nominee), ["a"]).node_names == ["a"]
-
-
-class Caps:
-    """A quota that allows no T4."""
-
-    def barred(
-        self, namespace: str, asks: Sequence[Ask], models: Collection[str]
-    ) -> Mapping[str, str]:
-        """Bars what it is asked about."""
-        assert namespace == "team"
-        assert asks
-        return {model: "GPU quota team: no Tesla T4 left" for model in models if "T4" in model}
-
-
-def test_a_models_quota_turns_the_pod_to_other_models_unless_it_chose_one() -> None:
-    """The quota of a chosen model was checked when the pod was admitted."""
-    state = state_of(
-        {"t4": node_cards("t4", 1), "a100": node_cards("a100", 1, model="NVIDIA A100")}
-    )
-    extender = Extender(state, Caps())
-    result = extender.filter(state.view(pods.pod("x", HALF)), ["t4", "a100"])
-    assert result.node_names == ["a100"]
-    assert result.failed_nodes == {"t4": "t4: card 0: GPU quota team: no Tesla T4 left"}
-    chosen = Ask("main", memory_milli=500, models_in=("T4",))
-    assert extender.filter(state.view(pods.pod("y", chosen)), ["t4"]).node_names == ["t4"]
 
 
 def test_pods_of_other_stacks_pass() -> None:
