@@ -148,8 +148,9 @@ def test_asking_more_never_costs_less(
 ) -> None:
     """In any container, of any resource: every amount of the demand stays or grows.
 
-    Zero is left out where HAMi reads it as not limited, and so is HAMi's memory beside its
-    percentage, which it takes the place of.
+    Zero is left out where it reads as not limited: HAMi's amounts, and ours beside a slot, which
+    alone is charged as whole cards. So is HAMi's memory beside its percentage, which it takes
+    the place of.
     """
     assume(raw["spec"]["containers"])
     index = data.draw(st.integers(0, len(raw["spec"]["containers"]) - 1))
@@ -160,6 +161,8 @@ def test_asking_more_never_costs_less(
         ] = str(value)
     if name.startswith("nvidia.com/gpu") and name != "nvidia.com/gpu.shared":
         assume(amount > 0 or name == "nvidia.com/gpu")
+    if name in (keys.CORE_MILLI, keys.MEMORY_MIB):
+        assume(amount > 0)
     before, after = demand(typed(small)), demand(typed(large))
     if name == "nvidia.com/gpumem":
         assert before.memory_mib <= after.memory_mib
