@@ -39,8 +39,6 @@ Decide = Callable[[review.AdmissionRequest], review.Answer | Awaitable[review.An
 Check = Callable[[], str | None]
 """A readiness check: None, or why this replica should get no traffic yet."""
 
-log = structlog.get_logger()
-
 __all__ = ["MAX_BODY_BYTES", "AdmissionApp", "Check", "Decide", "NotReady"]
 
 
@@ -105,6 +103,8 @@ class _Handler:
         self._decide = decide
         self._metrics = metrics
         self._seconds = metrics.seconds.labels(path)
+        # Bound once: a lazy logger binds itself anew for each line.
+        self._log = structlog.get_logger().bind(path=path)
         # Looked up once: finding a labelled counter costs more than counting.
         self._counts: dict[tuple[str, str], Counter] = {}
 
@@ -115,7 +115,7 @@ class _Handler:
         deadline = started + _budget_s(request)
         try:
             body = await _body(request, deadline)
-            return await self._answer(body, started, deadline)
+            return await self._answer(body, loop, started, deadline)
         except TimeoutError:
             self._count("", "timeout")
             return _again("no time left", 0)
@@ -124,12 +124,14 @@ class _Handler:
             raise
         except review.BadReview as e:
             self._count("", "bad_call")
-            log.warning("admission.bad_call", path=self._path, reason=str(e))
+            self._log.warning("admission.bad_call", reason=str(e))
             return web.Response(status=400, text=f"{e}\n")
         finally:
             self._seconds.observe(loop.time() - started)
 
-    async def _answer(self, body: bytes, started: float, deadline: float) -> web.Response:
+    async def _answer(
+        self, body: bytes, loop: asyncio.AbstractEventLoop, started: float, deadline: float
+    ) -> web.Response:
         asked = review.decode(body)
         try:
             answer = self._decide(asked)
@@ -141,21 +143,21 @@ class _Handler:
             return _again(str(e), e.retry_after_s)
         except (TimeoutError, review.BadReview):
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged below
             # The last line of defence: the API server gets a 500 and failurePolicy decides.
             self._count(asked.operation, "error")
-            log.exception("admission.failed", path=self._path, uid=asked.uid)
+            self._log.exception("admission.failed", uid=asked.uid)
             return web.Response(status=500, text="internal error\n")
-        self._note(asked, answer, started)
+        self._note(asked, answer, loop.time() - started)
         return web.Response(body=review.encode(asked.uid, answer), content_type=JSON)
 
-    def _note(self, asked: review.AdmissionRequest, answer: review.Answer, started: float) -> None:
+    def _note(self, asked: review.AdmissionRequest, answer: review.Answer, took_s: float) -> None:
         decision = answer.audit.get("decision", "allowed" if answer.allowed else "refused")
         self._count(asked.operation, decision)
+        log = self._log
         write = log.debug if decision == "allowed" and not answer.audit else log.info
         write(
             "admission.reviewed",
-            path=self._path,
             uid=asked.uid,
             namespace=asked.namespace,
             name=asked.name,
@@ -165,7 +167,7 @@ class _Handler:
             decision=decision,
             backend=answer.audit.get("backend"),
             reason=answer.message or None,
-            ms=round((asyncio.get_running_loop().time() - started) * 1000, 2),
+            ms=round(took_s * 1000, 2),
         )
 
     def _count(self, operation: str, decision: str) -> None:
