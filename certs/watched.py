@@ -15,9 +15,9 @@ from certs.observation import Target, TargetKind
 from certs.secret import state_of
 from certs.state import CaState
 from certs.wire import ConversionCrd, SecretObject, WebhookConfiguration
-from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.client import Client, WatchObserver
 from gpu_fraction.kube.objects import HasMeta
-from gpu_fraction.kube.reflector import Reflector, ReflectorObserver, ReflectorSettings
+from gpu_fraction.kube.reflector import Reflector, ReflectorSettings
 from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import SECRETS, Address
 
@@ -49,7 +49,7 @@ class Watched:
         *,
         with_secret: bool = True,
         settings: ReflectorSettings | None = None,
-        observer: ReflectorObserver | None = None,
+        observer: WatchObserver | None = None,
     ) -> None:
         """Prepare; ``run`` does the work.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpu_fraction.domain import inventory as wire
-from gpu_fraction.domain import keys
+from gpu_fraction.domain import keys, units
 from gpu_fraction.domain.inventory import Card, Inventory
 
 LABELS: Final = (
@@ -25,8 +25,6 @@ MIXED: Final = "mixed"
 # Source: metav1 label values, k8s.io/apimachinery/pkg/util/validation.
 _LABEL_LENGTH: Final = 63
 _NOT_IN_LABELS: Final = re.compile(r"[^A-Za-z0-9._-]+")
-_PLAIN_COUNT: Final = re.compile(r"(\d+)([kMGT]?)", re.ASCII)
-_SCALE: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 __all__ = ["MIXED", "NodePatches", "NodeState", "desired", "diff", "slots"]
 
@@ -90,7 +88,7 @@ def diff(seen: NodeState, wanted: NodeState) -> NodePatches:
     capacity = {
         name: amount
         for name, amount in wanted.capacity.items()
-        if _count(seen.capacity.get(name, "")) != int(amount)
+        if not _holds(seen.capacity.get(name, ""), int(amount))
     }
     return NodePatches(
         node={"metadata": metadata} if metadata else None,
@@ -102,10 +100,12 @@ def _changed(seen: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, st
     return {key: value for key, value in wanted.items() if seen.get(key) != value}
 
 
-def _count(quantity: str) -> int | None:
-    """A whole quantity as the API server writes it back: 8000 becomes ``8k``."""
-    match = _PLAIN_COUNT.fullmatch(quantity)
-    return int(match[1]) * _SCALE[match[2]] if match else None
+def _holds(quantity: str, amount: int) -> bool:
+    """Whether the API server has that amount; it writes 8000 back as ``8k``."""
+    try:
+        return units.parse_quantity(quantity) == amount
+    except units.UnitError:
+        return False
 
 
 def _labels(cards: tuple[Card, ...]) -> dict[str, str]:

@@ -2,27 +2,16 @@
 
 import math
 from collections.abc import Callable, Mapping
-from decimal import Decimal
-from typing import Final
 
-from gpu_fraction.domain import keys
+from gpu_fraction.domain import keys, units
 from gpu_fraction.domain.placement import Ask
 from scheduler.pods import Container, Pod
 
-__all__ = ["AskError", "RequestReader", "amount", "asks_of", "no_requests", "quantity"]
+__all__ = ["AskError", "RequestReader", "asks_of", "no_requests"]
 
 RequestReader = Callable[[Mapping[str, str]], tuple[Ask, ...]]
 """Reads the request annotation out of a pod's annotations; no asks where there is none, or
 where another stack serves it. Raises ValueError where it cannot be read."""
-
-_MILLI: Final = 1000
-# Source: apimachinery pkg/api/resource/suffix.go; the API server writes 16000 back as "16k".
-_SUFFIXES: Final = {
-    "": Decimal(1),
-    "m": Decimal("0.001"),
-    **{name: Decimal(1000) ** at for at, name in enumerate("kMGTPE", 1)},
-    **{f"{name}i": Decimal(1024) ** at for at, name in enumerate("KMGTPE", 1)},
-}
 
 
 class AskError(ValueError):
@@ -54,8 +43,8 @@ def asks_of(pod: Pod, read_request: RequestReader) -> tuple[Ask, ...]:
 def _settled(ask: Ask, container: Container | None) -> Ask:
     amounts = container.resources.all() if container and container.resources else {}
     return ask.settled(
-        quantity(ask.container, keys.CORE_MILLI, amounts),
-        quantity(ask.container, keys.MEMORY_MIB, amounts),
+        _quantity(ask.container, keys.CORE_MILLI, amounts),
+        _quantity(ask.container, keys.MEMORY_MIB, amounts),
     )
 
 
@@ -67,9 +56,9 @@ def _bare(container: Container) -> Ask | None:
     amounts = container.resources.all() if container.resources else {}
     if not any(name in amounts for name in keys.NATIVE_RESOURCES):
         return None
-    core_milli = quantity(container.name, keys.CORE_MILLI, amounts)
-    memory_mib = quantity(container.name, keys.MEMORY_MIB, amounts)
-    cards = max(1, -(-(core_milli or 0) // _MILLI))
+    core_milli = _quantity(container.name, keys.CORE_MILLI, amounts)
+    memory_mib = _quantity(container.name, keys.MEMORY_MIB, amounts)
+    cards = max(1, -(-(core_milli or 0) // units.MILLI))
     for name, amount in ((keys.CORE_MILLI, core_milli), (keys.MEMORY_MIB, memory_mib)):
         if amount is not None and amount % cards:
             raise AskError(
@@ -91,7 +80,7 @@ def _bare(container: Container) -> Ask | None:
     )
 
 
-def quantity(container: str, name: str, amounts: Mapping[str, str]) -> int | None:
+def _quantity(container: str, name: str, amounts: Mapping[str, str]) -> int | None:
     """A resource's amount, rounded up to a whole one; None where it is not asked for.
 
     Raises:
@@ -101,25 +90,9 @@ def quantity(container: str, name: str, amounts: Mapping[str, str]) -> int | Non
     if text is None:
         return None
     try:
-        whole = math.ceil(amount(text))
-    except ValueError as e:
-        raise AskError(f"container {container}: {name} is {e}") from None
+        whole = math.ceil(units.parse_quantity(text))
+    except units.UnitError:
+        raise AskError(f"container {container}: {name} is {text!r}, no quantity") from None
     if whole < 0:
         raise AskError(f"container {container}: {name} is {text!r}, allowed: 0 or more")
     return whole
-
-
-def amount(text: str) -> Decimal:
-    """The value of a quantity as the API server writes it.
-
-    Raises:
-        ValueError: not a quantity.
-    """
-    digits = text.rstrip("imkKMGTPE")
-    try:
-        value = Decimal(digits) * _SUFFIXES[text[len(digits) :]]
-    except (ArithmeticError, KeyError):
-        raise ValueError(f"{text!r}, no quantity") from None
-    if not value.is_finite():
-        raise ValueError(f"{text!r}, no quantity")
-    return value

@@ -18,7 +18,7 @@ from functools import cached_property
 from itertools import chain, combinations, islice
 from typing import Final
 
-from gpu_fraction.domain import keys
+from gpu_fraction.domain import keys, units
 from gpu_fraction.domain.placement import (
     NOTHING_BARRED,
     Ask,
@@ -28,7 +28,6 @@ from gpu_fraction.domain.placement import (
     refusal,
     share_of,
 )
-from scheduler.asks import amount
 from scheduler.claims import Stage
 from scheduler.state import ClusterState
 from scheduler.views import PodView
@@ -260,5 +259,5 @@ def _requests(views: Iterable[PodView], *, with_init: bool = False) -> Mapping[s
             amounts = container.resources.all() if container.resources else {}
             for name, text in amounts.items():
                 if name not in keys.NATIVE_RESOURCES:
-                    total[name] += amount(text)
+                    total[name] += units.parse_quantity(text)
     return total

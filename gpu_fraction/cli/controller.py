@@ -28,6 +28,7 @@ from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.election import Election
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kube.lease import unique_identity
+from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.serving import logs
 from gpu_fraction.settings import rewrite
 from gpu_fraction.settings.option import Option, boolean, print_config
@@ -105,9 +106,16 @@ async def _control(
 ) -> None:
     registry = process_registry()
     stop = stop_on_signals()
-    async with connect(source, component="controller") as client:
+    metrics = KubeMetrics(registry)
+    async with connect(
+        source, component="controller", observer=metrics, watches=metrics
+    ) as client:
         service = ControllerService(
-            client, settings.counting, sizes=sizes, registry=registry, lead=_lead(client, settings)
+            client,
+            settings.counting,
+            sizes=sizes,
+            registry=registry,
+            lead=_lead(client, settings, metrics),
         )
         async with asyncio.TaskGroup() as tasks:
             work = [
@@ -115,7 +123,9 @@ async def _control(
                 tasks.create_task(_probes(settings, service, registry), name="probes"),
             ]
             if certificates is not None:
-                work += _look_after_certificates(tasks, client, certificates, settings, registry)
+                work += _look_after_certificates(
+                    tasks, client, certificates, settings, registry, metrics
+                )
             await stop.wait()
             for task in work:
                 task.cancel()
@@ -127,9 +137,10 @@ def _look_after_certificates(
     certificates: CertificateSettings,
     settings: ControllerProcess,
     registry: CollectorRegistry,
+    metrics: KubeMetrics,
 ) -> list[asyncio.Task[None]]:
     """Lead the webhook's certificates from a process whose death loses no request."""
-    recorder = EventRecorder(client, component="gpu-fraction-controller")
+    recorder = EventRecorder(client, component="gpu-fraction-controller", observer=metrics)
     manager = CertificateManager(
         client,
         certificates.installation,
@@ -146,7 +157,7 @@ def _look_after_certificates(
 
 
 def _lead(
-    client: Client, settings: ControllerProcess
+    client: Client, settings: ControllerProcess, metrics: KubeMetrics
 ) -> Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]:
     election = Election(
         client,
@@ -154,6 +165,7 @@ def _lead(
         namespace=SYSTEM_NAMESPACE,
         identity=unique_identity(socket.gethostname()),
         timings=settings.lease,
+        observer=metrics,
     )
     return election.run
 

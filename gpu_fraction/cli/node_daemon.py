@@ -60,6 +60,7 @@ async def _serve(
     # Imported here: the command line's help must not need gRPC and NVML.
     from gpu_fraction.kube.access import default_source  # noqa: PLC0415
     from gpu_fraction.kube.client import connect  # noqa: PLC0415
+    from gpu_fraction.kube.metrics import KubeMetrics  # noqa: PLC0415
     from gpu_fraction.serving import logs  # noqa: PLC0415
     from node_daemon.app import NodeDaemon  # noqa: PLC0415
 
@@ -67,6 +68,9 @@ async def _serve(
     registry = process_registry()
     stop = stop_on_signals()
     source = default_source(environ, path=settings.kubeconfig)
-    async with connect(source, component="node-daemon") as client:
+    metrics = KubeMetrics(registry)
+    async with connect(
+        source, component="node-daemon", observer=metrics, watches=metrics
+    ) as client:
         daemon = NodeDaemon(settings, node_name, client, registry)
         await daemon.run(stop)

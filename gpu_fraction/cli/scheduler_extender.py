@@ -19,6 +19,7 @@ from gpu_fraction.domain import keys, request_annotation
 from gpu_fraction.domain.placement import Ask, asks_of_request
 from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.client import connect
+from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.serving import logs
 from gpu_fraction.serving.server import Drain, HttpsServer
 from gpu_fraction.settings.option import SettingsError, print_config
@@ -104,7 +105,10 @@ async def _serve(settings: ExtenderSettings, source: AccessSource) -> None:
         callers = Callers(settings.client_names, token.strip())
     except (OSError, AuthError) as e:
         raise SettingsError([str(e)]) from e
-    async with connect(source, component="scheduler-extender") as client:
+    metrics = KubeMetrics(registry)
+    async with connect(
+        source, component="scheduler-extender", observer=metrics, watches=metrics
+    ) as client:
         limits = ModelLimitsWatch(client)
         service = ExtenderService(client, Wiring(callers, read_request, limits), registry)
         server = HttpsServer(

@@ -25,6 +25,7 @@ from gpu_fraction.cli.namespaces import NamespaceLabels
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.events import EventRecorder
+from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.serving import logs
 from gpu_fraction.serving.server import HttpsServer
 from gpu_fraction.settings import rewrite
@@ -105,8 +106,10 @@ async def _run(
         decider = Decider(rewriting, settings.system_users)
         await _Server(settings, certificate, registry).serve(decider.mutate, decider.validate)
         return
-    async with connect(cluster.access(values, environ), component="webhook") as client:
-        events = EventRecorder(client, component="gpu-fraction-webhook")
+    metrics = KubeMetrics(registry)
+    source = cluster.access(values, environ)
+    async with connect(source, component="webhook", observer=metrics, watches=metrics) as client:
+        events = EventRecorder(client, component="gpu-fraction-webhook", observer=metrics)
         sizes = CardSizes(values["gpu_memory_mib"].value, values["gpu_memory_by_model"].value)
         quotas = AdmissionService(
             client,

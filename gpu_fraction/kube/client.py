@@ -23,6 +23,7 @@ from gpu_fraction.kube.requests import Body, PatchKind, Request, Selection, Writ
 from gpu_fraction.kube.resources import Address
 from gpu_fraction.kube.retry import RetryPolicy
 from gpu_fraction.kube.transport import Transport
+from gpu_fraction.kube.watching import EventKind
 
 T = TypeVar("T")
 
@@ -53,6 +54,26 @@ class RequestObserver(Protocol):
 
     def answered(self, request: Request, code: int, duration_s: float) -> None:
         """A try ended; ``code`` is the HTTP status, or 0 without an answer."""
+        ...
+
+
+class WatchObserver(Protocol):
+    """Learns how local copies are kept, for metrics. ``resource`` is ``plural.group``."""
+
+    def listed(self, resource: str, count: int) -> None:
+        """A list of that many objects was taken over."""
+        ...
+
+    def received(self, resource: str, kind: EventKind) -> None:
+        """An event was taken over."""
+        ...
+
+    def malformed(self, resource: str) -> None:
+        """An object did not decode and was left as it was."""
+        ...
+
+    def failed(self, resource: str, error: errors.KubeError) -> None:
+        """A list or watch failed and will be tried again."""
         ...
 
 
@@ -94,6 +115,7 @@ class Client:
         timeout_s: float = TIMEOUT_S,
         retry: RetryPolicy | None = None,
         observer: RequestObserver | None = None,
+        watches: WatchObserver | None = None,
         rng: random.Random | None = None,
     ) -> None:
         """Wrap a transport whose context is entered.
@@ -103,8 +125,10 @@ class Client:
             timeout_s: seconds for a call that names no other deadline.
             retry: when to try again.
             observer: learns of each try.
+            watches: learns of every reflector that names no observer of its own.
             rng: the source of jitter.
         """
+        self.watches = watches
         self._transport = transport
         self._timeout_s = timeout_s
         self._retry = retry or RetryPolicy()
@@ -320,6 +344,7 @@ async def connect(
     timeout_s: float = TIMEOUT_S,
     retry: RetryPolicy | None = None,
     observer: RequestObserver | None = None,
+    watches: WatchObserver | None = None,
 ) -> AsyncIterator[Client]:
     """A client for as long as the context lasts.
 
@@ -329,12 +354,15 @@ async def connect(
         timeout_s: seconds for a call that names no other deadline.
         retry: when to try again.
         observer: learns of each try.
+        watches: learns of every reflector that names no observer of its own.
 
     Raises:
         AccessError: there is no usable configuration.
     """
     async with Transport(source, user_agent=user_agent(component)) as transport:
-        yield Client(transport, timeout_s=timeout_s, retry=retry, observer=observer)
+        yield Client(
+            transport, timeout_s=timeout_s, retry=retry, observer=observer, watches=watches
+        )
 
 
 def user_agent(component: str) -> str:

@@ -1,16 +1,14 @@
 """Prometheus metrics of everything in this package.
 
 One object serves a process: it is the observer of the client, the reflectors, the elections
-and the recorder, and gives each work queue its own. Labels are bounded: resources, verbs,
-codes, classes of errors and names chosen in the program; never names of objects.
+and the recorders. Labels are bounded: resources, verbs, codes, classes of errors and names
+chosen in the program; never names of objects.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from gpu_fraction.kube.errors import KubeError
 from gpu_fraction.kube.events import Fate
-from gpu_fraction.kube.objects import HasMeta
-from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.requests import Request
 from gpu_fraction.kube.watching import EventKind
 
@@ -64,12 +62,6 @@ class KubeMetrics:
             ("resource", "error"),
             registry=registry,
         )
-        self._silence = Gauge(
-            "gpu_fraction_kube_watch_silence_seconds",
-            "Seconds since the server last said anything about a local copy.",
-            ("resource",),
-            registry=registry,
-        )
         self._leader = Gauge(
             "gpu_fraction_leader",
             "1 in the replica that leads.",
@@ -80,26 +72,6 @@ class KubeMetrics:
             "gpu_fraction_events_total",
             "Kubernetes Events by what became of them.",
             ("fate",),
-            registry=registry,
-        )
-        self._queue_wait = Histogram(
-            "gpu_fraction_workqueue_wait_seconds",
-            "How long a key waited to be looked at: the lag of a controller.",
-            ("queue",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._queue_work = Histogram(
-            "gpu_fraction_workqueue_work_seconds",
-            "How long looking at a key took.",
-            ("queue",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._queue_failures = Counter(
-            "gpu_fraction_workqueue_failures_total",
-            "Looks at a key that failed and are tried again.",
-            ("queue",),
             registry=registry,
         )
 
@@ -131,31 +103,3 @@ class KubeMetrics:
     def event(self, fate: Fate) -> None:
         """An event met its fate."""
         self._events.labels(fate.value).inc()
-
-    def watch_silence(self, resource: str, reflector: Reflector[HasMeta]) -> None:
-        """Show how long ago a reflector last heard of its server."""
-        self._silence.labels(resource).set_function(reflector.silent_for_s)
-
-    def queue(self, name: str) -> "QueueMetrics":
-        """The observer of one work queue."""
-        return QueueMetrics(name, self._queue_wait, self._queue_work, self._queue_failures)
-
-
-class QueueMetrics:
-    """Observer of one work queue."""
-
-    def __init__(self, name: str, wait: Histogram, work: Histogram, failures: Counter) -> None:
-        """Bind the metrics to the queue's name."""
-        self._wait = wait.labels(name)
-        self._work = work.labels(name)
-        self._failures = failures.labels(name)
-
-    def started(self, waited_s: float) -> None:
-        """A key left the queue."""
-        self._wait.observe(waited_s)
-
-    def finished(self, duration_s: float, *, failed: bool) -> None:
-        """A key was worked on."""
-        self._work.observe(duration_s)
-        if failed:
-            self._failures.inc()

@@ -10,13 +10,13 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Generic, NoReturn, Protocol, TypeVar
+from typing import Final, Generic, NoReturn, TypeVar
 
 import structlog
 
 from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.backoff import Backoff
-from gpu_fraction.kube.client import PAGE_SIZE, Client, ListOptions
+from gpu_fraction.kube.client import PAGE_SIZE, Client, ListOptions, WatchObserver
 from gpu_fraction.kube.objects import HasMeta, Identity, Key, key_of
 from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import Address
@@ -64,26 +64,6 @@ class ReflectorSettings:
     backoff: Backoff = field(default_factory=Backoff)
 
 
-class ReflectorObserver(Protocol):
-    """Learns how the copy is kept, for metrics. ``resource`` is ``plural.group``."""
-
-    def listed(self, resource: str, count: int) -> None:
-        """A list of that many objects was taken over."""
-        ...
-
-    def received(self, resource: str, kind: EventKind) -> None:
-        """An event was taken over."""
-        ...
-
-    def malformed(self, resource: str) -> None:
-        """An object did not decode and was left as it was."""
-        ...
-
-    def failed(self, resource: str, error: errors.KubeError) -> None:
-        """A list or watch failed and will be tried again."""
-        ...
-
-
 Listener = Callable[[Change[T]], None]
 """Told of each change after the store shows it; must be quick and must not raise."""
 
@@ -106,7 +86,7 @@ class Reflector(Generic[T]):
         selection: Selection = requests.EVERYTHING,
         indexes: Mapping[str, IndexFunction[T]] | None = None,
         settings: ReflectorSettings | None = None,
-        observer: ReflectorObserver | None = None,
+        observer: WatchObserver | None = None,
         rng: random.Random | None = None,
     ) -> None:
         """Prepare; :meth:`run` does the work.
@@ -118,7 +98,7 @@ class Reflector(Generic[T]):
             selection: which objects.
             indexes: how the store finds them.
             settings: how to follow.
-            observer: learns what happens.
+            observer: learns what happens; by default whoever learns of the client's watches.
             rng: the source of jitter.
         """
         self.store: Store[T] = Store(indexes)
@@ -129,7 +109,7 @@ class Reflector(Generic[T]):
         self._into = into
         self._selection = selection
         self._settings = settings or ReflectorSettings()
-        self._observer = observer
+        self._observer = observer or client.watches
         self._rng = rng or random.SystemRandom()
         self._listeners: list[Listener[T]] = []
         self._heard_at = 0.0

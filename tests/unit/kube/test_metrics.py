@@ -8,13 +8,12 @@ from prometheus_client import CollectorRegistry
 from gpu_fraction.kube.access import Access, fixed
 from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.election import Election
-from gpu_fraction.kube.errors import NotFoundError, UnavailableError
+from gpu_fraction.kube.errors import NotFoundError
 from gpu_fraction.kube.events import EventRecorder, EventType, reference
 from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.kube.objects import Identity, Meta
 from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.resources import NAMESPACES, PODS
-from gpu_fraction.kube.workqueue import WorkQueue
 from sandbox.apiserver import Answer, ApiServer, Fault
 
 
@@ -54,9 +53,9 @@ async def test_reflector_election_and_events_show(
 ) -> None:
     """One object observes them all."""
     metrics = KubeMetrics(registry)
-    async with connect(fixed(Access(server=api.url)), component="t") as client:
-        reflector = Reflector(client, NAMESPACES.at(), Identity, observer=metrics)
-        metrics.watch_silence("namespaces", reflector)
+    source = fixed(Access(server=api.url))
+    async with connect(source, component="t", watches=metrics) as client:
+        reflector = Reflector(client, NAMESPACES.at(), Identity)
         recorder = EventRecorder(client, component="t", observer=metrics)
         election = Election(client, name="l", namespace="team-a", identity="a", observer=metrics)
         seen: list[float | None] = []
@@ -77,37 +76,8 @@ async def test_reflector_election_and_events_show(
             await election.run(work)
             for task in running:
                 task.cancel()
-        silence = registry.get_sample_value(
-            "gpu_fraction_kube_watch_silence_seconds", {"resource": "namespaces"}
-        )
     assert seen == [1.0]
     assert registry.get_sample_value("gpu_fraction_leader", {"lease": "l"}) == 0.0
     lists = {"resource": "namespaces"}
     assert registry.get_sample_value("gpu_fraction_kube_lists_total", lists) == 1
     assert registry.get_sample_value("gpu_fraction_events_total", {"fate": "created"}) == 1
-    assert silence is not None
-    assert 0 <= silence < 5
-
-
-async def test_each_queue_has_its_own_series(registry: CollectorRegistry) -> None:
-    """Lag, duration and failures by name of the queue."""
-    metrics = KubeMetrics(registry)
-    queue: WorkQueue[str] = WorkQueue(observer=metrics.queue("quota"))
-    done = asyncio.Event()
-
-    async def reconcile(key: str) -> None:
-        if key == "bad":
-            raise UnavailableError("x")
-        done.set()
-
-    queue.add("bad")
-    queue.add("good")
-    run = asyncio.create_task(queue.run(reconcile))
-    async with asyncio.timeout(5):
-        await done.wait()
-        await asyncio.sleep(0)
-    run.cancel()
-    await asyncio.wait((run,))
-    labels = {"queue": "quota"}
-    assert registry.get_sample_value("gpu_fraction_workqueue_wait_seconds_count", labels) == 2
-    assert registry.get_sample_value("gpu_fraction_workqueue_failures_total", labels) == 1

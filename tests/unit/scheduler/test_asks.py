@@ -1,6 +1,5 @@
 """Pods that ask by resources alone, in every way the API server writes quantities."""
 
-from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -8,7 +7,7 @@ import pytest
 
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.placement import Ask
-from scheduler.asks import AskError, amount, asks_of, no_requests
+from scheduler.asks import AskError, asks_of, no_requests
 from scheduler.pods import Pod
 from tests.builders import pods
 
@@ -79,19 +78,3 @@ def test_an_unreadable_request_names_the_annotation() -> None:
 
     with pytest.raises(AskError, match=r"^gpu-fraction.dev/request: version 7$"):
         asks_of(bare(), reader)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("16k", 16000),
-        ("16Ki", 16384),
-        ("100m", "0.1"),
-        ("2.5", "2.5"),
-        ("1e3", 1000),
-        ("3E", 3 * 10**18),
-    ],
-)
-def test_quantities_are_read_as_kubernetes_writes_them(text: str, value: object) -> None:
-    """Decimal and binary suffixes, thousandths and exponents."""
-    assert amount(text) == Decimal(str(value))
