@@ -128,8 +128,10 @@ async def bind_order(rig: Rig) -> AsyncIterator[list[str]]:
 
 
 async def test_a_mixed_workload_of_2000_pods_lands_and_is_packed(rig: Rig) -> None:
-    """No card is exceeded, no first fit in that order would keep more cards whole, and each pod
-    cost the API server one call of the extender."""
+    """No card is exceeded, and no first fit in that order would keep more cards whole.
+
+    Each pod cost the API server one call of the extender.
+    """
     calls_before = await api_calls(rig)
     workload = mixed(2000, Random(11))
     asks = {f"p{at:04}": pod for at, pod in enumerate(workload)}
