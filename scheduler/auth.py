@@ -101,6 +101,9 @@ def server_tls(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSLC
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # kube-scheduler never resumes a session (crypto/tls does with a ClientSessionCache only), and
+    # making tickets is a quarter of a handshake, of which it asks one for every third pod.
+    context.num_tickets = 0
     try:
         context.load_cert_chain(certificate, key)
         if client_ca is not None:

@@ -231,7 +231,7 @@ class Node(RuleBasedStateMachine):
 
 
 Node.TestCase.settings = settings(
-    max_examples=int(os.environ.get("STATEFUL_EXAMPLES", "12")),
+    max_examples=int(os.environ.get("STATEFUL_EXAMPLES", "8")),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
