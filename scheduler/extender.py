@@ -13,6 +13,7 @@ import numpy as np
 
 from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement import Ask, Why, choose, explain, summary
+from gpu_fraction.domain.placement.table import Ints
 from gpu_fraction.domain.placement.vectorised import Evaluation, refused, scores
 from scheduler.model_quota import NO_LIMITS, ModelLimits, ModelQuota
 from scheduler.state import ClusterState
@@ -27,6 +28,9 @@ other nodes share, they fit the 1024 bytes of an event's message."""
 
 DETAIL_LIMIT: Final = 240
 """Characters of one node's list of cards; chosen for the same reason."""
+
+_WHYS: Final = len(Why) + 1
+"""Values of ``Refused.why``, with 0."""
 
 
 class BindRefusedError(Exception):
@@ -60,11 +64,10 @@ class Extender:
             return FilterResult(list(names))
         barred = self.barred(view)
         judged = self._judge(view, names, barred)
-        fits = judged.fits.tolist()
-        fitting = list(compress(names, fits))
+        fitting = list(compress(names, judged.fits.tolist()))
         if len(fitting) == len(names):
             return FilterResult(fitting)
-        failing = [name for name, fit in zip(names, fits, strict=True) if not fit]
+        failing = list(compress(names, (~judged.fits).tolist()))
         detailed = not fitting or len(failing) <= DETAILED_NODES
         return FilterResult(fitting, *self._reasons(view, failing, barred, detailed=detailed))
 
@@ -141,30 +144,37 @@ class Extender:
         """
         table = self._state.table()
         why = refused(table, view.asks, barred)
-        asks, whys, passes = why.ask.tolist(), why.why.tolist(), why.passes.tolist()
-        texts: dict[tuple[int, int], str] = {}
-        failed: dict[str, str] = {}
-        hopeless: dict[str, str] = {}
-        nearest: list[tuple[bool, int, str]] = []
-        for name in failing:
-            column = table.columns.get(name)
-            if column is None:
-                failed[name] = hopeless[name] = self._state.node_problem(name)
-                continue
-            key = (asks[column], whys[column])
-            text = texts.get(key)
-            if text is None:
-                text = texts[key] = _summary(view.asks, *key, barred)
-            failed[name] = text
-            if not passes[column]:
-                hopeless[name] = text
-            nearest.append((not passes[column], -whys[column], name))
-        for no_hope, _, name in nsmallest(DETAILED_NODES, nearest) if detailed else ():
+        failed = {n: self._state.node_problem(n) for n in failing if n not in table.columns}
+        hopeless = dict(failed)
+        known = [name for name in failing if name in table.columns] if failed else failing
+        at = np.array([*map(table.columns.__getitem__, known)], np.int64)
+        # Nodes are many and ways to be refused are few: a text is made for each way.
+        ways = (why.ask[at] + 1) * _WHYS + why.why[at]
+        texts = {
+            way: _summary(view.asks, way // _WHYS - 1, way % _WHYS, barred)
+            for way in np.unique(ways).tolist()
+        }
+        reasons = [texts[way] for way in ways.tolist()]
+        failed.update(zip(known, reasons, strict=True))
+        stuck = ~why.passes[at]
+        which = stuck.tolist()
+        hopeless.update(zip(compress(known, which), compress(reasons, which), strict=True))
+        for name in _nearest(known, stuck * _WHYS - why.why[at]) if detailed else ():
             cards = self._state.cards_for(view, name)
             failed[name] = _shortened(f"{name}: {explain(cards, view.asks, barred)}")
-            if no_hope:
+            if name in hopeless:
                 hopeless[name] = failed[name]
         return failed, hopeless
+
+
+def _nearest(names: Sequence[str], ranks: Ints) -> list[str]:
+    """The names of the lowest ranks, as many as are listed card by card."""
+    found: list[str] = []
+    for rank in np.unique(ranks):
+        found += nsmallest(DETAILED_NODES - len(found), compress(names, (ranks == rank).tolist()))
+        if len(found) == DETAILED_NODES:
+            break
+    return found
 
 
 def _summary(asks: Sequence[Ask], at: int, why: int, barred: Mapping[str, str]) -> str:
