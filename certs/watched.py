@@ -15,7 +15,7 @@ from certs.observation import Target, TargetKind
 from certs.secret import state_of
 from certs.state import CaState
 from certs.wire import ConversionCrd, SecretObject, WebhookConfiguration
-from gpu_fraction.kube.client import Client, WatchObserver
+from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.objects import HasMeta
 from gpu_fraction.kube.reflector import Reflector, ReflectorSettings
 from gpu_fraction.kube.requests import Selection
@@ -49,7 +49,6 @@ class Watched:
         *,
         with_secret: bool = True,
         settings: ReflectorSettings | None = None,
-        observer: WatchObserver | None = None,
     ) -> None:
         """Prepare; ``run`` does the work.
 
@@ -58,12 +57,10 @@ class Watched:
             installation: The names.
             with_secret: False where the certificate comes from somebody else.
             settings: How to follow.
-            observer: Learns what happens, for metrics.
         """
         self._client = client
         self._installation = installation
         self._settings = settings
-        self._observer = observer
         self._listeners: list[Callable[[], None]] = []
         self._followers: list[_Follower] = []
         self._secret: Reflector[SecretObject] | None = None
@@ -88,7 +85,6 @@ class Watched:
             into,
             selection=selection,
             settings=self._settings,
-            observer=self._observer,
         )
         reflector.subscribe(lambda _: self._tell())
         self._followers.append(reflector)

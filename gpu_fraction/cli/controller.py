@@ -106,16 +106,9 @@ async def _control(
 ) -> None:
     registry = process_registry()
     stop = stop_on_signals()
-    metrics = KubeMetrics(registry)
-    async with connect(
-        source, component="controller", observer=metrics, watches=metrics
-    ) as client:
+    async with connect(source, component="controller", observer=KubeMetrics(registry)) as client:
         service = ControllerService(
-            client,
-            settings.counting,
-            sizes=sizes,
-            registry=registry,
-            lead=_lead(client, settings, metrics),
+            client, settings.counting, sizes=sizes, registry=registry, lead=_lead(client, settings)
         )
         async with asyncio.TaskGroup() as tasks:
             work = [
@@ -123,9 +116,7 @@ async def _control(
                 tasks.create_task(_probes(settings, service, registry), name="probes"),
             ]
             if certificates is not None:
-                work += _look_after_certificates(
-                    tasks, client, certificates, settings, registry, metrics
-                )
+                work += _look_after_certificates(tasks, client, certificates, settings, registry)
             await stop.wait()
             for task in work:
                 task.cancel()
@@ -137,10 +128,9 @@ def _look_after_certificates(
     certificates: CertificateSettings,
     settings: ControllerProcess,
     registry: CollectorRegistry,
-    metrics: KubeMetrics,
 ) -> list[asyncio.Task[None]]:
     """Lead the webhook's certificates from a process whose death loses no request."""
-    recorder = EventRecorder(client, component="gpu-fraction-controller", observer=metrics)
+    recorder = EventRecorder(client, component="gpu-fraction-controller")
     manager = CertificateManager(
         client,
         certificates.installation,
@@ -157,7 +147,7 @@ def _look_after_certificates(
 
 
 def _lead(
-    client: Client, settings: ControllerProcess, metrics: KubeMetrics
+    client: Client, settings: ControllerProcess
 ) -> Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]:
     election = Election(
         client,
@@ -165,7 +155,6 @@ def _lead(
         namespace=SYSTEM_NAMESPACE,
         identity=unique_identity(socket.gethostname()),
         timings=settings.lease,
-        observer=metrics,
     )
     return election.run
 

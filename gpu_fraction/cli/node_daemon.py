@@ -68,9 +68,7 @@ async def _serve(
     registry = process_registry()
     stop = stop_on_signals()
     source = default_source(environ, path=settings.kubeconfig)
-    metrics = KubeMetrics(registry)
-    async with connect(
-        source, component="node-daemon", observer=metrics, watches=metrics
-    ) as client:
+    observer = KubeMetrics(registry)
+    async with connect(source, component="node-daemon", observer=observer) as client:
         daemon = NodeDaemon(settings, node_name, client, registry)
         await daemon.run(stop)

@@ -105,10 +105,8 @@ async def _serve(settings: ExtenderSettings, source: AccessSource) -> None:
         callers = Callers(settings.client_names, token.strip())
     except (OSError, AuthError) as e:
         raise SettingsError([str(e)]) from e
-    metrics = KubeMetrics(registry)
-    async with connect(
-        source, component="scheduler-extender", observer=metrics, watches=metrics
-    ) as client:
+    observer = KubeMetrics(registry)
+    async with connect(source, component="scheduler-extender", observer=observer) as client:
         limits = ModelLimitsWatch(client)
         service = ExtenderService(client, Wiring(callers, read_request, limits), registry)
         server = HttpsServer(

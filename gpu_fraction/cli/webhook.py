@@ -106,10 +106,9 @@ async def _run(
         decider = Decider(rewriting, settings.system_users)
         await _Server(settings, certificate, registry).serve(decider.mutate, decider.validate)
         return
-    metrics = KubeMetrics(registry)
     source = cluster.access(values, environ)
-    async with connect(source, component="webhook", observer=metrics, watches=metrics) as client:
-        events = EventRecorder(client, component="gpu-fraction-webhook", observer=metrics)
+    async with connect(source, component="webhook", observer=KubeMetrics(registry)) as client:
+        events = EventRecorder(client, component="gpu-fraction-webhook")
         sizes = CardSizes(values["gpu_memory_mib"].value, values["gpu_memory_by_model"].value)
         quotas = AdmissionService(
             client,

@@ -12,18 +12,18 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.objects import Identity, Page, decode
+from gpu_fraction.kube.observer import Observer
 from gpu_fraction.kube.requests import Body, PatchKind, Request, Selection, WriteOptions
 from gpu_fraction.kube.resources import Address
 from gpu_fraction.kube.retry import RetryPolicy
 from gpu_fraction.kube.transport import Transport
-from gpu_fraction.kube.watching import EventKind
 
 T = TypeVar("T")
 
@@ -47,34 +47,6 @@ class ServerVersion(msgspec.Struct, frozen=True, kw_only=True):
 
     major: str = ""
     minor: str = ""
-
-
-class RequestObserver(Protocol):
-    """Learns of each try of each request, for metrics."""
-
-    def answered(self, request: Request, code: int, duration_s: float) -> None:
-        """A try ended; ``code`` is the HTTP status, or 0 without an answer."""
-        ...
-
-
-class WatchObserver(Protocol):
-    """Learns how local copies are kept, for metrics. ``resource`` is ``plural.group``."""
-
-    def listed(self, resource: str, count: int) -> None:
-        """A list of that many objects was taken over."""
-        ...
-
-    def received(self, resource: str, kind: EventKind) -> None:
-        """An event was taken over."""
-        ...
-
-    def malformed(self, resource: str) -> None:
-        """An object did not decode and was left as it was."""
-        ...
-
-    def failed(self, resource: str, error: errors.KubeError) -> None:
-        """A list or watch failed and will be tried again."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +86,7 @@ class Client:
         *,
         timeout_s: float = TIMEOUT_S,
         retry: RetryPolicy | None = None,
-        observer: RequestObserver | None = None,
-        watches: WatchObserver | None = None,
+        observer: Observer | None = None,
         rng: random.Random | None = None,
     ) -> None:
         """Wrap a transport whose context is entered.
@@ -124,15 +95,13 @@ class Client:
             transport: the connections.
             timeout_s: seconds for a call that names no other deadline.
             retry: when to try again.
-            observer: learns of each try.
-            watches: learns of every reflector that names no observer of its own.
+            observer: learns of each try, and of what is built on the client.
             rng: the source of jitter.
         """
-        self.watches = watches
         self._transport = transport
         self._timeout_s = timeout_s
         self._retry = retry or RetryPolicy()
-        self._observer = observer
+        self.observer = observer
         self._rng = rng or random.SystemRandom()
 
     @property
@@ -322,8 +291,8 @@ class Client:
             code = answer.status
             return answer.success()
         finally:
-            if self._observer is not None:
-                self._observer.answered(request, code, loop.time() - started_at)
+            if self.observer is not None:
+                self.observer.answered(request, code, loop.time() - started_at)
 
 
 def _last(failures: list[errors.TransientError]) -> errors.TransientError:
@@ -343,8 +312,7 @@ async def connect(
     component: str,
     timeout_s: float = TIMEOUT_S,
     retry: RetryPolicy | None = None,
-    observer: RequestObserver | None = None,
-    watches: WatchObserver | None = None,
+    observer: Observer | None = None,
 ) -> AsyncIterator[Client]:
     """A client for as long as the context lasts.
 
@@ -353,16 +321,13 @@ async def connect(
         component: goes into the user agent, such as ``webhook``.
         timeout_s: seconds for a call that names no other deadline.
         retry: when to try again.
-        observer: learns of each try.
-        watches: learns of every reflector that names no observer of its own.
+        observer: learns of each try, and of what is built on the client.
 
     Raises:
         AccessError: there is no usable configuration.
     """
     async with Transport(source, user_agent=user_agent(component)) as transport:
-        yield Client(
-            transport, timeout_s=timeout_s, retry=retry, observer=observer, watches=watches
-        )
+        yield Client(transport, timeout_s=timeout_s, retry=retry, observer=observer)
 
 
 def user_agent(component: str) -> str:

@@ -12,7 +12,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import structlog
 
@@ -20,6 +20,7 @@ from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.errors import LeaseLostError
 from gpu_fraction.kube.lease import LeaseLock
+from gpu_fraction.kube.observer import ElectionObserver
 from gpu_fraction.kube.resources import LEASES
 
 _log = structlog.get_logger(__name__)
@@ -52,14 +53,6 @@ class LeaseTimings:
             )
 
 
-class ElectionObserver(Protocol):
-    """Learns who leads, for metrics."""
-
-    def leads(self, *, name: str, leading: bool) -> None:
-        """This replica began or ceased to lead."""
-        ...
-
-
 Work = Callable[[], Awaitable[Any]]
 """What the leader does; it must end when cancelled."""
 
@@ -86,7 +79,7 @@ class Election:
             namespace: of the Lease.
             identity: from :func:`gpu_fraction.kube.lease.unique_identity`.
             timings: how long everything may take.
-            observer: learns who leads.
+            observer: learns who leads; by default the client's.
             rng: the source of jitter.
         """
         self._timings = timings or LeaseTimings()
@@ -96,7 +89,7 @@ class Election:
             identity=identity,
             duration_s=self._timings.duration_s,
         )
-        self._observer = observer
+        self._observer: ElectionObserver | None = observer or client.observer
         self._rng = rng or random.SystemRandom()
         self._renewed_at: float | None = None
 

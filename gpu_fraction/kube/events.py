@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Final, NoReturn, Protocol, Self
+from typing import Any, Final, NoReturn, Self
 
 import msgspec
 import structlog
@@ -23,6 +23,7 @@ from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.event_limits import Correlator, Decision, ObjectReference, Occurrence
 from gpu_fraction.kube.objects import Meta
+from gpu_fraction.kube.observer import EventObserver
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import EVENTS, Resource
 from gpu_fraction.kube.timestamps import time as api_time
@@ -53,14 +54,6 @@ class Fate(Enum):
     QUEUE_FULL = "dropped_queue_full"
     REFUSED = "dropped_refused"
     TRIES_OVER = "dropped_tries_over"
-
-
-class EventObserver(Protocol):
-    """Learns what becomes of events, for metrics."""
-
-    def event(self, fate: Fate) -> None:
-        """One event met its fate."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +133,14 @@ class EventRecorder:
             instance: name of the pod.
             settings: how events are written.
             correlator: joins and limits them.
-            observer: learns what becomes of them.
+            observer: learns what becomes of them; by default the client's.
             rng: the source of jitter.
         """
         self._client = client
         self._source = {"component": component, **_present("host", instance)}
         self._settings = settings or EventSettings()
         self._correlator = correlator or Correlator()
-        self._observer = observer
+        self._observer: EventObserver | None = observer or client.observer
         self._rng = rng or random.SystemRandom()
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(self._settings.queue_length)
         self._writing: _Writing | None = None

@@ -16,8 +16,9 @@ import structlog
 
 from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.backoff import Backoff
-from gpu_fraction.kube.client import PAGE_SIZE, Client, ListOptions, WatchObserver
+from gpu_fraction.kube.client import PAGE_SIZE, Client, ListOptions
 from gpu_fraction.kube.objects import HasMeta, Identity, Key, key_of
+from gpu_fraction.kube.observer import WatchObserver
 from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import Address
 from gpu_fraction.kube.store import Change, IndexFunction, Store
@@ -98,7 +99,7 @@ class Reflector(Generic[T]):
             selection: which objects.
             indexes: how the store finds them.
             settings: how to follow.
-            observer: learns what happens; by default whoever learns of the client's watches.
+            observer: learns what happens; by default the client's.
             rng: the source of jitter.
         """
         self.store: Store[T] = Store(indexes)
@@ -109,7 +110,7 @@ class Reflector(Generic[T]):
         self._into = into
         self._selection = selection
         self._settings = settings or ReflectorSettings()
-        self._observer = observer or client.watches
+        self._observer = observer or client.observer
         self._rng = rng or random.SystemRandom()
         self._listeners: list[Listener[T]] = []
         self._heard_at = 0.0

@@ -109,16 +109,9 @@ def configure(level: str = "info") -> None:
     handler = _Handler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt=None, key="ts"),
-                structlog.processors.format_exc_info,
-            ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(
-                    serializer=lambda value, **_: _ENCODER.encode(value).decode()
-                ),
+                lambda *line: _line(*line).decode(),
             ],
         )
     )

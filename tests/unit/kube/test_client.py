@@ -5,11 +5,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 
 from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.access import Access, fixed
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, ListOptions, connect, user_agent
+from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.requests import PatchKind, Request, WriteOptions
 from gpu_fraction.kube.resources import NAMESPACES, PODS
@@ -223,7 +225,7 @@ async def test_the_observer_sees_each_try(api: ApiServer) -> None:
     """Metrics count tries with their codes, 0 where no answer came."""
     tries: list[tuple[str, int]] = []
 
-    class Observer:
+    class Observer(KubeMetrics):
         def answered(self, request: Request, code: int, duration_s: float) -> None:
             assert duration_s >= 0
             tries.append((request.verb, code))
@@ -234,7 +236,7 @@ async def test_the_observer_sees_each_try(api: ApiServer) -> None:
         fixed(Access(server=api.url)),
         component="test",
         retry=RetryPolicy(Backoff(initial_s=0.01)),
-        observer=Observer(),
+        observer=Observer(CollectorRegistry()),
     ) as client:
         await client.get(NAMESPACES.at("team-a"), Identity)
     assert tries == [("get", 0), ("get", 503), ("get", 200)]

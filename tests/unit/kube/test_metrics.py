@@ -54,10 +54,10 @@ async def test_reflector_election_and_events_show(
     """One object observes them all."""
     metrics = KubeMetrics(registry)
     source = fixed(Access(server=api.url))
-    async with connect(source, component="t", watches=metrics) as client:
+    async with connect(source, component="t", observer=metrics) as client:
         reflector = Reflector(client, NAMESPACES.at(), Identity)
-        recorder = EventRecorder(client, component="t", observer=metrics)
-        election = Election(client, name="l", namespace="team-a", identity="a", observer=metrics)
+        recorder = EventRecorder(client, component="t")
+        election = Election(client, name="l", namespace="team-a", identity="a")
         seen: list[float | None] = []
 
         async def work() -> None:
