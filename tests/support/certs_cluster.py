@@ -271,17 +271,25 @@ class Hammer:
         while True:
             await asyncio.sleep(0.02)
             self._history.append((self._now(), await self.made.bundles()))
-            limit = self._now() - LAG_S
-            while len(self._history) > 1 and self._history[1][0] < limit:
-                self._history.pop(0)
 
     async def _strike(self) -> None:
         while True:
             for replica in list(self.made.replicas.values()):
-                # Both the API server that is quickest and the one that is slowest.
-                for _, bundles in (self._history[0], self._history[-1]):
-                    for entry, bundle in bundles.items():
-                        await self._call(replica, entry, bundle)
+                for entry in self._history[-1][1]:
+                    for which in (0, -1):
+                        await self._call(replica, entry, await self._seen(which, entry))
+
+    async def _seen(self, which: int, entry: str) -> str:
+        """What the slowest API server, 0, or the quickest, -1, knows now of an entry.
+
+        The test's own delays must not make either of them slower than ``LAG_S``.
+        """
+        while self._history[-1][0] < self._now() - LAG_S:
+            await asyncio.sleep(0.005)
+        limit = self._now() - LAG_S
+        while len(self._history) > 1 and self._history[1][0] < limit:
+            self._history.pop(0)
+        return self._history[which][1][entry]
 
     async def _call(self, replica: Replica, entry: str, bundle: str) -> None:
         try:
