@@ -1,9 +1,7 @@
 """``gpu-fraction controller``: counts what GPUQuotas limit, wired together."""
 
-import argparse
 import asyncio
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -19,8 +17,7 @@ from certs.manager import CertificateManager
 from certs.presence import ReplicaIdentity
 from certs.settings import CertificateSettings
 from gpu_fraction.cli import cluster
-from gpu_fraction.cli.config import load_options
-from gpu_fraction.cli.daemon import add_daemon, process_registry, stop_on_signals
+from gpu_fraction.cli.daemon import Commands, add_daemon, process_registry, stop_on_signals
 from gpu_fraction.domain.keys import SYSTEM_NAMESPACE
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.access import AccessSource
@@ -31,7 +28,7 @@ from gpu_fraction.kube.lease import unique_identity
 from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.serving import logs
 from gpu_fraction.settings import rewrite
-from gpu_fraction.settings.option import Option, boolean, print_config
+from gpu_fraction.settings.option import Option, Value, boolean
 from quota import settings as quota_options
 from quota.service import ControllerService
 from quota.settings import ControllerProcess
@@ -62,12 +59,11 @@ CERTIFICATES: Final = (
     *certs_options.INSTALLATION_OPTIONS,
     *certs_options.LIFETIME_OPTIONS,
 )
-OPTIONS: Final = (*cluster.OPTIONS, *quota_options.CONTROLLER_OPTIONS, *SIZES, *CERTIFICATES)
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_parser", "serve"]
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command."""
     add_daemon(
         commands,
@@ -80,22 +76,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
             "GPUs of nodes that do not publish theirs": SIZES,
             "the webhook's certificates": CERTIFICATES,
         },
-        run=run,
+        serve=serve,
     )
 
 
-def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Run the command; the exit code."""
-    values = load_options(OPTIONS, args, environ)
-    if args.print_config:
-        sys.stdout.write(print_config(values))
-        return 0
+def serve(values: Mapping[str, Value], environ: Mapping[str, str]) -> None:
+    """Run the daemon to its end."""
     settings = quota_options.controller_process(values)
     logs.configure(settings.log_level)
     sizes = CardSizes(values["gpu_memory_mib"].value, values["gpu_memory_by_model"].value)
     certificates = certs_options.load(values) if values["manage_certificates"].value else None
     asyncio.run(_control(settings, sizes, certificates, cluster.access(values, environ)))
-    return 0
 
 
 async def _control(

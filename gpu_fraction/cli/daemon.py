@@ -4,30 +4,44 @@ import argparse
 import asyncio
 import importlib
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Final
+from itertools import chain
+from typing import Final, TypeAlias
 
 from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
-from gpu_fraction.settings.option import Option, add_flags, choice
+from gpu_fraction.cli.config import load_options
+from gpu_fraction.settings.option import Option, Value, add_flags, choice, print_config
 
-Run = Callable[[argparse.Namespace, Mapping[str, str]], int]
-"""Arguments and environment to an exit code."""
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - argparse names no other type
+"""Where the program's commands are declared."""
+
+Serve = Callable[[Mapping[str, Value], Mapping[str, str]], None]
+"""Runs a daemon by its settings and the environment."""
 
 EVENT_LOOP: Final = Option("event_loop", choice("uvloop", "asyncio"), "uvloop", "uvloop, asyncio")
 """For daemons whose requests somebody waits for (docs/adr/0004)."""
 
-__all__ = ["EVENT_LOOP", "Run", "add_daemon", "process_registry", "run_on", "stop_on_signals"]
+__all__ = [
+    "EVENT_LOOP",
+    "Commands",
+    "Serve",
+    "add_daemon",
+    "process_registry",
+    "run_on",
+    "stop_on_signals",
+]
 
 
 def add_daemon(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: Commands,
     name: str,
     *,
     summary: str,
     description: str,
     groups: Mapping[str, Sequence[Option]],
-    run: Run,
+    serve: Serve,
 ) -> None:
     """Declare a daemon's command: its settings as flags, and how to see them.
 
@@ -37,8 +51,17 @@ def add_daemon(
         summary: One line for the list of commands.
         description: What a person needs to know, with an example.
         groups: The options under their headings.
-        run: Runs the command.
+        serve: Runs the daemon to its end.
     """
+
+    def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+        values = load_options(tuple(chain.from_iterable(groups.values())), args, environ)
+        if args.print_config:
+            sys.stdout.write(print_config(values))
+        else:
+            serve(values, environ)
+        return 0
+
     parser = commands.add_parser(
         name,
         help=summary,

@@ -1,14 +1,11 @@
 """``gpu-fraction node-daemon``: the daemon of one GPU node, wired together."""
 
-import argparse
 import asyncio
-import sys
 from collections.abc import Mapping
 from typing import Final
 
-from gpu_fraction.cli.config import load_options
-from gpu_fraction.cli.daemon import add_daemon, process_registry, stop_on_signals
-from gpu_fraction.settings.option import SettingsError, print_config
+from gpu_fraction.cli.daemon import Commands, add_daemon, process_registry, stop_on_signals
+from gpu_fraction.settings.option import SettingsError, Value
 from node_daemon import settings as node_options
 
 DESCRIPTION: Final = """\
@@ -24,10 +21,10 @@ example:
   gpu-fraction node-daemon --node-name "$NODE_NAME" --slots-per-card 16
 """
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_parser", "serve"]
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command."""
     add_daemon(
         commands,
@@ -37,21 +34,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         groups={
             "the node": node_options.OPTIONS,
         },
-        run=run,
+        serve=serve,
     )
 
 
-def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Run the command; the exit code."""
-    values = load_options(node_options.OPTIONS, args, environ)
-    if args.print_config:
-        sys.stdout.write(print_config(values))
-        return 0
+def serve(values: Mapping[str, Value], environ: Mapping[str, str]) -> None:
+    """Run the daemon to its end."""
     settings = node_options.node_daemon_settings(values)
     if settings.node_name is None:
         raise SettingsError(["--node-name is needed: the name of the Node this runs on"])
     asyncio.run(_serve(settings, settings.node_name, environ))
-    return 0
 
 
 async def _serve(

@@ -1,15 +1,13 @@
 """``gpu-fraction scheduler-extender``: cards for kube-scheduler, wired together."""
 
-import argparse
 import asyncio
-import sys
 from collections.abc import Mapping
 from typing import Final
 
 from gpu_fraction.cli import cluster
-from gpu_fraction.cli.config import load_options
 from gpu_fraction.cli.daemon import (
     EVENT_LOOP,
+    Commands,
     add_daemon,
     process_registry,
     run_on,
@@ -22,7 +20,7 @@ from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.serving import logs
 from gpu_fraction.serving.server import Drain, HttpsServer
-from gpu_fraction.settings.option import SettingsError, print_config
+from gpu_fraction.settings.option import SettingsError, Value
 from quota.model_limits import ModelLimitsWatch
 from scheduler import settings as extender_options
 from scheduler.auth import AuthError, Callers, server_tls
@@ -41,14 +39,13 @@ example:
     --client-ca ca.crt --client-names gpu-fraction-scheduler
 """
 
-OPTIONS: Final = (*extender_options.OPTIONS, EVENT_LOOP, *cluster.OPTIONS)
 DRAIN: Final = Drain(least_s=0.0, most_s=20.0)
 """The scheduler is in the same pod and ends with it; a bind in progress may take 15 s."""
 
-__all__ = ["add_parser", "read_request", "run"]
+__all__ = ["add_parser", "read_request", "serve"]
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command."""
     add_daemon(
         commands,
@@ -59,22 +56,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
             "where to serve, and whom": (*extender_options.OPTIONS, EVENT_LOOP),
             "which cluster": cluster.OPTIONS,
         },
-        run=run,
+        serve=serve,
     )
 
 
-def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Run the command; the exit code."""
-    values = load_options(OPTIONS, args, environ)
-    if args.print_config:
-        sys.stdout.write(print_config(values))
-        return 0
+def serve(values: Mapping[str, Value], environ: Mapping[str, str]) -> None:
+    """Run the daemon to its end."""
     settings = extender_options.extender_settings(values)
     if not cluster.reachable(values, environ):
         raise SettingsError(["--kubeconfig is needed outside a cluster"])
     logs.configure(settings.log_level)
     run_on(values[EVENT_LOOP.name].value, _serve(settings, cluster.access(values, environ)))
-    return 0
 
 
 def read_request(annotations: Mapping[str, str]) -> tuple[Ask, ...]:

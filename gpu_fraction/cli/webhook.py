@@ -1,11 +1,10 @@
 """``gpu-fraction webhook``: the admission server, wired together."""
 
-import argparse
 import asyncio
 import gc
-import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -13,9 +12,9 @@ from prometheus_client import CollectorRegistry
 from certs import settings as certs_options
 from gpu_fraction.cli import cluster, tls
 from gpu_fraction.cli.budget import QuotaBudget
-from gpu_fraction.cli.config import load_options
 from gpu_fraction.cli.daemon import (
     EVENT_LOOP,
+    Commands,
     add_daemon,
     process_registry,
     run_on,
@@ -29,7 +28,7 @@ from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.serving import logs
 from gpu_fraction.serving.server import HttpsServer
 from gpu_fraction.settings import rewrite
-from gpu_fraction.settings.option import Value, print_config
+from gpu_fraction.settings.option import Value
 from quota import settings as quota_options
 from quota.service import AdmissionService
 from webhook import settings as webhook_options
@@ -50,48 +49,37 @@ example:
   gpu-fraction webhook --tls-cert tls.crt --tls-key tls.key --gpu-memory-mib 80Gi
 """
 
-OPTIONS: Final = (
-    *webhook_options.OPTIONS,
-    EVENT_LOOP,
-    *rewrite.OPTIONS,
-    *cluster.OPTIONS,
-    *quota_options.ADMISSION_OPTIONS,
-    *tls.OPTIONS,
-)
+GROUPS: Final = {
+    "where and how to serve": (*webhook_options.OPTIONS, EVENT_LOOP),
+    "how pods are rewritten": rewrite.OPTIONS,
+    "which cluster": cluster.OPTIONS,
+    "GPUQuotas": quota_options.ADMISSION_OPTIONS,
+    "certificates that look after themselves": tls.OPTIONS,
+}
+OPTIONS: Final = tuple(chain.from_iterable(GROUPS.values()))
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_parser", "serve"]
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command."""
     add_daemon(
         commands,
         "webhook",
         summary="serve the admission webhook",
         description=DESCRIPTION,
-        groups={
-            "where and how to serve": (*webhook_options.OPTIONS, EVENT_LOOP),
-            "how pods are rewritten": rewrite.OPTIONS,
-            "which cluster": cluster.OPTIONS,
-            "GPUQuotas": quota_options.ADMISSION_OPTIONS,
-            "certificates that look after themselves": tls.OPTIONS,
-        },
-        run=run,
+        groups=GROUPS,
+        serve=serve,
     )
 
 
-def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Run the command; the exit code."""
-    values = load_options(OPTIONS, args, environ)
-    if args.print_config:
-        sys.stdout.write(print_config(values))
-        return 0
+def serve(values: Mapping[str, Value], environ: Mapping[str, str]) -> None:
+    """Run the daemon to its end."""
     settings = webhook_options.webhook_settings(values)
     certs_options.load(values)  # every fault of the settings shows before anything runs
     logs.configure(settings.log_level)
     rewriting = rewrite.rewrite_settings(values)
     run_on(values[EVENT_LOOP.name].value, _run(settings, rewriting, values, environ))
-    return 0
 
 
 async def _run(
