@@ -114,9 +114,8 @@ def kubectl(control_plane: Cluster, namespace: str) -> Kubectl:
 @pytest.fixture
 def namespace(control_plane: Cluster) -> Iterator[str]:
     """A fresh namespace in which pods can be created."""
-    name = control_plane.create_namespace()
-    yield name
-    control_plane.kubectl("delete", "namespace", name, "--wait=false")
+    with control_plane.namespace() as name:
+        yield name
 
 
 @pytest.fixture

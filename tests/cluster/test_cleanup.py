@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,15 +69,16 @@ def test_killed_while_a_pod_runs(
     start_tests: Callable[[str], subprocess.Popen[bytes]],
 ) -> None:
     """Shims, containers, mounts, control groups and network interfaces go as well."""
-    interfaces = _interfaces()
     tests = start_tests("test_node.py::test_pod_survives_a_killed_kubelet")
     run = _wait_for(lambda: _run_of(tests.pid))
     _wait_for(lambda: _container_pids(run))
+    subnet = _pod_subnet(run)
+    _wait_for(lambda: _interfaces(subnet))
     _kill(tests, run, with_watchdog=True)
     assert _container_pids(run)
     assert run in reap_abandoned()
     _assert_nothing_left(run)
-    _wait_for(lambda: _interfaces() <= interfaces)
+    _wait_for(lambda: not _interfaces(subnet))
 
 
 def test_kubectl_belongs_to_the_run(own_control_plane: ControlPlane) -> None:
@@ -91,14 +93,28 @@ def test_runs_of_living_processes_are_left_alone() -> None:
     assert not mine & set(reap_abandoned())
 
 
-def _interfaces() -> set[str]:
-    return {entry.name for entry in Path("/sys/class/net").iterdir()}
+def _pod_subnet(run: Path) -> IPv4Network:
+    """The addresses of the pods of a run's node."""
+    (network,) = run.glob("*/cni/*.conflist")
+    ranges = json.loads(network.read_text())["plugins"][0]["ipam"]["ranges"]
+    return IPv4Network(ranges[0][0]["subnet"])
+
+
+def _interfaces(subnet: IPv4Network) -> set[str]:
+    """Interfaces that lead to a pod of it; other pods come and go meanwhile."""
+    found = set()
+    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+        # Source: route(8) and the kernel's fib_trie.c: the address as the machine keeps it.
+        name, address, *_ = line.split()
+        if IPv4Address(int(address, 16).to_bytes(4, sys.byteorder)) in subnet:
+            found.add(name)
+    return found
 
 
 def _run_of(pid: int) -> Path | None:
     """The run that a process owns, if it has one by now."""
     for owner in runs_root().glob("*/owner"):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, ValueError):  # not there or not whole yet
             if json.loads(owner.read_text())["pid"] == pid:
                 return owner.parent
     return None

@@ -104,10 +104,9 @@ def test_existing_cluster_is_used_by_its_kubeconfig(
     """What KUBECONFIG_TEST names serves like an own cluster: namespaces, tokens, kubectl."""
     found = existing_cluster(own_control_plane.kubectl.kubeconfig, binaries, tmp_path)
     assert found.version == own_control_plane.version
-    namespace = found.create_namespace()
-    account = found.service_account_kubeconfig(namespace, "default")
-    assert "forbidden" in found.kubectl.acting_as(account).run("get", "nodes").stderr
-    found.kubectl("delete", "namespace", namespace, "--wait=false")
+    with found.namespace() as namespace:
+        account = found.service_account_kubeconfig(namespace, "default")
+        assert "forbidden" in found.kubectl.acting_as(account).run("get", "nodes").stderr
 
 
 def test_options_reach_the_components(

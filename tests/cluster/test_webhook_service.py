@@ -50,9 +50,8 @@ def test_api_server_calls_a_webhook_by_its_service_name(
         process.kill()
         failed = kubectl.run("create", "configmap", "a")
         assert f'failed calling webhook "deny.{namespace}.test"' in failed.stderr
-        other = own_control_plane.create_namespace()
-        kubectl.within(other)("create", "configmap", "a")
-        kubectl("delete", "namespace", other, "--wait=false")
+        with own_control_plane.namespace() as other:
+            kubectl.within(other)("create", "configmap", "a")
     finally:
         kubectl("delete", "validatingwebhookconfiguration", namespace)
 

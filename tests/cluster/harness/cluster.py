@@ -1,10 +1,12 @@
 """What every test may use of a cluster, be it the harness's own or an existing one."""
 
 import base64
+import contextlib
 import json
 import os
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +42,15 @@ class Cluster:
         self.kubectl("create", "namespace", name)
         self.wait_for_account(name)
         return name
+
+    @contextlib.contextmanager
+    def namespace(self) -> Iterator[str]:
+        """A new namespace that is deleted afterwards: its pods would start on a later node."""
+        name = self.create_namespace()
+        try:
+            yield name
+        finally:
+            self.kubectl("delete", "namespace", name, "--wait=false")
 
     def wait_for_account(self, namespace: str) -> None:
         """Waits for ServiceAccount ``default``: pods are refused before it is there.
