@@ -7,7 +7,7 @@ writing anew. Admission never waits for an event, and a dry run leaves none.
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from gpu_fraction.domain import keys, request_annotation, units
+from gpu_fraction.domain import request_annotation, units
 from gpu_fraction.domain.request import Slice
 from gpu_fraction.kube.event_limits import ObjectReference
 from gpu_fraction.kube.events import EventType, reference
@@ -65,12 +65,8 @@ class Audit:
 
 def rewritten(pod: PodRecord) -> str | None:
     """What became of the pod's annotations, in a sentence; None where it carries none."""
-    text = (pod.metadata.annotations or {}).get(keys.REQUEST)
-    if text is None:
-        return None
-    try:
-        rendered = request_annotation.load(text)
-    except request_annotation.RequestAnnotationError:
+    rendered = request_annotation.find(pod.metadata.annotations or {})
+    if rendered is None:
         return None
     parts = ", ".join(_share(part) for part in rendered.request.slices)
     return f"gpu-fraction rewrote the pod for backend {rendered.backend}: {parts}"

@@ -6,12 +6,10 @@ from typing import Final
 import msgspec
 
 from gpu_fraction.domain import assignment, keys, request, request_annotation
-from gpu_fraction.domain.backends.native import Native
 from gpu_fraction.domain.demand import demand
 from gpu_fraction.domain.gpu_resources import is_gpu
 from gpu_fraction.domain.pod import Metadata, Pod, Spec, Status, containers
 from gpu_fraction.domain.request import Bounds, Refused, Request
-from gpu_fraction.domain.request_annotation import Rendered
 from gpu_fraction.kube.objects import Meta
 from quota.charge import PodFacts
 
@@ -19,8 +17,6 @@ TERMINAL: Final = frozenset({"Succeeded", "Failed"})
 
 DEFAULT_GRACE_S: Final = 30
 """Where a pod that is being deleted does not say (core/v1 terminationGracePeriodSeconds)."""
-
-_OURS: Final = Native().name
 
 __all__ = ["OwnerReference", "PodRecord", "facts_of", "overdue_after_s", "terminal"]
 
@@ -100,28 +96,24 @@ def facts_of(record: PodRecord) -> PodFacts:
     facts = PodFacts(record.metadata.uid, cost, record.spec.priority_class_name)
     if not cost:
         return facts
-    rendered = _rendered(pod)
+    rendered = request_annotation.find(pod.annotations())
     asked = rendered.request if rendered else _written(pod)
     return replace(
         facts,
         models=asked.models if asked else (),
         not_models=asked.not_models if asked else (),
-        placed_late=rendered is not None and _placed_late(record, rendered),
+        placed_late=request_annotation.placed_late(
+            rendered,
+            pod.annotations(),
+            scheduler_name=record.spec.scheduler_name,
+            node_name=record.spec.node_name,
+        ),
         containers=tuple(
             at.container.name
             for at in containers(pod)
             if at.container.resources and any(map(is_gpu, at.container.resources.names()))
         ),
     )
-
-
-def _rendered(pod: Pod) -> Rendered | None:
-    """What the webhook made of the pod's wishes; None where it did not, or not readably."""
-    text = pod.annotations().get(keys.REQUEST)
-    try:
-        return None if text is None else request_annotation.load(text)
-    except request_annotation.RequestAnnotationError:
-        return None
 
 
 def _written(pod: Pod) -> Request | None:
@@ -132,21 +124,6 @@ def _written(pod: Pod) -> Request | None:
         return request.parse(pod, Bounds())
     except Refused:
         return None
-
-
-def _placed_late(record: PodRecord, rendered: Rendered) -> bool:
-    """Whether our extender will choose the pod's cards, on any model that has room.
-
-    A pod that was made with a node never meets the extender.
-    """
-    asked = rendered.request
-    return (
-        rendered.backend == _OURS
-        and record.spec.scheduler_name == keys.SCHEDULER
-        and not record.spec.node_name
-        and keys.ASSIGNED not in (record.metadata.annotations or {})
-        and not (asked.models or asked.uuids)
-    )
 
 
 def assigned_uuids(pod: PodRecord) -> frozenset[str]:

@@ -1,40 +1,49 @@
 """What a pod asks of a node's cards: its request annotation, else its bare resources."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.placement import Ask
+from gpu_fraction.domain import keys, request_annotation, units
+from gpu_fraction.domain.placement import Ask, asks_of_request
+from gpu_fraction.domain.request_annotation import Rendered
 from scheduler.pods import Container, Pod
 
-__all__ = ["AskError", "RequestReader", "asks_of", "no_requests"]
-
-RequestReader = Callable[[Mapping[str, str]], tuple[Ask, ...]]
-"""Reads the request annotation out of a pod's annotations; no asks where there is none, or
-where another stack serves it. Raises ValueError where it cannot be read."""
+__all__ = ["AskError", "asks_of", "rendered_for_us"]
 
 
 class AskError(ValueError):
     """The pod's request cannot be placed as it is written; the message says why."""
 
 
-def no_requests(_annotations: Mapping[str, str]) -> tuple[Ask, ...]:
-    """A reader for pods that ask by resources alone."""
-    return ()
-
-
-def asks_of(pod: Pod, read_request: RequestReader) -> tuple[Ask, ...]:
-    """The pod's asks, one for each container that gets cards; none where it wants no GPU.
+def rendered_for_us(pod: Pod) -> Rendered | None:
+    """What the webhook made of the pod's wishes; None where it did not, or for another stack.
 
     Raises:
-        AskError: an annotation or a resource that cannot be read.
+        AskError: the annotation cannot be read.
     """
+    text = pod.annotations().get(keys.REQUEST)
+    if text is None:
+        return None
     try:
-        asked = read_request(pod.annotations())
+        rendered = request_annotation.load(text)
     except ValueError as e:
         raise AskError(f"{keys.REQUEST}: {e}") from e
-    if asked:
+    return rendered if rendered.backend == keys.NATIVE else None
+
+
+def asks_of(pod: Pod, rendered: Rendered | None) -> tuple[Ask, ...]:
+    """The pod's asks, one for each container that gets cards; none where it wants no GPU.
+
+    Args:
+        pod: the pod.
+        rendered: what the webhook made of it for us; else its resources alone count.
+
+    Raises:
+        AskError: a resource that cannot be read.
+    """
+    if rendered:
         by_name = {container.name: container for container in pod.running_containers()}
+        asked = asks_of_request(rendered.request)
         return tuple(_settled(ask, by_name.get(ask.container)) for ask in asked)
     bare = (_bare(container) for container in pod.running_containers())
     return tuple(ask for ask in bare if ask is not None)

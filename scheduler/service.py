@@ -1,7 +1,6 @@
 """The extender's state kept up to date, and everything around it wired together."""
 
 import asyncio
-from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
@@ -10,32 +9,16 @@ from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.resources import NODES, PODS
 from gpu_fraction.kube.store import Change
 from scheduler.app import ExtenderApp
-from scheduler.asks import RequestReader, no_requests
 from scheduler.auth import Callers
 from scheduler.binding import Binder, KubePodApi
 from scheduler.extender import Extender
 from scheduler.metrics import ExtenderMetrics, StateCollector
-from scheduler.model_quota import NO_LIMITS, ModelLimits
+from scheduler.model_quota import ModelLimits
 from scheduler.nodes import Node
 from scheduler.pods import Pod
 from scheduler.state import ClusterState
 
-__all__ = ["ExtenderService", "Wiring"]
-
-
-@dataclass(frozen=True, slots=True)
-class Wiring:
-    """What the extender is given by whoever starts it.
-
-    Attributes:
-        callers: Who may call.
-        read_request: Reads a pod's request annotation.
-        limits: What namespaces may hold of GPU models; kept up to date by whoever starts it.
-    """
-
-    callers: Callers
-    read_request: RequestReader = no_requests
-    limits: ModelLimits = NO_LIMITS
+__all__ = ["ExtenderService"]
 
 
 class ExtenderService:
@@ -46,28 +29,31 @@ class ExtenderService:
         app: The HTTP application, to be served over TLS.
     """
 
-    def __init__(self, client: Client, wiring: Wiring, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, client: Client, callers: Callers, limits: ModelLimits, registry: CollectorRegistry
+    ) -> None:
         """Wire everything; :meth:`run` does the work.
 
         Args:
             client: The API server.
-            wiring: What the parts need.
+            callers: Who may call.
+            limits: What namespaces may hold of GPU models; kept up to date by whoever starts it.
             registry: Where the metrics go.
         """
         clock = asyncio.get_running_loop().time
-        self.state = ClusterState(wiring.read_request)
+        self.state = ClusterState()
         self._nodes = Reflector(client, NODES.at(), Node)
         self._pods = Reflector(client, PODS.at(), Pod)
         metrics = ExtenderMetrics(registry)
         StateCollector(registry, self.state, clock)
-        self._limits = wiring.limits
-        extender = Extender(self.state, wiring.limits)
+        self._limits = limits
+        extender = Extender(self.state, limits)
         self._binder = Binder(self.state, extender, KubePodApi(client), metrics, clock)
         self.app = ExtenderApp(
             self.state,
             extender,
             self._binder,
-            wiring.callers,
+            callers,
             metrics,
             registry=registry,
             check=self.check,

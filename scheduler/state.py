@@ -11,7 +11,6 @@ from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement import Ask, CardState, choose, less
 from gpu_fraction.domain.placement.table import ClusterTable
 from gpu_fraction.domain.placement.vectorised import Evaluation, evaluate
-from scheduler.asks import RequestReader
 from scheduler.claims import Claim, Claims, Stage
 from scheduler.model_use import ModelUse
 from scheduler.pods import Pod
@@ -28,15 +27,10 @@ class ClusterState:
         model_use: How much of each GPU model that comes to, by namespace.
     """
 
-    def __init__(self, read_request: RequestReader) -> None:
-        """An empty cluster.
-
-        Args:
-            read_request: Reads a pod's request annotation.
-        """
+    def __init__(self) -> None:
+        """An empty cluster."""
         self.model_use = ModelUse()
         self.claims = Claims(self.model_use)
-        self._read_request = read_request
         self._cards: dict[str, tuple[CardState, ...]] = {}
         self._problems: dict[str, str] = {}
         self._pods: dict[str, PodView] = {}
@@ -82,11 +76,11 @@ class ClusterState:
         version = pod.metadata.resource_version
         if known is not None and version and known.pod.metadata.resource_version == version:
             return known
-        return view_of(pod, self._read_request)
+        return view_of(pod)
 
     def pod_changed(self, pod: Pod) -> None:
         """Take over a pod as the watch shows it."""
-        view = view_of(pod, self._read_request)
+        view = view_of(pod)
         self._unlist(view.uid)
         if view.finished or not pod.holds_gpu:
             self.pod_removed(view.uid)
@@ -197,7 +191,7 @@ class ClusterState:
             return
         if found is None or found.metadata.uid != claim.uid:
             self.pod_removed(claim.uid)
-        elif (view := view_of(found, self._read_request)).node == claim.node and not view.finished:
+        elif (view := view_of(found)).node == claim.node and not view.finished:
             cards = assigned(view) or claim.assignment
             self.claims.change(
                 claim, assignment=cards, stage=Stage.BOUND, since_s=now_s, in_doubt=False

@@ -8,7 +8,8 @@ import structlog
 from gpu_fraction.domain import assignment, keys
 from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement import Ask
-from scheduler.asks import AskError, RequestReader, asks_of
+from gpu_fraction.domain.request_annotation import placed_late
+from scheduler.asks import AskError, asks_of, rendered_for_us
 from scheduler.pods import Pod
 
 _log = structlog.get_logger(__name__)
@@ -29,6 +30,8 @@ class PodView:
         priority: Its priority; higher may preempt lower.
         asks: One for each container that gets cards; none where it wants no GPU.
         problem: Why its request cannot be placed at all; empty where it can.
+        charged_early: Quotas charged it at admission for every limited model it may land on,
+            see ``request_annotation.placed_late``.
         pod: What else was read of it.
     """
 
@@ -38,6 +41,7 @@ class PodView:
     priority: int
     asks: tuple[Ask, ...]
     problem: str
+    charged_early: bool
     pod: Pod
 
     @property
@@ -56,21 +60,6 @@ class PodView:
         return self.pod.spec.priority_class_name or ""
 
     @property
-    def charged_early(self) -> bool:
-        """True where quotas charged it at admission for every limited model it may land on.
-
-        They do not where our webhook left the choice of cards to us altogether; see
-        ``quota.pods``, which says it in the same words.
-        """
-        placed_late = (
-            keys.REQUEST in self.pod.annotations()
-            and self.pod.spec.scheduler_name == keys.SCHEDULER
-            and not self.node
-            and not any(ask.models_in or ask.uuids for ask in self.asks)
-        )
-        return not placed_late
-
-    @property
     def finished(self) -> bool:
         """True once its containers have ended for good: it holds nothing any more."""
         return self.pod.status.phase in _FINISHED
@@ -81,17 +70,33 @@ class PodView:
         return self.pod.metadata.deletion_timestamp is not None
 
 
-def view_of(pod: Pod, read_request: RequestReader) -> PodView:
+def view_of(pod: Pod) -> PodView:
     """The pod as placement sees it."""
     problem = ""
     asks: tuple[Ask, ...] = ()
+    late = False
+    meta, spec = pod.metadata, pod.spec
     try:
-        asks = asks_of(pod, read_request)
+        rendered = rendered_for_us(pod)
+        asks = asks_of(pod, rendered)
+        late = placed_late(
+            rendered,
+            pod.annotations(),
+            scheduler_name=spec.scheduler_name,
+            node_name=spec.node_name,
+        )
     except AskError as e:
         problem = str(e)
-    meta = pod.metadata
-    priority = pod.spec.priority or 0
-    return PodView(meta.uid, meta.namespace, meta.name, priority, asks, problem, pod)
+    return PodView(
+        uid=meta.uid,
+        namespace=meta.namespace,
+        name=meta.name,
+        priority=spec.priority or 0,
+        asks=asks,
+        problem=problem,
+        charged_early=not late,
+        pod=pod,
+    )
 
 
 def assigned(view: PodView) -> Assignment | None:

@@ -13,8 +13,6 @@ from gpu_fraction.cli.daemon import (
     run_on,
     stop_on_signals,
 )
-from gpu_fraction.domain import keys, request_annotation
-from gpu_fraction.domain.placement import Ask, asks_of_request
 from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.metrics import KubeMetrics
@@ -24,7 +22,7 @@ from gpu_fraction.settings.option import SettingsError, Value
 from quota.model_limits import ModelLimitsWatch
 from scheduler import settings as extender_options
 from scheduler.auth import AuthError, Callers, server_tls
-from scheduler.service import ExtenderService, Wiring
+from scheduler.service import ExtenderService
 from scheduler.settings import ExtenderSettings
 
 DESCRIPTION: Final = """\
@@ -42,7 +40,7 @@ example:
 DRAIN: Final = Drain(least_s=0.0, most_s=20.0)
 """The scheduler is in the same pod and ends with it; a bind in progress may take 15 s."""
 
-__all__ = ["add_parser", "read_request", "serve"]
+__all__ = ["add_parser", "serve"]
 
 
 def add_parser(commands: Commands) -> None:
@@ -69,21 +67,6 @@ def serve(values: Mapping[str, Value], environ: Mapping[str, str]) -> None:
     run_on(values[EVENT_LOOP.name].value, _serve(settings, cluster.access(values, environ)))
 
 
-def read_request(annotations: Mapping[str, str]) -> tuple[Ask, ...]:
-    """The asks of a pod that our webhook rendered for us; none for other stacks' pods.
-
-    Raises:
-        ValueError: the annotation cannot be read.
-    """
-    text = annotations.get(keys.REQUEST)
-    if text is None:
-        return ()
-    rendered = request_annotation.load(text)
-    if rendered.backend != "native":
-        return ()
-    return asks_of_request(rendered.request)
-
-
 async def _serve(settings: ExtenderSettings, source: AccessSource) -> None:
     registry = process_registry()
     stop = stop_on_signals()
@@ -100,7 +83,7 @@ async def _serve(settings: ExtenderSettings, source: AccessSource) -> None:
     observer = KubeMetrics(registry)
     async with connect(source, component="scheduler-extender", observer=observer) as client:
         limits = ModelLimitsWatch(client)
-        service = ExtenderService(client, Wiring(callers, read_request, limits), registry)
+        service = ExtenderService(client, callers, limits, registry)
         server = HttpsServer(
             service.app, host=settings.host, port=settings.port, tls=tls, drain=DRAIN
         )

@@ -54,6 +54,8 @@ SLOT: Final = PREFIX + "slot"
 CORE_MILLI: Final = PREFIX + "core-milli"
 MEMORY_MIB: Final = PREFIX + "memory-mib"
 NATIVE_RESOURCES: Final = (SLOT, CORE_MILLI, MEMORY_MIB)
+NATIVE: Final = "native"
+"""The backend that asks by these: our own scheduler and node daemon."""
 
 SCHEDULER: Final = "gpu-fraction-scheduler"
 SYSTEM_NAMESPACE: Final = "gpu-fraction-system"

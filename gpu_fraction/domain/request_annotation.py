@@ -4,12 +4,13 @@ Written by the webhook and read by the extender, the node daemon and the quota; 
 them the user's annotations and the configuration of the day the pod was made.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 import msgspec
 
-from gpu_fraction.domain import units
+from gpu_fraction.domain import keys, units
 from gpu_fraction.domain.request import Isolation, Placement, Request, Slice
 
 VERSION: Final = 1
@@ -19,7 +20,7 @@ _Milli = Annotated[int, msgspec.Meta(ge=1, le=units.MILLI)]
 _Cards = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
 _Mib = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
 
-__all__ = ["Rendered", "RequestAnnotationError", "load", "render"]
+__all__ = ["Rendered", "RequestAnnotationError", "find", "load", "placed_late", "render"]
 
 
 class RequestAnnotationError(ValueError):
@@ -100,3 +101,41 @@ def load(text: str) -> Rendered:
         slices, wire.models, wire.not_models, wire.uuids, wire.placement, wire.isolation
     )
     return Rendered(wire.backend, request)
+
+
+def find(annotations: Mapping[str, str]) -> Rendered | None:
+    """What the webhook made of a pod's wishes; None where it did not, or not readably."""
+    text = annotations.get(keys.REQUEST)
+    try:
+        return None if text is None else load(text)
+    except RequestAnnotationError:
+        return None
+
+
+def placed_late(
+    rendered: Rendered | None,
+    annotations: Mapping[str, str],
+    *,
+    scheduler_name: str | None,
+    node_name: str | None,
+) -> bool:
+    """Whether our extender is yet to choose a pod's cards, on any model that has room.
+
+    Quotas charge such a pod for a limited model when the cards are chosen, and the extender
+    refuses those beyond a limit; every other pod is charged at admission for each limited
+    model that it may land on. A pod that was made with a node never meets the extender.
+
+    Args:
+        rendered: what ``find`` found.
+        annotations: the pod's.
+        scheduler_name: its spec's.
+        node_name: its spec's; None or empty while it waits.
+    """
+    return (
+        rendered is not None
+        and rendered.backend == keys.NATIVE
+        and scheduler_name == keys.SCHEDULER
+        and not node_name
+        and keys.ASSIGNED not in annotations
+        and not (rendered.request.models or rendered.request.uuids)
+    )

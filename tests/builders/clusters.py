@@ -22,7 +22,7 @@ def node_cards(node: str, count: int, **fields: object) -> list[inventory.Card]:
 
 def state_of(nodes: Mapping[str, Sequence[inventory.Card]]) -> ClusterState:
     """Nodes with nothing on them."""
-    state = ClusterState(pods.read_request)
+    state = ClusterState()
     for name, cards in nodes.items():
         state.node_changed(name, empty(cards))
     return state

@@ -1,4 +1,4 @@
-"""Pods and nodes as the API server sends them, and a reader of their request annotation."""
+"""Pods and nodes as the API server sends them."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -39,29 +39,6 @@ def request(*asks: Ask) -> str:
             "notModels": first.models_out,
             "uuids": first.uuids,
         }
-    )
-
-
-def read_request(annotations: Mapping[str, str]) -> tuple[Ask, ...]:
-    """The asks of a request annotation; none where there is none."""
-    text = annotations.get(keys.REQUEST)
-    if text is None:
-        return ()
-    wire = json.loads(text)
-    return tuple(
-        Ask(
-            container=part["name"],
-            cards=part["cards"],
-            core_milli=part.get("coreMilli"),
-            memory_mib=part.get("memoryMib"),
-            memory_milli=part.get("memoryMilli"),
-            models_in=tuple(wire.get("models", ())),
-            models_out=tuple(wire.get("notModels", ())),
-            uuids=tuple(wire.get("uuids", ())),
-            placement=wire["placement"],
-            isolation=wire["isolation"],
-        )
-        for part in wire["containers"]
     )
 
 

@@ -37,8 +37,14 @@ CARD_MIB = 81559
 CASES: tuple[tuple[str, tuple[Ask, ...]], ...] = (
     ("a quarter, binpack", (Ask("main", memory_milli=250, core_milli=250),)),
     ("8 GiB, spread", (Ask("main", memory_mib=8192, placement="spread"),)),
-    ("a quarter of an H100", (Ask("main", memory_milli=250, models_in=("H100",)),)),
-    ("a quarter, isolation preferred", (Ask("main", memory_milli=250, isolation="preferred"),)),
+    (
+        "a quarter of an H100",
+        (Ask("main", core_milli=250, memory_milli=250, models_in=("H100",)),),
+    ),
+    (
+        "a quarter, isolation preferred",
+        (Ask("main", core_milli=250, memory_milli=250, isolation="preferred"),),
+    ),
     ("2 whole cards, topology", (Ask("main", 2, 1000, memory_milli=1000, placement="topology"),)),
     ("4 whole cards, topology", (Ask("main", 4, 1000, memory_milli=1000, placement="topology"),)),
     ("2 containers", (Ask("a", memory_milli=250), Ask("b", memory_milli=500, core_milli=100))),
@@ -69,7 +75,7 @@ def main() -> int:
     bare_mib = rss_mib()
     sys.stdout.write(f"{ExtenderService.__name__} loaded: {bare_mib:.0f} MiB\n")
     started = time.perf_counter()
-    state = ClusterState(pods.read_request)
+    state = ClusterState()
     names = fill(state, args.nodes, args.cards, args.pods)
     state.table()
     built_s = time.perf_counter() - started

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from gpu_fraction.domain import keys
 from gpu_fraction.domain.backends.base import Backend, BackendConfig
 from gpu_fraction.domain.backends.hami import Hami
 from gpu_fraction.domain.backends.native import Native
 from gpu_fraction.domain.backends.nvidia import Nvidia
 
 BACKENDS: Final[Mapping[str, Callable[[BackendConfig], Backend]]] = {
-    "native": Native,
+    keys.NATIVE: Native,
     "hami": Hami,
     "nvidia": Nvidia,
 }

@@ -17,7 +17,7 @@ class Native:
     """Slices that this project's node daemon hands out."""
 
     config: BackendConfig = field(default_factory=BackendConfig)
-    name: str = "native"
+    name: str = keys.NATIVE
 
     def render(self, request: Request, pod: Pod) -> PodEdit:  # noqa: ARG002 - the Protocol's
         """One slot a container, compute and memory over all its cards."""
@@ -73,14 +73,8 @@ def _container_demand(
 
 
 def _slices(pod: Pod) -> dict[str, Slice]:
-    text = pod.annotations().get(keys.REQUEST)
-    if text is None:
-        return {}
-    try:
-        rendered = request_annotation.load(text)
-    except request_annotation.RequestAnnotationError:
-        return {}
-    return {part.container: part for part in rendered.request.slices}
+    rendered = request_annotation.find(pod.annotations())
+    return {part.container: part for part in rendered.request.slices} if rendered else {}
 
 
 def _assigned(pod: Pod) -> assignment.Assignment:

@@ -146,7 +146,7 @@ class Interleavings(RuleBasedStateMachine):
 
     def start(self) -> None:
         """A new extender that knows nothing."""
-        self.state = ClusterState(pods.read_request)
+        self.state = ClusterState()
         self.extender = Extender(self.state, model_limits())
         metrics = ExtenderMetrics(CollectorRegistry())
         self.api = Api(self)

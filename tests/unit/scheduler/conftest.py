@@ -22,7 +22,7 @@ from gpu_fraction.kube.retry import RetryPolicy
 from sandbox.apiserver import ApiServer
 from scheduler.auth import Callers, server_tls
 from scheduler.model_quota import NO_LIMITS, ModelLimits
-from scheduler.service import ExtenderService, Wiring
+from scheduler.service import ExtenderService
 from tests.builders import pods
 from tests.builders.clusters import node_cards
 
@@ -142,11 +142,10 @@ def extend(api: ApiServer, certificates: Certificates) -> Extend:
     async def started(limits: ModelLimits = NO_LIMITS) -> AsyncIterator[Running]:
         retry = RetryPolicy(Backoff(initial_s=0.01, cap_s=0.05), attempt_timeout_s=1.0)
         callers = Callers(frozenset(["gpu-fraction-scheduler"]), TOKEN)
-        wiring = Wiring(callers, pods.read_request, limits)
         registry = CollectorRegistry()
         source = fixed(Access(server=api.url))
         async with connect(source, component="test", retry=retry) as client:
-            service = ExtenderService(client, wiring, registry)
+            service = ExtenderService(client, callers, limits, registry)
             async with (
                 _served(service.app, certificates.server) as url,
                 _run(service.run),

@@ -5,10 +5,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpu_fraction.domain import keys
+from gpu_fraction.domain import keys, request_annotation
 from gpu_fraction.domain.placement import Ask
-from scheduler.asks import AskError, asks_of, no_requests
+from gpu_fraction.domain.request import Request, Slice
+from scheduler.asks import AskError, asks_of, rendered_for_us
 from scheduler.pods import Pod
+from scheduler.views import view_of
 from tests.builders import pods
 
 
@@ -37,7 +39,7 @@ def test_resources_alone_are_a_request() -> None:
             container("init", slot="1", memory_mib="9"),
         ],
     )
-    assert asks_of(pod, no_requests) == (
+    assert asks_of(pod, None) == (
         Ask("a", core_milli=300, memory_mib=4000),
         Ask("b", cards=2, core_milli=1000, memory_mib=16384),
         Ask("c", memory_mib=100),
@@ -49,7 +51,8 @@ def test_resources_alone_are_a_request() -> None:
 def test_the_request_annotation_comes_first() -> None:
     """It knows models, policy and shares that resources cannot say."""
     ask = Ask("main", memory_milli=500, core_milli=500, models_in=("T4",), placement="spread")
-    assert asks_of(pods.pod("x", ask), pods.read_request) == (ask,)
+    pod = pods.pod("x", ask)
+    assert asks_of(pod, rendered_for_us(pod)) == (ask,)
 
 
 @pytest.mark.parametrize(
@@ -66,15 +69,23 @@ def test_the_request_annotation_comes_first() -> None:
 def test_what_cannot_be_placed_says_why(amounts: dict[str, str], message: str) -> None:
     """The container, the resource and what is wrong."""
     with pytest.raises(AskError, match=message.replace("(", r"\(")) as refused:
-        asks_of(bare(container(**amounts)), no_requests)
+        asks_of(bare(container(**amounts)), None)
     assert str(refused.value).startswith("container main: ")
 
 
 def test_an_unreadable_request_names_the_annotation() -> None:
-    """Whatever the reader says, the user sees where to look."""
+    """And the place in it, so that the user sees where to look."""
+    metadata = {"name": "x", "uid": "u", "annotations": {keys.REQUEST: '{"v": 7}'}}
+    pod = msgspec.convert({"metadata": metadata, "spec": {}}, Pod)
+    with pytest.raises(AskError, match=r"^gpu-fraction.dev/request: not a request: .*\$\.v"):
+        rendered_for_us(pod)
 
-    def reader(_annotations: object) -> tuple[Ask, ...]:
-        raise ValueError("version 7")
 
-    with pytest.raises(AskError, match=r"^gpu-fraction.dev/request: version 7$"):
-        asks_of(bare(), reader)
+def test_what_another_stack_serves_is_nothing_for_us() -> None:
+    """HAMi's scheduler places it."""
+    request = Request((Slice("main", 1, 500, None, 500),))
+    annotations = {keys.REQUEST: request_annotation.render(request, "hami")}
+    metadata = {"name": "x", "uid": "u", "annotations": annotations}
+    pod = msgspec.convert({"metadata": metadata, "spec": {}}, Pod)
+    assert rendered_for_us(pod) is None
+    assert not view_of(pod).asks

@@ -5,7 +5,6 @@ import pytest
 
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.placement import Ask, empty
-from scheduler.asks import no_requests
 from scheduler.claims import Stage
 from scheduler.extender import BindRefusedError, Extender
 from scheduler.nodes import read_cards
@@ -30,7 +29,7 @@ def test_refusals_that_no_preemption_lifts_are_marked_so() -> None:
     state = state_of({"t4": node_cards("t4", 1)})
     state.node_changed("broken", *read_cards("{"))
     state.node_changed("bare", *read_cards(None))
-    ask = Ask("main", memory_milli=500, models_in=("A100",))
+    ask = Ask("main", core_milli=500, memory_milli=500, models_in=("A100",))
     result = Extender(state).filter(state.view(pods.pod("x", ask)), ["t4", "broken", "bare"])
     assert result.node_names == []
     assert result.failed_and_unresolvable_nodes == result.failed_nodes
@@ -160,7 +159,7 @@ def test_what_preemption_cleared_is_kept_for_the_pod_that_preempted() -> None:
 
 def test_pods_of_other_stacks_pass() -> None:
     """No asks of ours: every node fits and none is preferred."""
-    state = ClusterState(no_requests)
+    state = ClusterState()
     extender = Extender(state)
     view = state.view(pods.pod("x"))
     assert extender.filter(view, ["a", "b"]).node_names == ["a", "b"]
@@ -185,7 +184,7 @@ def test_a_restart_ends_with_the_same_books() -> None:
     """Nodes and pods are all there is; their order of arrival does not matter."""
     nodes = {name: node_cards(name, 2) for name in "ab"}
     held = [holder("p", "a", {0: (500, 100), 1: (500, 100)}), holder("q", "b", {1: (10, 16000)})]
-    before, after = state_of(nodes), ClusterState(pods.read_request)
+    before, after = state_of(nodes), ClusterState()
     for pod in held:
         before.pod_changed(pod)
         after.pod_changed(pod)

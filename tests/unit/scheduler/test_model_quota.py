@@ -128,7 +128,10 @@ def test_what_a_pod_does_not_need_does_not_hold_it_back() -> None:
     """As at admission: a budget that is overdrawn in another key blocks nobody."""
     state, limited = two_models(), limits({"T4": {"cores": "1"}})
     state.pod_changed(holder("p", "t4", {0: (1000, 1), 1: (1000, 1)}))
-    assert "t4" in fitting(state, limited, pods.pod("x", Ask("main", memory_mib=1, core_milli=0)))
+    amounts = {keys.SLOT: "1", keys.MEMORY_MIB: "1", keys.CORE_MILLI: "0"}
+    container = {"name": "main", "resources": {"limits": amounts}}
+    spec = {"schedulerName": keys.SCHEDULER, "containers": [container]}
+    assert "t4" in fitting(state, limited, pods.pod("x", spec=spec))
 
 
 def test_a_quota_holds_for_the_priority_classes_of_its_scope() -> None:
@@ -297,7 +300,7 @@ def test_cards_of_a_node_that_is_gone_are_still_held() -> None:
 def test_pods_may_be_known_before_their_nodes() -> None:
     """A start reads both at once, in any order."""
     before = two_models()
-    state, limited = ClusterState(pods.read_request), limits({"T4": {"gpus": 1}})
+    state, limited = ClusterState(), limits({"T4": {"gpus": 1}})
     state.pod_changed(holder("p", "a100", {0: (500, 1)}))
     state.pod_changed(holder("q", "t4", {0: (500, 1)}))
     for node in ("t4", "a100"):

@@ -130,7 +130,7 @@ def test_several_cards_and_containers_are_freed_together() -> None:
         (["wide"], 1),
         (["p", "wide"], 1),
     )
-    both = (Ask("a", memory_milli=1000), Ask("b", memory_milli=1000))
+    both = tuple(Ask(name, core_milli=1000, memory_milli=1000) for name in ("a", "b"))
     found = evicted(state, pods.pod("y", *both, priority=10), "p")
     assert found is not None
     assert "wide" in found[0]

@@ -45,7 +45,7 @@ def with_resources(body: dict[str, Any], amounts: dict[str, str]) -> dict[str, A
 @pytest.fixture
 def state() -> ClusterState:
     """The recorded node, with two cards; 700 milli-cores of each are given away."""
-    state = ClusterState(pods.read_request)
+    state = ClusterState()
     state.node_changed("node-a", empty([build.card(0), build.card(1)]))
     held = Ask("main", core_milli=700, memory_mib=4096)
     for at, uid in enumerate(("b240897a-ddf7-4457-824a-fae0abfff760", "other")):
