@@ -121,12 +121,6 @@ class Reflector(Generic[T]):
         for obj in list(self.store):
             listener(Change(None, obj))
 
-    def silent_for_s(self) -> float:
-        """Seconds since the server last said anything, an upper bound of the copy's age."""
-        if not self._heard_at:
-            return float("inf")
-        return asyncio.get_running_loop().time() - self._heard_at
-
     async def run(self) -> NoReturn:
         """Follow the collection until cancelled."""
         failures = 0
