@@ -47,7 +47,7 @@ CASES: tuple[tuple[str, tuple[Ask, ...]], ...] = (
     ),
     ("2 whole cards, topology", (Ask("main", 2, 1000, memory_milli=1000, placement="topology"),)),
     ("4 whole cards, topology", (Ask("main", 4, 1000, memory_milli=1000, placement="topology"),)),
-    ("2 containers", (Ask("a", memory_milli=250), Ask("b", memory_milli=500, core_milli=100))),
+    ("2 containers", (Ask("a", memory_mib=2048), Ask("b", memory_milli=500, core_milli=100))),
     ("fits nowhere", (Ask("main", memory_mib=CARD_MIB + 1),)),
 )
 
@@ -150,6 +150,7 @@ def measure(
     def decide() -> None:
         nonlocal fitting
         view = state.view(pods.pod("pending", *asks))
+        assert not view.problem
         fitting = extender.filter(view, names).node_names or []
         extender.prioritize(view, fitting)
 
