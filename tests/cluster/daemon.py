@@ -96,7 +96,7 @@ class Daemon:
 
     def wait_ready(self) -> None:
         """Wait until containers can start."""
-        self.process.wait_until(lambda: self.get("/readyz")[0] == 200, 30, "ready")
+        self.process.wait_until(lambda: self.get("/readyz")[0] == 200, 120, "ready")
 
     def allocatable(self, resource: str) -> int:
         """What the scheduler may give away."""
@@ -106,7 +106,7 @@ class Daemon:
     def wait_allocatable(self, resource: str, amount: int) -> None:
         """Wait until the kubelet has reported an amount; it does so every ten seconds."""
         self.process.wait_until(
-            lambda: self.allocatable(resource) == amount, 40, f"{resource} {amount}"
+            lambda: self.allocatable(resource) == amount, 120, f"{resource} {amount}"
         )
 
     def slice_files(self) -> list[Path]:

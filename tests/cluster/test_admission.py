@@ -172,7 +172,7 @@ async def test_stateful_set_and_cron_job_pods_are_rewritten(
     kubectl.apply(stateful)
     await client.create(f"/apis/batch/{version}/namespaces/{namespace}/cronjobs", cron)
     path = f"/api/v1/namespaces/{namespace}/pods"
-    found = await client.wait_for(path, lambda pods: len(pods["items"]) >= 2, timeout_s=100)
+    found = await client.wait_for(path, lambda pods: len(pods["items"]) >= 2, timeout_s=180)
     for item in found["items"]:
         limits = item["spec"]["containers"][0]["resources"]["limits"]
         assert limits["gpu-fraction.dev/core-milli"] == "100"
@@ -350,7 +350,7 @@ def test_while_the_webhook_is_down_only_gpu_pods_fail(
                 ).returncode
                 == 0
             ),
-            30,
+            90,
             "serving again",
         )
 

@@ -41,11 +41,10 @@ async def test_leaf_rotation(webhook: SelfManaged, load: Load) -> None:
         await asyncio.sleep(2)
         for number in range(5):
             await webhook.request("rotate-leaf", str(number))
+            await webhook.leaves_served(number + 2)
             await asyncio.sleep(1)
     print(load.report("leaf rotation x5"))
     assert load.failed.total() == 0
-    logs = [p.log.read_text() for p in webhook.serving.values()]
-    assert all(log.count("certs.leaf_served") == 6 for log in logs)
 
 
 async def test_ca_rotation(webhook: SelfManaged, load: Load) -> None:

@@ -6,11 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -23,11 +21,9 @@ from tests.cluster.harness.leftovers import (
     mounts_under,
 )
 from tests.cluster.harness.run_directory import reap_abandoned, runs_root
+from tests.cluster.harness.waiting import wait_for
 
 _REPOSITORY = Path(__file__).parents[2]
-_TIMEOUT_S = 120
-_POLL_S = 0.02
-T = TypeVar("T")
 
 
 @pytest.fixture
@@ -52,33 +48,32 @@ def test_killed_while_the_control_plane_starts(
 ) -> None:
     """The watchdog removes it at once; if that was killed too, the next run does."""
     tests = start_tests("test_control_plane.py::test_controllers_and_scheduler_work")
-    run = _wait_for(lambda: _run_of(tests.pid))
-    _wait_for((run / "logs" / "kube-apiserver.log").is_file)
+    run = wait_for(lambda: _run_of(tests.pid))
+    wait_for((run / "logs" / "kube-apiserver.log").is_file)
     _kill(tests, run, with_watchdog=not watched)
     if watched:
-        _wait_for(lambda: not run.exists())
+        wait_for(lambda: not run.exists())
     else:
         assert list(marks.marked_pids(MARK, str(run)))
         assert run in reap_abandoned()
     _assert_nothing_left(run)
 
 
-@pytest.mark.timeout(2 * _TIMEOUT_S)
 @pytest.mark.usefixtures("node")
 def test_killed_while_a_pod_runs(
     start_tests: Callable[[str], subprocess.Popen[bytes]],
 ) -> None:
     """Shims, containers, mounts, control groups and network interfaces go as well."""
     tests = start_tests("test_node.py::test_pod_survives_a_killed_kubelet")
-    run = _wait_for(lambda: _run_of(tests.pid))
-    _wait_for(lambda: _container_pids(run))
+    run = wait_for(lambda: _run_of(tests.pid))
+    wait_for(lambda: _container_pids(run))
     subnet = _pod_subnet(run)
-    _wait_for(lambda: _interfaces(subnet))
+    wait_for(lambda: _interfaces(subnet))
     _kill(tests, run, with_watchdog=True)
     assert _container_pids(run)
     assert run in reap_abandoned()
     _assert_nothing_left(run)
-    _wait_for(lambda: not _interfaces(subnet))
+    wait_for(lambda: not _interfaces(subnet))
 
 
 def test_kubectl_belongs_to_the_run(own_control_plane: ControlPlane) -> None:
@@ -159,18 +154,10 @@ def _container_pids(run: Path) -> list[int]:
 def _assert_nothing_left(run: Path) -> None:
     assert not run.exists()
     assert list(marks.marked_pids(MARK, str(run))) == []
-    _wait_for(lambda: not _mentioning(run))  # the watchdog ends a moment after its work
+    wait_for(lambda: not _mentioning(run))  # the watchdog ends a moment after its work
     assert _container_pids(run) == []
     assert mounts_under(run) == []
     groups = [hierarchy / cgroup_name(run) for hierarchy in cgroup_hierarchies()]
     assert [group for group in groups if group.exists()] == []
     everywhere = Path("/proc/1/mountinfo").read_text()
     assert str(run) not in everywhere
-
-
-def _wait_for(condition: Callable[[], T | None]) -> T:
-    deadline = time.monotonic() + _TIMEOUT_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(_POLL_S)
-    return found

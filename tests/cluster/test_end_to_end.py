@@ -118,7 +118,7 @@ def test_the_container_prints_the_cards_that_the_binding_named(
         }
         kubectl.apply(pod)
     waited = kubectl.run(
-        "wait", "pod", "--all", "--for=condition=Ready", "--timeout=60s", timeout_s=90
+        "wait", "pod", "--all", "--for=condition=Ready", "--timeout=150s", timeout_s=180
     )
     assert waited.returncode == 0, kubectl("describe", "pods")
     per_card: dict[str, int] = {}
@@ -148,7 +148,11 @@ def test_what_does_not_fit_a_card_waits_with_the_reason(kubectl: Kubectl) -> Non
     }
     kubectl.apply(pod)
     kubectl(
-        "wait", "pod/too-many", "--for=condition=PodScheduled=false", "--timeout=60s", timeout_s=90
+        "wait",
+        "pod/too-many",
+        "--for=condition=PodScheduled=false",
+        "--timeout=150s",
+        timeout_s=180,
     )
     events = json.loads(kubectl("get", "events", "-o", "json"))["items"]
     messages = [e["message"] for e in events if e["reason"] == "FailedScheduling"]

@@ -61,7 +61,7 @@ def daemon(plane: ControlPlane) -> Iterator[Daemon]:
 
 def wait_for(kubectl: Kubectl, name: str, condition: str = "condition=Ready") -> None:
     """Wait for a pod."""
-    kubectl("wait", f"pod/{name}", f"--for={condition}", "--timeout=90s")
+    kubectl("wait", f"pod/{name}", f"--for={condition}", "--timeout=150s")
 
 
 def returned(daemon: Daemon) -> bool:
@@ -76,7 +76,7 @@ def test_container_gets_its_slice(daemon: Daemon, kubectl: Kubectl, namespace: s
     wait_for(kubectl, "one")
     assert daemon.container_log(namespace, "one") == f"{uuid} 20000 0.25"
     kubectl("delete", "pod", "one", "--wait=true")
-    daemon.process.wait_until(lambda: returned(daemon), 30, "returned")
+    daemon.process.wait_until(lambda: returned(daemon), 120, "returned")
 
 
 def test_node_shows_capacity_and_allocation(daemon: Daemon, kubectl: Kubectl) -> None:
@@ -180,7 +180,7 @@ def test_hundred_pods_at_once(
         )
         waits = f"PreStart p50 {p50_ms:.0f} ms, p99 {p99_ms:.0f} ms"
         print(f"\n100 pods ready in {took_s:.1f} s; {waits}")
-    kubectl("delete", "pod", "--all", "--wait=true", "--timeout=200s", timeout_s=220)
+    kubectl("delete", "pod", "--all", "--wait=true", "--timeout=400s", timeout_s=420)
     daemon.process.wait_until(lambda: returned(daemon), 60, "returned")
     assert daemon.metric(f'gpu_fraction_card_slices{{uuid="{daemon.uuids[0]}"}}') == 0
 

@@ -1,5 +1,6 @@
 """The way a webhook is registered, shown with the reference server that Kubernetes tests with."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,10 +10,11 @@ from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.kubectl import Kubectl
 from tests.cluster.harness.ports import free_port, listens
 from tests.cluster.harness.process import Process
+from tests.cluster.harness.waiting import wait_for
 from tests.cluster.harness.webhooks import loopback_service, service_host
 
 SERVICE = "reference"
-_START_TIMEOUT_S = 20
+_START_TIMEOUT_S = 60
 
 
 @pytest.fixture
@@ -45,8 +47,10 @@ def test_api_server_calls_a_webhook_by_its_service_name(
     hook = _deny_config_maps(namespace, port, own_control_plane.authority.bundle)
     kubectl.apply(loopback_service(SERVICE, namespace), hook)
     try:
-        refused = kubectl.run("create", "configmap", "a")
-        assert f'admission webhook "deny.{namespace}.test" denied the request' in refused.stderr
+        denied = f'admission webhook "deny.{namespace}.test" denied the request'
+        names = map("early-{}".format, itertools.count())
+        # The API server learns of a registration by a watch.
+        wait_for(lambda: denied in kubectl.run("create", "configmap", next(names)).stderr)
         process.kill()
         failed = kubectl.run("create", "configmap", "a")
         assert f'failed calling webhook "deny.{namespace}.test"' in failed.stderr

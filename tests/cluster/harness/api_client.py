@@ -123,7 +123,7 @@ class ApiClient:
         self,
         path: str,
         condition: Callable[[Mapping[str, Any]], bool],
-        timeout_s: float = 30,
+        timeout_s: float = 90,
     ) -> dict[str, Any]:
         """Reads an object again and again until a condition holds; returns it.
 

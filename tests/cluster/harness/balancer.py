@@ -50,16 +50,23 @@ class Balancer:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Join a client to a replica until one of them is done."""
-        ready = sorted(self._ready) or self._backends
-        backend = ready[next(self._turn) % len(ready)]
-        try:
-            far_reader, far_writer = await asyncio.open_connection(_ADDRESS, backend)
-        except OSError:
+        far = await self._connect()
+        if far is None:
             writer.close()
             return
+        far_reader, far_writer = far
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_pump(reader, far_writer), name="to replica")
             tasks.create_task(_pump(far_reader, writer), name="to client")
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """The next ready replica, or one after it if it has just stopped listening."""
+        ready = sorted(self._ready) or self._backends
+        first = next(self._turn)
+        for step in range(len(ready)):
+            with contextlib.suppress(OSError):
+                return await asyncio.open_connection(_ADDRESS, ready[(first + step) % len(ready)])
+        return None
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.cluster.harness.admission import OPT_IN, SERVICE, SYSTEM_NAMESPACE
+from tests.cluster.harness.admission import OPT_IN, SERVICE, SYSTEM_NAMESPACE, TIMEOUT_S
 from tests.cluster.harness.api_client import ApiClient, StatusError
 from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.ports import free_port
@@ -70,13 +70,13 @@ class SelfManaged:
                 raise
             return {}
 
-    async def steady(self, other_than: str = "", timeout_s: float = 60) -> str:
+    async def steady(self, other_than: str = "", timeout_s: float = 180) -> str:
         """The CA in PEM, in base64, once the rotation is over and it is another one."""
         return await self.until(
             lambda s: _phase(s) == "Steady" and _ca(s) not in {"", other_than}, timeout_s
         )
 
-    async def until(self, holds: Any, timeout_s: float = 60) -> str:
+    async def until(self, holds: Any, timeout_s: float = 180) -> str:
         """The CA once a condition on the Secret holds."""
         secret: dict[str, Any] = {}
         deadline = time.monotonic() + timeout_s
@@ -86,6 +86,17 @@ class SelfManaged:
                 return _ca(secret)
             await asyncio.sleep(0.05)
         raise TimeoutError(f"in phase {_phase(secret)} after {timeout_s} s")
+
+    async def leaves_served(self, count: int, timeout_s: float = 60) -> None:
+        """Wait until each serving process has served so many leaves."""
+        deadline = time.monotonic() + timeout_s
+        while not all(
+            process.log.read_text().count("certs.leaf_served") >= count
+            for process in self.serving.values()
+        ):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not every replica has served {count} leaves")
+            await asyncio.sleep(0.1)
 
     async def request(self, annotation: str, token: str) -> None:
         """Ask for a rotation, as the command line does."""
@@ -263,6 +274,7 @@ def configurations(port: int) -> list[dict[str, Any]]:
         for webhook in manifest["webhooks"]:
             assert "caBundle" not in webhook["clientConfig"]
             webhook["clientConfig"]["service"]["port"] = port
+            webhook["timeoutSeconds"] = TIMEOUT_S
     return found
 
 
@@ -285,10 +297,7 @@ async def _called(installed: SelfManaged) -> None:
 
 def create_namespace(plane: ControlPlane) -> str:
     """A namespace in which pods go through the webhook."""
-    name = plane.create_namespace("gpu")
-    for key, value in OPT_IN.items():
-        plane.kubectl("label", "namespace", name, f"{key}={value}")
-    return name
+    return plane.create_namespace("gpu", OPT_IN)
 
 
 def _phase(secret: Mapping[str, Any]) -> str:

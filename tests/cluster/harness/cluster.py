@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from tests.cluster.harness.kubeconfig import Access
 from tests.cluster.harness.kubectl import Kubectl, KubectlError
 
 _TOKEN_LIFETIME_S = 3600
-_ACCOUNT_TIMEOUT_S = 30
+_ACCOUNT_TIMEOUT_S = 120
+"""Above what a controller waits before it looks again at an API server that was down: up to a
+minute (client-go's reflector)."""
 _POLL_S = 0.05
 
 
@@ -36,10 +38,17 @@ class Cluster:
     version: tuple[int, ...]
     folder: Path
 
-    def create_namespace(self, prefix: str = "test") -> str:
-        """A new namespace in which pods can be created; returns its name."""
+    def create_namespace(
+        self, prefix: str = "test", labels: Mapping[str, str] | None = None
+    ) -> str:
+        """A new namespace in which pods can be created; returns its name.
+
+        It has its labels from the first moment: who looks at them learns of changes later.
+        """
         name = f"{prefix}-{secrets.token_hex(4)}"
-        self.kubectl("create", "namespace", name)
+        metadata = {"name": name, "labels": dict(labels or {})}
+        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+        self.kubectl("create", "-f", "-", stdin=manifest)
         self.wait_for_account(name)
         return name
 

@@ -168,7 +168,7 @@ def kubelet_argv(
         flags["container-runtime"] = "remote"
         flags["container-runtime-endpoint"] = f"unix://{place.containerd_socket}"
     if version >= (1, 24):
-        del flags["container-runtime"]
+        flags.pop("container-runtime", None)
     flags |= options.kubelet_flags
     return [f"--{name}={value}" for name, value in flags.items()]
 

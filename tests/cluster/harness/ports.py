@@ -3,12 +3,21 @@
 import contextlib
 import socket
 
+_given: set[tuple[str, int]] = set()
+
 
 def free_port(address: str) -> int:
-    """A port that nobody listens on at this address now."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on at this address now, and another one at each call.
+
+    The kernel may offer a port again that nobody has taken yet.
+    """
+    while True:
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+            port = int(probe.getsockname()[1])
+        if (address, port) not in _given:
+            _given.add((address, port))
+            return port
 
 
 def listens(address: str, port: int) -> bool:

@@ -45,7 +45,7 @@ class Quotas:
         """The object."""
         return self.plane.kubectl.within(namespace).json("get", "gpuquota", name)
 
-    def wait(self, namespace: str, name: str, ready: Any, timeout_s: float = 30) -> dict[str, Any]:
+    def wait(self, namespace: str, name: str, ready: Any, timeout_s: float = 90) -> dict[str, Any]:
         """The object, once a condition holds.
 
         Raises:

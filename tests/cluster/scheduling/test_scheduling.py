@@ -137,7 +137,7 @@ async def test_a_mixed_workload_of_2000_pods_lands_and_is_packed(rig: Rig) -> No
     asks = {f"p{at:04}": pod for at, pod in enumerate(workload)}
     async with bind_order(rig) as order:
         await rig.create_pods([pod_manifest(name, *pod) for name, pod in asks.items()])
-        pods = await rig.until(all_bound(2000), timeout_s=120)
+        pods = await rig.until(all_bound(2000), timeout_s=300)
         while len(order) < 2000:
             await asyncio.sleep(0.05)
     taken = check_cards(pods, rig.nodes)
@@ -169,7 +169,7 @@ async def test_an_extender_killed_in_the_middle_changes_nothing(rig: Rig) -> Non
         await asyncio.to_thread(rig.restart_extender)
         await rig.nudge()
     await creating
-    pods = await rig.until(all_bound(500), timeout_s=90)
+    pods = await rig.until(all_bound(500), timeout_s=300)
     check_cards(pods, rig.nodes)
     for name, pod in pods.items():
         check_shares(pod, asks[name])
@@ -261,7 +261,7 @@ async def test_a_full_node_is_described_card_by_card(rig: Rig) -> None:
     )
 
 
-async def event(rig: Rig, pod: str, reason: str, timeout_s: float = 30) -> str:
+async def event(rig: Rig, pod: str, reason: str, timeout_s: float = 90) -> str:
     """The first event of that reason."""
     async with asyncio.timeout(timeout_s):
         while not (found := await rig.events(pod, reason)):
