@@ -174,7 +174,7 @@ class ExtenderApp:
         for node, proposal in _proposals(args).items():
             found = preemption.victims(self._state, view, node, proposal, barred)
             if found is not None:
-                pods = [MetaPod(uid) for uid in sorted(found.uids)]
+                pods = [MetaPod(uid) for uid in found.uids]
                 answer[node] = Victims(pods, found.violations)
             # Nodes can be many; other calls get their turn in between.
             await asyncio.sleep(0)
@@ -192,10 +192,10 @@ def _proposals(args: PreemptionArgs) -> dict[str, Proposal]:
     """The scheduler's victims by node, whichever way they were sent."""
     if args.node_name_to_meta_victims is not None:
         return {
-            node: Proposal(frozenset(pod.uid for pod in v.pods or ()), v.num_pdb_violations)
+            node: Proposal(tuple(pod.uid for pod in v.pods or ()), v.num_pdb_violations)
             for node, v in args.node_name_to_meta_victims.items()
         }
     return {
-        node: Proposal(frozenset(pod.metadata.uid for pod in v.pods or ()), v.num_pdb_violations)
+        node: Proposal(tuple(pod.metadata.uid for pod in v.pods or ()), v.num_pdb_violations)
         for node, v in (args.node_name_to_victims or {}).items()
     }

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from itertools import chain, combinations, islice
+from math import inf
 from typing import Final
 
 from gpu_fraction.domain import keys, units
@@ -46,11 +47,11 @@ class Proposal:
     """What the scheduler would evict from a node.
 
     Attributes:
-        uids: The victims.
+        uids: The victims, highest priority first: the scheduler compares nodes by the first.
         violations: How many of them a PodDisruptionBudget protects.
     """
 
-    uids: frozenset[str]
+    uids: tuple[str, ...]
     violations: int = 0
 
 
@@ -74,18 +75,19 @@ def victims(
         return None
     if not preemptor.asks:
         return proposal
-    search = _Search(state, preemptor, node, proposal.uids, barred)
-    if not search.helps(search.pool.keys() | proposal.uids):
+    proposed = frozenset(proposal.uids)
+    search = _Search(state, preemptor, node, proposed, barred)
+    if not search.helps(search.pool.keys() | proposed):
         return None
     chosen = search.added() if search.tied() else search.fewest()
     if not chosen:
         # Pods that are already on their way out free the cards; evicting them again is void.
-        return proposal if search.helps(proposal.uids) else None
+        return proposal if search.helps(proposed) else None
     # Whether a budget protects the others is not known here; counting them as protected
     # makes the scheduler prefer a node where that is certain.
-    extra = len(chosen - proposal.uids)
-    kept = min(proposal.violations, len(chosen & proposal.uids))
-    return Proposal(chosen, kept + extra)
+    extra = len(chosen - proposed)
+    kept = min(proposal.violations, len(chosen & proposed))
+    return Proposal(_by_importance(state, chosen, proposal), kept + extra)
 
 
 class _Search:
@@ -217,6 +219,25 @@ class _Search:
     @cached_property
     def _proposed_frees(self) -> Mapping[str, Decimal]:
         return _requests(self.pool[uid] for uid in self._proposed if uid in self.pool)
+
+
+def _by_importance(
+    state: ClusterState, chosen: Collection[str], proposal: Proposal
+) -> tuple[str, ...]:
+    """The chosen pods, highest priority first.
+
+    The priority of pods without GPU work is not known here. The proposal is sorted, so each of
+    them is at most as important as the pod before it.
+    """
+    ranks: dict[str, float] = {}
+    at_most = inf
+    for uid in proposal.uids:
+        view = state.pod(uid)
+        at_most = ranks[uid] = at_most if view is None else view.priority
+    for uid in sorted(set(chosen) - ranks.keys()):
+        view = state.pod(uid)
+        ranks[uid] = -inf if view is None else view.priority
+    return tuple(sorted((uid for uid in ranks if uid in chosen), key=lambda uid: -ranks[uid]))
 
 
 def _clears(

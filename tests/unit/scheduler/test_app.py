@@ -19,7 +19,7 @@ from sandbox.apiserver.faults import Answer, DelayWatch, Fault, Reset
 from sandbox.apiserver.kinds import Kind
 from scheduler.auth import AuthError, Callers, server_tls
 from tests.builders import pods
-from tests.builders.clusters import HALF, WHOLE
+from tests.builders.clusters import HALF, WHOLE, holder
 from tests.builders.limits import FixedLimits, limits
 from tests.unit.scheduler.conftest import TOKEN, Extend, Running
 
@@ -181,6 +181,20 @@ async def test_preempt_answers_in_the_form_it_was_asked(api: ApiServer, extender
     assert await extender.call("preempt", by_uid) == (200, expected)
     whole = {"Pod": high, "NodeNameToVictims": {"a": {"Pods": [low], "NumPDBViolations": 0}}}
     assert await extender.call("preempt", whole) == (200, expected)
+
+
+async def test_preempt_answers_the_highest_priority_first(
+    api: ApiServer, extender: Running
+) -> None:
+    """The scheduler compares nodes by the first victim of each."""
+    for name, card, priority in (("aaa", 0, 1), ("zzz", 0, 900), ("equal", 1, 1000)):
+        share = {card: (500, 8192)}
+        extender.service.state.pod_changed(holder(name, "b", share, priority=priority))
+    pod = add_pod(api, "x", WHOLE, priority=1000)["Pod"]
+    proposal = {"b": {"Pods": [{"UID": "uid-zzz"}], "NumPDBViolations": 0}}
+    _, answer = await extender.call("preempt", {"Pod": pod, "NodeNameToMetaVictims": proposal})
+    victims = answer["NodeNameToMetaVictims"]["b"]["Pods"]
+    assert victims == [{"UID": "uid-zzz"}, {"UID": "uid-aaa"}]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def evicted(
     state: ClusterState, preemptor: Pod, *proposed: str, violations: int = 0
 ) -> tuple[list[str], int] | None:
     """Names of the victims and the violations; None where the node is given up."""
-    uids = frozenset(f"uid-{name}" for name in proposed)
+    uids = tuple(f"uid-{name}" for name in proposed)
     found = victims(state, state.view(preemptor), "a", Proposal(uids, violations))
     if found is None:
         return None
@@ -43,6 +43,35 @@ def test_victims_that_free_no_card_are_exchanged_for_those_that_do() -> None:
     )
     preemptor = pods.pod("x", WHOLE, priority=10)
     assert evicted(state, preemptor, "p", "q") == (["q", "r"], 1)
+
+
+def test_victims_are_answered_with_the_highest_priority_first() -> None:
+    """The scheduler takes the first for the highest when it compares nodes by their victims."""
+    state = node_with(
+        1,
+        holder("aaa", "a", {0: (300, 4096)}, priority=1),
+        holder("mmm", "a", {0: (300, 4096)}, priority=500),
+        holder("zzz", "a", {0: (300, 4096)}, priority=900),
+    )
+    preemptor = state.view(pods.pod("x", WHOLE, priority=1000))
+    found = victims(state, preemptor, "a", Proposal(("uid-zzz",)))
+    assert found is not None
+    assert found.uids == ("uid-zzz", "uid-mmm", "uid-aaa")
+
+
+def test_victims_of_unknown_priority_keep_their_place_in_the_proposal() -> None:
+    """Pods without GPU work: the proposal is sorted already, so its order tells."""
+    state = node_with(
+        1,
+        holder("aaa", "a", {0: (300, 4096)}, priority=1),
+        holder("mmm", "a", {0: (300, 4096)}, priority=500),
+        holder("zzz", "a", {0: (300, 4096)}, priority=900),
+    )
+    preemptor = state.view(pods.pod("x", WHOLE, priority=1000))
+    proposed = ("uid-first", "uid-zzz", "uid-second", "uid-aaa", "uid-last")
+    found = victims(state, preemptor, "a", Proposal(proposed))
+    assert found is not None
+    assert found.uids == (*proposed[:3], "uid-mmm", *proposed[3:])
 
 
 def test_among_equals_the_schedulers_own_victims_are_kept() -> None:
@@ -181,7 +210,7 @@ def test_no_smaller_set_of_pods_and_no_set_of_lower_priorities_would_do(
         for chosen in combinations(sorted(priorities), size)
         if choose(state.without("a", set(chosen)), [ask]) is not None
     ]
-    proposal = Proposal(frozenset(list(priorities)[:1]))
+    proposal = Proposal(tuple(priorities)[:1])
     found = victims(state, preemptor, "a", proposal)
     if not useful:
         assert found is None
