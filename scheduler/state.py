@@ -273,8 +273,13 @@ class ClusterState:
         return int(below.sum())
 
     def _rivals(self, view: PodView, node: str) -> Iterator[PodView]:
+        """Other pods for which free cards of the node are kept."""
         for rival in self._nominees.get(node, {}).values():
-            if rival.uid != view.uid and rival.priority >= view.priority and rival.asks:
+            if rival.uid == view.uid or rival.priority < view.priority or not rival.asks:
+                continue
+            claims = self.claims.of_pod(rival.uid)
+            # A claim here is that place; one elsewhere may come to nothing until it is accepted.
+            if not any(claim.node == node or claim.stage is not Stage.SENT for claim in claims):
                 yield rival
 
     def _fresh(self) -> ClusterTable:
