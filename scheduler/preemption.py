@@ -121,7 +121,7 @@ class _Search:
 
     def helps(self, gone: Collection[str]) -> bool:
         """True where the pod fits once these pods, and those on their way out, are gone."""
-        cards = self._state.without(self._node, {*gone, *self._leaving, self._preemptor.uid})
+        cards = self._state.cards_for(self._preemptor, self._node, {*gone, *self._leaving})
         return choose(cards, self._preemptor.asks, self._barred) is not None
 
     def tied(self) -> bool:
@@ -149,7 +149,7 @@ class _Search:
 
     def _by_card(self, ask: Ask, candidates: Collection[str]) -> frozenset[str] | None:
         """The cheapest cards to clear for a single container."""
-        cards = self._state.without(self._node, {*self._leaving, self._preemptor.uid})
+        cards = self._state.cards_for(self._preemptor, self._node, self._leaving)
         clearings = [
             clearing
             for card in cards

@@ -234,19 +234,21 @@ class ClusterState:
         nodes |= {node for node in self._nominees if any(self._rivals(view, node))}
         return nodes
 
-    def cards_for(self, view: PodView, node: str) -> tuple[CardState, ...]:
-        """The node's cards as this pod may use them.
+    def cards_for(
+        self, view: PodView, node: str, gone: Collection[str] = ()
+    ) -> tuple[CardState, ...]:
+        """The node's cards as this pod may use them, once the pods in ``gone`` hold nothing.
 
         Its own unsettled claim does not stand in its way, and what preemption cleared for a
         pod of the same or higher priority is that pod's.
         """
-        own = {view.uid}
-        cards = self.without(node, own) if self.claims.get(view.uid, node) else self.cards(node)
+        without = {view.uid, *gone}
+        cards = self.without(node, without)
         rivals = sorted(self._rivals(view, node), key=lambda rival: (-rival.priority, rival.uid))
         if not rivals:
             return cards
         leaving = {holder.uid for holder in self.pods_on(node) if holder.leaving}
-        cleared = self.without(node, own | leaving)
+        cleared = self.without(node, without | leaving)
         for rival in rivals:
             placed = choose(cleared, rival.asks)
             if placed is not None:

@@ -147,6 +147,31 @@ def test_pods_on_their_way_out_are_not_replaced_by_others() -> None:
     assert evicted(state, pods.pod("x", WHOLE, priority=10), "leaving") == (["leaving"], 0)
 
 
+def test_cards_that_are_kept_for_another_pod_are_not_counted_on() -> None:
+    """Card 0 is being cleared for a pod of the same priority, and card 1 is held by one."""
+    most = Ask("main", memory_milli=600, core_milli=600)
+    state = node_with(
+        2,
+        holder("leaving", "a", {0: (600, 9830)}, deleting=True),
+        holder("equal", "a", {1: (500, 8192)}, priority=100),
+        pods.pod("first", most, priority=100, nominated="a"),
+    )
+    assert evicted(state, pods.pod("x", most, priority=100, cpu="4"), "plain") is None
+    assert evicted(state, pods.pod("y", most, priority=101, cpu="4"), "plain") == (["plain"], 0)
+
+
+def test_another_card_is_cleared_than_the_one_kept_for_another_pod() -> None:
+    """Evicting nobody would do, were the free card not promised."""
+    state = node_with(
+        3,
+        holder("p", "a", {0: (1000, 16384)}, priority=1),
+        holder("q", "a", {1: (1000, 16384)}, priority=2),
+        pods.pod("first", WHOLE, priority=100, nominated="a"),
+    )
+    assert evicted(state, pods.pod("x", WHOLE, priority=100), "q") == (["p"], 1)
+    assert evicted(state, pods.pod("y", WHOLE, priority=101), "q") == (["q"], 0)
+
+
 def test_several_cards_and_containers_are_freed_together() -> None:
     """Two whole cards of three; a pod over two cards counts once."""
     two = Ask("main", cards=2, memory_milli=1000, core_milli=1000)
