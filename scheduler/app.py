@@ -170,15 +170,13 @@ class ExtenderApp:
         args = _PREEMPTION.decode(body)
         view = self._state.view(args.pod)
         barred = self._extender.barred(view)
-        answer: dict[str, Victims[MetaPod]] = {}
-        for node, proposal in _proposals(args).items():
-            found = preemption.victims(self._state, view, node, proposal, barred)
-            if found is not None:
-                pods = [MetaPod(uid) for uid in found.uids]
-                answer[node] = Victims(pods, found.violations)
-            # Nodes can be many; other calls get their turn in between.
-            await asyncio.sleep(0)
-        return PreemptionResult(answer)
+        found = await preemption.victims_by_node(self._state, view, _proposals(args), barred)
+        return PreemptionResult(
+            {
+                node: Victims([MetaPod(uid) for uid in victims.uids], victims.violations)
+                for node, victims in found.items()
+            }
+        )
 
     async def _livez(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")

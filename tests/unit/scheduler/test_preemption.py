@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gpu_fraction.domain.placement import Ask, choose
 from scheduler.pods import Pod
-from scheduler.preemption import Proposal, victims
+from scheduler.preemption import Proposal, victims, victims_by_node
 from scheduler.state import ClusterState
 from tests.builders import pods
 from tests.builders.clusters import WHOLE, holder, node_cards, state_of
@@ -194,6 +194,31 @@ def test_pods_that_ask_for_no_cards_keep_the_proposal() -> None:
     """Not ours to judge."""
     state = node_with(1, holder("p", "a", {0: (500, 8192)}))
     assert evicted(state, pods.pod("x", priority=10), "p", violations=1) == (["p"], 1)
+
+
+def test_a_finely_sliced_card_loses_its_least_important_pods() -> None:
+    """Ten slices of 32 are needed, which can be chosen in 64 million ways."""
+    slices = [
+        holder(f"p{at:02}", "a", {0: (31, 512)}, priority=5 if at < 20 else 0) for at in range(32)
+    ]
+    third = Ask("main", core_milli=300, memory_mib=5120)
+    found = evicted(node_with(1, *slices), pods.pod("x", third, priority=10), "p00")
+    assert found == ([f"p{at}" for at in range(20, 30)], 10)
+
+
+async def test_every_node_is_judged_while_there_is_time_and_one_in_any_case() -> None:
+    """What was found by then is answered: a late answer is none."""
+    state = state_of({node: node_cards(node, 1) for node in "abc"})
+    for node in "ac":
+        state.pod_changed(holder(node, node, {0: (1000, 16384)}))
+    state.pod_changed(holder("b", "b", {0: (1000, 16384)}, priority=10))
+    preemptor = state.view(pods.pod("x", WHOLE, priority=10))
+    proposals = {node: Proposal((f"uid-{node}",)) for node in "ac"}
+    proposals["b"] = Proposal(("uid-plain",))
+    expected = {node: proposals[node] for node in "ac"}
+    assert await victims_by_node(state, preemptor, proposals) == expected
+    only = await victims_by_node(state, preemptor, proposals, work_s=0)
+    assert only == {"a": proposals["a"]}
 
 
 @st.composite
