@@ -14,7 +14,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cached_property
 from itertools import chain
 from math import inf
@@ -22,7 +21,6 @@ from typing import Final
 
 import structlog
 
-from gpu_fraction.domain import keys, units
 from gpu_fraction.domain.placement import (
     NOTHING_BARRED,
     Ask,
@@ -33,6 +31,7 @@ from gpu_fraction.domain.placement import (
 )
 from scheduler.claims import Stage
 from scheduler.clearing import Amounts, Holder, cleared, rank
+from scheduler.needs import Requests, entangled, requested
 from scheduler.state import ClusterState
 from scheduler.views import PodView
 
@@ -165,7 +164,7 @@ class _Search:
     def tied(self) -> bool:
         """True where the pods involved meet in more than resources."""
         involved = [self.pool[uid] for uid in self._proposed if uid in self.pool]
-        return any(_entangled(view) for view in (self._preemptor, *involved))
+        return any(entangled(view) for view in (self._preemptor, *involved))
 
     def added(self) -> frozenset[str]:
         """The whole proposal and what it lacks."""
@@ -242,15 +241,15 @@ class _Search:
 
         They do not where as much is freed as the pod asks for, or as the proposal would free.
         """
-        freed = _requests(self.pool[uid] for uid in chosen)
+        freed = requested(self.pool[uid] for uid in chosen)
         return all(
-            freed.get(name, 0) >= min(asked, self._proposed_frees.get(name, Decimal()))
-            for name, asked in _requests([self._preemptor], with_init=True).items()
+            freed.get(name, 0) >= min(asked, self._proposed_frees.get(name, 0))
+            for name, asked in requested([self._preemptor], with_init=True).items()
         )
 
     @cached_property
-    def _proposed_frees(self) -> Mapping[str, Decimal]:
-        return _requests(self.pool[uid] for uid in self._proposed if uid in self.pool)
+    def _proposed_frees(self) -> Requests:
+        return requested(self.pool[uid] for uid in self._proposed if uid in self.pool)
 
 
 def _by_importance(
@@ -270,33 +269,3 @@ def _by_importance(
         view = state.pod(uid)
         ranks[uid] = -inf if view is None else view.priority
     return tuple(sorted((uid for uid in ranks if uid in chosen), key=lambda uid: -ranks[uid]))
-
-
-def _entangled(view: PodView) -> bool:
-    """True where more than resources decides whether the pod fits beside others."""
-    spec = view.pod.spec
-    ties = spec.affinity
-    return (
-        bool(spec.topology_spread_constraints)
-        or (ties is not None and bool(ties.pod_affinity or ties.pod_anti_affinity))
-        or any(v.persistent_volume_claim or v.ephemeral for v in spec.volumes or ())
-        or any(p.host_port for c in spec.containers or () for p in c.ports or ())
-    )
-
-
-def _requests(views: Iterable[PodView], *, with_init: bool = False) -> Mapping[str, Decimal]:
-    """What the pods request of everything but cards.
-
-    Args:
-        views: The pods.
-        with_init: Add init containers' requests, so that the sum is never too low.
-    """
-    total: defaultdict[str, Decimal] = defaultdict(Decimal)
-    for view in views:
-        initial = view.pod.spec.init_containers if with_init else None
-        for container in chain(view.pod.running_containers(), initial or ()):
-            amounts = container.resources.all() if container.resources else {}
-            for name, text in amounts.items():
-                if name not in keys.NATIVE_RESOURCES:
-                    total[name] += units.parse_quantity(text)
-    return total

@@ -123,6 +123,24 @@ def test_other_resources_are_not_cut_short() -> None:
     assert evicted(state, pods.pod("y", WHOLE, priority=10, cpu="500m"), "q") == (["p"], 1)
 
 
+def test_what_the_pod_as_a_whole_asks_for_counts_like_kubernetes_counts_it() -> None:
+    """Its own requests stand for its containers', and overhead comes on top of either."""
+    small = holder("p", "a", {0: (1000, 16384)}, cpu="500m", priority=1)
+    large = {"resources": {"requests": {"cpu": "8"}}}
+    plain = holder("q", "a", {1: (1000, 16384)}, cpu="8", priority=2)
+    whole = holder("q", "a", {1: (1000, 16384)}, cpu="1", priority=2, spec=large)
+    level = {"resources": {"requests": {"cpu": "4"}}}
+    overhead = {"overhead": {"cpu": "3"}}
+    for held in (plain, whole):
+        state = node_with(2, small, held)
+        for cpu, spec in (("", level), ("1", level), ("1", overhead), ("", level | overhead)):
+            preemptor = pods.pod("x", WHOLE, priority=10, cpu=cpu, spec=spec)
+            assert evicted(state, preemptor, "q") == (["p", "q"], 1)
+        modest = {"resources": {"requests": {"cpu": "500m"}}}
+        preemptor = pods.pod("x", WHOLE, priority=10, cpu="4", spec=modest)
+        assert evicted(state, preemptor, "q") == (["p"], 1)
+
+
 def test_where_more_than_resources_decides_the_proposal_is_only_added_to() -> None:
     """The proposed pod holds a port of the node that the preemptor may need."""
     port = {"containers": [{"name": "main", "ports": [{"hostPort": 80}]}]}
