@@ -2,7 +2,8 @@
 
 A malformed call is HTTP 400 and an unknown caller 401; before the caches are loaded, filter
 and bind answer 200 with an error in the body, because that text reaches the pod's events
-while a status code does not.
+while a status code does not. The answer of preempt has no place for one: it is HTTP 503, at
+which the scheduler evicts nobody.
 """
 
 import asyncio
@@ -168,6 +169,10 @@ class ExtenderApp:
 
     async def _preempt(self, body: bytes) -> PreemptionResult:
         args = _PREEMPTION.decode(body)
+        why = self._check()
+        if why is not None:
+            self._metrics.errors.labels("preempt").inc()
+            raise web.HTTPServiceUnavailable(text=f"{LOADING} ({why})")
         view = self._state.view(args.pod)
         barred = self._extender.barred(view)
         found = await preemption.victims_by_node(self._state, view, _proposals(args), barred)

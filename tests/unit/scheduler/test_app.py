@@ -270,6 +270,26 @@ async def test_before_everything_is_loaded_pods_wait_with_a_readable_reason(
         assert (await running.call("filter", args))[1]["NodeNames"] == ["a", "b"]
 
 
+async def test_nobody_is_evicted_before_everything_is_loaded(
+    api: ApiServer, extend: Extend
+) -> None:
+    """The answer has no field for an error, so the call fails; nobody is evicted then."""
+    api.faults.add(Fault(Answer(503), verb="list", resource="nodes", times=None))
+    async with extend() as running:
+        pod = add_pod(api, "x", priority=100)["Pod"]
+        victims = {"a": {"Pods": [{"UID": "low"}], "NumPDBViolations": 0}}
+        args = {"Pod": pod, "NodeNameToMetaVictims": victims}
+        status, text = await running.call("preempt", args)
+        assert status == 503
+        assert text.startswith("gpu-fraction extender: still loading")
+        _, metrics = await running.get("/metrics")
+        assert 'gpu_fraction_scheduler_request_errors_total{verb="preempt"} 1.0' in metrics
+        api.faults.clear()
+        await running.service.synced()
+        answer = {"NodeNameToMetaVictims": victims}
+        assert await running.call("preempt", args) == (200, answer)
+
+
 async def test_nothing_is_decided_before_the_limits_are_known(
     api: ApiServer, extend: Extend
 ) -> None:
