@@ -51,7 +51,7 @@ class Proposal:
 
     Attributes:
         uids: The victims, highest priority first: the scheduler compares nodes by the first.
-        violations: How many of them a PodDisruptionBudget protects.
+        violations: How many of them a PodDisruptionBudget protects, as far as is known.
     """
 
     uids: tuple[str, ...]
@@ -86,11 +86,10 @@ def victims(
     if not chosen:
         # Pods that are already on their way out free the cards; evicting them again is void.
         return proposal if search.helps(proposed) else None
-    # Whether a budget protects the others is not known here; counting them as protected
-    # makes the scheduler prefer a node where that is certain.
-    extra = len(chosen - proposed)
+    # Whether a budget protects the others is not known here. The scheduler compares nodes by
+    # violations before priorities, so only what it counted itself is answered.
     kept = min(proposal.violations, len(chosen & proposed))
-    return Proposal(_by_importance(state, chosen, proposal), kept + extra)
+    return Proposal(_by_importance(state, chosen, proposal), kept)
 
 
 async def victims_by_node(
