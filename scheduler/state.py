@@ -1,7 +1,7 @@
 """The cluster as the extender sees it: nodes' cards, pods, and who holds what.
 
-Everything here follows from Node inventories, pods and our own unanswered Bindings; a restart
-reads the first two again and has nothing else to restore. No method does I/O or reads a clock.
+Everything here follows from Node inventories, pods and our own unanswered Bindings. A restart
+reads the first two again and forgets the third. No method does I/O or reads a clock.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -247,8 +247,7 @@ class ClusterState:
         rivals = sorted(self._rivals(view, node), key=lambda rival: (-rival.priority, rival.uid))
         if not rivals:
             return cards
-        leaving = {holder.uid for holder in self.pods_on(node) if holder.leaving}
-        cleared = self.without(node, without | leaving)
+        cleared = self.without(node, without | {p.uid for p in self.pods_on(node) if p.leaving})
         for rival in rivals:
             placed = choose(cleared, rival.asks)
             if placed is not None:
