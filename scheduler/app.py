@@ -2,7 +2,8 @@
 
 A malformed call is HTTP 400 and an unknown caller 401; before the caches are loaded, filter
 and bind answer 200 with an error in the body, because that text reaches the pod's events
-while a status code does not.
+while a status code does not. The answer of preempt has no place for one: it is HTTP 503, at
+which the scheduler evicts nobody.
 """
 
 import asyncio
@@ -168,17 +169,19 @@ class ExtenderApp:
 
     async def _preempt(self, body: bytes) -> PreemptionResult:
         args = _PREEMPTION.decode(body)
+        why = self._check()
+        if why is not None:
+            self._metrics.errors.labels("preempt").inc()
+            raise web.HTTPServiceUnavailable(text=f"{LOADING} ({why})")
         view = self._state.view(args.pod)
         barred = self._extender.barred(view)
-        answer: dict[str, Victims[MetaPod]] = {}
-        for node, proposal in _proposals(args).items():
-            found = preemption.victims(self._state, view, node, proposal, barred)
-            if found is not None:
-                pods = [MetaPod(uid) for uid in sorted(found.uids)]
-                answer[node] = Victims(pods, found.violations)
-            # Nodes can be many; other calls get their turn in between.
-            await asyncio.sleep(0)
-        return PreemptionResult(answer)
+        found = await preemption.victims_by_node(self._state, view, _proposals(args), barred)
+        return PreemptionResult(
+            {
+                node: Victims([MetaPod(uid) for uid in victims.uids], victims.violations)
+                for node, victims in found.items()
+            }
+        )
 
     async def _livez(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -192,10 +195,10 @@ def _proposals(args: PreemptionArgs) -> dict[str, Proposal]:
     """The scheduler's victims by node, whichever way they were sent."""
     if args.node_name_to_meta_victims is not None:
         return {
-            node: Proposal(frozenset(pod.uid for pod in v.pods or ()), v.num_pdb_violations)
+            node: Proposal(tuple(pod.uid for pod in v.pods or ()), v.num_pdb_violations)
             for node, v in args.node_name_to_meta_victims.items()
         }
     return {
-        node: Proposal(frozenset(pod.metadata.uid for pod in v.pods or ()), v.num_pdb_violations)
+        node: Proposal(tuple(pod.metadata.uid for pod in v.pods or ()), v.num_pdb_violations)
         for node, v in (args.node_name_to_victims or {}).items()
     }

@@ -77,6 +77,8 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     affinity: Affinity | None = None
     topology_spread_constraints: list[Any] | None = None
     volumes: list[Volume] | None = None
+    resources: Resources | None = None
+    overhead: dict[str, str] | None = None
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel"):

@@ -10,35 +10,39 @@ volumes or affinity are in play, or another resource would come up short, the pr
 added to.
 """
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cached_property
-from itertools import chain, combinations, islice
+from itertools import chain
+from math import inf
 from typing import Final
 
-from gpu_fraction.domain import keys, units
+import structlog
+
 from gpu_fraction.domain.placement import (
     NOTHING_BARRED,
     Ask,
     CardState,
-    Share,
     choose,
     refusal,
     share_of,
 )
 from scheduler.claims import Stage
+from scheduler.clearing import Amounts, Holder, cleared, rank
+from scheduler.needs import Requests, entangled, requested
 from scheduler.state import ClusterState
 from scheduler.views import PodView
 
-__all__ = ["Proposal", "victims"]
+_log = structlog.get_logger(__name__)
 
-TRIES: Final = 500
-"""Sets of victims compared for one card. Chosen: every pair out of 32 pods; beyond it, pods
-are spared one by one, which may evict one more than needed."""
+__all__ = ["WORK_S", "Proposal", "victims", "victims_by_node"]
 
-_Fewest = tuple[int, list[int], int, list[str]]
+WORK_S: Final = 10.0
+"""Seconds of search for one call of the scheduler. Chosen: half of the httpTimeout in its
+configuration, for no other pod is scheduled meanwhile; a node of finely sliced cards takes some
+tens of milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,11 @@ class Proposal:
     """What the scheduler would evict from a node.
 
     Attributes:
-        uids: The victims.
-        violations: How many of them a PodDisruptionBudget protects.
+        uids: The victims, highest priority first: the scheduler compares nodes by the first.
+        violations: How many of them a PodDisruptionBudget protects, as far as is known.
     """
 
-    uids: frozenset[str]
+    uids: tuple[str, ...]
     violations: int = 0
 
 
@@ -74,18 +78,52 @@ def victims(
         return None
     if not preemptor.asks:
         return proposal
-    search = _Search(state, preemptor, node, proposal.uids, barred)
-    if not search.helps(search.pool.keys() | proposal.uids):
+    proposed = frozenset(proposal.uids)
+    search = _Search(state, preemptor, node, proposed, barred)
+    if not search.helps(search.pool.keys() | proposed):
         return None
     chosen = search.added() if search.tied() else search.fewest()
     if not chosen:
         # Pods that are already on their way out free the cards; evicting them again is void.
-        return proposal if search.helps(proposal.uids) else None
-    # Whether a budget protects the others is not known here; counting them as protected
-    # makes the scheduler prefer a node where that is certain.
-    extra = len(chosen - proposal.uids)
-    kept = min(proposal.violations, len(chosen & proposal.uids))
-    return Proposal(chosen, kept + extra)
+        return proposal if search.helps(proposed) else None
+    # Whether a budget protects the others is not known here. The scheduler compares nodes by
+    # violations before priorities, so only what it counted itself is answered.
+    kept = min(proposal.violations, len(chosen & proposed))
+    return Proposal(_by_importance(state, chosen, proposal), kept)
+
+
+async def victims_by_node(
+    state: ClusterState,
+    preemptor: PodView,
+    proposals: Mapping[str, Proposal],
+    barred: Mapping[str, str] = NOTHING_BARRED,
+    *,
+    work_s: float = WORK_S,
+) -> dict[str, Proposal]:
+    """The pods to evict on each node where evicting helps.
+
+    At least one node is judged, and as many as there is time for.
+
+    Args:
+        state: The cluster.
+        preemptor: The pod in need.
+        proposals: The scheduler's victims by node.
+        barred: Product name to the reason why the preemptor may not use it now.
+        work_s: Seconds after which no further node is begun.
+    """
+    now_s = asyncio.get_running_loop().time
+    end_s = now_s() + work_s
+    answer: dict[str, Proposal] = {}
+    for judged, (node, proposal) in enumerate(proposals.items()):
+        if judged and now_s() >= end_s:
+            _log.warning("scheduler.preempt_cut_short", nodes=len(proposals), judged=judged)
+            break
+        found = victims(state, preemptor, node, proposal, barred)
+        if found is not None:
+            answer[node] = found
+        # Nodes can be many; other calls get their turn in between.
+        await asyncio.sleep(0)
+    return answer
 
 
 class _Search:
@@ -119,13 +157,13 @@ class _Search:
 
     def helps(self, gone: Collection[str]) -> bool:
         """True where the pod fits once these pods, and those on their way out, are gone."""
-        cards = self._state.without(self._node, {*gone, *self._leaving, self._preemptor.uid})
+        cards = self._state.cards_for(self._preemptor, self._node, {*gone, *self._leaving})
         return choose(cards, self._preemptor.asks, self._barred) is not None
 
     def tied(self) -> bool:
         """True where the pods involved meet in more than resources."""
         involved = [self.pool[uid] for uid in self._proposed if uid in self.pool]
-        return any(_entangled(view) for view in (self._preemptor, *involved))
+        return any(entangled(view) for view in (self._preemptor, *involved))
 
     def added(self) -> frozenset[str]:
         """The whole proposal and what it lacks."""
@@ -136,7 +174,7 @@ class _Search:
         others = self._proposed - self.pool.keys()
         candidates = self.pool.keys() - self._leaving
         asks = self._preemptor.asks
-        chosen = self._by_card(asks[0], candidates) if len(asks) == 1 else None
+        chosen = self._by_card(asks[0]) if len(asks) == 1 else None
         if chosen is None or not self.helps(chosen | others):
             chosen = self._spared(candidates, others) - others
         for uid in self._by_priority(self._proposed & candidates):
@@ -145,52 +183,46 @@ class _Search:
             chosen |= {uid}
         return chosen | others
 
-    def _by_card(self, ask: Ask, candidates: Collection[str]) -> frozenset[str] | None:
+    def _by_card(self, ask: Ask) -> frozenset[str] | None:
         """The cheapest cards to clear for a single container."""
-        cards = self._state.without(self._node, {*self._leaving, self._preemptor.uid})
-        clearings = [
-            clearing
-            for card in cards
-            if (clearing := self._clearing(ask, card, candidates)) is not None
-        ]
-        if len(clearings) < ask.cards:
+        cards = self._state.cards_for(self._preemptor, self._node, self._leaving)
+        clearings = (self._clearing(ask, card) for card in cards)
+        ranks = sorted(rank(holders) for holders in clearings if holders is not None)
+        if len(ranks) < ask.cards:
             return None
-        cheapest = sorted(clearings)[: ask.cards]
-        return frozenset(uid for *_, uids in cheapest for uid in uids)
+        return frozenset(uid for *_, uids in ranks[: ask.cards] for uid in uids)
 
-    def _clearing(self, ask: Ask, card: CardState, candidates: Collection[str]) -> _Fewest | None:
-        """The fewest candidates whose end lets one card serve the ask."""
+    def _clearing(self, ask: Ask, card: CardState) -> Sequence[Holder] | None:
+        """The pods whose end lets one card serve the ask."""
         found = refusal(ask, card, self._barred)
-        if found is None:
-            return 0, [], 0, []
-        if not found.why.passes:
+        if found is not None and not found.why.passes:
             return None
         need = share_of(ask, card.kind)
-        held = self._held(card.uuid, candidates)
-        for size in range(1, len(held) + 1):
-            sets = islice(combinations(sorted(held), size), TRIES)
-            ranked = [self._rank(uids) for uids in sets if _clears(card, need, held, uids)]
-            if ranked:
-                return min(ranked)
-        return None
+        short = (
+            need.core_milli - card.free_core_milli,
+            need.memory_mib - card.free_memory_mib,
+            1 - card.free_slots,
+        )
+        return cleared(short, self._holders.get(card.uuid, ()))
 
-    def _held(self, card: str, candidates: Collection[str]) -> dict[str, tuple[int, int, int]]:
-        """Milli-cores, MiB and slots that each candidate holds of the card."""
-        held: dict[str, tuple[int, int, int]] = {}
-        for uid in candidates:
-            claim = self._state.claims.get(uid, self._node)
-            shares = claim.assignment.values() if claim is not None else ()
-            mine = [share for part in shares for share in part if share.uuid == card]
-            if mine:
-                core_milli = sum(share.core_milli for share in mine)
-                held[uid] = core_milli, sum(share.memory_mib for share in mine), len(mine)
-        return held
-
-    def _rank(self, uids: Iterable[str]) -> _Fewest:
-        """Fewer first, then lower priorities, then the scheduler's own victims, then names."""
-        names = sorted(uids)
-        priorities = sorted((self.pool[uid].priority for uid in names), reverse=True)
-        return len(names), priorities, len(set(names) - self._proposed), names
+    @cached_property
+    def _holders(self) -> Mapping[str, Sequence[Holder]]:
+        """By card, the pods that may be evicted from it."""
+        holders: defaultdict[str, list[Holder]] = defaultdict(list)
+        for uid, view in self.pool.items():
+            claim = None if uid in self._leaving else self._state.claims.get(uid, self._node)
+            held: dict[str, Amounts] = {}
+            for share in chain.from_iterable(claim.assignment.values() if claim else ()):
+                core_milli, memory_mib, slots = held.get(share.uuid, (0, 0, 0))
+                core_milli, memory_mib = (
+                    core_milli + share.core_milli,
+                    memory_mib + share.memory_mib,
+                )
+                held[share.uuid] = core_milli, memory_mib, slots + 1
+            added = uid not in self._proposed
+            for card, amounts in held.items():
+                holders[card].append(Holder(view.priority, added, uid, amounts))
+        return holders
 
     def _spared(self, candidates: Iterable[str], always: frozenset[str]) -> frozenset[str]:
         """All candidates but those that may stay, the highest priority spared first."""
@@ -208,56 +240,31 @@ class _Search:
 
         They do not where as much is freed as the pod asks for, or as the proposal would free.
         """
-        freed = _requests(self.pool[uid] for uid in chosen)
+        freed = requested(self.pool[uid] for uid in chosen)
         return all(
-            freed.get(name, 0) >= min(asked, self._proposed_frees.get(name, Decimal()))
-            for name, asked in _requests([self._preemptor], with_init=True).items()
+            freed.get(name, 0) >= min(asked, self._proposed_frees.get(name, 0))
+            for name, asked in requested([self._preemptor], with_init=True).items()
         )
 
     @cached_property
-    def _proposed_frees(self) -> Mapping[str, Decimal]:
-        return _requests(self.pool[uid] for uid in self._proposed if uid in self.pool)
+    def _proposed_frees(self) -> Requests:
+        return requested(self.pool[uid] for uid in self._proposed if uid in self.pool)
 
 
-def _clears(
-    card: CardState,
-    need: Share,
-    held: Mapping[str, tuple[int, int, int]],
-    uids: Iterable[str],
-) -> bool:
-    freed = [held[uid] for uid in uids]
-    return (
-        card.free_core_milli + sum(part[0] for part in freed) >= need.core_milli
-        and card.free_memory_mib + sum(part[1] for part in freed) >= need.memory_mib
-        and card.free_slots + sum(part[2] for part in freed) >= 1
-    )
+def _by_importance(
+    state: ClusterState, chosen: Collection[str], proposal: Proposal
+) -> tuple[str, ...]:
+    """The chosen pods, highest priority first.
 
-
-def _entangled(view: PodView) -> bool:
-    """True where more than resources decides whether the pod fits beside others."""
-    spec = view.pod.spec
-    ties = spec.affinity
-    return (
-        bool(spec.topology_spread_constraints)
-        or (ties is not None and bool(ties.pod_affinity or ties.pod_anti_affinity))
-        or any(v.persistent_volume_claim or v.ephemeral for v in spec.volumes or ())
-        or any(p.host_port for c in spec.containers or () for p in c.ports or ())
-    )
-
-
-def _requests(views: Iterable[PodView], *, with_init: bool = False) -> Mapping[str, Decimal]:
-    """What the pods request of everything but cards.
-
-    Args:
-        views: The pods.
-        with_init: Add init containers' requests, so that the sum is never too low.
+    The priority of pods without GPU work is not known here. The proposal is sorted, so each of
+    them is at most as important as the pod before it.
     """
-    total: defaultdict[str, Decimal] = defaultdict(Decimal)
-    for view in views:
-        initial = view.pod.spec.init_containers if with_init else None
-        for container in chain(view.pod.running_containers(), initial or ()):
-            amounts = container.resources.all() if container.resources else {}
-            for name, text in amounts.items():
-                if name not in keys.NATIVE_RESOURCES:
-                    total[name] += units.parse_quantity(text)
-    return total
+    ranks: dict[str, float] = {}
+    at_most = inf
+    for uid in proposal.uids:
+        view = state.pod(uid)
+        at_most = ranks[uid] = at_most if view is None else view.priority
+    for uid in sorted(set(chosen) - ranks.keys()):
+        view = state.pod(uid)
+        ranks[uid] = -inf if view is None else view.priority
+    return tuple(sorted((uid for uid in ranks if uid in chosen), key=lambda uid: -ranks[uid]))

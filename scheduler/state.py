@@ -1,7 +1,7 @@
 """The cluster as the extender sees it: nodes' cards, pods, and who holds what.
 
-Everything here follows from Node inventories, pods and our own unanswered Bindings; a restart
-reads the first two again and has nothing else to restore. No method does I/O or reads a clock.
+Everything here follows from Node inventories, pods and our own unanswered Bindings. A restart
+reads the first two again and forgets the third. No method does I/O or reads a clock.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -234,19 +234,20 @@ class ClusterState:
         nodes |= {node for node in self._nominees if any(self._rivals(view, node))}
         return nodes
 
-    def cards_for(self, view: PodView, node: str) -> tuple[CardState, ...]:
-        """The node's cards as this pod may use them.
+    def cards_for(
+        self, view: PodView, node: str, gone: Collection[str] = ()
+    ) -> tuple[CardState, ...]:
+        """The node's cards as this pod may use them, once the pods in ``gone`` hold nothing.
 
         Its own unsettled claim does not stand in its way, and what preemption cleared for a
         pod of the same or higher priority is that pod's.
         """
-        own = {view.uid}
-        cards = self.without(node, own) if self.claims.get(view.uid, node) else self.cards(node)
+        without = {view.uid, *gone}
+        cards = self.without(node, without)
         rivals = sorted(self._rivals(view, node), key=lambda rival: (-rival.priority, rival.uid))
         if not rivals:
             return cards
-        leaving = {holder.uid for holder in self.pods_on(node) if holder.leaving}
-        cleared = self.without(node, own | leaving)
+        cleared = self.without(node, without | {p.uid for p in self.pods_on(node) if p.leaving})
         for rival in rivals:
             placed = choose(cleared, rival.asks)
             if placed is not None:
@@ -273,8 +274,13 @@ class ClusterState:
         return int(below.sum())
 
     def _rivals(self, view: PodView, node: str) -> Iterator[PodView]:
+        """Other pods for which free cards of the node are kept."""
         for rival in self._nominees.get(node, {}).values():
-            if rival.uid != view.uid and rival.priority >= view.priority and rival.asks:
+            if rival.uid == view.uid or rival.priority < view.priority or not rival.asks:
+                continue
+            claims = self.claims.of_pod(rival.uid)
+            # A claim here is that place; one elsewhere may come to nothing until it is accepted.
+            if not any(claim.node == node or claim.stage is not Stage.SENT for claim in claims):
                 yield rival
 
     def _fresh(self) -> ClusterTable:

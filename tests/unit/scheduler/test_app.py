@@ -19,7 +19,7 @@ from sandbox.apiserver.faults import Answer, DelayWatch, Fault, Reset
 from sandbox.apiserver.kinds import Kind
 from scheduler.auth import AuthError, Callers, server_tls
 from tests.builders import pods
-from tests.builders.clusters import HALF, WHOLE
+from tests.builders.clusters import HALF, WHOLE, holder
 from tests.builders.limits import FixedLimits, limits
 from tests.unit.scheduler.conftest import TOKEN, Extend, Running
 
@@ -183,6 +183,20 @@ async def test_preempt_answers_in_the_form_it_was_asked(api: ApiServer, extender
     assert await extender.call("preempt", whole) == (200, expected)
 
 
+async def test_preempt_answers_the_highest_priority_first(
+    api: ApiServer, extender: Running
+) -> None:
+    """The scheduler compares nodes by the first victim of each."""
+    for name, card, priority in (("aaa", 0, 1), ("zzz", 0, 900), ("equal", 1, 1000)):
+        share = {card: (500, 8192)}
+        extender.service.state.pod_changed(holder(name, "b", share, priority=priority))
+    pod = add_pod(api, "x", WHOLE, priority=1000)["Pod"]
+    proposal = {"b": {"Pods": [{"UID": "uid-zzz"}], "NumPDBViolations": 0}}
+    _, answer = await extender.call("preempt", {"Pod": pod, "NodeNameToMetaVictims": proposal})
+    victims = answer["NodeNameToMetaVictims"]["b"]["Pods"]
+    assert victims == [{"UID": "uid-zzz"}, {"UID": "uid-aaa"}]
+
+
 @pytest.mark.parametrize(
     "authorization",
     [f"Bearer {TOKEN}", "Basic " + base64.b64encode(f"scheduler:{TOKEN}".encode()).decode()],
@@ -254,6 +268,26 @@ async def test_before_everything_is_loaded_pods_wait_with_a_readable_reason(
         await running.service.synced()
         assert (await running.get("/readyz")) == (200, "ok\n")
         assert (await running.call("filter", args))[1]["NodeNames"] == ["a", "b"]
+
+
+async def test_nobody_is_evicted_before_everything_is_loaded(
+    api: ApiServer, extend: Extend
+) -> None:
+    """The answer has no field for an error, so the call fails; nobody is evicted then."""
+    api.faults.add(Fault(Answer(503), verb="list", resource="nodes", times=None))
+    async with extend() as running:
+        pod = add_pod(api, "x", priority=100)["Pod"]
+        victims = {"a": {"Pods": [{"UID": "low"}], "NumPDBViolations": 0}}
+        args = {"Pod": pod, "NodeNameToMetaVictims": victims}
+        status, text = await running.call("preempt", args)
+        assert status == 503
+        assert text.startswith("gpu-fraction extender: still loading")
+        _, metrics = await running.get("/metrics")
+        assert 'gpu_fraction_scheduler_request_errors_total{verb="preempt"} 1.0' in metrics
+        api.faults.clear()
+        await running.service.synced()
+        answer = {"NodeNameToMetaVictims": victims}
+        assert await running.call("preempt", args) == (200, answer)
 
 
 async def test_nothing_is_decided_before_the_limits_are_known(

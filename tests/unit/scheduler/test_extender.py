@@ -157,6 +157,35 @@ def test_what_preemption_cleared_is_kept_for_the_pod_that_preempted() -> None:
     assert extender.filter(state.view(nominee), ["a"]).node_names == ["a"]
 
 
+def test_a_nominated_pod_that_is_being_bound_is_counted_once() -> None:
+    """Its claim holds the cards by then, the nomination nothing more."""
+    state = state_of({"a": node_cards("a", 1)})
+    extender = Extender(state)
+    state.pod_changed(pods.pod("nominee", HALF, priority=100, nominated="a"))
+    view = state.view(pods.pod("nominee", HALF, priority=100, nominated="a"))
+    other = state.view(pods.pod("x", HALF, priority=100, nominated="a"))
+    state.send(view, "a", extender.cards_for(view, "a"), 0.0)
+    assert extender.filter(other, ["a"]).node_names == ["a"]
+    state.lost("uid-nominee", "a", 1.0)
+    assert extender.filter(other, ["a"]).node_names == ["a"]
+    third = state.view(pods.pod("y", HALF, priority=100))
+    state.send(other, "a", extender.cards_for(other, "a"), 1.0)
+    assert extender.filter(third, ["a"]).node_names == []
+
+
+def test_a_nomination_ends_when_the_pod_is_bound_elsewhere() -> None:
+    """Not before that is certain: a Binding that fails leaves the pod its nominated place."""
+    state = state_of({"a": node_cards("a", 1), "b": node_cards("b", 1)})
+    extender = Extender(state)
+    state.pod_changed(pods.pod("nominee", WHOLE, priority=100, nominated="a"))
+    view = state.view(pods.pod("nominee", WHOLE, priority=100, nominated="a"))
+    other = state.view(pods.pod("x", WHOLE, priority=100))
+    state.send(view, "b", extender.cards_for(view, "b"), 0.0)
+    assert extender.filter(other, ["a"]).node_names == []
+    state.accepted("uid-nominee", "b", 1.0)
+    assert extender.filter(other, ["a"]).node_names == ["a"]
+
+
 def test_pods_of_other_stacks_pass() -> None:
     """No asks of ours: every node fits and none is preferred."""
     state = ClusterState()

@@ -10,6 +10,7 @@ from gpu_fraction.domain import keys
 from gpu_fraction.domain.placement import SCORE_MAX
 from scheduler.binding import CALL_S
 from scheduler.pod_tls import CLIENT_NAME
+from scheduler.preemption import WORK_S
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 CURRENT = DEPLOY / "scheduler" / "config.yaml"
@@ -33,9 +34,14 @@ def test_the_extender_sees_pods_of_our_resources_and_no_others() -> None:
 
 
 def test_the_scheduler_waits_longer_than_the_extender_works() -> None:
-    """A bind makes up to three calls; its own reason is to reach the event."""
+    """A bind makes up to three calls, and its own reason is to reach the event.
+
+    Preempt ends with the node at which its time is up.
+    """
     (extender,) = load(CURRENT)["extenders"]
-    assert int(extender["httpTimeout"].removesuffix("s")) > 3 * CALL_S
+    timeout_s = int(extender["httpTimeout"].removesuffix("s"))
+    assert timeout_s > 3 * CALL_S
+    assert timeout_s >= 2 * WORK_S
 
 
 def test_one_step_of_score_outweighs_one_plugin_of_the_schedulers_own() -> None:

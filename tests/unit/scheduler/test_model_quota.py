@@ -83,7 +83,7 @@ def test_evicting_others_is_no_way_around_a_quota() -> None:
     state.pod_changed(holder("low", "t4", {0: (1000, 16384), 1: (1000, 16384)}))
     high = state.view(pods.pod("high", WHOLE, priority=10))
     barred = Extender(state, limited).barred(high)
-    proposal = Proposal(frozenset(["uid-low"]))
+    proposal = Proposal(("uid-low",))
     assert preemption.victims(state, high, "t4", proposal, barred) is None
     assert preemption.victims(state, high, "t4", proposal) is not None
 

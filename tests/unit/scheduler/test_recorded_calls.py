@@ -101,7 +101,7 @@ def test_preempt_keeps_the_victim_that_frees_a_card(state: ClusterState) -> None
     args = msgspec.convert(body, PreemptionArgs)
     assert args.node_name_to_meta_victims is not None
     proposed = args.node_name_to_meta_victims["node-a"]
-    uids = frozenset(pod.uid for pod in proposed.pods or ())
+    uids = tuple(pod.uid for pod in proposed.pods or ())
     found = victims(state, state.view(args.pod), "node-a", Proposal(uids))
     assert found == Proposal(uids)
     answer = PreemptionResult({"node-a": Victims([MetaPod(uid) for uid in uids])})
@@ -115,5 +115,5 @@ def test_preempt_gives_up_a_node_that_no_eviction_helps(state: ClusterState) -> 
     amounts = {keys.SLOT: "1", keys.CORE_MILLI: "700", keys.MEMORY_MIB: "40k"}
     body = with_resources(recorded("preempt-x2")["body"], amounts)
     args = msgspec.convert(body, PreemptionArgs)
-    proposal = Proposal(frozenset(["b240897a-ddf7-4457-824a-fae0abfff760"]))
+    proposal = Proposal(("b240897a-ddf7-4457-824a-fae0abfff760",))
     assert victims(state, state.view(args.pod), "node-a", proposal) is None
