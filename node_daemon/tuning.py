@@ -127,6 +127,8 @@ class CardSettings:
             instances, memory.
         poll_interval_s: Between two polls of health.
         event_wait_s: Longest wait for events of NVML, and so for the daemon's end.
+        driver_retry_s: Between two tries to open NVML; a driver container may still be
+            installing it.
         policy: How quickly a card is believed.
     """
 
@@ -134,6 +136,7 @@ class CardSettings:
     read_interval_s: float = 60.0
     poll_interval_s: float = 30.0
     event_wait_s: float = 1.0
+    driver_retry_s: float = 5.0
     policy: HealthPolicy = field(default_factory=HealthPolicy)
 
 
