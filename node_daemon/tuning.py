@@ -75,12 +75,15 @@ class Pace:
         idle_s: Pause between two looks where nothing happens; the kubelet's list is asked
             rarely, as each question can make it give one id twice.
         missing_s: How long something must be missing, in two looks, to be gone.
+        unbound_s: Age from which an allocation that nobody holds is dropped. Chosen: far above
+            the moment between the answer to ``Allocate`` and its place in the kubelet's list.
         lingering_s: Pause while a pod that is gone from the API still runs on this host.
         retry_s: Pause after the kubelet did not answer.
     """
 
     idle_s: float = 60.0
     missing_s: float = 2.0
+    unbound_s: float = 60.0
     lingering_s: float = 5.0
     retry_s: float = 5.0
 
