@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -25,12 +25,11 @@ from node_daemon.inventory_reader import NodeReading
 from node_daemon.latest import Latest
 from node_daemon.tuning import CardSettings
 
-DRIVER_RETRY_S: Final = 5.0
-"""Between two tries to load NVML; a driver container may still be installing it."""
-
 HEALTH_FILE: Final = "health.json"
 
 __all__ = ["CardListener", "CardSource", "Isolator"]
+
+T = TypeVar("T")
 
 _log = structlog.get_logger()
 
@@ -77,6 +76,8 @@ class CardSource:
         self._events: asyncio.Queue[health_events.Event] = asyncio.Queue()
         self._health = health.Health()
         self._boot_id = ""
+        self._last = Inventory()
+        self._lost = ""
         self.driver: Latest[nvml.Driver] = Latest()
         """The driver, once it is loaded."""
 
@@ -90,10 +91,44 @@ class CardSource:
         Args:
             last: What an earlier process published: cards that do not answer now stay known.
         """
+        self._last = last or Inventory()
         self._boot_id, self._health = await asyncio.to_thread(self._load)
-        driver = await self._loaded(last)
+        driver = await self._opened(self._open_driver)
         await self._isolator.use(driver)
         self.driver.set(driver)
+        while True:
+            try:
+                await self._follow(driver)
+            except nvml.NvmlError as e:
+                self._lose(e)
+            await asyncio.sleep(self._settings.driver_retry_s)
+            await self._opened(driver.reopen)
+
+    async def _opened(self, attempt: Callable[[], T]) -> T:
+        """What ``attempt`` gives, once there is a driver; meanwhile no card can be used."""
+        while True:
+            try:
+                return await asyncio.to_thread(attempt)
+            except nvml.NvmlError as e:
+                self._lose(e)
+            await asyncio.sleep(self._settings.driver_retry_s)
+
+    def _lose(self, error: nvml.NvmlError) -> None:
+        """Keep the known cards listed, none of them usable."""
+        if str(error) != self._lost:
+            self._lost = str(error)
+            _log.warning(
+                "driver_unavailable", error=self._lost, retry_s=self._settings.driver_retry_s
+            )
+            self._last = _without_driver(self._last, self._lost)
+            self._published.set(self._last)
+
+    async def _follow(self, driver: nvml.Driver) -> NoReturn:
+        """Publish for as long as there is a driver. No event set outlives this.
+
+        Raises:
+            NvmlError: there is none, or it never told what cards there are.
+        """
         loop = asyncio.get_running_loop()
 
         def sink(event: health_events.Event) -> None:
@@ -104,41 +139,35 @@ class CardSource:
         )
         watch.start()
         try:
-            await self._keep(driver, last)
+            await self._keep(driver)
         finally:
             await asyncio.to_thread(watch.stop)
-        raise AssertionError("unreachable: the cards are kept until cancelled")
+        raise AssertionError("unreachable: the cards are kept until there is no driver")
 
-    async def _keep(self, driver: nvml.Driver, last: Inventory | None) -> NoReturn:
+    async def _keep(self, driver: nvml.Driver) -> NoReturn:
         loop = asyncio.get_running_loop()
+        known: tuple[NodeReading, Mapping[str, CardIsolation]] | None = None
         while True:
+            pause_s = self._settings.read_interval_s
             try:
                 reading = await asyncio.to_thread(inventory_reader.read, driver)
+            except nvml.NvmlUnavailableError:
+                raise
             except nvml.NvmlError as e:
+                if known is None:
+                    raise
+                # Of what was read last, the polls and events still tell which card is sick.
                 _log.error("cards_unreadable", error=str(e))
-                await asyncio.sleep(DRIVER_RETRY_S)
-                continue
-            isolation = await self._isolator.assess(reading)
-            last = self._publish(reading, isolation, last)
-            again_s = loop.time() + self._settings.read_interval_s
+                pause_s = self._settings.driver_retry_s
+            else:
+                known = reading, await self._isolator.assess(reading)
+                self._publish(*known)
+            again_s = loop.time() + pause_s
             while (event := await self._event(again_s - loop.time())) is not None:
                 if await self._judge(event):
-                    last = self._publish(reading, isolation, last)
+                    self._publish(*known)
                     if isinstance(event, health_events.Poll):
                         break  # what a poll finds may be more than health: read everything
-
-    async def _loaded(self, last: Inventory | None) -> nvml.Driver:
-        """The driver, waiting for it; meanwhile known cards are there but cannot be used."""
-        told = ""
-        while True:
-            try:
-                return await asyncio.to_thread(self._open_driver)
-            except nvml.NvmlError as e:
-                if str(e) != told:
-                    told = str(e)
-                    _log.warning("driver_unavailable", error=told, retry_s=DRIVER_RETRY_S)
-                    self._published.set(_without_driver(last or Inventory(), told))
-                await asyncio.sleep(DRIVER_RETRY_S)
 
     async def _event(self, timeout_s: float) -> health_events.Event | None:
         try:
@@ -170,18 +199,17 @@ class CardSource:
         self,
         reading: NodeReading,
         isolation: Mapping[str, CardIsolation],
-        last: Inventory | None,
-    ) -> Inventory:
+    ) -> None:
         built = inventory.build(
             reading,
-            previous=last,
+            previous=self._last,
             isolation=isolation,
             sick=health.sick(self._health),
             slots_per_card=self._settings.slots_per_card,
         )
         self._health = health.watching(self._health, health_events.targets(built, reading))
+        self._last, self._lost = built, ""
         self._published.set(built)
-        return built
 
     def _load(self) -> tuple[str, health.Health]:
         boot_id = health_memory.BOOT_ID.read_text().strip()

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Hashable
-from typing import Final
 
 import structlog
 
@@ -17,10 +16,6 @@ from node_daemon.kubelet.pod_resources import Listing
 from node_daemon.publisher import Publisher
 from node_daemon.shares import Shares, assigned
 from node_daemon.tuning import Pace
-
-UNBOUND_S: Final = 60.0
-"""Age from which an allocation that no listed container holds is dropped: chosen, far above
-the moment between the answer to ``Allocate`` and its place in the kubelet's list."""
 
 __all__ = ["Collector"]
 
@@ -122,7 +117,8 @@ class Collector:
         missing = self._missing
         self._missing = {}
         for allocation in self._store:
-            if self._lost(allocation, listing) and self._due(allocation.nonce, missing):
+            lost = await self._lost(allocation, listing)
+            if lost and self._due(allocation.nonce, missing):
                 await self._release(allocation)
         for nonce, uid in present.items():
             orphan = self._store.get(nonce) is None and not self._lives(uid)
@@ -139,12 +135,14 @@ class Collector:
     def _lives(self, uid: PodUid) -> bool:
         return self._pods.lives(uid) or self._has_cgroup(uid)
 
-    def _lost(self, allocation: Allocation, listing: Listing) -> bool:
+    async def _lost(self, allocation: Allocation, listing: Listing) -> bool:
         """True where nobody can hold the allocation any more, as far as one look tells."""
         holders = listing.of(allocation.token)
         binding = allocation.binding
         if binding is None:
-            return not holders and self._identity.now_s() - allocation.allocated_at_s > UNBOUND_S
+            age_s = self._identity.now_s() - allocation.allocated_at_s
+            listed = holders or age_s <= self._pace.unbound_s
+            return not listed and not await self._awaited(allocation)
         latest = self._store.of_token(allocation.token)[-1]
         held = latest == allocation and any(
             (h.namespace, h.pod, h.container)
@@ -152,6 +150,18 @@ class Collector:
             for h in holders
         )
         return not held and not self._lives(binding.uid)
+
+    async def _awaited(self, allocation: Allocation) -> bool:
+        """True where a container may yet start under a name that the kubelet does not list.
+
+        After its start the kubelet lists no pod until it has heard of them, which may take as
+        long as the API server is down. It keeps its allocations and asks for no other name.
+        """
+        entries = await asyncio.to_thread(self._identity.witness.entries, allocation.token)
+        if entries is not None:
+            return any(entry.nonce in {None, allocation.nonce} for entry in entries)
+        containers = (c for pod in self._pods.living() for c in pod.containers)
+        return any(c.holds_slot and not c.started for c in containers)
 
     def _due(self, key: Hashable, missing: dict[Hashable, float]) -> bool:
         """Note something as missing; True where it has been so for long enough."""

@@ -33,8 +33,8 @@ class Lister(Protocol):
 class Witness(Protocol):
     """The kubelet's own notes."""
 
-    def entries(self, token: Token) -> tuple[Entry, ...]:
-        """Who was allocated a token; empty where unknown."""
+    def entries(self, token: Token) -> tuple[Entry, ...] | None:
+        """Who was allocated a token; None where they cannot be read."""
         ...
 
 
@@ -128,7 +128,7 @@ class Identity:
         self,
         pod: Pod,
         holder: Holder,
-        entries: Sequence[Entry],
+        entries: Sequence[Entry] | None,
         allocations: Sequence[Allocation],
     ) -> Nonce:
         """The name that the kubelet holds for this container."""

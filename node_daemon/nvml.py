@@ -228,6 +228,9 @@ class Device(Protocol):
 class Driver(Protocol):
     """The machine's NVIDIA driver."""
 
+    def reopen(self) -> None:
+        """Open the driver anew after it went away; watches must have been closed before."""
+
     def version(self) -> str:
         """For example ``615.71.09``."""
 

@@ -48,6 +48,12 @@ class PynvmlDriver:
         """Load the library."""
         self._call("nvmlInit", pynvml.nvmlInit)
 
+    def reopen(self) -> None:
+        """Shut the library down, as it may have been opened on another driver, and open it."""
+        with contextlib.suppress(nvml.NvmlError):
+            self._call("nvmlShutdown", pynvml.nvmlShutdown)
+        self.initialise()
+
     def _call(self, what: str, call: Callable[[], T]) -> T:
         return nvml.on_lane(self._lane, what, call, self._timeout_s)
 

@@ -75,12 +75,15 @@ class Pace:
         idle_s: Pause between two looks where nothing happens; the kubelet's list is asked
             rarely, as each question can make it give one id twice.
         missing_s: How long something must be missing, in two looks, to be gone.
+        unbound_s: Age from which an allocation that nobody holds is dropped. Chosen: far above
+            the moment between the answer to ``Allocate`` and its place in the kubelet's list.
         lingering_s: Pause while a pod that is gone from the API still runs on this host.
         retry_s: Pause after the kubelet did not answer.
     """
 
     idle_s: float = 60.0
     missing_s: float = 2.0
+    unbound_s: float = 60.0
     lingering_s: float = 5.0
     retry_s: float = 5.0
 
@@ -127,6 +130,8 @@ class CardSettings:
             instances, memory.
         poll_interval_s: Between two polls of health.
         event_wait_s: Longest wait for events of NVML, and so for the daemon's end.
+        driver_retry_s: Between two tries to open NVML; a driver container may still be
+            installing it.
         policy: How quickly a card is believed.
     """
 
@@ -134,6 +139,7 @@ class CardSettings:
     read_interval_s: float = 60.0
     poll_interval_s: float = 30.0
     event_wait_s: float = 1.0
+    driver_retry_s: float = 5.0
     policy: HealthPolicy = field(default_factory=HealthPolicy)
 
 

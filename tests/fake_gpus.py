@@ -46,9 +46,11 @@ def plug_in(directory: pathlib.Path, cards: int = 2) -> FakeHardware:
     """Make the hardware; the environment variable must name the directory while it is used."""
     try:
         # pynvml opens the library by name, and the loader gives it one that is loaded already.
-        ctypes.CDLL(str(build.build()))
+        library = ctypes.CDLL(str(build.build()))
     except build.CompileError as e:
         pytest.skip(f"the fake GPUs need a C compiler: {e}")
+    while library.nvmlShutdown() == 0:
+        pass  # earlier tests of this process have left it open
     hardware = FakeHardware(directory / "gpus")
     hardware.cards[:] = [card(index) for index in range(cards)]
     hardware.apply()

@@ -36,16 +36,17 @@ class Entry:
     nonce: Nonce | None
 
 
+# The kubelet writes every field, so one that is absent is a form that is not known here.
 class _PodDevices(msgspec.Struct, frozen=True):
     PodUID: str
     ContainerName: str
     ResourceName: str
-    DeviceIDs: dict[str, list[str]] | list[str] | None = None
-    AllocResp: bytes | None = None
+    DeviceIDs: dict[str, list[str]] | list[str] | None
+    AllocResp: bytes | None
 
 
 class _Data(msgspec.Struct, frozen=True):
-    PodDeviceEntries: list[_PodDevices] | None = None
+    PodDeviceEntries: list[_PodDevices] | None
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -60,22 +61,22 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: tuple[int, int, int] | None = None
-        self._entries: dict[Token, tuple[Entry, ...]] | None = None
+        # Replaced as one: threads ask beside each other.
+        self._latest: tuple[tuple[int, int, int], dict[Token, tuple[Entry, ...]]] | None = None
 
-    def entries(self, token: Token) -> tuple[Entry, ...]:
-        """Who was allocated a token; empty also where the file tells nothing. Blocking."""
+    def entries(self, token: Token) -> tuple[Entry, ...] | None:
+        """Who was allocated a token; None where the file cannot be read. Blocking."""
+        latest = self._latest
         try:
             stat = self._path.stat()
             seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if self._entries is None or seen != self._seen:
-                self._entries = _read(self._path.read_bytes())
-                self._seen = seen
+            if latest is None or seen != latest[0]:
+                latest = self._latest = seen, _read(self._path.read_bytes())
         except (OSError, msgspec.MsgspecError, DecodeError) as e:
             _log.debug("kubelet_checkpoint_unreadable", error=str(e))
-            self._entries = None
-            return ()
-        return self._entries.get(token, ())
+            self._latest = None
+            return None
+        return latest[1].get(token, ())
 
 
 def _read(content: bytes) -> dict[Token, tuple[Entry, ...]]:

@@ -13,7 +13,7 @@ from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as plugin_grp
 from gpu_fraction.kubelet_api import podresources_v1_pb2 as api
 from gpu_fraction.kubelet_api import podresources_v1_pb2_grpc as api_grpc
 from sandbox.kubelet.bucket import TokenBucket
-from sandbox.kubelet.devices import DeviceManager, StartError
+from sandbox.kubelet.devices import AdmissionError, DeviceManager, StartError
 from sandbox.kubelet.runtime import CdiRuntime, Started, UnresolvableError
 
 __all__ = ["FakeKubelet", "KubeletPod"]
@@ -101,6 +101,8 @@ class FakeKubelet:
         self.pods: dict[str, KubeletPod] = {}
         self.running: dict[tuple[str, str], Started] = {}
         self.lists = 0
+        self.delivered = True
+        """Whether the sources of pods were heard since the start: until then there are none."""
         self._servers: list[grpc.aio.Server] = []
 
     async def start(self) -> None:
@@ -128,17 +130,25 @@ class FakeKubelet:
             await server.stop(None)
         self._servers = []
 
-    async def restart(self) -> None:
-        """Stop and start again: the plugin is unknown until it registers."""
+    async def restart(self, *, delivered: bool = True) -> None:
+        """Stop and start again: the plugin is unknown until it registers.
+
+        Args:
+            delivered: False where the API server does not answer the new kubelet yet, so that
+                it knows its allocations but no pod, until ``delivered`` is set.
+        """
         await self.stop()
+        self.delivered = delivered
         await self.start()
 
     async def admit(self, pod: KubeletPod, ids: Collection[str] = ()) -> None:
         """Take a pod, with these ids where given (which may be another pod's).
 
         Raises:
-            AdmissionError: the pod is Failed.
+            AdmissionError: the pod is Failed, or not heard of yet.
         """
+        if not self.delivered:
+            raise AdmissionError("no source has delivered pods")
         self.pods[pod.uid] = pod
         try:
             await self.devices.allocate(pod.uid, pod.init_containers + pod.containers, ids)
@@ -153,6 +163,8 @@ class FakeKubelet:
         Raises:
             StartError: not now.
         """
+        if not self.delivered:
+            raise StartError("no source has delivered pods")
         allocated = await self.devices.pre_start(uid, container)
         if uid not in self.pods:
             raise StartError("the pod is gone")
@@ -174,7 +186,7 @@ class FakeKubelet:
         self.running = {key: run for key, run in self.running.items() if key[0] != uid}
 
     def pod_resources(self) -> api.ListPodResourcesResponse:
-        """One entry a container and id, as the kubelet answers."""
+        """One entry a container and id, as the kubelet answers: of the pods it knows now."""
         self.lists += 1
         held = {(a.uid, a.container): a.ids for a in self.devices.allocated if a.answer}
         return api.ListPodResourcesResponse(
@@ -195,6 +207,6 @@ class FakeKubelet:
                         for container in pod.containers
                     ],
                 )
-                for pod in self.pods.values()
+                for pod in (self.pods.values() if self.delivered else ())
             ]
         )

@@ -105,6 +105,7 @@ class _Machine(msgspec.Struct, kw_only=True):
     driver: str = "615.71.09"
     cuda: int = 13040
     generation: int = 0
+    loads: int = 0
     cards: list[FakeCard] = []
     pcie: list[tuple[str, str, int]] = []
     processes: dict[str, list[FakeProcess]] = {}
@@ -145,6 +146,15 @@ class FakeHardware:
         self.machine.generation += 1
         _replace(self.directory / "machine.json", msgspec.json.encode(self.machine))
         _replace(self.directory / "state", "".join(_lines(self.machine)).encode())
+
+    def unload(self) -> None:
+        """Take the driver away, until ``load``."""
+        (self.directory / "state").unlink()
+
+    def load(self) -> None:
+        """Load the driver anew: who had opened the one before must shut down and open again."""
+        self.machine.loads += 1
+        self.apply()
 
     def fault(self, function: str, code: int | None, uuid: str = "*") -> None:
         """From now on this call fails with an NVML code, or hangs where ``code`` is None."""
@@ -194,7 +204,7 @@ def _line(word: str, item: msgspec.Struct | None = None, **more: object) -> str:
 
 def _lines(machine: _Machine) -> Iterator[str]:
     yield f"generation {machine.generation}\n"
-    yield _line("node", driver=machine.driver, cuda=machine.cuda)
+    yield _line("node", driver=machine.driver, cuda=machine.cuda, loads=machine.loads)
     for card in machine.cards:
         major, minor = card.compute_capability or (None, None)
         yield _line("card", card, cc_major=major, cc_minor=minor)

@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 )
 
 from gpu_fraction.domain import assignment, keys
+from node_daemon.allocation import Nonce
 from node_daemon.pods import Pod
 from tests.support.node_rig import TEMPO, AdmissionError, Rig, StartError, card, inventory, share
 
@@ -42,7 +43,11 @@ class Node(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.root = Path(tempfile.mkdtemp(prefix="node-"))
         cards = inventory(*(card(i, memory_mib=CARD_MIB, slots=4) for i in range(CARDS)))
-        tempo = replace(TEMPO, timing=replace(TEMPO.timing, deadline_s=0.15))
+        tempo = replace(
+            TEMPO,
+            timing=replace(TEMPO.timing, deadline_s=0.15),
+            pace=replace(TEMPO.pace, idle_s=0.02),
+        )
         self.rig = Rig(self.root, cards, checkpoint=checkpoint, tempo=tempo)
         self.daemon = True
         self.checkpoint = checkpoint
@@ -136,7 +141,15 @@ class Node(RuleBasedStateMachine):
 
     @rule(
         what=st.sampled_from(
-            ["daemon dies", "kubelet restarts", "kubelet forgets", "reboot", "api down", "api up"]
+            [
+                "daemon dies",
+                "kubelet restarts",
+                "kubelet knows no pods",
+                "kubelet forgets",
+                "reboot",
+                "api down",
+                "api up",
+            ]
         )
     )
     def disturb(self, what: str) -> None:
@@ -147,6 +160,8 @@ class Node(RuleBasedStateMachine):
                 self.daemon = False
             case "kubelet restarts":
                 self.run(self.rig.kubelet.restart())
+            case "kubelet knows no pods":
+                self.run(self.rig.kubelet.restart(delivered=False))
             case "kubelet forgets" if self.checkpoint:
                 self.run(self.rig.kubelet.stop())
                 self.rig.kubelet.devices.lose_checkpoint()
@@ -172,6 +187,7 @@ class Node(RuleBasedStateMachine):
     def recover(self) -> None:
         """Everything works again, and has had the time to notice."""
         self.rig.api.come_back()
+        self.rig.kubelet.delivered = True
         if not self.daemon:
             self.run(self.rig.start_daemon())
             self.daemon = True
@@ -206,6 +222,15 @@ class Node(RuleBasedStateMachine):
         for uuid, (memory_mib, containers) in self.rig.sums().items():
             assert memory_mib <= CARD_MIB, uuid
             assert containers <= 4, uuid
+
+    @invariant()
+    def no_name_is_lost(self) -> None:
+        """What the kubelet's checkpoint holds is remembered: it asks for no other name."""
+        if self.daemon and self.checkpoint:
+            for allocated in self.rig.kubelet.devices.allocated:
+                for name in allocated.cdi_names:
+                    nonce = Nonce(name.partition("=")[2])
+                    assert self.rig.service.books.store.get(nonce) is not None
 
     @invariant()
     def files_and_ledger_agree(self) -> None:

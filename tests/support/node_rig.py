@@ -27,7 +27,7 @@ from sandbox.kubelet.runtime import Started
 
 TEMPO = Tempo(
     timing=Timing(settle_s=0.0, listed_s=0.05, deadline_s=5.0),
-    pace=Pace(idle_s=0.2, missing_s=0.02, lingering_s=0.05, retry_s=0.02),
+    pace=Pace(idle_s=0.2, missing_s=0.02, unbound_s=0.05, lingering_s=0.05, retry_s=0.02),
     waits=Waits(
         register_s=5.0, stream_s=5.0, again_s=0.01, retry_s=0.01, retry_most_s=0.05, poll_s=1.0
     ),

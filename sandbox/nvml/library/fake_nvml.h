@@ -74,7 +74,7 @@ typedef struct {
 
 typedef struct {
     char driver[80];
-    long long cuda;
+    long long cuda, loads; /* how often the driver was loaded anew */
     int cards_n, instances_n, links_n, pcie_n, processes_n, faults_n;
     card_t cards[MAX_CARDS];
     instance_t instances[MAX_INSTANCES];
@@ -88,6 +88,7 @@ typedef struct {
 typedef struct handle { char uuid[UUID_SIZE]; struct handle *next; } handle_t;
 
 extern int fake_initialised;
+extern long long fake_loads; /* of the driver that was initialised */
 extern state_t *fake_state;
 
 /* Path of a file in the control directory; NULL where none is configured. */

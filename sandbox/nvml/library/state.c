@@ -15,6 +15,7 @@
 #define FIELDS 32
 
 int fake_initialised;
+long long fake_loads;
 state_t *fake_state;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -104,6 +105,7 @@ static void read_line(state_t *s, char *line) {
     if (!strcmp(f[0], "node")) {
         text(f, n, "driver", s->driver, sizeof s->driver);
         s->cuda = number(f, n, "cuda", 0);
+        s->loads = number(f, n, "loads", 0);
     }
     READ("card", cards, MAX_CARDS, read_card);
     READ("instance", instances, MAX_INSTANCES, read_instance);
@@ -148,6 +150,8 @@ int fake_begin(const char *uuid, const char *function) {
     for (;;) {
         pthread_mutex_lock(&lock);
         if (!refresh()) return fake_end(DRIVER_NOT_LOADED);
+        /* A driver that was loaded anew knows nobody who had opened the one before. */
+        if (fake_initialised && fake_state->loads != fake_loads) return fake_end(UNINITIALIZED);
         const fault_t *fault = fault_for(uuid, function);
         if (!fault) return OK;
         if (fault->code != ABSENT) return fake_end((int)fault->code);

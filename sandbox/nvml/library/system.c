@@ -10,6 +10,7 @@ EXPORT int nvmlInitWithFlags(unsigned flags) {
     int failed = fake_begin("-", "nvmlInitWithFlags");
     if (failed) return failed;
     fake_initialised++;
+    fake_loads = fake_state->loads;
     return fake_end(OK);
 }
 
@@ -26,6 +27,7 @@ EXPORT const char *nvmlErrorString(int code) {
     case OK: return "The operation was successful";
     case UNINITIALIZED: return "Uninitialized";
     case INVALID_ARGUMENT: return "Invalid Argument";
+    case DRIVER_NOT_LOADED: return "Driver Not Loaded";
     case NOT_SUPPORTED: return "Not Supported";
     case GPU_IS_LOST: return "GPU is lost";
     default: return "Unknown Error";

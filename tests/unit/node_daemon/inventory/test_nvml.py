@@ -19,6 +19,26 @@ def test_no_driver_is_said(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPat
         nvml_driver.open_driver(1.0)
 
 
+def test_a_driver_that_was_loaded_anew_must_be_opened_again(
+    hardware: FakeHardware, driver: nvml.Driver
+) -> None:
+    """While it is away opening fails, and may be tried again; then all answers as before."""
+    device = driver.device(0)
+    hardware.unload()
+    with pytest.raises(nvml.NvmlUnavailableError):
+        driver.reopen()
+    hardware.load()
+    with pytest.raises(nvml.NvmlUnavailableError):
+        driver.count()
+    driver.reopen()
+    hardware.unload()
+    hardware.load()
+    with pytest.raises(nvml.NvmlUnavailableError, match=r"\(1\)"):
+        driver.count()
+    driver.reopen()
+    assert (driver.count(), device.uuid()) == (2, fake_gpus.uuid(0))
+
+
 def test_a_hanging_call_ends_by_its_deadline_and_stops_its_card_alone(
     hardware: FakeHardware, hasty: nvml.Driver
 ) -> None:

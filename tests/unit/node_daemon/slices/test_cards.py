@@ -24,6 +24,7 @@ SETTINGS = CardSettings(
     read_interval_s=0.2,
     poll_interval_s=0.05,
     event_wait_s=0.02,
+    driver_retry_s=0.05,
     policy=HealthPolicy(good_polls=2),
 )
 
@@ -131,10 +132,9 @@ async def test_health_outlives_the_daemon(hardware: FakeHardware, tmp_path: Path
 
 
 async def test_missing_driver_keeps_known_cards_unusable(
-    hardware: FakeHardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hardware: FakeHardware, tmp_path: Path
 ) -> None:
     """While the driver is being installed, known cards are listed and nothing is placed."""
-    monkeypatch.setattr("node_daemon.cards.DRIVER_RETRY_S", 0.05)
     tries = 0
 
     def open_driver() -> nvml.Driver:
@@ -151,3 +151,53 @@ async def test_missing_driver_keeps_known_cards_unusable(
         assert "library not found" in inventory.cards[0].health_reason
         await shows(published, lambda i: healthy(i) == [True, True])
     assert hardware.cards
+
+
+async def test_driver_that_goes_away_leaves_no_card_usable(
+    hardware: FakeHardware, tmp_path: Path
+) -> None:
+    """NVML stays open but tells no cards: all are listed, none takes work until it does again."""
+    async with running(tmp_path) as (published, _, _):
+        await shows(published, lambda i: healthy(i) == [True, True])
+        hardware.fault("nvmlDeviceGetCount_v2", 9)
+        inventory = await shows(published, lambda i: healthy(i) == [False, False])
+        assert {c.health_reason for c in inventory.cards} == {
+            "no driver: device count: Driver Not Loaded (9)"
+        }
+        hardware.heal()
+        await shows(published, lambda i: healthy(i) == [True, True])
+
+
+async def test_driver_that_is_loaded_anew_is_opened_again(
+    hardware: FakeHardware, tmp_path: Path
+) -> None:
+    """Cards become usable, and errors are heard, without a new process."""
+    async with running(tmp_path) as (published, _, _):
+        await shows(published, lambda i: healthy(i) == [True, True])
+        hardware.unload()
+        await shows(published, lambda i: healthy(i) == [False, False])
+        hardware.load()
+        await shows(published, lambda i: healthy(i) == [True, True])
+        sending = asyncio.create_task(_send(hardware, 92))
+        await shows(published, lambda i: "XID 92" in i.cards[0].health_reason)
+        sending.cancel()
+
+
+async def _send(hardware: FakeHardware, xid: int) -> None:
+    """Again and again: NVML delivers none from before the registration."""
+    while True:
+        hardware.event(fake_gpus.uuid(0), xid)
+        await asyncio.sleep(0.05)
+
+
+async def test_cards_that_cannot_be_counted_are_still_judged(
+    hardware: FakeHardware, tmp_path: Path
+) -> None:
+    """No reading is to be had, but failed polls count against every card, and good ones for it."""
+    async with running(tmp_path) as (published, _, _):
+        await shows(published, lambda i: healthy(i) == [True, True])
+        hardware.fault("nvmlDeviceGetCount_v2", 999)
+        inventory = await shows(published, lambda i: healthy(i) == [False, False])
+        assert all("cannot be read" in c.health_reason for c in inventory.cards)
+        hardware.heal()
+        await shows(published, lambda i: healthy(i) == [True, True])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from sandbox.kubelet.devices import CHECKPOINT
 from tests.support.node_rig import (
     AdmissionError,
     Rig,
@@ -134,6 +135,53 @@ async def test_skipped_pre_start_fails_closed(tmp_path: Path) -> None:
         assert await rig.kubelet.start_container(bound.uid, "main") == first
         with pytest.raises(StartError, match="0 devices"):
             await rig.kubelet.start_container(unbound.uid, "main")
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+async def test_kubelet_that_knows_no_pods_yet(tmp_path: Path, *, checkpoint: bool) -> None:
+    """After its restart it lists none for a while; who still pulls an image starts after that."""
+    async with node(tmp_path, card(0), checkpoint=checkpoint) as rig:
+        pod = rig.pod({"main": [share(0)]})
+        await rig.admit(pod)
+        await rig.kubelet.restart(delivered=False)
+        await rig.registered()
+        seen = rig.kubelet.lists
+        await rig.until(lambda: rig.kubelet.lists > seen + 5)
+        rig.kubelet.delivered = True
+        await rig.start(pod)
+
+
+async def test_checkpoint_in_another_form_says_nothing(tmp_path: Path) -> None:
+    """What a later kubelet may call its fields is no proof that a name is held by nobody."""
+    async with node(tmp_path, card(0)) as rig:
+        pod = rig.pod({"main": [share(0)]})
+        await rig.admit(pod)
+        path = rig.paths.plugins / CHECKPOINT
+        path.write_bytes(path.read_bytes().replace(b"PodDeviceEntries", b"Entries"))
+        rig.kubelet.delivered = False
+        seen = rig.kubelet.lists
+        await rig.until(lambda: rig.kubelet.lists > seen + 5)
+        rig.kubelet.delivered = True
+        await rig.start(pod)
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+async def test_name_of_a_pod_that_never_started_is_returned(
+    tmp_path: Path, *, checkpoint: bool
+) -> None:
+    """It is forgotten with its pod, and not before."""
+    async with node(tmp_path, card(0), checkpoint=checkpoint) as rig:
+        kept, gone = (rig.pod({"main": [share(0)]}) for _ in range(2))
+        await rig.run_pod(kept)
+        rig.api.put(
+            replace(
+                kept, containers=tuple(replace(c, container_id="0" * 64) for c in kept.containers)
+            )
+        )
+        await rig.admit(gone)
+        assert len(rig.service.books.store) == 2
+        rig.end(gone)
+        await rig.until(lambda: len(rig.service.books.store) == 1)
 
 
 @pytest.mark.parametrize("checkpoint", [True, False])
