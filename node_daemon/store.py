@@ -39,7 +39,11 @@ _ALLOCATION: Final = msgspec.json.Decoder(Allocation)
 
 
 class AllocationStore:
-    """All allocations of this node, in memory as on disk."""
+    """All allocations of this node, in memory as on disk.
+
+    Threads touch the files alone. What is in memory changes on the event loop, so a reader there
+    that does not wait sees one state.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -108,14 +112,14 @@ class AllocationStore:
         Raises:
             StoreError: it could not be written; memory still shows what was there before.
         """
-        await run_to_end(asyncio.to_thread(self._put, allocation))
+        await run_to_end(self._put(allocation))
 
-    def _put(self, allocation: Allocation) -> None:
+    async def _put(self, allocation: Allocation) -> None:
         raw = msgspec.json.encode(allocation)
         content = msgspec.json.encode(
             _File(v=VERSION, crc32=zlib.crc32(raw), allocation=msgspec.Raw(raw))
         )
-        write_durably(self._directory / f"{allocation.nonce}{SUFFIX}", content)
+        await asyncio.to_thread(write_durably, self._path(allocation.nonce), content)
         self._allocations[allocation.nonce] = allocation
 
     async def remove(self, nonce: Nonce) -> None:
@@ -124,14 +128,18 @@ class AllocationStore:
         Raises:
             StoreError: the file could not be removed; it is still remembered.
         """
-        await run_to_end(asyncio.to_thread(self._remove, nonce))
+        await run_to_end(self._remove(nonce))
 
-    def _remove(self, nonce: Nonce) -> None:
+    async def _remove(self, nonce: Nonce) -> None:
+        path = self._path(nonce)
         try:
-            (self._directory / f"{nonce}{SUFFIX}").unlink(missing_ok=True)
+            await asyncio.to_thread(path.unlink, missing_ok=True)
         except OSError as e:
-            raise StoreError(f"{nonce}{SUFFIX} cannot be removed: {e.strerror}") from e
+            raise StoreError(f"{path.name} cannot be removed: {e.strerror}") from e
         self._allocations.pop(nonce, None)
+
+    def _path(self, nonce: Nonce) -> Path:
+        return self._directory / f"{nonce}{SUFFIX}"
 
     def _set_aside(self, path: Path, why: str) -> None:
         _log.error("allocation_set_aside", file=path.name, why=why)
