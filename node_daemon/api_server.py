@@ -93,6 +93,7 @@ class NodePublisher:
         self._inventory = inventory
         self.node: Latest[WireNode] = Latest()
         """The Node as last seen."""
+        self._obeyed: WireNode | None = None
         self._reflector = Reflector(
             client,
             NODES.at(),
@@ -114,22 +115,25 @@ class NodePublisher:
 
     async def clear_asked(self) -> str:
         """What an administrator asked to be declared fine; the annotation is then taken away."""
-        node = await self.node.wait()
+        # A watch that lags still shows the Node with what was taken away.
+        node = self._obeyed
         while True:
+            node = await (self.node.wait() if node is None else self.node.changed_from(node))
             asked = (node.metadata.annotations or {}).get(CLEAR_ANNOTATION)
-            if asked is not None:
-                body = {"metadata": {"annotations": {CLEAR_ANNOTATION: None}}}
-                try:
-                    await self._client.patch(
-                        NODES.at(self._node_name), PatchKind.MERGE, body, Identity
-                    )
-                except errors.KubeError as e:
-                    _log.warning("clear_annotation_stays", error=str(e))
-                    await asyncio.sleep(RETRY_S)
-                    node = await self.node.wait()
-                    continue
-                return asked
-            node = await self.node.changed_from(node)
+            if asked is None:
+                continue
+            body = {"metadata": {"annotations": {CLEAR_ANNOTATION: None}}}
+            try:
+                await self._client.patch(
+                    NODES.at(self._node_name), PatchKind.MERGE, body, Identity
+                )
+            except errors.KubeError as e:
+                _log.warning("clear_annotation_stays", error=str(e))
+                await asyncio.sleep(RETRY_S)
+                node = None
+                continue
+            self._obeyed = node
+            return asked
 
     async def run(self) -> NoReturn:
         """Publish until cancelled."""

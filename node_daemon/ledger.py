@@ -48,7 +48,8 @@ class Ledger:
     def usage(self, *, without: ContainerKey | None = None) -> dict[str, Usage]:
         """What is taken, by card UUID, optionally as if one container were gone."""
         used: dict[str, Usage] = {}
-        for key, shares in self._shares.items():
+        # Metrics are read on another thread, and a copy is one step of the interpreter.
+        for key, shares in self._shares.copy().items():
             if key != without:
                 for share in shares:
                     used[share.uuid] = used.get(share.uuid, Usage()).plus(share)

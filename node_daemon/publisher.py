@@ -1,8 +1,10 @@
 """Makes the name of a slice mean its cards, its environment and its isolation."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -21,6 +23,7 @@ ISOLATION_TIMEOUT_S: Final = 10.0
 __all__ = ["Isolation", "Publisher"]
 
 _log = structlog.get_logger()
+_T = TypeVar("_T")
 
 
 class Isolation(Protocol):
@@ -46,8 +49,15 @@ class Publisher:
         self._files = files
         self._host = host
         self._isolation = isolation
+        # A thread of its own: engines work one call at a time, and one that hangs may keep starts
+        # waiting, but none of the threads that everything else needs.
+        self._engines = ThreadPoolExecutor(1, thread_name_prefix="isolation")
         self.restored = asyncio.Event()
         """Set once isolation stands again for what an earlier process had set up."""
+
+    def close(self) -> None:
+        """End the thread of the engines after its present call; does not wait."""
+        self._engines.shutdown(wait=False, cancel_futures=True)
 
     async def published(self, nonce: Nonce, uid: PodUid) -> bool:
         """True where the slice has its file."""
@@ -61,7 +71,7 @@ class Publisher:
         """Set isolation up again for all slices that are remembered, once the cards are known."""
         slices = [_slice(binding) for binding in bindings]
         try:
-            await run_to_end(asyncio.to_thread(self._isolation.restore, slices))
+            await run_to_end(self._isolating(partial(self._isolation.restore, slices)))
         except IsolationError as e:
             # Each start prepares its own slice again, and is refused where that fails.
             _log.error("isolation_not_restored", error=str(e))
@@ -93,7 +103,8 @@ class Publisher:
             StoreError: the file could not be removed.
         """
         if last:
-            await run_to_end(asyncio.to_thread(self._isolation.release, _slice(binding)))
+            work = partial(self._isolation.release, _slice(binding))
+            await run_to_end(self._isolating(work))
         await self._files.remove(nonce, binding.uid)
 
     async def remove(self, nonce: Nonce, uid: PodUid) -> None:
@@ -119,7 +130,7 @@ class Publisher:
     async def _prepare(self, binding: Binding) -> ContainerEdits:
         try:
             async with asyncio.timeout(ISOLATION_TIMEOUT_S):
-                return await asyncio.to_thread(self._isolation.prepare, _slice(binding))
+                return await self._isolating(partial(self._isolation.prepare, _slice(binding)))
         except TimeoutError as e:
             raise Refusal(
                 Reason.ISOLATION_FAILED, f"isolation not set up within {ISOLATION_TIMEOUT_S:g} s"
@@ -128,6 +139,10 @@ class Publisher:
             raise Refusal(Reason.ISOLATION_MISSING, str(e)) from e
         except EngineFailedError as e:
             raise Refusal(Reason.ISOLATION_FAILED, str(e)) from e
+
+    def _isolating(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
+        """Work on the engines' thread; where it is cancelled before its turn, it is not done."""
+        return asyncio.get_running_loop().run_in_executor(self._engines, work)
 
 
 def _slice(binding: Binding) -> Slice:

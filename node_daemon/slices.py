@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -125,10 +125,11 @@ class SliceService:
 
     async def run(self) -> NoReturn:
         """Serve until cancelled, after ``load``."""
-        async with self._lister, asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.session.run(), name="kubelet session")
-            tasks.create_task(self.collector.run(), name="collector")
-            tasks.create_task(self._advertise(), name="tokens")
+        with closing(self.books.store), closing(self._publisher):
+            async with self._lister, asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.session.run(), name="kubelet session")
+                tasks.create_task(self.collector.run(), name="collector")
+                tasks.create_task(self._advertise(), name="tokens")
         raise AssertionError("unreachable: the tasks run until cancelled")
 
     def _load(self) -> Inventory:

@@ -1,12 +1,18 @@
 """The MPS control daemon: a process of its own that outlives this one.
 
 Its clients are the pods' programs: a restart of the node daemon must not end them. So it is
-started detached, found again by its pipe directory, and known to be the same by its process id and
-start time; it is never stopped here.
+started detached, found again by its record or its pipe directory, and known to be the same by its
+process id and start time; it is never stopped here.
+
+Containers of version 2 may write in the pipe directory: what lies there is theirs as much as the
+control daemon's.
 """
 
 import contextlib
+import errno
+import os
 import pathlib
+import stat
 import subprocess
 import time
 from collections.abc import Sequence
@@ -21,6 +27,9 @@ from node_daemon.isolation.mps_control import MpsControl
 
 # Source: MPS documentation, "nvidia-cuda-mps-control": written into the pipe directory.
 PID_FILE: Final = "nvidia-cuda-mps-control.pid"
+PID_BYTES: Final = 32
+"""Longest pid file that is read. Chosen: ids have at most 7 digits (proc(5), pid_max)."""
+
 RECORD: Final = "control-daemon.json"
 START_TIMEOUT_S: Final = 8.0
 """Chosen: it enumerates every card before it answers; less than a container start may take."""
@@ -119,7 +128,7 @@ class MpsDaemon:
             EngineFailedError: it is not there and cannot be started, or it does not answer.
         """
         before = self.recorded()
-        present = self._present()
+        present = self._present(before)
         same = present is not None and before is not None and present.is_(before)
         if same and time.monotonic() < self._trusted_until_s:
             return False
@@ -137,32 +146,40 @@ class MpsDaemon:
         self._start(cards)
         return True
 
-    def _present(self) -> Identity | None:
-        """The process that the pid file names, where it lives; time 0 where it is not seen."""
+    def _present(self, recorded: Identity | None = None) -> Identity | None:
+        """The process that is recorded, while it lives, else the one that the pid file names."""
+        if recorded is not None and recorded.started and self._seen(recorded.pid).is_(recorded):
+            return recorded
         try:
-            pid = int((self._control.pipe / PID_FILE).read_text())
+            return self._seen(int(_start_of(self._control.pipe / PID_FILE, PID_BYTES)))
         except (OSError, ValueError):
             return None
+
+    def _seen(self, pid: int) -> Identity:
+        """The process of that id where it is the program; time 0 where it is not seen."""
         try:
             name = (self._proc / str(pid) / "cmdline").read_bytes()
-            stat = (self._proc / str(pid) / "stat").read_text()
+            status = (self._proc / str(pid) / "stat").read_text()
         except OSError:
             return Identity(pid, 0)
         program = pathlib.PurePath(self._control.binary).name.encode()
         if program not in name:
             return Identity(pid, 0)  # the id was given to another program, or is another's
         # The name in parentheses may hold spaces; the start time is field 22. Source: proc(5).
-        return Identity(pid, int(stat.rpartition(")")[2].split()[19]))
+        return Identity(pid, int(status.rpartition(")")[2].split()[19]))
 
     def _start(self, cards: Sequence[str]) -> None:
         if not self._launch.allowed:
             raise EngineFailedError(f"no MPS control daemon answers on {self._control.pipe}")
         logs = self._state / "log"
-        for directory in (self._control.pipe, logs):
-            directory.mkdir(parents=True, exist_ok=True)
-        for stale in (PID_FILE, "control"):
-            # What a daemon that was killed leaves keeps a new one from binding.
-            (self._control.pipe / stale).unlink(missing_ok=True)
+        try:
+            for directory in (self._control.pipe, logs):
+                directory.mkdir(parents=True, exist_ok=True)
+            for stale in (PID_FILE, "control"):
+                # What a daemon that was killed leaves keeps a new one from binding.
+                (self._control.pipe / stale).unlink(missing_ok=True)
+        except OSError as e:
+            raise EngineFailedError(f"MPS control daemon: {e}") from e
         mode = ["-d"] if self._control.protocol == 2 else ["-d", "-p", "3", "-m"]
         environment = self._control.environment(
             CUDA_VISIBLE_DEVICES=",".join(cards), CUDA_MPS_LOG_DIRECTORY=str(logs)
@@ -208,3 +225,23 @@ class MpsDaemon:
             # Without a record the same process counts as new: work done twice, nothing lost.
             temporary.write_bytes(msgspec.json.encode(identity))
             temporary.replace(self._state / RECORD)
+
+
+def _start_of(path: pathlib.Path, most_bytes: int) -> bytes:
+    """The first bytes of a plain file that others may have put there.
+
+    What is no plain file is not opened: a pipe waits for a writer, a device may act on it.
+
+    Raises:
+        OSError: it is none, or it cannot be read.
+    """
+    place = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        if not stat.S_ISREG(os.fstat(place).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        # The file that was looked at, whatever has its name by now, and no wait for a lease on it.
+        descriptor = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK)
+    finally:
+        os.close(place)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(most_bytes)

@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -280,6 +280,75 @@ def test_a_stale_pid_file_is_no_daemon(mps: Mps, driver: nvml.Driver) -> None:
     (mps.pipe / "control").write_text("not a socket")
     assert mps.engine(driver).probe(CARDS) == {}
     assert mps.pid != os.getpid()
+
+
+def pipe_without_writer(path: pathlib.Path, _pid: int) -> None:
+    """Whoever opens it to read waits."""
+    os.mkfifo(path)
+
+
+def link(path: pathlib.Path, pid: int) -> None:
+    """It leads out of the directory, here to what would do."""
+    elsewhere = path.parent.parent / "elsewhere"
+    elsewhere.write_text(f"{pid}\n")
+    path.symlink_to(elsewhere)
+
+
+def long_file(path: pathlib.Path, pid: int) -> None:
+    """It begins as a pid file does, but has no end to speak of."""
+    path.write_text(f"{' ' * 100}{pid}\n")
+
+
+FORGERIES = pytest.mark.parametrize("forge", [pipe_without_writer, link, long_file])
+
+
+@pytest.mark.timeout(20)
+@FORGERIES
+def test_a_forged_pid_file_does_not_hide_the_daemon(
+    mps: Mps, driver: nvml.Driver, forge: Callable[[pathlib.Path, int], None]
+) -> None:
+    """Version 2 containers may write beside it; which process it is, is remembered elsewhere."""
+    engine = mps.engine(driver, 2)
+    engine.probe(CARDS)
+    pid = mps.pid
+    (mps.pipe / PID_FILE).unlink()
+    forge(mps.pipe / PID_FILE, os.getpid())
+    try:
+        assert mps.engine(driver, 2).probe(CARDS) == {}
+        engine.prepare(part())
+        recorded = mps.daemon(2).recorded()
+        assert recorded is not None
+        assert recorded.pid == pid
+        assert running(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        (mps.pipe / PID_FILE).unlink()
+
+
+@pytest.mark.timeout(20)
+@FORGERIES
+def test_only_a_short_plain_file_is_a_pid_file(
+    mps: Mps, driver: nvml.Driver, forge: Callable[[pathlib.Path, int], None]
+) -> None:
+    """Anything else is taken away where a daemon is started, and not opened before."""
+    MpsDaemon(mps.control(2), mps.directory / "other-state").ensure([ONE, TWO])
+    first = mps.pid
+    (mps.pipe / PID_FILE).unlink()
+    forge(mps.pipe / PID_FILE, first)
+    try:
+        assert mps.engine(driver, 2).probe(CARDS) == {}
+        assert mps.pid not in {0, first}
+        assert not (mps.pipe / PID_FILE).is_symlink()
+    finally:
+        os.kill(first, signal.SIGKILL)
+        if (mps.pipe / PID_FILE).is_fifo():
+            (mps.pipe / PID_FILE).unlink()
+
+
+def test_what_cannot_be_taken_away_is_told(mps: Mps, driver: nvml.Driver) -> None:
+    """A directory in the socket's place keeps containers of these cards from starting."""
+    (mps.pipe / "control").mkdir(parents=True)
+    assert "control" in mps.engine(driver, 2).probe(CARDS)[ONE]
 
 
 def test_a_daemon_of_somebody_else_is_used_and_none_is_started(

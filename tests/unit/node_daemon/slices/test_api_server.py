@@ -12,7 +12,7 @@ from gpu_fraction.kube.access import Access, fixed
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import NODES, PODS
-from node_daemon.api_server import ApiAssigner, NodePublisher
+from node_daemon.api_server import ApiAssigner, NodePublisher, WireNode
 from node_daemon.errors import ApiUnavailableError, PodRef, Refusal
 from node_daemon.health_events import CLEAR_ANNOTATION
 from node_daemon.latest import Latest
@@ -199,3 +199,19 @@ async def test_clear_annotation_is_obeyed_once(
         assert await publisher.clear_asked() == "GPU-0"
         node = await read_node(client)
     assert CLEAR_ANNOTATION not in (node["metadata"].get("annotations") or {})
+
+
+async def test_clear_annotation_is_not_obeyed_again_while_the_watch_lags(client: Client) -> None:
+    """The Node is still shown with what was taken away; the next thing asked is obeyed."""
+    publisher = NodePublisher(client, NODE, Latest(inventory(card(0), card(1))))
+
+    async def ask(what: str) -> WireNode:
+        asked = {"metadata": {"annotations": {CLEAR_ANNOTATION: what}}}
+        return await client.patch(NODES.at(NODE), PatchKind.MERGE, asked, WireNode)
+
+    publisher.node.set(await ask("GPU-0"))
+    async with asyncio.timeout(5):
+        assert await publisher.clear_asked() == "GPU-0"
+        again = asyncio.create_task(publisher.clear_asked())
+        publisher.node.set(await ask("GPU-1"))
+        assert await again == "GPU-1"

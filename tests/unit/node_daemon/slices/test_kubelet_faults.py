@@ -2,7 +2,9 @@
 
 import asyncio
 import resource
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 import structlog
 
+from node_daemon.isolation.engine import ContainerEdits, Slice
+from node_daemon.isolation.node import NodeIsolation
 from sandbox.kubelet.devices import CHECKPOINT
 from tests.support.node_rig import (
     AdmissionError,
@@ -32,6 +36,19 @@ def disk_full() -> Iterator[None]:
             yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class Wedged(NodeIsolation):
+    """Isolation that does not return before it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.go_on = threading.Event()
+
+    def prepare(self, slice_: Slice) -> ContainerEdits:
+        """Wait first."""
+        self.go_on.wait()
+        return super().prepare(slice_)
 
 
 async def test_registers_again_after_a_kubelet_restart(tmp_path: Path) -> None:
@@ -268,6 +285,42 @@ async def test_kubelet_state_lost(tmp_path: Path) -> None:
         await rig.admit(late, ["gpu-fraction-slot-0000"])
         assert (await rig.start(late)).env["GPU_FRACTION_DEVICES"] == "GPU-1"
         assert rig.sums() == {"GPU-0": (10_000, 1), "GPU-1": (10_000, 1)}
+
+
+async def test_allocate_needs_no_thread_that_others_may_hold(tmp_path: Path) -> None:
+    """The kubelet admits no other pod while it waits for the answer, and waits without end."""
+    threads = ThreadPoolExecutor(1)
+    asyncio.get_running_loop().set_default_executor(threads)
+    go_on = threading.Event()
+    async with node(tmp_path, card(0)) as rig:
+        threads.submit(go_on.wait)
+        try:
+            async with asyncio.timeout(5):
+                await rig.admit(rig.pod({"main": [share(0)]}))
+        finally:
+            go_on.set()
+
+
+async def test_isolation_that_hangs_stops_its_own_starts_alone(tmp_path: Path) -> None:
+    """Any number of starts may wait for it: they hold no thread that anything else needs."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    async with node(tmp_path, card(0)) as rig:
+        rig.isolation = wedged = Wedged()
+        await rig.kill_daemon()
+        await rig.start_daemon()
+        await rig.ready()
+        pods = [rig.pod({"main": [share(0, 10, 100)]}) for _ in range(4)]
+        for pod in pods:
+            await rig.admit(pod)
+        starts = [asyncio.create_task(rig.start(pod)) for pod in pods]
+        try:
+            await rig.until(lambda: len(rig.service.books.ledger.holders()) == len(pods))
+            late = rig.pod({"main": [share(0)]})
+            await rig.admit(late)
+        finally:
+            wedged.go_on.set()
+        await asyncio.gather(*starts)
+        await rig.start(late)
 
 
 async def test_full_disk_at_allocate(tmp_path: Path) -> None:

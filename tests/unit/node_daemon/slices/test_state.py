@@ -2,12 +2,16 @@
 
 import asyncio
 import shutil
+import sys
+import threading
+from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from node_daemon.allocation import Allocation, Nonce, PodUid, Token
+from node_daemon.allocation import Allocation, ContainerKey, Nonce, PodUid, Token
+from node_daemon.ledger import Ledger
 from node_daemon.store import AllocationStore
 from tests.support.node_rig import Rig, StartError, card, inventory, node, share
 
@@ -109,6 +113,62 @@ async def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(again) == [allocation]
     assert again.next_sequence() > 1
     assert [path.name for path in tmp_path.iterdir()] == ["a1.json"]
+
+
+async def test_nothing_changes_under_a_reader_that_does_not_wait(tmp_path: Path) -> None:
+    """Files are written beside the event loop; what it sees changes only where it waits."""
+    store = AllocationStore(tmp_path)
+    await asyncio.to_thread(store.load)
+    allocations = tuple(Allocation(Nonce(f"a{i:02}"), Token("t"), i, 1.0) for i in range(40))
+
+    def files() -> int:
+        return len(list(tmp_path.glob("*.json")))
+
+    async def under_way(works: Iterable[Awaitable[None]]) -> asyncio.Future[list[None]]:
+        all_of_them = asyncio.gather(*works)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return all_of_them
+
+    puts = await under_way(store.put(allocation) for allocation in allocations)
+    seen = store.of_token(Token("t"))
+    while files() < len(allocations):
+        assert store.of_token(Token("t")) == seen
+    await puts
+    assert store.of_token(Token("t")) == allocations
+    removals = await under_way(store.remove(allocation.nonce) for allocation in allocations)
+    seen = store.of_token(Token("t"))
+    while files():
+        assert store.of_token(Token("t")) == seen
+    await removals
+    assert store.of_token(Token("t")) == ()
+
+
+def test_usage_can_be_read_beside_the_event_loop() -> None:
+    """As a scrape of the metrics does, while containers come."""
+    ledger = Ledger()
+    ledger.record(ContainerKey(PodUid("first"), "main"), [share(0, 1, 1)])
+    reading, done = threading.Event(), threading.Event()
+    slots: list[int] = []
+
+    def scrape() -> None:
+        while not done.is_set():
+            slots.append(ledger.usage()["GPU-0"].slots)
+            reading.set()
+
+    thread = threading.Thread(target=scrape)
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        thread.start()
+        assert reading.wait(5)
+        for i in range(1_000):
+            ledger.record(ContainerKey(PodUid(f"later-{i}"), "main"), [share(0, 1, 1)])
+    finally:
+        sys.setswitchinterval(interval_s)
+        done.set()
+        thread.join()
+    assert slots == sorted(slots)
 
 
 async def test_lost_state_still_counts_running_containers(tmp_path: Path) -> None:
