@@ -145,7 +145,7 @@ class ClusterState:
     # Bindings
 
     def send(self, view: PodView, node: str, cards: Assignment, now_s: float) -> None:
-        """Claim cards because a Binding is about to be sent."""
+        """Claim cards because a Binding is about to be sent: the pod is not known to be bound."""
         known = self.claims.get(view.uid, node)
         doubt = known is not None and known.in_doubt
         claim = _claim(view, node, cards, Stage.SENT)
@@ -191,14 +191,14 @@ class ClusterState:
             return
         if found is None or found.metadata.uid != claim.uid:
             self.pod_removed(claim.uid)
-        elif (view := view_of(found)).node == claim.node and not view.finished:
+        elif (view := view_of(found)).node != claim.node or view.finished:
+            self._drop(claim)
+        elif claim.stage is not Stage.SEEN:  # the watch knows more than that it is bound
             cards = assigned(view) or claim.assignment
             self.claims.change(
                 claim, assignment=cards, stage=Stage.BOUND, since_s=now_s, in_doubt=False
             )
             self._stale.add(claim.node)
-        else:
-            self._drop(claim)
 
     # Cards
 

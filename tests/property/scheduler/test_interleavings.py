@@ -199,6 +199,20 @@ class Interleavings(RuleBasedStateMachine):
         self.tasks.append(self.loop.create_task(self.binder.bind(args)))
         self.turn()
 
+    @precondition(lambda self: any(stored.node for stored in self.storage.values()))
+    @rule(data=st.data(), forbid=st.booleans())
+    def schedule_again(self, data: st.DataObject, *, forbid: bool) -> None:
+        """The scheduler missed the answer and binds a bound pod again, which may be forbidden."""
+        bound = sorted(name for name, stored in self.storage.items() if stored.node)
+        stored = self.storage[data.draw(st.sampled_from(bound))]
+        args = BindingArgs(stored.name, "team", stored.uid, stored.node)
+        known = len(self.calls)
+        self.tasks.append(self.loop.create_task(self.binder.bind(args)))
+        self.turn()
+        for call in self.calls[known:] if forbid else ():
+            call.done = True
+            call.error = errors.ForbiddenError("the namespace is being terminated", status=403)
+
     @precondition(lambda self: any(not call.done for call in self.calls))
     @rule(data=st.data(), forbid=st.sampled_from([False, False, False, True]))
     def carry_out(self, data: st.DataObject, forbid: bool) -> None:
@@ -320,6 +334,13 @@ class Interleavings(RuleBasedStateMachine):
             assert core_milli <= card.core_milli, uuid
             assert memory_mib <= card.memory_mib, uuid
             assert slots <= card.slots, uuid
+
+    @invariant()
+    def what_the_watch_showed_stays_known(self) -> None:
+        """A pod that was seen on its cards holds them, and nobody looks for it again."""
+        seen = {uid for uid in self.shown if (v := self.state.pod(uid)) is not None and v.node}
+        assert seen <= {claim.uid for claim in self.state.claims}
+        assert not seen & {claim.uid for claim in self.state.claims.unseen()}
 
     @invariant()
     def no_model_is_beyond_its_limit(self) -> None:
