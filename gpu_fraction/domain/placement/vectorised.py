@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from gpu_fraction.domain.placement import policies, reference, sets
+from gpu_fraction.domain.placement import policies, reference, sets, together
 from gpu_fraction.domain.placement.ask import MILLI, Ask
 from gpu_fraction.domain.placement.cards import Kind, Share, share_of
 from gpu_fraction.domain.placement.fit import NOTHING_BARRED, Why, static_refusal, unenforced
@@ -176,10 +176,9 @@ def evaluate(
         if left:
             _take(view, free, chosen, fits)
     cost += _node_costs(table, asks[0])
-    for node in np.flatnonzero(alone & ~fits) if len(asks) > 1 else ():
-        # The obvious choice failed where a cleverer one may not; few nodes come here.
-        placed = reference.choose(table.cards[node], asks, barred)
-        if placed is not None:
+    if len(asks) > 1:
+        # The obvious choice failed where a cleverer one may not.
+        for node, placed in together.search(table, asks, barred, np.flatnonzero(alone & ~fits)):
             fits[node], cost[node] = True, placed.cost
     return Evaluation(fits, cost)
 
