@@ -192,7 +192,8 @@ class Binder:
         try:
             await self._api.bind(args, cards)
         except errors.TransientError as e:
-            return Outcome.UNKNOWN, f"binding to {args.node}: {e}"
+            outcome = Outcome.UNKNOWN if e.started else Outcome.FAILED
+            return outcome, f"binding to {args.node}: {e}"
         except errors.ConflictError as e:
             return await self._conflict(args, f"binding to {args.node}: {e}")
         except errors.KubeError as e:

@@ -52,6 +52,8 @@ LIMITS = {
 }
 CLASSES = ("", "batch")
 BATCH_GPUS = 1
+FORBIDDEN = errors.ForbiddenError("a webhook said no", status=403)
+BUSY = errors.TooManyRequestsError("busy", status=429)
 
 
 @dataclass
@@ -211,18 +213,18 @@ class Interleavings(RuleBasedStateMachine):
         self.turn()
         for call in self.calls[known:] if forbid else ():
             call.done = True
-            call.error = errors.ForbiddenError("the namespace is being terminated", status=403)
+            call.error = FORBIDDEN
 
     @precondition(lambda self: any(not call.done for call in self.calls))
-    @rule(data=st.data(), forbid=st.sampled_from([False, False, False, True]))
-    def carry_out(self, data: st.DataObject, forbid: bool) -> None:
+    @rule(data=st.data(), refusal=st.sampled_from([None, None, None, FORBIDDEN, BUSY]))
+    def carry_out(self, data: st.DataObject, refusal: errors.KubeError | None) -> None:
         """The server decides on a Binding, whether or not anybody still waits for it."""
         waiting = [at for at, call in enumerate(self.calls) if not call.done]
         call = self.calls[data.draw(st.sampled_from(waiting))]
         call.done = True
         stored = self.storage.get(call.args.pod_name)
-        if forbid:
-            call.error = errors.ForbiddenError("a webhook said no", status=403)
+        if refusal is not None:
+            call.error = refusal
         elif stored is None:
             call.error = errors.NotFoundError("no such pod", status=404)
         elif stored.uid != call.args.pod_uid or stored.node or stored.phase != "Pending":

@@ -62,6 +62,8 @@ class Script:
 
 
 LOST = errors.TransportError("reset", sent=True)
+BUSY = errors.TooManyRequestsError("busy", status=429)
+UNSENT = errors.TransportError("refused", sent=False)
 FORBIDDEN = errors.ForbiddenError("no", status=403)
 CONFLICT = errors.ConflictError("already assigned", status=409)
 
@@ -119,6 +121,19 @@ async def test_a_plain_refusal_frees_the_cards(world: World) -> None:
     world.api.answers = [FORBIDDEN]
     assert await world.binder.bind(X) == "binding to a: no"
     assert world.free_cards() == 2
+
+
+@pytest.mark.parametrize("error", [BUSY, UNSENT])
+async def test_a_binding_the_server_never_began_frees_the_cards(
+    world: World, error: errors.KubeError
+) -> None:
+    """Nothing can come of it; but an earlier one of unknown fate still may take effect."""
+    world.api.answers = [error, LOST, error]
+    assert await world.binder.bind(X)
+    assert world.claim() is None
+    assert await world.binder.bind(X)
+    assert await world.binder.bind(X)
+    assert world.claim() is not None
 
 
 async def test_doubt_ends_with_a_read_and_not_before_the_server_must_have_finished(
