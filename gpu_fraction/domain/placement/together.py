@@ -39,16 +39,19 @@ def search(
     nodes = nodes[_roomy(table, asks, barred, nodes)]
     if not len(nodes):
         return
-    looks = _looks(table, asks, nodes)
-    known: dict[bytes, Placed | None] = {}
+    amounts = _amounts(table, nodes)
+    close, named = any(map(by_topology, asks)), any(ask.uuids for ask in asks)
+    known: dict[object, Placed | None] = {}
     left = CARDS_JUDGED
     for at in _order(table, nodes):
         node = int(nodes[at])
-        look = looks[at].tobytes()
+        cards = table.cards[node]
+        # Nodes that look alike have the same answer.
+        near = tuple(card.near for card in cards) if close else ()
+        look = amounts[at].tobytes(), near, node if named else 0
         if look not in known:
             if left <= 0:
                 continue
-            cards = table.cards[node]
             effort = reference.Effort()
             known[look] = reference.choose(cards, asks, barred, effort)
             left -= effort.steps * len(cards)
@@ -86,15 +89,11 @@ def _roomy(
     return roomy
 
 
-def _looks(table: ClusterTable, asks: Sequence[Ask], nodes: Ints) -> Ints:
-    """A row for each node; nodes whose rows are equal have the same answer."""
+def _amounts(table: ClusterTable, nodes: Ints) -> Ints:
+    """What each node has and has free, a row for a node."""
     free = table.free
-    parts = [a[:, nodes].T for a in (table.kind, free.core_milli, free.memory_mib, free.slots)]
-    if any(by_topology(ask) for ask in asks):
-        parts.append(table.links(nodes).reshape(len(nodes), -1))
-    if any(ask.uuids for ask in asks):
-        parts.append(nodes[:, np.newaxis])
-    return np.ascontiguousarray(np.concatenate(parts, axis=1))
+    parts = (table.kind, free.core_milli, free.memory_mib, free.slots)
+    return np.ascontiguousarray(np.concatenate([part[:, nodes] for part in parts]).T)
 
 
 def _order(table: ClusterTable, nodes: Ints) -> list[int]:

@@ -22,8 +22,8 @@ from gpu_fraction.domain.placement.table import (
 
 _FAR: Final = 1 << 62
 """The cost of what cannot be had."""
-_GROW_NODES: Final = 256
-"""Nodes grown together: chosen, bounds the working memory to some MiB."""
+_GROW_PAIRS: Final = 1 << 16
+"""Pairs of cards, over the nodes grown together: chosen, bounds the working memory to some MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,8 +241,9 @@ def _pick_close(view: _View, fitting: Bools, costs: Ints, fits: Bools) -> tuple[
         all_chosen, all_price = _compare(view, fitting, costs, compared)
         chosen[:, small], price[small] = all_chosen[:, small], all_price[small]
     large = np.flatnonzero(fits & ~small)
-    for start in range(0, len(large), _GROW_NODES):
-        some = large[start : start + _GROW_NODES]
+    at_once = max(1, _GROW_PAIRS // height**2)
+    for start in range(0, len(large), at_once):
+        some = large[start : start + at_once]
         found = _grow(view.table.links(some), fitting[:, some].T, costs[:, some].T, wanted)
         chosen[:, some], price[some] = found[0].T, found[1]
     return chosen, price
