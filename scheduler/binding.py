@@ -139,6 +139,9 @@ class Binder:
     async def _bind(self, args: BindingArgs) -> str:
         try:
             view = await self._view(args)
+            if self._is_there(view, args):
+                self._count(Outcome.BOUND)
+                return ""
             cards = self._extender.cards_for(view, args.node)
         except BindRefusedError as e:
             self._count(Outcome.CONFLICT)
@@ -154,6 +157,20 @@ class Binder:
         finally:
             self._record(args, outcome)
         return why
+
+    def _is_there(self, view: PodView, args: BindingArgs) -> bool:
+        """True where the pod is known to be bound to the node: the caller missed our answer.
+
+        A Binding sent again could be refused for reasons that say nothing of the first, such
+        as a namespace that is being deleted, and must not shake the claim.
+
+        Raises:
+            BindRefusedError: the pod is bound to another node.
+        """
+        node = view.node or self._state.claims.bound_to(view.uid)
+        if node not in ("", args.node):
+            raise BindRefusedError(f"pod {args.pod_name} is bound to {node} already")
+        return node == args.node
 
     async def _view(self, args: BindingArgs) -> PodView:
         """The pod, read from the API server where the watch does not show it yet.
@@ -175,7 +192,8 @@ class Binder:
         try:
             await self._api.bind(args, cards)
         except errors.TransientError as e:
-            return Outcome.UNKNOWN, f"binding to {args.node}: {e}"
+            outcome = Outcome.UNKNOWN if e.started else Outcome.FAILED
+            return outcome, f"binding to {args.node}: {e}"
         except errors.ConflictError as e:
             return await self._conflict(args, f"binding to {args.node}: {e}")
         except errors.KubeError as e:

@@ -87,6 +87,11 @@ class Claims:
         """The pod's claims on all nodes."""
         return list(self._by_pod.get(uid, {}).values())
 
+    def bound_to(self, uid: str) -> str:
+        """The node that the pod is proven to be bound to; empty where none is."""
+        proven = (claim for claim in self.of_pod(uid) if claim.stage is not Stage.SENT)
+        return next((claim.node for claim in proven), "")
+
     def of_node(self, node: str) -> Iterable[Claim]:
         """Every pod's claim on the node."""
         return self._by_node.get(node, {}).values()

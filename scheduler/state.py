@@ -6,6 +6,7 @@ reads the first two again and forgets the third. No method does I/O or reads a c
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from typing import Final
 
 from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement import Ask, CardState, choose, less
@@ -16,7 +17,11 @@ from scheduler.model_use import ModelUse
 from scheduler.pods import Pod
 from scheduler.views import PodView, assigned, view_of
 
-__all__ = ["ClusterState"]
+__all__ = ["EVALUATIONS_KEPT", "ClusterState"]
+
+EVALUATIONS_KEPT: Final = 8
+"""Answers for the whole cluster that are remembered, 9 bytes a node each. Chosen: prioritize asks
+again what filter has just asked; a few more serve pods of several templates that wait in turn."""
 
 
 class ClusterState:
@@ -39,7 +44,6 @@ class ClusterState:
         self._table = ClusterTable()
         self._stale: set[str] = set()
         self._evaluations: dict[object, Evaluation] = {}
-        self._evaluated_version = -1
 
     # Nodes
 
@@ -145,7 +149,7 @@ class ClusterState:
     # Bindings
 
     def send(self, view: PodView, node: str, cards: Assignment, now_s: float) -> None:
-        """Claim cards because a Binding is about to be sent."""
+        """Claim cards because a Binding is about to be sent: the pod is not known to be bound."""
         known = self.claims.get(view.uid, node)
         doubt = known is not None and known.in_doubt
         claim = _claim(view, node, cards, Stage.SENT)
@@ -191,14 +195,14 @@ class ClusterState:
             return
         if found is None or found.metadata.uid != claim.uid:
             self.pod_removed(claim.uid)
-        elif (view := view_of(found)).node == claim.node and not view.finished:
+        elif (view := view_of(found)).node != claim.node or view.finished:
+            self._drop(claim)
+        elif claim.stage is not Stage.SEEN:  # the watch knows more than that it is bound
             cards = assigned(view) or claim.assignment
             self.claims.change(
                 claim, assignment=cards, stage=Stage.BOUND, since_s=now_s, in_doubt=False
             )
             self._stale.add(claim.node)
-        else:
-            self._drop(claim)
 
     # Cards
 
@@ -218,13 +222,12 @@ class ClusterState:
         The scheduler asks twice about each pod, and often about a pod like the last.
         """
         table = self._fresh()
-        if self._evaluated_version != table.version:
-            self._evaluations.clear()
-            self._evaluated_version = table.version
         # Why a model is barred changes with every pod, which cards fit does not.
-        key = (asks, tuple(sorted(barred)))
+        key = (table.version, asks, tuple(sorted(barred)))
         known = self._evaluations.get(key)
         if known is None:
+            if len(self._evaluations) == EVALUATIONS_KEPT:
+                del self._evaluations[next(iter(self._evaluations))]
             known = self._evaluations[key] = evaluate(table, asks, barred)
         return known
 

@@ -297,6 +297,8 @@ class Client:
 
 def _last(failures: list[errors.TransientError]) -> errors.TransientError:
     last = failures[-1]
+    # A server that turned the last try away may have started on one before.
+    last.started = any(failure.started for failure in failures)
     if len(failures) == 1 or not isinstance(last, errors.DeadlineError):
         return last
     # Still a DeadlineError: whether this try was carried out is not known.

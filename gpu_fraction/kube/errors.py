@@ -58,11 +58,20 @@ class KubeError(Exception):
 
 
 class TransientError(KubeError):
-    """The same request may succeed later."""
+    """The same request may succeed later.
+
+    Attributes:
+        started: False where the server certainly did not start on the request, in no try of it:
+            nothing was done and nothing will be.
+    """
+
+    started = True
 
 
 class TooManyRequestsError(TransientError):
     """429: the server refused to start on the request."""
+
+    started = False
 
 
 class UnavailableError(TransientError):
@@ -74,15 +83,17 @@ class ServerFaultError(TransientError):
 
 
 class TransportError(TransientError):
-    """No answer arrived.
-
-    Attributes:
-        sent: False where the request certainly never left, so that repeating it is safe.
-    """
+    """No answer arrived."""
 
     def __init__(self, message: str, *, sent: bool) -> None:
+        """Say what went wrong.
+
+        Args:
+            message: For people.
+            sent: False where the request certainly never left, so that repeating it is safe.
+        """
         super().__init__(message)
-        self.sent = sent
+        self.started = sent
 
 
 class DeadlineError(TransientError):

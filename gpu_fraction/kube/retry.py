@@ -48,7 +48,7 @@ def may_repeat(request: Request, error: errors.KubeError) -> bool:
         case errors.UnavailableError():
             return request.idempotent or error.retry_after_s is not None
         case errors.TransportError():
-            return request.idempotent or not error.sent
+            return request.idempotent or not error.started
         case errors.DeadlineError():
             return request.idempotent
         case _:

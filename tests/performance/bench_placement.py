@@ -48,6 +48,13 @@ CASES: tuple[tuple[str, tuple[Ask, ...]], ...] = (
     ("2 whole cards, topology", (Ask("main", 2, 1000, memory_milli=1000, placement="topology"),)),
     ("4 whole cards, topology", (Ask("main", 4, 1000, memory_milli=1000, placement="topology"),)),
     ("2 containers", (Ask("a", memory_mib=2048), Ask("b", memory_milli=500, core_milli=100))),
+    (
+        "8 containers that nearly fit",
+        tuple(
+            Ask(f"c{at}", memory_mib=60000 - at * 5000, core_milli=350 + at * 60)
+            for at in range(8)
+        ),
+    ),
     ("fits nowhere", (Ask("main", memory_mib=CARD_MIB + 1),)),
 )
 

@@ -33,6 +33,17 @@ class Placed:
     cost: int
 
 
+@dataclass(slots=True)
+class Effort:
+    """What searches took.
+
+    Attributes:
+        steps: Sets of cards tried.
+    """
+
+    steps: int = 0
+
+
 def order(asks: Sequence[Ask]) -> list[Ask]:
     """The asks, hardest to place first: more cards, then more memory, then as given."""
     return sorted(
@@ -44,6 +55,7 @@ def choose(
     cards: Sequence[CardState],
     asks: Sequence[Ask],
     barred: Mapping[str, str] = NOTHING_BARRED,
+    effort: Effort | None = None,
 ) -> Placed | None:
     """The best cards of one node for all asks together; None where they do not fit.
 
@@ -53,9 +65,12 @@ def choose(
         cards: The node's cards, in index order.
         asks: One per container, at least one.
         barred: Product name to the reason why the pod may not use it now.
+        effort: Grows by what this took.
     """
     search = _Search(list(cards), order(asks), barred)
     found = search.place(0)
+    if effort is not None:
+        effort.steps += SEARCH_STEPS - search.steps
     if found is None:
         return None
     cost, taken = found

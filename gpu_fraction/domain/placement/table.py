@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from gpu_fraction.domain.placement.cards import CardState, Kind
 from gpu_fraction.domain.placement.policies import CLOSENESS
+from gpu_fraction.domain.placement.sets import EXACT_CARDS
 
 Ints = npt.NDArray[np.int64]
 Whys = npt.NDArray[np.int8]
@@ -102,7 +103,8 @@ class ClusterTable:
     def near(self, height: int, wanted: int) -> Ints:
         """Closeness inside each set of ``wanted`` of the first ``height`` cards, as a cost.
 
-        The shape is (sets, nodes), sets in lexicographic order.
+        The shape is (sets, nodes), sets in lexicographic order; ``height`` is at most
+        ``EXACT_CARDS``.
         """
         known = self._near.get((height, wanted))
         if known is None:
@@ -117,7 +119,14 @@ class ClusterTable:
 
     def links(self, columns: Ints) -> Ints:
         """Closeness of every two cards of these nodes; the shape is (nodes, cards, cards)."""
-        return self._links[:, :, columns].transpose(2, 0, 1).astype(np.int64)
+        height = len(self.kind)
+        if height <= EXACT_CARDS:
+            return self._links[:, :, columns].transpose(2, 0, 1).astype(np.int64)
+        found = np.zeros((len(columns), height, height), np.int64)
+        for row, column in enumerate(columns.tolist()):
+            cards = self.cards[column]
+            found[row, : len(cards), : len(cards)] = [card.near for card in cards]
+        return found
 
     def _new_column(self) -> int:
         if self._spare:
@@ -139,7 +148,9 @@ class ClusterTable:
             amounts.memory_mib = np.pad(amounts.memory_mib, pad, constant_values=fill)
             amounts.slots = np.pad(amounts.slots, pad)
         self.count = np.pad(self.count, pad[1])
-        self._links = np.pad(self._links, (pad[0], *pad))
+        # One node of many MIG instances must not make a square of them for every node.
+        more_links = (0, min(height, EXACT_CARDS) - len(self._links)) if more_height else (0, 0)
+        self._links = np.pad(self._links, (more_links, more_links, pad[1]))
         self._near.clear()
 
     def _set_hardware(self, column: int, new: tuple[CardState, ...]) -> None:
@@ -155,8 +166,9 @@ class ClusterTable:
         self.cap.slots[height:, column] = 0
         self.cap.slots[:height, column] = [card.kind.slots for card in new]
         links = np.zeros(self._links.shape[:2], np.int16)
-        for at, card in enumerate(new):
-            links[at, :height] = card.near
+        for at, card in enumerate(new[:EXACT_CARDS]):
+            near = card.near[:EXACT_CARDS]
+            links[at, : len(near)] = near
         if not np.array_equal(links, self._links[:, :, column]):
             self._links[:, :, column] = links
             self._near.clear()

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from gpu_fraction.domain.placement import policies, reference, sets
+from gpu_fraction.domain.placement import policies, reference, sets, together
 from gpu_fraction.domain.placement.ask import MILLI, Ask
 from gpu_fraction.domain.placement.cards import Kind, Share, share_of
 from gpu_fraction.domain.placement.fit import NOTHING_BARRED, Why, static_refusal, unenforced
@@ -22,8 +22,8 @@ from gpu_fraction.domain.placement.table import (
 
 _FAR: Final = 1 << 62
 """The cost of what cannot be had."""
-_GROW_NODES: Final = 256
-"""Nodes grown together: chosen, bounds the working memory to some MiB."""
+_GROW_PAIRS: Final = 1 << 16
+"""Pairs of cards, over the nodes grown together: chosen, bounds the working memory to some MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +176,9 @@ def evaluate(
         if left:
             _take(view, free, chosen, fits)
     cost += _node_costs(table, asks[0])
-    for node in np.flatnonzero(alone & ~fits) if len(asks) > 1 else ():
-        # The obvious choice failed where a cleverer one may not; few nodes come here.
-        placed = reference.choose(table.cards[node], asks, barred)
-        if placed is not None:
+    if len(asks) > 1:
+        # The obvious choice failed where a cleverer one may not.
+        for node, placed in together.search(table, asks, barred, np.flatnonzero(alone & ~fits)):
             fits[node], cost[node] = True, placed.cost
     return Evaluation(fits, cost)
 
@@ -242,8 +241,9 @@ def _pick_close(view: _View, fitting: Bools, costs: Ints, fits: Bools) -> tuple[
         all_chosen, all_price = _compare(view, fitting, costs, compared)
         chosen[:, small], price[small] = all_chosen[:, small], all_price[small]
     large = np.flatnonzero(fits & ~small)
-    for start in range(0, len(large), _GROW_NODES):
-        some = large[start : start + _GROW_NODES]
+    at_once = max(1, _GROW_PAIRS // height**2)
+    for start in range(0, len(large), at_once):
+        some = large[start : start + at_once]
         found = _grow(view.table.links(some), fitting[:, some].T, costs[:, some].T, wanted)
         chosen[:, some], price[some] = found[0].T, found[1]
     return chosen, price

@@ -52,6 +52,8 @@ LIMITS = {
 }
 CLASSES = ("", "batch")
 BATCH_GPUS = 1
+FORBIDDEN = errors.ForbiddenError("a webhook said no", status=403)
+BUSY = errors.TooManyRequestsError("busy", status=429)
 
 
 @dataclass
@@ -199,16 +201,30 @@ class Interleavings(RuleBasedStateMachine):
         self.tasks.append(self.loop.create_task(self.binder.bind(args)))
         self.turn()
 
+    @precondition(lambda self: any(stored.node for stored in self.storage.values()))
+    @rule(data=st.data(), forbid=st.booleans())
+    def schedule_again(self, data: st.DataObject, *, forbid: bool) -> None:
+        """The scheduler missed the answer and binds a bound pod again, which may be forbidden."""
+        bound = sorted(name for name, stored in self.storage.items() if stored.node)
+        stored = self.storage[data.draw(st.sampled_from(bound))]
+        args = BindingArgs(stored.name, "team", stored.uid, stored.node)
+        known = len(self.calls)
+        self.tasks.append(self.loop.create_task(self.binder.bind(args)))
+        self.turn()
+        for call in self.calls[known:] if forbid else ():
+            call.done = True
+            call.error = FORBIDDEN
+
     @precondition(lambda self: any(not call.done for call in self.calls))
-    @rule(data=st.data(), forbid=st.sampled_from([False, False, False, True]))
-    def carry_out(self, data: st.DataObject, forbid: bool) -> None:
+    @rule(data=st.data(), refusal=st.sampled_from([None, None, None, FORBIDDEN, BUSY]))
+    def carry_out(self, data: st.DataObject, refusal: errors.KubeError | None) -> None:
         """The server decides on a Binding, whether or not anybody still waits for it."""
         waiting = [at for at, call in enumerate(self.calls) if not call.done]
         call = self.calls[data.draw(st.sampled_from(waiting))]
         call.done = True
         stored = self.storage.get(call.args.pod_name)
-        if forbid:
-            call.error = errors.ForbiddenError("a webhook said no", status=403)
+        if refusal is not None:
+            call.error = refusal
         elif stored is None:
             call.error = errors.NotFoundError("no such pod", status=404)
         elif stored.uid != call.args.pod_uid or stored.node or stored.phase != "Pending":
@@ -320,6 +336,13 @@ class Interleavings(RuleBasedStateMachine):
             assert core_milli <= card.core_milli, uuid
             assert memory_mib <= card.memory_mib, uuid
             assert slots <= card.slots, uuid
+
+    @invariant()
+    def what_the_watch_showed_stays_known(self) -> None:
+        """A pod that was seen on its cards holds them, and nobody looks for it again."""
+        seen = {uid for uid in self.shown if (v := self.state.pod(uid)) is not None and v.node}
+        assert seen <= {claim.uid for claim in self.state.claims}
+        assert not seen & {claim.uid for claim in self.state.claims.unseen()}
 
     @invariant()
     def no_model_is_beyond_its_limit(self) -> None:

@@ -104,7 +104,7 @@ def test_containers_of_a_pod_have_their_own_shares() -> None:
 
 def test_containers_that_fit_only_one_way_are_found_that_way() -> None:
     """The tightest card is tempting for the first container, but then the second has none."""
-    cards = taken(node(2), [(0, 400, 1), (1, 500, 9000)])
+    cards = taken(node(2), [(0, 400, 10384), (1, 500, 8384)])
     asks = [Ask("a", memory_mib=6000, core_milli=500), Ask("b", memory_mib=5900, core_milli=600)]
     placed = choose(cards, asks)
     assert placed is not None

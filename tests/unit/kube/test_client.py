@@ -139,7 +139,7 @@ async def test_a_create_is_not_repeated_after_a_lost_answer(
     api.faults.add(Fault(Reset(done=True), verb="create"))
     with pytest.raises(errors.TransportError) as caught:
         await client.create(TEAM_A, pod(), Identity)
-    assert caught.value.sent
+    assert caught.value.started
     assert api.calls == [("create", "pods")]
     assert (await client.get(POD, Identity)).metadata.name == "p"
 
@@ -152,6 +152,22 @@ async def test_a_create_is_repeated_when_the_server_asks_for_it(
     api.faults.add(Fault(Answer(429), verb="create"))
     await client.create(TEAM_A, pod(), Identity)
     assert len(api.calls) == 3
+
+
+async def test_an_error_tells_whether_any_try_may_have_done_something(
+    api: ApiServer, client: Client
+) -> None:
+    """What the last try met says nothing of a try before it."""
+    api.faults.add(Fault(Answer(429, retry_after_s=60), verb="create", times=None))
+    with pytest.raises(errors.TooManyRequestsError) as caught:
+        await client.create(TEAM_A, pod(), Identity)
+    assert not caught.value.started
+    api.faults.clear()
+    api.faults.add(Fault(Answer(503, retry_after_s=0), verb="create"))
+    api.faults.add(Fault(Answer(429, retry_after_s=60), verb="create", times=None))
+    with pytest.raises(errors.TooManyRequestsError) as caught:
+        await client.create(TEAM_A, pod(), Identity)
+    assert caught.value.started
 
 
 async def test_a_lost_answer_to_a_replace_shows_as_a_conflict(

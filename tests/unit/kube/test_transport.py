@@ -130,7 +130,7 @@ async def test_no_server_at_all_is_a_transport_error() -> None:
     ) as client:
         with pytest.raises(errors.TransportError) as caught:
             await client.get(POD, Identity, timeout_s=5.0)
-    assert not caught.value.sent
+    assert not caught.value.started
 
 
 async def test_expired_credentials_are_read_again_once() -> None:

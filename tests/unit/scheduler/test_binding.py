@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from gpu_fraction.domain import assignment
 from gpu_fraction.domain.assignment import Assignment
+from gpu_fraction.domain.placement import empty
 from gpu_fraction.kube import errors
 from scheduler.binding import DOUBT_S, Binder, binding
 from scheduler.claims import Claim, Stage
@@ -61,6 +62,8 @@ class Script:
 
 
 LOST = errors.TransportError("reset", sent=True)
+BUSY = errors.TooManyRequestsError("busy", status=429)
+UNSENT = errors.TransportError("refused", sent=False)
 FORBIDDEN = errors.ForbiddenError("no", status=403)
 CONFLICT = errors.ConflictError("already assigned", status=409)
 
@@ -118,6 +121,19 @@ async def test_a_plain_refusal_frees_the_cards(world: World) -> None:
     world.api.answers = [FORBIDDEN]
     assert await world.binder.bind(X) == "binding to a: no"
     assert world.free_cards() == 2
+
+
+@pytest.mark.parametrize("error", [BUSY, UNSENT])
+async def test_a_binding_the_server_never_began_frees_the_cards(
+    world: World, error: errors.KubeError
+) -> None:
+    """Nothing can come of it; but an earlier one of unknown fate still may take effect."""
+    world.api.answers = [error, LOST, error]
+    assert await world.binder.bind(X)
+    assert world.claim() is None
+    assert await world.binder.bind(X)
+    assert await world.binder.bind(X)
+    assert world.claim() is not None
 
 
 async def test_doubt_ends_with_a_read_and_not_before_the_server_must_have_finished(
@@ -199,6 +215,61 @@ async def test_a_conflict_is_looked_into(world: World) -> None:
     claim = world.claim()
     assert claim is not None
     assert claim.in_doubt
+
+
+@pytest.mark.parametrize("error", [FORBIDDEN, CONFLICT, LOST])
+@pytest.mark.parametrize("seen", [True, False])
+async def test_a_repeated_bind_leaves_a_bound_pod_its_cards(
+    world: World, error: errors.KubeError, *, seen: bool
+) -> None:
+    """The scheduler missed our answer; a namespace that ends meanwhile may refuse a second one."""
+    world.api.answers = [None, error]
+    world.api.pods["x"] = bound()
+    assert await world.binder.bind(X) == ""
+    if seen:
+        world.state.pod_changed(bound())
+    before = world.claim()
+    assert await world.binder.bind(X) == ""
+    assert world.claim() == before
+    assert world.free_cards() == 1
+    assert len(world.api.posted) == 1
+
+
+@pytest.mark.parametrize("known", ["watched", "accepted", "stored"])
+async def test_a_pod_bound_elsewhere_is_refused_and_claims_nothing_here(
+    world: World, known: str
+) -> None:
+    """A pod is bound once, so a Binding to a second node has nothing to gain."""
+    world.state.node_changed("b", empty(node_cards("b", 2)))
+    uid = "uid-x"
+    world.api.pods["x"] = bound()
+    if known == "watched":
+        world.state.pod_changed(bound())
+    elif known == "accepted":
+        world.api.answers = [None]
+        await world.binder.bind(X)
+    else:
+        world.state.pod_removed(uid)
+    why = await world.binder.bind(BindingArgs("x", "team", uid, "b"))
+    assert why == "pod x is bound to a already"
+    assert world.state.claims.get(uid, "b") is None
+    assert all(card.untouched for card in world.state.cards("b"))
+
+
+async def test_a_conflict_does_not_undo_what_the_watch_showed_meanwhile(world: World) -> None:
+    """A claim that is seen stays seen: nothing would ever show it again."""
+    world.api.answers = [CONFLICT]
+    world.api.pods["x"] = bound()
+    world.api.go = asyncio.Event()
+    call = asyncio.create_task(world.binder.bind(X), name="call")
+    await world.api.reached.wait()
+    world.state.pod_changed(bound())
+    world.api.go.set()
+    assert await call == ""
+    claim = world.claim()
+    assert claim is not None
+    assert claim.stage is Stage.SEEN
+    assert world.state.claims.unseen() == []
 
 
 async def test_a_second_call_for_a_pod_on_its_way_is_turned_away(world: World) -> None:

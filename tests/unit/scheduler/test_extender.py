@@ -1,5 +1,8 @@
 """Filter, prioritize and the choice at bind, on small clusters."""
 
+import gc
+import weakref
+
 import msgspec
 import pytest
 
@@ -9,7 +12,7 @@ from scheduler.claims import Stage
 from scheduler.extender import BindRefusedError, Extender
 from scheduler.nodes import read_cards
 from scheduler.pods import Pod
-from scheduler.state import ClusterState
+from scheduler.state import EVALUATIONS_KEPT, ClusterState
 from tests.builders import pods
 from tests.builders.clusters import HALF, WHOLE, holder, node_cards, state_of
 
@@ -241,3 +244,18 @@ def test_overdrawn_cards_are_counted() -> None:
     assert state.overdrawn() == 1
     cards = Extender(state).cards_for(state.view(pods.pod("x", HALF)), "a")
     assert cards["main"][0].uuid == "GPU-a-1"
+
+
+def test_answers_are_remembered_for_a_few_pods_only() -> None:
+    """A thousand different requests that fit nowhere do not fill the memory."""
+    state = state_of({"a": node_cards("a", 1)})
+    made = []
+    for mib in range(1, 1001):
+        asks = (Ask("main", memory_mib=100_000 + mib),)
+        judged = state.evaluate(asks, {})
+        # Prioritize asks again about the pod that filter has just asked about.
+        assert state.evaluate(asks, {}) is judged
+        made.append(weakref.ref(judged.fits))
+    del judged
+    gc.collect()
+    assert sum(answer() is not None for answer in made) <= EVALUATIONS_KEPT
