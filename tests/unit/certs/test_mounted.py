@@ -14,6 +14,8 @@ from certs.certificate import Leaf
 from certs.lifetimes import Lifetimes
 from certs.metrics import CertificateMetrics
 from certs.mounted import MountedCertificates, MountedFiles
+from certs.watched import Watched
+from tests.support.certs_cluster import INSTALLATION, cluster
 
 NOW = datetime.now(UTC)
 AUTHORITY = pki.new_authority("somebody", NOW, Lifetimes())
@@ -135,3 +137,25 @@ async def test_a_chain_with_an_intermediate_is_served_whole(
     await until(serves(made, leaf))
     assert made.serving.leaf is not None
     assert made.serving.leaf.chain_pem == leaf.chain_pem + AUTHORITY.certificate.pem
+
+
+async def test_it_is_ready_while_every_bundle_trusts_it(tmp_path: Path) -> None:
+    """What is served and what is trusted come from two others: only both together work."""
+    volume = Volume(tmp_path / "tls")
+    volume.write(pki.issue_leaf(AUTHORITY, INSTALLATION.server_names, NOW, Lifetimes()))
+    async with cluster() as api:
+        made = MountedCertificates(
+            MountedFiles(volume.path),
+            Lifetimes(),
+            metrics=CertificateMetrics(CollectorRegistry()),
+            watched=Watched(api.client, INSTALLATION, with_secret=False),
+        )
+        assert made.not_ready() == "the configurations have not been read yet"
+        task = asyncio.create_task(made.run())
+        await until(lambda: "no CA certificate" in (made.not_ready() or ""))
+        await api.set_bundles(AUTHORITY.certificate.pem)
+        await until(lambda: made.readiness().ready)
+        await api.set_bundles(pki.new_authority("else", NOW, Lifetimes()).certificate.pem)
+        await until(lambda: "candidates exhausted" in (made.not_ready() or ""))
+        task.cancel()
+        await asyncio.wait([task])

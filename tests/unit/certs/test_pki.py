@@ -1,16 +1,18 @@
 """The certificates are what an API server, OpenSSL and we ourselves accept."""
 
+import ipaddress
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import verification
 
 from certs import pki, reading
-from certs.certificate import Authority, Leaf
+from certs.certificate import Authority, Certificate, Leaf
 from certs.errors import ChainError, PkiError
 from certs.lifetimes import Lifetimes
 
@@ -156,8 +158,62 @@ def test_chain_needs_the_right_ca(leaf: Leaf) -> None:
         pki.check_chain(leaf.chain_pem, [other.certificate], NAMES[0], NOW)
     with pytest.raises(ChainError, match="no CA certificate"):
         pki.check_chain(leaf.chain_pem, [], NAMES[0], NOW)
+    stranger = self_signed("else.ns.svc")
     with pytest.raises(ChainError, match="no CA certificate"):
-        pki.check_chain(leaf.chain_pem, [leaf.certificate], NAMES[0], NOW)
+        pki.check_chain(leaf.chain_pem, [stranger], NAMES[0], NOW)
+
+
+def self_signed(*names: str) -> Certificate:
+    """A leaf that signed itself, without a subject, as cert-manager's selfSigned issuer makes."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(x509.Name([]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - timedelta(hours=1))
+        .not_valid_after(NOW + timedelta(days=90))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [
+                    x509.IPAddress(ipaddress.ip_address(n)) if n[0].isdigit() else x509.DNSName(n)
+                    for n in names
+                ]
+            ),
+            critical=True,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    return reading.facts_of(built)
+
+
+@pytest.mark.parametrize("name", [NAMES[0], "a.pods.example", "Hook.Example", "10.0.0.1"])
+def test_a_leaf_in_the_bundle_is_its_own_root(name: str) -> None:
+    """As Go's verifier has it: what is trusted itself needs no CA, for the names it has."""
+    leaf = self_signed(NAMES[0], "*.pods.example", "hook.example", "10.0.0.1")
+    other = pki.new_authority("webhook", NOW, LIFETIMES).certificate
+    pki.check_chain(leaf.pem, [other, leaf], name, NOW)
+
+
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        ("other.ns.svc", NOW),
+        ("pods.example", NOW),
+        ("a.b.pods.example", NOW),
+        (".pods.example", NOW),
+        ("10.0.0.2", NOW),
+        (NAMES[0], NOW - timedelta(hours=2)),
+        (NAMES[0], NOW + timedelta(days=91)),
+    ],
+)
+def test_a_leaf_in_the_bundle_needs_name_and_dates_too(name: str, at: datetime) -> None:
+    """Being trusted itself makes it valid for nothing else, and not for ever."""
+    leaf = self_signed(NAMES[0], "*.pods.example", "10.0.0.1")
+    with pytest.raises(ChainError, match=name):
+        pki.check_chain(leaf.pem, [leaf], name, at)
 
 
 def test_a_key_of_another_certificate_is_refused(authority: Authority, leaf: Leaf) -> None:
