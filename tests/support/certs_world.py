@@ -340,7 +340,10 @@ class World:
         config = self.configs.get(name)
         if config is None or config.version != snapshot.config_versions.get(name):
             return False
-        pem = render_bundle(action.certificates, action.must_trust).encode()
+        present = next(b for b in action.target.bundles if b.entry == action.entry)
+        pem = render_bundle(
+            action.certificates, action.must_trust, present.fingerprints()
+        ).encode()
         self._store_bundle(name, action.entry, pem, foreign_write=False)
         snapshot.config_versions[name] = self.configs[name].version
         return True
