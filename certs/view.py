@@ -105,8 +105,9 @@ class View:
 
     def retiring(self) -> bool:
         """Whether the previous CAs are to be dropped now."""
-        # A replica that still serves from one of them has led to another plan already.
-        if self.state.phase is not Phase.RETIRE:
+        # Not while a replica works with one of them: where a rotation is due, the next one
+        # begins with them still trusted; else the current CA is introduced anew.
+        if self.state.phase is not Phase.RETIRE or self.stragglers():
             return False
         waited = self.elapsed_s() >= self.lifetimes.retire_s
         return waited or all(c.expired(self.now) for c in self.state.previous)
