@@ -133,10 +133,12 @@ class MountedCertificates:
         while True:
             try:
                 await self._follow_directory()
-            except OSError as error:
-                # The volume is not there, or not any more.
+            except (OSError, RuntimeError) as error:
+                # The volume is not there, or not any more. Or the node has no inotify left, of
+                # which watchfiles tells by a RuntimeError: that may last.
+                gone = isinstance(error, OSError)
                 _log.warning("certs.mount_not_watched", error=str(error))
-                await asyncio.sleep(min(self._poll_s, 1.0))
+                await asyncio.sleep(min(self._poll_s, 1.0) if gone else self._poll_s)
                 await self.load()
 
     async def _follow_directory(self) -> None:

@@ -1,7 +1,10 @@
 """A mounted pair, changed the ways it is changed in practice."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import os
+import resource
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,6 +126,44 @@ async def test_the_poll_finds_what_no_event_told(tmp_path: Path) -> None:
     leaf = new_leaf()
     volume.write(leaf)
     await until(serves(made, leaf))
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """As in a process that has none left: nothing can be opened, and nothing watched."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_it_outlives_a_directory_that_cannot_be_watched(tmp_path: Path) -> None:
+    """Out of inotify, the files are looked at all the same, and watched when that works again."""
+    volume = Volume(tmp_path / "tls")
+    registry = CollectorRegistry()
+    made = MountedCertificates(
+        MountedFiles(volume.path),
+        Lifetimes(),
+        metrics=CertificateMetrics(registry),
+        poll_s=0.1,
+    )
+
+    def failed() -> float:
+        return registry.get_sample_value("gpu_fraction_certificate_load_failures_total") or 0.0
+
+    with no_descriptors():
+        task = asyncio.create_task(made.run())
+        await until(lambda: failed() >= 3 or task.done())
+    leaf = new_leaf()
+    volume.write(leaf)
+    await until(lambda: serves(made, leaf)() or task.done())
+    assert serves(made, leaf)()
     task.cancel()
     await asyncio.wait([task])
 
