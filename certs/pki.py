@@ -116,9 +116,7 @@ def issue_leaf(
             x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
-        )
+        .add_extension(_issuer_key_identifier(ca, ca_key), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
     facts = facts_of(certificate)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import verification
 
@@ -53,6 +53,38 @@ def test_openssl_verifies_the_chain_strictly(
     status, output = openssl(*common, "-verify_hostname", "other.ns.svc", tmp_path / "leaf.pem")
     assert status != 0
     assert "hostname mismatch" in output
+
+
+@pytest.mark.parametrize("identifier", [b"\x01" * 20, None], ids=["another way", "none"])
+def test_openssl_verifies_a_leaf_of_a_ca_made_elsewhere(
+    identifier: bytes | None, tmp_path: Path
+) -> None:
+    """A CA's key identifier may be computed in any way, or be missing."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "made elsewhere")])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - timedelta(hours=1))
+        .not_valid_after(NOW + timedelta(days=90))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )
+    if identifier is not None:
+        builder = builder.add_extension(x509.SubjectKeyIdentifier(identifier), critical=False)
+    ca_pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    key_pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    leaf = pki.issue_leaf(reading.read_authority(ca_pem, key_pem), NAMES, NOW, LIFETIMES)
+    (tmp_path / "ca.pem").write_bytes(ca_pem)
+    (tmp_path / "leaf.pem").write_text(leaf.chain_pem)
+    status, output = openssl("verify", "-CAfile", tmp_path / "ca.pem", tmp_path / "leaf.pem")
+    assert status == 0, output
 
 
 def test_openssl_refuses_another_ca(leaf: Leaf, tmp_path: Path) -> None:
