@@ -50,21 +50,28 @@ def read_bundle(entry: str, pem: bytes, server_name: str = "") -> Bundle:
         return Bundle(entry, server_name=server_name, readable=False)
 
 
-def render_bundle(certificates: Sequence[Certificate], must_trust: Iterable[str] = ()) -> str:
+def render_bundle(
+    certificates: Sequence[Certificate],
+    must_trust: Iterable[str] = (),
+    present: Iterable[str] = (),
+) -> str:
     """The PEM text to publish, read back and checked.
 
     Args:
         certificates: What it shall hold.
         must_trust: Fingerprints that something is being served from right now.
+        present: Fingerprints of what it holds already. Others may trust a leaf itself, as with
+            an issuer of self-signed ones; what we add must be a CA.
 
     Raises:
-        BundleError: it would be empty, hold a certificate that signs nothing, read back
+        BundleError: it would be empty, gain a certificate that signs nothing, read back
             differently, or break something that is being served.
     """
     if not certificates:
         raise BundleError("an empty caBundle trusts every public CA instead of ours")
+    kept = set(present)
     for certificate in certificates:
-        if not certificate.is_ca:
+        if not certificate.is_ca and certificate.fingerprint not in kept:
             raise BundleError(f"certificate {certificate.subject!r} is not a CA")
     text = "".join(c.pem for c in certificates)
     back = [c.fingerprint for c in reading.read_certificates(text)]

@@ -109,8 +109,11 @@ class Injector:
             for b in target.bundles
             if b.certificates
         }
+        present = {b.entry: b.fingerprints() for b in target.bundles}
         for action in actions:
-            wanted[action.entry] = render_bundle(action.certificates, action.must_trust)
+            wanted[action.entry] = render_bundle(
+                action.certificates, action.must_trust, present[action.entry]
+            )
         resource = _RESOURCES[target.kind]
         body = {
             "apiVersion": resource.api_version,

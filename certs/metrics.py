@@ -33,7 +33,8 @@ class CertificateMetrics:
         )
         self._ready = Gauge(
             f"{_PREFIX}_ready",
-            "1 while the served leaf chains to every caBundle of ours.",
+            "1 while the served leaf chains to every caBundle of ours; where no cluster is seen,"
+            " while it is valid.",
             registry=registry,
         )
         self._signed = Counter(

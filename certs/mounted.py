@@ -85,8 +85,8 @@ class MountedCertificates:
             files: Where the pair is.
             lifetimes: When to warn and when not to be ready.
             metrics: Are told what is served.
-            watched: The configurations, for readiness; run here. None where there are none
-                to be seen: then a valid certificate is enough.
+            watched: The configurations, for readiness; run here. None where there is no
+                cluster to see them in: then a valid certificate is enough.
             poll_s: Between two looks although no change was announced.
             clock: The wall clock.
         """
@@ -123,7 +123,9 @@ class MountedCertificates:
         """Follow the files until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow(), name="mounted-certificate")
-            if self._watched is not None:
+            if self._watched is None:
+                _log.info("certs.configurations_not_seen", checked="the certificate's dates alone")
+            else:
                 group.create_task(self._watched.run(), name="certificates-watch")
 
     async def _follow(self) -> None:
@@ -131,10 +133,12 @@ class MountedCertificates:
         while True:
             try:
                 await self._follow_directory()
-            except OSError as error:
-                # The volume is not there, or not any more.
+            except (OSError, RuntimeError) as error:
+                # The volume is not there, or not any more. Or the node has no inotify left, of
+                # which watchfiles tells by a RuntimeError: that may last.
+                gone = isinstance(error, OSError)
                 _log.warning("certs.mount_not_watched", error=str(error))
-                await asyncio.sleep(min(self._poll_s, 1.0))
+                await asyncio.sleep(min(self._poll_s, 1.0) if gone else self._poll_s)
                 await self.load()
 
     async def _follow_directory(self) -> None:

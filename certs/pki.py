@@ -116,9 +116,7 @@ def issue_leaf(
             x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
-        )
+        .add_extension(_issuer_key_identifier(ca, ca_key), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
     facts = facts_of(certificate)
@@ -129,6 +127,9 @@ def check_chain(
     chain_pem: str | bytes, trusted: Iterable[Certificate], server_name: str, at: datetime
 ) -> None:
     """Check what an API server checks: signature path, dates, basic constraints, names.
+
+    A leaf that is itself in the caBundle needs no CA, as in Go's verifier: so a certificate
+    that signed itself works, with or without a subject.
 
     Args:
         chain_pem: What the server sends, leaf first.
@@ -141,7 +142,11 @@ def check_chain(
         PkiError: a certificate cannot be read.
     """
     leaf, *intermediates = parse(chain_pem)
-    roots = [parse_one(c.pem) for c in trusted if c.is_ca]
+    known = {c.fingerprint: c for c in trusted}
+    if (found := known.get(facts_of(leaf).fingerprint)) is not None:
+        _check_itself(found, leaf, server_name, at)
+        return
+    roots = [parse_one(c.pem) for c in known.values() if c.is_ca]
     if not roots:
         raise ChainError("no CA certificate to check against")
     builder = (
@@ -156,6 +161,35 @@ def check_chain(
     except verification.VerificationError as e:
         # The library's message names the certificate it stopped at, without key material.
         raise ChainError(f"{server_name}: {e}") from e
+
+
+def _check_itself(
+    facts: Certificate, leaf: x509.Certificate, server_name: str, at: datetime
+) -> None:
+    """Dates and names of a leaf that is trusted itself.
+
+    Raises:
+        ChainError: it is not valid at that time, or not for that name.
+    """
+    if not facts.not_before <= at <= facts.not_after:
+        text = f"valid from {facts.not_before:%Y-%m-%dT%H:%M:%SZ}"
+        raise ChainError(f"{server_name}: {text} to {facts.not_after:%Y-%m-%dT%H:%M:%SZ}")
+    if not _names(leaf, server_name):
+        raise ChainError(f"{server_name}: not among the names of {facts.subject!r}")
+
+
+def _names(leaf: x509.Certificate, server_name: str) -> bool:
+    """Whether a leaf is for this server; an asterisk stands for one label, as RFC 6125 has it."""
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    wanted = _general_name(server_name)
+    if isinstance(wanted, x509.IPAddress):
+        return wanted.value in names.get_values_for_type(x509.IPAddress)
+    found = {name.lower() for name in names.get_values_for_type(x509.DNSName)}
+    label, _, parent = server_name.lower().partition(".")
+    return server_name.lower() in found or (bool(label) and f"*.{parent}" in found)
 
 
 def _dated(since: datetime, until: datetime, backdate_s: float) -> x509.CertificateBuilder:

@@ -144,12 +144,12 @@ def _switch(view: View) -> Plan:
 
 
 def _retire(view: View) -> Plan:
-    if reason := view.rotation_reason():
-        return _begin(view, reason)
     if view.retiring():
         # Reached only when no caBundle had to be written: none holds a previous CA any more.
         notice = Notice("CaRetired", "no caBundle has the old CA any more")
         return view.enter(Phase.STEADY, notice, previous=())
+    if reason := view.rotation_reason():
+        return _begin(view, reason)
     left_s = view.lifetimes.retire_s - view.elapsed_s()
     return view.wait(min(left_s, view.until_rotation_s()))
 

@@ -45,6 +45,9 @@ class View:
     def enter(self, phase: Phase, notice: Notice, **changes: object) -> Plan:
         """The step into a phase."""
         state = replace(self.state, phase=phase, since=self.now, **changes)  # type: ignore[arg-type]
+        # Else the Secret would grow without end where rotations follow each other so quickly
+        # that none is ever retired.
+        state = replace(state, previous=self._not_over(state.previous))
         return Plan(phase, (WriteState(state, notice),))
 
     def wait(self, until_s: float, *notices: Notice) -> Plan:
@@ -105,8 +108,9 @@ class View:
 
     def retiring(self) -> bool:
         """Whether the previous CAs are to be dropped now."""
-        # A replica that still serves from one of them has led to another plan already.
-        if self.state.phase is not Phase.RETIRE:
+        # Not while a replica works with one of them: where a rotation is due, the next one
+        # begins with them still trusted; else the current CA is introduced anew.
+        if self.state.phase is not Phase.RETIRE or self.stragglers():
             return False
         waited = self.elapsed_s() >= self.lifetimes.retire_s
         return waited or all(c.expired(self.now) for c in self.state.previous)
@@ -136,17 +140,21 @@ class View:
         )
 
     def _wanted(self, bundle: Bundle) -> tuple[Certificate, ...]:
-        """Ours first, then what others put there; the expired go unless still served from."""
+        """Ours first, then what others put there."""
         state = self.state
         live = [a.certificate for a in (state.current, state.next) if a is not None]
         ours = live if self.retiring() else [*live, *state.previous]
         known = {c.fingerprint for c in (*live, *state.previous)}
         kept = [c for c in bundle.certificates if c.fingerprint not in known]
+        return self._not_over((*ours, *kept))
+
+    def _not_over(self, certificates: Iterable[Certificate]) -> tuple[Certificate, ...]:
+        """Each of them once; the expired go, unless they are still served from."""
         served = {r.issuer for r in self.serving}
         skew = timedelta(seconds=self.lifetimes.backdate_s)
         unique = {
             c.fingerprint: c
-            for c in (*ours, *kept)
+            for c in certificates
             if not c.expired(self.now - skew) or c.fingerprint in served
         }
         return tuple(unique.values())

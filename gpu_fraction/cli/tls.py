@@ -13,13 +13,13 @@ from prometheus_client import CollectorRegistry
 from certs import reading
 from certs import settings as certs_options
 from certs.errors import PkiError
-from certs.lifetimes import Lifetimes
 from certs.manager import CertificateManager
 from certs.metrics import CertificateMetrics
 from certs.mounted import MountedCertificates, MountedFiles
 from certs.presence import ReplicaIdentity
 from certs.readiness import Readiness
 from certs.serving import ServingContext
+from certs.watched import Watched
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.settings.option import Option, SettingsError, Value, text
@@ -68,16 +68,42 @@ def is_mounted(settings: WebhookSettings, values: Mapping[str, Value]) -> bool:
 
 
 def mounted(
-    settings: WebhookSettings, values: Mapping[str, Value], registry: CollectorRegistry
+    settings: WebhookSettings,
+    values: Mapping[str, Value],
+    registry: CollectorRegistry,
+    client: Client | None,
 ) -> Certificate:
     """A pair that somebody else renews; followed by watching its folder.
+
+    Args:
+        settings: Which files.
+        values: Which folder, the names of our configurations, the lifetimes.
+        registry: For the metrics.
+        client: The API server, whose configurations must trust the pair. None where there is
+            no cluster: then its dates are all that is checked.
 
     Raises:
         SettingsError: the pair is missing, unreadable or does not belong together.
     """
     names = certs_options.load(values)
-    if names.directory is not None and settings.tls_cert is None and settings.tls_key is None:
-        return _mounted(MountedFiles(names.directory), names.lifetimes, registry)
+    files = _files(settings, names.directory)
+    source = MountedCertificates(
+        files,
+        names.lifetimes,
+        metrics=CertificateMetrics(registry),
+        watched=None if client is None else Watched(client, names.installation, with_secret=False),
+    )
+    try:
+        source.serving.swap(reading.read_leaf(*files.read()))
+    except (OSError, PkiError) as e:
+        chain, key = files.directory / files.certificate, files.directory / files.key
+        raise SettingsError([f"--tls-cert {chain} with --tls-key {key}: {e}"]) from e
+    return _certificate(source)
+
+
+def _files(settings: WebhookSettings, directory: Path | None) -> MountedFiles:
+    if directory is not None and settings.tls_cert is None and settings.tls_key is None:
+        return MountedFiles(directory)
     if settings.tls_cert is None or settings.tls_key is None:
         text = (
             "--tls-cert and --tls-key are needed; inside a cluster, or with --kubeconfig, the "
@@ -86,20 +112,7 @@ def mounted(
         raise SettingsError([text])
     chain, key = Path(settings.tls_cert).absolute(), Path(settings.tls_key).absolute()
     # An absolute name is one in any folder; the chain's is the one that is watched.
-    files = MountedFiles(chain.parent, chain.name, str(key))
-    return _mounted(files, names.lifetimes, registry)
-
-
-def _mounted(
-    files: MountedFiles, lifetimes: Lifetimes, registry: CollectorRegistry
-) -> Certificate:
-    source = MountedCertificates(files, lifetimes, metrics=CertificateMetrics(registry))
-    try:
-        source.serving.swap(reading.read_leaf(*files.read()))
-    except (OSError, PkiError) as e:
-        chain, key = files.directory / files.certificate, files.directory / files.key
-        raise SettingsError([f"--tls-cert {chain} with --tls-key {key}: {e}"]) from e
-    return _certificate(source)
+    return MountedFiles(chain.parent, chain.name, str(key))
 
 
 def managed(

@@ -90,7 +90,7 @@ async def _run(
 ) -> None:
     registry = process_registry()
     if not cluster.reachable(values, environ):
-        certificate = tls.mounted(settings, values, registry)
+        certificate = tls.mounted(settings, values, registry, None)
         decider = Decider(rewriting, settings.system_users)
         await _Server(settings, certificate, registry).serve(decider.mutate, decider.validate)
         return
@@ -116,7 +116,7 @@ async def _run(
         if not tls.is_mounted(settings, values):
             certificate = tls.managed(client, values, registry, events)
         else:
-            certificate = tls.mounted(settings, values, registry)
+            certificate = tls.mounted(settings, values, registry, client)
         await _Server(settings, certificate, registry).serve(
             decider.mutate,
             Validator(decider, budget),

@@ -27,6 +27,7 @@ from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.election import LeaseTimings
 from gpu_fraction.kube.errors import NotFoundError
 from gpu_fraction.kube.events import EventRecorder, EventSettings
+from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import LEASES, MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS
 from gpu_fraction.kube.retry import RetryPolicy
 from gpu_fraction.kube.timestamps import utc_now
@@ -161,6 +162,17 @@ class Cluster:
                 encoded = entry["clientConfig"].get("caBundle", "")
                 found[entry["name"]] = base64.b64decode(encoded).decode()
         return found
+
+    async def set_bundles(self, pem: str) -> None:
+        """Write every caBundle, as the injector of somebody else does."""
+        encoded = base64.b64encode(pem.encode()).decode()
+        for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
+            address = resource.at("gpu-fraction")
+            config = await self.client.get(address, dict[str, Any])
+            for entry in config["webhooks"]:
+                entry["clientConfig"]["caBundle"] = encoded
+            body = {"webhooks": config["webhooks"]}
+            await self.client.patch(address, PatchKind.MERGE, body, dict[str, Any])
 
     def leader(self) -> str:
         """The replica that holds the lease."""

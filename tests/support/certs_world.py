@@ -137,7 +137,14 @@ class Holder:
 class World:
     """Everything, and the steps that it can take."""
 
-    def __init__(self, configs: int = 2, api_servers: int = 2, holders: int = 2) -> None:
+    def __init__(
+        self,
+        configs: int = 2,
+        api_servers: int = 2,
+        holders: int = 2,
+        lifetimes: Lifetimes = LIFETIMES,
+    ) -> None:
+        self.lifetimes = lifetimes
         self.now = EPOCH
         self.secret: Stored | None = None
         self.versions = 0
@@ -196,7 +203,7 @@ class World:
             holder.seen, holder.seen_at = phase, self.now
         seen_s = (self.now - holder.seen_at).total_seconds()
         told = [r.told for r in self.replicas.values() if r.told is not None]
-        made = plan(clock, found, self.targets(), told, LIFETIMES, seen_s)
+        made = plan(clock, found, self.targets(), told, self.lifetimes, seen_s)
         holder.snapshot = Snapshot(
             0 if self.secret is None else self.secret.version,
             {name: c.version for name, c in self.configs.items()},
@@ -226,7 +233,9 @@ class World:
     def start(self, name: str) -> None:
         """A replica starts: sign, tell, read again, serve."""
         process = self.replicas[name] = Process(name)
-        first = choose_authority(self.now, self.state(), self.bundles(), None, None, LIFETIMES)
+        first = choose_authority(
+            self.now, self.state(), self.bundles(), None, None, self.lifetimes
+        )
         if first is None:
             return
         leaf = self._sign(first.authority)
@@ -237,7 +246,12 @@ class World:
         """A replica looks and, if need be, changes its leaf; telling comes later."""
         process = self.replicas[name]
         sign = choose_authority(
-            self.now, self.state(), self.bundles(), process.leaf, process.renew_from, LIFETIMES
+            self.now,
+            self.state(),
+            self.bundles(),
+            process.leaf,
+            process.renew_from,
+            self.lifetimes,
         )
         if sign is None:
             return
@@ -252,7 +266,7 @@ class World:
             if lost:
                 raise BrokenError(f"{name}: API server {number} no longer accepts it for {lost}")
         process.leaf = leaf
-        process.renew_from = renew_at(leaf, name, LIFETIMES)
+        process.renew_from = renew_at(leaf, name, self.lifetimes)
 
     def _doomed(self, server: ApiServer, entry: str, leaf: Leaf | None) -> bool:
         """Whether somebody else has already written what this API server will refuse it for."""
@@ -340,7 +354,10 @@ class World:
         config = self.configs.get(name)
         if config is None or config.version != snapshot.config_versions.get(name):
             return False
-        pem = render_bundle(action.certificates, action.must_trust).encode()
+        present = next(b for b in action.target.bundles if b.entry == action.entry)
+        pem = render_bundle(
+            action.certificates, action.must_trust, present.fingerprints()
+        ).encode()
         self._store_bundle(name, action.entry, pem, foreign_write=False)
         snapshot.config_versions[name] = self.configs[name].version
         return True
@@ -354,7 +371,7 @@ class World:
         wanted = action.state
         if isinstance(action, StageAuthority):
             clock = self.now + timedelta(seconds=clock_off_s)
-            made = pki.new_authority("webhook", clock, LIFETIMES)
+            made = pki.new_authority("webhook", clock, self.lifetimes)
             self.made += 1
             wanted = replace(wanted, next=made, phase=Phase.TRUST, since=clock)
         self.secret = Stored(state.data_of(wanted), state.annotations_of(wanted), self._version())
@@ -371,7 +388,7 @@ class World:
             )
 
     def _sign(self, authority: Authority) -> Leaf:
-        return pki.issue_leaf(authority, ["webhook.ns.svc"], self.now, LIFETIMES)
+        return pki.issue_leaf(authority, ["webhook.ns.svc"], self.now, self.lifetimes)
 
     def _version(self) -> int:
         self.versions += 1

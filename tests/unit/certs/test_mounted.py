@@ -1,7 +1,10 @@
 """A mounted pair, changed the ways it is changed in practice."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import os
+import resource
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +17,8 @@ from certs.certificate import Leaf
 from certs.lifetimes import Lifetimes
 from certs.metrics import CertificateMetrics
 from certs.mounted import MountedCertificates, MountedFiles
+from certs.watched import Watched
+from tests.support.certs_cluster import INSTALLATION, cluster
 
 NOW = datetime.now(UTC)
 AUTHORITY = pki.new_authority("somebody", NOW, Lifetimes())
@@ -125,6 +130,44 @@ async def test_the_poll_finds_what_no_event_told(tmp_path: Path) -> None:
     await asyncio.wait([task])
 
 
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """As in a process that has none left: nothing can be opened, and nothing watched."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_it_outlives_a_directory_that_cannot_be_watched(tmp_path: Path) -> None:
+    """Out of inotify, the files are looked at all the same, and watched when that works again."""
+    volume = Volume(tmp_path / "tls")
+    registry = CollectorRegistry()
+    made = MountedCertificates(
+        MountedFiles(volume.path),
+        Lifetimes(),
+        metrics=CertificateMetrics(registry),
+        poll_s=0.1,
+    )
+
+    def failed() -> float:
+        return registry.get_sample_value("gpu_fraction_certificate_load_failures_total") or 0.0
+
+    with no_descriptors():
+        task = asyncio.create_task(made.run())
+        await until(lambda: failed() >= 3 or task.done())
+    leaf = new_leaf()
+    volume.write(leaf)
+    await until(lambda: serves(made, leaf)() or task.done())
+    assert serves(made, leaf)()
+    task.cancel()
+    await asyncio.wait([task])
+
+
 async def test_a_chain_with_an_intermediate_is_served_whole(
     mounted: tuple[MountedCertificates, Volume],
 ) -> None:
@@ -135,3 +178,25 @@ async def test_a_chain_with_an_intermediate_is_served_whole(
     await until(serves(made, leaf))
     assert made.serving.leaf is not None
     assert made.serving.leaf.chain_pem == leaf.chain_pem + AUTHORITY.certificate.pem
+
+
+async def test_it_is_ready_while_every_bundle_trusts_it(tmp_path: Path) -> None:
+    """What is served and what is trusted come from two others: only both together work."""
+    volume = Volume(tmp_path / "tls")
+    volume.write(pki.issue_leaf(AUTHORITY, INSTALLATION.server_names, NOW, Lifetimes()))
+    async with cluster() as api:
+        made = MountedCertificates(
+            MountedFiles(volume.path),
+            Lifetimes(),
+            metrics=CertificateMetrics(CollectorRegistry()),
+            watched=Watched(api.client, INSTALLATION, with_secret=False),
+        )
+        assert made.not_ready() == "the configurations have not been read yet"
+        task = asyncio.create_task(made.run())
+        await until(lambda: "no CA certificate" in (made.not_ready() or ""))
+        await api.set_bundles(AUTHORITY.certificate.pem)
+        await until(lambda: made.readiness().ready)
+        await api.set_bundles(pki.new_authority("else", NOW, Lifetimes()).certificate.pem)
+        await until(lambda: "candidates exhausted" in (made.not_ready() or ""))
+        task.cancel()
+        await asyncio.wait([task])

@@ -1,16 +1,18 @@
 """The certificates are what an API server, OpenSSL and we ourselves accept."""
 
+import ipaddress
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import verification
 
 from certs import pki, reading
-from certs.certificate import Authority, Leaf
+from certs.certificate import Authority, Certificate, Leaf
 from certs.errors import ChainError, PkiError
 from certs.lifetimes import Lifetimes
 
@@ -51,6 +53,38 @@ def test_openssl_verifies_the_chain_strictly(
     status, output = openssl(*common, "-verify_hostname", "other.ns.svc", tmp_path / "leaf.pem")
     assert status != 0
     assert "hostname mismatch" in output
+
+
+@pytest.mark.parametrize("identifier", [b"\x01" * 20, None], ids=["another way", "none"])
+def test_openssl_verifies_a_leaf_of_a_ca_made_elsewhere(
+    identifier: bytes | None, tmp_path: Path
+) -> None:
+    """A CA's key identifier may be computed in any way, or be missing."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "made elsewhere")])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - timedelta(hours=1))
+        .not_valid_after(NOW + timedelta(days=90))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )
+    if identifier is not None:
+        builder = builder.add_extension(x509.SubjectKeyIdentifier(identifier), critical=False)
+    ca_pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    key_pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    leaf = pki.issue_leaf(reading.read_authority(ca_pem, key_pem), NAMES, NOW, LIFETIMES)
+    (tmp_path / "ca.pem").write_bytes(ca_pem)
+    (tmp_path / "leaf.pem").write_text(leaf.chain_pem)
+    status, output = openssl("verify", "-CAfile", tmp_path / "ca.pem", tmp_path / "leaf.pem")
+    assert status == 0, output
 
 
 def test_openssl_refuses_another_ca(leaf: Leaf, tmp_path: Path) -> None:
@@ -156,8 +190,62 @@ def test_chain_needs_the_right_ca(leaf: Leaf) -> None:
         pki.check_chain(leaf.chain_pem, [other.certificate], NAMES[0], NOW)
     with pytest.raises(ChainError, match="no CA certificate"):
         pki.check_chain(leaf.chain_pem, [], NAMES[0], NOW)
+    stranger = self_signed("else.ns.svc")
     with pytest.raises(ChainError, match="no CA certificate"):
-        pki.check_chain(leaf.chain_pem, [leaf.certificate], NAMES[0], NOW)
+        pki.check_chain(leaf.chain_pem, [stranger], NAMES[0], NOW)
+
+
+def self_signed(*names: str) -> Certificate:
+    """A leaf that signed itself, without a subject, as cert-manager's selfSigned issuer makes."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(x509.Name([]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - timedelta(hours=1))
+        .not_valid_after(NOW + timedelta(days=90))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [
+                    x509.IPAddress(ipaddress.ip_address(n)) if n[0].isdigit() else x509.DNSName(n)
+                    for n in names
+                ]
+            ),
+            critical=True,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    return reading.facts_of(built)
+
+
+@pytest.mark.parametrize("name", [NAMES[0], "a.pods.example", "Hook.Example", "10.0.0.1"])
+def test_a_leaf_in_the_bundle_is_its_own_root(name: str) -> None:
+    """As Go's verifier has it: what is trusted itself needs no CA, for the names it has."""
+    leaf = self_signed(NAMES[0], "*.pods.example", "hook.example", "10.0.0.1")
+    other = pki.new_authority("webhook", NOW, LIFETIMES).certificate
+    pki.check_chain(leaf.pem, [other, leaf], name, NOW)
+
+
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        ("other.ns.svc", NOW),
+        ("pods.example", NOW),
+        ("a.b.pods.example", NOW),
+        (".pods.example", NOW),
+        ("10.0.0.2", NOW),
+        (NAMES[0], NOW - timedelta(hours=2)),
+        (NAMES[0], NOW + timedelta(days=91)),
+    ],
+)
+def test_a_leaf_in_the_bundle_needs_name_and_dates_too(name: str, at: datetime) -> None:
+    """Being trusted itself makes it valid for nothing else, and not for ever."""
+    leaf = self_signed(NAMES[0], "*.pods.example", "10.0.0.1")
+    with pytest.raises(ChainError, match=name):
+        pki.check_chain(leaf.pem, [leaf], name, at)
 
 
 def test_a_key_of_another_certificate_is_refused(authority: Authority, leaf: Leaf) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from certs import pki
-from certs.actions import Plan, PublishBundle, StageAuthority
+from certs.actions import Plan, PublishBundle, StageAuthority, WriteState
 from certs.bundle import Bundle
 from certs.certificate import Authority
 from certs.lifetimes import Lifetimes
@@ -138,3 +138,13 @@ def test_first_step(fault: str) -> None:
         ]
         made.append(told(plan(s.now, s.state, targets, s.replicas, LIFETIMES, 1e6)))
     assert made == [cell.strip() for cell in TABLE[fault].split("|")]
+
+
+def test_what_was_retired_does_not_come_back() -> None:
+    """A rotation that is due at the end of Retire begins after it: the old CA is dropped once."""
+    over = with_state(healthy(Phase.RETIRE), since=NOW - timedelta(days=2), rotate_ca="1")
+    dropped = Target(TargetKind.MUTATING, "config", (bundle(CURRENT),))
+    made = plan(NOW, over.state, [dropped], over.replicas, LIFETIMES, 1e6)
+    (action,) = made.actions
+    assert isinstance(action, WriteState)
+    assert (action.state.phase, action.state.previous) == (Phase.STEADY, ())

@@ -60,5 +60,12 @@ def test_a_bundle_that_would_break_something_is_not_rendered() -> None:
     with pytest.raises(BundleError, match="still serves"):
         render_bundle([OURS.certificate], [OTHER.fingerprint])
     with pytest.raises(BundleError, match="not a CA"):
-        render_bundle([LEAF.certificate])
+        render_bundle([OURS.certificate, LEAF.certificate], present=[OTHER.fingerprint])
     assert render_bundle([OURS.certificate], [OURS.fingerprint]) == OURS.certificate.pem
+
+
+def test_what_was_there_already_is_kept_whatever_it_is() -> None:
+    """Others may trust a leaf itself; that must not keep ours from being published."""
+    both = [OURS.certificate, LEAF.certificate]
+    text = render_bundle(both, present=[LEAF.certificate.fingerprint])
+    assert text == OURS.certificate.pem + LEAF.certificate.pem

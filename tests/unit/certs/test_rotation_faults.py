@@ -137,3 +137,19 @@ def test_expired_certificates_are_pruned_and_foreign_ones_kept() -> None:
     world.settle(30)
     assert FOREIGN in world.bundles()[0].certificates
     assert old not in world.bundles()[0].certificates
+
+
+@pytest.mark.parametrize("waited_s", [0.0, 21.0], ids=["in Retire", "at its end"])
+def test_a_rotation_is_asked_for_while_one_still_serves_the_previous_ca(waited_s: float) -> None:
+    """A process that was suspended comes back: its CA stays trusted, the next rotation begins."""
+    world = rotating(Phase.SWITCH)
+    suspended = world.replicas["a"]
+    world.stop("a")
+    world.settle(5)
+    assert world.holders[0].plans[-1].phase is Phase.RETIRE
+    world.advance(waited_s)
+    world.replicas["a"] = suspended
+    world.change_secret(lambda s: s.annotations.update({state.ROTATE_CA: "1"}))
+    made = world.made
+    converged(world)
+    assert world.made == made + 1

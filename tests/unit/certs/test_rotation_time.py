@@ -225,3 +225,20 @@ def test_the_simulated_cluster_can_break() -> None:
         }
     with pytest.raises(BrokenError, match="no longer accepts"):
         world.serve("a")
+
+
+def test_the_secret_does_not_grow_where_rotations_are_due_before_the_last_is_retired() -> None:
+    """Previous CAs are kept for ``retire_s``, but not beyond their own life."""
+    lifetimes = replace(LIFETIMES, ca_life_s=60, leaf_life_s=40, retire_s=1000)
+    world = World(lifetimes=lifetimes)
+    for name in ("a", "b"):
+        world.start(name)
+    kept = []
+    for _ in range(20):
+        world.settle(15)
+        found = world.state()
+        assert found is not None
+        kept.append(len(found.previous))
+    assert world.made > 8
+    # A life of 60 s, and 10 s for clocks that are behind: one CA follows another every 30 s.
+    assert max(kept) <= 3

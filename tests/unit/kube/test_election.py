@@ -5,6 +5,8 @@ import random
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.election import Election, LeaseTimings
-from gpu_fraction.kube.errors import LeaseLostError
+from gpu_fraction.kube.errors import LeaseLostError, NotFoundError
 from gpu_fraction.kube.lease import unique_identity
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import LEASES
@@ -65,9 +67,9 @@ def election(client: Client, identity: str = "a", timings: LeaseTimings = TIMING
     return Election(client, name="quota", namespace="team-a", identity=identity, timings=timings)
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     """Wait until something holds."""
-    async with asyncio.timeout(timeout_s):
+    async with asyncio.timeout(5.0):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -86,6 +88,17 @@ async def spec(client: Client) -> Manifest:
     return found
 
 
+async def until_spec(client: Client, holds: Callable[[Manifest], bool]) -> Manifest:
+    """The Lease's spec once it exists and something holds of it."""
+    async with asyncio.timeout(5.0):
+        while True:
+            with suppress(NotFoundError):
+                found = await spec(client)
+                if holds(found):
+                    return found
+            await asyncio.sleep(0.005)
+
+
 async def test_a_leader_holds_renews_and_gives_back(client: Client) -> None:
     """The Lease names the leader while it works, and nobody afterwards."""
     candidate, work = election(client), Work()
@@ -94,13 +107,11 @@ async def test_a_leader_holds_renews_and_gives_back(client: Client) -> None:
     await until(lambda: work.alive)
     assert candidate.is_leader
     first = await spec(client)
-    await asyncio.sleep(0.15)
-    second = await spec(client)
+    second = await until_spec(client, lambda now: now["renewTime"] > first["renewTime"])
     await stop(task)
     third = await spec(client)
     assert first["holderIdentity"] == second["holderIdentity"] == "a"
     assert first["leaseDurationSeconds"] == 2
-    assert second["renewTime"] > first["renewTime"]
     assert second["acquireTime"] == first["acquireTime"]
     assert (third["holderIdentity"], third["leaseTransitions"]) == ("", 0)
     assert not work.alive
@@ -125,13 +136,15 @@ async def test_a_renewal_under_way_does_not_keep_the_lease_from_being_given_back
 async def test_the_next_leads_at_once_when_the_lease_is_given_back(client: Client) -> None:
     """A rolling restart does not wait for a Lease to run out; transitions are counted."""
     one, two = Work(), Work()
-    first = asyncio.create_task(election(client, "a").run(one))
+    # It would last longer than this test may.
+    lasting = replace(TIMINGS, duration_s=120, renew_deadline_s=100)
+    first = asyncio.create_task(election(client, "a", lasting).run(one))
     await until(lambda: one.alive)
-    second = asyncio.create_task(election(client, "b").run(two))
+    second = asyncio.create_task(election(client, "b", lasting).run(two))
     await asyncio.sleep(0.2)
     assert two.starts == 0
     await stop(first)
-    await until(lambda: two.alive, timeout_s=1.8)  # the Lease would last two seconds
+    await until(lambda: two.alive)
     assert (await spec(client))["leaseTransitions"] == 1
     await stop(second)
     assert Work.most == 1
@@ -215,8 +228,7 @@ async def test_a_deleted_lease_is_made_again(client: Client) -> None:
     task = asyncio.create_task(election(client).run(work))
     await until(lambda: work.alive)
     await client.delete(LEASE)
-    await asyncio.sleep(0.3)
-    assert (await spec(client))["holderIdentity"] == "a"
+    await until_spec(client, lambda now: now["holderIdentity"] == "a")
     assert work.starts == 1
     await stop(task)
 

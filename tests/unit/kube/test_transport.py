@@ -52,11 +52,11 @@ async def test_a_long_answer_may_take_longer_than_a_try_may_take_to_begin() -> N
         response = web.StreamResponse()
         await response.prepare(request)
         for part in (b'{"metadata":', b'{"name":', b'"x"}}'):
-            await asyncio.sleep(0.2)
             await response.write(part)
+            await asyncio.sleep(0.6)
         return response
 
-    retry = RetryPolicy(attempt_timeout_s=0.25)
+    retry = RetryPolicy(attempt_timeout_s=1.0)
     async with (
         answering(slowly) as access,
         connect(fixed(access), component="test", retry=retry) as client,

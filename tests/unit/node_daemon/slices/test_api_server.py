@@ -38,7 +38,7 @@ async def server() -> AsyncIterator[ApiServer]:
 async def client(server: ApiServer) -> AsyncIterator[Client]:
     """A client of it."""
     source = fixed(Access(server.url))
-    async with connect(source, component="test", timeout_s=0.3) as made:
+    async with connect(source, component="test", timeout_s=5.0) as made:
         yield made
 
 

@@ -1,0 +1,93 @@
+"""``deploy/cert-manager``: who provides what, and that nobody else does."""
+
+import shutil
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from certs.installation import Installation
+from gpu_fraction.cli import controller, tls, webhook
+from gpu_fraction.settings import option
+from webhook.settings import webhook_settings
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+KUBECTL = shutil.which("kubectl")
+Objects = dict[str, list[dict[str, Any]]]
+
+pytestmark = pytest.mark.skipif(KUBECTL is None, reason="kubectl is not on PATH")
+
+
+@pytest.fixture(scope="module")
+def objects() -> Objects:
+    """What ``kubectl apply -k`` would send, by kind."""
+    done = subprocess.run(
+        [str(KUBECTL), "kustomize", str(DEPLOY / "cert-manager")],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: Objects = defaultdict(list)
+    for document in YAML(typ="safe").load_all(done.stdout):
+        found[document["kind"]].append(document)
+    return found
+
+
+def pod_of(objects: Objects, name: str) -> dict[str, Any]:
+    """The pod that a Deployment makes."""
+    (found,) = (d for d in objects["Deployment"] if d["metadata"]["name"] == name)
+    return dict(found["spec"]["template"]["spec"])
+
+
+def environ(pod: dict[str, Any]) -> dict[str, str]:
+    """The variables with a value that its only container gets."""
+    (container,) = pod["containers"]
+    return {e["name"]: e["value"] for e in container["env"] if "value" in e}
+
+
+def test_the_webhook_serves_the_pair_that_cert_manager_writes(objects: Objects) -> None:
+    """Folder, volume, Secret and Certificate belong together, for the Service's name."""
+    pod = pod_of(objects, "gpu-fraction-webhook")
+    values = option.load(webhook.OPTIONS, flags={}, environ=environ(pod), file={})
+    assert tls.is_mounted(webhook_settings(values), values)
+    (mount,) = pod["containers"][0]["volumeMounts"]
+    assert mount["mountPath"] == values["cert_dir"].value
+    (volume,) = (v for v in pod["volumes"] if v["name"] == mount["name"])
+    certificates = {c["spec"]["secretName"]: c for c in objects["Certificate"]}
+    pair = certificates[volume["secret"]["secretName"]]
+    assert Installation().server_names[0] in pair["spec"]["dnsNames"]
+    where = f"{pair['metadata']['namespace']}/{pair['metadata']['name']}"
+    for kind in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"):
+        (config,) = objects[kind]
+        assert config["metadata"]["annotations"]["cert-manager.io/inject-ca-from"] == where
+
+
+def test_nobody_else_writes_ca_bundles(objects: Objects) -> None:
+    """The controller is told to leave them alone, and no account of ours has the right to."""
+    values = option.load(
+        controller.CERTIFICATES,
+        flags={},
+        environ=environ(pod_of(objects, "gpu-fraction-controller")),
+        file={},
+    )
+    assert values["manage_certificates"].value is False
+    verbs = {
+        verb
+        for role in objects["ClusterRole"]
+        for rule in role["rules"]
+        if "admissionregistration.k8s.io" in rule["apiGroups"]
+        for verb in rule["verbs"]
+    }
+    assert verbs == {"get", "list", "watch"}
+    roles = {r["metadata"]["name"] for kind in ("Role", "ClusterRole") for r in objects[kind]}
+    bound = {
+        b["roleRef"]["name"]
+        for kind in ("RoleBinding", "ClusterRoleBinding")
+        for b in objects[kind]
+    }
+    assert bound <= roles
