@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from gpu_fraction.domain import guard, keys, patch, request, units
@@ -9,7 +10,7 @@ from gpu_fraction.domain.backends import Backend
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.gpu_resources import is_gpu
 from gpu_fraction.domain.pod import Pod, containers
-from gpu_fraction.domain.problems import Problem, nearest, quote
+from gpu_fraction.domain.problems import MAX_SHOWN, Problem, nearest, quote
 from gpu_fraction.domain.request import Bounds, Refused, Request, annotation_path
 
 KAI_SCHEDULER: Final = "kai-scheduler"
@@ -90,7 +91,7 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
         return _render(pod, asked, backend, rules, problems)
     if problems:
         raise Refused(problems)
-    return Verdict(warnings=tuple(_strange_resources(pod)))
+    return Verdict(warnings=tuple(islice(_strange_resources(pod), MAX_SHOWN)))
 
 
 def _left_alone(pod: Pod, rules: Rules, *, trusted: bool) -> Verdict:
