@@ -61,16 +61,32 @@ def test_a_quarter_of_a_card() -> None:
     assert admitted(raw) == expected
 
 
-def test_a_pod_without_gpu_is_left_as_it_is() -> None:
-    """No patch, no warning, whatever else it does."""
+@pytest.mark.parametrize("resources", [{"cpu": "1"}, {"nvidia.com/gpu": "1"}])
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_a_pod_that_does_not_opt_in_is_left_as_it_is(
+    backend: str, resources: dict[str, str]
+) -> None:
+    """No patch, no warning, whatever else it does, and whatever it asks of a device plugin."""
     raw = pod(
         {"example.com/x": "y"},
-        container("main", {"nvidia.com/gpu": "1"}, securityContext={"privileged": True}),
+        container(
+            "main",
+            resources,
+            securityContext={"privileged": True},
+            env=env(("CUDA_VISIBLE_DEVICES", "0"), ("CUDA_MPS_PIPE_DIRECTORY", "/x")),
+        ),
         nodeName="n",
         schedulerName="s",
         volumes=[{"name": "h", "hostPath": {"path": "/dev"}}],
     )
-    assert verdict(raw) == Verdict()
+    assert verdict(raw, backend) == Verdict()
+
+
+def test_a_pod_that_asks_a_device_plugin_chooses_no_cards() -> None:
+    """It would have others than the plugin gave it, and be charged for those."""
+    chosen = env(("NVIDIA_VISIBLE_DEVICES", "all"))
+    (told,) = refusals(pod(None, container("main", {"nvidia.com/gpu": "1"}, env=chosen)))
+    assert told.startswith("spec.containers[0].env[0]: NVIDIA_VISIBLE_DEVICES may not be set")
 
 
 def test_problems_of_annotations_and_of_the_pod_are_named_together() -> None:
