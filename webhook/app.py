@@ -29,6 +29,9 @@ MARGIN_S: Final = 0.5
 _TIMEOUT_CHARS: Final = 8
 """Of ``?timeout=``, as many as are looked at: a caller writes them."""
 
+_NAME_CHARS: Final = 253
+"""Of an object's name, as many as a valid one has (RFC 1123 subdomain): it is judged after us."""
+
 OPERATIONS: Final = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 
 JSON: Final = "application/json"
@@ -160,13 +163,13 @@ class _Handler:
             "admission.reviewed",
             uid=asked.uid,
             namespace=asked.namespace,
-            name=asked.name,
+            name=asked.name and asked.name[:_NAME_CHARS],
             operation=asked.operation,
             subresource=asked.sub_resource,
             dry_run=asked.dry_run,
             decision=decision,
             backend=answer.audit.get("backend"),
-            reason=answer.message or None,
+            reason=answer.message[: review.MAX_MESSAGE_CHARS] or None,
             ms=round(took_s * 1000, 2),
         )
 

@@ -2,18 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from itertools import islice
 
-from gpu_fraction.domain import guard, keys, patch, request, units
+from gpu_fraction.domain import guard, kai, keys, patch, request, units
 from gpu_fraction.domain.backends import Backend
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.gpu_resources import is_gpu
 from gpu_fraction.domain.pod import Pod, containers
-from gpu_fraction.domain.problems import Problem, nearest, quote
+from gpu_fraction.domain.problems import MAX_SHOWN, Problem, nearest, quote
 from gpu_fraction.domain.request import Bounds, Refused, Request, annotation_path
-
-KAI_SCHEDULER: Final = "kai-scheduler"
-"""KAI-Scheduler's default name; its users write the same annotations."""
 
 __all__ = ["Rules", "Verdict", "admit", "uses_gpu"]
 
@@ -30,7 +27,7 @@ class Rules:
 
     bounds: Bounds = field(default_factory=Bounds)
     policy: guard.Policy = field(default_factory=guard.Policy)
-    left_to: frozenset[str] = frozenset({KAI_SCHEDULER})
+    left_to: frozenset[str] = frozenset({kai.SCHEDULER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +87,12 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
         return _render(pod, asked, backend, rules, problems)
     if problems:
         raise Refused(problems)
-    return Verdict(warnings=tuple(_strange_resources(pod)))
+    return Verdict(warnings=tuple(islice(_strange_resources(pod), MAX_SHOWN)))
 
 
 def _left_alone(pod: Pod, rules: Rules, *, trusted: bool) -> Verdict:
     """A pod of another system's scheduler, whose name must not be a way round ours."""
-    problems = [*guard.literal_cards(pod)]
+    problems = [*guard.chosen_cards(pod)]
     ours = uses_gpu(pod)
     if ours and not trusted:
         problems += _system_keys(pod, keys.SYSTEM_KEYS)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from gpu_fraction.domain import kai
 from gpu_fraction.domain.gpu_resources import is_gpu
 from gpu_fraction.domain.pod import Container, ContainerAt, Pod, containers
 from gpu_fraction.domain.problems import Problem, quote
@@ -24,9 +25,9 @@ __all__ = [
     "Policy",
     "Verdict",
     "check",
+    "chosen_cards",
     "container_problems",
     "is_reserved",
-    "literal_cards",
     "preset_node",
 ]
 
@@ -116,15 +117,13 @@ def container_problems(
         )
 
 
-def literal_cards(pod: Pod) -> Iterator[Problem]:
-    """Cards that the pod's author wrote out, in a pod whose cards another system chooses.
-
-    That system writes references to what it decides later (KAI-Scheduler
-    pkg/admission/webhook/v1alpha2/gpusharing); a literal can only be the author's.
-    """
+def chosen_cards(pod: Pod) -> Iterator[Problem]:
+    """Cards that the pod's author chose, in a pod that another system's scheduler places."""
     for at in containers(pod):
         for index, var in enumerate(at.container.env or ()):
-            if var.name == VISIBLE and not var.value_from and var.value not in HARMLESS_VISIBLE:
+            if var.name != VISIBLE or var.value in HARMLESS_VISIBLE:
+                continue
+            if not kai.tells_cards(pod, at, var):
                 yield _chooses(at, index)
 
 

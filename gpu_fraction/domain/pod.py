@@ -7,14 +7,16 @@ against the raw object. ``None`` stands for missing and for ``null`` alike.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 __all__ = [
     "Container",
     "ContainerAt",
+    "EnvSource",
     "EnvVar",
+    "KeyRef",
     "Metadata",
     "Pod",
     "Resources",
@@ -37,12 +39,25 @@ class Metadata(msgspec.Struct, frozen=True, rename="camel"):
     deletion_grace_period_seconds: int | None = None
 
 
+class KeyRef(msgspec.Struct, frozen=True):
+    """One key of a ConfigMap in the pod's namespace."""
+
+    name: str = ""
+    key: str = ""
+
+
+class EnvSource(msgspec.Struct, frozen=True, rename="camel"):
+    """Where a variable's value comes from."""
+
+    config_map_key_ref: KeyRef | None = None
+
+
 class EnvVar(msgspec.Struct, frozen=True, rename="camel"):
-    """One environment variable; ``value_from`` is looked at for presence only."""
+    """One environment variable: a value, or where it comes from."""
 
     name: str
     value: str | None = None
-    value_from: Any = None
+    value_from: EnvSource | None = None
 
 
 class Resources(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 MAX_SHOWN: Final = 5
@@ -10,6 +11,9 @@ MAX_SHOWN: Final = 5
 
 MAX_VALUE_CHARS: Final = 64
 """Characters of a given value that are repeated back: it may be hostile and long."""
+
+MAX_CANDIDATES: Final = 64
+"""Words that a given one is compared with: chosen, each costs up to a millisecond."""
 
 __all__ = ["Problem", "join", "nearest", "quote"]
 
@@ -41,13 +45,13 @@ def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
 
     Args:
         word: What was given.
-        known: What there is.
+        known: What there is; looked through up to ``MAX_CANDIDATES``.
         prefix: Left out of the comparison, because what all words share tells none of them.
     """
-    words = {other.removeprefix(prefix): other for other in known}
+    words = {other.removeprefix(prefix): other for other in islice(known, MAX_CANDIDATES)}
     given = word[: len(prefix) + MAX_VALUE_CHARS].removeprefix(prefix)
     found = difflib.get_close_matches(given, words, n=1, cutoff=0.6)
-    return f'; did you mean "{words[found[0]]}"?' if found else ""
+    return f"; did you mean {quote(words[found[0]])}?" if found else ""
 
 
 def join(problems: Iterable[Problem]) -> str:

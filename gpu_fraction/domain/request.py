@@ -1,13 +1,15 @@
 """What a pod asks for: one canonical ``Request`` out of every user annotation."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, cast, get_args
 
 from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.pod import Pod, containers, is_sidecar
-from gpu_fraction.domain.problems import Problem, nearest, quote
+from gpu_fraction.domain.layout import Layout
+from gpu_fraction.domain.pod import Pod
+from gpu_fraction.domain.problems import MAX_SHOWN, Problem, nearest, quote
 
 Placement = Literal["binpack", "spread", "topology"]
 Isolation = Literal["required", "preferred", "none"]
@@ -17,6 +19,12 @@ ISOLATIONS: Final[tuple[str, ...]] = get_args(Isolation)
 
 MAX_CHOICES: Final = 64
 """Models or UUIDs in one annotation: chosen, more than the cards of any node."""
+
+MAX_KEYS: Final = 64
+"""Annotations of ours that a user may write on one pod: chosen, more than its containers.
+
+Each can be wrong in ways that cost time to explain, and a body has room for 200,000.
+"""
 
 _KNOWN: Final = frozenset((*keys.USER_KEYS, *keys.SYSTEM_KEYS))
 _SUGGESTED: Final = (*keys.USER_KEYS, keys.CONTAINER_PREFIX + "<name>")
@@ -147,19 +155,16 @@ def parse(pod: Pod, bounds: Bounds) -> Request | None:
     }
     if not given:
         return None
-    layout = tuple(
-        (at.container.name, at.kind, at.kind == "containers" or is_sidecar(at))
-        for at in containers(pod)
-    )
-    reader = _Reader(given, layout, bounds)
+    if len(given) > MAX_KEYS:
+        message = (
+            f"{len(given)} keys (gpu-*, {keys.PREFIX}*) ask for GPUs; allowed: at most {MAX_KEYS}"
+        )
+        raise Refused([Problem("metadata.annotations", message)])
+    reader = _Reader(given, Layout.of(pod), bounds)
     request = reader.read()
     if request is None:
         raise Refused(reader.problems)
     return request
-
-
-_Layout = tuple[tuple[str, str, bool], ...]
-"""Name, kind, and whether it may hold a GPU, of each container."""
 
 
 @dataclass(slots=True)
@@ -167,7 +172,7 @@ class _Reader:
     """One pass over a pod's annotations, collecting problems."""
 
     given: Mapping[str, str]
-    layout: _Layout
+    layout: Layout
     bounds: Bounds
     problems: list[Problem] = field(default_factory=list)
 
@@ -188,7 +193,7 @@ class _Reader:
         if self.problems:
             return None
         if len(slices) > 1:
-            order = {name: i for i, (name, _, _) in enumerate(self.layout)}
+            order = {name: i for i, name in enumerate(self.layout)}
             slices.sort(key=lambda s: order[s.container])
         return Request(
             slices=tuple(slices),
@@ -200,7 +205,14 @@ class _Reader:
         )
 
     def _refuse(self, key: str, message: str) -> None:
+        if key not in _KNOWN:
+            name = key.removeprefix(keys.CONTAINER_PREFIX)
+            key = keys.CONTAINER_PREFIX + quote(name)[1:-1]
         self.problems.append(Problem(annotation_path(key), message))
+
+    def _will_be_shown(self) -> bool:
+        """Whether the next problem is among those that a message names."""
+        return len(self.problems) < MAX_SHOWN
 
     def _get(self, key: str) -> str | None:
         return self.given.get(key)
@@ -220,14 +232,9 @@ class _Reader:
         for key in self.given:
             if key in _KNOWN or not keys.is_ours(key) or key.startswith(keys.CONTAINER_PREFIX):
                 continue
-            shown = quote(key)[1:-1]
-            self.problems.append(
-                Problem(
-                    annotation_path(shown),
-                    f"not a known annotation{nearest(key, _SUGGESTED, keys.PREFIX)}; "
-                    f"known: {', '.join(_SUGGESTED)}",
-                )
-            )
+            meant = nearest(key, _SUGGESTED, keys.PREFIX) if self._will_be_shown() else ""
+            message = f"not a known annotation{meant}; known: {', '.join(_SUGGESTED)}"
+            self.problems.append(Problem(annotation_path(quote(key)[1:-1]), message))
 
     def _pod_slice(self) -> Slice | None:
         """The slice of ``gpu-fraction``, ``gpu-memory`` and their companions."""
@@ -294,28 +301,15 @@ class _Reader:
         """The container of the pod-level share."""
         name = self._get(keys.CONTAINER_NAME)
         if name is None:
-            return next((n for n, kind, _ in self.layout if kind == "containers"), None)
+            return self.layout.first()
         return name if self._holds(keys.CONTAINER_NAME, name) else None
 
     def _holds(self, key: str, name: str) -> bool:
-        """Whether a container of that name may hold a GPU; a problem where not."""
-        names = [n for n, _, may_hold in self.layout if may_hold]
-        if name in names:
-            return True
-        for other, kind, _ in self.layout:
-            if other == name:
-                self._refuse(
-                    key,
-                    f"container {quote(name)} is an {kind[:-1]}; only regular containers and "
-                    "sidecars (init containers with restartPolicy: Always) may hold a GPU",
-                )
-                return False
-        self._refuse(
-            key,
-            f"the pod has no container {quote(name)}{nearest(name, names)}; "
-            f"its containers: {', '.join(names[:MAX_CHOICES])}",
-        )
-        return False
+        """Whether a container of that name may get a GPU; a problem where not."""
+        why = self.layout.why_not(name, suggest=self._will_be_shown())
+        if why is not None:
+            self._refuse(key, why)
+        return why is None
 
     def _container_slices(self) -> Iterable[Slice]:
         """The slices of ``gpu-fraction.dev/container.<name>``."""
@@ -335,8 +329,8 @@ class _Reader:
         """A container named by the pod-level keys and by its own."""
         if len(slices) < 2:
             return
-        names = [s.container for s in slices]
-        for name in sorted({n for n in names if names.count(n) > 1}):
+        counts = Counter(s.container for s in slices)
+        for name in sorted(name for name, count in counts.items() if count > 1):
             self._refuse(
                 keys.CONTAINER_PREFIX + name,
                 f"container {quote(name)} already gets the pod's {keys.FRACTION} or "

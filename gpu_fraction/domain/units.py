@@ -16,8 +16,11 @@ MILLI: Final = 1000
 MIB: Final = 1 << 20
 """Bytes of one MiB."""
 
-MAX_DIGITS: Final = 30
-"""Digits accepted before the decimal point: chosen, so that no text costs time to convert."""
+MAX_CHARS: Final = 30
+"""Characters of a number: chosen, far more than any amount has, so that no text costs time.
+
+Looked at before the patterns are: they try every way to part a run of digits.
+"""
 
 FRACTION_ALLOWED: Final = (
     "a share above 0 and up to 1 with at most three decimals (0.25 or 25%), "
@@ -104,9 +107,16 @@ def parse_share_milli(text: str) -> int:
     return milli
 
 
+def _match(
+    pattern: re.Pattern[str], text: str, most_chars: int = MAX_CHARS
+) -> re.Match[str] | None:
+    """The whole of a text that is not too long."""
+    return pattern.fullmatch(text) if len(text) <= most_chars else None
+
+
 def _milli(text: str, allowed: str) -> int:
-    match = _NUMBER.fullmatch(text)
-    if match is None or len(text) > MAX_DIGITS:
+    match = _match(_NUMBER, text)
+    if match is None:
         raise UnitError("not a number", allowed)
     sign, whole, decimals, percent = match.groups()
     if sign:
@@ -128,7 +138,7 @@ def parse_count(text: str) -> int:
     Raises:
         UnitError: anything else.
     """
-    if not _COUNT.fullmatch(text) or len(text) > MAX_DIGITS:
+    if not _match(_COUNT, text):
         raise UnitError("not a whole number of 1 or more", COUNT_ALLOWED)
     return int(text)
 
@@ -143,13 +153,13 @@ def parse_memory_mib(text: str) -> tuple[int, bool]:
     Raises:
         UnitError: not an amount, zero or negative, or less than one MiB.
     """
-    if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS:
+    if text.isascii() and text.isdigit() and len(text) <= MAX_CHARS:
         value = int(text)
         if value == 0:
             raise UnitError("zero", MEMORY_ALLOWED)
         return value, False
-    match = _QUANTITY.fullmatch(text)
-    if match is None or len(text) > MAX_DIGITS or not (match[4] or match[1]):
+    match = _match(_QUANTITY, text)
+    if match is None or not (match[4] or match[1]):
         raise UnitError("not an amount of memory", MEMORY_ALLOWED)
     if match[1] == "-":
         raise UnitError("negative", MEMORY_ALLOWED)
@@ -170,8 +180,8 @@ def parse_quantity(value: str) -> Decimal:
     Raises:
         UnitError: not a quantity.
     """
-    match = _QUANTITY.fullmatch(value)
-    if match is None or len(value) > 2 * MAX_DIGITS:
+    match = _match(_QUANTITY, value, 2 * MAX_CHARS)
+    if match is None:
         raise UnitError("not a quantity", "a Kubernetes quantity (1, 500m, 8Gi)")
     sign, digits, exponent, suffix = match.groups()
     number = Decimal(f"{sign}{digits}{exponent or ''}")

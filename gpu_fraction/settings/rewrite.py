@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gpu_fraction.domain import guard, units
-from gpu_fraction.domain.admission import KAI_SCHEDULER, Rules
+from gpu_fraction.domain import guard, kai, units
+from gpu_fraction.domain.admission import Rules
 from gpu_fraction.domain.backends import BACKENDS, Backend, BackendConfig
 from gpu_fraction.domain.guard import Policy
 from gpu_fraction.domain.request import ISOLATIONS, PLACEMENTS, Bounds
@@ -87,7 +87,7 @@ OPTIONS: Final = (
     Option(
         "left_to_schedulers",
         words,
-        (KAI_SCHEDULER,),
+        (kai.SCHEDULER,),
         "schedulers whose pods are not touched",
     ),
 )

@@ -16,7 +16,7 @@ PLAIN = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?%?", re.ASCII)
 
 def exact(number: str) -> Fraction | None:
     """The share, where the text is one that people write."""
-    if not PLAIN.fullmatch(number) or len(number) > units.MAX_DIGITS:
+    if not PLAIN.fullmatch(number) or len(number) > units.MAX_CHARS:
         return None
     return Fraction(number.rstrip("%")) / (100 if number.endswith("%") else 1)
 

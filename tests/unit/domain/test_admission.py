@@ -61,16 +61,32 @@ def test_a_quarter_of_a_card() -> None:
     assert admitted(raw) == expected
 
 
-def test_a_pod_without_gpu_is_left_as_it_is() -> None:
-    """No patch, no warning, whatever else it does."""
+@pytest.mark.parametrize("resources", [{"cpu": "1"}, {"nvidia.com/gpu": "1"}])
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_a_pod_that_does_not_opt_in_is_left_as_it_is(
+    backend: str, resources: dict[str, str]
+) -> None:
+    """No patch, no warning, whatever else it does, and whatever it asks of a device plugin."""
     raw = pod(
         {"example.com/x": "y"},
-        container("main", {"nvidia.com/gpu": "1"}, securityContext={"privileged": True}),
+        container(
+            "main",
+            resources,
+            securityContext={"privileged": True},
+            env=env(("CUDA_VISIBLE_DEVICES", "0"), ("CUDA_MPS_PIPE_DIRECTORY", "/x")),
+        ),
         nodeName="n",
         schedulerName="s",
         volumes=[{"name": "h", "hostPath": {"path": "/dev"}}],
     )
-    assert verdict(raw) == Verdict()
+    assert verdict(raw, backend) == Verdict()
+
+
+def test_a_pod_that_asks_a_device_plugin_chooses_no_cards() -> None:
+    """It would have others than the plugin gave it, and be charged for those."""
+    chosen = env(("NVIDIA_VISIBLE_DEVICES", "all"))
+    (told,) = refusals(pod(None, container("main", {"nvidia.com/gpu": "1"}, env=chosen)))
+    assert told.startswith("spec.containers[0].env[0]: NVIDIA_VISIBLE_DEVICES may not be set")
 
 
 def test_problems_of_annotations_and_of_the_pod_are_named_together() -> None:
@@ -368,13 +384,86 @@ def test_kais_name_does_not_open_native_resources() -> None:
     assert told.startswith(f"spec.containers[0].resources[{keys.SLOT}]: asks for a GPU beside")
 
 
-def test_kais_own_variables_pass_and_a_users_do_not() -> None:
-    """KAI writes references to its ConfigMap; a literal is the user's."""
-    ours = container("main", env=env(("NVIDIA_VISIBLE_DEVICES", None), ("GPU_PORTION", None)))
-    assert not verdict(kai(QUARTER, ours)).operations
-    users = container("main", env=env(("NVIDIA_VISIBLE_DEVICES", "all")))
-    (told,) = refusals(kai(None, users))
-    assert told.startswith("spec.containers[0].env[0]: NVIDIA_VISIBLE_DEVICES may not be set")
+MAP = {"runai/shared-gpu-configmap": "p-x2x4x6x-shared-gpu"}
+
+
+def told_by(name: str, config_map: str, key: str = "NVIDIA_VISIBLE_DEVICES") -> Raw:
+    """A container whose cards are told by a ConfigMap, as KAI writes it."""
+    source = {"configMapKeyRef": {"name": config_map, "key": key}}
+    return container(name, env=[{"name": "NVIDIA_VISIBLE_DEVICES", "valueFrom": source}])
+
+
+@pytest.mark.parametrize(
+    ("annotations", "at"),
+    [
+        (QUARTER, ("containers", 0)),
+        ({"gpu-memory": "2048"}, ("containers", 0)),
+        ({**QUARTER, "gpu-fraction-container-name": "side"}, ("containers", 1)),
+        ({**QUARTER, "gpu-fraction-container-name": "setup"}, ("initContainers", 0)),
+    ],
+)
+def test_kai_tells_the_container_it_gives_cards(
+    annotations: dict[str, str], at: tuple[str, int]
+) -> None:
+    """By a reference to a ConfigMap of its own; in every other container it is the author's."""
+    kinds = {"containers": ["main", "side"], "initContainers": ["setup", "more"]}
+    for kind, names in kinds.items():
+        for index, name in enumerate(names):
+            made = kai({**annotations, **MAP}, container("main"), container("side"))
+            made["spec"]["initContainers"] = [container("setup"), container("more")]
+            mark = "i" if kind == "initContainers" else ""
+            made["spec"][kind][index] = told_by(name, f"p-x2x4x6x-shared-gpu-{mark}{index}")
+            if (kind, index) == at:
+                assert verdict(made).operations == []
+            else:
+                (told,) = refusals(made)
+                assert told.startswith(f"spec.{kind}[{index}].env[0]: NVIDIA_VISIBLE_DEVICES")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "told", "spec"),
+    [
+        pytest.param(None, told_by("main", "mine"), {}, id="asks-nothing-of-kai"),
+        pytest.param(MAP, told_by("main", "p-x2x4x6x-shared-gpu-0"), {}, id="only-kais-mark"),
+        pytest.param(QUARTER, told_by("main", "p-x2x4x6x-shared-gpu-0"), {}, id="no-mark-of-kais"),
+        pytest.param(
+            {"nvidia.com/container.main.gpu-memory.request": "2Gi", **MAP},
+            told_by("main", "p-x2x4x6x-shared-gpu-0"),
+            {},
+            id="asks-nothing-of-an-older-kai",
+        ),
+        pytest.param({**QUARTER, **MAP}, told_by("main", "mine"), {}, id="another-map"),
+        pytest.param(
+            {**QUARTER, **MAP}, told_by("main", "p-x2x4x6x-shared-gpu-0", "all"), {}, id="key"
+        ),
+        pytest.param(
+            {**QUARTER, **MAP},
+            container("main", env=[{"name": "NVIDIA_VISIBLE_DEVICES", "valueFrom": {"x": {}}}]),
+            {},
+            id="another-source",
+        ),
+        pytest.param(
+            {**QUARTER, **MAP},
+            told_by("main", "p-x2x4x6x-shared-gpu-0"),
+            {"nodeName": "n"},
+            id="kai-never-sees-it",
+        ),
+    ],
+)
+def test_a_reference_that_kai_did_not_write(
+    annotations: dict[str, str] | None, told: Raw, spec: dict[str, Any]
+) -> None:
+    """The name of its scheduler alone is no way round, whether or not it runs in the cluster."""
+    (line,) = refusals(kai(annotations, told, **spec), node_name="allow")
+    assert line.startswith("spec.containers[0].env[0]: NVIDIA_VISIBLE_DEVICES may not be set")
+
+
+def test_cards_that_are_written_out_in_a_pod_of_kais() -> None:
+    """A literal is the author's, and harmless where it names none."""
+    users = container("main", env=env(("NVIDIA_VISIBLE_DEVICES", "all"), ("GPU_PORTION", None)))
+    for annotations in (None, {**QUARTER, **MAP}):
+        (told,) = refusals(kai(annotations, users))
+        assert told.startswith("spec.containers[0].env[0]: NVIDIA_VISIBLE_DEVICES may not be set")
     harmless = container("main", env=env(("NVIDIA_VISIBLE_DEVICES", "void")))
     assert not verdict(kai(None, harmless)).operations
 

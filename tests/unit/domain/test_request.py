@@ -492,6 +492,49 @@ def test_every_problem_is_named_at_once() -> None:
     }
 
 
+def test_more_keys_than_anybody_needs_are_refused_unread() -> None:
+    """Each wrong one costs time to explain, and a request has room for 200,000 of them."""
+    bad = {f"gpu-fraction.dev/container.c{i}x": "?" for i in range(64)}
+    assert len(refusals(bad)) == 2 * 64
+    assert refusals({**bad, "gpu-typo": ""}) == [
+        (
+            "metadata.annotations: 65 keys (gpu-*, gpu-fraction.dev/*) ask for GPUs; "
+            "allowed: at most 64"
+        )
+    ]
+
+
+def test_other_peoples_keys_do_not_count() -> None:
+    """Nor do the system's."""
+    others = {f"example.com/gpu-{i}": "" for i in range(100)}
+    asked = {f"gpu-fraction.dev/container.c{i}": "0.1" for i in range(64)}
+    made = pod({**others, **asked, keys.REQUEST: "x"}, *(container(f"c{i}") for i in range(64)))
+    request = parse(typed(made), Bounds())
+    assert request is not None
+    assert len(request.slices) == 64
+
+
+def test_what_is_meant_is_looked_for_where_it_will_be_read() -> None:
+    """A message shows five problems; the nearest word is the dear part of one."""
+    told = refusals({f"gpu-fractio{i}": "" for i in range(7)})
+    assert ["did you mean" in line for line in told] == [True] * 5 + [False] * 2
+
+
+def test_names_of_strangers_neither_flood_nor_forge_a_message() -> None:
+    """The API server looks at names after us, so that they may hold anything of any length."""
+    long = "a" * 100_000
+    made = pod(
+        {f"gpu-fraction.dev/container.{long}": "?", "gpu-fraction-container-name": "b"},
+        container(long + "b"),
+        container("b\nforged: line"),
+    )
+    with pytest.raises(Refused) as refused:
+        parse(typed(made), Bounds())
+    for problem in refused.value.problems:
+        assert "\n" not in str(problem)
+        assert len(str(problem)) < 1000
+
+
 def test_bounds_are_configuration() -> None:
     """What exceeds the configured node or card is refused, and the bound itself is not."""
     small = Bounds(max_cards=2, max_memory_mib=16384)

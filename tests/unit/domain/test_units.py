@@ -1,5 +1,6 @@
 """Which numbers people may write, and what each comes to."""
 
+from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
@@ -319,3 +320,22 @@ def test_shares_are_shown_as_people_write_them(milli: int, decimal: str, percent
 def test_memory_is_shown_in_the_largest_whole_unit(mib: int, text: str) -> None:
     """Gi where that is whole, else Mi."""
     assert units.format_memory(mib) == text
+
+
+@pytest.mark.parametrize(
+    "parse",
+    [
+        units.parse_fraction_milli,
+        units.parse_share_milli,
+        units.parse_count,
+        units.parse_memory_mib,
+        units.parse_quantity,
+    ],
+)
+@pytest.mark.parametrize("end", ["", "x", ".5x", "Gi", "%", "."])
+def test_a_number_as_long_as_a_request_body_is_answered(
+    parse: Callable[[str], object], end: str
+) -> None:
+    """Anybody may send one to the webhook, whose pattern must not part its digits in every way."""
+    with pytest.raises(UnitError):
+        parse("1" * 3_000_000 + end)

@@ -8,7 +8,7 @@ from gpu_fraction.domain import keys
 from tests.pods import Raw, container, env, pod
 from tests.reviews import body, changed, review, rewriting
 from webhook.decide import Decider
-from webhook.review import Answer, BadReview, decode
+from webhook.review import Answer, BadReview, decode, encode
 
 SYSTEM = "system:serviceaccount:gpu-fraction-system:gpu-fraction-scheduler"
 QUARTER = {"gpu-fraction": "0.25"}
@@ -125,6 +125,51 @@ def test_a_refusal_counts_what_it_leaves_out() -> None:
     message = mutate(review(raw)).message
     assert message.count("not a known annotation") == 5
     assert message.endswith("; and 3 more")
+
+
+MANY = 20_000
+
+
+def _containers(*, of: str) -> list[Raw]:
+    return [container(f"{of}{i}") for i in range(MANY)]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(pod({f"gpu-fraction{i}": "" for i in range(MANY)}), id="unknown-keys"),
+        pytest.param(
+            pod(
+                {f"{keys.CONTAINER_PREFIX}trainer{i}x": "1" for i in range(MANY)},
+                *_containers(of="trainer"),
+            ),
+            id="keys-of-no-container",
+        ),
+        pytest.param(
+            pod(
+                {f"{keys.CONTAINER_PREFIX}trainer{i}x": "1" for i in range(60)},
+                *_containers(of="trainer"),
+            ),
+            id="few-keys-of-no-container",
+        ),
+        pytest.param(
+            pod(
+                {f"{keys.CONTAINER_PREFIX}trainer{i}": "1" for i in range(MANY)},
+                *_containers(of="trainer"),
+            ),
+            id="keys-of-containers",
+        ),
+        pytest.param(pod({keys.MEMORY: "1" * 100 * MANY + "x"}), id="a-long-amount"),
+        pytest.param(
+            pod(None, container("main", {f"{keys.PREFIX}slots{i}": "1" for i in range(MANY)})),
+            id="resources-of-no-node",
+        ),
+    ],
+)
+def test_a_body_full_of_one_thing_is_answered_in_few_words(raw: Raw) -> None:
+    """One request of a tenant's must not hold up the webhook, whatever it is full of."""
+    for answer in (mutate(review(raw)), validate(review(raw)), validate(review(raw, pod()))):
+        assert len(encode("u-1", answer)) < 4000
 
 
 @pytest.mark.parametrize(

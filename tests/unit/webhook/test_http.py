@@ -405,6 +405,16 @@ async def test_the_log_never_holds_the_object(launch: Launcher) -> None:
     assert SECRET not in repr(lines)
 
 
+async def test_no_verdict_makes_a_long_line(launch: Launcher) -> None:
+    """Names are judged after us, and messages may hold some; a log is everybody's."""
+    raw = changed(review(pod()), name="n" * 100_000)
+    verdict = Answer(allowed=False, message="m" * 100_000)
+    with structlog.testing.capture_logs() as lines:
+        async with launch(mutate=lambda _: verdict) as running:
+            await post(running.client, body(raw))
+    assert len(repr(lines)) < 4000
+
+
 async def test_a_verdict_is_logged_in_one_line(launch: Launcher) -> None:
     """Who, what, how long; never the object."""
     raw = changed(review(pod({"gpu-fraction": "9.5"})), dryRun=True)
