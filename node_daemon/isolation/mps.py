@@ -201,9 +201,9 @@ class MpsNamespaceEngine(MpsEngine):
         return Strength.ENFORCED if resource is Resource.COMPUTE else Strength.COOPERATIVE
 
     def doubt(self, resource: Resource, slice_: Slice) -> str:
-        """User 0 of a container owns the server, and may raise its namespace's limits."""
-        if resource is Resource.COMPUTE and not slice_.non_root:
-            return "MPS holds for containers that do not run as root: set runAsNonRoot: true"
+        """User 0 owns the server, and may raise the limits of any namespace it can reach."""
+        if resource is Resource.COMPUTE and slice_.root_risk:
+            return f"MPS holds for pods in which nobody can be root: {slice_.root_risk}"
         return ""
 
     _serving = False

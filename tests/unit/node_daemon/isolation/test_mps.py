@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import signal
 import sys
@@ -13,10 +14,11 @@ import pytest
 from gpu_fraction.domain.assignment import CardShare
 from node_daemon import nvml
 from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice, Strength
-from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.isolation.errors import EngineFailedError, NotEnforceableError
 from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine, MpsNamespaceEngine, MpsSettings
 from node_daemon.isolation.mps_control import MpsControl, Protocol, size_mib
 from node_daemon.isolation.mps_daemon import PID_FILE, Launch, MpsDaemon
+from node_daemon.isolation.node import NodeIsolation
 from sandbox.nvml.hardware import FakeHardware
 from tests import fake_gpus
 
@@ -141,9 +143,29 @@ def test_strength_differs_between_the_versions(mps: Mps, driver: nvml.Driver) ->
     assert {two.enforces(r) for r in Resource} == {Strength.COOPERATIVE}
     assert three.enforces(Resource.COMPUTE) is Strength.ENFORCED
     assert three.enforces(Resource.MEMORY) is Strength.COOPERATIVE
-    root, user = Slice("u", "c", ()), Slice("u", "c", (), non_root=True)
-    assert "runAsNonRoot" in three.doubt(Resource.COMPUTE, root)
+    root, user = Slice("u", "c", ()), Slice("u", "c", (), root_risk="")
+    assert "nobody can be root: spec." in three.doubt(Resource.COMPUTE, root)
     assert three.doubt(Resource.COMPUTE, user) == ""
+
+
+@pytest.mark.parametrize(
+    "risk", ["", "spec.containers[1].securityContext.allowPrivilegeEscalation: allowed: false"]
+)
+def test_a_pod_that_requires_isolation_must_not_be_able_to_become_root(
+    mps: Mps, driver: nvml.Driver, risk: str
+) -> None:
+    """The refusal says which field; a pod that only prefers isolation starts all the same."""
+    node = NodeIsolation([mps.engine(driver)])
+    node.assess(CARDS)
+    node.restore([])
+    compute_only = (CardShare(ONE, 250, CARDS[0].memory_mib),)
+    node.prepare(Slice("u", "c", compute_only, "preferred", risk))
+    required = Slice("u", "c", compute_only, "required", risk)
+    if not risk:
+        node.prepare(required)
+        return
+    with pytest.raises(NotEnforceableError, match=re.escape(risk)):
+        node.prepare(required)
 
 
 def test_version_3_makes_a_namespace_with_the_limits(mps: Mps, driver: nvml.Driver) -> None:
