@@ -10,9 +10,10 @@ from node_daemon.isolation.cgroup_paths import PodCgroups
 from node_daemon.isolation.engine import CardFacts, ContainerEdits, Engine, Slice
 from node_daemon.isolation.errors import EngineFailedError
 from node_daemon.isolation.hami_core import HamiCoreEngine
+from node_daemon.isolation.host_process import HostProcess
 from node_daemon.isolation.mps import MpsEngine, MpsNamespaceEngine, MpsSettings
 from node_daemon.isolation.mps_control import MpsControl
-from node_daemon.isolation.mps_daemon import MpsDaemon
+from node_daemon.isolation.mps_daemon import Launch, MpsDaemon
 from node_daemon.isolation.node import NodeIsolation
 from node_daemon.tuning import EngineName, IsolationSettings
 
@@ -70,8 +71,13 @@ class ConfiguredIsolation:
     def _mps(self, driver: nvml.Driver) -> Engine:
         new = _branch(driver) >= NAMESPACES_SINCE
         control = MpsControl(self._settings.mps, 3 if new else 2)
-        daemon = MpsDaemon(control, self._settings.state / "mps")
-        settings = MpsSettings(shm=self._settings.mps_shm)
+        shm = None if new else self._settings.mps_shm
+        launch = Launch(
+            allowed=self._settings.mps_start != "never",
+            outside=HostProcess(shm) if self._settings.mps_start == "host" else None,
+        )
+        daemon = MpsDaemon(control, self._settings.state / "mps", launch)
+        settings = MpsSettings(shm=shm)
         kind = MpsNamespaceEngine if new else MpsEngine
         return kind(driver, control, daemon, settings)
 

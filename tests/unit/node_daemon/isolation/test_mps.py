@@ -13,12 +13,16 @@ import pytest
 
 from gpu_fraction.domain.assignment import CardShare
 from node_daemon import nvml
+from node_daemon.engines import ConfiguredIsolation
+from node_daemon.isolation.cgroup_paths import PodCgroups
 from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice, Strength
 from node_daemon.isolation.errors import EngineFailedError, NotEnforceableError
+from node_daemon.isolation.host_process import GROUP, HostProcess
 from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine, MpsNamespaceEngine, MpsSettings
 from node_daemon.isolation.mps_control import MpsControl, Protocol, size_mib
 from node_daemon.isolation.mps_daemon import PID_FILE, Launch, MpsDaemon
 from node_daemon.isolation.node import NodeIsolation
+from node_daemon.tuning import IsolationSettings, MpsStart
 from sandbox.nvml.hardware import FakeHardware
 from tests import fake_gpus
 
@@ -385,14 +389,44 @@ def test_a_daemon_of_somebody_else_is_used_and_none_is_started(
     assert engine.probe(CARDS) == {}
 
 
-def test_the_daemon_is_moved_out_of_the_containers_cgroup(mps: Mps) -> None:
-    """Else it would end with the node daemon's container."""
-    cgroup = mps.directory / "cgroup"
-    daemon = mps.daemon(launch=Launch(cgroup=cgroup))
+def test_the_daemon_is_started_outside_the_container(
+    mps: Mps, machine: Callable[..., HostProcess]
+) -> None:
+    """In a control group of the host; the end of the container's would be its end."""
+    outside = machine()
+    daemon = mps.daemon(launch=Launch(outside=outside))
     assert daemon.ensure([ONE]) is True
-    assert (cgroup / "cgroup.procs").read_text() == f"{mps.pid}\n"
+    assert (outside.cgroups / GROUP / "cgroup.procs").read_text().strip().isdigit()
     assert daemon.ensure([ONE]) is False
     assert daemon.cards() == (ONE,)
+
+
+def test_who_starts_the_daemon_is_a_setting(
+    mps: Mps, driver: nvml.Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody here, or this daemon within its own container."""
+    monkeypatch.setenv("PATH", f"{mps.directory}:{os.environ['PATH']}")
+    starts: tuple[tuple[MpsStart, str], ...] = (("never", "none"), ("here", "mps"))
+    for start, engine in starts:
+        settings = IsolationSettings(
+            ("mps",), state=mps.directory / "state", mps=mps.pipe, mps_start=start
+        )
+        isolation = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
+        isolation.use(driver)
+        assert isolation.assess(CARDS)[ONE].name == engine
+        assert bool(mps.pid) is (start == "here")
+
+
+def test_what_the_program_says_of_a_failed_start_is_told(
+    mps: Mps, machine: Callable[..., HostProcess], driver: nvml.Driver
+) -> None:
+    """Here the way out is barred; nothing runs then, and no container starts on the cards."""
+    outside = machine()
+    (outside.cgroups / GROUP / "cgroup.procs").mkdir(parents=True)
+    daemon = mps.daemon(launch=Launch(outside=outside))
+    engine = MpsNamespaceEngine(driver, mps.control(), daemon)
+    assert "Is a directory" in engine.probe(CARDS)[ONE]
+    assert mps.pid == 0
 
 
 def test_a_program_that_is_missing_or_fails_is_told(mps: Mps) -> None:
