@@ -7,6 +7,7 @@ from node_daemon import nvml
 from node_daemon.inventory import CardIsolation
 from node_daemon.isolation.cgroup import CgroupEngine
 from node_daemon.isolation.cgroup_paths import PodCgroups
+from node_daemon.isolation.compute_mode import ComputeModes
 from node_daemon.isolation.engine import CardFacts, ContainerEdits, Engine, Slice
 from node_daemon.isolation.errors import EngineFailedError
 from node_daemon.isolation.hami_core import HamiCoreEngine
@@ -21,6 +22,8 @@ NAMESPACES_SINCE: Final = 615
 """The driver branch from which MPS has namespaces.
 Source: https://docs.nvidia.com/deploy/mps/latest/mpsv3-namespaces.html"""
 
+MODES: Final = "compute-modes.json"
+
 __all__ = ["ConfiguredIsolation"]
 
 
@@ -31,15 +34,21 @@ class ConfiguredIsolation:
         self._settings = settings
         self._cgroups = cgroups
         self._node: NodeIsolation | None = None
+        self._modes: ComputeModes | None = None
 
     def use(self, driver: nvml.Driver) -> None:
         """Build the engines; blocks for a bounded time."""
-        engines = [self._engine(name, driver) for name in self._settings.engines]
+        modes = ComputeModes(driver, self._settings.state / "mps" / MODES)
+        engines = [self._engine(name, driver, modes) for name in self._settings.engines]
+        self._modes = modes
         self._node = NodeIsolation(engines, self._settings.accept)
 
     def assess(self, cards: Sequence[CardFacts]) -> Mapping[str, CardIsolation]:
-        """What can be enforced on which card."""
-        return self._ready().assess(cards)
+        """What can be enforced on which card; cards that are not for MPS any more are freed."""
+        node = self._ready()
+        if self._modes is not None and "mps" not in self._settings.engines:
+            self._modes.give_back(card.uuid for card in cards)
+        return node.assess(cards)
 
     def restore(self, slices: Sequence[Slice]) -> None:
         """Make what these slices need, and no others."""
@@ -58,7 +67,7 @@ class ConfiguredIsolation:
             raise EngineFailedError("isolation is not ready: there is no driver yet")
         return self._node
 
-    def _engine(self, name: EngineName, driver: nvml.Driver) -> Engine:
+    def _engine(self, name: EngineName, driver: nvml.Driver, modes: ComputeModes) -> Engine:
         settings = self._settings
         match name:
             case "cgroup":
@@ -66,9 +75,9 @@ class ConfiguredIsolation:
             case "hami-core":
                 return HamiCoreEngine(settings.hami_library, settings.state / name)
             case "mps":
-                return self._mps(driver)
+                return self._mps(driver, modes)
 
-    def _mps(self, driver: nvml.Driver) -> Engine:
+    def _mps(self, driver: nvml.Driver, modes: ComputeModes) -> Engine:
         new = _branch(driver) >= NAMESPACES_SINCE
         control = MpsControl(self._settings.mps, 3 if new else 2)
         shm = None if new else self._settings.mps_shm
@@ -79,7 +88,7 @@ class ConfiguredIsolation:
         daemon = MpsDaemon(control, self._settings.state / "mps", launch)
         settings = MpsSettings(shm=shm)
         kind = MpsNamespaceEngine if new else MpsEngine
-        return kind(driver, control, daemon, settings)
+        return kind(modes, control, daemon, settings)
 
 
 def _branch(driver: nvml.Driver) -> int:
