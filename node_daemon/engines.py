@@ -1,7 +1,10 @@
 """The isolation engines that the node's settings name, once there is a driver to build them on."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Final
+
+import structlog
 
 from node_daemon import nvml
 from node_daemon.inventory import CardIsolation
@@ -24,6 +27,8 @@ Source: https://docs.nvidia.com/deploy/mps/latest/mpsv3-namespaces.html"""
 
 MODES: Final = "compute-modes.json"
 
+_log = structlog.get_logger()
+
 __all__ = ["ConfiguredIsolation"]
 
 
@@ -39,16 +44,33 @@ class ConfiguredIsolation:
     def use(self, driver: nvml.Driver) -> None:
         """Build the engines; blocks for a bounded time."""
         modes = ComputeModes(driver, self._settings.state / "mps" / MODES)
-        engines = [self._engine(name, driver, modes) for name in self._settings.engines]
+        settings = self._settings
+        names = dict.fromkeys(chain(settings.engines, *settings.cards.values()))
+        made = {name: self._engine(name, driver, modes) for name in names}
         self._modes = modes
-        self._node = NodeIsolation(engines, self._settings.accept)
+        self._node = NodeIsolation(
+            [made[name] for name in settings.engines],
+            settings.accept,
+            {uuid: [made[name] for name in own] for uuid, own in settings.cards.items()},
+        )
 
     def assess(self, cards: Sequence[CardFacts]) -> Mapping[str, CardIsolation]:
-        """What can be enforced on which card; cards that are not for MPS any more are freed."""
+        """What can be enforced on which card.
+
+        Cards that are not for MPS any more are freed, and limits that were lost are set again: a
+        reset of a card takes them, and the end of MPS the namespaces.
+        """
         node = self._ready()
-        if self._modes is not None and "mps" not in self._settings.engines:
-            self._modes.give_back(card.uuid for card in cards)
-        return node.assess(cards)
+        if self._modes is not None:
+            others = [card.uuid for card in cards if "mps" not in self._settings.of(card.uuid)]
+            self._modes.give_back(others)
+        found = node.assess(cards)
+        try:
+            node.repair()
+        except EngineFailedError as e:
+            # Each start prepares its own slice again, and is refused where that fails.
+            _log.error("isolation_not_repaired", error=str(e))
+        return found
 
     def restore(self, slices: Sequence[Slice]) -> None:
         """Make what these slices need, and no others."""

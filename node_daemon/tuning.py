@@ -1,5 +1,6 @@
 """Where things lie, how long they take and how often they happen: all that can be set."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -154,6 +155,7 @@ class IsolationSettings:
 
     Attributes:
         engines: Most wanted first; a card uses the strongest of those that serve it.
+        cards: The same for cards that have a list of their own, by UUID.
         accept: The least strength that counts as enforced.
         state: Directory for what engines must remember.
         mps: Directory of the MPS control daemon's pipes, the same inside and outside.
@@ -164,6 +166,7 @@ class IsolationSettings:
     """
 
     engines: tuple[EngineName, ...] = ("cgroup",)
+    cards: Mapping[str, tuple[EngineName, ...]] = field(default_factory=dict)
     accept: Strength = Strength.ENFORCED
     state: Path = Path("/var/lib/gpu-fraction/isolation")
     mps: Path = Path("/run/gpu-fraction/mps")
@@ -171,3 +174,7 @@ class IsolationSettings:
     mps_shm: Path | None = None
     hami_library: Path = Path("/usr/local/vgpu")
     cdi_hook: str = ""
+
+    def of(self, uuid: str) -> tuple[EngineName, ...]:
+        """The engines that a card may have."""
+        return self.cards.get(uuid, self.engines)
