@@ -7,6 +7,7 @@ import msgspec
 
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.placement import Isolation
+from gpu_fraction.domain.root_user import NOT_KNOWN
 
 Token = NewType("Token", str)
 """One device id of ``gpu-fraction.dev/slot``; it names no card."""
@@ -37,7 +38,8 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         container: The container's name.
         shares: Its part of each of its cards, at least one.
         demand: What its pod asks of isolation.
-        non_root: The kubelet guarantees that it does not run as user 0.
+        root_risk: The field by which a process of its pod could be user 0; empty where none
+            can.
     """
 
     namespace: str
@@ -46,7 +48,7 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     container: str
     shares: tuple[CardShare, ...]
     demand: Isolation = "preferred"
-    non_root: bool = False
+    root_risk: str = NOT_KNOWN
 
     @property
     def key(self) -> ContainerKey:

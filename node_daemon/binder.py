@@ -139,7 +139,7 @@ class LateBinder:
         demand = self._demand(pod)
         verify(container, shares, inventory, demand)
         binding = Binding(
-            pod.namespace, pod.name, pod.uid, container.name, shares, demand, container.non_root
+            pod.namespace, pod.name, pod.uid, container.name, shares, demand, pod.root_risk
         )
         held = binding.key in self._books.ledger
         self._books.ledger.reserve(binding.key, shares, {c.uuid: c for c in inventory.cards})

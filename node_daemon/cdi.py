@@ -58,8 +58,10 @@ def compose(
     """
     uuids = [share.uuid for share in binding.shares]
     env = _environment(binding.shares, cards)
-    if host is None:
-        env |= {"NVIDIA_VISIBLE_DEVICES": ",".join(uuids)}
+    # Always there, because what a ConfigMap sets under this name would give other cards. With the
+    # host's edits NVIDIA's runtime has nothing to do. Source: NVIDIA container toolkit, "GPU
+    # enumeration".
+    env["NVIDIA_VISIBLE_DEVICES"] = ",".join(uuids) if host is None else "void"
     env |= isolation.env
     parts: list[Mapping[str, Any]] = [] if host is None else host.edits(uuids)
     parts.append(

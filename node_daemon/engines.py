@@ -1,24 +1,33 @@
 """The isolation engines that the node's settings name, once there is a driver to build them on."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Final
+
+import structlog
 
 from node_daemon import nvml
 from node_daemon.inventory import CardIsolation
 from node_daemon.isolation.cgroup import CgroupEngine
 from node_daemon.isolation.cgroup_paths import PodCgroups
+from node_daemon.isolation.compute_mode import ComputeModes
 from node_daemon.isolation.engine import CardFacts, ContainerEdits, Engine, Slice
 from node_daemon.isolation.errors import EngineFailedError
 from node_daemon.isolation.hami_core import HamiCoreEngine
+from node_daemon.isolation.host_process import HostProcess
 from node_daemon.isolation.mps import MpsEngine, MpsNamespaceEngine, MpsSettings
 from node_daemon.isolation.mps_control import MpsControl
-from node_daemon.isolation.mps_daemon import MpsDaemon
+from node_daemon.isolation.mps_daemon import Launch, MpsDaemon
 from node_daemon.isolation.node import NodeIsolation
 from node_daemon.tuning import EngineName, IsolationSettings
 
 NAMESPACES_SINCE: Final = 615
 """The driver branch from which MPS has namespaces.
 Source: https://docs.nvidia.com/deploy/mps/latest/mpsv3-namespaces.html"""
+
+MODES: Final = "compute-modes.json"
+
+_log = structlog.get_logger()
 
 __all__ = ["ConfiguredIsolation"]
 
@@ -30,15 +39,38 @@ class ConfiguredIsolation:
         self._settings = settings
         self._cgroups = cgroups
         self._node: NodeIsolation | None = None
+        self._modes: ComputeModes | None = None
 
     def use(self, driver: nvml.Driver) -> None:
         """Build the engines; blocks for a bounded time."""
-        engines = [self._engine(name, driver) for name in self._settings.engines]
-        self._node = NodeIsolation(engines, self._settings.accept)
+        modes = ComputeModes(driver, self._settings.state / "mps" / MODES)
+        settings = self._settings
+        names = dict.fromkeys(chain(settings.engines, *settings.cards.values()))
+        made = {name: self._engine(name, driver, modes) for name in names}
+        self._modes = modes
+        self._node = NodeIsolation(
+            [made[name] for name in settings.engines],
+            settings.accept,
+            {uuid: [made[name] for name in own] for uuid, own in settings.cards.items()},
+        )
 
     def assess(self, cards: Sequence[CardFacts]) -> Mapping[str, CardIsolation]:
-        """What can be enforced on which card."""
-        return self._ready().assess(cards)
+        """What can be enforced on which card.
+
+        Cards that are not for MPS any more are freed, and limits that were lost are set again: a
+        reset of a card takes them, and the end of MPS the namespaces.
+        """
+        node = self._ready()
+        if self._modes is not None:
+            others = [card.uuid for card in cards if "mps" not in self._settings.of(card.uuid)]
+            self._modes.give_back(others)
+        found = node.assess(cards)
+        try:
+            node.repair()
+        except EngineFailedError as e:
+            # Each start prepares its own slice again, and is refused where that fails.
+            _log.error("isolation_not_repaired", error=str(e))
+        return found
 
     def restore(self, slices: Sequence[Slice]) -> None:
         """Make what these slices need, and no others."""
@@ -57,7 +89,7 @@ class ConfiguredIsolation:
             raise EngineFailedError("isolation is not ready: there is no driver yet")
         return self._node
 
-    def _engine(self, name: EngineName, driver: nvml.Driver) -> Engine:
+    def _engine(self, name: EngineName, driver: nvml.Driver, modes: ComputeModes) -> Engine:
         settings = self._settings
         match name:
             case "cgroup":
@@ -65,15 +97,20 @@ class ConfiguredIsolation:
             case "hami-core":
                 return HamiCoreEngine(settings.hami_library, settings.state / name)
             case "mps":
-                return self._mps(driver)
+                return self._mps(driver, modes)
 
-    def _mps(self, driver: nvml.Driver) -> Engine:
+    def _mps(self, driver: nvml.Driver, modes: ComputeModes) -> Engine:
         new = _branch(driver) >= NAMESPACES_SINCE
         control = MpsControl(self._settings.mps, 3 if new else 2)
-        daemon = MpsDaemon(control, self._settings.state / "mps")
-        settings = MpsSettings(shm=self._settings.mps_shm)
+        shm = None if new else self._settings.mps_shm
+        launch = Launch(
+            allowed=self._settings.mps_start != "never",
+            outside=HostProcess(shm) if self._settings.mps_start == "host" else None,
+        )
+        daemon = MpsDaemon(control, self._settings.state / "mps", launch)
+        settings = MpsSettings(shm=shm)
         kind = MpsNamespaceEngine if new else MpsEngine
-        return kind(driver, control, daemon, settings)
+        return kind(modes, control, daemon, settings)
 
 
 def _branch(driver: nvml.Driver) -> int:

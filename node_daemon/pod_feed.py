@@ -8,6 +8,8 @@ import msgspec
 import structlog
 
 from gpu_fraction.domain import keys, units
+from gpu_fraction.domain.pod import SecurityContext
+from gpu_fraction.domain.root_user import root_problem
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.reflector import Reflector
@@ -28,11 +30,6 @@ class _Meta(Meta, frozen=True, kw_only=True, rename="camel"):
     annotations: dict[str, str] | None = None
 
 
-class _Security(msgspec.Struct, frozen=True, rename="camel"):
-    run_as_user: int | None = None
-    run_as_non_root: bool | None = None
-
-
 class _Resources(msgspec.Struct, frozen=True):
     limits: dict[str, str] | None = None
 
@@ -41,13 +38,14 @@ class _Container(msgspec.Struct, frozen=True, rename="camel"):
     name: str
     resources: _Resources | None = None
     restart_policy: str | None = None
-    security_context: _Security | None = None
+    security_context: SecurityContext | None = None
 
 
 class _Spec(msgspec.Struct, frozen=True, rename="camel"):
     containers: tuple[_Container, ...] = ()
     init_containers: tuple[_Container, ...] | None = None
-    security_context: _Security | None = None
+    ephemeral_containers: tuple[_Container, ...] | None = None
+    security_context: SecurityContext | None = None
 
 
 class _ContainerStatus(msgspec.Struct, frozen=True):
@@ -108,6 +106,7 @@ def read(wire: WirePod) -> Pod:
         phase=wire.status.phase or "Pending",
         annotations={key: annotations[key] for key in OURS if key in annotations},
         containers=tuple(_containers(wire)),
+        root_risk=_root_risk(wire.spec),
     )
 
 
@@ -116,21 +115,9 @@ def _containers(wire: WirePod) -> Iterator[Container]:
     ids = {status.name: _bare(status.container_id or "") for status in statuses}
     for one in wire.spec.init_containers or ():
         kind: Kind = "sidecar" if one.restart_policy == "Always" else "init"
-        yield _container(one, kind, wire.spec.security_context, ids)
+        yield Container(one.name, kind, _limits(one), ids.get(one.name, ""))
     for one in wire.spec.containers:
-        yield _container(one, "app", wire.spec.security_context, ids)
-
-
-def _container(
-    one: _Container, kind: Kind, pod_security: _Security | None, ids: dict[str, str]
-) -> Container:
-    return Container(
-        name=one.name,
-        kind=kind,
-        limits=_limits(one),
-        container_id=ids.get(one.name, ""),
-        non_root=_non_root(one.security_context, pod_security),
-    )
+        yield Container(one.name, "app", _limits(one), ids.get(one.name, ""))
 
 
 def _bare(container_id: str) -> str:
@@ -150,15 +137,19 @@ def _limits(one: _Container) -> dict[str, int]:
     return found
 
 
-def _non_root(own: _Security | None, pod: _Security | None) -> bool:
-    """Whether the kubelet guarantees a user other than 0; the container's own word comes first.
+def _root_risk(spec: _Spec) -> str:
+    """The first field by which any container of the pod could be root.
 
-    Source: Kubernetes, securityContext: the container's fields override the pod's.
+    Regular init containers too: what one has opened, it can leave to those that stay.
     """
-    levels = [level for level in (own, pod) if level is not None]
-    user = next((level.run_as_user for level in levels if level.run_as_user is not None), None)
-    if user is not None:
-        return user != 0
-    return next(
-        (level.run_as_non_root for level in levels if level.run_as_non_root is not None), False
-    )
+    kinds = {
+        "containers": spec.containers,
+        "initContainers": spec.init_containers or (),
+        "ephemeralContainers": spec.ephemeral_containers or (),
+    }
+    for kind, members in kinds.items():
+        for index, one in enumerate(members):
+            path = f"spec.{kind}[{index}]"
+            if problem := root_problem(path, one.security_context, spec.security_context):
+                return str(problem)
+    return ""

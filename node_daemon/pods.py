@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from gpu_fraction.domain import keys
+from gpu_fraction.domain.root_user import NOT_KNOWN
 from node_daemon.allocation import PodUid
 from node_daemon.errors import PodRef
 
@@ -26,14 +27,12 @@ class Container:
         kind: ``app``, ``sidecar`` (init container that restarts always) or ``init``.
         limits: Our resources among its limits, resource name to whole number.
         container_id: As the runtime named it last; empty where it has not been made yet.
-        non_root: True where the kubelet guarantees that it does not run as user 0.
     """
 
     name: str
     kind: Kind = "app"
     limits: Mapping[str, int] = field(default_factory=dict)
     container_id: str = ""
-    non_root: bool = False
 
     @property
     def started(self) -> bool:
@@ -48,7 +47,17 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """What the daemon reads of a pod."""
+    """What the daemon reads of a pod.
+
+    Attributes:
+        namespace: Its namespace.
+        name: Its name.
+        uid: Its UID.
+        phase: Its phase.
+        annotations: Those of ours.
+        containers: Init containers, then the others; no ephemeral ones.
+        root_risk: The field by which a process of it could be user 0; empty where none can.
+    """
 
     namespace: str
     name: str
@@ -56,6 +65,7 @@ class Pod:
     phase: str = "Pending"
     annotations: Mapping[str, str] = field(default_factory=dict)
     containers: tuple[Container, ...] = ()
+    root_risk: str = NOT_KNOWN
 
     @property
     def ended(self) -> bool:

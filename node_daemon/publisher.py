@@ -146,4 +146,4 @@ class Publisher:
 
 
 def _slice(binding: Binding) -> Slice:
-    return Slice(binding.uid, binding.container, binding.shares, binding.demand, binding.non_root)
+    return Slice(binding.uid, binding.container, binding.shares, binding.demand, binding.root_risk)

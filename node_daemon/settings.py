@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final, cast, get_args
 
 from gpu_fraction.serving.logs import LEVELS
 from gpu_fraction.settings.option import Option, Value, choice, integer, seconds, text, words
@@ -12,6 +12,7 @@ from node_daemon.tuning import (
     CardSettings,
     EngineName,
     IsolationSettings,
+    MpsStart,
     Paths,
     Tempo,
     Timing,
@@ -26,12 +27,28 @@ _ISOLATION: Final = IsolationSettings()
 ENGINES: Final[tuple[str, ...]] = get_args(EngineName)
 
 
-def _engines(given: str) -> tuple[str, ...]:
+def _engines(given: str) -> tuple[EngineName, ...]:
     """A list of engines, each at most once; empty for none."""
     names = words(given)
     if len(set(names)) != len(names) or not set(names) <= set(ENGINES):
         raise ValueError(f"allowed: each of {', '.join(ENGINES)} at most once")
-    return names
+    return cast("tuple[EngineName, ...]", names)
+
+
+def _joined(given: str) -> tuple[EngineName, ...]:
+    """The same, joined by ``+``."""
+    return _engines(given.replace("+", ","))
+
+
+def _card_engines(given: str) -> dict[str, str]:
+    """UUID=ENGINE+ENGINE pairs; nothing behind ``=`` is no engine for that card."""
+    found: dict[str, str] = {}
+    for pair in words(given):
+        uuid, equals, listed = pair.partition("=")
+        if not uuid or not equals or uuid in found:
+            raise ValueError("allowed: UUID=ENGINE+ENGINE pairs with commas, each UUID once")
+        found[uuid] = "+".join(_joined(listed))
+    return found
 
 
 OPTIONS: Final = (
@@ -58,13 +75,25 @@ OPTIONS: Final = (
     ),
     Option("isolation", _engines, _ISOLATION.engines, f"most wanted first: {', '.join(ENGINES)}"),
     Option(
+        "isolation_cards",
+        _card_engines,
+        None,
+        "cards with engines of their own: UUID=ENGINE+ENGINE,UUID=",
+    ),
+    Option(
         "enforced_means",
         choice("enforced", "cooperative"),
         "enforced",
         "least strength that isolation: required accepts",
     ),
     Option("mps_dir", text, str(_ISOLATION.mps), "pipes of the MPS control daemon"),
-    Option("mps_shm_dir", text, None, "host tmpfs for MPS clients of drivers before R615"),
+    Option(
+        "mps_start",
+        choice(*get_args(MpsStart)),
+        _ISOLATION.mps_start,
+        "who starts MPS: host, so that it outlives this container; here, inside it; never",
+    ),
+    Option("mps_shm_dir", text, None, "host tmpfs shared by MPS and clients before driver R615"),
     Option("hami_library_dir", text, str(_ISOLATION.hami_library), "HAMi-core on the host"),
     Option("cdi_hook", text, None, "nvidia-cdi-hook on the host, where its own file lacks it"),
     Option("kubeconfig", text, None, "to reach the API server; default is the service account"),
@@ -120,9 +149,11 @@ def node_daemon_settings(values: Mapping[str, Value]) -> NodeDaemonSettings:
         ),
         isolation=IsolationSettings(
             engines=get["isolation"],
+            cards={uuid: _joined(own) for uuid, own in (get["isolation_cards"] or {}).items()},
             accept=Strength[get["enforced_means"].upper()],
             state=Path(get["state_dir"]) / "isolation",
             mps=Path(get["mps_dir"]),
+            mps_start=get["mps_start"],
             mps_shm=Path(get["mps_shm_dir"]) if get["mps_shm_dir"] else None,
             hami_library=Path(get["hami_library_dir"]),
             cdi_hook=get["cdi_hook"] or "",

@@ -1,5 +1,6 @@
 """Where things lie, how long they take and how often they happen: all that can be set."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -9,11 +10,16 @@ from node_daemon.inventory import SLOTS_PER_CARD
 from node_daemon.isolation.engine import Strength
 
 EngineName = Literal["cgroup", "mps", "hami-core"]
+MpsStart = Literal["host", "here", "never"]
+"""Where the MPS control daemon is started: as a process of the host, which outlives this
+daemon's container; inside the container; or by somebody else."""
+
 
 __all__ = [
     "CardSettings",
     "EngineName",
     "IsolationSettings",
+    "MpsStart",
     "Pace",
     "Paths",
     "Tempo",
@@ -149,18 +155,26 @@ class IsolationSettings:
 
     Attributes:
         engines: Most wanted first; a card uses the strongest of those that serve it.
+        cards: The same for cards that have a list of their own, by UUID.
         accept: The least strength that counts as enforced.
         state: Directory for what engines must remember.
         mps: Directory of the MPS control daemon's pipes, the same inside and outside.
-        mps_shm: Host tmpfs that MPS clients of old drivers share; none leaves their own.
+        mps_start: Where the MPS control daemon is started.
+        mps_shm: Host tmpfs that MPS and its clients of old drivers share; none leaves their own.
         hami_library: Host directory of HAMi-core's library.
         cdi_hook: Host path of ``nvidia-cdi-hook``; empty leaves it to the host's own file.
     """
 
     engines: tuple[EngineName, ...] = ("cgroup",)
+    cards: Mapping[str, tuple[EngineName, ...]] = field(default_factory=dict)
     accept: Strength = Strength.ENFORCED
     state: Path = Path("/var/lib/gpu-fraction/isolation")
     mps: Path = Path("/run/gpu-fraction/mps")
+    mps_start: MpsStart = "host"
     mps_shm: Path | None = None
     hami_library: Path = Path("/usr/local/vgpu")
     cdi_hook: str = ""
+
+    def of(self, uuid: str) -> tuple[EngineName, ...]:
+        """The engines that a card may have."""
+        return self.cards.get(uuid, self.engines)

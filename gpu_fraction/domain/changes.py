@@ -6,11 +6,12 @@ and by the metadata of a Binding alike, so one rule judges them all.
 
 from collections.abc import Iterator, Mapping
 
-from gpu_fraction.domain import guard, keys
+from gpu_fraction.domain import guard, keys, request_annotation
 from gpu_fraction.domain.admission import uses_gpu
 from gpu_fraction.domain.pod import Pod, containers
 from gpu_fraction.domain.problems import Problem, quote
 from gpu_fraction.domain.request import annotation_path
+from gpu_fraction.domain.root_user import root_problem
 
 __all__ = ["binding", "update"]
 
@@ -56,6 +57,14 @@ def _annotations(
 def _new_ephemeral_containers(old: Pod, new: Pod, policy: guard.Policy) -> Iterator[Problem]:
     known = {c.name for c in old.spec.ephemeral_containers or ()}
     gpu = uses_gpu(new)
+    rendered = request_annotation.find(new.annotations())
+    required = rendered is not None and rendered.request.isolation == "required"
     for at in containers(new):
         if at.kind == "ephemeralContainers" and at.container.name not in known:
             yield from guard.container_problems(at, policy, gpu=gpu, holds=False)
+            if required:
+                # What the node daemon saw when the pod started must stay true.
+                problem = root_problem(
+                    at.path, at.container.security_context, new.spec.security_context
+                )
+                yield from [problem] if problem else ()

@@ -80,10 +80,13 @@ class Resources(msgspec.Struct, frozen=True):
         return dict.fromkeys((*(self.limits or ()), *self.requests))
 
 
-class SecurityContext(msgspec.Struct, frozen=True):
-    """Whether the container runs with all of the host's devices."""
+class SecurityContext(msgspec.Struct, frozen=True, rename="camel"):
+    """With which of the host's rights a container runs; of a pod, only the user."""
 
     privileged: bool | None = None
+    run_as_user: int | None = None
+    run_as_non_root: bool | None = None
+    allow_privilege_escalation: bool | None = None
 
 
 class Container(msgspec.Struct, frozen=True, rename="camel"):
@@ -119,6 +122,7 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     scheduler_name: str | None = None
     runtime_class_name: str | None = None
     priority_class_name: str | None = None
+    security_context: SecurityContext | None = None
 
 
 class Status(msgspec.Struct, frozen=True):

@@ -124,15 +124,6 @@ class CgroupEngine:
         }
         return ContainerEdits(env, hooks=(hook,))
 
-    def confine(self, part: Part, container: pathlib.Path) -> None:
-        """Limit one container's own cgroup, once it is there and known.
-
-        Raises:
-            EngineFailedError: the driver refused.
-        """
-        for share in part.shares:
-            self._set(share.uuid, container, share.memory_mib)
-
     def release(self, slice_: Slice) -> None:
         """Lower the pod's limits by this container's part; none is left after the last."""
         with self._lock:

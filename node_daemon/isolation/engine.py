@@ -8,6 +8,7 @@ from typing import Final, Literal, Protocol
 
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.inventory import Isolation
+from gpu_fraction.domain.root_user import NOT_KNOWN
 
 Demand = Literal["required", "preferred", "none"]
 """What the pod's ``gpu-fraction.dev/isolation`` asks for."""
@@ -76,15 +77,15 @@ class Slice:
         container: The container's name.
         shares: Its part of each of its cards, in the order it sees them.
         demand: What the pod asks of isolation.
-        non_root: The kubelet guarantees that the container does not run as user 0: it has
-            ``runAsNonRoot``, or a ``runAsUser`` other than 0.
+        root_risk: The field by which a process of the pod could be user 0, with what is
+            allowed there; empty where none can.
     """
 
     pod_uid: str
     container: str
     shares: tuple[CardShare, ...]
     demand: Demand = "preferred"
-    non_root: bool = False
+    root_risk: str = NOT_KNOWN
 
     @property
     def tag(self) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpu_fraction.domain.inventory import Isolation
-from node_daemon import nvml
+from node_daemon.isolation.compute_mode import ComputeModes
 from node_daemon.isolation.engine import (
     CardFacts,
     ContainerEdits,
@@ -58,13 +58,11 @@ class MpsSettings:
     """The node's choice.
 
     Attributes:
-        exclusive: Set the cards to EXCLUSIVE_PROCESS. Without it a program may leave MPS.
         shm: Host directory (a tmpfs) mounted as ``/dev/shm`` of version 2 clients, which share
             memory with the server through it; None leaves the container's own.
         server_timeout_s: Longest wait for a version 3 server to be ready.
     """
 
-    exclusive: bool = True
     shm: pathlib.Path | None = None
     server_timeout_s: float = 5.0
 
@@ -73,7 +71,7 @@ class MpsEngine:
     """Version 2: one control daemon for the node; limits in each container's environment.
 
     Args:
-        driver: The machine's driver.
+        modes: The cards' compute modes; None leaves them, so that a program may leave MPS.
         control: The control daemon's interface.
         daemon: The control daemon's process.
         settings: The node's choice.
@@ -85,12 +83,12 @@ class MpsEngine:
 
     def __init__(
         self,
-        driver: nvml.Driver,
+        modes: ComputeModes | None,
         control: MpsControl,
         daemon: MpsDaemon,
         settings: MpsSettings | None = None,
     ) -> None:
-        self._driver = driver
+        self._modes = modes
         self._control = control
         self._daemon = daemon
         self._settings = settings or MpsSettings()
@@ -139,14 +137,13 @@ class MpsEngine:
     def _claim(self, cards: Sequence[str]) -> dict[str, str]:
         """Set the compute mode; the cards where that failed."""
         unfit: dict[str, str] = {}
-        wanted = nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS
-        for uuid in cards if self._settings.exclusive else ():
+        if self._modes is None:
+            return unfit
+        for uuid in cards:
             try:
-                device = self._driver.device_by_uuid(uuid)
-                if device.compute_mode() != wanted:
-                    device.set_compute_mode(wanted)
-            except nvml.NvmlError as e:
-                unfit[uuid] = f"compute mode: {e}"
+                self._modes.claim(uuid)
+            except EngineFailedError as e:
+                unfit[uuid] = str(e)
         return unfit
 
     def prepare(self, part: Part) -> None:
@@ -201,9 +198,9 @@ class MpsNamespaceEngine(MpsEngine):
         return Strength.ENFORCED if resource is Resource.COMPUTE else Strength.COOPERATIVE
 
     def doubt(self, resource: Resource, slice_: Slice) -> str:
-        """User 0 of a container owns the server, and may raise its namespace's limits."""
-        if resource is Resource.COMPUTE and not slice_.non_root:
-            return "MPS holds for containers that do not run as root: set runAsNonRoot: true"
+        """User 0 owns the server, and may raise the limits of any namespace it can reach."""
+        if resource is Resource.COMPUTE and slice_.root_risk:
+            return f"MPS holds for pods in which nobody can be root: {slice_.root_risk}"
         return ""
 
     _serving = False

@@ -23,6 +23,7 @@ import msgspec
 import structlog
 
 from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.isolation.host_process import HostProcess
 from node_daemon.isolation.mps_control import MpsControl
 
 # Source: MPS documentation, "nvidia-cuda-mps-control": written into the pipe directory.
@@ -31,6 +32,10 @@ PID_BYTES: Final = 32
 """Longest pid file that is read. Chosen: ids have at most 7 digits (proc(5), pid_max)."""
 
 RECORD: Final = "control-daemon.json"
+START_LOG: Final = "start.log"
+MAX_SAID: Final = 500
+"""Characters of its own words that are repeated: chosen, some lines."""
+
 START_TIMEOUT_S: Final = 8.0
 """Chosen: it enumerates every card before it answers; less than a container start may take."""
 
@@ -71,14 +76,12 @@ class Launch:
 
     Attributes:
         allowed: False where something else starts it, such as a container of its own.
-        prefix: Words before the program, for example ``systemd-run`` with its options.
-        cgroup: A cgroup directory to move it into: the end of a container ends every process
-            in the container's cgroup, the daemon's children too. None leaves it where it is.
+        outside: The way out of this container, whose end would be its end; None starts it
+            here.
     """
 
     allowed: bool = True
-    prefix: tuple[str, ...] = ()
-    cgroup: pathlib.Path | None = None
+    outside: HostProcess | None = None
 
 
 class MpsDaemon:
@@ -171,6 +174,7 @@ class MpsDaemon:
     def _start(self, cards: Sequence[str]) -> None:
         if not self._launch.allowed:
             raise EngineFailedError(f"no MPS control daemon answers on {self._control.pipe}")
+        out = self._launch.outside.words() if self._launch.outside else ()
         logs = self._state / "log"
         try:
             for directory in (self._control.pipe, logs):
@@ -184,22 +188,28 @@ class MpsDaemon:
         environment = self._control.environment(
             CUDA_VISIBLE_DEVICES=",".join(cards), CUDA_MPS_LOG_DIRECTORY=str(logs)
         )
+        said = logs / START_LOG
         try:
-            run = subprocess.run(  # noqa: S603 - the configured program; the words are ours
-                [*self._launch.prefix, self._control.binary, *mode],
-                env=environment,
-                # It must not hold our descriptors, nor end with our session.
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                timeout=START_TIMEOUT_S,
-                check=False,
-            )
+            with said.open("wb") as output:
+                run = subprocess.run(  # noqa: S603 - the configured program; the words are ours
+                    [*out, self._control.binary, *mode],
+                    env=environment,
+                    # It must not hold our descriptors, nor end with our session. A pipe that it
+                    # keeps open would never end.
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                    timeout=START_TIMEOUT_S,
+                    check=False,
+                )
         except (OSError, subprocess.TimeoutExpired) as e:
             raise EngineFailedError(f"MPS control daemon: {e}") from e
         if run.returncode:
-            raise EngineFailedError(f"MPS control daemon: exit status {run.returncode}")
+            why = said.read_text(errors="replace")[:MAX_SAID].strip()
+            raise EngineFailedError(
+                f"MPS control daemon: {why or f'exit status {run.returncode}'}"
+            )
         self._settle(tuple(cards))
 
     def _settle(self, cards: tuple[str, ...]) -> None:
@@ -208,13 +218,6 @@ class MpsDaemon:
             if time.monotonic() > end_s:
                 raise EngineFailedError(f"MPS control daemon silent for {START_TIMEOUT_S:g} s")
             time.sleep(_POLL_S)
-        if self._launch.cgroup is not None and present.started:
-            try:
-                self._launch.cgroup.mkdir(parents=True, exist_ok=True)
-                (self._launch.cgroup / "cgroup.procs").write_text(f"{present.pid}\n")
-            except OSError as e:
-                # It serves all the same, but ends with this daemon's container.
-                _log.warning("mps_daemon_not_moved", cgroup=str(self._launch.cgroup), error=str(e))
         self._record(Identity(present.pid, present.started, cards))
         _log.info("mps_daemon_started", pid=present.pid, cards=list(cards))
 

@@ -5,6 +5,7 @@ The methods block, each for a bounded time; on an event loop they belong in a th
 
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import structlog
 
@@ -14,7 +15,6 @@ from node_daemon.isolation.engine import (
     CardFacts,
     ContainerEdits,
     Engine,
-    Part,
     Slice,
     Strength,
 )
@@ -52,7 +52,7 @@ class NodeIsolation:
     Args:
         engines: Most wanted first.
         accept: The least strength that counts as enforced.
-        special: Cards that are to use only these of the engines, by UUID.
+        special: Cards that have engines of their own instead, by UUID, most wanted first.
     """
 
     def __init__(
@@ -61,9 +61,10 @@ class NodeIsolation:
         accept: Strength = Strength.ENFORCED,
         special: Mapping[str, Sequence[Engine]] | None = None,
     ) -> None:
-        self._engines = tuple(engines)
         self._accept = accept
-        self._special = dict(special or {})
+        self._default = tuple(engines)
+        self._special = {uuid: tuple(own) for uuid, own in (special or {}).items()}
+        self._engines = tuple(dict.fromkeys(chain(engines, *self._special.values())))
         self._lock = threading.Lock()
         self._choices: dict[str, Choice] = {}
         self._cards: dict[str, CardFacts] = {}
@@ -81,16 +82,19 @@ class NodeIsolation:
         with self._lock:
             for card in cards:
                 self._cards[card.uuid] = card
-                able = [e for e in self._engines if card.uuid not in unfit[e]]
+                able = [e for e in self._wanted(card) if card.uuid not in unfit[e]]
                 choice, before = choose(able), self._choices.get(card.uuid)
                 if before is None or choice.better_than(before):
                     self._choices[card.uuid] = choice
                     self._tell(card.uuid, choice, unfit)
             return {u: published(c, self._accept) for u, c in self._choices.items()}
 
+    def _wanted(self, card: CardFacts) -> Sequence[Engine]:
+        return self._special.get(card.uuid, self._default)
+
     def _probe(self, engine: Engine, cards: Sequence[CardFacts]) -> dict[str, str]:
         """A probe may change the card, so an engine sees only the cards that it may have."""
-        mine = [c for c in cards if engine in self._special.get(c.uuid, self._engines)]
+        mine = [c for c in cards if engine in self._wanted(c)]
         others = [c.uuid for c in cards if c not in mine]
         return dict(engine.probe(mine)) | dict.fromkeys(others, "not configured for this card")
 
@@ -180,8 +184,3 @@ class NodeIsolation:
                 self._active.pop(slice_.tag, None)
         if failed:
             raise EngineFailedError("; ".join(failed))
-
-    def part_of(self, slice_: Slice, engine: Engine) -> Part | None:
-        """What this engine does for the slice, None where nothing."""
-        with self._lock:
-            return next((p for e, p in parts(slice_, self._choices) if e is engine), None)

@@ -26,7 +26,8 @@ def rendered(kubectl: Kubectl, folder: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "folder", ["crd", "rbac", "webhook", "controller", "scheduler", "node-daemon"]
+    "folder",
+    ["crd", "rbac", "webhook", "controller", "scheduler", "node-daemon", "node-daemon-hami-core"],
 )
 def test_a_server_takes_the_manifests(
     folder: str, own_control_plane: ControlPlane, kubectl: Kubectl

@@ -114,7 +114,7 @@ def test_cgroup_limits_memory_and_leaves_another_slice_alone(
 
 
 @pytest.fixture
-def mps(request: pytest.FixtureRequest, driver: nvml.Driver) -> Iterator[MpsEngine]:
+def mps(request: pytest.FixtureRequest) -> Iterator[MpsEngine]:
     """An engine with a control daemon of its own, ended with the test; no compute mode is set."""
     if shutil.which(BINARY) is None:
         pytest.skip(f"no {BINARY} on this machine")
@@ -123,7 +123,7 @@ def mps(request: pytest.FixtureRequest, driver: nvml.Driver) -> Iterator[MpsEngi
     control = MpsControl(directory / "pipe", protocol)
     daemon = MpsDaemon(control, directory / "state", Launch())
     kind = MpsEngine if protocol == 2 else MpsNamespaceEngine
-    yield kind(driver, control, daemon, MpsSettings(exclusive=False))
+    yield kind(None, control, daemon, MpsSettings())
     if control.answers():
         subprocess.run(
             [BINARY, *(["-p", "3", "-q"] if protocol == 3 else [])],

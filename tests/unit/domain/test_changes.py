@@ -1,11 +1,13 @@
 """What may not change once a pod exists, by whatever road the change comes."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import pytest
 
-from gpu_fraction.domain import changes, keys
+from gpu_fraction.domain import changes, keys, request_annotation
 from gpu_fraction.domain.guard import Policy
+from gpu_fraction.domain.request import Request, Slice
 from tests.pods import Raw, container, env, pod, typed
 
 QUARTER = {"gpu-fraction": "0.25"}
@@ -141,6 +143,21 @@ def test_a_privileged_debugger() -> None:
     assert told(pod(RENDERED), new, privileged=True) == []
     plain = pod(None, ephemeral=[container("d", securityContext={"privileged": True})])
     assert told(pod(), plain) == []
+
+
+@pytest.mark.parametrize("isolation", ["required", "preferred"])
+def test_no_debugger_becomes_root_beside_a_share_that_must_be_enforced(
+    isolation: Literal["required", "preferred"],
+) -> None:
+    """Some engines hold only where nobody is root, and the node looked when the pod started."""
+    request = Request((Slice("main", 1, 250, None, 250),), isolation=isolation)
+    written = {**QUARTER, keys.REQUEST: request_annotation.render(request, "native")}
+    user = {"runAsUser": 1000, "allowPrivilegeEscalation": False}
+    root, other = container("d"), container("e", securityContext=user)
+    problems = told(pod(written), pod(written, ephemeral=[root, other]))
+    expected = ["spec.ephemeralContainers[0].securityContext.runAsNonRoot"]
+    found = [line.partition(": ")[0] for line in problems]
+    assert found == (expected if isolation == "required" else [])
 
 
 def test_a_debugger_that_is_there_already_stays() -> None:

@@ -133,17 +133,6 @@ def test_releasing_a_pod_whose_cgroup_is_gone_is_fine(
     engine.restore([])
 
 
-def test_a_containers_own_cgroup_can_be_limited(
-    engine: CgroupEngine, driver: nvml.Driver, tree: pathlib.Path
-) -> None:
-    """Once it is there: then it sees its own limit as the card's size."""
-    leaf = tree / "leaf"
-    leaf.mkdir()
-    engine.confine(part("a", (ONE, 300), (TWO, 400)), leaf)
-    found = [driver.device_by_uuid(c).memory_limits(str(leaf)).hard >> 20 for c in (ONE, TWO)]
-    assert found == [300, 400]
-
-
 def test_the_probe_tries_each_card_and_leaves_nothing(
     engine: CgroupEngine, hardware: FakeHardware, tree: pathlib.Path
 ) -> None:

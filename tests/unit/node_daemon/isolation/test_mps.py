@@ -2,97 +2,28 @@
 
 import os
 import pathlib
-import shutil
+import re
 import signal
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from gpu_fraction.domain.assignment import CardShare
 from node_daemon import nvml
 from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice, Strength
-from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.isolation.errors import EngineFailedError, NotEnforceableError
+from node_daemon.isolation.host_process import GROUP, HostProcess
 from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine, MpsNamespaceEngine, MpsSettings
 from node_daemon.isolation.mps_control import MpsControl, Protocol, size_mib
 from node_daemon.isolation.mps_daemon import PID_FILE, Launch, MpsDaemon
-from sandbox.nvml.hardware import FakeHardware
+from node_daemon.isolation.node import NodeIsolation
 from tests import fake_gpus
+from tests.unit.node_daemon.isolation.conftest import Mps, running
 
 ONE, TWO = fake_gpus.uuid(0), fake_gpus.uuid(1)
 CARDS = (CardFacts(ONE, 0, 80959, (9, 0)), CardFacts(TWO, 1, 80959, (9, 0)))
 BOTH = frozenset(Resource)
 COMPUTE = frozenset({Resource.COMPUTE})
-
-
-class Mps:
-    """A place for a control daemon, and the program that starts it."""
-
-    def __init__(self, directory: pathlib.Path) -> None:
-        self.directory = directory
-        self.pipe = directory / "pipe"
-        self.binary = directory / "nvidia-cuda-mps-control"
-        source = pathlib.Path(__file__).parents[3] / "fake_mps_control.py"
-        self.binary.write_text(f"#!{sys.executable} -IS\n{source.read_text()}")
-        self.binary.chmod(0o755)
-        self.failing = directory / "fail"
-
-    def control(self, protocol: Protocol = 3, timeout_s: float = 5.0) -> MpsControl:
-        """How to talk to it."""
-        return MpsControl(self.pipe, protocol, str(self.binary), timeout_s)
-
-    def daemon(self, protocol: Protocol = 3, launch: Launch | None = None) -> MpsDaemon:
-        """How a fresh node daemon finds or starts it."""
-        return MpsDaemon(self.control(protocol), self.directory / "state", launch)
-
-    def engine(self, driver: nvml.Driver, protocol: Protocol = 3) -> MpsEngine:
-        """An engine over it, as after a restart of the node daemon."""
-        made = MpsEngine if protocol == 2 else MpsNamespaceEngine
-        return made(
-            driver,
-            self.control(protocol),
-            self.daemon(protocol),
-            MpsSettings(server_timeout_s=0.5),
-        )
-
-    def fail(self, what: str) -> None:
-        """Let commands that begin so fail; ``hang`` lets none be answered."""
-        self.failing.write_text(what)
-
-    @property
-    def pid(self) -> int:
-        """The daemon's process, 0 where there is none."""
-        try:
-            return int((self.pipe / PID_FILE).read_text())
-        except OSError:
-            return 0
-
-    def kill(self) -> None:
-        """End the daemon as a crash does: its files stay."""
-        self.failing.unlink(missing_ok=True)
-        if pid := self.pid:
-            os.kill(pid, signal.SIGKILL)
-            assert fake_gpus.eventually(lambda: not running(pid))
-
-
-def running(pid: int) -> bool:
-    """Whether that process is alive; a zombie is not."""
-    try:
-        return ") Z " not in pathlib.Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-
-
-@pytest.fixture
-def mps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mps]:
-    """In a directory with a short name, because a socket's path is."""
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="mps"))
-    place = Mps(directory)
-    monkeypatch.setenv("FAKE_MPS_FAIL", str(place.failing))
-    yield place
-    place.kill()
-    shutil.rmtree(directory)
 
 
 def part(
@@ -141,9 +72,29 @@ def test_strength_differs_between_the_versions(mps: Mps, driver: nvml.Driver) ->
     assert {two.enforces(r) for r in Resource} == {Strength.COOPERATIVE}
     assert three.enforces(Resource.COMPUTE) is Strength.ENFORCED
     assert three.enforces(Resource.MEMORY) is Strength.COOPERATIVE
-    root, user = Slice("u", "c", ()), Slice("u", "c", (), non_root=True)
-    assert "runAsNonRoot" in three.doubt(Resource.COMPUTE, root)
+    root, user = Slice("u", "c", ()), Slice("u", "c", (), root_risk="")
+    assert "nobody can be root: spec." in three.doubt(Resource.COMPUTE, root)
     assert three.doubt(Resource.COMPUTE, user) == ""
+
+
+@pytest.mark.parametrize(
+    "risk", ["", "spec.containers[1].securityContext.allowPrivilegeEscalation: allowed: false"]
+)
+def test_a_pod_that_requires_isolation_must_not_be_able_to_become_root(
+    mps: Mps, driver: nvml.Driver, risk: str
+) -> None:
+    """The refusal says which field; a pod that only prefers isolation starts all the same."""
+    node = NodeIsolation([mps.engine(driver)])
+    node.assess(CARDS)
+    node.restore([])
+    compute_only = (CardShare(ONE, 250, CARDS[0].memory_mib),)
+    node.prepare(Slice("u", "c", compute_only, "preferred", risk))
+    required = Slice("u", "c", compute_only, "required", risk)
+    if not risk:
+        node.prepare(required)
+        return
+    with pytest.raises(NotEnforceableError, match=re.escape(risk)):
+        node.prepare(required)
 
 
 def test_version_3_makes_a_namespace_with_the_limits(mps: Mps, driver: nvml.Driver) -> None:
@@ -245,7 +196,7 @@ def test_what_cannot_be_made_again_is_told_and_the_rest_is_made(
 def test_version_2_looks_for_its_daemon_after_a_restart(mps: Mps, driver: nvml.Driver) -> None:
     """Started again where it is gone and somebody needs it; shared memory where configured."""
     shm = mps.directory / "shm"
-    engine = MpsEngine(driver, mps.control(2), mps.daemon(2), MpsSettings(shm=shm))
+    engine = MpsEngine(mps.modes(driver), mps.control(2), mps.daemon(2), MpsSettings(shm=shm))
     engine.probe(CARDS)
     mps.kill()
     engine.restore([])
@@ -266,7 +217,9 @@ def test_a_daemon_that_does_not_answer_keeps_containers_from_starting(
     pid = mps.pid
     mps.fail("hang")
     hasty = mps.control(timeout_s=0.3)
-    engine = MpsNamespaceEngine(driver, hasty, MpsDaemon(hasty, mps.directory / "state"))
+    engine = MpsNamespaceEngine(
+        mps.modes(driver), hasty, MpsDaemon(hasty, mps.directory / "state")
+    )
     assert set(engine.probe(CARDS)) == {ONE, TWO}
     with pytest.raises(EngineFailedError, match="does not answer"):
         engine.prepare(part())
@@ -356,21 +309,35 @@ def test_a_daemon_of_somebody_else_is_used_and_none_is_started(
 ) -> None:
     """Where a container of its own runs it, this daemon only looks for it."""
     waiting = MpsDaemon(mps.control(), mps.directory / "state", Launch(allowed=False))
-    engine = MpsNamespaceEngine(driver, mps.control(), waiting)
+    engine = MpsNamespaceEngine(mps.modes(driver), mps.control(), waiting)
     assert set(engine.probe(CARDS)) == {ONE, TWO}
     assert mps.pid == 0
     MpsDaemon(mps.control(), mps.directory / "elsewhere").ensure([ONE, TWO])
     assert engine.probe(CARDS) == {}
 
 
-def test_the_daemon_is_moved_out_of_the_containers_cgroup(mps: Mps) -> None:
-    """Else it would end with the node daemon's container."""
-    cgroup = mps.directory / "cgroup"
-    daemon = mps.daemon(launch=Launch(cgroup=cgroup))
+def test_the_daemon_is_started_outside_the_container(
+    mps: Mps, machine: Callable[..., HostProcess]
+) -> None:
+    """In a control group of the host; the end of the container's would be its end."""
+    outside = machine()
+    daemon = mps.daemon(launch=Launch(outside=outside))
     assert daemon.ensure([ONE]) is True
-    assert (cgroup / "cgroup.procs").read_text() == f"{mps.pid}\n"
+    assert (outside.cgroups / GROUP / "cgroup.procs").read_text().strip().isdigit()
     assert daemon.ensure([ONE]) is False
     assert daemon.cards() == (ONE,)
+
+
+def test_what_the_program_says_of_a_failed_start_is_told(
+    mps: Mps, machine: Callable[..., HostProcess], driver: nvml.Driver
+) -> None:
+    """Here the way out is barred; nothing runs then, and no container starts on the cards."""
+    outside = machine()
+    (outside.cgroups / GROUP / "cgroup.procs").mkdir(parents=True)
+    daemon = mps.daemon(launch=Launch(outside=outside))
+    engine = MpsNamespaceEngine(mps.modes(driver), mps.control(), daemon)
+    assert "Is a directory" in engine.probe(CARDS)[ONE]
+    assert mps.pid == 0
 
 
 def test_a_program_that_is_missing_or_fails_is_told(mps: Mps) -> None:
@@ -390,16 +357,6 @@ def test_a_server_that_vanishes_keeps_containers_from_starting(
     reasons = mps.engine(driver).probe(CARDS)
     assert set(reasons) == {ONE, TWO}
     assert "is gone" in reasons[ONE]
-
-
-def test_cards_are_set_to_exclusive_process(
-    mps: Mps, driver: nvml.Driver, hardware: FakeHardware
-) -> None:
-    """So that nobody gets a context beside MPS; a card that refuses is unfit."""
-    hardware.fault("nvmlDeviceSetComputeMode", 4, TWO)
-    assert list(mps.engine(driver).probe(CARDS)) == [TWO]
-    modes = [driver.device(i).compute_mode() for i in (0, 1)]
-    assert modes == [nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS, nvml.COMPUTE_MODE_DEFAULT]
 
 
 def test_old_cards_and_mig_instances_are_unfit(mps: Mps, driver: nvml.Driver) -> None:
@@ -434,7 +391,9 @@ def test_a_limit_that_was_not_taken_is_an_error(mps: Mps, driver: nvml.Driver) -
 def test_a_pipe_directory_that_is_too_long_is_refused(mps: Mps, driver: nvml.Driver) -> None:
     """The control daemon would fail without a word, so it is not even started."""
     control = MpsControl(mps.pipe / ("x" * 80), 3, str(mps.binary))
-    engine = MpsNamespaceEngine(driver, control, MpsDaemon(control, mps.directory / "state"))
+    engine = MpsNamespaceEngine(
+        mps.modes(driver), control, MpsDaemon(control, mps.directory / "state")
+    )
     assert "too long" in engine.probe(CARDS)[ONE]
     assert not control.pipe.exists()
 

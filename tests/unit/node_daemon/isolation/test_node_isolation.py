@@ -87,13 +87,14 @@ def test_each_card_has_the_engines_that_can_serve_it(
     assert {uuid: one.name for uuid, one in published.items()} == {ONE: "cgroup", TWO: "hami-core"}
 
 
-def test_a_card_can_be_kept_to_some_of_the_engines(
+def test_a_card_can_have_engines_of_its_own(
     cgroup: CgroupEngine, hami: HamiCoreEngine, hardware: FakeHardware
 ) -> None:
     """An engine is not even tried on a card that may not have it."""
-    node = NodeIsolation([cgroup, hami], special={ONE: [hami], TWO: []})
-    published = node.assess(CARDS)
-    assert {uuid: one.name for uuid, one in published.items()} == {ONE: "hami-core", TWO: "none"}
+    for default in ([cgroup, hami], []):
+        special = {ONE: [hami], TWO: []} if default else {ONE: [hami]}
+        published = NodeIsolation(default, special=special).assess(CARDS)
+        assert [published[uuid].name for uuid in (ONE, TWO)] == ["hami-core", "none"]
     assert hardware.written() == []
 
 
@@ -229,14 +230,6 @@ def test_lost_limits_are_made_again(
     driver.device(0).set_memory_limits(str(path), 0, nvml.UNLIMITED)
     node.repair()
     assert driver.device(0).memory_limits(str(path)).hard == 8000 << 20
-
-
-def test_the_part_of_an_engine_is_known(cgroup: CgroupEngine, hami: HamiCoreEngine) -> None:
-    """For limiting a container's own cgroup once it is there."""
-    node = ready(cgroup)
-    part = node.part_of(slice_(), cgroup)
-    assert part is not None
-    assert (part.shares, node.part_of(slice_(), hami)) == (slice_().shares, None)
 
 
 def test_a_restore_that_fails_does_not_stop_the_node(

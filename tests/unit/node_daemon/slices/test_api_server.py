@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from gpu_fraction.domain import inventory as inventory_format
@@ -16,7 +17,7 @@ from node_daemon.api_server import ApiAssigner, NodePublisher, WireNode
 from node_daemon.errors import ApiUnavailableError, PodRef, Refusal
 from node_daemon.health_events import CLEAR_ANNOTATION
 from node_daemon.latest import Latest
-from node_daemon.pod_feed import PodFeed
+from node_daemon.pod_feed import PodFeed, WirePod, read
 from node_daemon.pods import PodCache
 from sandbox.apiserver.faults import Answer, Fault
 from sandbox.apiserver.server import ApiServer
@@ -85,6 +86,38 @@ def add_pod(server: ApiServer, name: str, node: str = NODE, **spec: Any) -> None
     )
 
 
+USER = {"runAsUser": 1000, "allowPrivilegeEscalation": False}
+ROOT = {"runAsUser": 0, "allowPrivilegeEscalation": False}
+
+
+@pytest.mark.parametrize(
+    ("spec", "risk"),
+    [
+        ({}, ""),
+        ({"shareProcessNamespace": True}, ""),
+        ({"containers": [{"name": "main"}]}, "spec.containers[0].securityContext.runAsNonRoot: "),
+        (
+            {"containers": [{"name": "main", "securityContext": {"runAsUser": 1000}}]},
+            "spec.containers[0].securityContext.allowPrivilegeEscalation: ",
+        ),
+        (
+            {"initContainers": [{"name": "setup", "securityContext": ROOT}]},
+            "spec.initContainers[0].securityContext.runAsUser: ",
+        ),
+        (
+            {"ephemeralContainers": [{"name": "debug", "securityContext": ROOT}]},
+            "spec.ephemeralContainers[0].securityContext.runAsUser: ",
+        ),
+    ],
+)
+def test_any_container_of_a_pod_can_make_it_a_risk(spec: dict[str, Any], risk: str) -> None:
+    """They share a network, so the one without a card reaches what the other one has."""
+    given = {"containers": [{"name": "main", "securityContext": USER}], **spec}
+    pod = read(msgspec.convert({"spec": given}, WirePod))
+    assert pod.root_risk.startswith(risk)
+    assert bool(pod.root_risk) is bool(risk)
+
+
 async def test_pods_of_this_node_are_followed(
     server: ApiServer, client: Client, background: Callable[[Any], None]
 ) -> None:
@@ -94,9 +127,8 @@ async def test_pods_of_this_node_are_followed(
         "mine",
         initContainers=[
             {"name": "side", "restartPolicy": "Always"},
-            {"name": "setup", "securityContext": {"runAsUser": 0}},
+            {"name": "setup"},
         ],
-        securityContext={"runAsNonRoot": True},
     )
     add_pod(server, "others", node="node-2")
     cache = PodCache()
@@ -106,10 +138,10 @@ async def test_pods_of_this_node_are_followed(
     pod = cache.get("default", "mine")
     assert pod is not None
     assert cache.get("default", "others") is None
-    assert [(c.name, c.kind, c.non_root) for c in pod.containers] == [
-        ("side", "sidecar", True),
-        ("setup", "init", False),
-        ("main", "app", True),
+    assert [(c.name, c.kind) for c in pod.containers] == [
+        ("side", "sidecar"),
+        ("setup", "init"),
+        ("main", "app"),
     ]
     main = pod.containers[2]
     assert main.limits == {keys.SLOT: 1, keys.MEMORY_MIB: 4000}

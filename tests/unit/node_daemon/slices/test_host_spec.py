@@ -63,11 +63,22 @@ async def test_edits_of_the_host_are_copied(tmp_path: Path) -> None:
         assert edits["mounts"] == SPEC["containerEdits"]["mounts"]
         assert edits["hooks"] == SPEC["containerEdits"]["hooks"]
         assert edits["env"] == [
-            "NVIDIA_VISIBLE_DEVICES=void",
             "GPU_FRACTION=0.25",
             "GPU_FRACTION_DEVICES=GPU-0,GPU-1",
             "GPU_MEMORY_LIMIT_MIB=10000",
+            "NVIDIA_VISIBLE_DEVICES=void",
         ]
+
+
+@pytest.mark.parametrize("env", [[], ["NVIDIA_VISIBLE_DEVICES=all"]])
+async def test_nvidias_runtime_adds_no_card_to_what_is_copied(
+    tmp_path: Path, env: list[str]
+) -> None:
+    """A ConfigMap can name cards unseen by the webhook; the host's file need not forbid it."""
+    async with node(tmp_path, card(0)) as rig:
+        write_spec(rig, {**SPEC, "containerEdits": {"env": env}})
+        started = await rig.run_pod(rig.pod({"main": [share(0)]}))
+        assert started["main"].env["NVIDIA_VISIBLE_DEVICES"] == "void"
 
 
 async def test_yaml_is_read_too(tmp_path: Path) -> None:

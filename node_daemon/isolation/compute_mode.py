@@ -1,0 +1,95 @@
+"""The compute modes that were changed for MPS, and what they were before.
+
+A card in EXCLUSIVE_PROCESS gives one process a context: with MPS that is its server, without MPS
+it is the first container. The mode outlives this daemon, so what it set is remembered on disk,
+and put back once MPS is not for that card any more.
+"""
+
+import pathlib
+import threading
+from collections.abc import Iterable
+
+import msgspec
+import structlog
+
+from node_daemon import nvml
+from node_daemon.durable import write_durably
+from node_daemon.errors import StoreError
+from node_daemon.isolation.errors import EngineFailedError
+
+__all__ = ["ComputeModes"]
+
+_log = structlog.get_logger()
+
+
+class ComputeModes:
+    """Claims cards for MPS and gives them back.
+
+    Args:
+        driver: The machine's driver.
+        record: File of the cards that were changed; must survive a restart of the daemon.
+    """
+
+    def __init__(self, driver: nvml.Driver, record: pathlib.Path) -> None:
+        self._driver = driver
+        self._record = record
+        self._lock = threading.Lock()
+        self._before: dict[str, int] | None = None
+
+    def claim(self, uuid: str) -> None:
+        """Let MPS alone have contexts on a card; idempotent.
+
+        Raises:
+            EngineFailedError: the driver refused, or the change could not be remembered.
+        """
+        try:
+            device = self._driver.device_by_uuid(uuid)
+            mode = device.compute_mode()
+            if mode == nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS:
+                return
+            with self._lock:
+                # Before the change: a crash between the two is repaired by giving it back.
+                self._keep({uuid: mode, **self._claimed()})
+            device.set_compute_mode(nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS)
+        except (nvml.NvmlError, StoreError, OSError) as e:
+            raise EngineFailedError(f"compute mode: {e}") from e
+
+    def give_back(self, uuids: Iterable[str]) -> None:
+        """Put the modes of these cards back, of those that were claimed.
+
+        One that another hand has changed meanwhile stays. What fails is logged, and done at the
+        next call.
+        """
+        for uuid in uuids:
+            with self._lock:
+                before = self._claimed().get(uuid)
+            if before is None:
+                continue
+            try:
+                device = self._driver.device_by_uuid(uuid)
+                if device.compute_mode() == nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS:
+                    device.set_compute_mode(before)
+                with self._lock:
+                    self._keep({u: m for u, m in self._claimed().items() if u != uuid})
+            except (nvml.NvmlError, StoreError, OSError) as e:
+                _log.error("compute_mode_not_given_back", card=uuid, error=str(e))
+            else:
+                _log.info("compute_mode_given_back", card=uuid, mode=before)
+
+    def _claimed(self) -> dict[str, int]:
+        """Card to its mode before; read from disk once."""
+        if self._before is None:
+            try:
+                self._before = msgspec.json.decode(self._record.read_bytes(), type=dict[str, int])
+            except FileNotFoundError:
+                self._before = {}
+            except msgspec.MsgspecError as e:
+                _log.error("compute_modes_unreadable", file=str(self._record), error=str(e))
+                self._before = {}
+        return self._before
+
+    def _keep(self, before: dict[str, int]) -> None:
+        if before != self._before:
+            self._record.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(self._record, msgspec.json.encode(before))
+            self._before = before

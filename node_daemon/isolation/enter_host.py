@@ -1,0 +1,66 @@
+"""Becomes a program of the host: run by its path, with the words of ``HostProcess.words``.
+
+A program of its own, because only a process with a single thread may change its mount
+namespace, and because nothing of this container's files is there afterwards; so it needs the
+standard library alone.
+"""
+
+import ctypes
+import os
+import pathlib
+import sys
+from typing import Final
+
+# Source: linux/sched.h and linux/mount.h; Python has no functions for these before 3.12.
+CLONE_NEWNS: Final = 0x20000
+MS_BIND: Final = 0x1000
+MS_REC: Final = 0x4000
+MS_SLAVE: Final = 0x80000
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def _must(done: int, what: str) -> None:
+    if done:
+        raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
+
+
+def _enter_mounts(namespace: str) -> None:
+    """Take the files of another process; nothing where they are the same."""
+    if pathlib.Path(namespace).samefile("/proc/self/ns/mnt"):
+        return
+    descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    _must(_LIBC.setns(descriptor, CLONE_NEWNS), f"setns {namespace}")
+    os.chdir("/")
+
+
+def _own_shm(directory: str) -> None:
+    """See a directory as ``/dev/shm``, alone of all the host's programs."""
+    _must(_LIBC.unshare(CLONE_NEWNS), "unshare")
+    for source, target, flags in (
+        (b"none", b"/", MS_REC | MS_SLAVE),
+        (os.fsencode(directory), b"/dev/shm", MS_BIND),
+    ):
+        _must(_LIBC.mount(source, target, None, flags, None), f"mount {os.fsdecode(target)}")
+
+
+def main(words: list[str]) -> None:
+    """Leave this container, control group first, and become the program.
+
+    Args:
+        words: The control group's ``cgroup.procs``, a mount namespace, a directory for
+            ``/dev/shm`` or nothing, the program and its arguments.
+    """
+    members, namespace, shm, *program = words
+    pathlib.Path(members).write_text(f"{os.getpid()}\n", encoding="ascii")
+    _enter_mounts(namespace)
+    if shm:
+        _own_shm(shm)
+    os.execvp(program[0], program)  # noqa: S606 - the daemon's own words
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except OSError as e:
+        sys.exit(str(e))

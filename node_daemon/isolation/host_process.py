@@ -1,0 +1,69 @@
+"""Starts programs that are the host's, not this container's.
+
+The end of a container ends every process of its control group, and of its PID namespace where it
+has one; and the files of an image that nobody uses are deleted some day. A program that is to
+outlive the node daemon's container therefore leaves all three behind before it begins.
+"""
+
+import pathlib
+import sys
+from dataclasses import dataclass
+from typing import Final
+
+from node_daemon.isolation import enter_host
+from node_daemon.isolation.cgroup_paths import ROOT
+from node_daemon.isolation.errors import EngineFailedError
+
+GROUP: Final = "gpu-fraction-mps"
+"""Its control group, at the top of the host's tree beside the kubelet's: no pod ends there."""
+
+SHM_MODE: Final = 0o1777
+"""As ``/dev/shm`` has it: everybody writes, each removes his own."""
+
+__all__ = ["GROUP", "HostProcess"]
+
+
+@dataclass(frozen=True, slots=True)
+class HostProcess:
+    """How to leave this container.
+
+    Attributes:
+        shm: Host directory that the program sees as ``/dev/shm``; None leaves it the host's.
+        cgroups: The host's control groups, version 2.
+        proc: The kernel's process information, of the host's processes.
+    """
+
+    shm: pathlib.Path | None = None
+    cgroups: pathlib.Path = ROOT
+    proc: pathlib.Path = pathlib.Path("/proc")
+
+    def words(self) -> tuple[str, ...]:
+        """What to write before the program and its arguments.
+
+        Raises:
+            EngineFailedError: a program that is started from here would end with this container.
+        """
+        if not (self.cgroups / "cgroup.controllers").is_file():
+            raise EngineFailedError(self._no(f"{self.cgroups} is no cgroup v2"))
+        # Only the root of all has no type. Source: Documentation/admin-guide/cgroup-v2.rst.
+        if (self.cgroups / "cgroup.type").exists():
+            raise EngineFailedError(self._no(f"{self.cgroups} is not the host's"))
+        group = self.cgroups / GROUP
+        try:
+            first, own = ((self.proc / p / "cgroup").read_text() for p in ("1", "self"))
+            if first == own:
+                raise EngineFailedError(self._no("process 1 is this container's (hostPID: true)"))
+            group.mkdir(exist_ok=True)
+            if self.shm is not None:
+                self.shm.mkdir(parents=True, exist_ok=True)
+                self.shm.chmod(SHM_MODE)
+        except OSError as e:
+            raise EngineFailedError(self._no(f"{e.filename}: {e.strerror}")) from e
+        return (
+            *(sys.executable, "-I", "-S", enter_host.__file__),
+            *(str(group / "cgroup.procs"), str(self.proc / "1/ns/mnt"), str(self.shm or "")),
+        )
+
+    @staticmethod
+    def _no(why: str) -> str:
+        return f"MPS would end with the node daemon: {why}; see the setting mps_start"

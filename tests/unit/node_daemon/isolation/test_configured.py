@@ -1,0 +1,182 @@
+"""The engines that the node's settings name, and what they leave behind."""
+
+import os
+import pathlib
+
+import pytest
+
+from gpu_fraction.domain.assignment import CardShare
+from gpu_fraction.settings.option import SettingsError, load, print_config, read_file
+from node_daemon import nvml
+from node_daemon.engines import MODES, ConfiguredIsolation
+from node_daemon.isolation.cgroup_paths import PodCgroups
+from node_daemon.isolation.engine import CardFacts, Slice
+from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.settings import OPTIONS, node_daemon_settings
+from node_daemon.tuning import EngineName, IsolationSettings, MpsStart
+from sandbox.nvml.hardware import FakeHardware
+from tests import fake_gpus
+from tests.unit.node_daemon.isolation.conftest import Mps
+
+ONE, TWO = fake_gpus.uuid(0), fake_gpus.uuid(1)
+CARDS = (CardFacts(ONE, 0, 80959, (9, 0)), CardFacts(TWO, 1, 80959, (9, 0)))
+
+
+def modes(driver: nvml.Driver) -> list[int]:
+    """The compute modes of both cards."""
+    return [driver.device(i).compute_mode() for i in (0, 1)]
+
+
+def assess(mps: Mps, driver: nvml.Driver, *engines: EngineName) -> None:
+    """Start a node daemon with these engines, as far as its first look at the cards."""
+    settings = IsolationSettings(
+        engines, state=mps.directory / "state", mps=mps.pipe, mps_start="here"
+    )
+    isolation = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
+    isolation.use(driver)
+    isolation.assess(CARDS)
+
+
+def test_cards_that_leave_mps_get_their_compute_mode_back(
+    mps: Mps, driver: nvml.Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the second container on each would get no context; a foreign choice stays."""
+    monkeypatch.setenv("PATH", f"{mps.directory}:{os.environ['PATH']}")
+    exclusive, default = nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS, nvml.COMPUTE_MODE_DEFAULT
+    driver.device(1).set_compute_mode(exclusive)
+    assess(mps, driver, "mps")
+    assess(mps, driver, "mps")
+    assert modes(driver) == [exclusive, exclusive]
+    assess(mps, driver)
+    assert modes(driver) == [default, exclusive]
+    driver.device(0).set_compute_mode(exclusive)
+    assess(mps, driver)
+    assert modes(driver) == [exclusive, exclusive]
+
+
+def test_a_mode_that_was_changed_by_hand_meanwhile_stays(driver: nvml.Driver, mps: Mps) -> None:
+    """It is no longer the one that was set here."""
+    prohibited = 2
+    mps.modes(driver).claim(ONE)
+    driver.device(0).set_compute_mode(prohibited)
+    mps.modes(driver).give_back([ONE])
+    assert modes(driver)[0] == prohibited
+
+
+def test_a_card_that_cannot_be_given_back_is_tried_again(
+    mps: Mps, driver: nvml.Driver, hardware: FakeHardware
+) -> None:
+    """Its claim is remembered until then."""
+    mps.modes(driver).claim(ONE)
+    hardware.fault("nvmlDeviceSetComputeMode", 999, ONE)
+    mps.modes(driver).give_back([ONE])
+    assert modes(driver)[0] == nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS
+    hardware.heal()
+    mps.modes(driver).give_back([ONE])
+    assert modes(driver)[0] == nvml.COMPUTE_MODE_DEFAULT
+
+
+def test_a_card_is_not_claimed_where_that_cannot_be_remembered(
+    mps: Mps, driver: nvml.Driver
+) -> None:
+    """It could never be given back; a damaged record stops nothing."""
+    record = mps.directory / "state" / "mps" / MODES
+    record.parent.mkdir(parents=True)
+    record.write_text("{")
+    mps.modes(driver).claim(ONE)
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(EngineFailedError, match=r"compute mode: .*directory"):
+        mps.modes(driver).claim(TWO)
+    assert modes(driver)[1] == nvml.COMPUTE_MODE_DEFAULT
+
+
+def test_cards_are_set_to_exclusive_process(
+    mps: Mps, driver: nvml.Driver, hardware: FakeHardware
+) -> None:
+    """So that nobody gets a context beside MPS; a card that refuses is unfit."""
+    hardware.fault("nvmlDeviceSetComputeMode", 4, TWO)
+    assert list(mps.engine(driver).probe(CARDS)) == [TWO]
+    assert modes(driver) == [nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS, nvml.COMPUTE_MODE_DEFAULT]
+
+
+def test_who_starts_the_daemon_is_a_setting(
+    mps: Mps, driver: nvml.Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody here, or this daemon within its own container."""
+    monkeypatch.setenv("PATH", f"{mps.directory}:{os.environ['PATH']}")
+    starts: tuple[tuple[MpsStart, str], ...] = (("never", "none"), ("here", "mps"))
+    for start, engine in starts:
+        settings = IsolationSettings(
+            ("mps",), state=mps.directory / "state", mps=mps.pipe, mps_start=start
+        )
+        isolation = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
+        isolation.use(driver)
+        assert isolation.assess(CARDS)[ONE].name == engine
+        assert bool(mps.pid) is (start == "here")
+
+
+def configured(**flags: str) -> IsolationSettings:
+    """The settings of isolation that these flags come to."""
+    return node_daemon_settings(load(OPTIONS, flags=flags, environ={}, file={})).isolation
+
+
+def test_cards_can_have_engines_of_their_own_by_setting() -> None:
+    """And the setting can be written down as it is printed."""
+    given = f"{ONE}=mps+cgroup, {TWO}="
+    settings = configured(isolation="cgroup", isolation_cards=given)
+    assert settings.of(ONE) == ("mps", "cgroup")
+    assert settings.of(TWO) == ()
+    assert settings.of("GPU-other") == ("cgroup",)
+    values = load(OPTIONS, flags={"isolation_cards": given}, environ={}, file={})
+    printed = read_file(print_config(values), "printed")
+    again = load(OPTIONS, flags={}, environ={}, file=printed)
+    assert again["isolation_cards"].value == values["isolation_cards"].value
+
+
+@pytest.mark.parametrize(
+    "given", ["mps", "=mps", f"{ONE}=mig", f"{ONE}=mps+mps", f"{ONE}=mps,{ONE}="]
+)
+def test_a_list_of_cards_that_cannot_be_meant_is_refused(given: str) -> None:
+    """With what is allowed."""
+    with pytest.raises(SettingsError, match="allowed: "):
+        configured(isolation_cards=given)
+
+
+def test_each_card_gets_the_engine_that_is_configured_for_it(
+    mps: Mps, driver: nvml.Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MPS takes no card that it was not given, and gives back one that it has no more."""
+    monkeypatch.setenv("PATH", f"{mps.directory}:{os.environ['PATH']}")
+    mps.modes(driver).claim(TWO)
+    settings = IsolationSettings(
+        (), {ONE: ("mps",)}, state=mps.directory / "state", mps=mps.pipe, mps_start="here"
+    )
+    isolation = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
+    isolation.use(driver)
+    found = isolation.assess(CARDS)
+    assert [found[uuid].name for uuid in (ONE, TWO)] == ["mps", "none"]
+    exclusive, default = nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS, nvml.COMPUTE_MODE_DEFAULT
+    assert modes(driver) == [exclusive, default]
+
+
+def test_limits_that_were_lost_are_set_again_with_the_next_look(
+    driver: nvml.Driver, hardware: FakeHardware, tmp_path: pathlib.Path
+) -> None:
+    """A reset of a card takes them from pods that live; a driver that refuses stops nothing."""
+    pod = tmp_path / "cgroup/kubepods/pod3f2e1d0c-aaaa-bbbb-cccc-0123456789ab"
+    pod.mkdir(parents=True)
+    (tmp_path / "cgroup/cgroup.controllers").write_text("")
+    isolation = ConfiguredIsolation(
+        IsolationSettings(("cgroup",), state=tmp_path), PodCgroups(tmp_path / "cgroup")
+    )
+    isolation.use(driver)
+    isolation.assess(CARDS)
+    isolation.restore([])
+    isolation.prepare(Slice(pod.name.removeprefix("pod"), "main", (CardShare(ONE, 0, 8000),)))
+    driver.device(0).set_memory_limits(str(pod), 0, nvml.UNLIMITED)
+    hardware.fault("nvmlDeviceSetMemoryLimits_v1", 999)
+    assert isolation.assess(CARDS)[ONE].name == "cgroup"
+    hardware.heal()
+    isolation.assess(CARDS)
+    assert driver.device(0).memory_limits(str(pod)).hard == 8000 << 20

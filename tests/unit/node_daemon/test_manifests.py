@@ -1,0 +1,102 @@
+"""The DaemonSet gives the daemon what its settings count on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from gpu_fraction.settings.option import ENV_PREFIX, load
+from node_daemon.isolation.cgroup_paths import ROOT
+from node_daemon.settings import OPTIONS, NodeDaemonSettings, node_daemon_settings
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+BASE = DEPLOY / "node-daemon" / "daemonset.yaml"
+HAMI = DEPLOY / "node-daemon-hami-core" / "daemonset.yaml"
+
+
+def pod(path: Path) -> dict[str, Any]:
+    """The pod of a manifest."""
+    return dict(YAML(typ="safe").load(path)["spec"]["template"]["spec"])
+
+
+def container(path: Path) -> dict[str, Any]:
+    """Its only container."""
+    (one,) = pod(path)["containers"]
+    return dict(one)
+
+
+def environment(path: Path) -> dict[str, str]:
+    """What it is told; a reference counts as a word."""
+    return {e["name"]: e.get("value", "node-1") for e in container(path)["env"]}
+
+
+def settings(*paths: Path) -> NodeDaemonSettings:
+    """As the daemon reads its environment."""
+    environ = {k: v for path in paths for k, v in environment(path).items()}
+    return node_daemon_settings(load(OPTIONS, flags={}, environ=environ, file={}))
+
+
+def mounts(*paths: Path) -> Iterator[tuple[Path, Path, bool]]:
+    """Place in the container, place on the host, and whether it may be written."""
+    for path in paths:
+        hosts = {v["name"]: v["hostPath"]["path"] for v in pod(path)["volumes"]}
+        for one in container(path)["volumeMounts"]:
+            yield (
+                Path(one["mountPath"]),
+                Path(hosts[one["name"]]),
+                not one.get("readOnly"),
+            )
+
+
+@pytest.mark.parametrize(
+    ("paths", "writable"),
+    [
+        ([BASE], True),
+        ([BASE, HAMI], False),
+    ],
+)
+def test_every_folder_is_the_hosts_own(paths: list[Path], *, writable: bool) -> None:
+    """At the same place, because container runtime, kubelet and MPS go by the same names."""
+    given = settings(*paths)
+    shm = given.isolation.mps_shm
+    assert shm is not None
+    needed = [
+        *(given.paths.kubelet, given.paths.state, given.paths.cdi, given.isolation.state),
+        *(given.isolation.mps, shm, ROOT),
+    ]
+    if not writable:
+        needed = [*given.paths.host_cdi, given.isolation.hami_library]
+    there = list(mounts(*paths))
+    assert all(inside == outside for inside, outside, _ in there)
+    places = [inside for inside, _, rw in there if rw or not writable]
+    for folder in needed:
+        assert any(folder.is_relative_to(place) for place in places), folder
+
+
+def test_a_process_that_it_starts_can_outlive_the_pod() -> None:
+    """It needs the host's process ids and the right to leave, and is so configured."""
+    assert settings(BASE).isolation.mps_start == "host"
+    assert pod(BASE)["hostPID"] is True
+    assert container(BASE)["securityContext"]["privileged"] is True
+
+
+def test_nvidias_runtime_brings_the_driver_in() -> None:
+    """NVML is of "utility", nvidia-cuda-mps-control of "compute" (NVIDIA container toolkit)."""
+    told = environment(BASE)
+    assert told["NVIDIA_VISIBLE_DEVICES"] == "all"
+    assert set(told["NVIDIA_DRIVER_CAPABILITIES"].split(",")) == {"compute", "utility"}
+
+
+@pytest.mark.parametrize("path", [BASE, HAMI])
+def test_every_variable_of_ours_is_a_setting(path: Path) -> None:
+    """A misspelt one would say nothing."""
+    known = {option.variable for option in OPTIONS}
+    assert {k for k in environment(path) if k.startswith(ENV_PREFIX)} <= known
+
+
+def test_hami_core_is_wanted_where_its_library_is_mounted() -> None:
+    """And not elsewhere: by default no engine needs a file that a node may lack."""
+    assert settings(BASE, HAMI).isolation.engines == ("cgroup", "hami-core")
+    assert "hami-core" not in settings(BASE).isolation.engines
