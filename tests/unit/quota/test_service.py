@@ -14,9 +14,11 @@ from ruamel.yaml import YAML
 
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.event_limits import ObjectReference
 from gpu_fraction.kube.events import EventType
+from gpu_fraction.kube.reflector import ReflectorSettings
 from gpu_fraction.kube.resources import GPU_QUOTAS, PODS, REPLICA_SETS
 from quota import admission
 from quota.controller import ControllerSettings
@@ -24,7 +26,7 @@ from quota.errors import NotReadyError
 from quota.redrive import QUOTA_FREED, EventRecord, blocked
 from quota.service import AdmissionService, ControllerService
 from quota.settings import TTL_S
-from sandbox.apiserver import ApiServer
+from sandbox.apiserver import Answer, ApiServer, Fault
 from sandbox.apiserver.kinds import BUILT_IN, from_crd
 from tests.support.quota_world import NOW
 
@@ -205,6 +207,38 @@ async def test_the_default_share_comes_from_the_namespaces_quota() -> None:
     async with cluster(perPod={"defaultFraction": "0.1"}) as made:
         assert made.admission.default_fraction("team", None) == "0.1"
         assert made.admission.default_fraction("elsewhere", None) is None
+
+
+async def test_nobody_is_admitted_on_a_watch_that_died() -> None:
+    """A quota that was made since then is unknown, and asking for it would be the only way."""
+    server = ApiServer()
+    server.register(from_crd(YAML(typ="safe").load(CRD.read_text())))
+    server.add_namespace("team")
+    raw = json.dumps(manifest("a", 1)).encode()
+    following = ReflectorSettings(
+        backoff=Backoff(initial_s=0.01, cap_s=0.05), silence_s=0.1, stale_s=0.3
+    )
+    async with server.serve(), connect(fixed(Access(server.url)), component="test") as client:
+        service = AdmissionService(
+            client,
+            admission.Settings(),
+            sizes=CardSizes(81920),
+            registry=CollectorRegistry(),
+            sink=Sink(),
+            following=following,
+        )
+        async with asyncio.TaskGroup() as tasks, asyncio.timeout(10):
+            work = tasks.create_task(service.run())
+            while service.unsynced() is not None:
+                await asyncio.sleep(0.01)
+            assert (await service.admit("team", raw, dry_run=True)).final
+            for verb in ("list", "watch"):
+                server.faults.add(Fault(Answer(503), verb=verb, times=None))
+            while service.unsynced() is None:
+                await asyncio.sleep(0.01)
+            with pytest.raises(NotReadyError, match="no word of the API server"):
+                await service.admit("team", raw, dry_run=False)
+            work.cancel()
 
 
 def test_promises_outlive_every_request() -> None:
