@@ -194,6 +194,9 @@ class ControllerService:
         return self._pods.unsynced() or self._watched.unsynced()
 
     async def _work(self) -> None:
+        # Whoever led before may have gone between making room and waking those who wait for it.
+        for namespace in self._watched.cache.namespaces():
+            self._redrive.freed(namespace)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._controller.run(), name="quota-controller")
             tasks.create_task(self._redrive.run(), name="quota-redrive")
