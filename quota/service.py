@@ -12,7 +12,7 @@ from gpu_fraction.kube.reflector import Reflector, ReflectorSettings
 from gpu_fraction.kube.resources import GPU_QUOTAS, NODES, PODS
 from gpu_fraction.kube.store import Change
 from quota import admission
-from quota.api import KubeQuotaApi
+from quota.api import ADMISSION_RETRY, ADMISSION_TIMEOUT_S, KubeQuotaApi
 from quota.audit import Audit, EventSink
 from quota.cache import QuotaCache, newer
 from quota.controller import Controller, ControllerSettings, Sources
@@ -85,7 +85,7 @@ class AdmissionService:
         self._watched = _Watched(client, sizes, following)
         self._audit = Audit(sink)
         self._admission = admission.Admission(
-            KubeQuotaApi(client),
+            KubeQuotaApi(client.with_retry(ADMISSION_RETRY), timeout_s=ADMISSION_TIMEOUT_S),
             self._watched.cache,
             settings,
             observer=AdmissionMetrics(registry),

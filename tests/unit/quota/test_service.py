@@ -26,7 +26,7 @@ from quota.errors import NotReadyError
 from quota.redrive import QUOTA_FREED, EventRecord, blocked
 from quota.service import AdmissionService, ControllerService
 from quota.settings import TTL_S
-from sandbox.apiserver import Answer, ApiServer, Fault
+from sandbox.apiserver import Answer, ApiServer, Fault, Hang
 from sandbox.apiserver.kinds import BUILT_IN, from_crd
 from tests.support.quota_world import NOW
 
@@ -233,6 +233,15 @@ async def test_blocked_owners_are_woken_by_a_new_leader() -> None:
         await only_web_is_woken(made)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("verb", ["patch", "list"])
+async def test_a_call_that_hangs_is_repeated_while_the_caller_waits(verb: str) -> None:
+    """One broken connection costs nobody an answer: neither a promise nor a confirmed refusal."""
+    async with cluster() as made:
+        made.server.faults.add(Fault(Hang(), verb=verb, resource=GPU_QUOTAS.qualified))
+        assert await made.create("a", 600)
+        assert not await made.create("b", 600)
 
 
 async def test_the_default_share_comes_from_the_namespaces_quota() -> None:
