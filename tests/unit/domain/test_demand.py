@@ -9,6 +9,7 @@ import pytest
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.assignment import CardShare, render
 from gpu_fraction.domain.demand import ZERO, Demand, demand
+from gpu_fraction.domain.gpu_resources import is_gpu
 from tests.pods import Raw, container, pod, typed
 
 WHOLE = Demand(cards=1, core_milli=1000, open_memory_milli=1000)
@@ -262,6 +263,14 @@ def test_hami_requests_without_limits() -> None:
 def test_whole_cards_of_any_vendor(name: str) -> None:
     """A time slice of unknown size too: charged as a whole card, never as less."""
     assert cost(container("a", {name: "2"})) == WHOLE + WHOLE
+
+
+@pytest.mark.parametrize("mode", ["spx", "dpx", "tpx", "qpx", "cpx"])
+def test_a_partition_of_an_amd_card_is_charged_as_a_card(mode: str) -> None:
+    """Where all are called amd.com/gpu a partition is not told from a card either."""
+    name = f"amd.com/{mode}_nps4"
+    assert is_gpu(name)
+    assert cost(container("a", {name: "2"})) == cost(container("a", {"amd.com/gpu": "2"}))
 
 
 @pytest.mark.parametrize(
