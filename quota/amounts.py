@@ -21,7 +21,8 @@ MODEL_KEYS: Final = (CORES, MEMORY, GPUS)
 """What may be limited for one GPU model."""
 
 MAX_AMOUNT: Final = 10**15
-"""Chosen: a billion GPUs in thousandths, and far inside the range of JSON's integers."""
+"""The largest limit, and the most that one pod may ask for under a quota. Chosen: 10^12 GPUs in
+thousandths, and far inside the range of JSON's integers."""
 
 _ALLOWED: Final = {
     CORES: 'GPUs as a quantity, in steps of 0.001 ("4", "500m")',
@@ -34,6 +35,7 @@ __all__ = [
     "CORES",
     "GPUS",
     "KEYS",
+    "MAX_AMOUNT",
     "MEMORY",
     "MODEL_KEYS",
     "PODS",
@@ -43,6 +45,7 @@ __all__ = [
     "format_list",
     "model_key",
     "parse_amount",
+    "parse_taken",
     "split_key",
 ]
 
@@ -71,6 +74,25 @@ def parse_amount(kind: str, value: str | int) -> int:
     Raises:
         UnitError: not a quantity, negative, too fine or too large.
     """
+    amount = _parse(kind, value)
+    if amount > MAX_AMOUNT:
+        raise units.UnitError("too large", _ALLOWED[kind])
+    return amount
+
+
+def parse_taken(kind: str, value: str | int) -> int:
+    """Like ``parse_amount``, for what is taken of a budget: too large is ``MAX_AMOUNT``.
+
+    No limit is above that, so what is counted so leaves no room: pods may ask for more than
+    anybody has (2^63 - 1 of every resource), and some were made before anybody checked them.
+
+    Raises:
+        UnitError: not a quantity, negative or too fine.
+    """
+    return min(_parse(kind, value), MAX_AMOUNT)
+
+
+def _parse(kind: str, value: str | int) -> int:
     allowed = _ALLOWED[kind]
     try:
         number = units.parse_quantity(str(value))
@@ -82,15 +104,11 @@ def parse_amount(kind: str, value: str | int) -> int:
         if 0 < number < units.MIB:
             # Nearly always a number without its unit: "160" is 160 bytes.
             raise units.UnitError("less than 1Mi", allowed)
-        amount = int(number // units.MIB)
-    else:
-        scaled = number * units.MILLI if kind == CORES else number
-        if scaled != scaled.to_integral_value():
-            raise units.UnitError("too fine", allowed)
-        amount = int(scaled)
-    if amount > MAX_AMOUNT:
-        raise units.UnitError("too large", allowed)
-    return amount
+        return int(number // units.MIB)
+    scaled = number * units.MILLI if kind == CORES else number
+    if scaled != scaled.to_integral_value():
+        raise units.UnitError("too fine", allowed)
+    return int(scaled)
 
 
 def format_amount(key: str, amount: int) -> str:

@@ -10,14 +10,29 @@ from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import GPU_QUOTAS, PODS
+from gpu_fraction.kube.retry import RetryPolicy
 from quota.pods import PodRecord
 from quota.wire import API_VERSION, KIND, GPUQuota, QuotaMeta, ReservationWire, StatusWire
 
 TIMEOUT_S: Final = 8.0
-"""Seconds for one call. Chosen: below the shortest useful webhook timeout, so that a hung
-connection is noticed while the caller still waits."""
+"""Seconds for one call of the controller, which nobody waits for. Chosen: a namespace is counted
+again long before its promises expire."""
 
-__all__ = ["KubeQuotaApi", "PodListing", "QuotaApi", "QuotaListing"]
+ADMISSION_TIMEOUT_S: Final = 4.0
+"""Seconds for one call of admission. Chosen: below the 4.5 s that the webhook has of its caller's
+5 s (timeoutSeconds in deploy/webhook)."""
+
+ADMISSION_RETRY: Final = RetryPolicy(attempt_timeout_s=2.0)
+"""Of admission's calls. Chosen: a connection that hangs leaves as much time for another."""
+
+__all__ = [
+    "ADMISSION_RETRY",
+    "ADMISSION_TIMEOUT_S",
+    "KubeQuotaApi",
+    "PodListing",
+    "QuotaApi",
+    "QuotaListing",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,9 @@ def _objections(facts: PodFacts, cost: Charge, quota: Quota) -> Iterator[str]:
             "(no GPU's memory size is known; ask for gpu-memory)"
         )
         return
-    yield from _outside(cost.amounts, spec.pod_max, spec.pod_min, quota.name)
+    # What no limit can express is refused also where it is not limited: a promise has every key.
+    most = {**dict.fromkeys(cost.amounts, amounts.MAX_AMOUNT), **spec.pod_max}
+    yield from _outside(cost.amounts, most, spec.pod_min, quota.name)
     state = quota.ledger
     if state is not None and (keys := ledger.exceeded(state, spec.hard, cost.amounts)):
         yield (

@@ -14,7 +14,7 @@ import structlog
 
 from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.reflector import Reflector
+from gpu_fraction.kube.reflector import Reflector, ReflectorSettings
 from gpu_fraction.kube.resources import GPU_QUOTAS
 from gpu_fraction.kube.store import Change
 from gpu_fraction.kube.watching import EventKind
@@ -137,6 +137,7 @@ class ModelLimitsWatch:
         *,
         certain_after_s: float = CERTAIN_AFTER_S,
         look_again_s: float = LOOK_AGAIN_S,
+        following: ReflectorSettings | None = None,
     ) -> None:
         """Prepare; :meth:`run` does the work.
 
@@ -144,8 +145,10 @@ class ModelLimitsWatch:
             client: The API server.
             certain_after_s: Seconds after a 404 until a second one is believed.
             look_again_s: Seconds between looks for a resource that is not served.
+            following: How quotas are followed.
         """
         self._client = client
+        self._following = following
         self._certain_after_s = certain_after_s
         self._look_again_s = look_again_s
         self._limits = ModelLimits()
@@ -158,10 +161,8 @@ class ModelLimitsWatch:
         return self._limits.limits(namespace)
 
     def unsynced(self) -> str | None:
-        """Why the answers cannot be trusted yet; None where they can."""
-        if self._absent or self._reflector.synced.is_set():
-            return None
-        return "GPUQuotas are not loaded"
+        """Why the answers cannot be trusted now; None where they can."""
+        return None if self._absent else self._reflector.unsynced()
 
     async def run(self) -> NoReturn:
         """Follow the quotas until cancelled."""
@@ -181,7 +182,13 @@ class ModelLimitsWatch:
             self._absent = False
 
     def _new(self) -> Reflector[WatchedQuota]:
-        reflector = Reflector(self._client, GPU_QUOTAS.at(), WatchedQuota, observer=self._absence)
+        reflector = Reflector(
+            self._client,
+            GPU_QUOTAS.at(),
+            WatchedQuota,
+            settings=self._following,
+            observer=self._absence,
+        )
         reflector.subscribe(self._limits.changed)
         return reflector
 

@@ -7,8 +7,9 @@ change too, and the right to it is no right to their pod templates.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -40,7 +41,7 @@ CALM_S: Final = 1.0
 """Seconds between two rounds in one namespace: chosen, a slow start of 1, 2, 4 pods fits in."""
 
 MAX_OWNERS: Final = 50
-"""Owners woken in one round: chosen, the rest follows with the next room."""
+"""Owners woken in one round: chosen, the rest follows in the next."""
 
 OWNERS: Final = {
     ("apps", r.kind): r
@@ -85,7 +86,10 @@ class Owner:
 
 
 def blocked(events: Iterable[EventRecord], now: datetime) -> list[Owner]:
-    """Whose pods were refused lately, the longest waiting first, each once."""
+    """Whose pods were refused lately, the longest waiting first, each once.
+
+    Those that have their pods by now are among them: the events do not tell.
+    """
     found: dict[Owner, str] = {}
     for event in events:
         group = event.involved_object.api_version.rpartition("/")[0]
@@ -96,7 +100,7 @@ def blocked(events: Iterable[EventRecord], now: datetime) -> list[Owner]:
         if _age_s(when, now) <= RECENT_S:
             owner = Owner(resource, event.involved_object.name, event.involved_object.uid)
             found[owner] = min(found.get(owner, when), when)
-    return sorted(found, key=lambda owner: found[owner])[:MAX_OWNERS]
+    return sorted(found, key=lambda owner: found[owner])
 
 
 def _age_s(when: str, now: datetime) -> float:
@@ -104,6 +108,31 @@ def _age_s(when: str, now: datetime) -> float:
         return (now - datetime.fromisoformat(when)).total_seconds()
     except ValueError:
         return 0.0
+
+
+@dataclass(slots=True)
+class _Turns:
+    """Whose turn it is in one namespace; moments are numbers that grow.
+
+    Attributes:
+        room_at: When room was made last.
+        tried_at: When each owner had its turn last.
+        woken_at: When it was woken last, or refused to be.
+    """
+
+    room_at: int = 0
+    tried_at: dict[Owner, int] = field(default_factory=dict)
+    woken_at: dict[Owner, int] = field(default_factory=dict)
+
+    def due(self, owners: Iterable[Owner]) -> list[Owner]:
+        """Those not woken since there is room, the longest without a turn first."""
+        waiting = [o for o in owners if self.woken_at.get(o, 0) < self.room_at]
+        return sorted(waiting, key=lambda owner: self.tried_at.get(owner, 0))
+
+    def keep(self, owners: Collection[Owner]) -> None:
+        """Forget all others."""
+        self.tried_at = {o: at for o, at in self.tried_at.items() if o in owners}
+        self.woken_at = {o: at for o, at in self.woken_at.items() if o in owners}
 
 
 class Redrive:
@@ -119,11 +148,17 @@ class Redrive:
         self._client = client
         self._calm_s = calm_s
         self._now = now
+        self._moments = itertools.count(1)
+        self._turns: dict[str, _Turns] = {}
         self._namespaces: dict[str, None] = {}
         self._wake = asyncio.Event()
 
     def freed(self, namespace: str) -> None:
-        """There is room in a namespace."""
+        """There is room in a namespace: everybody has a turn."""
+        self._turns.setdefault(namespace, _Turns()).room_at = next(self._moments)
+        self._again(namespace)
+
+    def _again(self, namespace: str) -> None:
         self._namespaces[namespace] = None
         self._wake.set()
 
@@ -135,33 +170,55 @@ class Redrive:
             namespaces, self._namespaces = list(self._namespaces), {}
             for namespace in namespaces:
                 try:
-                    await self.wake(namespace)
+                    left = await self._round(namespace)
                 except kube_errors.KubeError as e:
                     log.warning("quota.redrive_failed", namespace=namespace, error=str(e))
+                    left = isinstance(e, kube_errors.TransientError)
+                if left:
+                    self._again(namespace)
             await asyncio.sleep(self._calm_s)
 
-    async def wake(self, namespace: str) -> Sequence[Owner]:
-        """Wake those of one namespace; who they were.
+    async def _round(self, namespace: str) -> bool:
+        """Wake some of one namespace; whether others are left.
 
         Raises:
-            KubeError: the API server did not take it.
+            KubeError: the API server did not take it; transient if the rest is to be woken later.
         """
         options = ListOptions(Selection(fields=f"reason={FAILED_CREATE}"))
         listing = await self._client.list(
             resources.EVENTS.at(namespace=namespace), EventRecord, options
         )
         now = self._now()
-        owners = blocked(listing.items, now)
-        for owner in owners:
+        turns = self._turns[namespace]
+        owners = dict.fromkeys(blocked(listing.items, now))
+        turns.keep(owners.keys())
+        if not owners and namespace not in self._namespaces:
+            del self._turns[namespace]
+        due = turns.due(owners)
+        for owner in due[:MAX_OWNERS]:
+            turns.tried_at[owner] = moment = next(self._moments)
             await self._touch(namespace, owner, timestamp(now))
-        if owners:
-            log.info("quota.redriven", namespace=namespace, owners=len(owners))
-        return owners
+            turns.woken_at[owner] = moment
+        if due:
+            log.info("quota.redriven", namespace=namespace, owners=len(due[:MAX_OWNERS]))
+        return len(due) > MAX_OWNERS
 
     async def _touch(self, namespace: str, owner: Owner, moment: str) -> None:
+        """Wake one owner, if it lets itself be woken.
+
+        Raises:
+            TransientError: the API server is in trouble.
+        """
         metadata = {"uid": owner.uid, "annotations": {QUOTA_FREED: moment}}
         at = owner.resource.at(owner.name, namespace=namespace, subresource="status")
         try:
             await self._client.patch(at, PatchKind.MERGE, {"metadata": metadata}, Identity)
         except (kube_errors.NotFoundError, kube_errors.ConflictError, kube_errors.InvalidError):
             return  # it is gone, or another one has its name now
+        except kube_errors.KubeError as e:
+            # 500 is what a webhook's failure on this very object looks like.
+            if isinstance(e, kube_errors.TransientError) and not isinstance(
+                e, kube_errors.ServerFaultError
+            ):
+                raise
+            log.warning("quota.owner_not_woken", namespace=namespace, owner=str(at), error=str(e))

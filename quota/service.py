@@ -8,11 +8,11 @@ from prometheus_client import CollectorRegistry
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube import objects
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.reflector import Reflector
+from gpu_fraction.kube.reflector import Reflector, ReflectorSettings
 from gpu_fraction.kube.resources import GPU_QUOTAS, NODES, PODS
 from gpu_fraction.kube.store import Change
 from quota import admission
-from quota.api import KubeQuotaApi
+from quota.api import ADMISSION_RETRY, ADMISSION_TIMEOUT_S, KubeQuotaApi
 from quota.audit import Audit, EventSink
 from quota.cache import QuotaCache, newer
 from quota.controller import Controller, ControllerSettings, Sources
@@ -34,11 +34,13 @@ __all__ = ["AdmissionService", "ControllerService", "Lead"]
 class _Watched:
     """Quotas and GPUs, kept by watches."""
 
-    def __init__(self, client: Client, sizes: CardSizes) -> None:
+    def __init__(
+        self, client: Client, sizes: CardSizes, following: ReflectorSettings | None = None
+    ) -> None:
         self.cache = QuotaCache()
         self.fleet = NodeFleet(ConfiguredFleet(sizes))
-        self.quotas = Reflector(client, GPU_QUOTAS.at(), GPUQuota)
-        self.nodes = Reflector(client, NODES.at(), NodeRecord)
+        self.quotas = Reflector(client, GPU_QUOTAS.at(), GPUQuota, settings=following)
+        self.nodes = Reflector(client, NODES.at(), NodeRecord, settings=following)
         self.quotas.subscribe(self._quota)
         self.nodes.subscribe(lambda change: self.fleet.change(change.old, change.new))
 
@@ -49,11 +51,12 @@ class _Watched:
             self.cache.remove(change.old)
 
     def unsynced(self) -> str | None:
-        """What has not been read yet, for readiness."""
-        for name, reflector in (("GPUQuotas", self.quotas), ("Nodes", self.nodes)):
-            if not reflector.synced.is_set():
-                return f"{name} are being read"
-        return None
+        """What cannot be relied on, for readiness.
+
+        A quota that was made while the watch is dead is not known at all, and with none in a
+        namespace nothing would be asked of the API server before everything is admitted.
+        """
+        return self.quotas.unsynced() or self.nodes.unsynced()
 
 
 class AdmissionService:
@@ -67,6 +70,7 @@ class AdmissionService:
         sizes: CardSizes,
         registry: CollectorRegistry,
         sink: EventSink,
+        following: ReflectorSettings | None = None,
     ) -> None:
         """Prepare; ``run`` does the work.
 
@@ -76,11 +80,12 @@ class AdmissionService:
             sizes: The GPUs where no Node says.
             registry: Where metrics are collected.
             sink: Takes events.
+            following: How quotas and Nodes are followed.
         """
-        self._watched = _Watched(client, sizes)
+        self._watched = _Watched(client, sizes, following)
         self._audit = Audit(sink)
         self._admission = admission.Admission(
-            KubeQuotaApi(client),
+            KubeQuotaApi(client.with_retry(ADMISSION_RETRY), timeout_s=ADMISSION_TIMEOUT_S),
             self._watched.cache,
             settings,
             observer=AdmissionMetrics(registry),
@@ -94,7 +99,7 @@ class AdmissionService:
             tasks.create_task(self._admission.run(), name="quota-admission")
 
     def unsynced(self) -> str | None:
-        """Why no request can be answered yet."""
+        """Why no request can be answered now."""
         return self._watched.unsynced()
 
     async def admit(self, namespace: str, pod: bytes, *, dry_run: bool) -> Outcome:
@@ -185,12 +190,13 @@ class ControllerService:
             await self._lead(self._work)
 
     def unsynced(self) -> str | None:
-        """What has not been read yet, for readiness."""
-        if not self._pods.synced.is_set():
-            return "Pods are being read"
-        return self._watched.unsynced()
+        """What cannot be relied on, for readiness."""
+        return self._pods.unsynced() or self._watched.unsynced()
 
     async def _work(self) -> None:
+        # Whoever led before may have gone between making room and waking those who wait for it.
+        for namespace in self._watched.cache.namespaces():
+            self._redrive.freed(namespace)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._controller.run(), name="quota-controller")
             tasks.create_task(self._redrive.run(), name="quota-redrive")

@@ -1,6 +1,6 @@
 """A quota object in the form that decisions are made on, and back to the wire."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from gpu_fraction.domain import units
@@ -52,12 +52,9 @@ def read(wire: GPUQuota) -> Quota:
 
 
 def _reserved(status: StatusWire, spec: QuotaSpec) -> Iterator[tuple[str, Reservation]]:
-    """The promises. What somebody else wrote and no amount can be read from is none."""
+    """The promises. An amount that somebody else wrote unreadably is all that there is."""
     for wire in status.reserved or ():
-        try:
-            found = _amounts(wire, wire.models)
-        except units.UnitError:
-            continue
+        found = _amounts(wire, wire.models, _promised)
         for model in spec.models:
             for kind in amounts.MODEL_KEYS:
                 # The model's limit is newer than the promise: the pod may get that model.
@@ -71,29 +68,40 @@ def _ledger(wire: GPUQuota, spec: QuotaSpec, reserved: Mapping[str, Reservation]
     if status.used is None or status.observed_generation != wire.metadata.generation:
         return None
     try:
-        used = _amounts(status.used, status.used.models)
+        used = _amounts(status.used, status.used.models, amounts.parse_taken)
     except units.UnitError:
         return None  # written by somebody else; the controller counts anew
     return Ledger(used, reserved) if spec.hard.keys() <= used.keys() else None
 
 
+_Reader = Callable[[str, str | int], int]
+"""From the kind of an amount and its quantity to the amount."""
+
+
+def _promised(kind: str, value: str | int) -> int:
+    try:
+        return amounts.parse_taken(kind, value)
+    except units.UnitError:
+        return amounts.MAX_AMOUNT
+
+
 def _amounts(
-    wire: AmountsWire | ReservationWire, by_model: Mapping[str, ModelAmounts] | None
+    wire: AmountsWire | ReservationWire,
+    by_model: Mapping[str, ModelAmounts] | None,
+    parse: _Reader,
 ) -> dict[str, int]:
-    found = _kinds(wire, amounts.KEYS)
+    found = _kinds(wire, amounts.KEYS, parse)
     for model, part in (by_model or {}).items():
-        for kind, amount in _kinds(part, amounts.MODEL_KEYS).items():
+        for kind, amount in _kinds(part, amounts.MODEL_KEYS, parse).items():
             found[amounts.model_key(model, kind)] = amount
     return found
 
 
 def _kinds(
-    wire: ModelAmounts | AmountsWire | ReservationWire, kinds: Iterable[str]
+    wire: ModelAmounts | AmountsWire | ReservationWire, kinds: Iterable[str], parse: _Reader
 ) -> dict[str, int]:
     return {
-        kind: amounts.parse_amount(kind, value)
-        for kind in kinds
-        if (value := getattr(wire, kind)) is not None
+        kind: parse(kind, value) for kind in kinds if (value := getattr(wire, kind)) is not None
     }
 
 

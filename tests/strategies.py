@@ -23,6 +23,7 @@ RESOURCES: Final = (
     "nvidia.com/mig-1g.10gb",
     "nvidia.com/mig-3g.20gb.me",
     "amd.com/gpu",
+    "amd.com/cpx_nps4",
 )
 
 # No lone surrogates: JSON on the wire cannot carry them.

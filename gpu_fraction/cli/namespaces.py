@@ -30,8 +30,8 @@ class NamespaceLabels:
         await self._namespaces.run()
 
     def unsynced(self) -> str | None:
-        """Why nothing is known yet."""
-        return None if self._namespaces.synced.is_set() else "Namespaces are being read"
+        """Why the labels cannot be relied on now."""
+        return self._namespaces.unsynced()
 
     def backend(self, namespace: str) -> str | None:
         """The backend that the namespace chose; None where it chose none."""

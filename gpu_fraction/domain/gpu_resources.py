@@ -8,10 +8,13 @@ from typing import Final
 
 from gpu_fraction.domain.keys import PREFIX
 
-WHOLE_CARDS: Final = (
+_AMD_PARTITIONS: Final = tuple(f"amd.com/{mode}_" for mode in ("spx", "dpx", "tpx", "qpx", "cpx"))
+"""Of ROCm/k8s-device-plugin's resource naming strategy ``mixed``, such as ``amd.com/cpx_nps4``;
+by default it calls a partition ``amd.com/gpu`` as well."""
+
+_WHOLE_CARDS: Final = (
     "nvidia.com/gpu",
-    # A time slice or MPS share of unknown size: charged as a whole card, never as less.
-    "nvidia.com/gpu.shared",
+    "nvidia.com/gpu.shared",  # a time slice or MPS share
     "amd.com/gpu",
     "gpu.intel.com/i915",
     "gpu.intel.com/xe",
@@ -23,8 +26,7 @@ _STACKS: Final = (
     "nvidia.com/mig-",
     "nvidia.com/priority",
     "amd.com/gpu",
-    "amd.com/cpx_",
-    "amd.com/spx_",
+    *_AMD_PARTITIONS,
     "gpu.intel.com/",
     "tencent.com/vcuda-",
     "tke.cloud.tencent.com/qgpu-",
@@ -38,7 +40,15 @@ _STACKS: Final = (
     "nos.nebuly.com/gpu",
 )
 
-__all__ = ["WHOLE_CARDS", "is_gpu"]
+__all__ = ["is_card", "is_gpu"]
+
+
+def is_card(name: str) -> bool:
+    """True for a resource of which each device is charged as a whole card.
+
+    That is also a part of a card whose size its name does not tell: never charged as less.
+    """
+    return name in _WHOLE_CARDS or name.startswith(_AMD_PARTITIONS)
 
 
 def is_gpu(name: str) -> bool:

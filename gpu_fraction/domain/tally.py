@@ -22,6 +22,8 @@ class Demand:
         open_core_mib: MiB whose compute share is unknown until a card is chosen, over all
             cards; they are in ``memory_mib`` already.
         open_cards: Cards that ``open_core_mib`` is spread over.
+        open_least_mib: The least of it on one card, where each card gives 1 thousandth or more;
+            0 where none has to.
     """
 
     cards: int = 0
@@ -30,6 +32,7 @@ class Demand:
     open_memory_milli: int = 0
     open_core_mib: int = 0
     open_cards: int = 0
+    open_least_mib: int = 0
 
     def __add__(self, other: "Demand") -> "Demand":
         return self._with(other, lambda a, b: a + b)
@@ -46,6 +49,7 @@ class Demand:
             combine(self.open_memory_milli, other.open_memory_milli),
             combine(self.open_core_mib, other.open_core_mib),
             combine(self.open_cards, other.open_cards),
+            min(filter(None, (self.open_least_mib, other.open_least_mib)), default=0),
         )
 
     def __bool__(self) -> bool:
@@ -60,20 +64,29 @@ class Demand:
         """The most that this can come to on cards between two sizes, nothing left open.
 
         A share of memory costs most on the largest card; compute that follows memory costs
-        most on the smallest.
+        most on the smallest. No card gives less than 1 MiB and 1 thousandth.
 
         Args:
             smallest_mib: MiB of the smallest eligible card, 1 or more.
-            largest_mib: MiB of the largest eligible card, at least ``smallest_mib``.
+            largest_mib: MiB of the largest eligible card, at least ``smallest_mib``; 0 where
+                no size is known: what is open of the memory is left out.
         """
-        follows = min(
-            1000 * self.open_cards, -(-1000 * self.open_core_mib // max(1, smallest_mib))
-        )
+        # On cards below 1000 MiB, a thousandth is raised to 1 MiB.
+        share_mib = max(largest_mib, 1000) if largest_mib else 0
         return Demand(
             cards=self.cards,
-            core_milli=self.core_milli + follows,
-            memory_mib=self.memory_mib + -(-self.open_memory_milli * largest_mib // 1000),
+            core_milli=self.core_milli + self._following_milli(max(1, smallest_mib), largest_mib),
+            memory_mib=self.memory_mib + -(-self.open_memory_milli * share_mib // 1000),
         )
+
+    def _following_milli(self, smallest_mib: int, largest_mib: int) -> int:
+        """The most that compute can come to which follows memory."""
+        follows = -(-1000 * self.open_core_mib // smallest_mib)
+        if 0 < 1000 * self.open_least_mib < largest_mib:
+            # Where so little is asked of a card, it gives 1 thousandth for less than one. All
+            # cards may be like that, or all but one, which then has nearly all of the memory.
+            follows += max(0, self.open_cards - 1)
+        return min(1000 * self.open_cards, follows)
 
 
 ZERO: Final = Demand()

@@ -109,6 +109,16 @@ class Client:
         """URL of the API server."""
         return self._transport.server
 
+    def with_retry(self, retry: RetryPolicy) -> "Client":
+        """The same connections with another rule of when to try again."""
+        return Client(
+            self._transport,
+            timeout_s=self._timeout_s,
+            retry=retry,
+            observer=self.observer,
+            rng=self._rng,
+        )
+
     async def get(
         self,
         address: Address,

@@ -36,6 +36,10 @@ SILENCE_S: Final = 90.0
 """Seconds without a line after which a watch counts as dead. Chosen: the server's bookmarks come
 each minute (apiserver/pkg/storage/cacher, defaultBookmarkFrequency), and half of that is slack."""
 
+STALE_S: Final = 120.0
+"""Seconds without a word of the server after which the copy is not relied on. Chosen: a dead
+watch is noticed after ``SILENCE_S``, the rest is time to open another (10 s at most), twice."""
+
 SHORT_WATCH_S: Final = 1.0
 """A watch that ends sooner and brought nothing counts as a failure. Source: client-go
 tools/cache/reflector.go, VeryShortWatchError."""
@@ -55,6 +59,8 @@ class ReflectorSettings:
             cluster, and possibly older than what another server has already shown.
         watch_timeout_s: range of seconds after which the server ends a watch.
         silence_s: seconds without a line after which we end it.
+        stale_s: seconds without a word of the server, above ``silence_s``, after which
+            :meth:`Reflector.unsynced` says so.
         backoff: waits after failures.
     """
 
@@ -62,6 +68,7 @@ class ReflectorSettings:
     cached_first_list: bool = False
     watch_timeout_s: tuple[int, int] = WATCH_TIMEOUT_S
     silence_s: float = SILENCE_S
+    stale_s: float = STALE_S
     backoff: Backoff = field(default_factory=Backoff)
 
 
@@ -114,12 +121,28 @@ class Reflector(Generic[T]):
         self._rng = rng or random.SystemRandom()
         self._listeners: list[Listener[T]] = []
         self._heard_at = 0.0
+        self._opened_at = 0.0
 
     def subscribe(self, listener: Listener[T]) -> None:
         """Call a function for each change from now on, and at once for each object present."""
         self._listeners.append(listener)
         for obj in list(self.store):
             listener(Change(None, obj))
+
+    def unsynced(self) -> str | None:
+        """Why the copy is not to be relied on; None where it is.
+
+        It was never read, or it may have missed changes for too long: the watch is dead, and
+        no other could be opened. A watch that opened counts as a word: it brings what was
+        missed first, and servers without a watch cache send no bookmarks.
+        """
+        kinds = f"{self._collection.resource.kind}s"
+        if not self.synced.is_set():
+            return f"{kinds} are being read"
+        told_at, stale_s = max(self._heard_at, self._opened_at), self._settings.stale_s
+        if asyncio.get_running_loop().time() - told_at > stale_s:
+            return f"{kinds}: no word of the API server for more than {stale_s:g} s"
+        return None
 
     async def run(self) -> NoReturn:
         """Follow the collection until cancelled."""
@@ -177,6 +200,7 @@ class Reflector(Generic[T]):
         )
         silence_s = self._settings.silence_s
         async with self._client.watch(request) as lines:
+            self._opened_at = loop.time()
             try:
                 async with asyncio.timeout(silence_s) as scope:
                     async for line in lines:

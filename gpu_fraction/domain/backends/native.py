@@ -69,6 +69,7 @@ def _container_demand(
         open_memory_milli=open_memory_milli,
         open_core_mib=open_core_mib,
         open_cards=count if open_core_mib else 0,
+        open_least_mib=open_core_mib // count,
     )
 
 

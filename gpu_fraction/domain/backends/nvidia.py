@@ -11,7 +11,7 @@ from gpu_fraction.domain import keys, units
 from gpu_fraction.domain.backends.base import BackendConfig, Draft, amount_of, settled
 from gpu_fraction.domain.backends.hami import GPU
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.gpu_resources import WHOLE_CARDS
+from gpu_fraction.domain.gpu_resources import is_card
 from gpu_fraction.domain.pod import Container, Pod
 from gpu_fraction.domain.problems import Problem
 from gpu_fraction.domain.request import Refused, Request, Slice, annotation_path
@@ -96,14 +96,14 @@ def _container_demand(container: Container) -> Demand:
 
 
 def other_cards(container: Container) -> Demand:
-    """Cards and MIG instances by all names but ``nvidia.com/gpu``, which HAMi has too.
+    """Cards, partitions and MIG instances by all names but ``nvidia.com/gpu``, which HAMi has too.
 
     A MIG profile of a form that this program does not know counts as a whole card.
     """
     resources = container.resources
     total = Demand()
     for name in resources.names() if resources else ():
-        if name in WHOLE_CARDS and name != GPU:
+        if is_card(name) and name != GPU:
             total += _whole(amount_of(resources, name))
         elif name.startswith(MIG_PREFIX):
             total += _mig(name, amount_of(resources, name))

@@ -9,6 +9,7 @@ import pytest
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.assignment import CardShare, render
 from gpu_fraction.domain.demand import ZERO, Demand, demand
+from gpu_fraction.domain.gpu_resources import is_gpu
 from tests.pods import Raw, container, pod, typed
 
 WHOLE = Demand(cards=1, core_milli=1000, open_memory_milli=1000)
@@ -166,7 +167,7 @@ def test_compute_that_follows_memory_is_left_open() -> None:
     part = asked(cards=2, memoryMib=4096)
     only = container("main", {keys.SLOT: "1", keys.MEMORY_MIB: "8192"})
     before = cost(only, annotations=part)
-    assert before == Demand(2, 0, 8192, open_core_mib=8192, open_cards=2)
+    assert before == Demand(2, 0, 8192, open_core_mib=8192, open_cards=2, open_least_mib=4096)
     assert not before.settled
     shares = (CardShare("GPU-1", 50, 4096), CardShare("GPU-2", 250, 4096))
     after = cost(only, annotations={**part, keys.ASSIGNED: render({"main": shares})})
@@ -264,6 +265,14 @@ def test_whole_cards_of_any_vendor(name: str) -> None:
     assert cost(container("a", {name: "2"})) == WHOLE + WHOLE
 
 
+@pytest.mark.parametrize("mode", ["spx", "dpx", "tpx", "qpx", "cpx"])
+def test_a_partition_of_an_amd_card_is_charged_as_a_card(mode: str) -> None:
+    """Where all are called amd.com/gpu a partition is not told from a card either."""
+    name = f"amd.com/{mode}_nps4"
+    assert is_gpu(name)
+    assert cost(container("a", {name: "2"})) == cost(container("a", {"amd.com/gpu": "2"}))
+
+
 @pytest.mark.parametrize(
     ("name", "count", "expected"),
     [
@@ -343,11 +352,19 @@ def test_amounts_are_quantities(amount: str, cards: int) -> None:
         (Demand(1, 0, 4097, 0, 4097, 1), 16384, 81920, Demand(1, 251, 4097)),
         (Demand(2, 0, 32768, 0, 32768, 2), 8192, 81920, Demand(2, 2000, 32768)),
         (Demand(1, 0, 4096, 0, 4096, 1), 0, 81920, Demand(1, 1000, 4096)),
+        (Demand(16, 0, 16, 0, 16, 16, 1), 81920, 81920, Demand(16, 16, 16)),
+        (Demand(2, 0, 41000, 0, 41000, 2, 40), 81920, 81920, Demand(2, 502, 41000)),
+        (Demand(2, 0, 200, 0, 200, 2, 100), 81920, 81920, Demand(2, 3, 200)),
+        (Demand(6, 6, 0, 6), 500, 500, Demand(6, 6, 6)),
+        (Demand(1, 500, 0, 500), 0, 0, Demand(1, 500, 0)),
     ],
 )
 def test_open_amounts_are_charged_at_their_most(
     given: Demand, smallest: int, largest: int, charged: Demand
 ) -> None:
-    """Memory on the largest card, compute on the smallest, never more than the cards' all."""
+    """Memory on the largest card, compute on the smallest, never more than the cards' all.
+
+    Each card gives 1 MiB and 1 thousandth at least.
+    """
     assert given.charged(smallest, largest) == charged
     assert charged.settled

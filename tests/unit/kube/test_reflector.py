@@ -281,6 +281,7 @@ async def test_a_resource_that_does_not_exist_yet_is_waited_for(
 ) -> None:
     """Before its CRD is installed the list answers 404; then the copy fills."""
     reflector = Reflector(client, GPU_QUOTAS.at(), Pod, settings=SETTINGS)
+    assert reflector.unsynced() == "GPUQuotas are being read"
     async with asyncio.TaskGroup() as tasks:
         run = tasks.create_task(reflector.run())
         await until(lambda: api.calls == [] and not reflector.synced.is_set())
@@ -299,3 +300,31 @@ async def test_a_hanging_list_does_not_stop_the_reflector(
     api.add(manifest("p"))
     async with following(hasty, recorder) as reflector:
         assert names(reflector) == {"p"}
+
+
+async def test_a_copy_that_nothing_is_heard_of_is_not_relied_on(
+    api: ApiServer, client: Client, recorder: Recorder
+) -> None:
+    """It stays as it was, and says that it may be old, until the server speaks again."""
+    api.add(manifest("p"))
+    settings = ReflectorSettings(backoff=SETTINGS.backoff, silence_s=0.1, stale_s=0.3)
+    async with following(client, recorder, settings=settings) as reflector:
+        assert reflector.unsynced() is None
+        for verb in ("watch", "list"):
+            api.faults.add(Fault(Answer(503), verb=verb, times=None))
+        await until(lambda: reflector.unsynced() is not None)
+        assert reflector.unsynced() == "Pods: no word of the API server for more than 0.3 s"
+        assert names(reflector) == {"p"}
+        api.faults.clear()
+        await until(lambda: reflector.unsynced() is None)
+
+
+async def test_a_server_that_sends_no_bookmarks_is_still_heard(
+    api: ApiServer, client: Client, recorder: Recorder
+) -> None:
+    """A watch that opened shows that nothing was missed, however quiet the collection is."""
+    settings = ReflectorSettings(backoff=SETTINGS.backoff, silence_s=0.4, stale_s=1.1)
+    async with following(client, recorder, settings=settings) as reflector:
+        await until(lambda: api.calls.count(("watch", "pods")) == 4)  # 1.2 s of silence
+        assert reflector.unsynced() is None
+    assert recorder.lists == 1

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from gpu_fraction.kube.access import Access, fixed
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import connect
+from gpu_fraction.kube.reflector import ReflectorSettings
 from gpu_fraction.kube.resources import GPU_QUOTAS
 from gpu_fraction.kube.retry import RetryPolicy
 from quota.model_limits import ModelLimitsWatch
@@ -35,11 +36,15 @@ async def server() -> AsyncIterator[ApiServer]:
 
 
 @asynccontextmanager
-async def watching(server: ApiServer) -> AsyncIterator[ModelLimitsWatch]:
+async def watching(
+    server: ApiServer, following: ReflectorSettings | None = None
+) -> AsyncIterator[ModelLimitsWatch]:
     """The limits of that server, looked after in quick succession."""
     retry = RetryPolicy(Backoff(initial_s=0.01, cap_s=0.05), attempt_timeout_s=1.0)
     async with connect(fixed(Access(server=server.url)), component="test", retry=retry) as client:
-        watch = ModelLimitsWatch(client, certain_after_s=0.2, look_again_s=0.05)
+        watch = ModelLimitsWatch(
+            client, certain_after_s=0.2, look_again_s=0.05, following=following
+        )
         task = asyncio.create_task(watch.run(), name="limits")
         try:
             yield watch
@@ -75,7 +80,7 @@ async def test_limits_follow_the_quotas(server: ApiServer) -> None:
     server.register(from_crd(CRD))
     server.add(quota("b", {"T4": {"gpus": 2, "memory": "16Gi"}, "A100": {"cores": "500m"}}))
     async with watching(server) as watch:
-        assert watch.unsynced() == "GPUQuotas are not loaded"
+        assert watch.unsynced() == "GPUQuotas are being read"
         await until(lambda: watch.unsynced() is None)
         first = [("b", "A100", {"cores": 500}), ("b", "T4", {"gpus": 2, "memory": 16384})]
         assert shown(watch) == first
@@ -167,7 +172,7 @@ async def test_without_the_right_to_read_quotas_nothing_is_decided(server: ApiSe
     server.faults.add(Fault(Answer(403), resource=GPU_QUOTAS.qualified, times=None))
     async with watching(server) as watch:
         await until(lambda: len(server.calls) >= 2)
-        assert watch.unsynced() == "GPUQuotas are not loaded"
+        assert watch.unsynced() == "GPUQuotas are being read"
         server.faults.clear()
         await until(lambda: watch.unsynced() is None)
 
@@ -193,3 +198,18 @@ def test_a_limit_counts_the_classes_of_its_quota() -> None:
     (limit,) = limits({"T4": {"gpus": 1}}, scopeSelector=scope).limits("team")
     assert limit.counts("")
     assert not limit.counts("batch")
+
+
+async def test_limits_that_may_have_changed_unheard_are_not_trusted(server: ApiServer) -> None:
+    """While the watch is dead nobody knows of new quotas, so no cards are chosen."""
+    server.register(from_crd(CRD))
+    settings = ReflectorSettings(
+        backoff=Backoff(initial_s=0.01, cap_s=0.05), silence_s=0.1, stale_s=0.3
+    )
+    async with watching(server, settings) as watch:
+        await until(lambda: watch.unsynced() is None)
+        for verb in ("watch", "list"):
+            server.faults.add(Fault(Answer(503), verb=verb, times=None))
+        await until(lambda: watch.unsynced() is not None)
+        server.faults.clear()
+        await until(lambda: watch.unsynced() is None)

@@ -14,9 +14,11 @@ from ruamel.yaml import YAML
 
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.event_limits import ObjectReference
 from gpu_fraction.kube.events import EventType
+from gpu_fraction.kube.reflector import ReflectorSettings
 from gpu_fraction.kube.resources import GPU_QUOTAS, PODS, REPLICA_SETS
 from quota import admission
 from quota.controller import ControllerSettings
@@ -24,12 +26,13 @@ from quota.errors import NotReadyError
 from quota.redrive import QUOTA_FREED, EventRecord, blocked
 from quota.service import AdmissionService, ControllerService
 from quota.settings import TTL_S
-from sandbox.apiserver import ApiServer
+from sandbox.apiserver import Answer, ApiServer, Fault, Hang
 from sandbox.apiserver.kinds import BUILT_IN, from_crd
 from tests.support.quota_world import NOW
 
 CRD = Path(__file__).parents[3] / "deploy" / "crd" / "gpuquotas.yaml"
 POD_KIND = next(kind for kind in BUILT_IN if kind.resource is PODS)
+REPLICA_SET_KIND = next(kind for kind in BUILT_IN if kind.resource is REPLICA_SETS)
 OWNER = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "rs-1"}
 
 
@@ -58,11 +61,20 @@ class Cluster:
             client, admission.Settings(), sizes=sizes, registry=self.registry, sink=self.sink
         )
 
+        self.controller = self.new_controller(self.registry)
+
+    def new_controller(self, registry: CollectorRegistry | None = None) -> ControllerService:
+        """A controller that leads at once."""
+
         async def lead(work: Callable[[], Any]) -> None:
             await work()
 
-        self.controller = ControllerService(
-            client, ControllerSettings(), sizes=sizes, registry=self.registry, lead=lead
+        return ControllerService(
+            self.client,
+            ControllerSettings(),
+            sizes=CardSizes(81920),
+            registry=registry or CollectorRegistry(),
+            lead=lead,
         )
 
     async def create(self, name: str, milli: int, *, dry_run: bool = False, **meta: Any) -> bool:
@@ -164,40 +176,72 @@ async def test_what_happened_is_told_and_measured() -> None:
         assert 'gpu_fraction_quota_decisions_total{decision="refused",dry_run="false"} 1.0' in text
 
 
+def block(made: Cluster) -> None:
+    """ReplicaSets of which an event says that one lacks a pod."""
+    for name in ("web", "other"):
+        made.server.storage.put(
+            REPLICA_SET_KIND,
+            ("team", name),
+            {
+                "apiVersion": "apps/v1",
+                "kind": "ReplicaSet",
+                "metadata": {"name": name, "namespace": "team", "uid": f"rs-{name}"},
+                "spec": {"replicas": 1},
+            },
+        )
+    made.server.add(
+        {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": "web.1", "namespace": "team"},
+            "involvedObject": OWNER | {"uid": "rs-web"},
+            "reason": "FailedCreate",
+            "message": "Error creating: ... denied the request: exceeded GPU quota: q, ...",
+        }
+    )
+
+
+async def only_web_is_woken(made: Cluster) -> None:
+    """Wait for it."""
+    async with asyncio.timeout(10):
+        while True:
+            found = await made.client.get(REPLICA_SETS.at("web", namespace="team"), dict)
+            if QUOTA_FREED in found["metadata"].get("annotations", {}):
+                break
+            await asyncio.sleep(0.02)
+    other = await made.client.get(REPLICA_SETS.at("other", namespace="team"), dict)
+    assert "annotations" not in other["metadata"]
+
+
 async def test_blocked_owners_are_woken_when_there_is_room() -> None:
     """The ReplicaSet that the event names gets an annotation, and nobody else."""
     async with cluster() as made:
         await made.create("a", 1000)
         await made.until(lambda s: s["used"]["cores"] == "1")
-        for name, uid in (("web", "rs-1"), ("other", "rs-2")):
-            made.server.add(
-                {
-                    "apiVersion": "apps/v1",
-                    "kind": "ReplicaSet",
-                    "metadata": {"name": name, "namespace": "team", "uid": uid},
-                    "spec": {"replicas": 1},
-                }
-            )
-        found = await made.client.get(REPLICA_SETS.at("web", namespace="team"), dict)
-        made.server.add(
-            {
-                "apiVersion": "v1",
-                "kind": "Event",
-                "metadata": {"name": "web.1", "namespace": "team"},
-                "involvedObject": OWNER | {"uid": found["metadata"]["uid"]},
-                "reason": "FailedCreate",
-                "message": "Error creating: ... denied the request: exceeded GPU quota: q, ...",
-            }
-        )
+        block(made)
         made.server.remove(PODS, "a", "team")
-        async with asyncio.timeout(10):
-            while True:
-                found = await made.client.get(REPLICA_SETS.at("web", namespace="team"), dict)
-                if QUOTA_FREED in found["metadata"].get("annotations", {}):
-                    break
-                await asyncio.sleep(0.02)
-        other = await made.client.get(REPLICA_SETS.at("other", namespace="team"), dict)
-        assert "annotations" not in other["metadata"]
+        await only_web_is_woken(made)
+
+
+async def test_blocked_owners_are_woken_by_a_new_leader() -> None:
+    """The one before may have made room and gone before it told anybody."""
+    async with cluster() as made:
+        await asyncio.sleep(1.5)  # until it has woken everybody for its own beginning
+        block(made)
+        successor = made.new_controller()
+        task = asyncio.create_task(successor.run())
+        await only_web_is_woken(made)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("verb", ["patch", "list"])
+async def test_a_call_that_hangs_is_repeated_while_the_caller_waits(verb: str) -> None:
+    """One broken connection costs nobody an answer: neither a promise nor a confirmed refusal."""
+    async with cluster() as made:
+        made.server.faults.add(Fault(Hang(), verb=verb, resource=GPU_QUOTAS.qualified))
+        assert await made.create("a", 600)
+        assert not await made.create("b", 600)
 
 
 async def test_the_default_share_comes_from_the_namespaces_quota() -> None:
@@ -205,6 +249,38 @@ async def test_the_default_share_comes_from_the_namespaces_quota() -> None:
     async with cluster(perPod={"defaultFraction": "0.1"}) as made:
         assert made.admission.default_fraction("team", None) == "0.1"
         assert made.admission.default_fraction("elsewhere", None) is None
+
+
+async def test_nobody_is_admitted_on_a_watch_that_died() -> None:
+    """A quota that was made since then is unknown, and asking for it would be the only way."""
+    server = ApiServer()
+    server.register(from_crd(YAML(typ="safe").load(CRD.read_text())))
+    server.add_namespace("team")
+    raw = json.dumps(manifest("a", 1)).encode()
+    following = ReflectorSettings(
+        backoff=Backoff(initial_s=0.01, cap_s=0.05), silence_s=0.1, stale_s=0.3
+    )
+    async with server.serve(), connect(fixed(Access(server.url)), component="test") as client:
+        service = AdmissionService(
+            client,
+            admission.Settings(),
+            sizes=CardSizes(81920),
+            registry=CollectorRegistry(),
+            sink=Sink(),
+            following=following,
+        )
+        async with asyncio.TaskGroup() as tasks, asyncio.timeout(10):
+            work = tasks.create_task(service.run())
+            while service.unsynced() is not None:
+                await asyncio.sleep(0.01)
+            assert (await service.admit("team", raw, dry_run=True)).final
+            for verb in ("list", "watch"):
+                server.faults.add(Fault(Answer(503), verb=verb, times=None))
+            while service.unsynced() is None:
+                await asyncio.sleep(0.01)
+            with pytest.raises(NotReadyError, match="no word of the API server"):
+                await service.admit("team", raw, dry_run=False)
+            work.cancel()
 
 
 def test_promises_outlive_every_request() -> None:
