@@ -102,11 +102,14 @@ def aggregate(pod: Pod, of: Callable[[Container], Demand]) -> Demand:
     """
     running = sidecars = highest = ZERO
     for at in containers(pod):
+        # Without resources there is no cost, and a pod may have tens of thousands of such.
+        if at.container.resources is None or not (cost := of(at.container)):
+            continue
         if at.kind == "containers":
-            running += of(at.container)
+            running += cost
         elif is_sidecar(at):
-            sidecars += of(at.container)
+            sidecars += cost
             highest = highest.maximum(sidecars)
         elif at.kind == "initContainers":
-            highest = highest.maximum(sidecars + of(at.container))
+            highest = highest.maximum(sidecars + cost)
     return (running + sidecars).maximum(highest)

@@ -16,6 +16,9 @@ BINARY: Final = "nvidia-cuda-mps-control"
 COMMAND_TIMEOUT_S: Final = 5.0
 """Chosen: the daemon answers in milliseconds; one that is wedged does not answer at all."""
 
+SAID_MAX: Final = 300
+"""Characters of what the program says that go into a reason. Chosen: its own messages are short."""
+
 Protocol = Literal[2, 3]
 
 _SIZE: Final = re.compile(r"(\d+)([KMG]?)", re.ASCII)
@@ -112,7 +115,8 @@ class MpsControl:
                 input=text,
                 stdin=subprocess.DEVNULL if text is None else None,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",  # version 2's answers come over a socket that containers reach
                 timeout=self._timeout_s,
                 env=self.environment(),
                 check=False,
@@ -123,7 +127,7 @@ class MpsControl:
             raise EngineFailedError(f"MPS: {self.binary}: {e.strerror}") from e
         if run.returncode:
             said = (run.stderr or run.stdout).strip() or f"exit status {run.returncode}"
-            raise EngineFailedError(f"MPS: {what!r}: {said}")
+            raise EngineFailedError(f"MPS: {what!r}: {said[:SAID_MAX]}")
         return run.stdout
 
 

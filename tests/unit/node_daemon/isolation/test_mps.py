@@ -404,3 +404,12 @@ def test_a_pipe_directory_that_is_too_long_is_refused(mps: Mps, driver: nvml.Dri
 def test_sizes_are_read_as_the_daemon_writes_them(text: str, mib: int | None) -> None:
     """Binary units; anything else is unknown."""
     assert size_mib(text) == mib
+
+
+def test_what_a_container_says_on_the_socket_is_a_reason_and_no_crash(mps: Mps) -> None:
+    """Version 2's socket is in a folder that containers write: any bytes, any number of them."""
+    mps.binary.write_text("#!/bin/sh\nhead -c 100000 /dev/zero | tr '\\0' '\\377'\nexit 1\n")
+    with pytest.raises(EngineFailedError) as failed:
+        mps.control(2).tell("get_default_active_thread_percentage")
+    assert "get_default_active_thread_percentage" in str(failed.value)
+    assert len(str(failed.value)) < 500
