@@ -14,7 +14,7 @@ import numpy as np
 from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement import Ask, Why, choose, explain, summary
 from gpu_fraction.domain.placement.table import Ints
-from gpu_fraction.domain.placement.vectorised import Evaluation, refused, scores
+from gpu_fraction.domain.placement.vectorised import Evaluation, refused, scores, search
 from scheduler.model_quota import NO_LIMITS, ModelLimits, ModelQuota
 from scheduler.state import ClusterState
 from scheduler.views import PodView
@@ -111,7 +111,8 @@ class Extender:
 
     def _judge(self, view: PodView, names: Sequence[str], barred: Mapping[str, str]) -> Evaluation:
         """Fit and cost of the named nodes, in their order."""
-        columns = self._state.table().columns
+        table = self._state.table()
+        columns = table.columns
         whole = self._state.evaluate(view.asks, barred)
         try:
             at = np.array([*map(columns.__getitem__, names)], np.int64)
@@ -120,6 +121,8 @@ class Extender:
         known = at >= 0
         if not len(whole.fits):
             return Evaluation(known, at)
+        # Nodes that nobody asks about must not use up the search.
+        search(whole, table, view.asks, at[known], barred)
         fits, cost = whole.fits[at] & known, whole.cost[at]
         special = self._state.special_nodes(view)
         for position, name in enumerate(names) if special else ():
@@ -181,7 +184,7 @@ def _summary(asks: Sequence[Ask], at: int, why: int, barred: Mapping[str, str]) 
     if at < 0 and len(asks) == 1:
         return "the node's free GPUs are kept for a pod of the same or higher priority"
     if at < 0:
-        return "the pod's containers do not fit on the node's GPUs together"
+        return "no place was found on the node's GPUs for all of the pod's containers"
     return summary(asks[at], Why(why) if why else None, barred)
 
 

@@ -12,7 +12,7 @@ from gpu_fraction.cli import cluster
 from gpu_fraction.cli.config import load_options
 from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.errors import KubeError
-from gpu_fraction.settings.option import SettingsError, Value, add_flags
+from gpu_fraction.settings.option import Value, add_flags
 
 DESCRIPTION: Final = """\
 Look at the webhook's certificates, or ask for new ones.
@@ -56,8 +56,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Run the command; the exit code."""
     values = load_options(OPTIONS, args, environ)
-    if not cluster.reachable(values, environ):
-        raise SettingsError(["--kubeconfig is needed outside a cluster"])
+    cluster.require(values, environ)
     try:
         sys.stdout.write(asyncio.run(_ask(args, values, environ)).rstrip() + "\n")
     except (KubeError, TimeoutError) as e:

@@ -83,6 +83,7 @@ def add_parser(commands: Commands) -> None:
 def serve(values: Mapping[str, Value], environ: Mapping[str, str]) -> None:
     """Run the daemon to its end."""
     settings = quota_options.controller_process(values)
+    cluster.require(values, environ)
     logs.configure(settings.log_level)
     sizes = CardSizes(values["gpu_memory_mib"].value, values["gpu_memory_by_model"].value)
     certificates = certs_options.load(values) if values["manage_certificates"].value else None

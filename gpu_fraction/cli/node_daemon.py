@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
+from gpu_fraction.cli import cluster
 from gpu_fraction.cli.daemon import Commands, add_daemon, process_registry, stop_on_signals
 from gpu_fraction.settings.option import SettingsError, Value
 from node_daemon import settings as node_options
@@ -43,6 +44,7 @@ def serve(values: Mapping[str, Value], environ: Mapping[str, str]) -> None:
     settings = node_options.node_daemon_settings(values)
     if settings.node_name is None:
         raise SettingsError(["--node-name is needed: the name of the Node this runs on"])
+    cluster.require(values, environ)
     asyncio.run(_serve(settings, settings.node_name, environ))
 
 

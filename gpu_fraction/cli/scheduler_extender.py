@@ -61,8 +61,7 @@ def add_parser(commands: Commands) -> None:
 def serve(values: Mapping[str, Value], environ: Mapping[str, str]) -> None:
     """Run the daemon to its end."""
     settings = extender_options.extender_settings(values)
-    if not cluster.reachable(values, environ):
-        raise SettingsError(["--kubeconfig is needed outside a cluster"])
+    cluster.require(values, environ)
     logs.configure(settings.log_level)
     run_on(values[EVENT_LOOP.name].value, _serve(settings, cluster.access(values, environ)))
 

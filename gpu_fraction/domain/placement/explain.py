@@ -30,7 +30,7 @@ def explain(
         ]
         return who + "; ".join(part for part in (count, _grouped(lines)) if part)
     names = ", ".join(ask.container for ask in asks)
-    return f"the shares of containers {names} fit one by one but not together"
+    return f"no place was found for the shares of containers {names} together, though each fits"
 
 
 def _grouped(lines: Sequence[tuple[int, str]]) -> str:

@@ -18,14 +18,14 @@ from gpu_fraction.domain.placement.sets import by_topology
 from gpu_fraction.domain.placement.table import Bools, ClusterTable, Ints
 
 CARDS_JUDGED: Final = 16_384
-"""Cards that the searches for one pod may judge, over all nodes: a step of a search judges each
-card of its node. Chosen: 2,048 steps on nodes of 8 cards, some tens of milliseconds."""
+"""Cards that one call may judge, over all nodes: a step of a search judges each card of its node.
+Chosen: 2,048 steps on nodes of 8 cards, some tens of milliseconds."""
 
 
 def search(
     table: ClusterTable, asks: Sequence[Ask], barred: Mapping[str, str], nodes: Ints
-) -> Iterator[tuple[int, Placed]]:
-    """The nodes on which ``reference.choose`` finds a place, and the place.
+) -> Iterator[tuple[int, Placed | None]]:
+    """Each node and the place that ``reference.choose`` finds there, None where there is none.
 
     The nodes with the most that is free come first; those beyond ``CARDS_JUDGED`` are left out.
     The same cluster and asks give the same answer, whatever happened before.
@@ -36,7 +36,10 @@ def search(
         barred: Product name to the reason why the pod may not use it now.
         nodes: Columns to search.
     """
-    nodes = nodes[_roomy(table, asks, barred, nodes)]
+    roomy = _roomy(table, asks, barred, nodes)
+    for node in nodes[~roomy].tolist():
+        yield node, None
+    nodes = nodes[roomy]
     if not len(nodes):
         return
     amounts = _amounts(table, nodes)
@@ -55,9 +58,7 @@ def search(
             effort = reference.Effort()
             known[look] = reference.choose(cards, asks, barred, effort)
             left -= effort.steps * len(cards)
-        placed = known[look]
-        if placed is not None:
-            yield node, placed
+        yield node, known[look]
 
 
 def _roomy(

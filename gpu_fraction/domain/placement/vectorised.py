@@ -34,10 +34,13 @@ class Evaluation:
         fits: Whether the node has cards for all asks.
         cost: How good the node's best cards are, lower is better; meaningless where
             ``fits`` is false.
+        unsure: Whether only a search could tell: each ask fits, and the obvious choice of
+            cards for all of them does not. ``fits`` is false there; see :func:`search`.
     """
 
     fits: Bools
     cost: Ints
+    unsure: Bools | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,8 @@ def evaluate(
 ) -> Evaluation:
     """Which nodes can take all asks together, and how good each is.
 
+    Several asks are not searched for, so some nodes may be left unsure.
+
     Args:
         table: The cluster.
         asks: One per container, at least one.
@@ -176,11 +181,37 @@ def evaluate(
         if left:
             _take(view, free, chosen, fits)
     cost += _node_costs(table, asks[0])
-    if len(asks) > 1:
-        # The obvious choice failed where a cleverer one may not.
-        for node, placed in together.search(table, asks, barred, np.flatnonzero(alone & ~fits)):
-            fits[node], cost[node] = True, placed.cost
-    return Evaluation(fits, cost)
+    unsure = np.asarray(alone & ~fits) if len(asks) > 1 else None
+    return Evaluation(fits, cost, unsure)
+
+
+def search(
+    judged: Evaluation,
+    table: ClusterTable,
+    asks: Sequence[Ask],
+    nodes: Ints,
+    barred: Mapping[str, str] = NOTHING_BARRED,
+) -> None:
+    """Look for a cleverer choice on nodes that are unsure, and write down what is found.
+
+    As many nodes as ``together.CARDS_JUDGED`` allows become sure; the others stay as they are.
+
+    Args:
+        judged: What ``evaluate`` said of the same table, asks and models; it is changed.
+        table: The cluster.
+        asks: One per container.
+        nodes: Columns of the nodes that matter now.
+        barred: Product name to the reason why the pod may not use it now.
+    """
+    if judged.unsure is None:
+        return
+    unsure = nodes[judged.unsure[nodes]]
+    if not len(unsure):
+        return
+    for node, placed in together.search(table, asks, barred, unsure):
+        judged.unsure[node] = False
+        if placed is not None:
+            judged.fits[node], judged.cost[node] = True, placed.cost
 
 
 def _enough(fitting: Bools, wanted: int) -> Bools:

@@ -1,14 +1,23 @@
 """Placement over every cluster and pod that Hypothesis can think of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations, product
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_fraction.domain.placement import Ask, CardState, Why, choose, refusal, share_of
+from gpu_fraction.domain.placement import (
+    NOTHING_BARRED,
+    Ask,
+    CardState,
+    Why,
+    choose,
+    refusal,
+    share_of,
+)
 from gpu_fraction.domain.placement.table import ClusterTable
-from gpu_fraction.domain.placement.vectorised import evaluate, refused
+from gpu_fraction.domain.placement.vectorised import Evaluation, evaluate, refused, search
 from tests.builders import cards as build
 
 NAMES = ("a", "b", "c", "d")
@@ -31,6 +40,15 @@ def table_of(cluster: dict[str, tuple[CardState, ...]]) -> ClusterTable:
     return table
 
 
+def judge(
+    table: ClusterTable, asks: tuple[Ask, ...], barred: Mapping[str, str] = NOTHING_BARRED
+) -> Evaluation:
+    """What the extender makes of all nodes."""
+    judged = evaluate(table, asks, barred)
+    search(judged, table, asks, np.arange(len(judged.fits)), barred)
+    return judged
+
+
 @given(clusters(), build.asks(NAMES), BARRED)
 @settings(max_examples=400, deadline=None)
 def test_the_whole_cluster_at_once_gives_the_answers_of_the_plain_choice(
@@ -38,7 +56,7 @@ def test_the_whole_cluster_at_once_gives_the_answers_of_the_plain_choice(
 ) -> None:
     """For each node: fits or not, and the cost, are what the reference says."""
     table = table_of(cluster)
-    evaluation = evaluate(table, asks, barred)
+    evaluation = judge(table, asks, barred)
     for name, cards in cluster.items():
         at = table.columns[name]
         placed = choose(cards, asks, barred)
@@ -54,7 +72,7 @@ def test_nodes_too_large_to_compare_every_set_agree_as_well(
 ) -> None:
     """Growing a set card by card is the same in both implementations."""
     table = table_of({"n": cards, "small": small})
-    evaluation = evaluate(table, asks)
+    evaluation = judge(table, asks)
     placed = choose(cards, asks)
     assert (placed is not None) == evaluation.fits[0]
     if placed is not None:
@@ -70,14 +88,14 @@ def test_a_table_that_changed_equals_one_built_anew(
 ) -> None:
     """Nodes that came, went, grew or shrank leave nothing behind."""
     changed = table_of(before)
-    evaluate(changed, asks)
+    judge(changed, asks)
     for name in before:
         if name not in after:
             changed.remove_node(name)
     for name, cards in after.items():
         changed.set_node(name, cards)
     fresh = table_of(after)
-    ours, theirs = evaluate(changed, asks), evaluate(fresh, asks)
+    ours, theirs = judge(changed, asks), judge(fresh, asks)
     for name in after:
         here, there = changed.columns[name], fresh.columns[name]
         assert ours.fits[here] == theirs.fits[there]

@@ -48,3 +48,22 @@ def test_the_webhooks_help_names_the_environment_and_the_file(command: Command) 
     assert "GPU_FRACTION_" in words
     assert "--config" in words
     assert "SIGTERM" in words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("controller",),
+        ("node-daemon", "--node-name", "n"),
+        ("scheduler-extender", "--tls-cert=c", "--tls-key=k", "--token-file=t"),
+        ("certs", "status"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_without_a_cluster_it_says_which_flag_names_one(
+    command: Command, words: tuple[str, ...]
+) -> None:
+    """Nobody's own kubeconfig is taken for that of a program of the cluster."""
+    result = command(*words)
+    assert (result.code, result.out) == (2, "")
+    assert "--kubeconfig is needed outside a cluster" in result.err

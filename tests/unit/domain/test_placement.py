@@ -210,7 +210,7 @@ def test_a_refusal_names_the_container_where_there_are_several() -> None:
     assert explain(cards, asks) == "container b: card 0: has 16384 MiB, 20000 needed"
     asks = [Ask("a", memory_mib=9000), Ask("b", memory_mib=9000)]
     assert explain(cards, asks) == (
-        "the shares of containers a, b fit one by one but not together"
+        "no place was found for the shares of containers a, b together, though each fits"
     )
 
 

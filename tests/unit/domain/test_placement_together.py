@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from gpu_fraction.domain.placement import Ask, CardState, choose
 from gpu_fraction.domain.placement.table import ClusterTable
-from gpu_fraction.domain.placement.vectorised import evaluate
+from gpu_fraction.domain.placement.vectorised import evaluate, search
 from tests.builders.cards import node, taken
 
 MANY = 2500
@@ -29,8 +31,9 @@ def fitting(nodes: Mapping[str, tuple[CardState, ...]], *asks: Ask) -> set[str]:
     table = ClusterTable()
     for name, cards in nodes.items():
         table.set_node(name, cards)
-    fits = evaluate(table, asks).fits
-    return {name for name, column in table.columns.items() if fits[column]}
+    judged = evaluate(table, asks)
+    search(judged, table, asks, np.array([*table.columns.values()]))
+    return {name for name, column in table.columns.items() if judged.fits[column]}
 
 
 def test_nodes_that_look_alike_are_searched_once() -> None:
@@ -54,3 +57,19 @@ def test_nodes_without_room_for_the_sum_take_nothing_from_the_others() -> None:
     full = [(at, 0, 16384) for at in range(1, 8)]
     useless = {f"n{at}": taken(node(8), [(0, 300, at), *full]) for at in range(MANY)}
     assert fitting({**useless, "puzzle": puzzle()}, *ASKS) == {"puzzle"}
+
+
+def test_only_the_nodes_that_matter_are_searched() -> None:
+    """However many others there are on which a search is long; and the next goes on from there."""
+    table = ClusterTable()
+    for at in range(MANY):
+        table.set_node(f"n{at}", puzzle(spare_mib=at))
+    judged = evaluate(table, ASKS)
+    one = table.columns["n0"]
+    search(judged, table, ASKS, np.array([one]))
+    assert np.flatnonzero(judged.fits).tolist() == [one]
+    everyone = np.array([*table.columns.values()])
+    found = -1
+    while found < (found := int(judged.fits.sum())):
+        search(judged, table, ASKS, everyone)
+    assert found == MANY
