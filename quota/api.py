@@ -18,12 +18,13 @@ TIMEOUT_S: Final = 8.0
 """Seconds for one call of the controller, which nobody waits for. Chosen: a namespace is counted
 again long before its promises expire."""
 
-ADMISSION_TIMEOUT_S: Final = 4.0
+ADMISSION_TIMEOUT_S: Final = 4.4
 """Seconds for one call of admission. Chosen: below the 4.5 s that the webhook has of its caller's
 5 s (timeoutSeconds in deploy/webhook)."""
 
-ADMISSION_RETRY: Final = RetryPolicy(attempt_timeout_s=2.0)
-"""Of admission's calls. Chosen: a connection that hangs leaves as much time for another."""
+ADMISSION_RETRY: Final = RetryPolicy(attempt_timeout_s=3.0)
+"""Of admission's calls. Chosen: most of the time is for a server that is slow, and what is left
+after a connection that hangs is enough for another with one that is not."""
 
 __all__ = [
     "ADMISSION_RETRY",

@@ -21,7 +21,7 @@ The webhook looks after them by itself: a CA in a Secret, a leaf for each replic
 in the webhook configurations. These commands are for people who want to see or to hurry it.
 
 examples:
-  gpu-fraction certs status
+  gpu-fraction certs status --kubeconfig ~/.kube/config
   gpu-fraction certs rotate         every replica signs a new leaf
   gpu-fraction certs rotate --ca    a new CA, without a failed request
 """

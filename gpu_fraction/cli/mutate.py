@@ -75,7 +75,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         action="append",
         required=True,
         metavar="FILE|DIR|-",
-        help="manifests: a file, a folder or - for standard input; may be repeated",
+        help="manifests: a file, a folder (not those below it) or - for standard input; repeatable",
     )
     parser.add_argument(
         "-o",

@@ -5,7 +5,7 @@ import msgspec
 from gpu_fraction.domain.keys import LABEL_BACKEND
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.objects import Meta
-from gpu_fraction.kube.reflector import Reflector
+from gpu_fraction.kube.reflector import PROMPT, Reflector
 from gpu_fraction.kube.resources import NAMESPACES
 
 __all__ = ["NamespaceLabels"]
@@ -23,7 +23,7 @@ class NamespaceLabels:
     """The labels of namespaces, kept by a watch."""
 
     def __init__(self, client: Client) -> None:
-        self._namespaces = Reflector(client, NAMESPACES.at(), _Namespace)
+        self._namespaces = Reflector(client, NAMESPACES.at(), _Namespace, settings=PROMPT)
 
     async def run(self) -> None:
         """Watch until cancelled."""

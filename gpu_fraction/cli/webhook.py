@@ -25,6 +25,7 @@ from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kube.metrics import KubeMetrics
+from gpu_fraction.kube.reflector import PROMPT
 from gpu_fraction.serving import logs
 from gpu_fraction.serving.server import HttpsServer
 from gpu_fraction.settings import rewrite
@@ -104,6 +105,7 @@ async def _run(
             sizes=sizes,
             registry=registry,
             sink=events,
+            following=PROMPT,
         )
         namespaces = NamespaceLabels(client)
         budget = QuotaBudget(quotas)

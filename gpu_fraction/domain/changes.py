@@ -58,7 +58,12 @@ def _new_ephemeral_containers(old: Pod, new: Pod, policy: guard.Policy) -> Itera
     known = {c.name for c in old.spec.ephemeral_containers or ()}
     gpu = uses_gpu(new)
     rendered = request_annotation.find(new.annotations())
-    required = rendered is not None and rendered.request.isolation == "required"
+    # The other backends' isolation does not depend on who a container's user is.
+    required = (
+        rendered is not None
+        and rendered.backend == keys.NATIVE
+        and rendered.request.isolation == "required"
+    )
     for at in containers(new):
         if at.kind == "ephemeralContainers" and at.container.name not in known:
             yield from guard.container_problems(at, policy, gpu=gpu, holds=False)
@@ -67,4 +72,9 @@ def _new_ephemeral_containers(old: Pod, new: Pod, policy: guard.Policy) -> Itera
                 problem = root_problem(
                     at.path, at.container.security_context, new.spec.security_context
                 )
-                yield from [problem] if problem else ()
+                yield from [_of_required(problem)] if problem else ()
+
+
+def _of_required(problem: Problem) -> Problem:
+    hint = f"{keys.ISOLATION} of this pod is required; try kubectl debug --profile=restricted"
+    return Problem(problem.path, f"{problem.message} ({hint})")

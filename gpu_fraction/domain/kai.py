@@ -17,6 +17,9 @@ SCHEDULER: Final = "kai-scheduler"
 CONFIG_MAP: Final = "runai/shared-gpu-configmap"
 """Annotation with the first part of the ConfigMaps' names."""
 
+_KEYS: Final = ("NVIDIA_VISIBLE_DEVICES", "RUNAI-VISIBLE-DEVICES")
+"""The ConfigMap's key with the cards; the second before KAI 0.7.4 (its CHANGELOG)."""
+
 __all__ = ["SCHEDULER", "tells_cards"]
 
 
@@ -32,7 +35,7 @@ def tells_cards(pod: Pod, at: ContainerAt, variable: EnvVar) -> bool:
         return False
     place = f"i{at.index}" if at.kind == "initContainers" else str(at.index)
     told = source.config_map_key_ref
-    return told is not None and (told.name, told.key) == (f"{part}-{place}", variable.name)
+    return told is not None and told.name == f"{part}-{place}" and told.key in _KEYS
 
 
 def _gives(pod: Pod, at: ContainerAt) -> bool:

@@ -72,6 +72,11 @@ class ReflectorSettings:
     backoff: Backoff = field(default_factory=Backoff)
 
 
+PROMPT: Final = ReflectorSettings(backoff=Backoff(cap_s=5.0))
+"""For the few processes whose answers others wait for: after an outage of the API server they
+serve again within seconds. A daemon on every node must not come back that fast."""
+
+
 Listener = Callable[[Change[T]], None]
 """Told of each change after the store shows it; must be quick and must not raise."""
 

@@ -27,7 +27,17 @@ def rendered(kubectl: Kubectl, folder: str) -> str:
 
 @pytest.mark.parametrize(
     "folder",
-    ["crd", "rbac", "webhook", "controller", "scheduler", "node-daemon", "node-daemon-hami-core"],
+    [
+        "crd",
+        "rbac",
+        "webhook",
+        "controller",
+        "scheduler",
+        "node-daemon",
+        "node-daemon-hami-core",
+        "native",
+        "default-before-1.28",
+    ],
 )
 def test_a_server_takes_the_manifests(
     folder: str, own_control_plane: ControlPlane, kubectl: Kubectl

@@ -420,6 +420,12 @@ def test_kai_tells_the_container_it_gives_cards(
                 assert told.startswith(f"spec.{kind}[{index}].env[0]: NVIDIA_VISIBLE_DEVICES")
 
 
+def test_kai_before_0_7_4_used_another_key() -> None:
+    """Of the same ConfigMap."""
+    told = told_by("main", "p-x2x4x6x-shared-gpu-0", "RUNAI-VISIBLE-DEVICES")
+    assert verdict(kai({**QUARTER, **MAP}, told)).operations == []
+
+
 @pytest.mark.parametrize(
     ("annotations", "told", "spec"),
     [

@@ -145,19 +145,25 @@ def test_a_privileged_debugger() -> None:
     assert told(pod(), plain) == []
 
 
-@pytest.mark.parametrize("isolation", ["required", "preferred"])
+@pytest.mark.parametrize(
+    ("isolation", "backend"),
+    [("required", "native"), ("preferred", "native"), ("required", "hami")],
+)
 def test_no_debugger_becomes_root_beside_a_share_that_must_be_enforced(
-    isolation: Literal["required", "preferred"],
+    isolation: Literal["required", "preferred"], backend: str
 ) -> None:
     """Some engines hold only where nobody is root, and the node looked when the pod started."""
     request = Request((Slice("main", 1, 250, None, 250),), isolation=isolation)
-    written = {**QUARTER, keys.REQUEST: request_annotation.render(request, "native")}
+    written = {**QUARTER, keys.REQUEST: request_annotation.render(request, backend)}
     user = {"runAsUser": 1000, "allowPrivilegeEscalation": False}
     root, other = container("d"), container("e", securityContext=user)
     problems = told(pod(written), pod(written, ephemeral=[root, other]))
-    expected = ["spec.ephemeralContainers[0].securityContext.runAsNonRoot"]
-    found = [line.partition(": ")[0] for line in problems]
-    assert found == (expected if isolation == "required" else [])
+    if (isolation, backend) == ("required", "native"):
+        (line,) = problems
+        assert line.startswith("spec.ephemeralContainers[0].securityContext.runAsNonRoot: ")
+        assert "kubectl debug --profile=restricted" in line
+    else:
+        assert problems == []
 
 
 def test_a_debugger_that_is_there_already_stays() -> None:

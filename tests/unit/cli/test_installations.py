@@ -1,0 +1,78 @@
+"""The folders of ``deploy/`` that people begin from, as ``kubectl apply -k`` would send them."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from gpu_fraction.cli.main import COMMANDS
+
+ROOT = Path(__file__).parents[3]
+DEPLOY = ROOT / "deploy"
+KUBECTL = shutil.which("kubectl")
+Manifests = list[dict[str, Any]]
+
+pytestmark = pytest.mark.skipif(KUBECTL is None, reason="kubectl is not on PATH")
+
+
+def rendered(folder: Path) -> Manifests:
+    """What would be sent."""
+    done = subprocess.run(
+        [str(KUBECTL), "kustomize", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return list(YAML(typ="safe").load_all(done.stdout))
+
+
+def containers(manifests: Manifests) -> list[dict[str, Any]]:
+    """All containers of the workloads."""
+    specs = [m["spec"]["template"]["spec"] for m in manifests if "template" in m.get("spec", {})]
+    return [c for s in specs for c in (*s.get("initContainers", ()), *s["containers"])]
+
+
+def test_before_1_28_namespaces_opt_in() -> None:
+    """The whole installation has the configurations that are written for old servers."""
+    made = {
+        (m["kind"], m["metadata"]["name"]): m
+        for m in rendered(DEPLOY / "default-before-1.28")
+        if m["kind"].endswith("WebhookConfiguration")
+    }
+    text = (DEPLOY / "webhook-before-1.28" / "configurations.yaml").read_text(encoding="utf-8")
+    written = list(YAML(typ="safe").load_all(text))
+    assert made == {(m["kind"], m["metadata"]["name"]): m for m in written}
+
+
+def test_the_native_installation_is_whole(tmp_path: Path) -> None:
+    """By the overlay of docs/installation.md every part runs, each from an image with a tag."""
+    text = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
+    overlay = text.partition("```yaml\n")[2].partition("```")[0]
+    assert "../deploy/native" in overlay
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    (tmp_path / "my-cluster").mkdir()
+    (tmp_path / "my-cluster" / "kustomization.yaml").write_text(overlay)
+    found = containers(rendered(tmp_path / "my-cluster"))
+    ours = [c for c in found if "/gpu-fraction:" in c["image"]]
+    others = [c["image"].rpartition(":") for c in found if c not in ours]
+    assert {c["args"][0] for c in ours} <= set(COMMANDS)
+    assert {c["args"][0] for c in ours} >= {
+        "webhook",
+        "controller",
+        "node-daemon",
+        "scheduler-extender",
+    }
+    assert [(image, tag[0]) for image, _, tag in others] == [
+        ("registry.k8s.io/kube-scheduler", "v")
+    ]
+
+
+def test_nothing_starts_unless_its_image_is_named() -> None:
+    """A scheduler of another version than the cluster's would start and misbehave."""
+    images = {c["image"] for c in containers(rendered(DEPLOY / "native"))}
+    assert images == {"gpu-fraction", "registry.k8s.io/kube-scheduler:your-clusters-version"}
