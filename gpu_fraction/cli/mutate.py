@@ -75,7 +75,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         action="append",
         required=True,
         metavar="FILE|DIR|-",
-        help="manifests: a file, a folder (not those below it) or - for standard input; repeatable",
+        help="manifests: a file, a folder (none below it), - for standard input; may be repeated",
     )
     parser.add_argument(
         "-o",
