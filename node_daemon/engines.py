@@ -102,10 +102,13 @@ class ConfiguredIsolation:
     def _mps(self, driver: nvml.Driver, modes: ComputeModes) -> Engine:
         new = _branch(driver) >= NAMESPACES_SINCE
         control = MpsControl(self._settings.mps, 3 if new else 2)
-        shm = None if new else self._settings.mps_shm
+        on_host = self._settings.mps_start == "host"
+        # Mounted by who starts the control daemon, and only on the host: clients of another one
+        # would not find the directory, or would share it with nobody.
+        shm = self._settings.mps_shm if on_host and not new else None
         launch = Launch(
             allowed=self._settings.mps_start != "never",
-            outside=HostProcess(shm) if self._settings.mps_start == "host" else None,
+            outside=HostProcess(shm) if on_host else None,
         )
         daemon = MpsDaemon(control, self._settings.state / "mps", launch)
         settings = MpsSettings(shm=shm)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import get_args
 
 import pytest
 
@@ -114,6 +115,31 @@ def test_who_starts_the_daemon_is_a_setting(
         isolation.use(driver)
         assert isolation.assess(CARDS)[ONE].name == engine
         assert bool(mps.pid) is (start == "here")
+
+
+def test_shared_memory_is_that_of_a_daemon_that_is_started_on_the_host(
+    mps: Mps, driver: nvml.Driver, hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody mounts the directory otherwise: containers would not start, or share it with none."""
+    monkeypatch.setenv("PATH", f"{mps.directory}:{os.environ['PATH']}")
+    hardware.machine.driver = "580.95.05"
+    hardware.apply()
+    mps.daemon(2).ensure([ONE])
+    for start in get_args(MpsStart):
+        settings = IsolationSettings(
+            ("mps",),
+            state=mps.directory / "state",
+            mps=mps.pipe,
+            mps_start=start,
+            mps_shm=mps.directory / "shm",
+        )
+        isolation = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
+        isolation.use(driver)
+        isolation.assess(CARDS)
+        isolation.restore([])
+        mounts = isolation.prepare(Slice("u", "c", (CardShare(ONE, 250, 8000),))).mounts
+        places = [mount["containerPath"] for mount in mounts]
+        assert ("/dev/shm" in places) is (start == "host")
 
 
 def configured(**flags: str) -> IsolationSettings:
