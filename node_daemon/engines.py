@@ -57,14 +57,14 @@ class ConfiguredIsolation:
     def assess(self, cards: Sequence[CardFacts]) -> Mapping[str, CardIsolation]:
         """What can be enforced on which card.
 
-        Cards that are not for MPS any more are freed, and limits that were lost are set again: a
-        reset of a card takes them, and the end of MPS the namespaces.
+        Cards that MPS does not serve, because it is not configured or refused, are freed, and
+        limits that were lost are set again: a reset of a card takes them, and the end of MPS the
+        namespaces.
         """
         node = self._ready()
-        if self._modes is not None:
-            others = [card.uuid for card in cards if "mps" not in self._settings.of(card.uuid)]
-            self._modes.give_back(others)
         found = node.assess(cards)
+        if self._modes is not None:
+            self._modes.give_back(c.uuid for c in cards if "mps" not in node.engines(c.uuid))
         try:
             node.repair()
         except EngineFailedError as e:

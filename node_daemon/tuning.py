@@ -175,7 +175,3 @@ class IsolationSettings:
     mps_shm: Path | None = None
     hami_library: Path = Path("/usr/local/vgpu")
     cdi_hook: str = ""
-
-    def of(self, uuid: str) -> tuple[EngineName, ...]:
-        """The engines that a card may have."""
-        return self.cards.get(uuid, self.engines)

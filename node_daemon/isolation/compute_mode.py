@@ -2,7 +2,7 @@
 
 A card in EXCLUSIVE_PROCESS gives one process a context: with MPS that is its server, without MPS
 it is the first container. The mode outlives this daemon, so what it set is remembered on disk,
-and put back once MPS is not for that card any more.
+and put back once MPS does not serve that card any more.
 """
 
 import pathlib

@@ -9,6 +9,7 @@ from itertools import chain
 
 import structlog
 
+from gpu_fraction.domain.inventory import Isolation
 from node_daemon.inventory import CardIsolation
 from node_daemon.inventory_reader import NodeReading
 from node_daemon.isolation.engine import (
@@ -88,6 +89,12 @@ class NodeIsolation:
                     self._choices[card.uuid] = choice
                     self._tell(card.uuid, choice, unfit)
             return {u: published(c, self._accept) for u, c in self._choices.items()}
+
+    def engines(self, uuid: str) -> frozenset[Isolation]:
+        """The names of the engines that a card has."""
+        with self._lock:
+            choice = self._choices.get(uuid, Choice())
+        return frozenset(e.name for e in (choice.memory, choice.compute) if e is not None)
 
     def _wanted(self, card: CardFacts) -> Sequence[Engine]:
         return self._special.get(card.uuid, self._default)

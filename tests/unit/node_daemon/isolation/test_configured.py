@@ -55,6 +55,31 @@ def test_cards_that_leave_mps_get_their_compute_mode_back(
     assert modes(driver) == [exclusive, exclusive]
 
 
+def test_a_card_is_given_back_where_mps_is_refused(
+    mps: Mps, driver: nvml.Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is published as shared without limits, and then more than one container must run.
+
+    Not where MPS served it in this daemon's life: containers go on waiting for that.
+    """
+    monkeypatch.setenv("PATH", f"{mps.directory}:{os.environ['PATH']}")
+    settings = IsolationSettings(
+        ("mps",), state=mps.directory / "state", mps=mps.pipe, mps_start="here"
+    )
+    exclusive, default = nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS, nvml.COMPUTE_MODE_DEFAULT
+    first = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
+    first.use(driver)
+    first.assess(CARDS)
+    mps.kill()
+    mps.binary.unlink()
+    first.assess(CARDS)
+    assert modes(driver) == [exclusive, exclusive]
+    again = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
+    again.use(driver)
+    assert again.assess(CARDS)[ONE].name == "none"
+    assert modes(driver) == [default, default]
+
+
 def test_a_mode_that_was_changed_by_hand_meanwhile_stays(driver: nvml.Driver, mps: Mps) -> None:
     """It is no longer the one that was set here."""
     prohibited = 2
@@ -151,9 +176,8 @@ def test_cards_can_have_engines_of_their_own_by_setting() -> None:
     """And the setting can be written down as it is printed."""
     given = f"{ONE}=mps+cgroup, {TWO}="
     settings = configured(isolation="cgroup", isolation_cards=given)
-    assert settings.of(ONE) == ("mps", "cgroup")
-    assert settings.of(TWO) == ()
-    assert settings.of("GPU-other") == ("cgroup",)
+    assert settings.cards == {ONE: ("mps", "cgroup"), TWO: ()}
+    assert settings.engines == ("cgroup",)
     values = load(OPTIONS, flags={"isolation_cards": given}, environ={}, file={})
     printed = read_file(print_config(values), "printed")
     again = load(OPTIONS, flags={}, environ={}, file=printed)
