@@ -117,6 +117,21 @@ def test_a_card_is_not_claimed_where_that_cannot_be_remembered(
     assert modes(driver)[1] == nvml.COMPUTE_MODE_DEFAULT
 
 
+def test_a_record_that_cannot_be_read_gives_nothing_back(mps: Mps, driver: nvml.Driver) -> None:
+    """The daemon lives without it, and does so once it can be read again."""
+    mps.modes(driver).claim(ONE)
+    record = mps.directory / "state" / "mps" / MODES
+    kept = record.rename(record.with_suffix(".kept"))
+    record.mkdir()
+    modes_of_daemon = mps.modes(driver)
+    modes_of_daemon.give_back([ONE])
+    assert modes(driver)[0] == nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS
+    record.rmdir()
+    kept.rename(record)
+    modes_of_daemon.give_back([ONE])
+    assert modes(driver)[0] == nvml.COMPUTE_MODE_DEFAULT
+
+
 def test_cards_are_set_to_exclusive_process(
     mps: Mps, driver: nvml.Driver, hardware: FakeHardware
 ) -> None:
