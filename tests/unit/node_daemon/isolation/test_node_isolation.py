@@ -78,6 +78,12 @@ def test_the_strongest_engine_limits_memory_and_another_compute(
         assert "CUDA_DEVICE_MEMORY_LIMIT_0" not in env
 
 
+def test_an_engine_that_limits_both_is_asked_once(hami: HamiCoreEngine) -> None:
+    """What it makes and mounts is there once."""
+    places = [mount["containerPath"] for mount in ready(hami).prepare(slice_()).mounts]
+    assert len(places) == len(set(places))
+
+
 def test_each_card_has_the_engines_that_can_serve_it(
     cgroup: CgroupEngine, hami: HamiCoreEngine, hardware: FakeHardware
 ) -> None:
