@@ -136,12 +136,12 @@ class NodeIsolation:
 
     def _restore(self) -> None:
         with self._lock:
-            active = (self._active or {}).values()
-            work = [item for one in active for item in parts(one, self._choices)]
+            active = self._active or {}
+            work = [item for one in active.values() for item in parts(one, self._choices)]
         failed: list[str] = []
         for engine in self._engines:
             try:
-                engine.restore([part for e, part in work if e is engine])
+                engine.restore([part for e, part in work if e is engine], active.keys())
             except EngineFailedError as e:
                 failed.append(str(e))
         if failed:

@@ -150,7 +150,7 @@ def test_a_connected_client_does_not_hinder_a_second_start(mps: Mps, driver: nvm
     engine.prepare(one)
     mps.control().ask("client", "connect", name(one))
     engine.prepare(one)
-    mps.engine(driver).restore([one])
+    mps.engine(driver).restore([one], {one.slice.tag})
     assert limits(mps) == {name(one): (8000, 25.0)}
 
 
@@ -173,9 +173,9 @@ def test_a_new_control_daemon_gets_the_namespaces_again(mps: Mps, driver: nvml.D
     engine.probe(CARDS)
     engine.prepare(one)
     mps.kill()
-    engine.restore([one, two])
+    engine.restore([one, two], {one.slice.tag, two.slice.tag})
     assert limits(mps) == {name(one): (8000, 25.0), name(two): (500, 10.0)}
-    engine.restore([two])
+    engine.restore([two], {two.slice.tag})
     assert limits(mps) == {name(two): (500, 10.0)}
 
 
@@ -189,7 +189,7 @@ def test_what_cannot_be_made_again_is_told_and_the_rest_is_made(
     mps.control().ask("client", "connect", name(gone))
     mps.fail(f"namespace create {name(one)}")
     with pytest.raises(EngineFailedError, match=r"told to fail; .*active clients"):
-        engine.restore([one, two])
+        engine.restore([one, two], {one.slice.tag, two.slice.tag})
     assert set(limits(mps)) == {name(two), name(gone)}
 
 
@@ -199,9 +199,9 @@ def test_version_2_looks_for_its_daemon_after_a_restart(mps: Mps, driver: nvml.D
     engine = MpsEngine(mps.modes(driver), mps.control(2), mps.daemon(2), MpsSettings(shm=shm))
     engine.probe(CARDS)
     mps.kill()
-    engine.restore([])
+    engine.restore([], set())
     assert not running(mps.pid)
-    engine.restore([part()])
+    engine.restore([part()], {part().slice.tag})
     assert running(mps.pid)
     engine.release(part().slice)
     assert engine.doubt(Resource.MEMORY, part().slice) == ""
@@ -373,7 +373,7 @@ def test_nothing_is_started_before_the_cards_are_known(
 ) -> None:
     """A control daemon without cards would serve none for as long as it lives."""
     engine = mps.engine(driver, protocol)
-    engine.restore([part()])
+    engine.restore([part()], {part().slice.tag})
     with pytest.raises(EngineFailedError, match="no card"):
         engine.prepare(part())
     assert mps.pid == 0
