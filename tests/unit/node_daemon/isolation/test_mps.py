@@ -23,6 +23,8 @@ from tests.unit.node_daemon.isolation.conftest import Mps, running
 ONE, TWO = fake_gpus.uuid(0), fake_gpus.uuid(1)
 CARDS = (CardFacts(ONE, 0, 80959, (9, 0)), CardFacts(TWO, 1, 80959, (9, 0)))
 BOTH = frozenset(Resource)
+PID_MAX = 1 << 22
+"""No process has a greater id. Source: proc(5), pid_max."""
 COMPUTE = frozenset({Resource.COMPUTE})
 
 
@@ -295,6 +297,39 @@ def test_only_a_short_plain_file_is_a_pid_file(
     finally:
         os.kill(first, signal.SIGKILL)
         if (mps.pipe / PID_FILE).is_fifo():
+            (mps.pipe / PID_FILE).unlink()
+
+
+@pytest.mark.parametrize(
+    ("group", "started"),
+    [("gpu-fraction-mps", False), ("kubepods/pod3f2e1d0c-aaaa-bbbb-cccc-0123456789ab/c", True)],
+)
+def test_a_pods_process_is_not_the_hosts_daemon(
+    mps: Mps, machine: Callable[..., HostProcess], group: str, *, started: bool
+) -> None:
+    """It may have the program's name, end the daemon and write its own id in the pid file.
+
+    The host's, where it does not answer, is waited for: its clients run.
+    """
+    proc, other = mps.directory / "proc", PID_MAX + 1
+    seen = proc / str(other)
+    seen.mkdir(parents=True)
+    (seen / "cmdline").write_text(f"{mps.binary}\0-d\0")
+    (seen / "stat").write_text(f"{other} (mps) S " + "1 " * 40)
+    (seen / "cgroup").write_text(f"0::/{group}\n")
+    mps.pipe.mkdir()
+    (mps.pipe / PID_FILE).write_text(f"{other}\n")
+    launch = Launch(outside=machine())
+    daemon = MpsDaemon(mps.control(2), mps.directory / "state", launch, proc)
+    try:
+        if started:
+            assert daemon.ensure([ONE])
+            assert running(mps.pid)
+        else:
+            with pytest.raises(EngineFailedError, match=f"pid {other}.* does not answer"):
+                daemon.ensure([ONE])
+    finally:
+        if mps.pid == other:
             (mps.pipe / PID_FILE).unlink()
 
 
