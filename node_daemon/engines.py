@@ -57,14 +57,14 @@ class ConfiguredIsolation:
     def assess(self, cards: Sequence[CardFacts]) -> Mapping[str, CardIsolation]:
         """What can be enforced on which card.
 
-        Cards that are not for MPS any more are freed, and limits that were lost are set again: a
-        reset of a card takes them, and the end of MPS the namespaces.
+        Cards that MPS does not serve, because it is not configured or refused, are freed, and
+        limits that were lost are set again: a reset of a card takes them, and the end of MPS the
+        namespaces.
         """
         node = self._ready()
-        if self._modes is not None:
-            others = [card.uuid for card in cards if "mps" not in self._settings.of(card.uuid)]
-            self._modes.give_back(others)
         found = node.assess(cards)
+        if self._modes is not None:
+            self._modes.give_back(c.uuid for c in cards if "mps" not in node.engines(c.uuid))
         try:
             node.repair()
         except EngineFailedError as e:
@@ -102,10 +102,13 @@ class ConfiguredIsolation:
     def _mps(self, driver: nvml.Driver, modes: ComputeModes) -> Engine:
         new = _branch(driver) >= NAMESPACES_SINCE
         control = MpsControl(self._settings.mps, 3 if new else 2)
-        shm = None if new else self._settings.mps_shm
+        on_host = self._settings.mps_start == "host"
+        # Mounted by who starts the control daemon, and only on the host: clients of another one
+        # would not find the directory, or would share it with nobody.
+        shm = self._settings.mps_shm if on_host and not new else None
         launch = Launch(
             allowed=self._settings.mps_start != "never",
-            outside=HostProcess(shm) if self._settings.mps_start == "host" else None,
+            outside=HostProcess(shm) if on_host else None,
         )
         daemon = MpsDaemon(control, self._settings.state / "mps", launch)
         settings = MpsSettings(shm=shm)

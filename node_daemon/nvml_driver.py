@@ -43,6 +43,7 @@ class PynvmlDriver:
         self._lanes: dict[int, Lane] = {}
         # One for all event sets: a wait that hangs makes the next set fail, and costs no thread.
         self._events = Lane("NVML events")
+        self._openings = 0
 
     def initialise(self) -> None:
         """Load the library."""
@@ -50,6 +51,7 @@ class PynvmlDriver:
 
     def reopen(self) -> None:
         """Shut the library down, as it may have been opened on another driver, and open it."""
+        self._openings += 1
         with contextlib.suppress(nvml.NvmlError):
             self._call("nvmlShutdown", pynvml.nvmlShutdown)
         self.initialise()
@@ -94,17 +96,30 @@ class PynvmlDriver:
 
     def watch(self, devices: Iterable[nvml.Device], kinds: int) -> nvml.EventWatch:
         """Receive these kinds of events of these cards."""
-        return PynvmlEventWatch(self._events, devices, kinds, self._timeout_s)
+        opening = self._openings
+        return PynvmlEventWatch(
+            self._events, devices, kinds, self._timeout_s, lambda: self._openings == opening
+        )
 
 
 class PynvmlEventWatch:
-    """An NVML event set. A card that cannot be registered does not stop the others."""
+    """An NVML event set. A card that cannot be registered does not stop the others.
+
+    Not used any more once the library was shut down, which releases what it had allocated: a
+    thread that waited for a stuck call may come back after that.
+    """
 
     def __init__(
-        self, lane: Lane, devices: Iterable[nvml.Device], kinds: int, timeout_s: float
+        self,
+        lane: Lane,
+        devices: Iterable[nvml.Device],
+        kinds: int,
+        timeout_s: float,
+        valid: Callable[[], bool],
     ) -> None:
         self._lane = lane
         self._timeout_s = timeout_s
+        self._valid = valid
         self._unwatched: dict[int, str] = {}
         self._set: object = nvml.on_lane(
             lane, "event set", pynvml.nvmlEventSetCreate, self._timeout_s
@@ -123,16 +138,22 @@ class PynvmlEventWatch:
 
     def _register(self, device: PynvmlDevice, kinds: int) -> None:
         def call() -> None:
+            self._check()
             supported = int(pynvml.nvmlDeviceGetSupportedEventTypes(device.handle))
             pynvml.nvmlDeviceRegisterEvents(device.handle, kinds & supported, self._set)
 
         # On the card's own lane: one that hangs must not keep the others unwatched.
         device.run("register events", call)
 
+    def _check(self) -> None:
+        if not self._valid():
+            raise nvml.NvmlUnavailableError("the driver was opened anew: its event set is gone")
+
     def wait(self, timeout_s: float) -> nvml.RawEvent | None:
         """The next event, None where none came in time."""
 
         def call() -> nvml.RawEvent | None:
+            self._check()
             try:
                 data = pynvml.nvmlEventSetWait_v2(self._set, int(timeout_s * 1000))
             except pynvml.NVMLError_Timeout:
@@ -149,13 +170,13 @@ class PynvmlEventWatch:
 
     def close(self) -> None:
         """Free it; errors are ignored."""
+
+        def call() -> None:
+            self._check()
+            pynvml.nvmlEventSetFree(self._set)
+
         with contextlib.suppress(nvml.NvmlError):
-            nvml.on_lane(
-                self._lane,
-                "free event set",
-                lambda: pynvml.nvmlEventSetFree(self._set),
-                self._timeout_s,
-            )
+            nvml.on_lane(self._lane, "free event set", call, self._timeout_s)
 
 
 def _name(handle: object) -> str:

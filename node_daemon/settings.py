@@ -93,7 +93,12 @@ OPTIONS: Final = (
         _ISOLATION.mps_start,
         "who starts MPS: host, so that it outlives this container; here, inside it; never",
     ),
-    Option("mps_shm_dir", text, None, "host tmpfs shared by MPS and clients before driver R615"),
+    Option(
+        "mps_shm_dir",
+        text,
+        None,
+        "host tmpfs of MPS and clients before driver R615, with mps_start host; else unused",
+    ),
     Option("hami_library_dir", text, str(_ISOLATION.hami_library), "HAMi-core on the host"),
     Option("cdi_hook", text, None, "nvidia-cdi-hook on the host, where its own file lacks it"),
     Option("kubeconfig", text, None, "to reach the API server; default is the service account"),

@@ -160,7 +160,8 @@ class IsolationSettings:
         state: Directory for what engines must remember.
         mps: Directory of the MPS control daemon's pipes, the same inside and outside.
         mps_start: Where the MPS control daemon is started.
-        mps_shm: Host tmpfs that MPS and its clients of old drivers share; none leaves their own.
+        mps_shm: Host tmpfs that MPS, started on the host, and its clients of old drivers share;
+            none leaves their own, as another start does.
         hami_library: Host directory of HAMi-core's library.
         cdi_hook: Host path of ``nvidia-cdi-hook``; empty leaves it to the host's own file.
     """
@@ -174,7 +175,3 @@ class IsolationSettings:
     mps_shm: Path | None = None
     hami_library: Path = Path("/usr/local/vgpu")
     cdi_hook: str = ""
-
-    def of(self, uuid: str) -> tuple[EngineName, ...]:
-        """The engines that a card may have."""
-        return self.cards.get(uuid, self.engines)

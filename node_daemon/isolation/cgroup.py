@@ -13,7 +13,7 @@ containers' are.
 import contextlib
 import pathlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from gpu_fraction.domain.inventory import Isolation
@@ -140,8 +140,9 @@ class CgroupEngine:
                 if not left:
                     del self._held[pod, uuid]
 
-    def restore(self, parts: Sequence[Part]) -> None:
+    def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
         """Set the limits of all these slices again, wherever their pods still are."""
+        del known
         with self._lock:
             self._held = {}
             for part in parts:

@@ -2,12 +2,13 @@
 
 A card in EXCLUSIVE_PROCESS gives one process a context: with MPS that is its server, without MPS
 it is the first container. The mode outlives this daemon, so what it set is remembered on disk,
-and put back once MPS is not for that card any more.
+and put back once MPS does not serve that card any more.
 """
 
 import pathlib
 import threading
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 import structlog
@@ -18,6 +19,8 @@ from node_daemon.errors import StoreError
 from node_daemon.isolation.errors import EngineFailedError
 
 __all__ = ["ComputeModes"]
+
+_UNREADABLE: Final = "compute_modes_unreadable"
 
 _log = structlog.get_logger()
 
@@ -60,9 +63,14 @@ class ComputeModes:
         One that another hand has changed meanwhile stays. What fails is logged, and done at the
         next call.
         """
-        for uuid in uuids:
+        try:
             with self._lock:
-                before = self._claimed().get(uuid)
+                claimed = self._claimed()
+        except OSError as e:
+            _log.error(_UNREADABLE, file=str(self._record), error=str(e))
+            return
+        for uuid in uuids:
+            before = claimed.get(uuid)
             if before is None:
                 continue
             try:
@@ -77,14 +85,18 @@ class ComputeModes:
                 _log.info("compute_mode_given_back", card=uuid, mode=before)
 
     def _claimed(self) -> dict[str, int]:
-        """Card to its mode before; read from disk once."""
+        """Card to its mode before; read from disk once.
+
+        Raises:
+            OSError: it cannot be read now; damaged content counts as none.
+        """
         if self._before is None:
             try:
                 self._before = msgspec.json.decode(self._record.read_bytes(), type=dict[str, int])
             except FileNotFoundError:
                 self._before = {}
             except msgspec.MsgspecError as e:
-                _log.error("compute_modes_unreadable", file=str(self._record), error=str(e))
+                _log.error(_UNREADABLE, file=str(self._record), error=str(e))
                 self._before = {}
         return self._before
 

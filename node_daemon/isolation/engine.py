@@ -2,7 +2,7 @@
 
 import enum
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -193,8 +193,13 @@ class Engine(Protocol):
             EngineFailedError: not yet; to be tried again.
         """
 
-    def restore(self, parts: Sequence[Part]) -> None:
-        """Make outside what these slices, and no others, need; after a restart of anything.
+    def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
+        """Make outside what these slices need, and remove what is nobody's; after any restart.
+
+        Args:
+            parts: What it does, on the cards as they are now.
+            known: Tags of all slices that are set up. A card may have got a better engine since
+                one was; its container uses what it was started with until it ends.
 
         Raises:
             EngineFailedError: for some it could not.

@@ -6,7 +6,7 @@ the host; nothing of it is part of this product.
 
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from gpu_fraction.domain.inventory import Isolation
@@ -100,14 +100,13 @@ class HamiCoreEngine:
         """Remove the container's directory."""
         shutil.rmtree(self._own(slice_), ignore_errors=True)
 
-    def restore(self, parts: Sequence[Part]) -> None:
+    def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
         """Make the directories that are missing, remove those of nobody."""
-        wanted = {self._own(part.slice).name for part in parts}
         for part in parts:
             self.prepare(part)
         containers = self._state / "containers"
         for directory in containers.iterdir() if containers.is_dir() else ():
-            if directory.name not in wanted:
+            if directory.name not in known:
                 shutil.rmtree(directory, ignore_errors=True)
 
     def _own(self, slice_: Slice) -> pathlib.Path:

@@ -17,9 +17,6 @@ from node_daemon.isolation.errors import EngineFailedError
 GROUP: Final = "gpu-fraction-mps"
 """Its control group, at the top of the host's tree beside the kubelet's: no pod ends there."""
 
-SHM_MODE: Final = 0o1777
-"""As ``/dev/shm`` has it: everybody writes, each removes his own."""
-
 __all__ = ["GROUP", "HostProcess"]
 
 
@@ -28,7 +25,8 @@ class HostProcess:
     """How to leave this container.
 
     Attributes:
-        shm: Host directory that the program sees as ``/dev/shm``; None leaves it the host's.
+        shm: Host directory that the program sees as ``/dev/shm``, made a tmpfs of limited size
+            where nothing is mounted there; None leaves it the host's.
         cgroups: The host's control groups, version 2.
         proc: The kernel's process information, of the host's processes.
     """
@@ -54,9 +52,6 @@ class HostProcess:
             if first == own:
                 raise EngineFailedError(self._no("process 1 is this container's (hostPID: true)"))
             group.mkdir(exist_ok=True)
-            if self.shm is not None:
-                self.shm.mkdir(parents=True, exist_ok=True)
-                self.shm.chmod(SHM_MODE)
         except OSError as e:
             raise EngineFailedError(self._no(f"{e.filename}: {e.strerror}")) from e
         return (

@@ -12,7 +12,7 @@ import os
 import pathlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -164,8 +164,9 @@ class MpsEngine:
     def release(self, slice_: Slice) -> None:
         """Nothing is kept of a version 2 client."""
 
-    def restore(self, parts: Sequence[Part]) -> None:
+    def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
         """Have the control daemon, where anybody needs it."""
+        del known
         if parts and self._cards:
             with self._lock:
                 self._running(self._cards)
@@ -284,7 +285,7 @@ class MpsNamespaceEngine(MpsEngine):
                 if name in self._control.namespaces(SERVER):
                     self._control.ask("namespace", "delete", name, f"--server={SERVER}")
 
-    def restore(self, parts: Sequence[Part]) -> None:
+    def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
         """Make the namespaces again that a new control daemon has not, delete those of nobody.
 
         Programs lose their contexts with the old daemon in any case.
@@ -300,7 +301,7 @@ class MpsNamespaceEngine(MpsEngine):
                     self._namespace(part, present)
                 except EngineFailedError as e:
                     failed.append(str(e))
-            wanted = {_name(part.slice) for part in parts}
+            wanted = {NAMESPACE_PREFIX + tag for tag in known}
             for name in present:
                 if name.startswith(NAMESPACE_PREFIX) and name not in wanted:
                     try:

@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from node_daemon.isolation.cgroup_paths import member
 from node_daemon.isolation.errors import EngineFailedError
 from node_daemon.isolation.host_process import HostProcess
 from node_daemon.isolation.mps_control import MpsControl
@@ -163,11 +164,14 @@ class MpsDaemon:
         try:
             name = (self._proc / str(pid) / "cmdline").read_bytes()
             status = (self._proc / str(pid) / "stat").read_text()
+            group = (self._proc / str(pid) / "cgroup").read_text()
         except OSError:
             return Identity(pid, 0)
         program = pathlib.PurePath(self._control.binary).name.encode()
         if program not in name:
             return Identity(pid, 0)  # the id was given to another program, or is another's
+        if self._launch.outside and member(group):
+            return Identity(pid, 0)  # a container took the program's name and wrote its own id
         # The name in parentheses may hold spaces; the start time is field 22. Source: proc(5).
         return Identity(pid, int(status.rpartition(")")[2].split()[19]))
 

@@ -9,6 +9,7 @@ from itertools import chain
 
 import structlog
 
+from gpu_fraction.domain.inventory import Isolation
 from node_daemon.inventory import CardIsolation
 from node_daemon.inventory_reader import NodeReading
 from node_daemon.isolation.engine import (
@@ -89,6 +90,12 @@ class NodeIsolation:
                     self._tell(card.uuid, choice, unfit)
             return {u: published(c, self._accept) for u, c in self._choices.items()}
 
+    def engines(self, uuid: str) -> frozenset[Isolation]:
+        """The names of the engines that a card has."""
+        with self._lock:
+            choice = self._choices.get(uuid, Choice())
+        return frozenset(e.name for e in (choice.memory, choice.compute) if e is not None)
+
     def _wanted(self, card: CardFacts) -> Sequence[Engine]:
         return self._special.get(card.uuid, self._default)
 
@@ -129,12 +136,12 @@ class NodeIsolation:
 
     def _restore(self) -> None:
         with self._lock:
-            active = (self._active or {}).values()
-            work = [item for one in active for item in parts(one, self._choices)]
+            active = self._active or {}
+            work = [item for one in active.values() for item in parts(one, self._choices)]
         failed: list[str] = []
         for engine in self._engines:
             try:
-                engine.restore([part for e, part in work if e is engine])
+                engine.restore([part for e, part in work if e is engine], active.keys())
             except EngineFailedError as e:
                 failed.append(str(e))
         if failed:

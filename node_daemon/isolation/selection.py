@@ -79,12 +79,10 @@ def parts(slice_: Slice, choices: Mapping[str, Choice]) -> list[tuple[Engine, Pa
     shield the others from it stay.
     """
     found: list[tuple[Engine, Part]] = []
-    engines: list[Engine] = []
-    for share in slice_.shares:
-        choice = choices.get(share.uuid, Choice())
-        engines += [e for e in (choice.memory, choice.compute) if e and e not in engines]
+    chosen = [choices.get(share.uuid, Choice()) for share in slice_.shares]
+    engines = dict.fromkeys(engine for c in chosen for engine in (c.memory, c.compute))
     for engine in engines:
-        if engine.optional and slice_.demand == "none":
+        if engine is None or (engine.optional and slice_.demand == "none"):
             continue
         mine = {
             resource: [

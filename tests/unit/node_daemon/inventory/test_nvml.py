@@ -178,6 +178,19 @@ def test_events_reach_those_who_watch_the_card(
     watch.close()
 
 
+def test_a_watch_does_not_outlive_the_driver_it_was_made_on(
+    hardware: FakeHardware, driver: nvml.Driver
+) -> None:
+    """Its event set went with that driver: another call with it could crash the process."""
+    old = driver.watch([driver.device(0)], nvml.EVENT_XID)
+    driver.reopen()
+    hardware.event(fake_gpus.uuid(0), 79)
+    with pytest.raises(nvml.NvmlUnavailableError, match="opened anew"):
+        old.wait(0.01)
+    old.close()
+    assert driver.watch([driver.device(0)], nvml.EVENT_XID).wait(0.01) is None
+
+
 def test_a_card_that_cannot_be_watched_is_named_and_the_others_are_watched(
     hardware: FakeHardware, hasty: nvml.Driver
 ) -> None:

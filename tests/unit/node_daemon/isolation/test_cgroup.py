@@ -81,7 +81,7 @@ def test_after_a_restart_the_limits_are_as_before(driver: nvml.Driver, tree: pat
     """A new engine that is told of all slices does not lower the limit of a running pod."""
     CgroupEngine(driver, PodCgroups(tree)).prepare(part("a", (ONE, 8000)))
     again = CgroupEngine(driver, PodCgroups(tree))
-    again.restore([part("a", (ONE, 8000)), part("b", (ONE, 500))])
+    again.restore([part("a", (ONE, 8000)), part("b", (ONE, 500))], set())
     assert limit(driver, tree) == 8500
     again.release(part("b").slice)
     assert limit(driver, tree) == 8000
@@ -117,7 +117,7 @@ def test_limits_that_cannot_be_set_again_are_told(
     """One card that refuses does not keep the other from its limit."""
     hardware.fault("nvmlDeviceSetMemoryLimits_v1", 999, ONE)
     with pytest.raises(EngineFailedError, match=ONE):
-        engine.restore([part("a", (ONE, 8000), (TWO, 700))])
+        engine.restore([part("a", (ONE, 8000), (TWO, 700))], set())
     assert limit(driver, tree, TWO) == 700
 
 
@@ -130,7 +130,7 @@ def test_releasing_a_pod_whose_cgroup_is_gone_is_fine(
     assert found is not None
     found.rmdir()
     engine.release(part("a").slice)
-    engine.restore([])
+    engine.restore([], set())
 
 
 def test_the_probe_tries_each_card_and_leaves_nothing(

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import get_args
 
 import pytest
 
@@ -54,6 +55,31 @@ def test_cards_that_leave_mps_get_their_compute_mode_back(
     assert modes(driver) == [exclusive, exclusive]
 
 
+def test_a_card_is_given_back_where_mps_is_refused(
+    mps: Mps, driver: nvml.Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is published as shared without limits, and then more than one container must run.
+
+    Not where MPS served it in this daemon's life: containers go on waiting for that.
+    """
+    monkeypatch.setenv("PATH", f"{mps.directory}:{os.environ['PATH']}")
+    settings = IsolationSettings(
+        ("mps",), state=mps.directory / "state", mps=mps.pipe, mps_start="here"
+    )
+    exclusive, default = nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS, nvml.COMPUTE_MODE_DEFAULT
+    first = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
+    first.use(driver)
+    first.assess(CARDS)
+    mps.kill()
+    mps.binary.unlink()
+    first.assess(CARDS)
+    assert modes(driver) == [exclusive, exclusive]
+    again = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
+    again.use(driver)
+    assert again.assess(CARDS)[ONE].name == "none"
+    assert modes(driver) == [default, default]
+
+
 def test_a_mode_that_was_changed_by_hand_meanwhile_stays(driver: nvml.Driver, mps: Mps) -> None:
     """It is no longer the one that was set here."""
     prohibited = 2
@@ -91,6 +117,21 @@ def test_a_card_is_not_claimed_where_that_cannot_be_remembered(
     assert modes(driver)[1] == nvml.COMPUTE_MODE_DEFAULT
 
 
+def test_a_record_that_cannot_be_read_gives_nothing_back(mps: Mps, driver: nvml.Driver) -> None:
+    """The daemon lives without it, and does so once it can be read again."""
+    mps.modes(driver).claim(ONE)
+    record = mps.directory / "state" / "mps" / MODES
+    kept = record.rename(record.with_suffix(".kept"))
+    record.mkdir()
+    modes_of_daemon = mps.modes(driver)
+    modes_of_daemon.give_back([ONE])
+    assert modes(driver)[0] == nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS
+    record.rmdir()
+    kept.rename(record)
+    modes_of_daemon.give_back([ONE])
+    assert modes(driver)[0] == nvml.COMPUTE_MODE_DEFAULT
+
+
 def test_cards_are_set_to_exclusive_process(
     mps: Mps, driver: nvml.Driver, hardware: FakeHardware
 ) -> None:
@@ -116,6 +157,31 @@ def test_who_starts_the_daemon_is_a_setting(
         assert bool(mps.pid) is (start == "here")
 
 
+def test_shared_memory_is_that_of_a_daemon_that_is_started_on_the_host(
+    mps: Mps, driver: nvml.Driver, hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody mounts the directory otherwise: containers would not start, or share it with none."""
+    monkeypatch.setenv("PATH", f"{mps.directory}:{os.environ['PATH']}")
+    hardware.machine.driver = "580.95.05"
+    hardware.apply()
+    mps.daemon(2).ensure([ONE])
+    for start in get_args(MpsStart):
+        settings = IsolationSettings(
+            ("mps",),
+            state=mps.directory / "state",
+            mps=mps.pipe,
+            mps_start=start,
+            mps_shm=mps.directory / "shm",
+        )
+        isolation = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
+        isolation.use(driver)
+        isolation.assess(CARDS)
+        isolation.restore([])
+        mounts = isolation.prepare(Slice("u", "c", (CardShare(ONE, 250, 8000),))).mounts
+        places = [mount["containerPath"] for mount in mounts]
+        assert ("/dev/shm" in places) is (start == "host")
+
+
 def configured(**flags: str) -> IsolationSettings:
     """The settings of isolation that these flags come to."""
     return node_daemon_settings(load(OPTIONS, flags=flags, environ={}, file={})).isolation
@@ -125,9 +191,8 @@ def test_cards_can_have_engines_of_their_own_by_setting() -> None:
     """And the setting can be written down as it is printed."""
     given = f"{ONE}=mps+cgroup, {TWO}="
     settings = configured(isolation="cgroup", isolation_cards=given)
-    assert settings.of(ONE) == ("mps", "cgroup")
-    assert settings.of(TWO) == ()
-    assert settings.of("GPU-other") == ("cgroup",)
+    assert settings.cards == {ONE: ("mps", "cgroup"), TWO: ()}
+    assert settings.engines == ("cgroup",)
     values = load(OPTIONS, flags={"isolation_cards": given}, environ={}, file={})
     printed = read_file(print_config(values), "printed")
     again = load(OPTIONS, flags={}, environ={}, file=printed)

@@ -85,7 +85,7 @@ def test_directories_go_with_their_containers(
     engine.release(one.slice)
     kept = {path.name for path in (tmp_path / "state/containers").iterdir()}
     assert kept == {other.slice.tag}
-    engine.restore([one])
+    engine.restore([one], {one.slice.tag})
     assert {p.name for p in (tmp_path / "state/containers").iterdir()} == {one.slice.tag}
 
 

@@ -72,19 +72,44 @@ def elsewhere(tmp_path: pathlib.Path) -> Iterator[tuple[int, pathlib.Path]]:
             process.kill()
 
 
+def inside(host: HostProcess, pid: int) -> HostProcess:
+    """The same machine, with the files of this process as the host's."""
+    namespace = host.proc / "1/ns/mnt"
+    namespace.unlink()
+    namespace.symlink_to(f"/proc/{pid}/ns/mnt")
+    return host
+
+
 def test_the_program_has_the_hosts_files_and_a_shared_memory_of_its_own(
     machine: Machine, tmp_path: pathlib.Path, elsewhere: tuple[int, pathlib.Path]
 ) -> None:
     """An image that is deleted takes nothing from it; its clients get the same directory."""
     pid, place = elsewhere
     shm = tmp_path / "run" / "shm"
-    host = machine(shm=shm)
-    namespace = host.proc / "1/ns/mnt"
-    namespace.unlink()
-    namespace.symlink_to(f"/proc/{pid}/ns/mnt")
+    host = inside(machine(shm=shm), pid)
     done = run(host, "sh", "-c", f"cat {place}/there; echo mine >/dev/shm/segment")
     assert (done.stdout, done.stderr) == ("1\n", "")
     assert not (place / "there").exists()
-    assert (shm / "segment").read_text() == "mine\n"
     assert not pathlib.Path("/dev/shm/segment").exists()
-    assert shm.stat().st_mode & 0o7777 == 0o1777
+    assert pathlib.Path(f"/proc/{pid}/root{shm}/segment").read_text() == "mine\n"
+
+
+def test_shared_memory_has_a_size_and_is_mounted_once(
+    machine: Machine, tmp_path: pathlib.Path, elsewhere: tuple[int, pathlib.Path]
+) -> None:
+    """Any container may fill it, and must not fill the host's own /run with that.
+
+    A program that is started again has the segments of the first.
+    """
+    pid, _ = elsewhere
+    shm = tmp_path / "run" / "shm"
+    host = inside(machine(shm=shm), pid)
+    run(host, "sh", "-c", "echo mine >/dev/shm/segment")
+    assert run(host, "cat", "/dev/shm/segment").stdout == "mine\n"
+    mounts = pathlib.Path(f"/proc/{pid}/mounts").read_text().splitlines()
+    [(kind, options)] = [m.split()[2:4] for m in mounts if m.split()[1] == str(shm)]
+    assert kind == "tmpfs"
+    assert {"nosuid", "nodev", "noexec"} <= set(options.split(","))
+    assert ",size=" in options
+    assert pathlib.Path(f"/proc/{pid}/root{shm}").stat().st_mode & 0o7777 == 0o1777
+    assert list(shm.iterdir()) == []

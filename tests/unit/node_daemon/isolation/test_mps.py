@@ -23,6 +23,8 @@ from tests.unit.node_daemon.isolation.conftest import Mps, running
 ONE, TWO = fake_gpus.uuid(0), fake_gpus.uuid(1)
 CARDS = (CardFacts(ONE, 0, 80959, (9, 0)), CardFacts(TWO, 1, 80959, (9, 0)))
 BOTH = frozenset(Resource)
+PID_MAX = 1 << 22
+"""No process has a greater id. Source: proc(5), pid_max."""
 COMPUTE = frozenset({Resource.COMPUTE})
 
 
@@ -150,7 +152,7 @@ def test_a_connected_client_does_not_hinder_a_second_start(mps: Mps, driver: nvm
     engine.prepare(one)
     mps.control().ask("client", "connect", name(one))
     engine.prepare(one)
-    mps.engine(driver).restore([one])
+    mps.engine(driver).restore([one], {one.slice.tag})
     assert limits(mps) == {name(one): (8000, 25.0)}
 
 
@@ -173,9 +175,9 @@ def test_a_new_control_daemon_gets_the_namespaces_again(mps: Mps, driver: nvml.D
     engine.probe(CARDS)
     engine.prepare(one)
     mps.kill()
-    engine.restore([one, two])
+    engine.restore([one, two], {one.slice.tag, two.slice.tag})
     assert limits(mps) == {name(one): (8000, 25.0), name(two): (500, 10.0)}
-    engine.restore([two])
+    engine.restore([two], {two.slice.tag})
     assert limits(mps) == {name(two): (500, 10.0)}
 
 
@@ -189,7 +191,7 @@ def test_what_cannot_be_made_again_is_told_and_the_rest_is_made(
     mps.control().ask("client", "connect", name(gone))
     mps.fail(f"namespace create {name(one)}")
     with pytest.raises(EngineFailedError, match=r"told to fail; .*active clients"):
-        engine.restore([one, two])
+        engine.restore([one, two], {one.slice.tag, two.slice.tag})
     assert set(limits(mps)) == {name(two), name(gone)}
 
 
@@ -199,9 +201,9 @@ def test_version_2_looks_for_its_daemon_after_a_restart(mps: Mps, driver: nvml.D
     engine = MpsEngine(mps.modes(driver), mps.control(2), mps.daemon(2), MpsSettings(shm=shm))
     engine.probe(CARDS)
     mps.kill()
-    engine.restore([])
+    engine.restore([], set())
     assert not running(mps.pid)
-    engine.restore([part()])
+    engine.restore([part()], {part().slice.tag})
     assert running(mps.pid)
     engine.release(part().slice)
     assert engine.doubt(Resource.MEMORY, part().slice) == ""
@@ -298,6 +300,39 @@ def test_only_a_short_plain_file_is_a_pid_file(
             (mps.pipe / PID_FILE).unlink()
 
 
+@pytest.mark.parametrize(
+    ("group", "started"),
+    [("gpu-fraction-mps", False), ("kubepods/pod3f2e1d0c-aaaa-bbbb-cccc-0123456789ab/c", True)],
+)
+def test_a_pods_process_is_not_the_hosts_daemon(
+    mps: Mps, machine: Callable[..., HostProcess], group: str, *, started: bool
+) -> None:
+    """It may have the program's name, end the daemon and write its own id in the pid file.
+
+    The host's, where it does not answer, is waited for: its clients run.
+    """
+    proc, other = mps.directory / "proc", PID_MAX + 1
+    seen = proc / str(other)
+    seen.mkdir(parents=True)
+    (seen / "cmdline").write_text(f"{mps.binary}\0-d\0")
+    (seen / "stat").write_text(f"{other} (mps) S " + "1 " * 40)
+    (seen / "cgroup").write_text(f"0::/{group}\n")
+    mps.pipe.mkdir()
+    (mps.pipe / PID_FILE).write_text(f"{other}\n")
+    launch = Launch(outside=machine())
+    daemon = MpsDaemon(mps.control(2), mps.directory / "state", launch, proc)
+    try:
+        if started:
+            assert daemon.ensure([ONE])
+            assert running(mps.pid)
+        else:
+            with pytest.raises(EngineFailedError, match=f"pid {other}.* does not answer"):
+                daemon.ensure([ONE])
+    finally:
+        if mps.pid == other:
+            (mps.pipe / PID_FILE).unlink()
+
+
 def test_what_cannot_be_taken_away_is_told(mps: Mps, driver: nvml.Driver) -> None:
     """A directory in the socket's place keeps containers of these cards from starting."""
     (mps.pipe / "control").mkdir(parents=True)
@@ -373,7 +408,7 @@ def test_nothing_is_started_before_the_cards_are_known(
 ) -> None:
     """A control daemon without cards would serve none for as long as it lives."""
     engine = mps.engine(driver, protocol)
-    engine.restore([part()])
+    engine.restore([part()], {part().slice.tag})
     with pytest.raises(EngineFailedError, match="no card"):
         engine.prepare(part())
     assert mps.pid == 0

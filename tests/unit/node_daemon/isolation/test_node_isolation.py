@@ -9,12 +9,13 @@ from node_daemon import inventory_reader, nvml
 from node_daemon.inventory import CardIsolation
 from node_daemon.isolation.cgroup import CgroupEngine
 from node_daemon.isolation.cgroup_paths import PodCgroups
-from node_daemon.isolation.engine import CardFacts, Demand, Slice, Strength
+from node_daemon.isolation.engine import CardFacts, Demand, Engine, Slice, Strength
 from node_daemon.isolation.errors import EngineFailedError, NotEnforceableError
 from node_daemon.isolation.hami_core import HamiCoreEngine
 from node_daemon.isolation.node import NodeIsolation, facts
 from sandbox.nvml.hardware import FakeHardware
 from tests import fake_gpus
+from tests.unit.node_daemon.isolation.conftest import Mps
 
 POD = "3f2e1d0c-aaaa-bbbb-cccc-0123456789ab"
 ONE, TWO = fake_gpus.uuid(0), fake_gpus.uuid(1)
@@ -48,7 +49,7 @@ def slice_(
     return Slice(POD, "main", (CardShare(card, core_milli, memory_mib),), demand)
 
 
-def ready(*engines: CgroupEngine | HamiCoreEngine, **options: Strength) -> NodeIsolation:
+def ready(*engines: Engine, **options: Strength) -> NodeIsolation:
     """Assessed, with nothing running."""
     node = NodeIsolation(engines, **options)
     node.assess(CARDS)
@@ -76,6 +77,12 @@ def test_the_strongest_engine_limits_memory_and_another_compute(
         assert env["NVIDIA_GPU_MEMORY_LIMIT"] == "8000"
         assert env["CUDA_DEVICE_SM_LIMIT"] == "25"
         assert "CUDA_DEVICE_MEMORY_LIMIT_0" not in env
+
+
+def test_an_engine_that_limits_both_is_asked_once(hami: HamiCoreEngine) -> None:
+    """What it makes and mounts is there once."""
+    places = [mount["containerPath"] for mount in ready(hami).prepare(slice_()).mounts]
+    assert len(places) == len(set(places))
 
 
 def test_each_card_has_the_engines_that_can_serve_it(
@@ -200,6 +207,21 @@ def test_an_engine_that_appears_later_is_used(
     assert node.assess(CARDS)[ONE].name == "hami-core"
     hardware.heal()
     assert node.assess(CARDS)[ONE].name == "cgroup"
+
+
+def test_a_better_engine_leaves_what_a_running_container_has(
+    hami: HamiCoreEngine, mps: Mps, driver: nvml.Driver
+) -> None:
+    """It was started with the weaker one, whose files it uses until it ends."""
+    mps.fail("server")
+    node = ready(mps.engine(driver), hami)
+    [own, *_] = [m["hostPath"] for m in node.prepare(slice_()).mounts]
+    mps.failing.unlink()
+    assert node.assess(CARDS)[ONE].enforces_compute
+    node.repair()
+    assert pathlib.Path(str(own)).is_dir()
+    node.release(slice_())
+    assert not pathlib.Path(str(own)).exists()
 
 
 def test_cards_that_do_not_answer_keep_their_engines(cgroup: CgroupEngine) -> None:
