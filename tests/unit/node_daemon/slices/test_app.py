@@ -148,13 +148,17 @@ async def test_slices_from_nvml_to_the_container(world: World) -> None:
         written = (await world.read("chosen"))["metadata"]["annotations"][keys.ASSIGNED]
         assert started.env["GPU_FRACTION_DEVICES"] in written
         assert await world.get("/livez") == (200, "ok")
-        _, metrics = await world.get("/metrics")
-        for line in (
+        lines = (
             f'gpu_fraction_card_slices{{uuid="{fake_gpus.uuid(1)}"}}',
             f'pod="assigned",uuid="{fake_gpus.uuid(1)}"}} 2.097152e+09',
             f'gpu_fraction_card_memory_used_bytes{{uuid="{fake_gpus.uuid(0)}"}}',
-        ):
-            assert line in metrics, metrics
+        )
+        async with asyncio.timeout(8):  # use is what the last reading of the cards found
+            while True:
+                _, metrics = await world.get("/metrics")
+                if all(line in metrics for line in lines):
+                    break
+                await asyncio.sleep(0.02)
     assert await world.get("/livez") == (0, "")
 
 
