@@ -237,20 +237,38 @@ async def start(
     server = await asyncio.start_server(_answer, "127.0.0.1", 0, ssl=manager.serving.context)
 
     async def live() -> None:
-        async with stack, server, asyncio.TaskGroup() as parts:
-            parts.create_task(manager.run())
-            parts.create_task(recorder.run())
+        async with stack, server:
+            try:
+                async with asyncio.TaskGroup() as parts:
+                    parts.create_task(manager.run())
+                    parts.create_task(recorder.run())
+            finally:
+                await _accept_no_more(server)
 
     task = group.create_task(live(), name=name)
     return Replica(manager, registry, server.sockets[0].getsockname()[1], task)
 
 
+async def _accept_no_more(server: asyncio.Server) -> None:
+    """Let the connections that were accepted reach their handlers, before the server is closed.
+
+    asyncio's server drops them without closing them: in Python 3.11 a connection cannot attach
+    itself to a closed server (asyncio/base_events.py, ``Server._attach``).
+    """
+    for listening in server.sockets:
+        asyncio.get_running_loop().remove_reader(listening.fileno())
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(ConnectionError):
-        await reader.readline()
-        writer.write(b"ok\n")
-        await writer.drain()
-        writer.close()
+        try:
+            await reader.readline()
+            writer.write(b"ok\n")
+            await writer.drain()
+        finally:
+            writer.close()
         await writer.wait_closed()
 
 
@@ -267,17 +285,22 @@ class Hammer:
     done: int = 0
     failed: list[str] = field(default_factory=list)
     _history: list[tuple[float, dict[str, str]]] = field(default_factory=list)
+    _stopped: bool = False
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator["Hammer"]:
-        """Hammer for as long as the context lasts."""
+        """Hammer for as long as the context lasts; a call that has begun is finished."""
         self._history.append((self._now(), await self.made.bundles()))
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._follow(), name="follow")]
-            tasks += [group.create_task(self._strike(), name=f"strike-{i}") for i in range(2)]
-            yield self
-            for task in tasks:
-                task.cancel()
+            follow = group.create_task(self._follow(), name="follow")
+            strikes = [group.create_task(self._strike(), name=f"strike-{i}") for i in range(2)]
+            try:
+                yield self
+            finally:
+                # A handshake that is cut off leaves the server with a connection of nobody's.
+                self._stopped = True
+                await asyncio.wait(strikes)
+                follow.cancel()
 
     async def _follow(self) -> None:
         while True:
@@ -285,11 +308,12 @@ class Hammer:
             self._history.append((self._now(), await self.made.bundles()))
 
     async def _strike(self) -> None:
-        while True:
+        while not self._stopped:
             for replica in list(self.made.replicas.values()):
                 for entry in self._history[-1][1]:
                     for which in (0, -1):
-                        await self._call(replica, entry, await self._seen(which, entry))
+                        if not self._stopped:
+                            await self._call(replica, entry, await self._seen(which, entry))
 
     async def _seen(self, which: int, entry: str) -> str:
         """What the slowest API server, 0, or the quickest, -1, knows now of an entry.
@@ -310,9 +334,13 @@ class Hammer:
                 reader, writer = await asyncio.open_connection(
                     "127.0.0.1", replica.port, ssl=context, server_hostname=NAME
                 )
-                writer.write(b"review\n")
-                answer = await reader.readline()
-                writer.close()
+                try:
+                    writer.write(b"review\n")
+                    answer = await reader.readline()
+                finally:
+                    writer.close()
+                with suppress(OSError):  # the answer is there
+                    await writer.wait_closed()
             problem = "" if answer == b"ok\n" else f"answered {answer!r}"
         except (OSError, TimeoutError) as error:
             problem = repr(error)
