@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from ruamel.yaml import YAML
 from structlog.testing import capture_logs
 
@@ -24,15 +23,6 @@ from sandbox.apiserver.kinds import from_crd
 from tests.builders.limits import limits
 
 CRD = dict(YAML(typ="safe").load(Path(__file__).parents[3] / "deploy" / "crd" / "gpuquotas.yaml"))
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ApiServer]:
-    """An API server that knows nothing of GPUQuotas."""
-    made = ApiServer()
-    made.add_namespace("team")
-    async with made.serve():
-        yield made
 
 
 @asynccontextmanager

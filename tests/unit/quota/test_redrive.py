@@ -50,15 +50,6 @@ async def waking(server: ApiServer) -> AsyncIterator[tuple[Redrive, Client]]:
             await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[ApiServer]:
-    """A server with one namespace."""
-    made = ApiServer()
-    made.add_namespace("team")
-    async with made.serve():
-        yield made
-
-
 def block(server: ApiServer, *names: str) -> None:
     """Jobs whose pods were refused, the first named the longest ago."""
     for at, name in enumerate(names):
