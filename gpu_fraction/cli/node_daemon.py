@@ -6,6 +6,7 @@ from typing import Final
 
 from gpu_fraction.cli import cluster
 from gpu_fraction.cli.daemon import Commands, add_daemon, process_registry, stop_on_signals
+from gpu_fraction.kube.access import default_source
 from gpu_fraction.settings.option import SettingsError, Value
 from node_daemon import settings as node_options
 
@@ -52,7 +53,6 @@ async def _serve(
     settings: node_options.NodeDaemonSettings, node_name: str, environ: Mapping[str, str]
 ) -> None:
     # Imported here: the command line's help must not need gRPC and NVML.
-    from gpu_fraction.kube.access import default_source  # noqa: PLC0415
     from gpu_fraction.kube.client import connect  # noqa: PLC0415
     from gpu_fraction.kube.metrics import KubeMetrics  # noqa: PLC0415
     from gpu_fraction.serving import logs  # noqa: PLC0415
