@@ -37,13 +37,15 @@ class _LoopOutput:
 
     Nothing waits longer than ``FLUSH_S``, warnings and errors not at all; without a loop, as in
     threads, every line goes out at once. What standard output is, is asked at every write: it
-    may be replaced or closed.
+    may be replaced or closed. One that takes nothing, as on a full disk, fails nobody who logs:
+    the next write that succeeds says how many lines may be missing.
     """
 
     def __init__(self) -> None:
         self._lines: list[bytes] = []
         self._waiting_in: asyncio.AbstractEventLoop | None = None
         self._writing = threading.Lock()
+        self._not_written = 0
 
     def msg(self, line: bytes) -> None:
         """Take one line."""
@@ -73,9 +75,23 @@ class _LoopOutput:
             self._waiting_in = None
             lines = self._lines[:]
             del self._lines[: len(lines)]
-            if lines:
-                sys.stdout.buffer.write(b"\n".join(lines) + b"\n")
-                sys.stdout.buffer.flush()
+            if not lines:
+                return
+            if not _written(lines):
+                self._not_written += len(lines)
+            elif self._not_written:
+                told = {"event": "log_not_written", "lines": self._not_written}
+                if _written([_line(None, "error", told)]):
+                    self._not_written = 0
+
+
+def _written(lines: list[bytes]) -> bool:
+    try:
+        sys.stdout.buffer.write(b"\n".join(lines) + b"\n")
+        sys.stdout.buffer.flush()
+    except (OSError, ValueError):  # ValueError: it is closed
+        return False
+    return True
 
 
 class _Handler(logging.StreamHandler[TextIO]):

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import errno
 import io
 import json
 import logging
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
@@ -25,6 +27,25 @@ class Terminal(io.TextIOWrapper):
     def events(self) -> list[str]:
         """The events written so far."""
         return [json.loads(line)["event"] for line in self.raw_bytes.getvalue().splitlines()]
+
+
+class FullDisk(io.RawIOBase):
+    """A file that takes nothing more until there is room."""
+
+    def __init__(self) -> None:
+        self.full = True
+        self.written = b""
+
+    def writable(self) -> bool:
+        """It is there to be written to."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """As the kernel answers."""
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.written += bytes(data)
+        return len(data)
 
 
 @pytest.fixture(autouse=True)
@@ -119,3 +140,25 @@ def test_a_replaced_output_is_followed() -> None:
             log.info("after")
             logging.getLogger("library").warning("its own")
             assert other.events == ["after", "its own"]
+
+
+def test_a_full_disk_fails_nobody_who_logs() -> None:
+    """Work goes on; once there is room, it is told how many lines may be missing."""
+    log = structlog.get_logger()
+    disk = FullDisk()
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BufferedWriter(disk))):
+        logs.configure("info")
+        log.info("first")
+        log.warning("second")
+        disk.full = False
+        log.info("third")
+        told = [json.loads(line) for line in disk.written.splitlines()]
+    assert [line["event"] for line in told[-2:]] == ["third", "log_not_written"]
+    assert told[-1]["lines"] == 2
+
+
+def test_a_closed_output_fails_nobody_who_logs() -> None:
+    """As when what read along has gone."""
+    with terminal() as shown:
+        shown.close()
+        structlog.get_logger().warning("to nobody")
