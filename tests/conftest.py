@@ -1,11 +1,14 @@
-"""What every test shares: how hard hypothesis looks, and one throw-away certificate.
+"""What every test shares: how hard hypothesis looks, one throw-away certificate, log set-up.
 
 ``HYPOTHESIS_PROFILE=thorough`` looks longer; a CI run looks the same way each time.
 """
 
+import logging
 import os
+from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.tls import Tls, make
@@ -26,3 +29,17 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.en
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     """One certificate for all tests."""
     return make(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Logging is set up once a process; here it is taken down after the test that did.
+
+    Loggers remember what they were set up with at their first line, and tests that come later
+    read lines of theirs.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:], root.level = handlers, level

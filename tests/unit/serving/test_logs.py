@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import structlog
 
 from gpu_fraction.serving import logs
@@ -46,16 +45,6 @@ class FullDisk(io.RawIOBase):
             raise OSError(errno.ENOSPC, "No space left on device")
         self.written += bytes(data)
         return len(data)
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """Logging is set up once a process, so it is taken down after each test."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    structlog.reset_defaults()
-    root.handlers[:], root.level = handlers, level
 
 
 @contextlib.contextmanager
