@@ -101,7 +101,6 @@ OPTIONS: Final = (
     ),
     Option("hami_library_dir", text, str(_ISOLATION.hami_library), "HAMi-core on the host"),
     Option("cdi_hook", text, None, "nvidia-cdi-hook on the host, where its own file lacks it"),
-    Option("kubeconfig", text, None, "to reach the API server; default is the service account"),
     Option("host", text, "0.0.0.0", "address of /metrics and probes"),  # noqa: S104 - a pod's
     Option("port", integer(0, 65535), 9446, "port of /metrics and probes, 0 for any"),
     Option("log_level", choice(*LEVELS), "info", f"{', '.join(LEVELS)}"),
@@ -118,7 +117,6 @@ class NodeDaemonSettings:
         tempo: How long things take.
         cards: How cards are looked after.
         isolation: How containers are kept within their shares.
-        kubeconfig: File that names the API server; empty for the service account.
         host: Address of metrics and probes.
         port: Their port, 0 for any.
         log_level: One of debug, info, warning, error.
@@ -129,7 +127,6 @@ class NodeDaemonSettings:
     tempo: Tempo
     cards: CardSettings
     isolation: IsolationSettings
-    kubeconfig: str
     host: str
     port: int
     log_level: str
@@ -163,7 +160,6 @@ def node_daemon_settings(values: Mapping[str, Value]) -> NodeDaemonSettings:
             hami_library=Path(get["hami_library_dir"]),
             cdi_hook=get["cdi_hook"] or "",
         ),
-        kubeconfig=get["kubeconfig"] or "",
         host=get["host"],
         port=get["port"],
         log_level=get["log_level"],

@@ -6,7 +6,7 @@ from typing import Final
 
 from gpu_fraction.cli import cluster
 from gpu_fraction.cli.daemon import Commands, add_daemon, process_registry, stop_on_signals
-from gpu_fraction.kube.access import default_source
+from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.settings.option import SettingsError, Value
 from node_daemon import settings as node_options
 
@@ -35,6 +35,7 @@ def add_parser(commands: Commands) -> None:
         description=DESCRIPTION,
         groups={
             "the node": node_options.OPTIONS,
+            "which cluster": cluster.OPTIONS,
         },
         serve=serve,
     )
@@ -46,11 +47,12 @@ def serve(values: Mapping[str, Value], environ: Mapping[str, str]) -> None:
     if settings.node_name is None:
         raise SettingsError(["--node-name is needed: the name of the Node this runs on"])
     cluster.require(values, environ)
-    asyncio.run(_serve(settings, settings.node_name, environ))
+    source = cluster.access(values, environ)
+    asyncio.run(_serve(settings, settings.node_name, source))
 
 
 async def _serve(
-    settings: node_options.NodeDaemonSettings, node_name: str, environ: Mapping[str, str]
+    settings: node_options.NodeDaemonSettings, node_name: str, source: AccessSource
 ) -> None:
     # Imported here: the command line's help must not need gRPC and NVML.
     from gpu_fraction.kube.client import connect  # noqa: PLC0415
@@ -61,7 +63,6 @@ async def _serve(
     logs.configure(settings.log_level)
     registry = process_registry()
     stop = stop_on_signals()
-    source = default_source(environ, path=settings.kubeconfig)
     observer = KubeMetrics(registry)
     async with connect(source, component="node-daemon", observer=observer) as client:
         daemon = NodeDaemon(settings, node_name, client, registry)
