@@ -15,9 +15,10 @@ from node_daemon.isolation.engine import CardFacts, ContainerEdits, Engine, Slic
 from node_daemon.isolation.errors import EngineFailedError
 from node_daemon.isolation.hami_core import HamiCoreEngine
 from node_daemon.isolation.host_process import HostProcess
-from node_daemon.isolation.mps import MpsEngine, MpsNamespaceEngine, MpsSettings
+from node_daemon.isolation.mps import MpsEngine, MpsSettings
 from node_daemon.isolation.mps_control import MpsControl
 from node_daemon.isolation.mps_daemon import Launch, MpsDaemon
+from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
 from node_daemon.isolation.node import NodeIsolation
 from node_daemon.tuning import EngineName, IsolationSettings
 

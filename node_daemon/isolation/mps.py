@@ -1,17 +1,14 @@
 """``mps``: containers run on a card at the same time, each within a share of its processors.
 
-Two versions of NVIDIA's Multi-Process Service. Version 2 (every driver) limits each client by its
-own environment. Version 3 (driver R615) limits a namespace, and which namespace a container is
-in is decided by the one socket directory that is mounted into it.
+This is version 2 of NVIDIA's Multi-Process Service (every driver), which limits each client by
+its own environment; version 3 is in ``mps_namespaces``.
 
 In both the card is set to EXCLUSIVE_PROCESS, so that a program that ignores the pipe directory
 gets no context at all instead of the whole card.
 """
 
-import os
 import pathlib
 import threading
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -29,8 +26,8 @@ from node_daemon.isolation.engine import (
     compute_percent,
 )
 from node_daemon.isolation.errors import EngineFailedError
-from node_daemon.isolation.mps_control import MpsControl, MpsNamespace
-from node_daemon.isolation.mps_daemon import PIPE_LENGTH, MpsDaemon
+from node_daemon.isolation.mps_control import MpsControl
+from node_daemon.isolation.mps_daemon import MpsDaemon
 
 IN_CONTAINER: Final = "/run/gpu-fraction/mps"
 # Source: MPS documentation, "Client connection limits" and "Volta MPS": 48 clients a card, and
@@ -38,19 +35,11 @@ IN_CONTAINER: Final = "/run/gpu-fraction/mps"
 MAX_CLIENTS: Final = 48
 OLDEST: Final = (7, 0)
 
-SERVER: Final = "gpu_fraction"
-NAMESPACE_PREFIX: Final = "gf_"
-# Nobody is sent to the server's own namespace. Chosen: little enough that whoever finds a way
-# there gains nothing, and enough that a program runs and can be noticed.
-DEFAULT_PERCENT: Final = 10
-DEFAULT_MEMORY_MIB: Final = 512
-_POLL_S: Final = 0.05
-
 ENV_PIPE: Final = "CUDA_MPS_PIPE_DIRECTORY"
 ENV_PERCENT: Final = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 ENV_MEMORY: Final = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"
 
-__all__ = ["MpsEngine", "MpsNamespaceEngine", "MpsSettings"]
+__all__ = ["IN_CONTAINER", "MpsEngine", "MpsSettings", "limits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,153 +173,3 @@ def limits(part: Part) -> dict[str, str]:
     if Resource.MEMORY in part.resources:
         env[ENV_MEMORY] = ",".join(f"{share.uuid}={share.memory_mib}M" for share in part.shares)
     return env
-
-
-class MpsNamespaceEngine(MpsEngine):
-    """Version 3: one server for the node, one namespace a container."""
-
-    def enforces(self, resource: Resource) -> Strength:
-        """Compute, by the server; memory as long as the program keeps its environment.
-
-        A client that names a card it does not see in its memory limits loses all of them, the
-        namespace's too. Source: NVIDIA Dynamo, "Per-GPU Compute and Memory Limits with MPS",
-        measured on driver 615.71.09.
-        """
-        return Strength.ENFORCED if resource is Resource.COMPUTE else Strength.COOPERATIVE
-
-    def doubt(self, resource: Resource, slice_: Slice) -> str:
-        """User 0 owns the server, and may raise the limits of any namespace it can reach."""
-        if resource is Resource.COMPUTE and slice_.root_risk:
-            return f"MPS holds for pods in which nobody can be root: {slice_.root_risk}"
-        return ""
-
-    _serving = False
-    """The server was seen in this control daemon, and no command has failed since."""
-
-    def _running(self, cards: tuple[str, ...]) -> bool:
-        longest = self._pipe(Slice("", "", ()))
-        if len(os.fsencode(longest)) > PIPE_LENGTH:
-            # The control daemon would fail without a word.
-            raise EngineFailedError(f"{longest} is too long for a socket: shorten the MPS path")
-        new = super()._running(cards)
-        if new or not self._serving:
-            self._serving = False
-            self._have_server(cards)
-            self._serving = True
-        return new
-
-    def _have_server(self, cards: tuple[str, ...]) -> None:
-        if SERVER not in self._control.servers():
-            self._control.ask("server", "create", SERVER, f"--allowed-devices={','.join(cards)}")
-            self._control.ask(
-                *("server", "set", SERVER),
-                f"--active-thread-percentage={DEFAULT_PERCENT}",
-                f"--pinned-memory-limit={DEFAULT_MEMORY_MIB}M",
-            )
-            self._ready()
-
-    def _ready(self) -> None:
-        """A server that names a missing card is accepted and then ends; clients run unlimited."""
-        end_s = time.monotonic() + self._settings.server_timeout_s
-        while SERVER not in (found := self._control.servers()):
-            if time.monotonic() > end_s:
-                raise EngineFailedError(f"MPS server {SERVER} is gone; there are {sorted(found)}")
-            time.sleep(_POLL_S)
-
-    def prepare(self, part: Part) -> None:
-        """Make the container's namespace, with its limits, before its first process."""
-        with self._lock:
-            self._running(self._cards)
-            try:
-                self._namespace(part, self._control.namespaces(SERVER))
-            except EngineFailedError:
-                self._serving = False
-                raise
-
-    def _namespace(self, part: Part, present: Mapping[str, MpsNamespace]) -> None:
-        name = _name(part.slice)
-        if name not in present:
-            self._control.ask("namespace", "create", name, f"--server={SERVER}")
-        memory, percent = _amounts(part)
-        if not _holds(present.get(name), memory, percent):
-            # Refused while a client is connected, so only where something differs.
-            wanted = [f"--active-thread-percentage={percent:g}"]
-            wanted += [f"--pinned-memory-limit={memory}M"] if memory else []
-            self._control.ask("namespace", "set", name, f"--server={SERVER}", *wanted)
-            made = self._control.namespaces(SERVER).get(name)
-            if not _holds(made, memory, percent):
-                raise EngineFailedError(f"MPS namespace {name} has not the limits that were set")
-            if (
-                made is not None
-                and made.pipe
-                and pathlib.Path(made.pipe) != self._pipe(part.slice)
-            ):
-                raise EngineFailedError(f"MPS namespace {name} is at {made.pipe}")
-
-    def edits(self, part: Part) -> ContainerEdits:
-        """The namespace's own directory and nothing above it, and the limits once more.
-
-        The environment can only lower the namespace's limits; where cards have different
-        amounts it does.
-        """
-        env = {ENV_PIPE: IN_CONTAINER, **limits(part)}
-        pipe = bind_mount(str(self._pipe(part.slice)), IN_CONTAINER, writable=True)
-        return ContainerEdits(env, (pipe,))
-
-    def release(self, slice_: Slice) -> None:
-        """Delete the namespace; refused while a client is connected."""
-        with self._lock:
-            if self._control.answers() and SERVER in self._control.servers():
-                name = _name(slice_)
-                if name in self._control.namespaces(SERVER):
-                    self._control.ask("namespace", "delete", name, f"--server={SERVER}")
-
-    def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
-        """Make the namespaces again that a new control daemon has not, delete those of nobody.
-
-        Programs lose their contexts with the old daemon in any case.
-        """
-        if not self._cards or not (parts or self._control.answers()):
-            return
-        failed: list[str] = []
-        with self._lock:
-            self._running(self._cards)
-            present = self._control.namespaces(SERVER)
-            for part in parts:
-                try:
-                    self._namespace(part, present)
-                except EngineFailedError as e:
-                    failed.append(str(e))
-            wanted = {NAMESPACE_PREFIX + tag for tag in known}
-            for name in present:
-                if name.startswith(NAMESPACE_PREFIX) and name not in wanted:
-                    try:
-                        self._control.ask("namespace", "delete", name, f"--server={SERVER}")
-                    except EngineFailedError as e:
-                        failed.append(str(e))
-        if failed:
-            raise EngineFailedError("; ".join(failed))
-
-    def _pipe(self, slice_: Slice) -> pathlib.Path:
-        return self._control.pipe / SERVER / _name(slice_)
-
-
-def _name(slice_: Slice) -> str:
-    """Lowercase letters, digits and underscores, as the control daemon demands."""
-    return NAMESPACE_PREFIX + slice_.tag
-
-
-def _holds(found: MpsNamespace | None, memory: int | None, percent: float) -> bool:
-    """Whether the namespace has the limits. A memory limit that cannot be read is believed."""
-    if found is None or found.percent != percent:
-        return False
-    return None in {memory, found.memory_mib} or memory == found.memory_mib
-
-
-def _amounts(part: Part) -> tuple[int | None, float]:
-    """The namespace's limits: one amount for all cards, so the largest; None is no limit."""
-    memory = None
-    if Resource.MEMORY in part.resources:
-        memory = max(share.memory_mib for share in part.shares)
-    percent = compute_percent(part.shares) if Resource.COMPUTE in part.resources else 0
-    return memory, float(percent or 100)

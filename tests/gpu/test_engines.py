@@ -16,15 +16,10 @@ from node_daemon import inventory_reader, nvml
 from node_daemon.isolation.cgroup import CgroupEngine
 from node_daemon.isolation.cgroup_paths import ROOT, PodCgroups
 from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice
-from node_daemon.isolation.mps import (
-    IN_CONTAINER,
-    SERVER,
-    MpsEngine,
-    MpsNamespaceEngine,
-    MpsSettings,
-)
+from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine, MpsSettings
 from node_daemon.isolation.mps_control import BINARY, MpsControl, Protocol
 from node_daemon.isolation.mps_daemon import Launch, MpsDaemon
+from node_daemon.isolation.mps_namespaces import SERVER, MpsNamespaceEngine
 from node_daemon.isolation.node import facts
 from tests import fake_gpus
 

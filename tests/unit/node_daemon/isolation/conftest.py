@@ -14,9 +14,10 @@ from node_daemon import nvml
 from node_daemon.engines import MODES
 from node_daemon.isolation.compute_mode import ComputeModes
 from node_daemon.isolation.host_process import HostProcess
-from node_daemon.isolation.mps import MpsEngine, MpsNamespaceEngine, MpsSettings
+from node_daemon.isolation.mps import MpsEngine, MpsSettings
 from node_daemon.isolation.mps_control import MpsControl, Protocol
 from node_daemon.isolation.mps_daemon import PID_FILE, Launch, MpsDaemon
+from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
 from tests import fake_gpus
 
 

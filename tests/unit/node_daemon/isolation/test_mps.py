@@ -13,9 +13,10 @@ from node_daemon import nvml
 from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice, Strength
 from node_daemon.isolation.errors import EngineFailedError, NotEnforceableError
 from node_daemon.isolation.host_process import GROUP, HostProcess
-from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine, MpsNamespaceEngine, MpsSettings
+from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine, MpsSettings
 from node_daemon.isolation.mps_control import MpsControl, Protocol, size_mib
 from node_daemon.isolation.mps_daemon import PID_FILE, Launch, MpsDaemon
+from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
 from node_daemon.isolation.node import NodeIsolation
 from tests import fake_gpus
 from tests.unit.node_daemon.isolation.conftest import Mps, running
