@@ -15,7 +15,8 @@ from certs.presence import replica_of, selection
 from certs.secret import SecretStore
 from certs.state import CaState
 from certs.wire import ReplicaLease
-from gpu_fraction.kube.client import Client, ListOptions
+from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.resources import LEASES
 from gpu_fraction.kube.timestamps import utc_now
 

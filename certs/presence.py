@@ -16,7 +16,8 @@ from certs.observation import Replica
 from certs.wire import ReplicaLease
 from gpu_fraction.domain import keys
 from gpu_fraction.kube import errors
-from gpu_fraction.kube.client import Client, ListOptions
+from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import LEASES, Address
 from gpu_fraction.kube.timestamps import micro_time

@@ -19,7 +19,8 @@ import structlog
 from gpu_fraction.domain import keys
 from gpu_fraction.kube import errors as kube_errors
 from gpu_fraction.kube import resources
-from gpu_fraction.kube.client import Client, ListOptions
+from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.objects import Identity, Meta
 from gpu_fraction.kube.requests import PatchKind, Selection
 from gpu_fraction.kube.resources import Resource

@@ -12,9 +12,11 @@ and CA files are picked up without a restart.
 
 import asyncio
 import os
+import platform
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -24,6 +26,9 @@ SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 TOKEN_MAX_AGE_S: Final = 60.0
 """Source: client-go transport/token_source.go, which reads the token file again each minute."""
+
+VERSION: Final = version("gpu-fraction")
+"""Of the installed distribution. Read here once, because that is a look into files."""
 
 
 class AccessError(Exception):
@@ -212,3 +217,12 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="ascii", errors="replace")
     except OSError as error:
         raise AccessError(f"{path}: {error.strerror}") from error
+
+
+def user_agent(component: str) -> str:
+    """``gpu-fraction-COMPONENT/VERSION (system/machine)``, the form of Kubernetes' own clients.
+
+    What stands before the slash is also the field manager of writes that name none.
+    """
+    system = f"{platform.system().lower()}/{platform.machine()}"
+    return f"gpu-fraction-{component}/{VERSION} ({system})"

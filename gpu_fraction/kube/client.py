@@ -5,39 +5,29 @@ The caller names the type to decode into: a msgspec Struct of the fields it read
 """
 
 import asyncio
-import platform
 import random
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from gpu_fraction.kube import errors, requests
-from gpu_fraction.kube.access import AccessSource
-from gpu_fraction.kube.objects import Identity, Page, decode
+from gpu_fraction.kube.access import AccessSource, user_agent
+from gpu_fraction.kube.listing import Listing, ListOptions, OnMalformed, decode_page
+from gpu_fraction.kube.objects import decode
 from gpu_fraction.kube.observer import Observer
-from gpu_fraction.kube.requests import Body, PatchKind, Request, Selection, WriteOptions
+from gpu_fraction.kube.requests import Body, PatchKind, Request, WriteOptions
 from gpu_fraction.kube.resources import Address
-from gpu_fraction.kube.retry import RetryPolicy
+from gpu_fraction.kube.retry import RetryPolicy, failure_of
 from gpu_fraction.kube.transport import Transport
 
 T = TypeVar("T")
 
-VERSION: Final = version("gpu-fraction")
-"""Of the installed distribution. Read here once, because that is a look into files."""
-
 TIMEOUT_S: Final = 30.0
 """Seconds for a whole call with its retries. Chosen: below the 34 s that the API server gives
 itself (apiserver/pkg/endpoints/handlers/rest.go, requestTimeoutUpperBound)."""
-
-PAGE_SIZE: Final = 500
-"""Objects a page. Source: client-go tools/pager/pager.go, defaultPageSize. A page of pods is a few
-milliseconds of decoding, so a long list does not hold up the event loop."""
-
 
 _LEADING_DIGITS: Final = re.compile(r"[0-9]+")
 
@@ -47,34 +37,6 @@ class ServerVersion(msgspec.Struct, frozen=True, kw_only=True):
 
     major: str = ""
     minor: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Listing(Generic[T]):
-    """All objects of a collection as of one version."""
-
-    resource_version: str
-    items: list[T]
-
-
-@dataclass(frozen=True, slots=True)
-class ListOptions:
-    """How a collection is read.
-
-    Attributes:
-        selection: which objects.
-        page_size: objects a request; 0 for all at once.
-        resource_version: empty for a consistent read, ``"0"`` for the server's cache, which
-            is cheap for the cluster and may be old.
-    """
-
-    selection: Selection = requests.EVERYTHING
-    page_size: int = PAGE_SIZE
-    resource_version: str = ""
-
-
-OnMalformed = Callable[[Identity, errors.MalformedAnswerError], None]
-"""Told of one object that does not decode; the others are read nevertheless."""
 
 
 class Client:
@@ -164,7 +126,7 @@ class Client:
                 items, continuation = [], ""
                 options = ListOptions(options.selection, page_size=0)
                 continue
-            page = _decode_page(into, body, on_malformed)
+            page = decode_page(into, body, on_malformed)
             items += page.items or []
             continuation = page.metadata.continuation
             if not continuation:
@@ -288,7 +250,7 @@ class Client:
                 if wait_s is None or loop.time() + wait_s >= deadline:
                     break
             await asyncio.sleep(wait_s)
-        raise _last(failures)
+        raise failure_of(failures)
 
     async def _try(self, request: Request, left_s: float) -> bytes:
         loop = asyncio.get_running_loop()
@@ -303,18 +265,6 @@ class Client:
         finally:
             if self.observer is not None:
                 self.observer.answered(request, code, loop.time() - started_at)
-
-
-def _last(failures: list[errors.TransientError]) -> errors.TransientError:
-    last = failures[-1]
-    # A server that turned the last try away may have started on one before.
-    last.started = any(failure.started for failure in failures)
-    if len(failures) == 1 or not isinstance(last, errors.DeadlineError):
-        return last
-    # Still a DeadlineError: whether this try was carried out is not known.
-    told = errors.DeadlineError(f"{last}; the try before: {failures[-2]}")
-    told.__cause__ = failures[-2]
-    return told
 
 
 @asynccontextmanager
@@ -340,28 +290,3 @@ async def connect(
     """
     async with Transport(source, user_agent=user_agent(component)) as transport:
         yield Client(transport, timeout_s=timeout_s, retry=retry, observer=observer)
-
-
-def user_agent(component: str) -> str:
-    """``gpu-fraction-COMPONENT/VERSION (system/machine)``, the form of Kubernetes' own clients.
-
-    What stands before the slash is also the field manager of writes that name none.
-    """
-    system = f"{platform.system().lower()}/{platform.machine()}"
-    return f"gpu-fraction-{component}/{VERSION} ({system})"
-
-
-def _decode_page(into: type[T], body: bytes, on_malformed: OnMalformed | None) -> Page[T]:
-    try:
-        return decode(Page[into], body)  # type: ignore[valid-type]
-    except errors.MalformedAnswerError:
-        if on_malformed is None:
-            raise
-    raw = decode(Page[msgspec.Raw], body)
-    items: list[T] = []
-    for item in raw.items or []:
-        try:
-            items.append(decode(into, item))
-        except errors.MalformedAnswerError as error:
-            on_malformed(decode(Identity, item), error)
-    return Page(metadata=raw.metadata, items=items)

@@ -16,7 +16,8 @@ import structlog
 
 from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.backoff import Backoff
-from gpu_fraction.kube.client import PAGE_SIZE, Client, ListOptions
+from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.listing import PAGE_SIZE, ListOptions
 from gpu_fraction.kube.objects import HasMeta, Identity, Key, key_of
 from gpu_fraction.kube.observer import WatchObserver
 from gpu_fraction.kube.requests import Selection

@@ -53,3 +53,16 @@ def may_repeat(request: Request, error: errors.KubeError) -> bool:
             return request.idempotent
         case _:
             return False
+
+
+def failure_of(failures: list[errors.TransientError]) -> errors.TransientError:
+    """What to raise after these tries, at least one: the last failure, and what the others add."""
+    last = failures[-1]
+    # A server that turned the last try away may have started on one before.
+    last.started = any(failure.started for failure in failures)
+    if len(failures) == 1 or not isinstance(last, errors.DeadlineError):
+        return last
+    # Still a DeadlineError: whether this try was carried out is not known.
+    told = errors.DeadlineError(f"{last}; the try before: {failures[-2]}")
+    told.__cause__ = failures[-2]
+    return told

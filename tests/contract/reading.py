@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from gpu_fraction.kube import errors, requests
-from gpu_fraction.kube.client import Client, ListOptions
+from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.requests import PatchKind, Selection
 from gpu_fraction.kube.resources import PODS, SECRETS, Address, Resource

@@ -19,7 +19,8 @@ from typing import Any
 import msgspec
 
 from gpu_fraction.kube.access import Access, fixed
-from gpu_fraction.kube.client import Client, ListOptions, connect
+from gpu_fraction.kube.client import Client, connect
+from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.objects import Identity, Meta
 from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.requests import PatchKind

@@ -8,9 +8,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.kube import errors, requests
-from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.access import Access, fixed, user_agent
 from gpu_fraction.kube.backoff import Backoff
-from gpu_fraction.kube.client import Client, ListOptions, connect, user_agent
+from gpu_fraction.kube.client import Client, connect
+from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.requests import PatchKind, Request, WriteOptions
