@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from gpu_fraction.domain import assignment, keys, request, request_annotation
+from gpu_fraction.domain import assignment, keys, request_annotation, user_annotations
 from gpu_fraction.domain.demand import demand
 from gpu_fraction.domain.gpu_resources import is_gpu
 from gpu_fraction.domain.pod import Metadata, Pod, Spec, Status, containers
@@ -121,7 +121,7 @@ def _written(pod: Pod) -> Request | None:
     if keys.REQUEST in pod.annotations():
         return None
     try:
-        return request.parse(pod, Bounds())
+        return user_annotations.parse(pod, Bounds())
     except Refused:
         return None
 

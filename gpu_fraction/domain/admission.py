@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from gpu_fraction.domain import guard, kai, keys, patch, request, units
+from gpu_fraction.domain import guard, kai, keys, patch, units, user_annotations
 from gpu_fraction.domain.backends import Backend
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.gpu_resources import is_gpu
@@ -47,7 +47,7 @@ class Verdict:
 
 def uses_gpu(pod: Pod) -> bool:
     """True where the pod carries an annotation of ours or asks for native resources."""
-    return request.asks(pod.annotations()) or _asks_natively(pod)
+    return user_annotations.asks(pod.annotations()) or _asks_natively(pod)
 
 
 def _asks_natively(pod: Pod) -> bool:
@@ -75,7 +75,7 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
     problems: list[Problem] = []
     asked = None
     try:
-        asked = request.parse(pod, rules.bounds)
+        asked = user_annotations.parse(pod, rules.bounds)
     except Refused as e:
         problems += e.problems
     getting = {part.container for part in asked.slices} if asked else frozenset()

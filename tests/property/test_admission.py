@@ -14,8 +14,9 @@ from gpu_fraction.domain.backends import BACKENDS, Backend, BackendConfig
 from gpu_fraction.domain.demand import ZERO, Demand, demand
 from gpu_fraction.domain.guard import Policy
 from gpu_fraction.domain.pod import Pod
-from gpu_fraction.domain.request import Bounds, Refused, parse
+from gpu_fraction.domain.request import Bounds, Refused
 from gpu_fraction.domain.sizes import CardSizes
+from gpu_fraction.domain.user_annotations import parse
 from tests.pods import Raw, typed
 from tests.strategies import RESOURCES, asking_pods, hostile_pods, json_values
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from gpu_fraction.domain import keys, request_annotation, sizes
 from gpu_fraction.domain.problems import join
-from gpu_fraction.domain.request import Bounds, Refused, Request, Slice, parse
+from gpu_fraction.domain.request import Bounds, Refused, Request, Slice
 from gpu_fraction.domain.request_annotation import RequestAnnotationError
+from gpu_fraction.domain.user_annotations import parse
 from tests.pods import Raw, typed
 from tests.strategies import asking_pods, hostile_pods, requests, text
 

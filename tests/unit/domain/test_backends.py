@@ -8,8 +8,9 @@ import pytest
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.backends import BACKENDS, BackendConfig
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.request import Bounds, Refused, parse
+from gpu_fraction.domain.request import Bounds, Refused
 from gpu_fraction.domain.sizes import CardSizes
+from gpu_fraction.domain.user_annotations import parse
 from tests.pods import container, pod, typed
 
 UNKNOWN = BackendConfig()

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from gpu_fraction.domain import keys
-from gpu_fraction.domain.request import Bounds, Refused, Request, Slice, asks, parse
+from gpu_fraction.domain.request import Bounds, Refused, Request, Slice
+from gpu_fraction.domain.user_annotations import asks, parse
 from tests.pods import container, pod, typed
 
 SHARE = "a share above 0 and up to 1 with at most three decimals (0.25 or 25%)"
