@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Final
 
 import numpy as np
 
-from gpu_fraction.domain.placement import policies, reference, sets, together
+from gpu_fraction.domain.placement import policies, reference, together
 from gpu_fraction.domain.placement.ask import MILLI, Ask
 from gpu_fraction.domain.placement.cards import Kind, Share, share_of
 from gpu_fraction.domain.placement.fit import NOTHING_BARRED, Why, static_refusal, unenforced
@@ -19,11 +17,7 @@ from gpu_fraction.domain.placement.table import (
     Ints,
     Whys,
 )
-
-_FAR: Final = 1 << 62
-"""The cost of what cannot be had."""
-_GROW_PAIRS: Final = 1 << 16
-"""Pairs of cards, over the nodes grown together: chosen, bounds the working memory to some MiB."""
+from gpu_fraction.domain.placement.vectorised_sets import FAR, pick
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +168,9 @@ def evaluate(
             untouched = left == len(asks) - 1
             alone &= enough if untouched else _enough(view.fitting(table.free), ask.cards)
         if left == 0 and ask.cards == 1:
-            cost += np.where(fitting, view.costs(free), _FAR).min(axis=0, initial=_FAR)
+            cost += np.where(fitting, view.costs(free), FAR).min(axis=0, initial=FAR)
             continue
-        chosen, price = _pick(view, fitting, view.costs(free), fits)
+        chosen, price = pick(table, ask, fitting, view.costs(free), fits)
         cost += price
         if left:
             _take(view, free, chosen, fits)
@@ -240,82 +234,6 @@ def _node_costs(table: ClusterTable, ask: Ask) -> Ints:
     left += _left(table.free.memory_mib, 0, table.cap.memory_mib)
     average: Ints = left.sum(axis=0) // np.maximum(table.count, 1)
     return policies.LEFTOVER_MAX - average
-
-
-def _pick(view: _View, fitting: Bools, costs: Ints, fits: Bools) -> tuple[Ints, Ints]:
-    """The best cards of each node, shape (cards wanted, nodes), and their cost.
-
-    Both are meaningless where ``fits`` is false.
-    """
-    wanted = view.ask.cards
-    height, nodes = costs.shape
-    if wanted > height:
-        return np.zeros((wanted, nodes), np.int64), np.zeros(nodes, np.int64)
-    if sets.by_topology(view.ask):
-        return _pick_close(view, fitting, costs, fits)
-    masked = np.where(fitting, costs, _FAR)
-    if wanted == 1:
-        return masked.argmin(axis=0)[np.newaxis], masked.min(axis=0)
-    chosen = np.argsort(masked, axis=0, kind="stable")[:wanted]
-    # An unfit card only stands here in a node that does not fit; zero keeps the sum small.
-    return chosen, np.take_along_axis(np.where(fitting, costs, 0), chosen, axis=0).sum(axis=0)
-
-
-def _pick_close(view: _View, fitting: Bools, costs: Ints, fits: Bools) -> tuple[Ints, Ints]:
-    wanted, count = view.ask.cards, view.table.count
-    height, nodes = costs.shape
-    chosen = np.zeros((wanted, nodes), np.int64)
-    price = np.zeros(nodes, np.int64)
-    compared = max((n for n in range(height + 1) if sets.exact(n, wanted)), default=0)
-    small = count <= compared
-    if compared >= wanted:
-        all_chosen, all_price = _compare(view, fitting, costs, compared)
-        chosen[:, small], price[small] = all_chosen[:, small], all_price[small]
-    large = np.flatnonzero(fits & ~small)
-    at_once = max(1, _GROW_PAIRS // height**2)
-    for start in range(0, len(large), at_once):
-        some = large[start : start + at_once]
-        found = _grow(view.table.links(some), fitting[:, some].T, costs[:, some].T, wanted)
-        chosen[:, some], price[some] = found[0].T, found[1]
-    return chosen, price
-
-
-def _compare(view: _View, fitting: Bools, costs: Ints, height: int) -> tuple[Ints, Ints]:
-    """Every set of the first ``height`` cards of every node."""
-    subsets = list(combinations(range(height), view.ask.cards))
-    near = view.table.near(height, view.ask.cards)
-    masked = np.where(fitting, costs, _FAR // sets.EXACT_CARDS)
-    best = np.full(costs.shape[1], _FAR, np.int64)
-    at = np.zeros(costs.shape[1], np.int64)
-    total = np.empty_like(best)
-    for number, subset in enumerate(subsets):
-        np.add(masked[subset[0]], masked[subset[1]], out=total)
-        for card in subset[2:]:
-            total += masked[card]
-        total -= near[number]
-        np.copyto(at, number, where=total < best)
-        np.minimum(best, total, out=best)
-    return np.array(subsets, np.int64)[at].T, best
-
-
-def _grow(links: Ints, fitting: Bools, costs: Ints, wanted: int) -> tuple[Ints, Ints]:
-    """What ``sets.grow`` finds on each of a few nodes; here a row is a node."""
-    nodes, height = costs.shape
-    chosen = np.broadcast_to(np.eye(height, dtype=np.bool_), (nodes, height, height)).copy()
-    total = np.where(fitting, costs, _FAR // (2 * height))
-    # What adding each card would cost, for each seed; the seeds' own links come first.
-    value = costs[:, np.newaxis, :] - policies.CLOSENESS * links
-    node = np.arange(nodes)[:, np.newaxis]
-    for _ in range(wanted - 1):
-        value[chosen | ~fitting[:, np.newaxis, :]] = _FAR // (2 * height)
-        at = value.argmin(axis=2)
-        total += np.take_along_axis(value, at[:, :, np.newaxis], axis=2)[:, :, 0]
-        np.put_along_axis(chosen, at[:, :, np.newaxis], values=True, axis=2)
-        value -= policies.CLOSENESS * links[node, at]
-    seed = total.argmin(axis=1)
-    best = chosen[np.arange(nodes), seed]
-    cards = np.argsort(~best, axis=1, kind="stable")[:, :wanted]
-    return cards, total[np.arange(nodes), seed]
 
 
 def refused(
