@@ -9,12 +9,14 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import structlog
 
 from gpu_fraction.kube import errors as kube_errors
+from gpu_fraction.kube.timestamps import time as api_time
+from gpu_fraction.kube.timestamps import utc_now
 from quota import ledger
 from quota.api import QuotaApi
 from quota.cache import QuotaCache
@@ -41,7 +43,7 @@ replicas this leaves each quota unwritten for about half of the time."""
 
 log = structlog.get_logger()
 
-__all__ = ["MAX_RESERVATIONS", "Admission", "AdmissionObserver", "Settings", "timestamp"]
+__all__ = ["MAX_RESERVATIONS", "Admission", "AdmissionObserver", "Settings"]
 
 
 class AdmissionObserver(Protocol):
@@ -114,7 +116,7 @@ class Admission:
         *,
         observer: AdmissionObserver | None = None,
         rng: random.Random | None = None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         """Prepare; ``run`` does the work.
 
@@ -232,7 +234,7 @@ class Admission:
         before = {quota.name: quota for quota in self._cache.within(namespace)}
         after = dict(before)
         outcomes = []
-        expires = timestamp(self._now() + timedelta(seconds=self._settings.ttl_s))
+        expires = api_time(self._now() + timedelta(seconds=self._settings.ttl_s))
         for waiter in waiters:
             outcome = decide(waiter.facts, after.values(), self._settings.required)
             outcomes.append((waiter, outcome))
@@ -300,8 +302,3 @@ def _as_not_ready(error: Exception) -> Exception:
     if isinstance(error, kube_errors.TransientError):
         return NotReadyError(f"the API server did not answer in time: {error}")
     return error
-
-
-def timestamp(moment: datetime) -> str:
-    """A moment as the API writes it."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -15,14 +15,15 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, Protocol
 
 import structlog
 
 from gpu_fraction.kube import errors as kube_errors
+from gpu_fraction.kube.timestamps import time as api_time
+from gpu_fraction.kube.timestamps import utc_now
 from quota import ledger, plan
-from quota.admission import timestamp
 from quota.api import QuotaApi
 from quota.cache import QuotaCache, newer
 from quota.fleet import Fleet
@@ -106,7 +107,7 @@ class Controller:
         settings: ControllerSettings | None = None,
         *,
         clock: Callable[[], float],
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
         observers: Iterable[ControllerObserver] = (),
         rng: random.Random | None = None,
     ) -> None:
@@ -229,7 +230,7 @@ class Controller:
         void = frozenset(late) - (listed or frozenset())
         settled = self._settled(namespace, listed, void)
         state = ledger.recount(ledger.Ledger({}, quota.reserved), total.used, settled)
-        recount = plan.Recount(total, state, version, timestamp(self._now()))
+        recount = plan.Recount(total, state, version, api_time(self._now()))
         await self._store(quota, recount)
         if void:
             log.info("quota.reservations_expired", namespace=namespace, name=name, count=len(void))

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -24,7 +24,8 @@ from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.objects import Identity, Meta
 from gpu_fraction.kube.requests import PatchKind, Selection
 from gpu_fraction.kube.resources import Resource
-from quota.admission import timestamp
+from gpu_fraction.kube.timestamps import time as api_time
+from gpu_fraction.kube.timestamps import utc_now
 
 QUOTA_FREED: Final = keys.PREFIX + "quota-freed"
 
@@ -144,7 +145,7 @@ class Redrive:
         client: Client,
         *,
         calm_s: float = CALM_S,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._client = client
         self._calm_s = calm_s
@@ -198,7 +199,7 @@ class Redrive:
         due = turns.due(owners)
         for owner in due[:MAX_OWNERS]:
             turns.tried_at[owner] = moment = next(self._moments)
-            await self._touch(namespace, owner, timestamp(now))
+            await self._touch(namespace, owner, api_time(now))
             turns.woken_at[owner] = moment
         if due:
             log.info("quota.redriven", namespace=namespace, owners=len(due[:MAX_OWNERS]))

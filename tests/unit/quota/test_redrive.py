@@ -14,7 +14,7 @@ from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.resources import JOBS
 from gpu_fraction.kube.retry import RetryPolicy
-from quota.admission import timestamp
+from gpu_fraction.kube.timestamps import time as api_time
 from quota.redrive import MAX_OWNERS, QUOTA_FREED, Redrive
 from sandbox.apiserver import Answer, ApiServer, Fault
 from sandbox.apiserver.kinds import BUILT_IN
@@ -65,7 +65,7 @@ def block(server: ApiServer, *names: str) -> None:
                 "involvedObject": about,
                 "reason": "FailedCreate",
                 "message": "exceeded GPU quota: q, ...",
-                "lastTimestamp": timestamp(moment),
+                "lastTimestamp": api_time(moment),
             }
         )
 
