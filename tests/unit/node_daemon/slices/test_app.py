@@ -88,12 +88,16 @@ class World:
         except aiohttp.ClientConnectionError:
             return 0, ""
 
+    async def tokens(self) -> int:
+        """How many the kubelet has, once it has any: the daemon is ready before that."""
+        async with asyncio.timeout(5):
+            while not (healthy := self.kubelet.devices.endpoint.healthy):
+                await asyncio.sleep(0.02)
+        return len(healthy)
+
     async def pod(self, name: str, uuid: str | None, memory_mib: int = 2_000) -> KubeletPod:
         """A pod at the API server and the kubelet."""
-        # The daemon is ready before its kubelet has heard of the tokens.
-        async with asyncio.timeout(5):
-            while not self.kubelet.devices.endpoint.healthy:
-                await asyncio.sleep(0.02)
+        await self.tokens()
         limits = {keys.SLOT: "1", keys.CORE_MILLI: "100", keys.MEMORY_MIB: str(memory_mib)}
         notes = {}
         if uuid is not None:
@@ -139,7 +143,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 async def test_slices_from_nvml_to_the_container(world: World) -> None:
     """Cards become capacity, an assigned and a chosen pod start, metrics and probes tell it."""
     async with world.daemon():
-        assert len(world.kubelet.devices.endpoint.healthy) == 16
+        assert await world.tokens() == 16
         assigned = await world.pod("assigned", fake_gpus.uuid(1))
         chosen = await world.pod("chosen", None)
         started = await world.kubelet.start_container(assigned.uid, "main")
