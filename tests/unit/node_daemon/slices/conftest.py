@@ -1,6 +1,8 @@
 """What holds for every test of the node daemon."""
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import blockbuster
 import pytest
@@ -14,3 +16,10 @@ def nothing_blocks() -> Iterator[None]:
         for name in ("threading.Lock.acquire", "threading.Lock.acquire_lock"):
             blocked.functions[name].deactivate()
         yield
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A short one: a socket's path has 107 bytes, of which pytest's own may leave too few."""
+    with tempfile.TemporaryDirectory(prefix="gf-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
