@@ -22,7 +22,7 @@ check: venv
 
 # The fast level, then the cluster level where its programs are found.
 test: venv
-	$(BIN)/python -m pytest --ignore=tests/cluster
+	$(BIN)/python -m pytest -n 2 --ignore=tests/cluster
 	@if $(BIN)/python -m tests.cluster.harness.binaries; then $(MAKE) --no-print-directory test-cluster; fi
 
 # A real Kubernetes; docs/testing.md.
