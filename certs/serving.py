@@ -9,13 +9,14 @@ hands every handshake to the newest one. Open connections keep what they have.
 import os
 import ssl
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from certs import pki
 from certs.certificate import Leaf
 from certs.errors import PkiError
 from certs.lifetimes import Lifetimes
+from gpu_fraction.kube.timestamps import utc_now
 
 __all__ = ["ServingContext"]
 
@@ -40,7 +41,7 @@ class ServingContext:
         Args:
             now: For that certificate's dates; the system's time by default.
         """
-        at = now or datetime.now(UTC)
+        at = now or utc_now()
         lifetimes = Lifetimes()
         authority = pki.new_authority("placeholder", at, lifetimes)
         placeholder = pki.issue_leaf(authority, ["placeholder.invalid"], at, lifetimes)

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ import aiohttp
 from certs import pki
 from certs.lifetimes import Lifetimes
 from gpu_fraction.cli import mutate
+from gpu_fraction.kube.timestamps import utc_now
 from gpu_fraction.settings import rewrite
 
 CARD_SIZE: Final = "80Gi"
@@ -105,7 +105,7 @@ async def _post_reviews(files: list[Path]) -> list[Row]:
 
 def _certificate(folder: Path) -> ssl.SSLContext:
     """Write a pair for localhost, and return what trusts it."""
-    now = datetime.now(UTC)
+    now = utc_now()
     authority = pki.new_authority("gpu-fraction demo", now, Lifetimes())
     leaf = pki.issue_leaf(authority, ["localhost"], now, Lifetimes())
     (folder / "tls.crt").write_text(leaf.chain_pem)

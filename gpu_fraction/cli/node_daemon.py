@@ -7,6 +7,9 @@ from typing import Final
 from gpu_fraction.cli import cluster
 from gpu_fraction.cli.daemon import Commands, add_daemon, process_registry, stop_on_signals
 from gpu_fraction.kube.access import AccessSource
+from gpu_fraction.kube.client import connect
+from gpu_fraction.kube.metrics import KubeMetrics
+from gpu_fraction.serving import logs
 from gpu_fraction.settings.option import SettingsError, Value
 from node_daemon import settings as node_options
 
@@ -55,9 +58,6 @@ async def _serve(
     settings: node_options.NodeDaemonSettings, node_name: str, source: AccessSource
 ) -> None:
     # Imported here: the command line's help must not need gRPC and NVML.
-    from gpu_fraction.kube.client import connect  # noqa: PLC0415
-    from gpu_fraction.kube.metrics import KubeMetrics  # noqa: PLC0415
-    from gpu_fraction.serving import logs  # noqa: PLC0415
     from node_daemon.app import NodeDaemon  # noqa: PLC0415
 
     logs.configure(settings.log_level)

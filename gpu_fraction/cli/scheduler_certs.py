@@ -3,10 +3,10 @@
 import argparse
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from gpu_fraction.kube.timestamps import utc_now
 from scheduler.pod_tls import write_pod_tls
 
 DESCRIPTION: Final = """\
@@ -35,7 +35,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(args: argparse.Namespace, _environ: Mapping[str, str]) -> int:
     """Run the command; the exit code."""
     try:
-        write_pod_tls(Path(args.folder), datetime.now(UTC))
+        write_pod_tls(Path(args.folder), utc_now())
     except OSError as e:
         sys.stderr.write(f"gpu-fraction scheduler-certs: {e}\n")
         return 2

@@ -4,7 +4,6 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -22,6 +21,7 @@ from certs.serving import ServingContext
 from certs.watched import Watched
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.events import EventRecorder
+from gpu_fraction.kube.timestamps import utc_now
 from gpu_fraction.settings.option import Option, SettingsError, Value, text
 from webhook.settings import WebhookSettings
 
@@ -141,7 +141,7 @@ def managed(
             ),
             registry=registry,
             recorder=recorder,
-            clock=lambda: datetime.now(UTC),
+            clock=utc_now,
         )
     )
 

@@ -94,7 +94,7 @@ class NodeIsolation:
         """The names of the engines that a card has."""
         with self._lock:
             choice = self._choices.get(uuid, Choice())
-        return frozenset(e.name for e in (choice.memory, choice.compute) if e is not None)
+        return frozenset(engine.name for engine in choice.engines)
 
     def _wanted(self, card: CardFacts) -> Sequence[Engine]:
         return self._special.get(card.uuid, self._default)

@@ -21,6 +21,11 @@ class Choice:
     memory: Engine | None = None
     compute: Engine | None = None
 
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """Those that there are; one that limits both resources stands here twice."""
+        return tuple(e for e in (self.memory, self.compute) if e is not None)
+
     def engine(self, resource: Resource) -> Engine | None:
         """The one for this resource."""
         return self.memory if resource is Resource.MEMORY else self.compute
@@ -62,7 +67,7 @@ def published(choice: Choice, accept: Strength) -> CardIsolation:
         choice: The card's engines.
         accept: The least strength that counts as enforced.
     """
-    used = [engine for engine in (choice.memory, choice.compute) if engine is not None]
+    used = choice.engines
     bounds = [engine.max_containers for engine in used if engine.max_containers is not None]
     return CardIsolation(
         name=used[0].name if used else "none",
@@ -80,9 +85,9 @@ def parts(slice_: Slice, choices: Mapping[str, Choice]) -> list[tuple[Engine, Pa
     """
     found: list[tuple[Engine, Part]] = []
     chosen = [choices.get(share.uuid, Choice()) for share in slice_.shares]
-    engines = dict.fromkeys(engine for c in chosen for engine in (c.memory, c.compute))
+    engines = dict.fromkeys(engine for choice in chosen for engine in choice.engines)
     for engine in engines:
-        if engine is None or (engine.optional and slice_.demand == "none"):
+        if engine.optional and slice_.demand == "none":
             continue
         mine = {
             resource: [

@@ -36,7 +36,7 @@ def pick(
     if wanted > height:
         return np.zeros((wanted, nodes), np.int64), np.zeros(nodes, np.int64)
     if sets.by_topology(ask):
-        return _pick_close(table, ask.cards, fitting, costs, fits)
+        return _pick_close(table, wanted, fitting, costs, fits)
     masked = np.where(fitting, costs, FAR)
     if wanted == 1:
         return masked.argmin(axis=0)[np.newaxis], masked.min(axis=0)
