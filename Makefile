@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo test test-cluster test-cluster-long test-gpu cluster-assets check bench bench-cluster protos
+.PHONY: venv demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check bench bench-cluster protos
 
 venv: $(STAMP)
 
@@ -33,6 +33,10 @@ test-cluster: venv
 test-cluster-long: venv
 	$(BIN)/python -m pytest -rs --durations=12 -m long tests/cluster
 
+# The short level on the oldest, a middle and the newest version that are supported.
+test-cluster-matrix: venv
+	$(BIN)/python -m tests.cluster.matrix
+
 cluster-assets: venv
 	$(BIN)/python -m tests.cluster.assets
 
@@ -41,15 +45,15 @@ demo: venv
 
 # Writes docs/performance.md; what needs a cluster is left out where its programs are missing.
 bench: venv
-	$(BIN)/python tests/performance/bench_webhook.py
+	$(BIN)/python -m tests.performance.bench_webhook
 	$(BIN)/python -m tests.performance.bench_placement
-	PYTHONPATH=. $(BIN)/python tests/performance/bench_reflector.py
-	PYTHONPATH=. $(BIN)/python tests/performance/bench_node_daemon.py
+	$(BIN)/python -m tests.performance.bench_reflector
+	$(BIN)/python -m tests.performance.bench_node_daemon
 	@if $(BIN)/python -m tests.cluster.harness.binaries; then $(MAKE) --no-print-directory bench-cluster; fi
 
 bench-cluster: venv
-	$(BIN)/python tests/performance/bench_admission.py
-	$(BIN)/python tests/performance/bench_quota.py
+	$(BIN)/python -m tests.performance.bench_admission
+	$(BIN)/python -m tests.performance.bench_quota
 	$(BIN)/python -m tests.performance.bench_scheduler
 
 # On a machine with an NVIDIA GPU; changes no setting of the card.

@@ -8,17 +8,13 @@ import argparse
 import asyncio
 import statistics
 import sys
-from pathlib import Path
 from typing import Any
-
-import report
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.cluster.harness.admission import Admission, installed
 from tests.cluster.harness.api_client import ApiClient
 from tests.cluster.harness.binaries import find_binaries
 from tests.cluster.harness.control_plane import running_control_plane
+from tests.performance import report
 
 
 def pod(name: str, *, gpu: bool) -> dict[str, Any]:

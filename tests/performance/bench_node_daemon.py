@@ -1,6 +1,6 @@
 """What the node daemon costs: start, a burst of container starts, an idle node.
 
-Run: ``python tests/performance/bench_node_daemon.py``, as root (it mounts a service account's
+Run: ``python -m tests.performance.bench_node_daemon``, as root (it mounts a service account's
 folder for the daemon, as a pod has one). The daemon is a process of its own, with fake cards,
 between the sandbox's kubelet and its API server over TLS.
 """
@@ -17,7 +17,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import report
 import trustme
 
 from gpu_fraction.domain import assignment, keys
@@ -29,6 +28,7 @@ from sandbox.kubelet.devices import StartError
 from sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
 from sandbox.nvml import build
 from sandbox.nvml.hardware import VARIABLE, FakeCard, FakeHardware
+from tests.performance import report
 
 NODE = "node-1"
 BURST = 100

@@ -17,10 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import report
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from ruamel.yaml import YAML
 
 from sandbox.apiserver import ApiServer
@@ -30,6 +26,7 @@ from tests.cluster.harness.binaries import find_binaries
 from tests.cluster.harness.control_plane import ControlPlane, running_control_plane
 from tests.cluster.harness.ports import free_port
 from tests.cluster.harness.quota import Quotas, quota, quotas_installed
+from tests.performance import report
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 20

@@ -8,7 +8,6 @@ import argparse
 import base64
 import json
 import os
-import shutil
 import socket
 import statistics
 import subprocess
@@ -18,8 +17,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import report
 import trustme
+
+from tests.cluster.harness.binaries import find_binaries
+from tests.performance import report
 
 HERE = Path(__file__).parent
 REVIEW = HERE.parents[1] / "examples" / "reviews" / "inference-create-mutating.json"
@@ -116,15 +117,6 @@ def load(server: Server, folder: Path, seconds: float) -> dict[str, float]:
     return row
 
 
-def agnhost_binary() -> str | None:
-    """From AGNHOST, PATH or the cluster tests' cache."""
-    if given := os.environ.get("AGNHOST") or shutil.which("agnhost"):
-        return given
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    found = sorted(cache.glob("gpu-fraction/kubernetes/*/agnhost"))
-    return str(found[-1]) if found else None
-
-
 def prepare(folder: Path) -> None:
     """Certificate, review and a canned answer of the size of ours."""
     authority = trustme.CA()
@@ -172,7 +164,7 @@ def main() -> None:
             Server("gpu-fraction webhook, every pod different", ours.process, ours.port, ours.path)
         )
         servers[-1].body = "different"
-        if binary := agnhost_binary():
+        if binary := find_binaries().paths.get("agnhost"):
             servers.append(start_agnhost(folder, binary))
         try:
             for server in servers:
@@ -214,7 +206,7 @@ def write(servers: list[Server], rounds: int, seconds: float) -> None:
         f"connections, {rounds} rounds of {seconds:g} s on each server in turn; medians, and "
         f"the ratio inside each round (lowest to highest).\n\nMachine: {report.machine()}.\n\n"
         + text
-        + ("" if len(servers) > 4 else "\n\nNo `agnhost` binary was found (set AGNHOST)."),
+        + ("" if len(servers) > 4 else "\n\nNo `agnhost` was found (`make cluster-assets`)."),
     )
 
 

@@ -1,7 +1,7 @@
 """``python -m tests.cluster.assets``: fills the cache of Kubernetes binaries.
 
-Safe to run again and at the same time: what is complete stays, one run at a time works, and what a
-killed run left is removed first. The machine's packages and package lists are not touched.
+``KUBERNETES_VERSION`` names the version to build. Safe to run again and at the same time: what is
+complete stays, one run at a time works, and what a killed run left is removed first.
 """
 
 import argparse
@@ -13,18 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.cluster.assets.apt import PrivateApt
-from tests.cluster.assets.parts import (
-    KUBERNETES_VERSION,
-    NEXT_RELEASE,
-    PARTS,
-    RELEASE,
-    Part,
-    Workshop,
-)
-from tests.cluster.assets.steps import AssetError, step
+from tests.cluster.assets.parts import Part, parts
+from tests.cluster.assets.steps import AssetError
 from tests.cluster.assets.store import Store
-from tests.cluster.harness.cache import MANIFEST, cache_root, read_manifest
+from tests.cluster.harness.cache import MANIFEST, cache_root, read_manifest, wanted_version
 from tests.cluster.harness.marks import kill_marked
 
 MARK = "GPU_FRACTION_ASSET_BUILD"
@@ -37,82 +29,66 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.assets", description=__doc__)
     parser.add_argument("--cache", type=Path, default=cache_root(), help="default: %(default)s")
     store = Store(parser.parse_args(argv).cache, MARK)
-    target = store.root / KUBERNETES_VERSION
     began = time.monotonic()
     try:
-        if not _outdated(target):
-            sys.stdout.write(f"Kubernetes {KUBERNETES_VERSION} is complete in {target}\n")
+        version = wanted_version()
+        target = store.root / version
+        wanted = parts(version)
+        if not _outdated(target, wanted):
+            sys.stdout.write(f"Kubernetes {version} is complete in {target}\n")
             return 0
         with store.lock():
             store.clean()
-            if _outdated(target):
-                _fill(store, target)
-    except AssetError as e:
+            if outdated := _outdated(target, wanted):
+                _fill(store, target, wanted, outdated)
+    except (AssetError, ValueError) as e:
         sys.stderr.write(f"error: {e}\n")
         return 1
     sys.stdout.write(f"{target} is complete after {time.monotonic() - began:.0f} s\n")
     return 0
 
 
-def _outdated(target: Path) -> list[Part]:
+def _outdated(folder: Path, wanted: tuple[Part, ...]) -> list[Part]:
     """Parts that are missing, incomplete or of another recipe."""
-    manifest = read_manifest(target)
+    manifest = read_manifest(folder)
     return [
         part
-        for part in PARTS
+        for part in wanted
         if manifest.get(part.name, {}).get("recipe") != part.recipe
-        or not all((target / file).is_file() for file in part.files)
+        or not all((folder / file).is_file() for file in part.files)
     ]
 
 
-def _fill(store: Store, target: Path) -> None:
-    outdated = _outdated(target)
-    names = ", ".join(part.name for part in outdated)
-    sys.stdout.write(f"Filling {target}: {names}\n")
-    _check_machine(store.root)
+def _fill(store: Store, target: Path, wanted: tuple[Part, ...], outdated: list[Part]) -> None:
+    sys.stdout.write(f"Filling {target}: {', '.join(part.name for part in outdated)}\n")
+    free_gib = shutil.disk_usage(store.root).free / 2**30
+    if free_gib < _DISK_GIB:
+        raise AssetError(f"{store.root} has {free_gib:.1f} GiB free, the build needs {_DISK_GIB}")
     with tempfile.TemporaryDirectory(prefix=Store.TEMPORARY, dir=store.root) as name:
         os.environ[MARK] = name  # every child carries it, so a killed build can be ended later
         try:
-            store.publish(_make(Path(name), target, outdated), target)
+            store.publish(_make(Path(name), store, wanted), target)
         finally:
             kill_marked(MARK, name)  # what a command that failed has left running
 
 
-def _make(folder: Path, target: Path, outdated: list[Part]) -> Path:
-    """A folder with all parts: the outdated ones made, the others taken from ``target``."""
-    log = folder / "log"
-    apt = PrivateApt(folder / "apt", RELEASE, NEXT_RELEASE, log)
-    with step("read package lists into a private folder"):
-        apt.prepare()
-    shop = Workshop(folder, apt, log)
+def _make(folder: Path, store: Store, wanted: tuple[Part, ...]) -> Path:
+    """A folder with all parts: made, or linked from a version of the cache that has them."""
     made = folder / "made"
     made.mkdir()
-    for part in PARTS:
-        if part in outdated:
-            part.make(shop, made)
-        else:
-            for file in part.files:
-                (made / file).parent.mkdir(exist_ok=True)
-                shutil.copy2(target / file, made / file)
-    parts = {part.name: {"recipe": part.recipe, "files": part.files} for part in PARTS}
-    (made / MANIFEST).write_text(json.dumps({"parts": parts}, indent=2) + "\n")
+    cached = [version for version in store.root.iterdir() if (version / MANIFEST).is_file()]
+    for part in wanted:
+        for file in part.files:
+            (made / file).parent.mkdir(exist_ok=True)
+        source = next((version for version in cached if not _outdated(version, (part,))), None)
+        if source is None:
+            part.make(folder, made, folder / "log")
+            continue
+        for file in part.files:
+            (made / file).hardlink_to(source / file)
+    listed = {part.name: {"recipe": part.recipe, "files": part.files} for part in wanted}
+    (made / MANIFEST).write_text(json.dumps({"parts": listed}, indent=2) + "\n")
     return made
-
-
-def _check_machine(root: Path) -> None:
-    release = ""
-    for line in Path("/etc/os-release").read_text().splitlines():
-        name, _, value = line.partition("=")
-        if name == "VERSION_CODENAME":
-            release = value.strip('"')
-    if release != RELEASE:
-        raise AssetError(
-            f"the packages are those of Debian {RELEASE}, this is {release or 'unknown'}; "
-            "set KUBEBUILDER_ASSETS to a folder with Kubernetes binaries instead"
-        )
-    free_gib = shutil.disk_usage(root).free / 2**30
-    if free_gib < _DISK_GIB:
-        raise AssetError(f"{root} has {free_gib:.1f} GiB free, the build needs {_DISK_GIB}")
 
 
 if __name__ == "__main__":

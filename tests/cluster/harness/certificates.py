@@ -152,7 +152,7 @@ class Load:
         try:
             made = await self.client.create(path, POD, dryRun="All")
         except StatusError as error:
-            self.failed[error.message[:200]] += 1
+            self.failed[error.message[:400]] += 1
             return
         if "gpu-fraction.dev/request" in made["metadata"]["annotations"]:
             self.done += 1

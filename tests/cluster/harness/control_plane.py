@@ -100,7 +100,7 @@ def _prepare(run: RunDirectory, binaries: Binaries, options: ControlPlaneOptions
     """Keys, configuration and command lines; nothing runs yet."""
     authority = Authority(run.folder("pki"))
     new_key(authority.folder / "service-accounts.key")
-    place = flags.Place(run.address, run.path, authority, binaries.version)
+    place = flags.Place(run.address, run.path, authority)
     server = f"https://{run.address}:{free_port(run.address)}"
     etcd_url, peer_url = (f"http://{run.address}:{free_port(run.address)}" for _ in range(2))
     kubeconfigs = run.folder("kubeconfigs")
@@ -120,12 +120,12 @@ def _prepare(run: RunDirectory, binaries: Binaries, options: ControlPlaneOptions
     managed = {}
     for name in ("kube-controller-manager", "kube-scheduler"):
         managed[name] = access(name, f"system:{name}").write(kubeconfigs / name)
-    config = flags.scheduler_config(place, options, managed["kube-scheduler"])
+    config = flags.scheduler_config(options, managed["kube-scheduler"])
     config_file = run.folder("kube-scheduler") / "config"
     config_file.write_text(json.dumps(config, indent=1))
     etcd_argv: list[str | Path] = [
         binaries["etcd"],
-        *flags.etcd(place, binaries["etcd"], etcd_url, peer_url),
+        *flags.etcd(place, etcd_url, peer_url),
     ]
     return ControlPlane(
         access=admin,

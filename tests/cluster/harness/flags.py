@@ -1,11 +1,10 @@
-"""Command lines of the control plane's components, for old and new versions of them."""
+"""Command lines of the control plane's components."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.cluster.harness.binaries import program_version
 from tests.cluster.harness.options import ControlPlaneOptions, Flags
 from tests.cluster.harness.pki import Authority
 from tests.cluster.harness.ports import free_port
@@ -22,11 +21,6 @@ __all__ = [
 
 SERVICE_SUBNET = "10.96.0.0/16"
 _ISSUER = "https://kubernetes.default.svc"
-_LAST_WITH_INSECURE_PORT = (1, 23)
-"""Up to here controllers listen without TLS on every address unless told not to.
-Source: the `--port` flag of kube-controller-manager, gone in Kubernetes 1.24."""
-_ETCD_WITHOUT_SYNC = (3, 5)
-"""The first with `--unsafe-no-fsync`. Source: etcd 3.5 changelog."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +31,11 @@ class Place:
         address: the loopback address that all its components listen on.
         folder: the run's.
         authority: its certificates; the service account key lies beside them.
-        version: of Kubernetes.
     """
 
     address: str
     folder: Path
     authority: Authority
-    version: tuple[int, ...]
 
     @property
     def account_key(self) -> Path:
@@ -51,19 +43,17 @@ class Place:
         return self.authority.folder / "service-accounts.key"
 
 
-def etcd(place: Place, binary: Path, client_url: str, peer_url: str) -> list[str]:
+def etcd(place: Place, client_url: str, peer_url: str) -> list[str]:
     """Flags of etcd."""
-    own = [
+    return [
         f"--data-dir={place.folder}/etcd",
         f"--listen-peer-urls={peer_url}",
         f"--initial-advertise-peer-urls={peer_url}",
         f"--initial-cluster=default={peer_url}",
         f"--advertise-client-urls={client_url}",
         f"--listen-client-urls={client_url}",
+        "--unsafe-no-fsync",  # no test needs what a crash of the machine would lose
     ]
-    if program_version(binary) >= _ETCD_WITHOUT_SYNC:
-        own.append("--unsafe-no-fsync")
-    return own
 
 
 def api_server(place: Place, server: str, etcd_url: str) -> Flags:
@@ -124,12 +114,10 @@ def scheduler(place: Place, config: Path, kubeconfig: Path) -> Flags:
     return {**_controller(place, "kube-scheduler", kubeconfig), "config": str(config)}
 
 
-def scheduler_config(
-    place: Place, options: ControlPlaneOptions, kubeconfig: Path
-) -> dict[str, Any]:
-    """KubeSchedulerConfiguration in the version that the scheduler reads."""
-    config: dict[str, Any] = {
-        "apiVersion": f"kubescheduler.config.k8s.io/{_config_version(place.version)}",
+def scheduler_config(options: ControlPlaneOptions, kubeconfig: Path) -> dict[str, Any]:
+    """KubeSchedulerConfiguration v1."""
+    return {
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",
         "leaderElection": {"leaderElect": False},
         "clientConnection": {
@@ -137,24 +125,13 @@ def scheduler_config(
             "qps": options.client_qps,
             "burst": 2 * options.client_qps,
         },
+        **options.scheduler_config,
     }
-    if place.version[:2] <= _LAST_WITH_INSECURE_PORT:
-        # Empty would mean port 10251 of every address; this port serves without TLS.
-        insecure = f"{place.address}:{free_port(place.address)}"
-        config |= {"healthzBindAddress": insecure, "metricsBindAddress": insecure}
-    return config | dict(options.scheduler_config)
-
-
-def _config_version(version: tuple[int, ...]) -> str:
-    """Source: the scheduler's deprecations: v1beta2 came in 1.22, v1 in 1.25."""
-    if version < (1, 22):
-        return "v1beta1"
-    return "v1beta2" if version < (1, 25) else "v1"
 
 
 def _controller(place: Place, name: str, kubeconfig: Path) -> dict[str, str]:
     certificate, key = place.authority.issue(f"{name}-server", name, hosts=[place.address])
-    flags = {
+    return {
         "bind-address": place.address,
         "secure-port": str(free_port(place.address)),
         "cert-dir": f"{place.folder}/{name}",
@@ -163,6 +140,3 @@ def _controller(place: Place, name: str, kubeconfig: Path) -> dict[str, str]:
         "authentication-kubeconfig": str(kubeconfig),
         "authorization-kubeconfig": str(kubeconfig),
     }
-    if place.version[:2] <= _LAST_WITH_INSECURE_PORT:
-        flags["port"] = "0"
-    return flags

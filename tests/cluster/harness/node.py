@@ -182,7 +182,7 @@ def _prepare(plane: ControlPlane, options: NodeOptions, index: int) -> Node:
     """Configuration and command lines; nothing runs yet."""
     place, binaries = NodePlace(plane.run, index), plane.binaries
     write_files(place, binaries)
-    config = kubelet_config(place, plane.authority, plane.version, options)
+    config = kubelet_config(place, plane.authority, options)
     (place.folder / "kubelet.json").write_text(json.dumps(config, indent=1))
     stem = f"node{index}"
     certificate, key = plane.authority.issue(stem, f"system:node:{place.name}", ["system:nodes"])
@@ -204,7 +204,7 @@ def _prepare(plane: ControlPlane, options: NodeOptions, index: int) -> Node:
         ),
         plane.process(
             f"{stem}-kubelet",
-            [binaries["kubelet"], *kubelet_argv(place, plane.version, kubeconfig, options)],
+            [binaries["kubelet"], *kubelet_argv(place, kubeconfig, options)],
         ),
     )
 

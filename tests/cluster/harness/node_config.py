@@ -14,8 +14,8 @@ from tests.cluster.harness.ports import free_port
 from tests.cluster.harness.run_directory import RunDirectory
 
 KUBELET_ROOT = "/var/lib/kubelet"
-"""Where the kubelet's files lie in the node's mount namespace. It cannot be chosen: old kubelets
-have the device plugins' folder below it built in."""
+"""Where the kubelet's files lie in the node's mount namespace: the place that is built into device
+plugins. Source: kubernetes deviceplugin/v1beta1/constants.go, ``DevicePluginPath``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,34 +57,37 @@ class NodePlace:
 
 
 def containerd_toml(place: NodePlace, binaries: Binaries) -> str:
-    """Containerd's configuration, in the version that 1.7 writes and 2.x still reads."""
+    """Containerd's configuration, in the version that 2.x writes. CDI is on by default."""
     folder = place.folder
-    cri = 'plugins."io.containerd.grpc.v1.cri"'
+    images = "plugins.'io.containerd.cri.v1.images'"
+    runtime = "plugins.'io.containerd.cri.v1.runtime'"
     return f"""
-version = 2
+version = 3
 root = "{folder}/containerd/root"
 state = "{folder}/containerd/state"
 [grpc]
   address = "{place.containerd_socket}"
-[plugins."io.containerd.internal.v1.opt"]
+[plugins.'io.containerd.internal.v1.opt']
   path = "{folder}/containerd/opt"
-[{cri}]
-  sandbox_image = "{PAUSE_IMAGE}"
+[plugins.'io.containerd.grpc.v1.cri']
   stream_server_address = "{place.name}"
+[{images}]
+  snapshotter = "{_snapshotter(folder)}"
+  [{images}.pinned_images]
+    sandbox = "{PAUSE_IMAGE}"
+[{runtime}]
   # Without CAP_SYS_RESOURCE no sandbox starts otherwise.
   restrict_oom_score_adj = true
-  enable_cdi = true
   cdi_spec_dirs = ["{place.cdi_dir}"]
   netns_mounts_under_state_dir = true
-  [{cri}.cni]
-    bin_dir = "{binaries.cni_folder}"
+  [{runtime}.cni]
+    bin_dirs = ["{binaries.cni_folder}"]
     conf_dir = "{folder}/cni"
-  [{cri}.containerd]
-    snapshotter = "{_snapshotter(folder)}"
+  [{runtime}.containerd]
     default_runtime_name = "runc"
-    [{cri}.containerd.runtimes.runc]
+    [{runtime}.containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
-      [{cri}.containerd.runtimes.runc.options]
+      [{runtime}.containerd.runtimes.runc.options]
         BinaryName = "{binaries["runc"]}"
         SystemdCgroup = false
 """
@@ -105,12 +108,10 @@ def cni_conflist(place: NodePlace) -> dict[str, Any]:
     }
 
 
-def kubelet_config(
-    place: NodePlace, authority: Authority, version: tuple[int, ...], options: NodeOptions
-) -> dict[str, Any]:
+def kubelet_config(place: NodePlace, authority: Authority, options: NodeOptions) -> dict[str, Any]:
     """KubeletConfiguration v1beta1."""
     certificate, key = authority.issue(f"kubelet{place.index}", place.name, hosts=[place.name])
-    config: dict[str, Any] = {
+    return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "address": place.name,
@@ -143,17 +144,13 @@ def kubelet_config(
         "eventRecordQPS": 0,
         "kubeAPIQPS": 500,
         "kubeAPIBurst": 1000,
+        "failCgroupV1": False,  # the machine's hierarchy is no matter of the tests either
+        "containerRuntimeEndpoint": f"unix://{place.containerd_socket}",
+        **options.kubelet_config,
     }
-    if version >= (1, 35):
-        config["failCgroupV1"] = False
-    if version >= (1, 27):
-        config["containerRuntimeEndpoint"] = f"unix://{place.containerd_socket}"
-    return config | dict(options.kubelet_config)
 
 
-def kubelet_argv(
-    place: NodePlace, version: tuple[int, ...], kubeconfig: Path, options: NodeOptions
-) -> list[str]:
+def kubelet_argv(place: NodePlace, kubeconfig: Path, options: NodeOptions) -> list[str]:
     """The kubelet's flags."""
     flags = {
         "config": f"{place.folder}/kubelet.json",
@@ -164,11 +161,6 @@ def kubelet_argv(
     }
     if options.labels:
         flags["node-labels"] = ",".join(f"{key}={value}" for key, value in options.labels.items())
-    if version < (1, 27):
-        flags["container-runtime"] = "remote"
-        flags["container-runtime-endpoint"] = f"unix://{place.containerd_socket}"
-    if version >= (1, 24):
-        flags.pop("container-runtime", None)
     flags |= options.kubelet_flags
     return [f"--{name}={value}" for name, value in flags.items()]
 

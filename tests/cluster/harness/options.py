@@ -19,7 +19,7 @@ class ControlPlaneOptions:
         scheduler: whether kube-scheduler is started; a test with its own wants none.
         scheduler_config: top-level fields of KubeSchedulerConfiguration, such as ``profiles``.
         client_qps: requests a second of controller-manager and scheduler, each. Their defaults
-            (20 and 50 in Kubernetes 1.20) would be what a test of many pods measures.
+            (20 and 50) would be what a test of many pods measures.
     """
 
     feature_gates: Mapping[str, bool] = field(default_factory=dict)

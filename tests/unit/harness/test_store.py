@@ -16,17 +16,17 @@ def _folder(path: Path, content: str) -> Path:
 def test_a_version_is_replaced_as_a_whole(tmp_path: Path) -> None:
     """The new folder takes the old one's place; nothing else is left."""
     store = Store(tmp_path, _MARK)
-    version = _folder(tmp_path / "1.20.2", "old")
+    version = _folder(tmp_path / "1.37.2", "old")
     store.publish(_folder(tmp_path / ".build-1", "new"), version)
     assert (version / "file").read_text() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["1.20.2"]
+    assert [path.name for path in tmp_path.iterdir()] == ["1.37.2"]
 
 
 def test_killed_between_the_renames_the_old_version_comes_back(tmp_path: Path) -> None:
     """A publish that moved the old version away and died costs nothing."""
-    _folder(tmp_path / ".old-1.20.2", "old")
+    _folder(tmp_path / ".old-1.37.2", "old")
     Store(tmp_path, _MARK).clean()
-    assert (tmp_path / "1.20.2" / "file").read_text() == "old"
+    assert (tmp_path / "1.37.2" / "file").read_text() == "old"
 
 
 def test_what_a_killed_run_left_is_ended_and_removed(tmp_path: Path) -> None:
