@@ -46,9 +46,10 @@ class ApiClient:
     Paths are written out, as in ``/api/v1/namespaces/default/pods/web``.
     """
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, user: str = "", group: str = "") -> None:
+        """Speak as whoever the access is for, or have that one impersonate a user in a group."""
         trust = ssl.create_default_context(cafile=access.authority)
-        headers = {}
+        headers = {"Impersonate-User": user, "Impersonate-Group": group} if user else {}
         if "token" in access.user:
             headers["Authorization"] = f"Bearer {access.user['token']}"
         else:
