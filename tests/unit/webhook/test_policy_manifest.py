@@ -68,7 +68,9 @@ def test_it_stands_on_every_road_that_the_webhook_watches() -> None:
         for webhook in m["webhooks"]
     ]
     watched = {road for webhook in webhooks for road in roads(webhook["rules"])}
-    assert watched < roads(POLICY["spec"]["matchConstraints"]["resourceRules"])
+    constraints = POLICY["spec"]["matchConstraints"]
+    assert watched < roads(constraints["resourceRules"])
+    assert set(constraints) == {"resourceRules"}
     assert POLICY["spec"]["failurePolicy"] == "Fail"
     assert BINDING["spec"] == {
         "policyName": POLICY["metadata"]["name"],
