@@ -10,6 +10,7 @@ from certs import settings as certs_options
 from certs.commands import rotate, status
 from gpu_fraction.cli import cluster
 from gpu_fraction.cli.config import load_options
+from gpu_fraction.kube import server_version
 from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.errors import KubeError
 from gpu_fraction.settings.option import Value, add_flags
@@ -73,6 +74,8 @@ async def _ask(
         asyncio.timeout(TIMEOUT_S),
         connect(cluster.access(values, environ), component="certs") as client,
     ):
+        if doubt := await server_version.doubt(client):
+            sys.stderr.write(f"gpu-fraction certs: {doubt}\n")
         if args.action == "rotate":
             return await rotate(client, settings.installation, ca=args.ca)
         return await status(client, settings.installation, settings.lifetimes)

@@ -21,11 +21,10 @@ from gpu_fraction.cli.daemon import Commands, add_daemon, process_registry, stop
 from gpu_fraction.domain.keys import SYSTEM_NAMESPACE
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.access import AccessSource
-from gpu_fraction.kube.client import Client, connect
+from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.election import Election
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kube.lease import unique_identity
-from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.serving import logs
 from gpu_fraction.settings import rewrite
 from gpu_fraction.settings.option import Option, Value, boolean
@@ -98,7 +97,7 @@ async def _control(
 ) -> None:
     registry = process_registry()
     stop = stop_on_signals()
-    async with connect(source, component="controller", observer=KubeMetrics(registry)) as client:
+    async with cluster.connected(source, component="controller", registry=registry) as client:
         service = ControllerService(
             client, settings.counting, sizes=sizes, registry=registry, lead=_lead(client, settings)
         )

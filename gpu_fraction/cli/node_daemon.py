@@ -7,8 +7,6 @@ from typing import Final
 from gpu_fraction.cli import cluster
 from gpu_fraction.cli.daemon import Commands, add_daemon, process_registry, stop_on_signals
 from gpu_fraction.kube.access import AccessSource
-from gpu_fraction.kube.client import connect
-from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.serving import logs
 from gpu_fraction.settings.option import SettingsError, Value
 from node_daemon import settings as node_options
@@ -63,7 +61,6 @@ async def _serve(
     logs.configure(settings.log_level)
     registry = process_registry()
     stop = stop_on_signals()
-    observer = KubeMetrics(registry)
-    async with connect(source, component="node-daemon", observer=observer) as client:
+    async with cluster.connected(source, component="node-daemon", registry=registry) as client:
         daemon = NodeDaemon(settings, node_name, client, registry)
         await daemon.run(stop)

@@ -14,8 +14,6 @@ from gpu_fraction.cli.daemon import (
     stop_on_signals,
 )
 from gpu_fraction.kube.access import AccessSource
-from gpu_fraction.kube.client import connect
-from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.serving import logs
 from gpu_fraction.serving.server import Drain, HttpsServer
 from gpu_fraction.settings.option import SettingsError, Value
@@ -79,8 +77,9 @@ async def _serve(settings: ExtenderSettings, source: AccessSource) -> None:
         callers = Callers(settings.client_names, token.strip())
     except (OSError, AuthError) as e:
         raise SettingsError([str(e)]) from e
-    observer = KubeMetrics(registry)
-    async with connect(source, component="scheduler-extender", observer=observer) as client:
+    async with cluster.connected(
+        source, component="scheduler-extender", registry=registry
+    ) as client:
         limits = ModelLimitsWatch(client)
         service = ExtenderService(client, callers, limits, registry)
         server = HttpsServer(

@@ -22,9 +22,7 @@ from gpu_fraction.cli.daemon import (
 )
 from gpu_fraction.cli.namespaces import NamespaceLabels
 from gpu_fraction.domain.sizes import CardSizes
-from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.events import EventRecorder
-from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.kube.reflector import PROMPT
 from gpu_fraction.serving import logs
 from gpu_fraction.serving.server import HttpsServer
@@ -96,7 +94,7 @@ async def _run(
         await _Server(settings, certificate, registry).serve(decider.mutate, decider.validate)
         return
     source = cluster.access(values, environ)
-    async with connect(source, component="webhook", observer=KubeMetrics(registry)) as client:
+    async with cluster.connected(source, component="webhook", registry=registry) as client:
         events = EventRecorder(client, component="gpu-fraction-webhook")
         sizes = CardSizes(values["gpu_memory_mib"].value, values["gpu_memory_by_model"].value)
         quotas = AdmissionService(

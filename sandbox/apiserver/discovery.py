@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from sandbox.apiserver.kinds import Kind
 
-VERSION: Final = {"major": "1", "minor": "30", "gitVersion": "v1.30.0-sandbox", "platform": "any"}
-"""Chosen: an old supported release, so that clients do not count on what is new."""
+VERSION: Final = {"major": "1", "minor": "37", "gitVersion": "v1.37.2-sandbox", "platform": "any"}
+"""Chosen: the release that the contract tests compare this server with."""
 
 _VERBS: Final = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 
@@ -15,8 +15,6 @@ def document(path: str, kinds: Iterable[Kind]) -> dict[str, Any] | None:
     """The discovery document at a path, or None where there is none."""
     parts = path.strip("/").split("/")
     match parts:
-        case ["version"]:
-            return dict(VERSION)
         case ["api"]:
             return {"kind": "APIVersions", "apiVersion": "v1", "versions": ["v1"]}
         case ["apis"]:

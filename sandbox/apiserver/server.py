@@ -60,6 +60,7 @@ class ApiServer:
         history: int = HISTORY,
         bookmark_period_s: float = BOOKMARK_PERIOD_S,
         tokens: Mapping[str, str] | None = None,
+        version: Mapping[str, str] = discovery.VERSION,
     ) -> None:
         """Prepare a server with the built-in resources.
 
@@ -68,6 +69,7 @@ class ApiServer:
             history: changes kept for watches.
             bookmark_period_s: seconds between bookmarks.
             tokens: user name for each bearer token; None lets everyone in.
+            version: what ``/version`` says.
         """
         self.faults = Faults()
         self.storage = Storage(history=history)
@@ -75,6 +77,7 @@ class ApiServer:
         self.url = ""
         self.calls: list[tuple[str, str]] = []
         self.tokens = dict(tokens) if tokens is not None else None
+        self._version = version
         self._routes = Routes((*BUILT_IN, *kinds))
         verbs = Verbs(self.storage, self.admission, self._committed)
         self._writes = Writes(self.storage, verbs, self._routes)
@@ -159,6 +162,8 @@ class ApiServer:
         if request.path.startswith("/-/"):
             control(request.method, request.path, await request.read(), self.faults, self.storage)
             return _answer(200, {})
+        if request.path == "/version":
+            return _answer(200, dict(self._version))
         found = discovery.document(request.path, self._routes)
         if found is not None:
             return _answer(200, found)

@@ -260,7 +260,7 @@ async def test_tls(service_certificate: Any) -> None:
     async with ApiServer().serve(tls=context) as api:
         source = fixed(Access(server=api.url, ca_pem=ca_pem))
         async with connect(source, component="test") as client:
-            assert await client.server_version() == (1, 30)
+            assert await client.server_version() == (1, 37)
 
 
 def _server_context(authority: Any) -> ssl.SSLContext:

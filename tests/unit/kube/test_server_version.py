@@ -1,0 +1,85 @@
+"""Which API servers are supported, and what becomes of the others."""
+
+import asyncio
+import socket
+
+import pytest
+from structlog.testing import capture_logs
+
+from gpu_fraction.kube import errors
+from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.client import connect
+from gpu_fraction.kube.server_version import UnsupportedServerError, check, doubt
+from sandbox.apiserver import ApiServer
+
+
+def told(version: str, *, minor: str = "") -> dict[str, str]:
+    """What a server of that version says of itself."""
+    major, of_version, *_ = version.removeprefix("v").split(".")
+    return {"major": major, "minor": minor or of_version, "gitVersion": version}
+
+
+async def doubt_of(version: str, *, minor: str = "") -> str:
+    """What is doubted of a server of that version."""
+    async with (
+        ApiServer(version=told(version, minor=minor)).serve() as api,
+        connect(fixed(Access(server=api.url)), component="test") as client,
+    ):
+        return await doubt(client)
+
+
+@pytest.mark.parametrize(
+    ("version", "minor"),
+    [
+        ("v1.34.0", "34"),
+        ("v1.34.4-gke.1", "34"),
+        ("v1.35.1-eks-3025e55", "35+"),
+        ("v1.37.2", "37"),
+    ],
+)
+async def test_supported_servers_are_not_doubted(version: str, minor: str) -> None:
+    """Those of managed clusters included, which append to version or minor."""
+    assert await doubt_of(version, minor=minor) == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "minor"), [("v1.33.9", "33"), ("v1.33.9-eks-3025e55", "33+"), ("v1.4.0", "4")]
+)
+async def test_an_older_server_is_refused(version: str, minor: str) -> None:
+    """With its version, what is supported and what to do."""
+    with pytest.raises(UnsupportedServerError) as caught:
+        await doubt_of(version, minor=minor)
+    (said,) = caught.value.errors
+    assert said == (
+        f"the API server is Kubernetes 1.{minor.rstrip('+')}; gpu-fraction runs on Kubernetes "
+        "1.34 to 1.37: upgrade the cluster"
+    )
+
+
+async def test_a_newer_server_is_warned_of() -> None:
+    """Nothing is known against it."""
+    assert (await doubt_of("v1.38.0")).startswith("the API server is Kubernetes 1.38, which was")
+
+
+async def test_a_server_that_keeps_its_version_to_itself_is_warned_of() -> None:
+    """Clusters may take the right to read it away; what else is allowed works all the same."""
+    assert "does not tell its version" in await doubt_of("v1.34.0", minor="unknown")
+
+
+async def test_a_server_is_looked_at_as_soon_as_it_answers() -> None:
+    """One that cannot be reached is waited for, and only then judged."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    source = fixed(Access(server=f"http://127.0.0.1:{port}"))
+    async with connect(source, component="test") as client:
+        with pytest.raises(errors.TransientError):
+            await client.server_version(timeout_s=0.05)
+        with capture_logs() as lines:
+            checking = asyncio.create_task(check(client))
+            await asyncio.sleep(0)
+            api = ApiServer(version=told("v1.38.0"))
+            async with api.serve(port=port), asyncio.timeout(20):
+                await checking
+    assert lines[-1]["log_level"] == "warning"
+    assert "1.38" in lines[-1]["why"]
