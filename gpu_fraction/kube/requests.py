@@ -232,7 +232,7 @@ def apply(
         force="true" if force else "false",
         dryRun="All" if dry_run else "",
     )
-    # The body is JSON, which is YAML too; servers before 1.32 know only the YAML type.
+    # The body is JSON, which is YAML too.
     return Request(
         "patch", "PATCH", address, tuple(query), encode(body), "application/apply-patch+yaml"
     )

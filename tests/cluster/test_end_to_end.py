@@ -51,7 +51,7 @@ def system(
     tls = tmp_path_factory.mktemp("tls")
     write_pod_tls(tls, datetime.now(UTC))
     port = free_port("127.0.0.1")
-    options = ControlPlaneOptions(scheduler_config=scheduler_config(binaries.version, tls, port))
+    options = ControlPlaneOptions(scheduler_config=scheduler_config(tls, port))
     with (
         running_control_plane(binaries, options) as plane,
         running_node(plane) as node,

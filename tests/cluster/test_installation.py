@@ -15,7 +15,6 @@ from tests.cluster.harness.process import Process
 from tests.cluster.harness.webhooks import loopback_service
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-POLICY_V1 = (1, 21)
 QUICK = ("--cert-settle", "1", "--cert-retire", "1", "--cert-presence", "1")
 QUICKER = (*QUICK, "--cert-replica-gone", "3", "--cert-check", "1")
 
@@ -36,7 +35,6 @@ def rendered(kubectl: Kubectl, folder: str) -> str:
         "node-daemon",
         "node-daemon-hami-core",
         "native",
-        "default-before-1.28",
     ],
 )
 def test_a_server_takes_the_manifests(
@@ -44,12 +42,9 @@ def test_a_server_takes_the_manifests(
 ) -> None:
     """Each folder is accepted whole, by a dry run on the server."""
     text = rendered(kubectl, folder)
-    if own_control_plane.version < POLICY_V1:
-        text = text.replace("policy/v1\n", "policy/v1beta1\n")
     admin = own_control_plane.kubectl
     admin.run("create", "namespace", SYSTEM_NAMESPACE)
-    # Older servers know nothing of matchConditions and CEL; the client's validation says so.
-    done = admin.run("apply", "--dry-run=server", "--validate=false", "-f", "-", stdin=text)
+    done = admin.run("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=text)
     assert done.returncode == 0, done.stderr
 
 
@@ -60,12 +55,10 @@ def installation(own_control_plane: ControlPlane) -> Iterator[Admission]:
     admin = plane.kubectl
     admin.run("create", "namespace", SYSTEM_NAMESPACE)
     for folder in ("crd", "rbac"):
-        text = rendered(admin, folder)
-        admin("apply", "--validate=false", "-f", "-", stdin=text)
+        admin("apply", "-f", "-", stdin=rendered(admin, folder))
     admin.apply(loopback_service(SERVICE, SYSTEM_NAMESPACE))
-    version = "webhook" if plane.version >= (1, 28) else "webhook-before-1.28"
-    text = (DEPLOY / version / "configurations.yaml").read_text(encoding="utf-8")
-    admin("apply", "-f", "-", "--validate=false", stdin=text.replace("port: 443", f"port: {port}"))
+    text = (DEPLOY / "webhook" / "configurations.yaml").read_text(encoding="utf-8")
+    admin("apply", "-f", "-", stdin=text.replace("port: 443", f"port: {port}"))
 
     def started(part: str, *words: str) -> Process:
         account = plane.service_account_kubeconfig(SYSTEM_NAMESPACE, f"gpu-fraction-{part}")

@@ -25,7 +25,7 @@ from tests.cluster.harness.options import NodeOptions
 pytestmark = pytest.mark.long
 
 UNTHROTTLED = {"kubeAPIQPS": 500, "kubeAPIBurst": 1000, "eventRecordQPS": 500, "eventBurst": 1000}
-"""The kubelet's defaults (5 and 10 before 1.27) would be what a burst of pods measures."""
+"""The kubelet's defaults would be what a burst of pods measures."""
 
 
 @pytest.fixture(scope="module")

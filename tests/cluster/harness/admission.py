@@ -21,11 +21,9 @@ CARD_MIB = 81920
 _ROOT = Path(__file__).parents[3]
 _ADDRESS = "127.0.0.1"
 _START_TIMEOUT_S = 60
-_MATCH_CONDITIONS = (1, 28)
 TIMEOUT_S = 30
 """The most that Kubernetes allows. Two slow processors that carry a whole cluster take longer for
 hundreds of creates at once than the manifests' 5 s."""
-OPT_IN = {"gpu-fraction.dev/admission": "enabled"}
 REWRITE = ("--gpu-memory-mib", str(CARD_MIB))
 
 
@@ -46,7 +44,7 @@ class Admission:
     @property
     def selective(self) -> bool:
         """Whether only pods that use GPUs reach the webhook, wherever they are."""
-        return self.plane.version >= _MATCH_CONDITIONS
+        return True
 
     def wait_listening(self, replica: Process) -> None:
         """Wait until a replica's present process has said that it listens."""
@@ -63,7 +61,7 @@ class Admission:
 
     def create_namespace(self) -> str:
         """A namespace in which pods go through the webhook."""
-        return self.plane.create_namespace("gpu", OPT_IN)
+        return self.plane.create_namespace("gpu")
 
 
 @contextlib.contextmanager
@@ -123,8 +121,7 @@ def _namespace() -> dict[str, Any]:
 
 def _configurations(plane: ControlPlane, port: int) -> list[dict[str, Any]]:
     """The manifests that people install, pointed at this machine."""
-    folder = "webhook" if plane.version >= _MATCH_CONDITIONS else "webhook-before-1.28"
-    text = (_ROOT / "deploy" / folder / "configurations.yaml").read_text(encoding="utf-8")
+    text = (_ROOT / "deploy" / "webhook" / "configurations.yaml").read_text(encoding="utf-8")
     manifests = list(YAML(typ="safe").load_all(text))
     for manifest in manifests:
         for webhook in manifest["webhooks"]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.cluster.harness.admission import OPT_IN, SERVICE, SYSTEM_NAMESPACE, TIMEOUT_S
+from tests.cluster.harness.admission import SERVICE, SYSTEM_NAMESPACE, TIMEOUT_S
 from tests.cluster.harness.api_client import ApiClient, StatusError
 from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.ports import free_port
@@ -268,8 +268,8 @@ def _rbac(leads: str) -> list[dict[str, Any]]:
 
 
 def configurations(port: int) -> list[dict[str, Any]]:
-    """What people install where there are no matchConditions: no caBundle in it."""
-    found = _manifests("webhook-before-1.28/configurations.yaml")
+    """What people install: no caBundle in it."""
+    found = _manifests("webhook/configurations.yaml")
     for manifest in found:
         for webhook in manifest["webhooks"]:
             assert "caBundle" not in webhook["clientConfig"]
@@ -297,7 +297,7 @@ async def _called(installed: SelfManaged) -> None:
 
 def create_namespace(plane: ControlPlane) -> str:
     """A namespace in which pods go through the webhook."""
-    return plane.create_namespace("gpu", OPT_IN)
+    return plane.create_namespace("gpu")
 
 
 def _phase(secret: Mapping[str, Any]) -> str:

@@ -86,8 +86,7 @@ def prepare(plane: ControlPlane) -> dict[str, Path]:
     }
     plane.kubectl.apply(namespace)
     crd = _ROOT / "deploy" / "crd" / "gpuquotas.yaml"
-    # Servers before 1.25 drop the CEL rules; kubectl's own validation would refuse them there.
-    plane.kubectl("apply", "--validate=false", "-f", str(crd))
+    plane.kubectl("apply", "-f", str(crd))
     for name in ("webhook", "controller"):
         plane.kubectl("apply", "-f", str(_ROOT / "deploy" / "rbac" / f"{name}.yaml"))
     plane.kubectl("wait", "--for=condition=Established", "crd/gpuquotas.gpu-fraction.dev")

@@ -73,11 +73,7 @@ class Rig:
             await in_turns(manifests, lambda m: client.create(self.pods_path, m))
 
     async def nudge(self) -> None:
-        """Change something in the cluster, as happens all the time in a real one.
-
-        Schedulers before 1.22 leave a pod whose attempt ended in an error alone for up to a
-        minute, unless something changes.
-        """
+        """Change something in the cluster, as happens all the time in a real one."""
         async with ApiClient(self.plane.access) as client:
             label = {"nudged": str(time.monotonic_ns())}
             await client.patch(f"/api/v1/nodes/{self.nodes[0]}", {"metadata": {"labels": label}})
@@ -231,13 +227,10 @@ def node_manifest(name: str) -> dict[str, Any]:
     }
 
 
-def scheduler_config(version: tuple[int, ...], tls: Path, port: int) -> dict[str, Any]:
+def scheduler_config(tls: Path, port: int) -> dict[str, Any]:
     """The configuration of ``deploy/`` with the tests' paths and port."""
-    old = DEPLOY / "scheduler-before-1.25"
-    file = DEPLOY / "scheduler" / "config.yaml"
-    if version < (1, 25):
-        file = old / ("config-v1beta2.yaml" if version >= (1, 22) else "config-v1beta1.yaml")
-    text = file.read_text().replace(":9444", f":{port}").replace("/tls/", f"{tls}/")
+    text = (DEPLOY / "scheduler" / "config.yaml").read_text()
+    text = text.replace(":9444", f":{port}").replace("/tls/", f"{tls}/")
     config = YAML(typ="safe").load(text)
     # The harness sets these: one scheduler, its own kubeconfig, no limit of requests.
     for field in ("apiVersion", "kind", "leaderElection", "clientConnection"):
@@ -261,7 +254,7 @@ def running_rig(
     tls.mkdir()
     write_pod_tls(tls, datetime.now(UTC))
     port = free_port("127.0.0.1")
-    config = scheduler_config(binaries.version, tls, port)
+    config = scheduler_config(tls, port)
     if not extender:
         del config["extenders"]
     options = ControlPlaneOptions(
@@ -288,8 +281,7 @@ def _extender(plane: ControlPlane, tls: Path, port: int) -> Process:
     kubectl = plane.kubectl
     kubectl("create", "namespace", keys.SYSTEM_NAMESPACE)
     kubectl("apply", "-f", str(DEPLOY / "scheduler" / "rbac.yaml"))
-    # Servers before 1.25 drop the CEL rules; kubectl's own validation would refuse them there.
-    kubectl("apply", "--validate=false", "-f", str(DEPLOY / "crd" / "gpuquotas.yaml"))
+    kubectl("apply", "-f", str(DEPLOY / "crd" / "gpuquotas.yaml"))
     kubectl("wait", "--for=condition=Established", "crd/gpuquotas.gpu-fraction.dev")
     # An account with the extender's role alone: in its pod it has the scheduler's as well,
     # and would not notice if its own were too small.

@@ -236,7 +236,6 @@ async def test_preemption_frees_a_card_for_a_higher_priority(rig: Rig) -> None:
     assert assigned(before[victim]) == assigned(pods["high"])
 
 
-@pytest.mark.needs_kubernetes("1.22")  # 1.20 and 1.21 never call preempt: kubernetes#102971
 async def test_preemption_takes_both_halves_of_one_card(rig: Rig) -> None:
     """The scheduler proposes any two of 16 halves; two of one card go."""
     priorities(rig)

@@ -23,9 +23,8 @@ def test_the_webhook_may_see_its_configurations_whoever_provides_its_certificate
         if (d["kind"], d["metadata"]["name"]) == ("ClusterRole", "gpu-fraction-webhook")
     )
     (rule,) = (r for r in role["rules"] if r["apiGroups"] == ["admissionregistration.k8s.io"])
-    for folder in ("webhook", "webhook-before-1.28"):
-        for config in documents(f"{folder}/configurations.yaml"):
-            assert f"{config['kind'].lower()}s" in rule["resources"]
-            assert config["metadata"]["name"] in rule["resourceNames"]
+    for config in documents("webhook/configurations.yaml"):
+        assert f"{config['kind'].lower()}s" in rule["resources"]
+        assert config["metadata"]["name"] in rule["resourceNames"]
     assert {*Installation().mutating, *Installation().validating} == set(rule["resourceNames"])
     assert rule["verbs"] == ["get", "list", "watch"]

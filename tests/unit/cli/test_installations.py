@@ -37,18 +37,6 @@ def containers(manifests: Manifests) -> list[dict[str, Any]]:
     return [c for s in specs for c in (*s.get("initContainers", ()), *s["containers"])]
 
 
-def test_before_1_28_namespaces_opt_in() -> None:
-    """The whole installation has the configurations that are written for old servers."""
-    made = {
-        (m["kind"], m["metadata"]["name"]): m
-        for m in rendered(DEPLOY / "default-before-1.28")
-        if m["kind"].endswith("WebhookConfiguration")
-    }
-    text = (DEPLOY / "webhook-before-1.28" / "configurations.yaml").read_text(encoding="utf-8")
-    written = list(YAML(typ="safe").load_all(text))
-    assert made == {(m["kind"], m["metadata"]["name"]): m for m in written}
-
-
 def test_the_native_installation_is_whole(tmp_path: Path) -> None:
     """By the overlay of docs/installation.md every part runs, each from an image with a tag."""
     text = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")

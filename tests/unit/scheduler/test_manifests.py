@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 from ruamel.yaml import YAML
 
 from gpu_fraction.domain import keys
@@ -13,24 +12,18 @@ from scheduler.pod_tls import CLIENT_NAME
 from scheduler.preemption import WORK_S
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
-CURRENT = DEPLOY / "scheduler" / "config.yaml"
-OLD = sorted((DEPLOY / "scheduler-before-1.25").glob("config-*.yaml"))
-
-
-def load(path: Path) -> dict[str, Any]:
-    """One document."""
-    return dict(YAML(typ="safe").load(path))
+CONFIG: dict[str, Any] = YAML(typ="safe").load(DEPLOY / "scheduler" / "config.yaml")
 
 
 def test_the_extender_sees_pods_of_our_resources_and_no_others() -> None:
     """The scheduler counts the resources too, so that quotas and autoscalers see them."""
-    (extender,) = load(CURRENT)["extenders"]
+    (extender,) = CONFIG["extenders"]
     assert extender["managedResources"] == [
         {"name": name, "ignoredByScheduler": False} for name in keys.NATIVE_RESOURCES
     ]
     assert extender["nodeCacheCapable"]
     assert not extender["ignorable"]
-    assert load(CURRENT)["profiles"] == [{"schedulerName": keys.SCHEDULER}]
+    assert CONFIG["profiles"] == [{"schedulerName": keys.SCHEDULER}]
 
 
 def test_the_scheduler_waits_longer_than_the_extender_works() -> None:
@@ -38,7 +31,7 @@ def test_the_scheduler_waits_longer_than_the_extender_works() -> None:
 
     Preempt ends with the node at which its time is up.
     """
-    (extender,) = load(CURRENT)["extenders"]
+    (extender,) = CONFIG["extenders"]
     timeout_s = int(extender["httpTimeout"].removesuffix("s"))
     assert timeout_s > 3 * CALL_S
     assert timeout_s >= 2 * WORK_S
@@ -46,17 +39,8 @@ def test_the_scheduler_waits_longer_than_the_extender_works() -> None:
 
 def test_one_step_of_score_outweighs_one_plugin_of_the_schedulers_own() -> None:
     """Source: MaxNodeScore 100 over MaxExtenderPriority 10, k8s.io/kube-scheduler."""
-    (extender,) = load(CURRENT)["extenders"]
+    (extender,) = CONFIG["extenders"]
     assert extender["weight"] * 100 // SCORE_MAX >= 100
-
-
-@pytest.mark.parametrize("path", OLD, ids=lambda path: path.stem)
-def test_older_servers_get_the_same_configuration(path: Path) -> None:
-    """Only the API version differs."""
-    current, old = load(CURRENT), load(path)
-    assert old.pop("apiVersion") == f"kubescheduler.config.k8s.io/{path.stem.partition('-')[2]}"
-    assert current.pop("apiVersion") == "kubescheduler.config.k8s.io/v1"
-    assert old == current
 
 
 def test_the_extender_lets_in_the_name_that_its_pod_signs() -> None:
@@ -65,7 +49,7 @@ def test_the_extender_lets_in_the_name_that_its_pod_signs() -> None:
     containers = {c["name"]: c for c in pod["spec"]["template"]["spec"]["containers"]}
     arguments = containers["extender"]["args"]
     assert f"--client-names={CLIENT_NAME}" in arguments
-    (extender,) = load(CURRENT)["extenders"]
+    (extender,) = CONFIG["extenders"]
     port = containers["extender"]["ports"][0]["containerPort"]
     assert extender["urlPrefix"] == f"https://127.0.0.1:{port}"
     assert extender["tlsConfig"] == {
