@@ -24,10 +24,6 @@ from node_daemon.host_spec import HostSpec
 from node_daemon.isolation.engine import ContainerEdits
 
 KIND: Final = "gpu-fraction.dev/slice"
-ANNOTATION_PREFIX: Final = "cdi.k8s.io/gpu-fraction_"
-"""Kubelets before 1.28 pass CDI names only in annotations of this prefix.
-Source: CDI specification, section "Kubernetes"; the part after the slash is ``vendor_id``."""
-
 CDI_VERSION: Final = "0.5.0"
 """The lowest version with everything written here (device names that begin with a digit,
 ``hostPath`` of device nodes). Source: CDI specification, released versions."""
@@ -36,7 +32,7 @@ _LISTS: Final = ("env", "deviceNodes", "netDevices", "hooks", "mounts", "additio
 _NAME: Final = re.compile(r"gpu-fraction-slice_([0-9a-z]+)_([0-9A-Za-z-]+)\.json", re.ASCII)
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
-__all__ = ["ANNOTATION_PREFIX", "KIND", "SliceFiles", "compose", "qualified"]
+__all__ = ["KIND", "SliceFiles", "compose", "qualified"]
 
 
 def qualified(nonce: Nonce) -> str:

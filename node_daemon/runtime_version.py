@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-_VERSION: Final = re.compile(r"(containerd|cri-o)://v?(\d+)\.(\d+)", re.ASCII)
+_VERSION: Final = re.compile(r"(containerd|cri-o)://v?(\d+)\.", re.ASCII)
 
 __all__ = ["cdi_doubt"]
 
@@ -14,17 +14,13 @@ def cdi_doubt(reported: str) -> str:
     Args:
         reported: ``status.nodeInfo.containerRuntimeVersion`` of the Node.
 
-    Source: containerd, docs/cri/config.md (``enable_cdi``: false in 1.7, true from 2.0, absent
-    before); CRI-O release notes, 1.23.
+    Source: containerd, docs/cri/config.md (``enable_cdi``: true from 2.0, false in 1.7, which
+    kubelets up to 1.37 support). CRI-O's versions are Kubernetes' own, and all that are
+    supported read CDI files.
     """
     match = _VERSION.match(reported)
     if match is None:
         return f"container runtime {reported!r} is not known to read CDI files"
-    name, version = match[1], (int(match[2]), int(match[3]))
-    if name == "cri-o":
-        return "" if version >= (1, 23) else "CRI-O reads CDI files from 1.23 on"
-    if version >= (2, 0):
-        return ""
-    if version >= (1, 7):
-        return "containerd 1.7 reads CDI files only where its configuration has enable_cdi = true"
-    return "containerd reads CDI files from 1.7 on"
+    if match[1] == "containerd" and int(match[2]) < 2:
+        return "containerd before 2.0 reads CDI files only where it is told enable_cdi = true"
+    return ""

@@ -3,8 +3,8 @@
 PodResources tells no UID, and a token may have been answered with more than one name. The
 device manager's checkpoint tells both. Its format is private to the kubelet, so nothing
 depends on it: where it cannot be read as expected, there is no second witness.
-Source: kubernetes pkg/kubelet/cm/devicemanager/checkpoint/checkpoint.go, unchanged from 1.20
-to 1.36 in what is read here.
+Source: kubernetes pkg/kubelet/cm/devicemanager/checkpoint/checkpoint.go, the same in 1.34
+to 1.37 in what is read here.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from gpu_fraction.domain import keys
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2
 from node_daemon.allocation import Nonce, PodUid, Token
-from node_daemon.cdi import ANNOTATION_PREFIX, KIND
+from node_daemon.cdi import KIND
 
 FILE: Final = "kubelet_internal_checkpoint"
 
@@ -100,6 +100,5 @@ def _nonce(answer: bytes) -> Nonce | None:
     """
     response = deviceplugin_v1beta1_pb2.ContainerAllocateResponse.FromString(answer)
     names = [device.name for device in response.cdi_devices]
-    names += [v for k, v in response.annotations.items() if k.startswith(ANNOTATION_PREFIX)]
     nonces = {name.removeprefix(f"{KIND}=") for name in names if name.startswith(f"{KIND}=")}
     return Nonce(nonces.pop()) if len(nonces) == 1 else None

@@ -10,7 +10,7 @@ import structlog
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
 from node_daemon.allocation import Binding, Nonce
-from node_daemon.cdi import ANNOTATION_PREFIX, qualified
+from node_daemon.cdi import qualified
 from node_daemon.errors import PodRef, Reason, Refusal
 from node_daemon.first import first
 from node_daemon.metrics import Metrics
@@ -150,7 +150,10 @@ class DevicePlugin(api_grpc.DevicePluginServicer):
                 await self._answer(self._binder.allocate(list(r.devices_ids)), context)
                 for r in request.container_requests
             ]
-        return api.AllocateResponse(container_responses=[_named(nonce) for nonce in nonces])
+        names = [api.CDIDevice(name=qualified(nonce)) for nonce in nonces]
+        return api.AllocateResponse(
+            container_responses=[api.ContainerAllocateResponse(cdi_devices=[n]) for n in names]
+        )
 
     async def PreStartContainer(  # noqa: N802
         self, request: api.PreStartContainerRequest, context: _Context
@@ -209,13 +212,4 @@ def _response(states: Sequence[TokenState]) -> api.ListAndWatchResponse:
             api.Device(ID=state.token, health=HEALTHY if state.healthy else UNHEALTHY)
             for state in states
         ]
-    )
-
-
-def _named(nonce: Nonce) -> api.ContainerAllocateResponse:
-    """The name twice: kubelets before 1.28 know only the annotation."""
-    name = qualified(nonce)
-    return api.ContainerAllocateResponse(
-        annotations={f"{ANNOTATION_PREFIX}{nonce}": name},
-        cdi_devices=[api.CDIDevice(name=name)],
     )

@@ -10,9 +10,7 @@ from node_daemon.runtime_version import cdi_doubt
     [
         ("containerd://2.1.9", ""),
         ("containerd://1.7.24~ds1", "enable_cdi = true"),
-        ("containerd://1.6.20", "from 1.7 on"),
-        ("cri-o://1.23.0", ""),
-        ("cri-o://1.22.5", "from 1.23 on"),
+        ("cri-o://1.34.0", ""),
         ("docker://20.10", "not known"),
         ("", "not known"),
     ],
