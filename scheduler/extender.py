@@ -58,8 +58,7 @@ class Extender:
             names: The candidates; only they are answered for.
         """
         if view.problem:
-            failed = dict.fromkeys(names, view.problem)
-            return FilterResult([], failed, failed)
+            return FilterResult([], {}, dict.fromkeys(names, view.problem))
         if not view.asks:
             return FilterResult(list(names))
         barred = self.barred(view)
@@ -140,16 +139,15 @@ class Extender:
         *,
         detailed: bool,
     ) -> tuple[dict[str, str], dict[str, str]]:
-        """A reason for each node, and those that waiting cannot lift.
+        """A reason for each node: of those that waiting can lift, and of the others.
 
         Card by card where no node fits, or few do not: else the scheduler tells nobody, and
         the text costs more than the judgement.
         """
         table = self._state.table()
         why = refused(table, view.asks, barred)
-        failed = {n: self._state.node_problem(n) for n in failing if n not in table.columns}
-        hopeless = dict(failed)
-        known = [name for name in failing if name in table.columns] if failed else failing
+        hopeless = {n: self._state.node_problem(n) for n in failing if n not in table.columns}
+        known = [name for name in failing if name in table.columns] if hopeless else failing
         at = np.array([*map(table.columns.__getitem__, known)], np.int64)
         # Nodes are many and ways to be refused are few: a text is made for each way.
         ways = (why.ask[at] + 1) * _WHYS + why.why[at]
@@ -158,15 +156,14 @@ class Extender:
             for way in np.unique(ways).tolist()
         }
         reasons = [texts[way] for way in ways.tolist()]
-        failed.update(zip(known, reasons, strict=True))
         stuck = ~why.passes[at]
-        which = stuck.tolist()
-        hopeless.update(zip(compress(known, which), compress(reasons, which), strict=True))
+        failed: dict[str, str] = {}
+        for name, reason, is_stuck in zip(known, reasons, stuck.tolist(), strict=True):
+            (hopeless if is_stuck else failed)[name] = reason
         for name in _nearest(known, stuck * _WHYS - why.why[at]) if detailed else ():
             cards = self._state.cards_for(view, name)
-            failed[name] = _shortened(f"{name}: {explain(cards, view.asks, barred)}")
-            if name in hopeless:
-                hopeless[name] = failed[name]
+            text = _shortened(f"{name}: {explain(cards, view.asks, barred)}")
+            (hopeless if name in hopeless else failed)[name] = text
         return failed, hopeless
 
 

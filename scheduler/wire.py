@@ -40,8 +40,7 @@ class FilterArgs(msgspec.Struct, frozen=True, rename="pascal"):
 class FilterResult(msgspec.Struct, frozen=True, rename="pascal"):
     """The nodes that fit and one line of reason for each of the others.
 
-    A node whose refusal no preemption can lift stands in both maps: schedulers from 1.21 on
-    read the second map first, older ones only know the first.
+    A node whose refusal no preemption can lift stands in the second map only.
     """
 
     node_names: list[str] | None

@@ -324,7 +324,8 @@ async def test_limits_hold_from_filter_to_bind(api: ApiServer, extend: Extend) -
         args = {"Pod": second, "NodeNames": ["a", "b"], "Nodes": None}
         _, answer = await running.call("filter", args)
         assert answer["NodeNames"] == []
-        assert "exceeded GPU quota: budget, requested: T4.gpus=1" in answer["FailedNodes"]["b"]
+        why = answer["FailedAndUnresolvableNodes"]["b"]
+        assert "exceeded GPU quota: budget, requested: T4.gpus=1" in why
         _, answer = await running.call("bind", bind_args(second, "b"))
         assert answer["Error"].startswith("node b: cards 0, 1: exceeded GPU quota: budget")
         assert "nodeName" not in stored(api, "y")["spec"]

@@ -48,7 +48,7 @@ def reason(state: ClusterState, limited: FixedLimits, pod: Pod, node: str = "t4"
     result = extender.filter(state.view(pod), [node])
     with pytest.raises(BindRefusedError) as refused:
         extender.cards_for(state.view(pod), node)
-    text = result.failed_nodes[node].removeprefix(f"{node}: ")
+    text = result.failed_and_unresolvable_nodes[node].removeprefix(f"{node}: ")
     assert str(refused.value) == f"node {node}: {text}"
     return text
 
