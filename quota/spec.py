@@ -1,25 +1,22 @@
 """The specification of a GPUQuota, read into integers and checked.
 
-Servers from 1.25 on check most of this themselves (the CRD's schema and CEL rules); older ones
-store anything that fits the schema, so it is all checked again here.
+Kinds, scopes and enforcement are checked by the API server (the CRD's schema and its rules). What
+is left to check here is what those cannot say: amounts that are too fine, too large or cross each
+other, shares and models.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, Literal, cast, get_args
+from typing import Literal, cast
 
 from gpu_fraction.domain import units
-from gpu_fraction.domain.problems import Problem, nearest, quote
+from gpu_fraction.domain.problems import Problem, quote
 from quota import amounts
 from quota.amounts import Amounts
-from quota.wire import AmountsWire, ModelAmounts, ScopeExpression, SpecWire
+from quota.wire import AmountsWire, ModelAmounts, SpecWire
 
 Enforcement = Literal["Deny", "Warn", "Audit"]
 Operator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
-
-ENFORCEMENTS: Final[tuple[str, ...]] = get_args(Enforcement)
-OPERATORS: Final[tuple[str, ...]] = get_args(Operator)
-PRIORITY_CLASS: Final = "PriorityClass"
 
 __all__ = ["Enforcement", "Operator", "QuotaSpec", "Scope", "parse_spec"]
 
@@ -84,22 +81,15 @@ def parse_spec(wire: SpecWire) -> tuple[QuotaSpec, tuple[Problem, ...]]:
     problems += _crossed(pod_min, pod_max)
     default = per_pod.default_fraction if per_pod else None
     problems += _bad_default(default)
-    scopes = []
     expressions = (wire.scope_selector.match_expressions if wire.scope_selector else None) or ()
-    for index, expression in enumerate(expressions):
-        found = _bad_scope(expression, f"spec.scopeSelector.matchExpressions[{index}]")
-        problems += found
-        scopes.append(
-            Scope(cast("Operator", expression.operator), frozenset(expression.values or ()))
-        )
-    if wire.enforcement not in ENFORCEMENTS:
-        problems.append(_not_one_of("spec.enforcement", wire.enforcement, ENFORCEMENTS))
     spec = QuotaSpec(
         hard=hard,
         pod_max=pod_max,
         pod_min=pod_min,
         default_fraction=default,
-        scopes=tuple(scopes),
+        scopes=tuple(
+            Scope(cast("Operator", e.operator), frozenset(e.values or ())) for e in expressions
+        ),
         enforcement=cast("Enforcement", wire.enforcement),
     )
     return spec, tuple(problems)
@@ -155,21 +145,3 @@ def _bad_default(default: str | None) -> Iterator[Problem]:
         yield Problem(
             "spec.perPod.defaultFraction", f"{quote(default)} is {e.reason}; allowed: {e.allowed}"
         )
-
-
-def _bad_scope(expression: ScopeExpression, path: str) -> Iterator[Problem]:
-    if expression.scope_name != PRIORITY_CLASS:
-        yield _not_one_of(f"{path}.scopeName", expression.scope_name, (PRIORITY_CLASS,))
-    if expression.operator not in OPERATORS:
-        yield _not_one_of(f"{path}.operator", expression.operator, OPERATORS)
-    elif expression.operator in {"In", "NotIn"} and not expression.values:
-        yield Problem(f"{path}.values", f"operator {expression.operator} needs at least one value")
-    elif expression.operator in {"Exists", "DoesNotExist"} and expression.values:
-        yield Problem(f"{path}.values", f"operator {expression.operator} takes no values")
-
-
-def _not_one_of(path: str, given: str, allowed: tuple[str, ...]) -> Problem:
-    return Problem(
-        path,
-        f"{quote(given)} is not known{nearest(given, allowed)}; allowed: {', '.join(allowed)}",
-    )

@@ -53,6 +53,11 @@ def pod(name: str, fraction: str = "0.1") -> dict[str, Any]:
     }
 
 
+def requiring(**requirement: Any) -> dict[str, Any]:
+    """A specification that counts only pods of some priority classes."""
+    return {"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", **requirement}]}}
+
+
 async def create_all(client: ApiClient, namespace: str, count: int) -> Counter[str]:
     """Create that many pods at once; how often each answer came."""
     answers: Counter[str] = Counter()
@@ -215,12 +220,30 @@ async def test_a_blocked_deployment_comes_up_when_quota_is_freed(
     await client.wait_for(f"/api/v1/namespaces/{namespace}/pods", up, timeout_s=13)
 
 
-def test_an_old_server_takes_the_crd(quotas: Quotas, kubectl: Kubectl, namespace: str) -> None:
-    """The schema refuses what it can; the rest is said in the condition Ready."""
-    refused = quotas.plane.kubectl.run(
-        "create", "-f", "-", stdin=quota("bad", namespace, hard={}, enforcement="Never")
-    )
-    assert "spec.enforcement" in refused.stderr
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"enforcement": "Never"}, "spec.enforcement"),
+        ({"hard": {"memory": 160}}, "a plain number counts bytes; write a unit"),
+        (requiring(scopeName="Terminating", operator="Exists"), "].scopeName: Unsupported value"),
+        (requiring(operator="Equals"), "].operator: Unsupported value"),
+        (requiring(operator="In"), "In and NotIn need at least one value"),
+        (requiring(operator="NotIn", values=[]), "In and NotIn need at least one value"),
+        (requiring(operator="Exists", values=["a"]), "Exists and DoesNotExist take none"),
+    ],
+)
+def test_the_server_refuses_what_the_schema_can_say(
+    wrong: dict[str, Any], said: str, quotas: Quotas, namespace: str
+) -> None:
+    """Nothing checks it again: such a quota would count other pods than it says."""
+    bad = quota("bad", namespace, **{"hard": {}, **wrong})
+    assert said in quotas.plane.kubectl.run("create", "-f", "-", stdin=bad).stderr
+
+
+def test_the_condition_ready_says_what_the_schema_cannot(
+    quotas: Quotas, kubectl: Kubectl, namespace: str
+) -> None:
+    """Such a quota refuses every pod."""
     crossed = {"max": {"cores": "1"}, "min": {"cores": "2"}}
     quotas.plane.kubectl.apply(quota("crossed", namespace, hard={}, perPod=crossed))
     found = quotas.wait(namespace, "crossed", lambda q: condition(q, "Ready") == "False")

@@ -88,13 +88,10 @@ async def test_limits_follow_the_quotas(server: ApiServer) -> None:
 async def test_only_quotas_that_deny_and_can_be_read_limit(server: ApiServer) -> None:
     """One that warns keeps nobody from a card, nor does one that is invalid."""
     server.register(from_crd(CRD))
-    bad_scope = {"matchExpressions": [{"scopeName": "NotOurs", "operator": "Exists"}]}
     server.add(
         quota("warns", {"T4": {"gpus": 1}}, enforcement="Warn"),
         quota("audits", {"T4": {"gpus": 1}}, enforcement="Audit"),
         quota("unreadable", {"T4": {"gpus": 1}, "A100": {"memory": "lots"}}),
-        quota("misspelt", {"T4": {"gpus": 1}}, enforcement="deny"),
-        quota("scoped", {"T4": {"gpus": 1}}, scopeSelector=bad_scope),
         quota("denies", {"T4": {"gpus": 1}}),
         quota("turning", {"T4": {"gpus": 1}}),
     )
