@@ -27,7 +27,8 @@ not pay for the others' libraries."""
 def main() -> int:
     """Parse the arguments and run the command they name.
 
-    Exit codes: 0 done, 1 a pod was refused, 2 the command cannot run as it was called.
+    Exit codes: 0 done, 1 a pod was refused, 2 the command cannot run as it was called, or not with
+    the cluster that its settings name.
     """
     parser = argparse.ArgumentParser(
         prog="gpu-fraction",
