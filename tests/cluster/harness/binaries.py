@@ -29,9 +29,8 @@ NODE = ("kubelet", "containerd", "containerd-shim-runc-v2", "ctr", "runc", "busy
 CNI_PLUGINS = ("ptp", "host-local", "loopback")
 
 _MINIMUM = {"kube-apiserver": (1, 34), "containerd": (2, 0)}
-"""The oldest Kubernetes that is supported; the oldest containerd that reads CDI unless it is told
-not to, and that kubelets from 1.36 on work with. Source: containerd 2.0 release notes; Kubernetes
-1.35 deprecation of containerd 1.7."""
+"""The oldest Kubernetes that is supported; the oldest containerd that reads the harness's
+configuration, and CDI unless it is told not to. Source: containerd 2.0 release notes."""
 _CNI_FOLDERS = (Path("/opt/cni/bin"), Path("/usr/lib/cni"))
 _VERSION_TIMEOUT_S = 20
 HINT = "`make cluster-assets` builds them, `KUBEBUILDER_ASSETS` names a folder that has them"

@@ -1,13 +1,11 @@
 """``deploy/cert-manager``: who provides what, and that nobody else does."""
 
-import shutil
-import subprocess
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from certs.installation import Installation
 from gpu_fraction.cli import controller, tls, webhook
@@ -15,25 +13,14 @@ from gpu_fraction.settings import option
 from webhook.settings import webhook_settings
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
-KUBECTL = shutil.which("kubectl")
 Objects = dict[str, list[dict[str, Any]]]
-
-pytestmark = pytest.mark.skipif(KUBECTL is None, reason="kubectl is not on PATH")
 
 
 @pytest.fixture(scope="module")
-def objects() -> Objects:
+def objects(rendered: Callable[[Path], list[dict[str, Any]]]) -> Objects:
     """What ``kubectl apply -k`` would send, by kind."""
-    done = subprocess.run(
-        [str(KUBECTL), "kustomize", str(DEPLOY / "cert-manager")],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
     found: Objects = defaultdict(list)
-    for document in YAML(typ="safe").load_all(done.stdout):
+    for document in rendered(DEPLOY / "cert-manager"):
         found[document["kind"]].append(document)
     return found
 

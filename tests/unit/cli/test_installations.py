@@ -1,34 +1,16 @@
 """The folders of ``deploy/`` that people begin from, as ``kubectl apply -k`` would send them."""
 
 import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pytest
-from ruamel.yaml import YAML
 
 from gpu_fraction.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
-KUBECTL = shutil.which("kubectl")
 Manifests = list[dict[str, Any]]
-
-pytestmark = pytest.mark.skipif(KUBECTL is None, reason="kubectl is not on PATH")
-
-
-def rendered(folder: Path) -> Manifests:
-    """What would be sent."""
-    done = subprocess.run(
-        [str(KUBECTL), "kustomize", str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return list(YAML(typ="safe").load_all(done.stdout))
+Rendered = Callable[[Path], Manifests]
 
 
 def containers(manifests: Manifests) -> list[dict[str, Any]]:
@@ -37,7 +19,7 @@ def containers(manifests: Manifests) -> list[dict[str, Any]]:
     return [c for s in specs for c in (*s.get("initContainers", ()), *s["containers"])]
 
 
-def test_the_native_installation_is_whole(tmp_path: Path) -> None:
+def test_the_native_installation_is_whole(tmp_path: Path, rendered: Rendered) -> None:
     """By the overlay of docs/installation.md every part runs, each from an image with a tag."""
     text = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
     overlay = text.partition("```yaml\n")[2].partition("```")[0]
@@ -60,7 +42,7 @@ def test_the_native_installation_is_whole(tmp_path: Path) -> None:
     ]
 
 
-def test_nothing_starts_unless_its_image_is_named() -> None:
+def test_nothing_starts_unless_its_image_is_named(rendered: Rendered) -> None:
     """A scheduler of another version than the cluster's would start and misbehave."""
     images = {c["image"] for c in containers(rendered(DEPLOY / "native"))}
     assert images == {"gpu-fraction", "registry.k8s.io/kube-scheduler:your-clusters-version"}
