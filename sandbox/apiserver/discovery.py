@@ -13,18 +13,52 @@ _VERBS: Final = ["create", "delete", "deletecollection", "get", "list", "patch",
 
 def document(path: str, kinds: Iterable[Kind]) -> dict[str, Any] | None:
     """The discovery document at a path, or None where there is none."""
-    parts = path.strip("/").split("/")
-    match parts:
+    found: dict[str, Any] | None = None
+    match path.strip("/").split("/"):
         case ["api"]:
-            return {"kind": "APIVersions", "apiVersion": "v1", "versions": ["v1"]}
+            found = {"kind": "APIVersions", "apiVersion": "v1", "versions": ["v1"]}
         case ["apis"]:
-            return _groups(kinds)
+            found = _groups(kinds)
         case ["api", version]:
-            return _resources("", version, kinds)
+            found = _resources("", version, kinds)
         case ["apis", group, version]:
-            return _resources(group, version, kinds)
-        case _:
-            return None
+            found = _resources(group, version, kinds)
+        case ["openapi", "v3"]:
+            found = _schemas(kinds)
+        case ["openapi", "v3", *rest]:
+            found = _schema("/".join(rest), kinds)
+    return found
+
+
+def _group_path(kind: Kind) -> str:
+    """Such as ``api/v1`` or ``apis/apps/v1``."""
+    api_version = kind.resource.api_version
+    return f"apis/{api_version}" if kind.resource.group else f"api/{api_version}"
+
+
+def _schemas(kinds: Iterable[Kind]) -> dict[str, Any]:
+    """Where each group's OpenAPI is."""
+    paths = sorted({_group_path(kind) for kind in kinds})
+    return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}"} for path in paths}}
+
+
+def _schema(path: str, kinds: Iterable[Kind]) -> dict[str, Any] | None:
+    """As much OpenAPI as kubectl reads before it leaves the check of fields to the server.
+
+    Source: cli-runtime pkg/resource/query_param_verifier_v3.go. Nothing checks them here.
+    """
+    validated = [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}]
+    paths: dict[str, Any] = {}
+    for kind in kinds:
+        if _group_path(kind) == path:
+            resource = kind.resource
+            names = {"group": resource.group, "version": resource.version, "kind": resource.kind}
+            patch = {"parameters": validated, "x-kubernetes-group-version-kind": names}
+            paths[f"/{path}/{resource.plural}/{{name}}"] = {"patch": {**patch, "responses": {}}}
+    if not paths:
+        return None
+    info = {"title": "sandbox", "version": VERSION["gitVersion"]}
+    return {"openapi": "3.0.0", "info": info, "paths": paths}
 
 
 def _groups(kinds: Iterable[Kind]) -> dict[str, Any]:

@@ -22,7 +22,9 @@ class Kind:
         custom: comes from a CRD: its status subresource leaves metadata alone, it takes no
             strategic merge patch, and list items name their kind.
         unconditional_update: a PUT without resourceVersion is taken.
-        field_labels: fields, besides metadata's name and namespace, for field selectors.
+        field_labels: fields, besides metadata's name and namespace, for field selectors, and
+            what an object counts as that lacks the field. Source: kubernetes
+            pkg/apis/core/v1/conversion.go, addConversionFuncs.
         list_keys: path of each list that is merged item by item, and the field that names
             an item. Other lists are replaced as a whole.
     """
@@ -33,7 +35,7 @@ class Kind:
     generation: bool = False
     custom: bool = False
     unconditional_update: bool = True
-    field_labels: tuple[str, ...] = ()
+    field_labels: Mapping[str, str] = field(default_factory=dict)
     list_keys: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -55,37 +57,40 @@ BUILT_IN: Final = (
         ("po",),
         status=True,
         generation=True,
-        field_labels=(
-            "spec.nodeName",
-            "spec.restartPolicy",
-            "spec.schedulerName",
-            "spec.serviceAccountName",
-            "status.phase",
-        ),
+        field_labels={
+            "spec.nodeName": "",
+            "spec.restartPolicy": "",
+            "spec.schedulerName": "",
+            "spec.serviceAccountName": "",
+            "spec.hostNetwork": "false",
+            "status.phase": "",
+            "status.podIP": "",
+            "status.nominatedNodeName": "",
+        },
         list_keys=_POD_KEYS,
     ),
     Kind(
         resources.NODES,
         ("no",),
         status=True,
-        field_labels=("spec.unschedulable",),
+        field_labels={"spec.unschedulable": "false"},
         list_keys={"status.addresses": "type", "spec.taints": "key", **CONDITIONS},
     ),
-    Kind(resources.NAMESPACES, ("ns",), status=True, field_labels=("status.phase",)),
+    Kind(resources.NAMESPACES, ("ns",), status=True, field_labels={"status.phase": ""}),
     Kind(
         resources.EVENTS,
         ("ev",),
-        field_labels=(
-            "involvedObject.kind",
-            "involvedObject.namespace",
-            "involvedObject.name",
-            "involvedObject.uid",
-            "involvedObject.apiVersion",
-            "reason",
-            "type",
-        ),
+        field_labels={
+            "involvedObject.kind": "",
+            "involvedObject.namespace": "",
+            "involvedObject.name": "",
+            "involvedObject.uid": "",
+            "involvedObject.apiVersion": "",
+            "reason": "",
+            "type": "",
+        },
     ),
-    Kind(resources.SECRETS, field_labels=("type",)),
+    Kind(resources.SECRETS, field_labels={"type": ""}),
     Kind(resources.SERVICES, ("svc",), status=True),
     Kind(resources.RESOURCE_QUOTAS, ("quota",), status=True),
     Kind(resources.REPLICA_SETS, ("rs",), status=True, generation=True, list_keys=CONDITIONS),
@@ -140,9 +145,9 @@ def from_crd(crd: Mapping[str, Any]) -> Kind:
         generation=True,
         custom=True,
         unconditional_update=False,
-        field_labels=tuple(
-            field["jsonPath"].lstrip(".") for field in version.get("selectableFields", ())
-        ),
+        field_labels={
+            field["jsonPath"].lstrip("."): "" for field in version.get("selectableFields", ())
+        },
         list_keys=dict(_list_keys(schema, ())),
     )
 

@@ -7,15 +7,11 @@ from sandbox.apiserver.failures import conflict, invalid
 from sandbox.apiserver.kinds import Kind
 from sandbox.apiserver.storage import Object
 
-_FIELDS_THAT_CHANGE: Final = (
-    "activeDeadlineSeconds",
-    "tolerations",
-    "terminationGracePeriodSeconds",
-    "schedulingGates",
-    "nodeSelector",
-    "affinity",
-)
+_FIELDS_THAT_CHANGE: Final = frozenset({"activeDeadlineSeconds", "tolerations", "schedulingGates"})
 """Source: kubernetes pkg/apis/core/validation/validation.go, ValidatePodUpdate; images besides."""
+
+_FIELDS_OF_GATED_PODS: Final = frozenset({"nodeSelector", "affinity"})
+"""Change while a pod has scheduling gates. Source: as above."""
 
 
 def default(pod: Object) -> None:
@@ -29,6 +25,9 @@ def default(pod: Object) -> None:
             spec[group] = [_default_container(container) for container in spec[group]]
     pod["spec"] = spec
     pod["status"] = {"phase": "Pending"}
+    if spec.get("schedulingGates"):
+        gated = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}
+        pod["status"]["conditions"] = [gated]
 
 
 def _default_container(container: Object) -> Object:
@@ -77,13 +76,14 @@ def bind(kind: Kind, pod: Object, binding: Object) -> Object:
     for field in ("annotations", "labels"):
         if wanted.get(field):
             metadata[field] = {**(metadata.get(field) or {}), **wanted[field]}
-    conditions = [c for c in pod["status"].get("conditions", ()) if c["type"] != "PodScheduled"]
+    status = {k: v for k, v in pod["status"].items() if k != "nominatedNodeName"}
+    conditions = [c for c in status.get("conditions", ()) if c["type"] != "PodScheduled"]
     conditions.append({"type": "PodScheduled", "status": "True"})
     return {
         **pod,
         "metadata": metadata,
         "spec": {**pod["spec"], "nodeName": node},
-        "status": {**pod["status"], "conditions": conditions},
+        "status": {**status, "conditions": conditions},
     }
 
 
@@ -93,9 +93,15 @@ def check_update(kind: Kind, old: Object, new: Object) -> None:
     Raises:
         ApiFailure: 422.
     """
+    name = old["metadata"]["name"]
+    gates = old["spec"].get("schedulingGates") or []
+    if added := [g for g in new["spec"].get("schedulingGates") or () if g not in gates]:
+        why = f"only deletion is allowed, but found new scheduling gate '{added[0]['name']}'"
+        raise invalid(kind.resource, name, "spec.schedulingGates", f"Forbidden: {why}")
+    free = _FIELDS_THAT_CHANGE | (_FIELDS_OF_GATED_PODS if gates else frozenset())
 
     def fixed(pod: Object) -> Object:
-        spec = {k: v for k, v in pod["spec"].items() if k not in _FIELDS_THAT_CHANGE}
+        spec = {k: v for k, v in pod["spec"].items() if k not in free}
         for group in ("containers", "initContainers"):
             spec[group] = [
                 {k: v for k, v in container.items() if k != "image"}
@@ -106,7 +112,7 @@ def check_update(kind: Kind, old: Object, new: Object) -> None:
     if fixed(old) != fixed(new):
         raise invalid(
             kind.resource,
-            old["metadata"]["name"],
+            name,
             "spec",
             "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
             "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only"

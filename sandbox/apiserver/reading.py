@@ -4,6 +4,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -13,10 +14,16 @@ from sandbox.apiserver.routing import Target
 from sandbox.apiserver.selectors import Predicate, by_fields, by_labels
 from sandbox.apiserver.storage import Change, Key, Storage, Stored
 
+INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
+"""Source: apimachinery pkg/apis/meta/v1/types.go, InitialEventsAnnotationKey."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The query parameters of a list or watch."""
+    """The query parameters of a list or watch.
+
+    ``initial``: a watch begins with what is there, and a bookmark says where that ends.
+    """
 
     target: Target
     selected: Predicate
@@ -26,18 +33,17 @@ class Reading:
     continuation: str = ""
     timeout_s: float = 1800.0
     bookmarks: bool = False
+    initial: bool = False
 
     @classmethod
     def parse(cls, target: Target, query: Mapping[str, str]) -> "Reading":
         """From a URL.
 
         Raises:
-            ApiFailure: 400 where a parameter cannot be understood.
+            ApiFailure: 400 where a parameter cannot be understood, 422 where two do not go
+                together.
         """
-        if "sendInitialEvents" in query:
-            raise ApiFailure(
-                422, "Invalid", "sendInitialEvents is forbidden for watch: not supported here"
-            )
+        initial = _initial(query)
         labels = by_labels(query.get("labelSelector", ""))
         fields = by_fields(target.kind, query.get("fieldSelector", ""))
         namespace = target.namespace
@@ -54,7 +60,8 @@ class Reading:
                 int(query.get("limit", "0")),
                 query.get("continue", ""),
                 float(query.get("timeoutSeconds", "1800")),
-                query.get("allowWatchBookmarks", "") in {"true", "1"},
+                _true(query, "allowWatchBookmarks"),
+                initial,
             )
         except ValueError as error:
             raise bad_request(str(error)) from error
@@ -101,10 +108,12 @@ async def events(
     loop = asyncio.get_running_loop()
     end = loop.time() + reading.timeout_s
     position = storage.revision
-    if reading.resource_version in {"", "0"}:
-        found = storage.snapshot(reading.target.kind).items()
-        yield [_line("ADDED", s.encoded) for _, s in sorted(found) if reading.selected(s.body)]
-    else:
+    if reading.initial:
+        kind = reading.target.kind
+        found = sorted(storage.snapshot(kind).items())
+        lines = [_line("ADDED", s.encoded) for _, s in found if reading.selected(s.body)]
+        yield [*lines, _bookmark(kind, position, initial=True)] if reading.bookmarks else lines
+    elif reading.resource_version not in {"", "0"}:
         position = _revision(reading.resource_version)
     bookmark_at = loop.time() + bookmark_period_s
     while loop.time() < end:
@@ -126,6 +135,40 @@ async def events(
             bookmark_at = loop.time() + bookmark_period_s
             if reading.bookmarks:
                 yield [_bookmark(reading.target.kind, position)]
+
+
+def _true(query: Mapping[str, str], name: str) -> bool:
+    return query.get(name, "") in {"true", "1"}
+
+
+def _initial(query: Mapping[str, str]) -> bool:
+    """Whether a watch begins with what is there: it says so, or names no version.
+
+    Source: apimachinery pkg/apis/meta/internalversion/validation, ValidateListOptions, and
+    internalversion/defaults.go, SetListOptionsDefaults.
+    """
+    asked, match = "sendInitialEvents" in query, query.get("resourceVersionMatch", "")
+    if not _true(query, "watch"):
+        if asked:
+            raise _forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")
+        return False
+    if asked and match != "NotOlderThan":
+        raise _forbidden(
+            "resourceVersionMatch",
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        )
+    if match and not asked:
+        raise _forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        )
+    legacy = query.get("resourceVersion", "") in {"", "0"}
+    return _true(query, "sendInitialEvents") if asked else legacy
+
+
+def _forbidden(field: str, why: str) -> ApiFailure:
+    message = f'ListOptions.meta.k8s.io "" is invalid: {field}: Forbidden: {why}'
+    return ApiFailure(422, "Invalid", message)
 
 
 def _where(storage: Storage, reading: Reading) -> tuple[int | None, Key]:
@@ -178,18 +221,26 @@ def _event(reading: Reading, change: Change) -> bytes | None:
     after = change.type != "DELETED" and reading.selected(change.new.body)
     if after:
         return _line("MODIFIED" if before else "ADDED", change.new.encoded)
-    return _line("DELETED", change.new.encoded) if before else None
+    if change.old is None or not before:
+        return None
+    # An object that leaves the selection is told as it was, under the version of the change.
+    metadata = {**change.old.body["metadata"], "resourceVersion": str(change.revision)}
+    return _line("DELETED", msgspec.json.encode({**change.old.body, "metadata": metadata}))
 
 
-def _bookmark(kind: Kind, revision: int) -> bytes:
+def _bookmark(kind: Kind, revision: int, *, initial: bool = False) -> bytes:
+    """A version up to which nothing is missing; the first one ends the initial events."""
     resource = kind.resource
+    metadata: dict[str, object] = {"resourceVersion": str(revision), "creationTimestamp": None}
+    if initial:
+        metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
     return _line(
         "BOOKMARK",
         msgspec.json.encode(
             {
                 "kind": resource.kind,
                 "apiVersion": resource.api_version,
-                "metadata": {"resourceVersion": str(revision), "creationTimestamp": None},
+                "metadata": metadata,
             }
         ),
     )

@@ -90,16 +90,17 @@ def _field_term(kind: Kind, term: str) -> Predicate:
     if found is None:
         raise bad_request(f"invalid selector: {term!r}; can't understand it")
     path = found["key"]
-    if path not in {"metadata.name", "metadata.namespace", *kind.field_labels}:
+    labels = {"metadata.name": "", "metadata.namespace": "", **kind.field_labels}
+    if path not in labels:
         raise bad_request(f"field label not supported: {path}")
     wanted = found["operator"] != "!="
-    return lambda obj: (_field(obj, path) == found["value"]) is wanted
+    return lambda obj: (_field(obj, path, labels[path]) == found["value"]) is wanted
 
 
-def _field(obj: Mapping[str, Any], path: str) -> str:
+def _field(obj: Mapping[str, Any], path: str, absent: str) -> str:
     value: Any = obj
     for part in path.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value is None else str(value)
+    return absent if value is None else str(value)

@@ -133,6 +133,8 @@ def caller_of(request: web.Request, user: str) -> Caller:
 
 
 async def _body(request: web.Request) -> Any:
+    if request.content_type == "application/vnd.kubernetes.protobuf":
+        raise failures.of_code(415, "the sandbox understands JSON only: use kubectl create -f")
     content = await request.read()
     if not content:
         return {}

@@ -166,8 +166,7 @@ class AdmissionContract:
         assert "name" not in review
         metadata = review["object"]["metadata"]
         assert not any(metadata.get(key) for key in ("name", "uid", "creationTimestamp"))
-        # Kubernetes 1.20 does not write it into the object yet, later versions do.
-        assert metadata.get("namespace", namespace) == review["namespace"] == namespace
+        assert metadata["namespace"] == review["namespace"] == namespace
         assert (review["operation"], review["dryRun"], review["oldObject"]) == (
             "CREATE",
             False,

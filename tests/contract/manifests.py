@@ -59,7 +59,7 @@ def widget(resource: Resource, name: str, **fields: Any) -> Manifest:
 
 
 def widget_definition(group: str) -> Manifest:
-    """A CRD with a status subresource and conditions keyed by type."""
+    """A CRD with a status subresource, conditions keyed by type and colours that select."""
     condition = {
         "type": "object",
         "required": ["type"],
@@ -74,7 +74,11 @@ def widget_definition(group: str) -> Manifest:
     schema = {
         "type": "object",
         "properties": {
-            "spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+            "spec": {
+                "type": "object",
+                "properties": {"color": {"type": "string"}},
+                "x-kubernetes-preserve-unknown-fields": True,
+            },
             "status": {
                 "type": "object",
                 "properties": {"conditions": conditions, "used": {"type": "integer"}},
@@ -101,6 +105,7 @@ def widget_definition(group: str) -> Manifest:
                     "storage": True,
                     "schema": {"openAPIV3Schema": schema},
                     "subresources": {"status": {}},
+                    "selectableFields": [{"jsonPath": ".spec.color"}],
                 }
             ],
         },

@@ -11,7 +11,7 @@ from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.objects import Identity
-from gpu_fraction.kube.requests import PatchKind, Selection
+from gpu_fraction.kube.requests import PatchKind, Request, Selection
 from gpu_fraction.kube.resources import PODS, SECRETS, Address, Resource
 from tests.contract.manifests import Manifest, pod, secret, widget
 
@@ -41,6 +41,15 @@ async def watch_some(
             if len(events) == count:
                 return events
     return events
+
+
+STREAMED = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+
+
+def streamed(collection: Address, query: dict[str, str]) -> Request:
+    """A watch with parameters that the product does not use."""
+    whole = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": "30", **query}
+    return Request("watch", "GET", collection, tuple(whole.items()))
 
 
 class ListContract:
@@ -132,6 +141,9 @@ class ListContract:
             ("metadata.name=b", ["b"]),
             ("status.phase=Pending,spec.nodeName=n1", ["a"]),
             ("status.phase=Running", []),
+            ("spec.hostNetwork=false", ["a", "b"]),
+            ("spec.hostNetwork=true", []),
+            ("status.nominatedNodeName=", ["a", "b"]),
         ):
             listing = await client.list(
                 collection, Manifest, ListOptions(Selection(fields=selector))
@@ -139,8 +151,28 @@ class ListContract:
             assert (selector, names(listing.items)) == (selector, expected)
         with pytest.raises(errors.BadRequestError, match="field label not supported"):
             await client.list(
-                collection, Manifest, ListOptions(Selection(fields="spec.hostNetwork=true"))
+                collection, Manifest, ListOptions(Selection(fields="spec.priority=0"))
             )
+
+    async def test_a_definition_names_the_fields_that_select(
+        self, client: Client, namespace: str, widgets: Resource
+    ) -> None:
+        """Objects without the field count as empty; other fields are refused."""
+        collection = widgets.at(namespace=namespace)
+        for name, spec in (("a", {"color": "red"}), ("b", {"color": "blue"}), ("c", {})):
+            await client.create(collection, widget(widgets, name, spec=spec), Identity)
+        for selector, expected in (
+            ("spec.color=red", ["a"]),
+            ("spec.color!=red", ["b", "c"]),
+            ("spec.color=", ["c"]),
+            ("spec.color=blue,metadata.name=b", ["b"]),
+        ):
+            listing = await client.list(
+                collection, Manifest, ListOptions(Selection(fields=selector))
+            )
+            assert (selector, names(listing.items)) == (selector, expected)
+        with pytest.raises(errors.BadRequestError, match="field label not supported"):
+            await client.list(collection, Manifest, ListOptions(Selection(fields="spec.size=1")))
 
     async def test_a_list_from_the_cache_ends(self, client: Client, namespace: str) -> None:
         """Version 0 may be old but not forever, and comes with a version to watch from."""
@@ -204,13 +236,16 @@ class WatchContract:
     async def test_objects_enter_and_leave_a_selection(
         self, client: Client, namespace: str
     ) -> None:
-        """A change that begins or ceases to match is an addition or a deletion."""
+        """A change that begins or ceases to match is an addition or a deletion.
+
+        What leaves is told as it last matched, under the version of the change.
+        """
         collection = PODS.at(namespace=namespace)
         at = PODS.at("p", namespace=namespace)
         made = await client.create(collection, pod("p"), Manifest)
         for value in ("1", "2", "3", None):
             change = {"metadata": {"labels": {"a": value, "b": str(value)}}}
-            await client.patch(at, PatchKind.MERGE, change, Identity)
+            last = await client.patch(at, PatchKind.MERGE, change, Manifest)
         events = await watch_some(
             client,
             collection,
@@ -219,6 +254,9 @@ class WatchContract:
             Selection(labels="a in (2,3)"),
         )
         assert [kind for kind, _ in events] == ["ADDED", "MODIFIED", "DELETED"]
+        left = events[-1][1]["metadata"]
+        assert left["labels"] == {"a": "3", "b": "3"}
+        assert left["resourceVersion"] == last["metadata"]["resourceVersion"]
 
     async def test_a_watch_without_a_version_begins_with_what_is_there(
         self, client: Client, namespace: str
@@ -230,6 +268,52 @@ class WatchContract:
         selection = Selection(fields="metadata.name=s2")
         [(kind, obj)] = await watch_some(client, collection, "0", 1, selection)
         assert (kind, obj["metadata"]["name"]) == ("ADDED", "s2")
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            pytest.param({"resourceVersion": "0"}, id="version-0"),
+            pytest.param({}, id="no-version"),
+            pytest.param(STREAMED, id="asked"),
+            pytest.param({**STREAMED, "resourceVersion": "1"}, id="asked-from-a-version"),
+        ],
+    )
+    async def test_a_bookmark_ends_what_was_there(
+        self, client: Client, namespace: str, query: dict[str, str]
+    ) -> None:
+        """A list as a watch, as newer client libraries read it; then come the changes."""
+        collection = SECRETS.at(namespace=namespace)
+        made = await client.create(collection, secret("s1", labels={"a": "1"}), Manifest)
+        request = streamed(collection, {**query, "labelSelector": "a"})
+        events: list[Any] = []
+        async with asyncio.timeout(20), client.watch(request) as lines:
+            async for line in lines:
+                events.append(msgspec.json.decode(line))
+                if len(events) == 2:
+                    await client.create(collection, secret("s2", labels={"a": "1"}), Identity)
+                if len(events) == 3:
+                    break
+        assert [event["type"] for event in events] == ["ADDED", "BOOKMARK", "ADDED"]
+        bookmark = events[1]["object"]["metadata"]
+        assert bookmark["annotations"] == {"k8s.io/initial-events-end": "true"}
+        assert int(bookmark["resourceVersion"]) >= int(made["metadata"]["resourceVersion"])
+        assert events[2]["object"]["metadata"]["name"] == "s2"
+
+    @pytest.mark.parametrize(
+        ("query", "why"),
+        [
+            ({"sendInitialEvents": "true"}, "requires setting resourceVersionMatch"),
+            ({"resourceVersionMatch": "NotOlderThan"}, "unless sendInitialEvents is provided"),
+            ({**STREAMED, "watch": "false"}, "sendInitialEvents is forbidden for list"),
+        ],
+    )
+    async def test_parameters_that_do_not_go_together(
+        self, client: Client, namespace: str, query: dict[str, str], why: str
+    ) -> None:
+        """What a watch begins with is asked for in one way only."""
+        with pytest.raises(errors.InvalidError, match=why):
+            async with client.watch(streamed(SECRETS.at(namespace=namespace), query)):
+                pass
 
     async def test_a_version_that_is_too_old_is_gone(
         self, client: Client, namespace: str, widgets: Resource, forget_versions: ForgetVersions

@@ -293,6 +293,31 @@ class PodContract:
         with pytest.raises(errors.InvalidError, match="pod updates may not change fields"):
             await client.patch(at, PatchKind.MERGE, {"spec": {"nodeName": "n"}}, Manifest)
 
+    async def test_a_gated_pod_waits_and_may_be_narrowed(
+        self, client: Client, namespace: str
+    ) -> None:
+        """Until its gates are gone it is not bound; then its node selector is fixed."""
+        at = PODS.at("p", namespace=namespace)
+        manifest = pod("p")
+        manifest["spec"]["schedulingGates"] = [{"name": "example.test/wait"}]
+        made = await client.create(PODS.at(namespace=namespace), manifest, Manifest)
+        [condition] = made["status"]["conditions"]
+        assert (condition["status"], condition["reason"]) == ("False", "SchedulingGated")
+        with pytest.raises(errors.ConflictError, match=r"non-empty \.spec\.schedulingGates"):
+            await client.create(at.sub("binding"), to_node("n1", "p"), Manifest)
+        narrowed = {"spec": {"nodeSelector": {"a": "1"}}}
+        await client.patch(at, PatchKind.MERGE, narrowed, Manifest)
+        opened = {"spec": {"schedulingGates": None}}
+        told = await client.patch(at, PatchKind.MERGE, opened, Manifest)
+        assert told["spec"]["nodeSelector"] == {"a": "1"}
+        assert meta(told)["generation"] == 3
+        for change, why in (
+            ({"nodeSelector": {"b": "1"}}, "pod updates may not change fields"),
+            ({"schedulingGates": [{"name": "example.test/wait"}]}, "only deletion is allowed"),
+        ):
+            with pytest.raises(errors.InvalidError, match=why):
+                await client.patch(at, PatchKind.MERGE, {"spec": change}, Manifest)
+
     async def test_a_binding_names_the_node_and_annotates(
         self, client: Client, namespace: str
     ) -> None:
@@ -300,14 +325,18 @@ class PodContract:
         at = PODS.at("p", namespace=namespace)
         manifest = pod("p", annotations={"kept": "yes"})
         made = await client.create(PODS.at(namespace=namespace), manifest, Manifest)
+        nominated = {"status": {"nominatedNodeName": "n1"}}
+        await client.patch(at.sub("status"), PatchKind.MERGE, nominated, Identity)
         binding = to_node("n1", "p", uid=meta(made)["uid"], annotations={"added": "yes"})
         answer = await client.create(at.sub("binding"), binding, Manifest)
         assert (answer["kind"], answer["status"]) == ("Status", "Success")
         bound = await client.get(at, Manifest)
         assert bound["spec"]["nodeName"] == "n1"
         assert meta(bound)["annotations"] == {"kept": "yes", "added": "yes"}
+        assert meta(bound)["generation"] == 1
         scheduled = [c for c in bound["status"]["conditions"] if c["type"] == "PodScheduled"]
         assert [c["status"] for c in scheduled] == ["True"]
+        assert "nominatedNodeName" not in bound["status"]
         with pytest.raises(errors.ConflictError, match='already assigned to node "n1"'):
             await client.create(at.sub("binding"), binding, Manifest)
 
@@ -315,8 +344,6 @@ class PodContract:
         self, client: Client, namespace: str
     ) -> None:
         """A successor of the same name is not bound in its place."""
-        if await client.server_version() < (1, 23):
-            pytest.skip("kubernetes#105913: before 1.23 a Binding has no preconditions")
         at = PODS.at("p", namespace=namespace)
         await client.create(PODS.at(namespace=namespace), pod("p"), Manifest)
         wrong = to_node("n1", "p", uid="00000000-0000-0000-0000-000000000000")
@@ -339,6 +366,7 @@ class PodContract:
         await client.delete(at)
         marked = await client.get(at, Manifest)
         assert meta(marked)["deletionGracePeriodSeconds"] == 30
+        assert meta(marked)["generation"] == 2
         assert meta(marked)["deletionTimestamp"]
         await client.delete(at, uid=meta(made)["uid"], grace_period_s=0)
         with pytest.raises(errors.NotFoundError):
