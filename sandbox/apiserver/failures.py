@@ -114,6 +114,11 @@ def invalid(resource: Resource, name: str, field: str, why: str) -> ApiFailure:
     )
 
 
+def invalid_option(options: str, field: str, why: str) -> ApiFailure:
+    """A query parameter breaks a rule; ``options`` is the type that parameters are read into."""
+    return ApiFailure(422, "Invalid", f'{options}.meta.k8s.io "" is invalid: {field}: {why}')
+
+
 def forbidden(resource: Resource, name: str, why: str) -> ApiFailure:
     """Not allowed."""
     return ApiFailure(
@@ -121,6 +126,17 @@ def forbidden(resource: Resource, name: str, why: str) -> ApiFailure:
         "Forbidden",
         f'{resource.qualified} "{name}" is forbidden: {why}',
         details=_details(resource, name),
+    )
+
+
+def too_new(revision: int, current: int) -> ApiFailure:
+    """The version is not there yet."""
+    return ApiFailure(
+        504,
+        "Timeout",
+        f"Timeout: Too large resource version: {revision}, current: {current}",
+        retry_after_s=1,
+        details={"causes": [{"reason": "ResourceVersionTooLarge"}]},
     )
 
 

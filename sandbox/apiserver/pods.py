@@ -1,6 +1,7 @@
 """What is special about pods: defaults, binding, what may change, time to stop."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from sandbox.apiserver.failures import conflict, invalid
@@ -57,21 +58,20 @@ def bind(kind: Kind, pod: Object, binding: Object) -> Object:
                 f"Precondition failed: {title} in precondition: {wanted[field]},"
                 f" {title} in object meta: {pod['metadata'][field]}",
             )
+    # What the preconditions leave is a conflict of the subresource.
+    resource = replace(kind.resource, plural=f"{kind.resource.plural}/binding")
     node = (binding.get("target") or {}).get("name", "")
     if not node:
         raise invalid(kind.resource, name, "target.name", "Required value")
     if pod["metadata"].get("deletionTimestamp"):
         raise conflict(
-            kind.resource, name, f"pod {name} is being deleted, cannot be assigned to a host"
+            resource, name, f"pod {name} is being deleted, cannot be assigned to a host"
         )
     if pod["spec"].get("nodeName"):
-        raise conflict(
-            kind.resource,
-            name,
-            f'pod {name} is already assigned to node "{pod["spec"]["nodeName"]}"',
-        )
+        assigned = pod["spec"]["nodeName"]
+        raise conflict(resource, name, f'pod {name} is already assigned to node "{assigned}"')
     if pod["spec"].get("schedulingGates"):
-        raise conflict(kind.resource, name, f"pod {name} has non-empty .spec.schedulingGates")
+        raise conflict(resource, name, f"pod {name} has non-empty .spec.schedulingGates")
     metadata = dict(pod["metadata"])
     for field in ("annotations", "labels"):
         if wanted.get(field):
@@ -95,9 +95,11 @@ def check_update(kind: Kind, old: Object, new: Object) -> None:
     """
     name = old["metadata"]["name"]
     gates = old["spec"].get("schedulingGates") or []
-    if added := [g for g in new["spec"].get("schedulingGates") or () if g not in gates]:
-        why = f"only deletion is allowed, but found new scheduling gate '{added[0]['name']}'"
-        raise invalid(kind.resource, name, "spec.schedulingGates", f"Forbidden: {why}")
+    for number, gate in enumerate(new["spec"].get("schedulingGates") or ()):
+        if gate not in gates:
+            why = f"only deletion is allowed, but found new scheduling gate '{gate['name']}'"
+            field = f"spec.schedulingGates[{number}].name"
+            raise invalid(kind.resource, name, field, f"Forbidden: {why}")
     free = _FIELDS_THAT_CHANGE | (_FIELDS_OF_GATED_PODS if gates else frozenset())
 
     def fixed(pod: Object) -> Object:

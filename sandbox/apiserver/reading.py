@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from sandbox.apiserver.failures import ApiFailure, bad_request, expired
+from sandbox.apiserver.failures import ApiFailure, bad_request, expired, invalid_option, too_new
 from sandbox.apiserver.kinds import Kind
 from sandbox.apiserver.routing import Target
 from sandbox.apiserver.selectors import Predicate, by_fields, by_labels
@@ -44,6 +44,7 @@ class Reading:
                 together.
         """
         initial = _initial(query)
+        _revision(query.get("resourceVersion", ""))
         labels = by_labels(query.get("labelSelector", ""))
         fields = by_fields(target.kind, query.get("fieldSelector", ""))
         namespace = target.namespace
@@ -108,13 +109,17 @@ async def events(
     loop = asyncio.get_running_loop()
     end = loop.time() + reading.timeout_s
     position = storage.revision
+    wanted = _revision(reading.resource_version)
+    if reading.initial and wanted > position:
+        yield [_line("ERROR", msgspec.json.encode(too_new(wanted, position).status()))]
+        return
     if reading.initial:
         kind = reading.target.kind
         found = sorted(storage.snapshot(kind).items())
         lines = [_line("ADDED", s.encoded) for _, s in found if reading.selected(s.body)]
         yield [*lines, _bookmark(kind, position, initial=True)] if reading.bookmarks else lines
-    elif reading.resource_version not in {"", "0"}:
-        position = _revision(reading.resource_version)
+    else:
+        position = wanted or position
     bookmark_at = loop.time() + bookmark_period_s
     while loop.time() < end:
         try:
@@ -150,25 +155,18 @@ def _initial(query: Mapping[str, str]) -> bool:
     asked, match = "sendInitialEvents" in query, query.get("resourceVersionMatch", "")
     if not _true(query, "watch"):
         if asked:
-            raise _forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")
+            why = "Forbidden: sendInitialEvents is forbidden for list"
+            raise invalid_option("ListOptions", "sendInitialEvents", why)
         return False
     if asked and match != "NotOlderThan":
-        raise _forbidden(
-            "resourceVersionMatch",
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        )
+        why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+        raise invalid_option("ListOptions", "resourceVersionMatch", f"Forbidden: {why}")
     if match and not asked:
-        raise _forbidden(
-            "resourceVersionMatch",
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        )
-    legacy = query.get("resourceVersion", "") in {"", "0"}
-    return _true(query, "sendInitialEvents") if asked else legacy
-
-
-def _forbidden(field: str, why: str) -> ApiFailure:
-    message = f'ListOptions.meta.k8s.io "" is invalid: {field}: Forbidden: {why}'
-    return ApiFailure(422, "Invalid", message)
+        why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+        raise invalid_option("ListOptions", "resourceVersionMatch", f"Forbidden: {why}")
+    if asked:
+        return _true(query, "sendInitialEvents")
+    return query.get("resourceVersion", "") in {"", "0"}
 
 
 def _where(storage: Storage, reading: Reading) -> tuple[int | None, Key]:
@@ -181,20 +179,18 @@ def _where(storage: Storage, reading: Reading) -> tuple[int | None, Key]:
         except (ValueError, msgspec.MsgspecError) as error:
             raise bad_request("continue key is not valid") from error
         return revision, (namespace, name)
-    if reading.resource_version in {"", "0"}:
-        return None, ("", "")
     revision = _revision(reading.resource_version)
+    if not revision:
+        return None, ("", "")
     if revision > storage.revision:
-        raise ApiFailure(
-            504,
-            "Timeout",
-            f"Too large resource version: {revision}, current: {storage.revision}",
-            retry_after_s=1,
-        )
+        raise too_new(revision, storage.revision)
     return (revision if reading.match == "Exact" else None), ("", "")
 
 
 def _revision(version: str) -> int:
+    """As a number; 0 where none is named."""
+    if not version:
+        return 0
     if not version.isdecimal():
         raise bad_request(f'invalid resource version "{version}"')
     return int(version)
@@ -223,6 +219,8 @@ def _event(reading: Reading, change: Change) -> bytes | None:
         return _line("MODIFIED" if before else "ADDED", change.new.encoded)
     if change.old is None or not before:
         return None
+    if change.type == "DELETED":
+        return _line("DELETED", change.new.encoded)
     # An object that leaves the selection is told as it was, under the version of the change.
     metadata = {**change.old.body["metadata"], "resourceVersion": str(change.revision)}
     return _line("DELETED", msgspec.json.encode({**change.old.body, "metadata": metadata}))
@@ -231,7 +229,7 @@ def _event(reading: Reading, change: Change) -> bytes | None:
 def _bookmark(kind: Kind, revision: int, *, initial: bool = False) -> bytes:
     """A version up to which nothing is missing; the first one ends the initial events."""
     resource = kind.resource
-    metadata: dict[str, object] = {"resourceVersion": str(revision), "creationTimestamp": None}
+    metadata: dict[str, object] = {"resourceVersion": str(revision)}
     if initial:
         metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
     return _line(

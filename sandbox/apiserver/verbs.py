@@ -174,14 +174,12 @@ class Verbs:
         old = self._stored(target)
         await self._admission.validate(self._review("DELETE", target, None, old.body, caller))
         old = self._stored(target)
-        left = lifecycle.deletion(target.kind, old.copy(), options, datetime.now(UTC))
+        left, stays = lifecycle.deletion(target.kind, old.copy(), options, datetime.now(UTC))
         if caller.dry_run:
             return old.body
-        if left is None:
-            return self._storage.delete(target.kind, target.key).body
-        if _same(old.body, left):
-            return old.body
-        return self._storage.put(target.kind, target.key, left).body
+        if not _same(old.body, left):
+            old = self._storage.put(target.kind, target.key, left)
+        return old.body if stays else self._storage.delete(target.kind, target.key).body
 
     def _commit(self, kind: Kind, key: Key, obj: Object, caller: Caller) -> Object:
         if caller.dry_run:
@@ -209,7 +207,7 @@ class Verbs:
                     target.kind.resource,
                     target.name,
                     "metadata.resourceVersion",
-                    "Invalid value: 0x0: must be specified for an update",
+                    "Invalid value: 0: must be specified for an update",
                 )
             return False
         if version != str(old.revision):

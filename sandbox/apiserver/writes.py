@@ -119,17 +119,25 @@ def caller_of(request: web.Request, user: str) -> Caller:
     """Who asks, and how.
 
     Raises:
-        ApiFailure: 400 where a parameter is wrong or missing.
+        ApiFailure: 422 where a parameter is wrong or missing.
     """
     dry_run = request.query.get("dryRun", "")
     if dry_run not in {"", "All"}:
-        raise failures.bad_request(f'dryRun: Unsupported value: "{dry_run}"')
+        raise failures.invalid_option(
+            _options(request), "dryRun", f'Unsupported value: "{dry_run}"'
+        )
     manager = request.query.get("fieldManager", "")
     if request.content_type.startswith("application/apply-patch") and not manager:
-        raise failures.bad_request("fieldManager: Required value: is required for apply patch")
+        why = "Required value: is required for apply patch"
+        raise failures.invalid_option(_options(request), "fieldManager", why)
     agent = request.headers.get("User-Agent", "unknown").partition("/")[0]
     force = request.query.get("force", "") == "true"
     return Caller(user, manager or agent, bool(dry_run), force, [])
+
+
+def _options(request: web.Request) -> str:
+    names = {"POST": "Create", "PUT": "Update", "PATCH": "Patch", "DELETE": "Delete"}
+    return f"{names[request.method]}Options"
 
 
 async def _body(request: web.Request) -> Any:

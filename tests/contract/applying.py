@@ -41,6 +41,13 @@ class ApplyContract:
                 SECRETS.at("s", namespace=namespace), nameless, Manifest, field_manager="one"
             )
 
+    async def test_an_apply_names_its_manager(self, client: Client, namespace: str) -> None:
+        """Nobody would know whose the fields are."""
+        with pytest.raises(errors.InvalidError, match="is required for apply patch"):
+            await client.apply(
+                SECRETS.at("s", namespace=namespace), owned(), Manifest, field_manager=""
+            )
+
     async def test_a_field_that_is_no_longer_applied_goes(
         self, client: Client, namespace: str
     ) -> None:

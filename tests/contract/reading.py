@@ -218,10 +218,34 @@ class WatchContract:
         assert [kind for kind, _ in events] == ["ADDED", "MODIFIED", "DELETED"]
         last = events[-1][1]["metadata"]
         assert last["labels"] == {"a": "1"}
+        assert "deletionTimestamp" not in last
         assert int(last["resourceVersion"]) > int(changed["metadata"]["resourceVersion"])
         versions = [int(obj["metadata"]["resourceVersion"]) for _, obj in events]
         assert versions == sorted(versions)
         assert events[0][1]["kind"] == "Secret"
+
+    @pytest.mark.parametrize("node", ["", "n1"])
+    async def test_a_pod_is_marked_before_it_goes(
+        self, client: Client, namespace: str, node: str
+    ) -> None:
+        """Even where nothing has to be waited for; each change of the grace is told."""
+        collection, at = PODS.at(namespace=namespace), PODS.at("p", namespace=namespace)
+        made = await client.create(collection, pod("p", node=node), Manifest)
+        await client.delete(at)
+        if node:
+            await client.delete(at, grace_period_s=0)
+        events = await watch_some(
+            client,
+            collection,
+            made["metadata"]["resourceVersion"],
+            3 if node else 2,
+            Selection(fields="metadata.name=p"),
+        )
+        kinds = [kind for kind, _ in events]
+        graces = [obj["metadata"]["deletionGracePeriodSeconds"] for _, obj in events]
+        assert kinds == [*["MODIFIED"] * (len(events) - 1), "DELETED"]
+        assert graces == ([30, 0, 0] if node else [0, 0])
+        assert {obj["metadata"]["generation"] for _, obj in events} == {2}
 
     async def test_a_watch_can_be_resumed(self, client: Client, namespace: str) -> None:
         """From the version of any event on."""
@@ -295,6 +319,7 @@ class WatchContract:
                     break
         assert [event["type"] for event in events] == ["ADDED", "BOOKMARK", "ADDED"]
         bookmark = events[1]["object"]["metadata"]
+        assert bookmark.keys() == {"resourceVersion", "annotations"}
         assert bookmark["annotations"] == {"k8s.io/initial-events-end": "true"}
         assert int(bookmark["resourceVersion"]) >= int(made["metadata"]["resourceVersion"])
         assert events[2]["object"]["metadata"]["name"] == "s2"
@@ -314,6 +339,16 @@ class WatchContract:
         with pytest.raises(errors.InvalidError, match=why):
             async with client.watch(streamed(SECRETS.at(namespace=namespace), query)):
                 pass
+
+    async def test_a_version_that_is_not_there_yet(self, client: Client, namespace: str) -> None:
+        """A list is refused; a list as a watch ends with the refusal."""
+        collection, version = SECRETS.at(namespace=namespace), str(2**62)
+        with pytest.raises(errors.KubeError, match="Too large resource version"):
+            await client.list(collection, Manifest, ListOptions(resource_version=version))
+        request = streamed(collection, {**STREAMED, "resourceVersion": version})
+        async with asyncio.timeout(20), client.watch(request) as lines:
+            [event] = [msgspec.json.decode(line) async for line in lines]
+        assert (event["type"], event["object"]["code"]) == ("ERROR", 504)
 
     async def test_a_version_that_is_too_old_is_gone(
         self, client: Client, namespace: str, widgets: Resource, forget_versions: ForgetVersions
