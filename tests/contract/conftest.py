@@ -19,7 +19,7 @@ from gpu_fraction.kube.resources import CRDS, NAMESPACES, Resource
 from tests.contract.manifests import Manifest, widget_definition
 
 # These modules hold the tests; the ones that collect them only say against which server.
-for module in ("admission", "applying", "components", "reading", "writing"):
+for module in ("admission", "applying", "components", "pods", "reading", "watching", "writing"):
     pytest.register_assert_rewrite(f"tests.contract.{module}")
 
 PrepareNamespace = Callable[[Client, str], Awaitable[None]]

@@ -11,8 +11,10 @@ from tests.contract.admission import AdmissionContract
 from tests.contract.applying import ApplyContract
 from tests.contract.components import ComponentsContract
 from tests.contract.conftest import PrepareNamespace
-from tests.contract.reading import ForgetVersions, ListContract, WatchContract
-from tests.contract.writing import PodContract, WritingContract
+from tests.contract.pods import PodContract
+from tests.contract.reading import ListContract
+from tests.contract.watching import ForgetVersions, WatchContract
+from tests.contract.writing import WritingContract
 
 
 @pytest.fixture

@@ -111,6 +111,19 @@ async def test_a_body_larger_than_the_real_server_takes_is_refused(client: Clien
     assert caught.value.status == 413
 
 
+async def test_what_it_cannot_read_is_told(api: ApiServer) -> None:
+    """Protobuf, which kubectl's typed commands send, and a watch from no version at all."""
+    async with aiohttp.ClientSession() as session:
+        sent = await session.post(
+            f"{api.url}/api/v1/namespaces",
+            data=b"k8s\0",
+            headers={"Content-Type": "application/vnd.kubernetes.protobuf"},
+        )
+        assert (sent.status, (await sent.json())["reason"]) == (415, "UnsupportedMediaType")
+        query = {"watch": "true", "resourceVersion": "none"}
+        assert (await session.get(f"{api.url}/api/v1/pods", params=query)).status == 400
+
+
 async def test_objects_can_be_put_in_without_a_request(api: ApiServer, client: Client) -> None:
     """With their status; a kind that is not served is a mistake of the test."""
     api.add({**pod("p", namespace="default"), "status": {"phase": "Running"}})
