@@ -24,7 +24,6 @@ from node_daemon.inventory import CardIsolation
 from node_daemon.inventory_reader import NodeReading
 from node_daemon.isolation.cgroup_paths import PodCgroups
 from node_daemon.isolation.node import facts
-from node_daemon.kubelet.session import SOCKET
 from node_daemon.nvml_driver import open_driver
 from node_daemon.pod_feed import PodFeed
 from node_daemon.requests import PlacementChooser, demand
@@ -140,9 +139,9 @@ class NodeDaemon:
 
     async def _live(self) -> str:
         """Ask the daemon's own socket, as the kubelet would; a dead listener is seen."""
-        if not self._slices.session.serving:
+        socket = self._slices.session.socket
+        if socket is None:
             return ""
-        socket = self._settings.paths.plugins / SOCKET
         try:
             async with (
                 asyncio.timeout(PROBE_S),

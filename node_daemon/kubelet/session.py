@@ -1,12 +1,16 @@
 """Keeps the plugin known to the kubelet.
 
 The kubelet never dials a plugin again whose stream has ended, and removes all sockets of its
-directory when it starts. A registration that comes while an earlier stream of ours is still
-open is lost when that one ends, so the order is always: end the stream, then register.
-Source: kubernetes pkg/kubelet/cm/devicemanager/plugin/v1beta1.
+directory when it starts. Up to 1.36, a registration that comes while an earlier stream of ours is
+still open is lost when that one ends, so the order is always: end the stream, then register. From
+1.37 on, a registration under the name of a socket whose end the kubelet has not noticed yet is
+refused, and makes it forget the socket without ever giving the name free: so each registration
+has a socket of a name of its own.
+Source: kubernetes pkg/kubelet/cm/devicemanager: manager.go (PluginConnected), plugin/v1beta1.
 """
 
 import asyncio
+import secrets
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -24,11 +28,12 @@ from node_daemon.tuning import Waits
 
 VERSION: Final = "v1beta1"
 KUBELET_SOCKET: Final = "kubelet.sock"
-SOCKET: Final = "gpu-fraction.sock"
+SOCKETS: Final = "gpu-fraction*.sock"
+"""Our own in the kubelet's directory, those that an earlier process left among them."""
 GRACE_S: Final = 0.5
 """How long a call in progress may take to end when the server is stopped: chosen."""
 
-__all__ = ["KUBELET_SOCKET", "SOCKET", "KubeletSession"]
+__all__ = ["KUBELET_SOCKET", "KubeletSession"]
 
 _log = structlog.get_logger()
 
@@ -36,7 +41,7 @@ Identity = tuple[int, int]
 
 
 class KubeletSession:
-    """Serves the plugin on its socket and registers it, again whenever that is needed."""
+    """Serves the plugin on a socket and registers it, again whenever that is needed."""
 
     def __init__(
         self, directory: Path, plugin: DevicePlugin, metrics: Metrics, waits: Waits | None = None
@@ -47,13 +52,14 @@ class KubeletSession:
         self._metrics = metrics
         self._waits = waits or Waits()
         self._server: grpc.aio.Server | None = None
-        self._served: Identity | None = None
+        self._socket: Path | None = None
+        self._kubelet: Identity | None = None
         self._pause_s = self._waits.retry_s
 
     @property
-    def serving(self) -> bool:
-        """True while the plugin listens on its socket."""
-        return self._server is not None
+    def socket(self) -> Path | None:
+        """Where the plugin listens; None while it does not."""
+        return self._socket
 
     async def run(self) -> NoReturn:
         """Stay registered until cancelled."""
@@ -66,9 +72,7 @@ class KubeletSession:
                     await asyncio.sleep(self._waits.again_s if cause == "stream_ended" else 0)
                 except (grpc.aio.AioRpcError, TimeoutError, OSError, RuntimeError) as e:
                     _log.warning("registration_failed", error=_text(e), retry_s=self._pause_s)
-                    cause = "retry"
-                    await asyncio.sleep(self._pause_s)
-                    self._pause_s = min(2 * self._pause_s, self._waits.retry_most_s)
+                    cause = await self._pause()
         finally:
             await self._stop()
 
@@ -78,11 +82,10 @@ class KubeletSession:
         Returns:
             Why it ended.
         """
-        kubelet = await self._kubelet()
-        await self._plugin.end_stream()
-        if self._served is None or await self._identity(SOCKET) != self._served:
-            await self._serve()
-        await self._register()
+        self._kubelet = kubelet = await self._present()
+        socket = await self._serve()
+        served = await self._identity(socket.name)
+        await self._register(socket.name)
         self._metrics.registrations.labels(cause).inc()
         async with asyncio.timeout(self._waits.stream_s):
             await self._plugin.opened()
@@ -90,12 +93,30 @@ class KubeletSession:
         ended = await first(
             stream_ended=self._plugin.closed(),
             kubelet_restarted=self._differs(KUBELET_SOCKET, kubelet),
-            socket_removed=self._differs(SOCKET, self._served),
+            socket_removed=self._differs(socket.name, served),
         )
         _log.info("registration_ended", cause=ended)
         return ended
 
-    async def _kubelet(self) -> Identity:
+    async def _pause(self) -> str:
+        """Wait after a failure, or until another kubelet listens.
+
+        A kubelet that was killed leaves its socket, and the next one refuses for good the pods
+        that it admits before it knows our tokens.
+
+        Returns:
+            What makes the next registration needed.
+        """
+        try:
+            async with asyncio.timeout(self._pause_s):
+                await self._differs(KUBELET_SOCKET, self._kubelet)
+        except TimeoutError:
+            self._pause_s = min(2 * self._pause_s, self._waits.retry_most_s)
+            return "retry"
+        self._pause_s = self._waits.retry_s
+        return "kubelet_restarted"
+
+    async def _present(self) -> Identity:
         """The kubelet's socket, once it is there."""
         while (identity := await self._identity(KUBELET_SOCKET)) is None:
             await self._differs(KUBELET_SOCKET, None)
@@ -121,28 +142,29 @@ class KubeletSession:
     async def _identity(self, name: str) -> Identity | None:
         return await asyncio.to_thread(_identity, self._directory / name)
 
-    async def _serve(self) -> None:
+    async def _serve(self) -> Path:
+        """Listen on a new socket, after whatever was served before has ended."""
         await self._stop()
-        path = self._directory / SOCKET
-        await asyncio.to_thread(path.unlink, missing_ok=True)
+        await asyncio.to_thread(_remove, self._directory)
+        socket = self._directory / f"gpu-fraction-{secrets.token_hex(4)}.sock"
         server = grpc.aio.server()
         api_grpc.add_DevicePluginServicer_to_server(self._plugin, server)
-        server.add_insecure_port(f"unix:{path}")
+        server.add_insecure_port(f"unix:{socket}")
         await server.start()
-        self._server = server
-        self._served = await self._identity(SOCKET)
+        self._server, self._socket = server, socket
+        return socket
 
     async def _stop(self) -> None:
         """End the stream first: a server that cancels it leaves a traceback for each."""
         await self._plugin.end_stream()
-        server, self._server, self._served = self._server, None, None
+        server, self._server, self._socket = self._server, None, None
         if server is not None:
             await server.stop(GRACE_S)
 
-    async def _register(self) -> None:
+    async def _register(self, endpoint: str) -> None:
         request = api.RegisterRequest(
             version=VERSION,
-            endpoint=SOCKET,
+            endpoint=endpoint,
             resource_name=keys.SLOT,
             options=api.DevicePluginOptions(pre_start_required=True),
         )
@@ -152,6 +174,12 @@ class KubeletSession:
         ) as channel:
             stub = api_grpc.RegistrationStub(channel)
             await stub.Register(request, timeout=self._waits.register_s)
+
+
+def _remove(directory: Path) -> None:
+    """Our sockets, on which nothing listens any more; blocking."""
+    for path in directory.glob(SOCKETS):
+        path.unlink(missing_ok=True)
 
 
 def _identity(path: Path) -> Identity | None:

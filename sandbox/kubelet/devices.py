@@ -27,6 +27,10 @@ class AdmissionError(Exception):
     """The pod is ``Failed`` with reason UnexpectedAdmissionError."""
 
 
+class ConnectedError(Exception):
+    """The plugin is not registered."""
+
+
 class StartError(Exception):
     """The container does not start now; the kubelet tries again."""
 
@@ -99,6 +103,11 @@ class DeviceManager:
         self.overlaps = 0
         """Registrations that came while an earlier stream was open."""
         self.writes_checkpoint = True
+        self.attentive = asyncio.Event()
+        """Cleared while a busy kubelet does not notice that a stream has ended."""
+        self.attentive.set()
+        self._connected: dict[str, bool] = {}
+        """Sockets of plugins whose end was not noticed, and whether it will be."""
 
     @property
     def allocated(self) -> tuple[Allocated, ...]:
@@ -108,6 +117,7 @@ class DeviceManager:
     def start(self) -> None:
         """As at a kubelet start: known resources get an endpoint that is stopped."""
         self.endpoint = Endpoint()
+        self._connected.clear()
         self._allocated = self._load()
 
     async def stop(self) -> None:
@@ -120,7 +130,12 @@ class DeviceManager:
             await endpoint.channel.close(grace=None)
 
     async def register(self, request: api.RegisterRequest) -> None:
-        """Dial the plugin back and follow its list, before the registration is answered."""
+        """Dial the plugin back and follow its list, before the registration is answered.
+
+        Raises:
+            ConnectedError: a plugin with that socket is connected. As of Kubernetes 1.37 it is
+                then forgotten, its end is never noticed and the socket's name never free again.
+        """
         old = self.endpoint
         if old.stream is not None and not old.stream.done():
             self.overlaps += 1
@@ -130,12 +145,19 @@ class DeviceManager:
         )
         stub = api_grpc.DevicePluginStub(channel)
         options = await stub.GetDevicePluginOptions(api.Empty(), timeout=10)
+        if request.endpoint in self._connected:
+            self._connected[request.endpoint] = False
+            await channel.close(grace=None)
+            raise ConnectedError(f"device plugin already connected: {request.endpoint}")
+        self._connected[request.endpoint] = True
         self.endpoint = Endpoint(channel, options.pre_start_required)
-        self.endpoint.stream = asyncio.create_task(self._follow(channel), name="list-and-watch")
+        self.endpoint.stream = asyncio.create_task(
+            self._follow(channel, request.endpoint), name="list-and-watch"
+        )
         self.registrations += 1
 
-    async def _follow(self, channel: grpc.aio.Channel) -> None:
-        """Whichever endpoint is current is stopped when this stream ends."""
+    async def _follow(self, channel: grpc.aio.Channel, socket: str) -> None:
+        """Whichever endpoint is current is stopped when this stream ends, as up to 1.36."""
         try:
             stub = api_grpc.DevicePluginStub(channel)
             async for response in stub.ListAndWatch(api.Empty()):
@@ -145,9 +167,15 @@ class DeviceManager:
                 self.messages += 1
         except grpc.aio.AioRpcError as e:
             _log.debug("stream_ended", code=e.code().name)
-        self.endpoint.channel = None
-        self.endpoint.healthy, self.endpoint.unhealthy = set(), self.endpoint.healthy
-        await channel.close(grace=None)
+        await self.attentive.wait()
+        if self._connected.pop(socket):
+            current, self.endpoint.channel = self.endpoint.channel, None
+            self.endpoint.healthy, self.endpoint.unhealthy = set(), self.endpoint.healthy
+            if current is not None:
+                await current.close(grace=None)
+            await channel.close(grace=None)
+        else:
+            self._connected[socket] = False
 
     async def allocate(
         self, uid: str, containers: Collection[str], ids: Collection[str] = ()

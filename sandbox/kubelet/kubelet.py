@@ -1,6 +1,7 @@
 """The fake kubelet: its sockets, its pods and its containers."""
 
 import random
+import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,12 @@ class FakeKubelet:
         for server in self._servers:
             await server.stop(None)
         self._servers = []
+
+    async def kill(self) -> None:
+        """Vanish and leave the socket behind, on which nothing listens."""
+        await self.stop()
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(self.plugins / "kubelet.sock"))
 
     async def restart(self, *, delivered: bool = True) -> None:
         """Stop and start again: the plugin is unknown until it registers.

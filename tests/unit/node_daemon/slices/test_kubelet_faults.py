@@ -14,8 +14,10 @@ import structlog
 
 from node_daemon.isolation.engine import ContainerEdits, Slice
 from node_daemon.isolation.node import NodeIsolation
+from node_daemon.tuning import Waits
 from sandbox.kubelet.devices import CHECKPOINT
 from tests.support.node_rig import (
+    TEMPO,
     AdmissionError,
     Rig,
     StartError,
@@ -81,7 +83,8 @@ async def test_registers_again_when_its_stream_ends(tmp_path: Path) -> None:
 async def test_serves_again_when_its_socket_is_removed(tmp_path: Path) -> None:
     """A starting kubelet removes all sockets, ours too."""
     async with node(tmp_path, card(0)) as rig:
-        (rig.paths.plugins / "gpu-fraction.sock").unlink()
+        (socket,) = rig.paths.plugins.glob("gpu-fraction*.sock")
+        socket.unlink()
         await rig.until(lambda: rig.kubelet.devices.registrations == 2)
         await rig.registered()
         await rig.run_pod(rig.pod({"main": [share(0)]}))
@@ -99,6 +102,40 @@ async def test_daemon_waits_for_a_kubelet_that_comes_later(tmp_path: Path) -> No
     finally:
         await rig.kill_daemon()
         await rig.kubelet.stop()
+
+
+async def test_kubelet_that_was_killed_is_met_again_at_once(tmp_path: Path) -> None:
+    """Its socket stays and refuses; the next kubelet is not kept waiting for another try."""
+    hour = 3600.0
+    waits = Waits(again_s=0.01, retry_s=hour, retry_most_s=hour, poll_s=hour)
+    rig = Rig(tmp_path, inventory(card(0)), tempo=replace(TEMPO, waits=waits))
+    await rig.kubelet.start()
+    await rig.start_daemon()
+    try:
+        await rig.registered()
+        with structlog.testing.capture_logs() as logs:
+            await rig.kubelet.kill()
+            await rig.until(lambda: any(e["event"] == "registration_failed" for e in logs))
+        await rig.kubelet.start()
+        await rig.registered()
+    finally:
+        await rig.kill_daemon()
+        await rig.kubelet.stop()
+
+
+async def test_daemon_is_known_again_to_a_kubelet_that_missed_its_end(tmp_path: Path) -> None:
+    """The next daemon comes before a busy kubelet notices that the last one's stream ended."""
+    async with node(tmp_path, card(0)) as rig:
+        devices = rig.kubelet.devices
+        devices.attentive.clear()
+        await rig.kill_daemon()
+        await rig.start_daemon()
+        await rig.until(lambda: devices.registrations == 2)
+        devices.attentive.set()
+        await rig.until(lambda: devices.registrations == 3)
+        await rig.ready()
+        await rig.run_pod(rig.pod({"main": [share(0)]}))
+        assert len(list(rig.paths.plugins.glob("gpu-fraction*.sock"))) == 1
 
 
 async def test_daemon_killed_between_admission_and_start(tmp_path: Path) -> None:
