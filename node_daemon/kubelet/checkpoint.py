@@ -3,8 +3,8 @@
 PodResources tells no UID, and a token may have been answered with more than one name. The
 device manager's checkpoint tells both. Its format is private to the kubelet, so nothing
 depends on it: where it cannot be read as expected, there is no second witness.
-Source: kubernetes pkg/kubelet/cm/devicemanager/checkpoint/checkpoint.go, the same in 1.34
-to 1.37 in what is read here.
+Source: kubernetes pkg/kubelet/cm/devicemanager/checkpoint/checkpoint.go, the same from 1.34 to
+1.37.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from gpu_fraction.domain import keys
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2
 from node_daemon.allocation import Nonce, PodUid, Token
-from node_daemon.cdi import KIND
+from node_daemon.cdi import ANNOTATION_PREFIX, KIND
 
 FILE: Final = "kubelet_internal_checkpoint"
 
@@ -41,7 +41,7 @@ class _PodDevices(msgspec.Struct, frozen=True):
     PodUID: str
     ContainerName: str
     ResourceName: str
-    DeviceIDs: dict[str, list[str]] | list[str] | None
+    DeviceIDs: dict[str, list[str]] | None
     AllocResp: bytes | None
 
 
@@ -84,8 +84,7 @@ def _read(content: bytes) -> dict[Token, tuple[Entry, ...]]:
     for entry in _DECODER.decode(content).Data.PodDeviceEntries or ():
         if entry.ResourceName != keys.SLOT:
             continue
-        ids = entry.DeviceIDs or []
-        tokens = [i for node in ids.values() for i in node] if isinstance(ids, dict) else ids
+        tokens = [i for node in (entry.DeviceIDs or {}).values() for i in node]
         read = Entry(PodUid(entry.PodUID), entry.ContainerName, _nonce(entry.AllocResp or b""))
         for token in tokens:
             found[Token(token)] = (*found.get(Token(token), ()), read)
@@ -100,5 +99,6 @@ def _nonce(answer: bytes) -> Nonce | None:
     """
     response = deviceplugin_v1beta1_pb2.ContainerAllocateResponse.FromString(answer)
     names = [device.name for device in response.cdi_devices]
+    names += [v for k, v in response.annotations.items() if k.startswith(ANNOTATION_PREFIX)]
     nonces = {name.removeprefix(f"{KIND}=") for name in names if name.startswith(f"{KIND}=")}
     return Nonce(nonces.pop()) if len(nonces) == 1 else None
