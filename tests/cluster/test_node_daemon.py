@@ -1,6 +1,5 @@
 """The node daemon on a real kubelet and a real containerd."""
 
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -9,54 +8,26 @@ import pytest
 
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.assignment import CardShare
-from tests.cluster.daemon import CARDS, Daemon, create_all, gpu_pod, running_daemon
-from tests.cluster.harness.binaries import (
-    CONTROL_PLANE,
-    NODE,
-    Binaries,
-    MissingBinariesError,
-)
+from tests.cluster.daemon import CARDS, Daemon, create_all, daemon_alone, gpu_pod
+from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.cluster import Cluster
-from tests.cluster.harness.control_plane import ControlPlane, running_control_plane
+from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.kubectl import Kubectl
-from tests.cluster.harness.node import running_node
-from tests.cluster.harness.options import NodeOptions
 
 pytestmark = pytest.mark.long
 
-UNTHROTTLED = {"kubeAPIQPS": 500, "kubeAPIBurst": 1000, "eventRecordQPS": 500, "eventBurst": 1000}
-"""The kubelet's defaults would be what a burst of pods measures."""
-
 
 @pytest.fixture(scope="module")
-def plane(existing: Cluster | None, binaries: Binaries) -> Iterator[ControlPlane]:
-    """A control plane for the node of this module alone."""
-    if existing is not None:
-        pytest.skip("needs a kubelet of its own, KUBECONFIG_TEST names an existing cluster")
-    try:
-        binaries.require((*CONTROL_PLANE, *NODE))
-    except MissingBinariesError as e:
-        pytest.skip(str(e))
-    if os.geteuid() != 0:
-        pytest.skip("a node needs root: mounts, control groups, network interfaces")
-    with running_control_plane(binaries) as made:
+def daemon(existing: Cluster | None, binaries: Binaries) -> Iterator[Daemon]:
+    """A daemon on a cluster of this module's own."""
+    with daemon_alone(existing, binaries) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def control_plane(plane: ControlPlane) -> Cluster:
+def control_plane(daemon: Daemon) -> ControlPlane:
     """The cluster that this module's kubectl talks to."""
-    return plane
-
-
-@pytest.fixture(scope="module")
-def daemon(plane: ControlPlane) -> Iterator[Daemon]:
-    """A daemon with four cards whose capacity the scheduler knows."""
-    options = NodeOptions(kubelet_config=UNTHROTTLED)
-    with running_node(plane, options) as node, running_daemon(node) as made:
-        made.wait_allocatable(keys.SLOT, CARDS * 32)
-        made.wait_allocatable(keys.CORE_MILLI, CARDS * 1000)
-        yield made
+    return daemon.node.plane
 
 
 def wait_for(kubectl: Kubectl, name: str, condition: str = "condition=Ready") -> None:
@@ -74,7 +45,7 @@ def test_container_gets_its_slice(daemon: Daemon, kubectl: Kubectl, namespace: s
     uuid = daemon.uuids[2]
     kubectl.apply(gpu_pod("one", (CardShare(uuid, 250, 20_000),)))
     wait_for(kubectl, "one")
-    assert daemon.container_log(namespace, "one") == f"{uuid} 20000 0.25"
+    assert daemon.printed(namespace, "one") == f"{uuid} 20000 0.25"
     kubectl("delete", "pod", "one", "--wait=true")
     daemon.process.wait_until(lambda: returned(daemon), 120, "returned")
 
@@ -109,7 +80,7 @@ def test_cards_are_chosen_without_a_scheduler(
     """A pod that nobody assigned is assigned by the daemon, which records it."""
     kubectl.apply(gpu_pod("plain", None, core_milli=100, memory_mib=3_000))
     wait_for(kubectl, "plain")
-    uuid, limit, share = daemon.container_log(namespace, "plain").split()
+    uuid, limit, share = daemon.printed(namespace, "plain").split()
     assert (limit, share) == ("3000", "0.1")
     notes = kubectl.json("get", "pod", "plain")["metadata"]["annotations"]
     assert uuid in notes[keys.ASSIGNED]
@@ -129,28 +100,6 @@ def test_restarted_container_keeps_its_slice(
     assert len([p for p in daemon.slice_files() if _uid(kubectl, "again") in p.name]) == 1
 
 
-def test_daemon_and_kubelet_killed_between_admission_and_start(
-    daemon: Daemon, kubectl: Kubectl, namespace: str
-) -> None:
-    """Both come back, and every pod has its own slice."""
-    pods = [
-        gpu_pod(f"kill-{i}", (CardShare(daemon.uuids[i % CARDS], 50, 1_000 + i),))
-        for i in range(12)
-    ]
-    create_all(kubectl, pods)
-    time.sleep(0.7)
-    daemon.process.kill()
-    daemon.node.kubelet.kill()
-    daemon.node.kubelet.start()
-    daemon.process.start()
-    daemon.wait_ready()
-    for i in range(12):
-        wait_for(kubectl, f"kill-{i}")
-        expected = f"{daemon.uuids[i % CARDS]} {1_000 + i} 0.05"
-        assert set(daemon.container_log(namespace, f"kill-{i}").splitlines()) == {expected}
-    daemon.wait_allocatable(keys.SLOT, CARDS * 32)
-
-
 @pytest.mark.timeout(900)
 def test_hundred_pods_at_once(
     daemon: Daemon, kubectl: Kubectl, namespace: str, capsys: pytest.CaptureFixture[str]
@@ -167,7 +116,7 @@ def test_hundred_pods_at_once(
     took_s = time.monotonic() - started
     taken: dict[str, int] = {}
     for i, share in enumerate(shares):
-        printed = daemon.container_log(namespace, f"burst-{i}")
+        printed = daemon.printed(namespace, f"burst-{i}")
         assert printed == f"{share.uuid} {amount} 0.04"
         taken[share.uuid] = taken.get(share.uuid, 0) + int(printed.split()[1])
     assert taken == dict.fromkeys(daemon.uuids, 25 * amount)
