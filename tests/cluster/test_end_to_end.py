@@ -126,13 +126,45 @@ def test_the_container_prints_the_cards_that_the_binding_named(
         stored = kubectl.json("get", "pod", name)
         given = assignment.parse(stored["metadata"]["annotations"][keys.ASSIGNED])
         (share,) = given["main"]
-        printed = system.daemon.container_log(kubectl.namespace, name).split()
+        printed = system.daemon.printed(kubectl.namespace, name).split()
         assert printed == [share.uuid, str(share.memory_mib), "0.25"]
         assert (share.core_milli, share.memory_mib) == (250, 20480)
         per_card[share.uuid] = per_card.get(share.uuid, 0) + share.core_milli
     # Binpack, the default: one card is full before the next is begun; memory is what is short.
     assert len(per_card) == 2
     assert all(total <= 1000 for total in per_card.values())
+
+
+def test_a_sidecar_gets_the_slice_and_no_other_init_container_may(
+    system: System, kubectl: Kubectl
+) -> None:
+    """The container beside it sees no card; the webhook refuses what ends before the others."""
+    container = {"image": "busybox:1", "imagePullPolicy": "Never", "command": ["sh", "-c", SCRIPT]}
+    sidecar = {**container, "name": "proxy", "restartPolicy": "Always"}
+    notes = {keys.FRACTION: "0.25", keys.CONTAINER_NAME: "proxy"}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "beside", "annotations": notes},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "initContainers": [sidecar],
+            "containers": [{**container, "name": "main"}],
+        },
+    }
+    kubectl.apply(pod)
+    kubectl("wait", "pod/beside", "--for=condition=Ready", "--timeout=150s", timeout_s=180)
+    stored = kubectl.json("get", "pod", "beside")
+    given = assignment.parse(stored["metadata"]["annotations"][keys.ASSIGNED])
+    (share,) = given["proxy"]
+    line = f"{share.uuid} {share.memory_mib} 0.25"
+    assert system.daemon.printed(kubectl.namespace, "beside", "proxy") == line
+    assert system.daemon.printed(kubectl.namespace, "beside", "main").split() == []
+    sidecar.pop("restartPolicy")
+    pod["metadata"] = {"name": "before", "annotations": notes}
+    refused = kubectl.run("create", "-f", "-", stdin=pod)
+    assert refused.returncode != 0
+    assert "only regular containers and sidecars" in refused.stderr
 
 
 def test_what_does_not_fit_a_card_waits_with_the_reason(kubectl: Kubectl) -> None:

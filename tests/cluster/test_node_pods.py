@@ -1,0 +1,181 @@
+"""What newer kubelets do with a pod's containers, and with their slices."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gpu_fraction.domain import assignment, keys
+from gpu_fraction.domain.assignment import CardShare
+from tests.cluster.daemon import CARDS, Daemon, daemon_alone, gpu_pod
+from tests.cluster.harness.binaries import Binaries
+from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.control_plane import ControlPlane
+from tests.cluster.harness.kubectl import Kubectl, KubectlError
+from tests.cluster.harness.waiting import wait_for
+
+pytestmark = pytest.mark.long
+
+POLL = "--poll-interval=0.2"
+"""Of the cards' health, so that a card recovers within a second."""
+SCRIPT = 'echo "$GPU_FRACTION_DEVICES $GPU_MEMORY_LIMIT_MIB $GPU_FRACTION"; sleep 10000'
+
+
+@pytest.fixture(scope="module")
+def daemon(existing: Cluster | None, binaries: Binaries) -> Iterator[Daemon]:
+    """A daemon on a cluster of this module's own."""
+    with daemon_alone(existing, binaries, POLL) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def control_plane(daemon: Daemon) -> ControlPlane:
+    """The cluster that this module's kubectl talks to."""
+    return daemon.node.plane
+
+
+def status(kubectl: Kubectl, pod: str) -> dict[str, Any]:
+    """The status of a pod's first container."""
+    return dict(kubectl.json("get", "pod", pod)["status"]["containerStatuses"][0])
+
+
+def health(kubectl: Kubectl, pod: str) -> list[str]:
+    """What the pod's status says of its slots."""
+    said = status(kubectl, pod).get("allocatedResourcesStatus", [])
+    return [
+        r["health"] for entry in said if entry["name"] == keys.SLOT for r in entry["resources"]
+    ]
+
+
+def wait_ready(kubectl: Kubectl, *names: str) -> None:
+    """Wait for pods."""
+    pods = [f"pod/{name}" for name in names]
+    kubectl("wait", *pods, "--for=condition=Ready", "--timeout=150s", timeout_s=180)
+
+
+def test_sick_card_shows_in_the_status_of_its_pods_alone(daemon: Daemon, kubectl: Kubectl) -> None:
+    """Unhealthy while it is, also over a restart of the kubelet; the other card's pods are well.
+
+    The node has a sick card's slots less, and has them again.
+    """
+    for i in range(2):
+        kubectl.apply(gpu_pod(f"card-{i}", (CardShare(daemon.uuids[i], 100, 1_000),)))
+    wait_ready(kubectl, "card-0", "card-1")
+    wait_for(lambda: [health(kubectl, f"card-{i}") for i in range(2)] == [["Healthy"]] * 2)
+    before = status(kubectl, "card-0")
+    card = daemon.hardware.card(daemon.uuids[0])
+    card.recovery_action = 1
+    daemon.hardware.apply()
+    wait_for(lambda: health(kubectl, "card-0") == ["Unhealthy"])
+    daemon.wait_allocatable(keys.SLOT, (CARDS - 1) * 32)
+    assert health(kubectl, "card-1") == ["Healthy"]
+    daemon.node.kubelet.kill()
+    daemon.node.kubelet.start()
+    daemon.node.wait_ready()
+    daemon.wait_ready()
+    daemon.wait_allocatable(keys.SLOT, (CARDS - 1) * 32)
+    wait_for(lambda: health(kubectl, "card-0") == ["Unhealthy"])
+    card.recovery_action = 0
+    daemon.hardware.apply()
+    wait_for(lambda: health(kubectl, "card-0") == ["Healthy"])
+    daemon.wait_allocatable(keys.SLOT, CARDS * 32)
+    after = status(kubectl, "card-0")
+    assert (after["containerID"], after["restartCount"]) == (before["containerID"], 0)
+
+
+def test_sidecar_and_container_have_slices_of_their_own(
+    daemon: Daemon, kubectl: Kubectl, namespace: str
+) -> None:
+    """An init container that goes on beside the others holds a slot as they do."""
+    own = {
+        "main": CardShare(daemon.uuids[1], 250, 2_000),
+        "proxy": CardShare(daemon.uuids[2], 100, 1_000),
+    }
+    pod = gpu_pod("both", None)
+    pod["metadata"]["annotations"][keys.ASSIGNED] = assignment.render(
+        {name: (share,) for name, share in own.items()}
+    )
+    (main,) = pod["spec"]["containers"]
+    main["resources"] = _resources(own["main"])
+    proxy = {**main, "name": "proxy", "restartPolicy": "Always"}
+    pod["spec"]["initContainers"] = [{**proxy, "resources": _resources(own["proxy"])}]
+    kubectl.apply(pod)
+    wait_ready(kubectl, "both")
+    assert daemon.printed(namespace, "both") == f"{daemon.uuids[1]} 2000 0.25"
+    assert daemon.printed(namespace, "both", "proxy") == f"{daemon.uuids[2]} 1000 0.1"
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_daemon_refuses_a_slot_of_a_container_that_ends_before_the_others(
+    daemon: Daemon, kubectl: Kubectl, *, beside: bool
+) -> None:
+    """The kubelet lists no such container, and gives its token to the next one of the pod."""
+    pod = gpu_pod("first", (CardShare(daemon.uuids[3], 40, 1_000),))
+    (main,) = pod["spec"]["containers"]
+    pod["spec"]["initContainers"] = [{**main, "name": "first"}]
+    if not beside:
+        pod["spec"]["containers"] = [{k: v for k, v in main.items() if k != "resources"}]
+    kubectl.apply(pod)
+
+    def why() -> str:
+        found = kubectl.json("get", "pod", "first")["status"].get("initContainerStatuses", [])
+        waiting = [status["state"].get("waiting", {}) for status in found]
+        return "".join(state.get("message", "") for state in waiting)
+
+    expected = "holds a slot" if beside else "regular init containers"
+    wait_for(lambda: expected in why())
+    assert status(kubectl, "first")["state"]["waiting"]["reason"] == "PodInitializing"
+
+
+@pytest.mark.parametrize("policy", ["NotRequired", "RestartContainer"])
+def test_resize_of_the_processor_keeps_the_slice(
+    daemon: Daemon, kubectl: Kubectl, namespace: str, policy: str
+) -> None:
+    """In place or by a restart of the container; nothing is allocated anew."""
+    share = CardShare(daemon.uuids[1], 100, 1_000)
+    pod = gpu_pod("grows", (share,))
+    (main,) = pod["spec"]["containers"]
+    for amounts in main["resources"].values():
+        amounts["cpu"] = "50m"
+    main["resizePolicy"] = [{"resourceName": "cpu", "restartPolicy": policy}]
+    kubectl.apply(pod)
+    wait_ready(kubectl, "grows")
+    before = status(kubectl, "grows")
+    allocated = daemon.metric("gpu_fraction_allocate_seconds_count")
+    _resize(kubectl, "grows", cpu="80m")
+    restarts = int(policy == "RestartContainer")
+
+    def resized() -> bool:
+        now = status(kubectl, "grows")
+        done = now.get("resources", {}).get("limits", {}).get("cpu") == "80m"
+        return done and now["restartCount"] == restarts and "running" in now["state"]
+
+    wait_for(resized)
+    lines = [f"{share.uuid} 1000 0.1"] * (1 + restarts)
+    wait_for(lambda: daemon.printed(namespace, "grows").splitlines() == lines)
+    same = status(kubectl, "grows")["containerID"] == before["containerID"]
+    assert same == (not restarts)
+    assert daemon.metric("gpu_fraction_allocate_seconds_count") == allocated
+
+
+@pytest.mark.parametrize("resource", keys.NATIVE_RESOURCES)
+def test_resize_of_a_slice_is_refused(daemon: Daemon, kubectl: Kubectl, resource: str) -> None:
+    """By the API server itself, whether or not our webhook is there."""
+    kubectl.apply(gpu_pod("stays", (CardShare(daemon.uuids[2], 100, 1_000),)))
+    with pytest.raises(KubectlError, match="only cpu and memory resources are mutable"):
+        _resize(kubectl, "stays", **{resource: "2"})
+
+
+def _resources(share: CardShare) -> dict[str, dict[str, str]]:
+    amounts = {
+        keys.SLOT: "1",
+        keys.CORE_MILLI: str(share.core_milli),
+        keys.MEMORY_MIB: str(share.memory_mib),
+    }
+    return {"limits": amounts, "requests": amounts}
+
+
+def _resize(kubectl: Kubectl, pod: str, **amounts: str) -> None:
+    resources = {"requests": amounts, "limits": amounts}
+    patch = {"spec": {"containers": [{"name": "main", "resources": resources}]}}
+    kubectl("patch", "pod", pod, "--subresource=resize", "--patch-file=/dev/stdin", stdin=patch)
