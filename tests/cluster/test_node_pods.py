@@ -1,5 +1,6 @@
 """What newer kubelets do with a pod's containers, and with their slices."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,34 +54,73 @@ def wait_ready(kubectl: Kubectl, *names: str) -> None:
     kubectl("wait", *pods, "--for=condition=Ready", "--timeout=150s", timeout_s=180)
 
 
-def test_sick_card_shows_in_the_status_of_its_pods_alone(daemon: Daemon, kubectl: Kubectl) -> None:
-    """Unhealthy while it is, also over a restart of the kubelet; the other card's pods are well.
+@contextlib.contextmanager
+def sick(daemon: Daemon, uuid: str) -> Iterator[None]:
+    """A card whose driver asks for a reset; the node has its slots less, and then again."""
+    card = daemon.hardware.card(uuid)
+    card.recovery_action = 1
+    daemon.hardware.apply()
+    try:
+        daemon.wait_allocatable(keys.SLOT, (CARDS - 1) * 32)
+        yield
+    finally:
+        card.recovery_action = 0
+        daemon.hardware.apply()
+    daemon.wait_allocatable(keys.SLOT, CARDS * 32)
 
-    The node has a sick card's slots less, and has them again.
-    """
+
+def restart_kubelet(daemon: Daemon) -> None:
+    """Kill it and wait for the next one to know the daemon."""
+    daemon.node.kubelet.kill()
+    daemon.process.wait_until(lambda: daemon.get("/readyz")[0] != 200, 60, "alone")
+    daemon.node.kubelet.start()
+    daemon.wait_ready()
+
+
+def test_sick_card_shows_in_the_status_of_its_pods_alone(daemon: Daemon, kubectl: Kubectl) -> None:
+    """Unhealthy while it is, also over a restart of the kubelet; other cards' pods are well."""
     for i in range(2):
         kubectl.apply(gpu_pod(f"card-{i}", (CardShare(daemon.uuids[i], 100, 1_000),)))
     wait_ready(kubectl, "card-0", "card-1")
     wait_for(lambda: [health(kubectl, f"card-{i}") for i in range(2)] == [["Healthy"]] * 2)
     before = status(kubectl, "card-0")
-    card = daemon.hardware.card(daemon.uuids[0])
-    card.recovery_action = 1
-    daemon.hardware.apply()
-    wait_for(lambda: health(kubectl, "card-0") == ["Unhealthy"])
-    daemon.wait_allocatable(keys.SLOT, (CARDS - 1) * 32)
-    assert health(kubectl, "card-1") == ["Healthy"]
-    daemon.node.kubelet.kill()
-    daemon.node.kubelet.start()
-    daemon.node.wait_ready()
-    daemon.wait_ready()
-    daemon.wait_allocatable(keys.SLOT, (CARDS - 1) * 32)
-    wait_for(lambda: health(kubectl, "card-0") == ["Unhealthy"])
-    card.recovery_action = 0
-    daemon.hardware.apply()
+    with sick(daemon, daemon.uuids[0]):
+        wait_for(lambda: health(kubectl, "card-0") == ["Unhealthy"])
+        assert health(kubectl, "card-1") == ["Healthy"]
+        restart_kubelet(daemon)
+        daemon.wait_allocatable(keys.SLOT, (CARDS - 1) * 32)
+        wait_for(lambda: health(kubectl, "card-0") == ["Unhealthy"])
     wait_for(lambda: health(kubectl, "card-0") == ["Healthy"])
-    daemon.wait_allocatable(keys.SLOT, CARDS * 32)
     after = status(kubectl, "card-0")
     assert (after["containerID"], after["restartCount"]) == (before["containerID"], 0)
+
+
+def test_container_down_on_a_sick_card_fails_its_pod_when_the_kubelet_starts(
+    daemon: Daemon, kubectl: Kubectl
+) -> None:
+    """The kubelet takes back no container that does not run without its card."""
+    pods = []
+    for i in range(2):
+        pod = gpu_pod(f"card-{i}", (CardShare(daemon.uuids[i], 100, 1_000),), script="true")
+        pod["spec"]["restartPolicy"] = "Never"
+        (main,) = pod["spec"]["containers"]
+        goes_on = {k: v for k, v in main.items() if k != "resources"}
+        goes_on |= {"name": "other", "command": ["sleep", "10000"]}
+        pod["spec"]["containers"].append(goes_on)
+        pods.append(pod)
+    kubectl.apply(*pods)
+    for i in range(2):
+        ended = "jsonpath={.status.containerStatuses[0].state.terminated.exitCode}=0"
+        kubectl("wait", f"pod/card-{i}", f"--for={ended}", "--timeout=100s")
+    with sick(daemon, daemon.uuids[0]):
+        restart_kubelet(daemon)
+
+        def reason() -> str:
+            found = kubectl.json("get", "pod", "card-0")["status"]
+            return str(found.get("reason", ""))
+
+        wait_for(lambda: reason() == "UnexpectedAdmissionError")
+    assert kubectl.json("get", "pod", "card-1")["status"]["phase"] == "Running"
 
 
 def test_sidecar_and_container_have_slices_of_their_own(
