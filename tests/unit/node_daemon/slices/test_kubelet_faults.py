@@ -131,6 +131,7 @@ async def test_daemon_is_known_again_to_a_kubelet_that_missed_its_end(tmp_path: 
         await rig.kill_daemon()
         await rig.start_daemon()
         await rig.until(lambda: devices.registrations == 2)
+        await rig.registered()
         devices.attentive.set()
         await rig.until(lambda: devices.registrations == 3)
         await rig.ready()
