@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from gpu_fraction.domain import keys
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2
 from node_daemon.allocation import Nonce, PodUid, Token
-from node_daemon.cdi import ANNOTATION_PREFIX, KIND
+from node_daemon.cdi import KIND
 
 FILE: Final = "kubelet_internal_checkpoint"
 
@@ -99,6 +99,5 @@ def _nonce(answer: bytes) -> Nonce | None:
     """
     response = deviceplugin_v1beta1_pb2.ContainerAllocateResponse.FromString(answer)
     names = [device.name for device in response.cdi_devices]
-    names += [v for k, v in response.annotations.items() if k.startswith(ANNOTATION_PREFIX)]
     nonces = {name.removeprefix(f"{KIND}=") for name in names if name.startswith(f"{KIND}=")}
     return Nonce(nonces.pop()) if len(nonces) == 1 else None
