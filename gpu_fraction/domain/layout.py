@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Self
 
+from gpu_fraction.domain import keys, request_annotation
 from gpu_fraction.domain.pod import ContainerAt, Pod, containers, is_sidecar
 from gpu_fraction.domain.problems import nearest, quote
 
@@ -16,9 +17,15 @@ __all__ = ["Layout"]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The containers of one pod by name, in the pod's order."""
+    """The containers of one pod by name, in the pod's order.
+
+    Attributes:
+        found: Each of them.
+        chosen: The one that an earlier call gave the share that names no container.
+    """
 
     found: Mapping[str, ContainerAt]
+    chosen: str | None = None
 
     @classmethod
     def of(cls, pod: Pod) -> Self:
@@ -27,14 +34,19 @@ class Layout:
         for at in containers(pod):
             # The API server refuses a name that is there twice, but only after us.
             found.setdefault(at.container.name, at)
-        return cls(found)
+        return cls(found, _chosen(pod))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.found)
 
-    def first(self) -> str | None:
-        """The first regular container."""
-        return next((name for name, at in self.found.items() if at.kind == "containers"), None)
+    def default(self) -> str | None:
+        """The regular container that gets a share that names none: the first.
+
+        Another webhook may put a container before it between two calls, so what the first
+        call chose stays chosen.
+        """
+        regular = [name for name, at in self.found.items() if at.kind == "containers"]
+        return self.chosen if self.chosen in regular else next(iter(regular), None)
 
     def why_not(self, name: str, *, suggest: bool) -> str | None:
         """Why no container of that name may get a GPU; None where one may.
@@ -56,6 +68,18 @@ class Layout:
                 "sidecars (init containers with restartPolicy: Always) may hold a GPU"
             )
         return None
+
+
+def _chosen(pod: Pod) -> str | None:
+    rendered = request_annotation.find(pod.annotations())
+    return next(
+        (
+            part.container
+            for part in (rendered.request.slices if rendered else ())
+            if keys.CONTAINER_PREFIX + part.container not in pod.annotations()
+        ),
+        None,
+    )
 
 
 def _may_hold(at: ContainerAt) -> bool:

@@ -203,7 +203,7 @@ class _Reader:
         """The container of the pod-level share."""
         name = self._get(keys.CONTAINER_NAME)
         if name is None:
-            return self.layout.first()
+            return self.layout.default()
         return name if self._holds(keys.CONTAINER_NAME, name) else None
 
     def _holds(self, key: str, name: str) -> bool:

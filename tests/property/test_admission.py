@@ -54,6 +54,23 @@ def test_twice_is_once(raw: Raw, backend: Backend) -> None:
     assert again.request == first.request
 
 
+@given(asking_pods(), backends, st.sampled_from(["containers", "initContainers"]), st.data())
+def test_a_container_put_in_by_another_webhook_changes_nothing(
+    raw: Raw, backend: Backend, kind: str, data: st.DataObject
+) -> None:
+    """Wherever it is put after the first call, the share stays where that call gave it."""
+    try:
+        first = admit(typed(raw), backend, RULES)
+    except Refused:
+        return
+    after = applied(raw, first.operations)
+    present = after["spec"].setdefault(kind, [])
+    present.insert(data.draw(st.integers(0, len(present))), {"name": "mesh", "image": "x"})
+    again = admit(typed(after), backend, RULES)
+    assert again.operations == []
+    assert again.request == first.request
+
+
 @given(asking_pods(), backends)
 def test_nothing_that_the_user_wrote_is_lost(raw: Raw, backend: Backend) -> None:
     """The patch adds; it replaces the API server's default scheduler and nothing else."""

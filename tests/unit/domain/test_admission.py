@@ -129,6 +129,26 @@ def test_a_request_annotation_must_be_what_the_annotations_come_to(forged: str) 
     assert told.endswith(" was set by hand, remove it")
 
 
+def test_an_injected_container_is_not_the_first() -> None:
+    """The share stays with the container that the first call gave it to, and cannot be moved."""
+    after = admitted(pod(QUARTER))
+    present = after["spec"]["containers"]
+    present.insert(0, container("mesh"))
+    assert verdict(after).operations == []
+    del present[1]
+    assert [told.partition(":")[0] for told in refusals(after)] == [
+        "metadata.annotations[gpu-fraction.dev/request]"
+    ]
+
+
+def test_a_request_annotation_moves_no_share_to_an_init_container() -> None:
+    """Only a regular container is chosen for a share that names none."""
+    forged = REQUEST.replace("main", "setup")
+    raw = pod({**QUARTER, keys.REQUEST: forged}, init=[container("setup")])
+    (told,) = refusals(raw)
+    assert told.endswith(" was set by hand, remove it")
+
+
 def test_a_copied_pod_is_admitted_as_it_is() -> None:
     """``kubectl get -o yaml``, a backup, another namespace: it went through here before."""
     copied = admitted(pod(QUARTER))
