@@ -1,0 +1,46 @@
+"""Which objects the webhook has to see, by the domain's own rules.
+
+``deploy/webhook/configurations.yaml`` says the same in CEL, which nothing but an API server
+evaluates: tests/property shows that what is left out needs no verdict, tests/cluster that a
+server sends exactly this.
+"""
+
+from gpu_fraction.domain import guard, user_annotations
+from gpu_fraction.domain.admission import uses_gpu
+from gpu_fraction.domain.gpu_resources import is_gpu
+from gpu_fraction.domain.keys import GROUP, is_ours
+from gpu_fraction.domain.pod import Container, Pod, containers
+
+COUNTED = frozenset({GROUP, "nvidia.com", "amd.com", "gpu.intel.com"})
+"""Whose GPUs a quota counts (docs/quota.md)."""
+
+
+def mutated(pod: Pod) -> bool:
+    """A new pod that ``/mutate`` may have to change."""
+    return user_annotations.asks(pod.annotations())
+
+
+def judged(pod: Pod) -> bool:
+    """A new pod that ``/validate`` may have to refuse, warn of or charge."""
+    return mutated(pod) or any(
+        _names_gpu(at.container) or _names_cards(at.container) for at in containers(pod)
+    )
+
+
+def changes(old: Pod | None, new: Pod, subresource: str | None = None) -> bool:
+    """A change, or a Binding without ``old``, that ``/validate`` may have to refuse."""
+    before, after = old.annotations() if old else {}, new.annotations()
+    if any(is_ours(key) and before.get(key) != after.get(key) for key in {*before, *after}):
+        return True
+    return subresource == "ephemeralcontainers" and (
+        uses_gpu(new) or any(map(_names_cards, new.spec.ephemeral_containers or ()))
+    )
+
+
+def _names_gpu(container: Container) -> bool:
+    names = container.resources.names() if container.resources else ()
+    return any(is_gpu(name) and name.split("/")[0] in COUNTED for name in names)
+
+
+def _names_cards(container: Container) -> bool:
+    return any(variable.name == guard.VISIBLE for variable in container.env or ())
