@@ -124,8 +124,9 @@ def namespaces(control_plane: Cluster) -> Iterator[dict[str, str]]:
         for webhook in document["webhooks"]:
             path = webhook["clientConfig"]["service"]["path"]
             webhook["clientConfig"] = {"url": NOWHERE + path}
-            webhook["namespaceSelector"] = {"matchLabels": {"to": webhook["name"]}}
-            made[webhook["name"]] = control_plane.create_namespace("to", {"to": webhook["name"]})
+            made[webhook["name"]] = name = control_plane.create_namespace("to")
+            labels = {"kubernetes.io/metadata.name": name}
+            webhook["namespaceSelector"] = {"matchLabels": labels}
     kubectl.apply(*documents)
     try:
         yield made
