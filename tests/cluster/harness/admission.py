@@ -41,11 +41,6 @@ class Admission:
     replicas: Sequence[Process]
     front: Process
 
-    @property
-    def selective(self) -> bool:
-        """Whether only pods that use GPUs reach the webhook, wherever they are."""
-        return True
-
     def wait_listening(self, replica: Process) -> None:
         """Wait until a replica's present process has said that it listens."""
 
