@@ -17,10 +17,10 @@ from ruamel.yaml import YAML
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.pod import Pod
 from tests import reaching
+from tests.builders import pod_shapes
 from tests.cluster.harness.api_client import STRATEGIC_PATCH, ApiClient, StatusError
 from tests.cluster.harness.cluster import Cluster
 from tests.pods import Raw, container, env, pod, typed
-from tests.reviews import RECORDED, recorded
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATIONS = ROOT / "deploy" / "webhook" / "configurations.yaml"
@@ -29,88 +29,6 @@ NOWHERE = "https://127.0.0.1:1"
 
 AT_ONCE = 8
 CHANGES = "changes.gpu-fraction.dev"
-ANNOTATIONS: list[dict[str, str] | None] = [
-    None,
-    {},
-    *({key: "x"} for key in (*keys.USER_KEYS, *keys.SYSTEM_KEYS)),
-    {"gpu-fracton": "0.5"},
-    {"gpu-fraction.dev": "x"},
-    {keys.CONTAINER_PREFIX + "main": "0.5"},
-    {"gpu-operator.example.com/driver": "x"},
-    {"example.com/gpu-fraction": "x"},
-    {"gpu": "x", "GPU-fraction": "x", "nvidia.com/gpu": "1"},
-]
-RESOURCES = [
-    *keys.NATIVE_RESOURCES,
-    "gpu-fraction.dev/core",
-    "nvidia.com/gpu",
-    "nvidia.com/gpu.shared",
-    "nvidia.com/gpumem",
-    "nvidia.com/gpumem-percentage",
-    "nvidia.com/gpucores",
-    "nvidia.com/priority",
-    "nvidia.com/mig-1g.10gb",
-    "amd.com/gpu",
-    *(f"amd.com/{mode}_nps1" for mode in ("spx", "dpx", "tpx", "qpx", "cpx")),
-    "gpu.intel.com/i915",
-    "gpu.intel.com/xe",
-    "nvidia.com/hostdev",
-    "amd.com/nic",
-    "example.com/gpu",
-    "aliyun.com/gpu-mem",
-    "cpu",
-]
-VARIABLES = ["NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "CUDA_VISIBLE_DEVICES"]
-
-
-def variants() -> Iterator[Raw]:
-    """Every annotation, resource and variable in every kind of container."""
-    yield from (pod(annotations) for annotations in ANNOTATIONS)
-    parts: list[Raw] = [{"resources": {name: "1"}} for name in RESOURCES]
-    parts += [{"env": env((name, value))} for name in VARIABLES for value in ("void", None)]
-    parts += [{"resources": {}}, {"env": []}, {"resources": {"cpu": "1"}, "env": env(("A", "b"))}]
-    for part in parts:
-        yield pod(None, container(**part))
-        yield pod({}, container(), container("last", **part))
-        yield pod(None, init=[container("setup", **part)])
-        yield pod(
-            None, init=[container("setup"), container("sidecar", **part, restartPolicy="Always")]
-        )
-    yield pod({"gpu-fraction": "1"}, container(resources={"nvidia.com/gpu": "1"}))
-    yield pod({f"example.com/{i}": "x" * 8 for i in range(5000)})
-    yield pod(None, *(container(f"c{i}", {"cpu": "1m"}) for i in range(300)))
-
-
-def templates(value: object) -> Iterator[Raw]:
-    """Pods and pod templates within a document."""
-    if not isinstance(value, dict):
-        return
-    if value.get("kind") == "Pod" or "containers" in value.get("spec", {}):
-        yield value
-    for inner in value.values():
-        yield from templates(inner)
-
-
-def shapes() -> list[Raw]:
-    """Pods of the examples, of the recorded reviews, and the variants; without names."""
-    found: list[Raw] = []
-    for file in sorted((ROOT / "examples").glob("*.yaml")):
-        for document in YAML(typ="safe").load_all(file):
-            found += templates(document)
-    for name in RECORDED:
-        found += templates(recorded(name)["request"].get("object"))
-    made = []
-    for raw in (*found, *variants()):
-        new: Raw = {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "p-"}}
-        if "annotations" in raw["metadata"]:
-            new["metadata"]["annotations"] = raw["metadata"]["annotations"]
-        new["spec"] = copy.deepcopy(raw["spec"])
-        # What the server fills in, and may not be given at creation.
-        for field in ("ephemeralContainers", "nodeName", "priority", "serviceAccountName"):
-            new["spec"].pop(field, None)
-        new["spec"].pop("priorityClassName", None)
-        made.append(new)
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +122,7 @@ async def test_a_new_pod_reaches_what_has_to_see_it(
     path = f"/api/v1/namespaces/{ready[webhook]}/pods"
     wrong = await differing(
         (raw, expected(typed(raw)), stopped(webhook, client.create(path, raw, dryRun="All")))
-        for raw in shapes()
+        for raw in pod_shapes.shapes()
     )
     assert wrong == []
 
@@ -309,7 +227,7 @@ async def test_a_binding_reaches_validate_with_our_annotations_only(
                 reaching.changes(None, typed(pod(annotations))),
                 stopped(CHANGES, client.create(path, binding(annotations), dryRun="All")),
             )
-            for annotations in ANNOTATIONS
+            for annotations in pod_shapes.ANNOTATIONS
         )
         == []
     )

@@ -5,19 +5,16 @@ more where a later one changed the pod (``reinvocationPolicy: IfNeeded``).
 """
 
 import asyncio
-import base64
-import contextlib
 import json
-import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from gpu_fraction.domain import keys, request_annotation
 from tests.cluster.harness.api_client import ApiClient, StatusError
 from tests.cluster.harness.control_plane import ControlPlane
+from tests.cluster.harness.mutators import Patch, policy, webhook
 from tests.cluster.harness.quota import Quotas, quotas_installed
 from tests.pods import Raw, pod
 
@@ -27,10 +24,6 @@ SHARE = {"gpu-fraction": "0.5"}
 NAMED = {**SHARE, "gpu-fraction-container-name": "main"}
 SLICE = {keys.SLOT: "1", keys.CORE_MILLI: "500", keys.MEMORY_MIB: "40960"}
 BUDGET = {"gpus": 1, "cores": "500m", "memory": "40Gi", "pods": 1}
-
-Patch = list[Raw]
-Change = Callable[[Raw], Patch]
-"""From a pod to the JSON patch that another webhook answers."""
 
 
 @pytest.fixture(scope="module")
@@ -67,81 +60,6 @@ def first_variable(raw: Raw) -> Patch:
             patch.append({"op": "add", "path": path, "value": []})
         patch.append({"op": "add", "path": f"{path}/0", "value": VARIABLE})
     return patch
-
-
-@contextlib.asynccontextmanager
-async def webhook(
-    plane: ControlPlane,
-    client: ApiClient,
-    name: str,
-    namespace: str,
-    change: Change,
-    again: str = "Never",
-) -> AsyncIterator[None]:
-    """Another mutating webhook, called in one namespace in the order of its name.
-
-    Args:
-        plane: the cluster.
-        client: its administrator.
-        name: of the configuration.
-        namespace: where it is called.
-        change: its answer.
-        again: its ``reinvocationPolicy``.
-    """
-
-    async def answer(request: web.Request) -> web.Response:
-        review = await request.json()
-        response = {"uid": review["request"]["uid"], "allowed": True}
-        if patch := change(review["request"]["object"]):
-            response["patchType"] = "JSONPatch"
-            response["patch"] = base64.b64encode(json.dumps(patch).encode()).decode()
-        kind = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}
-        return web.json_response({**kind, "response": response})
-
-    certificate, key = plane.authority.issue(name, name, hosts=["127.0.0.1"])
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
-    app = web.Application()
-    app.router.add_post("/", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-    await site.start()
-    port = runner.addresses[0][1]
-    configuration = {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": name},
-        "webhooks": [
-            {
-                "name": f"{name}.example.com",
-                "admissionReviewVersions": ["v1"],
-                "clientConfig": {
-                    "url": f"https://127.0.0.1:{port}/",
-                    "caBundle": plane.authority.bundle,
-                },
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
-                "rules": [
-                    {
-                        "apiGroups": [""],
-                        "apiVersions": ["v1"],
-                        "operations": ["CREATE"],
-                        "resources": ["pods"],
-                    }
-                ],
-                "sideEffects": "None",
-                "failurePolicy": "Fail",
-                "reinvocationPolicy": again,
-            }
-        ],
-    }
-    path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
-    await client.create(path, configuration)
-    try:
-        yield
-    finally:
-        await client.delete(f"{path}/{name}")
-        await runner.cleanup()
 
 
 async def created(
@@ -294,47 +212,6 @@ def applying(condition: str) -> Raw:
         "patchType": "ApplyConfiguration",
         "applyConfiguration": {"expression": expression},
     }
-
-
-@contextlib.asynccontextmanager
-async def policy(client: ApiClient, namespace: str, mutation: Raw) -> AsyncIterator[None]:
-    """A MutatingAdmissionPolicy that is bound to one namespace, called again where needed."""
-    api = "/apis/admissionregistration.k8s.io/v1"
-    served = {one["name"] for one in (await client.get(api))["resources"]}
-    if "mutatingadmissionpolicies" not in served:
-        pytest.skip("this server serves no MutatingAdmissionPolicy v1 (from Kubernetes 1.36 on)")
-    rule = {
-        "apiGroups": [""],
-        "apiVersions": ["v1"],
-        "operations": ["CREATE"],
-        "resources": ["pods"],
-    }
-    where = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
-    head = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": namespace}}
-    made = {
-        "mutatingadmissionpolicies": {
-            **head,
-            "kind": "MutatingAdmissionPolicy",
-            "spec": {
-                "matchConstraints": {"resourceRules": [rule]},
-                "failurePolicy": "Fail",
-                "reinvocationPolicy": "IfNeeded",
-                "mutations": [mutation],
-            },
-        },
-        "mutatingadmissionpolicybindings": {
-            **head,
-            "kind": "MutatingAdmissionPolicyBinding",
-            "spec": {"policyName": namespace, "matchResources": where},
-        },
-    }
-    for kind, manifest in made.items():
-        await client.create(f"{api}/{kind}", manifest)
-    try:
-        yield
-    finally:
-        for kind in made:
-            await client.delete(f"{api}/{kind}/{namespace}")
 
 
 @pytest.mark.parametrize(
