@@ -1,8 +1,10 @@
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 from tests.cluster.assets.store import Store
+from tests.cluster.harness.marks import marked_pids
 
 _MARK = "GPU_FRACTION_TEST_STORE"
 
@@ -35,6 +37,9 @@ def test_what_a_killed_run_left_is_ended_and_removed(tmp_path: Path) -> None:
     # The shell leaves a grandchild behind, as a killed make leaves compilers.
     argv = ["sh", "-c", "sleep 300 & wait"]
     with subprocess.Popen(argv, env={_MARK: str(left), "PATH": "/usr/bin:/bin"}) as build:
+        # For a moment a program that starts shows no environment.
+        while len(list(marked_pids(_MARK, str(left)))) < 2:
+            time.sleep(0.01)
         Store(tmp_path, _MARK).clean()
         assert build.wait() != 0
     assert list(tmp_path.iterdir()) == []
