@@ -34,7 +34,7 @@ busy cores. It ends what hangs, nothing else."""
 def pytest_configure(config: pytest.Config) -> None:
     """Declares the markers."""
     config.addinivalue_line(
-        "markers", 'needs_kubernetes("1.28"): skip on a server older than this minor version'
+        "markers", 'needs_kubernetes("1.36"): skip on a server older than this minor version'
     )
     config.addinivalue_line(
         "markers", "long: minutes of load, many objects or a whole system; make test-cluster-long"

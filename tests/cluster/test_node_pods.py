@@ -77,6 +77,7 @@ def restart_kubelet(daemon: Daemon) -> None:
     daemon.wait_ready()
 
 
+@pytest.mark.needs_kubernetes("1.36")  # ResourceHealthStatus is on by default
 def test_sick_card_shows_in_the_status_of_its_pods_alone(daemon: Daemon, kubectl: Kubectl) -> None:
     """Unhealthy while it is, also over a restart of the kubelet; other cards' pods are well."""
     for i in range(2):

@@ -214,6 +214,7 @@ def applying(condition: str) -> Raw:
     }
 
 
+@pytest.mark.needs_kubernetes("1.36")  # MutatingAdmissionPolicy v1
 @pytest.mark.parametrize(
     ("annotations", "gets"), [(SHARE, "mesh"), (NAMED, "main")], ids=["unnamed", "named"]
 )
@@ -228,6 +229,7 @@ async def test_a_policys_sidecar_is_there_before_us(
         await charged_once(client, namespace)
 
 
+@pytest.mark.needs_kubernetes("1.36")  # MutatingAdmissionPolicy v1
 @pytest.mark.parametrize(
     "mutation", [patching(AFTER_US), applying(AFTER_US)], ids=["patch", "apply"]
 )

@@ -6,7 +6,6 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable
 
-import pytest
 from aiohttp import web
 
 from tests.cluster.harness.api_client import ApiClient
@@ -96,9 +95,6 @@ async def webhook(
 @contextlib.asynccontextmanager
 async def policy(client: ApiClient, namespace: str, mutation: Raw) -> AsyncIterator[None]:
     """A MutatingAdmissionPolicy that is bound to one namespace, called again where needed."""
-    served = {one["name"] for one in (await client.get(API))["resources"]}
-    if "mutatingadmissionpolicies" not in served:
-        pytest.skip("this server serves no MutatingAdmissionPolicy v1 (from Kubernetes 1.36 on)")
     where = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
     head = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": namespace}}
     made = {
