@@ -193,6 +193,25 @@ async def test_a_change_of_our_annotations_reaches_validate(
     assert await differing(cases()) == []
 
 
+async def test_a_pod_of_many_annotations_is_reported_on_and_let_go(
+    ready: dict[str, str], client: ApiClient
+) -> None:
+    """An expression that costs too much is a refusal; no tenant may bring that on the kubelet.
+
+    The annotations are others', and all together as large as a server takes.
+    """
+    path = f"/api/v1/namespaces/{ready[CHANGES]}/pods"
+    new = pod({f"{n:x}": "" for n in range(45_000)})
+    new["metadata"].update(name="many", namespace=ready[CHANGES], finalizers=["example.com/a"])
+    new["spec"]["schedulerName"] = "nobody"
+    await client.create(path, new)
+    status = {"status": {"phase": "Failed"}}
+    assert not await stopped(CHANGES, client.patch(f"{path}/many/status", status))
+    finalizers = {"metadata": {"finalizers": None}}
+    assert not await stopped(CHANGES, client.patch(f"{path}/many", finalizers))
+    await client.delete(f"{path}/many", gracePeriodSeconds="0")
+
+
 async def test_an_ephemeral_container_reaches_validate_where_it_could_reach_a_gpu(
     stored: dict[str, Raw], client: ApiClient
 ) -> None:
