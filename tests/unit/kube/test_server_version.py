@@ -83,3 +83,23 @@ async def test_a_server_is_looked_at_as_soon_as_it_answers() -> None:
                 await checking
     assert lines[-1]["log_level"] == "warning"
     assert "1.38" in lines[-1]["why"]
+
+
+async def test_a_server_that_refuses_at_first_is_looked_at_later() -> None:
+    """As one that does not know our account's token yet."""
+    api = ApiServer(tokens={}, version=told("v1.33.9"))
+    async with (
+        api.serve(),
+        connect(
+            fixed(Access(server=api.url, authorization="Bearer t")), component="test"
+        ) as client,
+    ):
+        with capture_logs() as lines:
+            checking = asyncio.create_task(check(client))
+            async with asyncio.timeout(20):
+                while not lines:
+                    await asyncio.sleep(0.01)
+                api.tokens = {"t": "webhook"}
+                with pytest.raises(UnsupportedServerError):
+                    await checking
+    assert lines[0]["event"] == "server_version_not_read"
