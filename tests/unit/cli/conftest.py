@@ -2,18 +2,15 @@
 
 import io
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
 from gpu_fraction.cli.main import main
-from tests.cluster.harness.binaries import find_binaries
 
 
 @dataclass(frozen=True)
@@ -55,24 +52,3 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return Result(code, captured.out, captured.err)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def rendered() -> Callable[[Path], list[dict[str, Any]]]:
-    """What ``kubectl apply -k`` of a folder would send."""
-    kubectl = find_binaries().paths.get("kubectl")
-    if kubectl is None:
-        pytest.skip("no kubectl on this machine: `make cluster-assets` builds it")
-
-    def render(folder: Path) -> list[dict[str, Any]]:
-        done = subprocess.run(
-            [kubectl, "kustomize", str(folder)],
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return list(YAML(typ="safe").load_all(done.stdout))
-
-    return render
