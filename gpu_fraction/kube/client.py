@@ -29,7 +29,7 @@ TIMEOUT_S: Final = 30.0
 """Seconds for a whole call with its retries. Chosen: below the 34 s that the API server gives
 itself (apiserver/pkg/endpoints/handlers/rest.go, requestTimeoutUpperBound)."""
 
-_LEADING_DIGITS: Final = re.compile(r"[0-9]+")
+_LEADING_DIGITS: Final = re.compile(r"[0-9]{1,9}")
 
 
 class ServerVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,10 +215,11 @@ class Client:
         """
         body = await self.send(requests.server_path("/version"), timeout_s=timeout_s)
         found = decode(ServerVersion, body)
-        minor = _LEADING_DIGITS.match(found.minor)  # managed clusters write "28+"
-        if not found.major.isdecimal() or minor is None:
+        major = _LEADING_DIGITS.match(found.major)
+        minor = _LEADING_DIGITS.match(found.minor)  # managed clusters write "36+"
+        if major is None or minor is None:
             raise errors.MalformedAnswerError(f"/version: {found.major!r}, {found.minor!r}")
-        return int(found.major), int(minor[0])
+        return int(major[0]), int(minor[0])
 
     def watch(
         self, request: Request, *, open_timeout_s: float = 10.0

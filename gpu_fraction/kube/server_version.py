@@ -65,6 +65,8 @@ async def check(client: Client) -> None:
             continue
         if why:
             _log.warning("server_version_doubtful", why=why)
+        else:
+            _log.info("server_version_supported")
         return
 
 

@@ -1,4 +1,4 @@
-"""What newer kubelets do with a pod's containers, and with their slices."""
+"""What kubelets do with a pod's containers, and with their slices."""
 
 import contextlib
 from collections.abc import Iterator

@@ -168,7 +168,7 @@ def undo(raw: Raw) -> Patch:
 async def test_what_another_takes_away_is_written_again(
     quotas: Quotas, client: ApiClient, namespace: str
 ) -> None:
-    """We are called again after it, and have the last word."""
+    """We are called again after it, and write our fields again."""
     async with webhook(quotas.plane, client, "z-undo", namespace, undo):
         stored = await created(client, namespace, SHARE)
         assert shares(stored) == {"main": SLICE}
@@ -179,7 +179,7 @@ async def test_what_another_takes_away_is_written_again(
 async def test_a_pod_whose_share_another_takes_away_for_good_is_refused(
     quotas: Quotas, client: ApiClient, namespace: str
 ) -> None:
-    """Who is called again after us has the last word; the pod never runs without its share."""
+    """Where the other is called after us again, the pod is refused, not run without its share."""
     async with webhook(quotas.plane, client, "z-undo", namespace, undo, "IfNeeded"):
         with pytest.raises(StatusError) as refused:
             await created(client, namespace, SHARE)

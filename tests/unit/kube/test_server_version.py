@@ -64,6 +64,7 @@ async def test_a_newer_server_is_warned_of() -> None:
 async def test_a_server_that_keeps_its_version_to_itself_is_warned_of() -> None:
     """Clusters may take the right to read it away; what else is allowed works all the same."""
     assert "does not tell its version" in await doubt_of("v1.34.0", minor="unknown")
+    assert "was not tested" in await doubt_of("v1.34.0", minor="9" * 5000)
 
 
 async def test_a_server_is_looked_at_as_soon_as_it_answers() -> None:
