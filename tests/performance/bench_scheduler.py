@@ -1,18 +1,18 @@
 """Pods that a real kube-scheduler binds in a second, with our extender and without.
 
-Writes a section of docs/performance.md. Starts etcd, API server, controllers and scheduler as
-the cluster tests do, and needs the same programs. Without the extender the scheduler adds up
-nodes and binds itself, so that pods may not fit on any card: it is what the extender's price is
-measured against, not an alternative.
+Writes a section of docs/performance.md. Starts a cluster as the tests of scheduling do, and needs
+the same programs. Without the extender the scheduler adds up nodes and binds itself, so that pods
+may not fit on any card: it is what the extender's price is measured against, not an alternative.
 
 The pods are created while the scheduler is stopped; the clock runs from the first to the last
-bind that a watch shows. Three limits of the scheduler's requests are compared: Kubernetes'
-default, ours in deploy/, and none to speak of, where the machine is the limit.
+bind that a watch shows. kwok, which would run the bound pods on the same processors, has ended by
+then, and so have the controllers, which would miss the nodes' leases. Three limits of the
+scheduler's requests are compared: Kubernetes' default, ours in deploy/, and none to speak of,
+where the machine is the limit.
 """
 
 import argparse
 import asyncio
-import os
 import statistics
 import sys
 import tempfile
@@ -27,13 +27,9 @@ from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.resources import PODS
 from gpu_fraction.kube.store import Change
 from scheduler.pods import Pod
-from tests.cluster.harness.binaries import (
-    CONTROL_PLANE,
-    Binaries,
-    MissingBinariesError,
-    find_binaries,
-)
-from tests.cluster.scheduling.rig import Rig, pod_manifest, running_rig
+from tests.cluster.harness.binaries import Binaries, MissingBinariesError, find_binaries
+from tests.cluster.harness.simulated_nodes import PROGRAMS
+from tests.cluster.scheduling.rig import Rig, cpu_s, pod_manifest, running_rig
 from tests.cluster.scheduling.test_scheduling import mixed
 from tests.performance import report
 
@@ -74,7 +70,7 @@ def main() -> int:
     args = parser.parse_args()
     binaries = find_binaries()
     try:
-        binaries.require(CONTROL_PLANE)
+        binaries.require(PROGRAMS)
     except MissingBinariesError as e:
         sys.stdout.write(f"skipped: {e}\n")
         return 0
@@ -93,8 +89,8 @@ def main() -> int:
         "scheduler",
         "Scheduling: pods bound a second",
         f"`make bench-cluster`: {args.pods} mixed pods on 50 nodes x 8 cards, kube-scheduler "
-        f"{'.'.join(map(str, binaries.version))}; scheduler, extender, API server, etcd and "
-        f"controllers share this machine's processors. {args.rounds} pairs of runs for each limit "
+        f"{'.'.join(map(str, binaries.version))}; scheduler, extender, API server and "
+        f"etcd share this machine's processors. {args.rounds} pairs of runs for each limit "
         f"of the scheduler's requests (`clientConnection.qps`); medians, and the ratio inside "
         f"each pair. The goal is {GOAL}. Binds go through the extender, so the limit is not "
         "theirs; without a limit the processors are what runs out.\n\n"
@@ -145,7 +141,8 @@ def measure(binaries: Binaries, count: int, *, qps: int, extender: bool) -> Run:
 
 async def burst(rig: Rig, count: int, *, extender: bool) -> Run:
     """Create the pods, start the scheduler, wait until all are bound."""
-    rig.plane.scheduler.kill()
+    for process in (rig.plane.scheduler, rig.plane.controller_manager, rig.kubelets):
+        process.kill()
     workload = mixed(count, Random(11))
     await rig.create_pods([pod_manifest(f"p{at}", *asks) for at, asks in enumerate(workload)])
     bound_at: list[float] = []
@@ -175,12 +172,6 @@ async def burst(rig: Rig, count: int, *, extender: bool) -> Run:
         extender_ms=spent_s * 1e3 / count,
         scheduler_ms=cpu_s(rig.plane.scheduler.pid) * 1e3 / count,
     )
-
-
-def cpu_s(pid: int) -> float:
-    """Processor time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

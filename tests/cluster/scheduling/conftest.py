@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.conftest import _require_own
-from tests.cluster.harness.binaries import CONTROL_PLANE, Binaries
+from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.simulated_nodes import PROGRAMS
 from tests.cluster.scheduling.rig import Rig, running_rig
 
 
@@ -17,7 +19,7 @@ def shared_rig(
     existing: Cluster | None, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Rig]:
     """Control plane, 50 nodes and an extender."""
-    _require_own(existing, binaries, CONTROL_PLANE)
+    _require_own(existing, binaries, PROGRAMS)
     with running_rig(binaries, tmp_path_factory.mktemp("rig")) as rig:
         yield rig
 
@@ -30,3 +32,11 @@ def rig(shared_rig: Rig) -> Iterator[Rig]:
     made = replace(shared_rig, namespace=namespace)
     yield made
     asyncio.run(made.delete_pods())
+
+
+@pytest.fixture
+def large_rig(existing: Cluster | None, binaries: Binaries, tmp_path: Path) -> Iterator[Rig]:
+    """A rig of its own with a thousand nodes."""
+    _require_own(existing, binaries, PROGRAMS)
+    with running_rig(binaries, tmp_path, nodes=1000) as made:
+        yield replace(made, namespace=made.plane.create_namespace())

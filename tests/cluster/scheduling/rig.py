@@ -1,17 +1,18 @@
-"""A real kube-scheduler with our extender, over nodes that are objects only.
+"""A real kube-scheduler with our extender, over nodes that kwok simulates.
 
 The scheduler's configuration and the roles are those of ``deploy/``; only paths and ports
-are the tests' own. Nodes have an inventory and resources but no kubelet, so that pods bound
-to them stay Pending for ever.
+are the tests' own. Nodes have an inventory and resources; pods bound to them are Running, but
+no container is.
 """
 
 import asyncio
 import contextlib
 import json
+import os
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,12 +25,13 @@ from gpu_fraction.domain import inventory, keys
 from gpu_fraction.domain.placement import Ask
 from scheduler.pod_tls import CLIENT_NAME, write_pod_tls
 from tests.builders import pods
-from tests.cluster.harness.api_client import ApiClient
+from tests.cluster.harness.api_client import ApiClient, StatusError
 from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.control_plane import ControlPlane, running_control_plane
 from tests.cluster.harness.options import ControlPlaneOptions
 from tests.cluster.harness.ports import free_port
 from tests.cluster.harness.process import Process
+from tests.cluster.harness.simulated_nodes import simulated_nodes
 
 T = TypeVar("T")
 
@@ -48,12 +50,14 @@ class Rig:
     Attributes:
         plane: the control plane; its scheduler is the one under test.
         extender: may be killed and started again.
+        kubelets: one program in the place of all kubelets.
         nodes: names of the nodes.
         namespace: of the test's pods.
     """
 
     plane: ControlPlane
     extender: Process
+    kubelets: Process
     nodes: tuple[str, ...]
     namespace: str = ""
 
@@ -94,10 +98,17 @@ class Rig:
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name.removeprefix("gpu_fraction_scheduler_"): float(v) for name, v in pairs}
 
-    async def delete_pods(self) -> None:
-        """Delete the namespace's pods; no kubelet would ever confirm it, so none is waited for."""
+    async def delete_pods(self, names: Iterable[str] = ()) -> None:
+        """Delete pods, without names the whole namespace's, and wait until they are gone."""
+        going = list(names or await self.pods())
         async with ApiClient(self.plane.access) as client:
-            await client.delete(self.pods_path, gracePeriodSeconds="0")
+
+            async def delete(name: str) -> None:
+                with contextlib.suppress(StatusError):  # a victim may have gone meanwhile
+                    await client.delete(f"{self.pods_path}/{name}")
+
+            await in_turns(going, delete)
+        await self.until(lambda found: found.keys().isdisjoint(going))
 
     async def pods(self) -> dict[str, dict[str, Any]]:
         """The namespace's pods by name."""
@@ -121,6 +132,12 @@ class Rig:
             ) from None
         return found
 
+    async def until_running(self, timeout_s: float) -> None:
+        """Wait until all the namespace's pods run; of thousands just one that does not is read."""
+        path = f"{self.pods_path}?limit=1&fieldSelector=status.phase!=Running"
+        async with ApiClient(self.plane.access) as client:
+            await client.wait_for(path, lambda found: not found["items"], timeout_s)
+
     async def events(self, pod: str, reason: str) -> list[str]:
         """Messages of a pod's events."""
         path = f"/api/v1/namespaces/{self.namespace}/events"
@@ -143,6 +160,12 @@ async def in_turns(items: list[T], work: Callable[[T], Awaitable[object]]) -> No
         for item in items:
             await slots.acquire()
             tasks.create_task(one(item))
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def pod_manifest(
@@ -171,7 +194,6 @@ def pod_manifest(
             raise ValueError("tests ask for compute as well")
     manifest["spec"] |= {
         "schedulerName": keys.SCHEDULER,
-        "terminationGracePeriodSeconds": 0,
         **({"priorityClassName": priority_class} if priority_class else {}),
         **({"nodeSelector": {"kubernetes.io/hostname": node}} if node else {}),
     }
@@ -199,8 +221,7 @@ def cards_of(node: str, model: str = MODEL) -> list[inventory.Card]:
 
 
 def node_manifest(name: str) -> dict[str, Any]:
-    """A Ready node with its inventory."""
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """A node with its inventory."""
     amounts = {
         "cpu": "64",
         "memory": "512Gi",
@@ -209,21 +230,13 @@ def node_manifest(name: str) -> dict[str, Any]:
         keys.CORE_MILLI: str(1000 * CARDS),
         keys.MEMORY_MIB: str(CARD_MIB * CARDS),
     }
-    condition = {
-        "type": "Ready",
-        "status": "True",
-        "reason": "KubeletReady",
-        "message": "simulated",
-        "lastHeartbeatTime": now,
-        "lastTransitionTime": now,
-    }
     return {
         "metadata": {
             "name": name,
             "labels": {"kubernetes.io/hostname": name},
             "annotations": {keys.INVENTORY: pods.inventory_of(cards_of(name))},
         },
-        "status": {"capacity": amounts, "allocatable": amounts, "conditions": [condition]},
+        "status": {"capacity": amounts, "allocatable": amounts},
     }
 
 
@@ -240,13 +253,19 @@ def scheduler_config(tls: Path, port: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def running_rig(
-    binaries: Binaries, folder: Path, *, extender: bool = True, client_qps: int = 1000
+    binaries: Binaries,
+    folder: Path,
+    *,
+    nodes: int = NODES,
+    extender: bool = True,
+    client_qps: int = 1000,
 ) -> Iterator[Rig]:
     """A rig that is gone at the end.
 
     Args:
         binaries: the programs.
         folder: for certificates.
+        nodes: how many.
         extender: False leaves the scheduler alone, to compare with.
         client_qps: requests a second of scheduler and controllers, each.
     """
@@ -257,23 +276,20 @@ def running_rig(
     config = scheduler_config(tls, port)
     if not extender:
         del config["extenders"]
-    options = ControlPlaneOptions(
-        scheduler_config=config,
-        client_qps=client_qps,
-        # No kubelet renews these nodes' leases, so nobody must miss them.
-        flags={"kube-controller-manager": {"controllers": "*,-nodelifecycle"}},
-    )
+    options = ControlPlaneOptions(scheduler_config=config, client_qps=client_qps)
     with running_control_plane(binaries, options) as plane:
         process = _extender(plane, tls, port)
-        names = tuple(f"gpu-{at:02}" for at in range(NODES))
-        rig = Rig(plane, process, names)
-        asyncio.run(_create_nodes(rig))
-        if extender:
-            rig.restart_extender()
+        kubelets = simulated_nodes(plane)
+        rig = Rig(plane, process, kubelets, tuple(f"gpu-{at:02}" for at in range(nodes)))
         try:
+            kubelets.start()
+            asyncio.run(_create_nodes(rig))
+            if extender:
+                rig.restart_extender()
             yield rig
         finally:
             process.kill()
+            kubelets.kill()
 
 
 def _extender(plane: ControlPlane, tls: Path, port: int) -> Process:
@@ -307,13 +323,14 @@ def _extender(plane: ControlPlane, tls: Path, port: int) -> Process:
 
 async def _create_nodes(rig: Rig) -> None:
     async with ApiClient(rig.plane.access) as client:
+        nodes, path = list(rig.nodes), "/api/v1/nodes"
+        await in_turns(nodes, lambda name: client.create(path, node_manifest(name)))
 
-        async def create(name: str) -> None:
-            await client.create("/api/v1/nodes", node_manifest(name))
-            # Admission taints every new node until a controller sees that it is ready.
-            await client.patch(f"/api/v1/nodes/{name}", {"spec": {"taints": None}})
+        # Admission taints every new node until a controller sees that it is ready.
+        def usable(node: Mapping[str, Any]) -> bool:
+            return "taints" not in node["spec"]
 
-        await in_turns(list(rig.nodes), create)
+        await in_turns(nodes, lambda name: client.wait_for(f"{path}/{name}", usable))
 
 
 Pods = Mapping[str, dict[str, Any]]

@@ -67,8 +67,7 @@ async def test_pods_without_a_model_fill_a_limited_one_to_its_cap_and_go_on_to_o
         assert "exceeded GPU quota: budget, requested: T4.gpus=1, used: T4.gpus=3" in message
         ended = next(name for name, pod in pods.items() if pod["spec"].get("nodeName") == limited)
         async with ApiClient(rig.plane.access) as client:
-            # No kubelet would ever confirm an end in good order.
-            await client.delete(f"{rig.pods_path}/{ended}", gracePeriodSeconds="0")
+            await client.delete(f"{rig.pods_path}/{ended}")
         pods = await rig.until(lambda found: len(found) < len(names) and by_node(found) == full)
         apply(CARDS)
         await asyncio.sleep(1)
