@@ -108,7 +108,7 @@ class Rig:
                     await client.delete(f"{self.pods_path}/{name}")
 
             await in_turns(going, delete)
-        await self.until(lambda found: found.keys().isdisjoint(going))
+        await self.until(lambda found: found.keys().isdisjoint(going), timeout_s=240)
 
     async def pods(self) -> dict[str, dict[str, Any]]:
         """The namespace's pods by name."""
