@@ -134,9 +134,10 @@ class Rig:
 
     async def until_running(self, timeout_s: float) -> None:
         """Wait until all the namespace's pods run; of thousands just one that does not is read."""
-        path = f"{self.pods_path}?limit=1&fieldSelector=status.phase!=Running"
-        async with ApiClient(self.plane.access) as client:
-            await client.wait_for(path, lambda found: not found["items"], timeout_s)
+        query = {"limit": "1", "fieldSelector": "status.phase!=Running"}
+        async with asyncio.timeout(timeout_s), ApiClient(self.plane.access) as client:
+            while (await client.get(self.pods_path, **query))["items"]:
+                await asyncio.sleep(1)
 
     async def events(self, pod: str, reason: str) -> list[str]:
         """Messages of a pod's events."""
