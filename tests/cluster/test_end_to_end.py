@@ -88,10 +88,12 @@ def system(
 
 @pytest.fixture
 def kubectl(system: System) -> Iterator[Kubectl]:
-    """Kubectl in a namespace whose pods go through the webhook."""
+    """Kubectl in a namespace whose pods go through the webhook; they hold no card afterwards."""
     name = system.admission.create_namespace()
-    yield system.plane.kubectl.within(name)
-    system.plane.kubectl("delete", "namespace", name, "--wait=false")
+    own = system.plane.kubectl.within(name)
+    yield own
+    own("delete", "pods", "--all", "--timeout=100s", timeout_s=120)
+    own("delete", "namespace", name, "--wait=false")
 
 
 def test_the_container_prints_the_cards_that_the_binding_named(
