@@ -104,11 +104,6 @@ class CertificateManager:
         """Whether an API server accepts what this process serves."""
         return self._replica.readiness()
 
-    def not_ready(self) -> str | None:
-        """A readiness check: None, or why this process should get no traffic yet."""
-        verdict = self.readiness()
-        return None if verdict.ready else verdict.reason
-
     async def run(self) -> None:
         """Work until cancelled.
 

@@ -106,11 +106,6 @@ class MountedCertificates:
         self._metrics.ready(ready=verdict.ready)
         return verdict
 
-    def not_ready(self) -> str | None:
-        """A readiness check: None, or why this process should get no traffic yet."""
-        verdict = self.readiness()
-        return None if verdict.ready else verdict.reason
-
     def _verdict(self) -> Readiness:
         if self._watched is None:
             return judge(self._clock(), self.serving.leaf, (), self._lifetimes)

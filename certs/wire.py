@@ -71,7 +71,6 @@ class ConversionWebhook(msgspec.Struct, frozen=True, kw_only=True, rename="camel
 class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     """How a CRD converts between its versions."""
 
-    strategy: str = ""
     webhook: ConversionWebhook | None = None
 
 

@@ -8,7 +8,7 @@ import msgspec
 from gpu_fraction.domain import assignment, keys, request_annotation, user_annotations
 from gpu_fraction.domain.demand import demand
 from gpu_fraction.domain.gpu_resources import is_gpu
-from gpu_fraction.domain.pod import Metadata, Pod, Spec, Status, containers
+from gpu_fraction.domain.pod import Metadata, Pod, Spec, containers
 from gpu_fraction.domain.request import Bounds, Refused, Request
 from gpu_fraction.kube.objects import Meta
 from quota.charge import PodFacts
@@ -18,7 +18,7 @@ TERMINAL: Final = frozenset({"Succeeded", "Failed"})
 DEFAULT_GRACE_S: Final = 30
 """Where a pod that is being deleted does not say (core/v1 terminationGracePeriodSeconds)."""
 
-__all__ = ["OwnerReference", "PodRecord", "facts_of", "overdue_after_s", "terminal"]
+__all__ = ["OwnerReference", "PodRecord", "Status", "facts_of", "overdue_after_s", "terminal"]
 
 
 class OwnerReference(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -41,6 +41,12 @@ class PodMeta(Meta, frozen=True, kw_only=True, rename="camel"):
     owner_references: list[OwnerReference] | None = None
 
 
+class Status(msgspec.Struct, frozen=True):
+    """The pod's phase."""
+
+    phase: str | None = None
+
+
 class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A pod with what the domain reads, and its identity besides."""
 
@@ -50,19 +56,7 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def pod(self) -> Pod:
         """The pod as the domain knows it."""
-        meta = self.metadata
-        return Pod(
-            metadata=Metadata(
-                name=meta.name,
-                namespace=meta.namespace,
-                uid=meta.uid,
-                annotations=meta.annotations,
-                deletion_timestamp=meta.deletion_timestamp,
-                deletion_grace_period_seconds=meta.deletion_grace_period_seconds,
-            ),
-            spec=self.spec,
-            status=self.status,
-        )
+        return Pod(Metadata(self.metadata.annotations), self.spec)
 
     @property
     def owner(self) -> OwnerReference | None:

@@ -26,17 +26,10 @@ __all__ = [
 ]
 
 
-class Metadata(msgspec.Struct, frozen=True, rename="camel"):
-    """Names and annotations. ``uid`` is final only in validating calls."""
+class Metadata(msgspec.Struct, frozen=True):
+    """The annotations: who the pod is decides nothing."""
 
-    name: str | None = None
-    generate_name: str | None = None
-    namespace: str | None = None
-    uid: str | None = None
     annotations: dict[str, str] | None = None
-    labels: dict[str, str] | None = None
-    deletion_timestamp: str | None = None
-    deletion_grace_period_seconds: int | None = None
 
 
 class KeyRef(msgspec.Struct, frozen=True):
@@ -125,18 +118,11 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     security_context: SecurityContext | None = None
 
 
-class Status(msgspec.Struct, frozen=True):
-    """The pod's phase."""
-
-    phase: str | None = None
-
-
 class Pod(msgspec.Struct, frozen=True):
     """A Pod, or the template of one."""
 
     metadata: Metadata = Metadata()
     spec: Spec = Spec()
-    status: Status | None = None
 
     def annotations(self) -> Mapping[str, str]:
         """The annotations, empty where there are none."""

@@ -106,15 +106,6 @@ class AccessSource:
     max_age_s: float = float("inf")
 
 
-def fixed(access: Access) -> AccessSource:
-    """A source that always finds the same."""
-
-    async def find() -> Access:
-        return access
-
-    return AccessSource(find)
-
-
 def in_cluster(
     environ: Mapping[str, str], *, service_account: Path = SERVICE_ACCOUNT
 ) -> AccessSource:

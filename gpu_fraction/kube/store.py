@@ -1,4 +1,4 @@
-"""Objects as last seen, by name, by uid and by whatever else the consumer looks them up."""
+"""Objects as last seen, by name and by whatever else the consumer looks them up."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,11 +10,6 @@ T = TypeVar("T", bound=HasMeta)
 
 IndexFunction = Callable[[T], Iterable[str]]
 """The values under which an object is found; pure, and cheap."""
-
-
-def by_namespace(obj: HasMeta) -> Iterable[str]:
-    """Index function: the namespace."""
-    return (obj.metadata.namespace,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +34,6 @@ class Store(Generic[T]):
             indexes: name of each index and its function.
         """
         self._objects: dict[Key, T] = {}
-        self._by_uid: dict[str, Key] = {}
         self._functions = dict(indexes or {})
         self._indexes: dict[str, dict[str, set[Key]]] = {name: {} for name in self._functions}
 
@@ -52,11 +46,6 @@ class Store(Generic[T]):
     def get(self, name: str, namespace: str = "") -> T | None:
         """The object of that name."""
         return self._objects.get((namespace, name))
-
-    def get_by_uid(self, uid: str) -> T | None:
-        """The object with that uid."""
-        key = self._by_uid.get(uid)
-        return None if key is None else self._objects[key]
 
     def find(self, index: str, value: str) -> list[T]:
         """The objects that an index lists under a value, in no particular order.
@@ -117,7 +106,6 @@ class Store(Generic[T]):
 
     def _insert(self, key: Key, obj: T) -> None:
         self._objects[key] = obj
-        self._by_uid[obj.metadata.uid] = key
         for name, function in self._functions.items():
             index = self._indexes[name]
             for value in function(obj):
@@ -125,7 +113,6 @@ class Store(Generic[T]):
 
     def _drop(self, key: Key, obj: T) -> None:
         del self._objects[key]
-        self._by_uid.pop(obj.metadata.uid, None)
         for name, function in self._functions.items():
             index = self._indexes[name]
             for value in function(obj):

@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from gpu_fraction.kube import errors
-from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.resources import CRDS, NAMESPACES, Resource
+from tests.access import fixed
 from tests.contract.manifests import Manifest, widget_definition
 
 # These modules hold the tests; the ones that collect them only say against which server.

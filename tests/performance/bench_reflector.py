@@ -18,14 +18,14 @@ from typing import Any
 
 import msgspec
 
-from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.objects import Identity, Meta
 from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import PODS
-from gpu_fraction.kube.store import by_namespace
+from tests.access import fixed
 from tests.performance import report
 
 NAMESPACES = 20
@@ -185,7 +185,10 @@ async def measure(url: str, count: int) -> list[tuple[str, str]]:
         await client.get(PODS.at("trainer-7d4b9c6f5-00000", namespace="team-0"), Identity)
         gc.collect()
         before_mib, cpu = resident_mib(), time.process_time()
-        indexes = {"namespace": by_namespace, "node": lambda pod: (pod.spec.node_name,)}
+        indexes = {
+            "namespace": lambda pod: (pod.metadata.namespace,),
+            "node": lambda pod: (pod.spec.node_name,),
+        }
         reflector = Reflector(client, PODS.at(), Pod, indexes=indexes)
         stop = asyncio.Event()
         pause = asyncio.create_task(longest_pause_ms(stop))

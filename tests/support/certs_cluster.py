@@ -21,7 +21,7 @@ from certs.presence import ReplicaIdentity
 from certs.secret import state_of
 from certs.state import CaState, Phase
 from certs.wire import SecretObject
-from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.election import LeaseTimings
@@ -32,6 +32,7 @@ from gpu_fraction.kube.resources import LEASES, MUTATING_WEBHOOKS, SECRETS, VALI
 from gpu_fraction.kube.retry import RetryPolicy
 from gpu_fraction.kube.timestamps import utc_now
 from sandbox.apiserver import ApiServer
+from tests.access import fixed
 
 NAMESPACE = "gpu-fraction-system"
 INSTALLATION = Installation(mutating=("gpu-fraction",), validating=("gpu-fraction",))

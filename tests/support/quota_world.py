@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from gpu_fraction.domain.pod import Container, Resources, Spec, Status
+from gpu_fraction.domain.pod import Container, Resources, Spec
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.errors import ConflictError, NotFoundError
 from quota.admission import Admission, Settings
@@ -22,7 +22,7 @@ from quota.cache import QuotaCache
 from quota.controller import Controller, ControllerSettings, Sources
 from quota.decision import Outcome
 from quota.fleet import ConfiguredFleet, Fleet
-from quota.pods import OwnerReference, PodMeta, PodRecord, facts_of
+from quota.pods import OwnerReference, PodMeta, PodRecord, Status, facts_of
 from quota.view import PodView
 from quota.wire import GPUQuota, QuotaMeta, ReservationWire, SpecWire, StatusWire
 

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from gpu_fraction.kube import errors
-from gpu_fraction.kube.access import Access, fixed, kubeconfig
+from gpu_fraction.kube.access import Access, kubeconfig
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.requests import PatchKind
@@ -29,6 +29,7 @@ from gpu_fraction.kube.resources import (
 )
 from sandbox.apiserver import Answer, ApiServer, Fault, Hang, Slow
 from sandbox.apiserver.faults import Call, Faults
+from tests.access import fixed
 from tests.cluster.harness.binaries import find_binaries
 from tests.contract.admission import Webhook, patch
 from tests.contract.manifests import Manifest, pod, secret, widget, widget_definition

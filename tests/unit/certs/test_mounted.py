@@ -191,12 +191,12 @@ async def test_it_is_ready_while_every_bundle_trusts_it(tmp_path: Path) -> None:
             metrics=CertificateMetrics(CollectorRegistry()),
             watched=Watched(api.client, INSTALLATION, with_secret=False),
         )
-        assert made.not_ready() == "the configurations have not been read yet"
+        assert made.readiness().reason == "the configurations have not been read yet"
         task = asyncio.create_task(made.run())
-        await until(lambda: "no CA certificate" in (made.not_ready() or ""))
+        await until(lambda: "no CA certificate" in made.readiness().reason)
         await api.set_bundles(AUTHORITY.certificate.pem)
         await until(lambda: made.readiness().ready)
         await api.set_bundles(pki.new_authority("else", NOW, Lifetimes()).certificate.pem)
-        await until(lambda: "candidates exhausted" in (made.not_ready() or ""))
+        await until(lambda: "candidates exhausted" in made.readiness().reason)
         task.cancel()
         await asyncio.wait([task])

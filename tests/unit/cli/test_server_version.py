@@ -11,9 +11,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.cli import cluster
-from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.server_version import UnsupportedServerError
 from sandbox.apiserver import ApiServer
+from tests.access import fixed
 from tests.tls import make
 from tests.unit.cli.conftest import Command
 

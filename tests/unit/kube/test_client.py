@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.kube import errors, requests
-from gpu_fraction.kube.access import Access, fixed, user_agent
+from gpu_fraction.kube.access import Access, user_agent
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.listing import ListOptions
@@ -18,6 +18,7 @@ from gpu_fraction.kube.requests import PatchKind, Request, WriteOptions
 from gpu_fraction.kube.resources import NAMESPACES, PODS
 from gpu_fraction.kube.retry import RetryPolicy
 from sandbox.apiserver import Answer, ApiServer, Fault, Hang, Reset, Slow, Text
+from tests.access import fixed
 
 pytestmark = pytest.mark.usefixtures("no_blocking_calls")
 

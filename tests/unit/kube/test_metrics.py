@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.election import Election
 from gpu_fraction.kube.errors import NotFoundError
@@ -15,6 +15,7 @@ from gpu_fraction.kube.objects import Identity, Meta
 from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.resources import NAMESPACES, PODS
 from sandbox.apiserver import Answer, ApiServer, Fault
+from tests.access import fixed
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gpu_fraction.kube import errors
-from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.objects import Meta
@@ -15,6 +15,7 @@ from gpu_fraction.kube.requests import PatchKind, Selection
 from gpu_fraction.kube.resources import GPU_QUOTAS, PODS
 from gpu_fraction.kube.watching import EventKind
 from sandbox.apiserver import Answer, ApiServer, DelayWatch, DropWatch, Fault, Hang, Kind, Text
+from tests.access import fixed
 from tests.unit.kube.following import (
     SETTINGS,
     Pod,

@@ -7,10 +7,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from gpu_fraction.kube import errors
-from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.server_version import UnsupportedServerError, check, doubt
 from sandbox.apiserver import ApiServer
+from tests.access import fixed
 
 
 def told(version: str, *, minor: str = "") -> dict[str, str]:

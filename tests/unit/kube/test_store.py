@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gpu_fraction.kube.objects import Key, Meta
-from gpu_fraction.kube.store import Change, Store, by_namespace
+from gpu_fraction.kube.store import Change, Store
 
 NAMES = st.sampled_from(["a", "b", "c"])
 NAMESPACES = st.sampled_from(["x", "y"])
@@ -44,7 +44,10 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.store: Store[Pod] = Store(
-            {"node": lambda pod: [pod.node] if pod.node else [], "namespace": by_namespace}
+            {
+                "node": lambda pod: [pod.node] if pod.node else [],
+                "namespace": lambda pod: [pod.metadata.namespace],
+            }
         )
         self.model: dict[Key, Pod] = {}
         self.mirror: dict[str, Pod] = {}
@@ -96,7 +99,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert sorted(map(repr, self.store)) == sorted(map(repr, pods))
         assert len(self.store) == len(pods)
         for (namespace, name), obj in self.model.items():
-            assert self.store.get(name, namespace) is self.store.get_by_uid(obj.metadata.uid)
+            assert self.store.get(name, namespace) == obj
         for node in ("n1", "n2"):
             found = {p.metadata.uid for p in self.store.find("node", node)}
             assert found == {p.metadata.uid for p in pods if p.node == node}

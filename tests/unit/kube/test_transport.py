@@ -14,13 +14,14 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from gpu_fraction.kube import errors
-from gpu_fraction.kube.access import Access, AccessError, AccessSource, fixed
+from gpu_fraction.kube.access import Access, AccessError, AccessSource
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.resources import NAMESPACES, NODES, PODS
 from gpu_fraction.kube.retry import RetryPolicy
 from sandbox.apiserver import ApiServer
+from tests.access import fixed
 
 pytestmark = pytest.mark.usefixtures("no_blocking_calls")
 

@@ -9,7 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from structlog.testing import capture_logs
 
-from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.reflector import ReflectorSettings
@@ -20,6 +20,7 @@ from quota.wire import API_VERSION, KIND
 from sandbox.apiserver import ApiServer
 from sandbox.apiserver.faults import Answer, DropWatch, Fault
 from sandbox.apiserver.kinds import from_crd
+from tests.access import fixed
 from tests.builders.limits import limits
 
 CRD = dict(YAML(typ="safe").load(Path(__file__).parents[3] / "deploy" / "crd" / "gpuquotas.yaml"))

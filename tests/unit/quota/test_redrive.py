@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.objects import Meta
@@ -18,6 +18,7 @@ from gpu_fraction.kube.timestamps import time as api_time
 from quota.redrive import MAX_OWNERS, QUOTA_FREED, Redrive
 from sandbox.apiserver import Answer, ApiServer, Fault
 from sandbox.apiserver.kinds import BUILT_IN
+from tests.access import fixed
 
 HASTY = RetryPolicy(Backoff(initial_s=0.01, cap_s=0.02))
 JOB = {"apiVersion": "batch/v1", "kind": "Job", "spec": {}}

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from ruamel.yaml import YAML
 
 from gpu_fraction.domain.sizes import CardSizes
-from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.event_limits import ObjectReference
@@ -28,6 +28,7 @@ from quota.service import AdmissionService, ControllerService
 from quota.settings import TTL_S
 from sandbox.apiserver import Answer, ApiServer, Fault, Hang
 from sandbox.apiserver.kinds import BUILT_IN, from_crd
+from tests.access import fixed
 from tests.support.quota_world import NOW
 
 CRD = Path(__file__).parents[3] / "deploy" / "crd" / "gpuquotas.yaml"

@@ -15,7 +15,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.domain import keys
-from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.retry import RetryPolicy
@@ -23,6 +23,7 @@ from sandbox.apiserver import ApiServer
 from scheduler.auth import Callers, server_tls
 from scheduler.model_quota import NO_LIMITS, ModelLimits
 from scheduler.service import ExtenderService
+from tests.access import fixed
 from tests.builders import pods
 from tests.builders.clusters import node_cards
 

@@ -9,7 +9,7 @@ import pytest
 
 from gpu_fraction.domain import inventory as inventory_format
 from gpu_fraction.domain import keys
-from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import NODES, PODS
@@ -21,6 +21,7 @@ from node_daemon.pod_feed import PodFeed, WirePod, read
 from node_daemon.pods import PodCache
 from sandbox.apiserver.faults import Answer, Fault
 from sandbox.apiserver.server import ApiServer
+from tests.access import fixed
 from tests.support.node_rig import card, inventory
 
 NODE = "node-1"

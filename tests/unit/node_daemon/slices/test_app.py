@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from gpu_fraction.domain import assignment, keys
 from gpu_fraction.domain.assignment import CardShare
-from gpu_fraction.kube.access import Access, fixed
+from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.resources import EVENTS, PODS
 from gpu_fraction.settings.option import load
@@ -25,6 +25,7 @@ from sandbox.kubelet.devices import StartError
 from sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
 from sandbox.nvml.hardware import VARIABLE, FakeHardware
 from tests import fake_gpus
+from tests.access import fixed
 from tests.support.node_rig import TEMPO
 
 NODE = "node-1"
