@@ -16,8 +16,8 @@ import msgspec
 from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.access import AccessSource, user_agent
 from gpu_fraction.kube.listing import Listing, ListOptions, OnMalformed, decode_page
+from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.kube.objects import decode
-from gpu_fraction.kube.observer import Observer
 from gpu_fraction.kube.requests import Body, PatchKind, Request, WriteOptions
 from gpu_fraction.kube.resources import Address
 from gpu_fraction.kube.retry import RetryPolicy, failure_of
@@ -48,7 +48,7 @@ class Client:
         *,
         timeout_s: float = TIMEOUT_S,
         retry: RetryPolicy | None = None,
-        observer: Observer | None = None,
+        observer: KubeMetrics | None = None,
         rng: random.Random | None = None,
     ) -> None:
         """Wrap a transport whose context is entered.
@@ -275,7 +275,7 @@ async def connect(
     component: str,
     timeout_s: float = TIMEOUT_S,
     retry: RetryPolicy | None = None,
-    observer: Observer | None = None,
+    observer: KubeMetrics | None = None,
 ) -> AsyncIterator[Client]:
     """A client for as long as the context lasts.
 

@@ -20,7 +20,6 @@ from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.errors import LeaseLostError
 from gpu_fraction.kube.lease import LeaseLock
-from gpu_fraction.kube.observer import ElectionObserver
 from gpu_fraction.kube.resources import LEASES
 
 _log = structlog.get_logger(__name__)
@@ -68,7 +67,6 @@ class Election:
         namespace: str,
         identity: str,
         timings: LeaseTimings | None = None,
-        observer: ElectionObserver | None = None,
         rng: random.Random | None = None,
     ) -> None:
         """Prepare; :meth:`run` does the work.
@@ -79,7 +77,6 @@ class Election:
             namespace: of the Lease.
             identity: from :func:`gpu_fraction.kube.lease.unique_identity`.
             timings: how long everything may take.
-            observer: learns who leads; by default the client's.
             rng: the source of jitter.
         """
         self._timings = timings or LeaseTimings()
@@ -89,7 +86,7 @@ class Election:
             identity=identity,
             duration_s=self._timings.duration_s,
         )
-        self._observer: ElectionObserver | None = observer or client.observer
+        self._observer = client.observer
         self._rng = rng or random.SystemRandom()
         self._renewed_at: float | None = None
 

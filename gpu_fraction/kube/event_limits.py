@@ -12,12 +12,24 @@ this product cannot load a cluster more than Kubernetes' own:
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Final, Generic, TypeVar
 
 COMBINED_PREFIX: Final = "(combined from similar events): "
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+
+class Fate(Enum):
+    """What became of an event."""
+
+    CREATED = "created"
+    COUNTED = "counted"
+    SPAM = "dropped_spam"
+    QUEUE_FULL = "dropped_queue_full"
+    REFUSED = "dropped_refused"
+    TRIES_OVER = "dropped_tries_over"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ import structlog
 
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.event_limits import Correlator, Decision, ObjectReference, Occurrence
+from gpu_fraction.kube.event_limits import Correlator, Decision, Fate, ObjectReference, Occurrence
+from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.kube.objects import Meta
-from gpu_fraction.kube.observer import EventObserver
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import EVENTS, Resource
 from gpu_fraction.kube.timestamps import time as api_time
@@ -43,17 +43,6 @@ class EventType(Enum):
 
     NORMAL = "Normal"
     WARNING = "Warning"
-
-
-class Fate(Enum):
-    """What became of an event."""
-
-    CREATED = "created"
-    COUNTED = "counted"
-    SPAM = "dropped_spam"
-    QUEUE_FULL = "dropped_queue_full"
-    REFUSED = "dropped_refused"
-    TRIES_OVER = "dropped_tries_over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +111,7 @@ class EventRecorder:
         instance: str = "",
         settings: EventSettings | None = None,
         correlator: Correlator | None = None,
-        observer: EventObserver | None = None,
+        observer: KubeMetrics | None = None,
         rng: random.Random | None = None,
     ) -> None:
         """Prepare; :meth:`run` writes.
@@ -140,7 +129,7 @@ class EventRecorder:
         self._source = {"component": component, **_present("host", instance)}
         self._settings = settings or EventSettings()
         self._correlator = correlator or Correlator()
-        self._observer: EventObserver | None = observer or client.observer
+        self._observer = observer or client.observer
         self._rng = rng or random.SystemRandom()
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(self._settings.queue_length)
         self._writing: _Writing | None = None

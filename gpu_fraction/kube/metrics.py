@@ -8,7 +8,7 @@ chosen in the program; never names of objects.
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from gpu_fraction.kube.errors import KubeError
-from gpu_fraction.kube.events import Fate
+from gpu_fraction.kube.event_limits import Fate
 from gpu_fraction.kube.requests import Request
 from gpu_fraction.kube.watching import EventKind
 
@@ -16,7 +16,7 @@ _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 
 
 class KubeMetrics:
-    """Implements every observer protocol of this package."""
+    """What a client, and whatever is built on it, tells of its work."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register the metrics.
@@ -80,7 +80,7 @@ class KubeMetrics:
         self._requests.labels(request.verb, request.address.qualified, str(code)).inc()
         self._request_seconds.labels(request.verb).observe(duration_s)
 
-    def listed(self, resource: str, count: int) -> None:  # noqa: ARG002 - part of the protocol
+    def listed(self, resource: str, count: int) -> None:  # noqa: ARG002 - WatchObserver's
         """A list was taken over."""
         self._lists.labels(resource).inc()
 

@@ -19,11 +19,10 @@ from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.listing import PAGE_SIZE, ListOptions
 from gpu_fraction.kube.objects import HasMeta, Identity, Key, key_of
-from gpu_fraction.kube.observer import WatchObserver
 from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import Address
 from gpu_fraction.kube.store import Change, IndexFunction, Store
-from gpu_fraction.kube.watching import EventKind, WatchEvent, read_event
+from gpu_fraction.kube.watching import EventKind, WatchEvent, WatchObserver, read_event
 
 T = TypeVar("T", bound=HasMeta)
 

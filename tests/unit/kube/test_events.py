@@ -4,10 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.event_limits import ObjectReference
-from gpu_fraction.kube.events import EventRecorder, EventSettings, EventType, Fate, reference
+from gpu_fraction.kube.event_limits import Fate, ObjectReference
+from gpu_fraction.kube.events import EventRecorder, EventSettings, EventType, reference
+from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.resources import EVENTS, NODES, PODS
 from sandbox.apiserver import Answer, ApiServer, Fault, Hang, Reset
@@ -19,10 +21,11 @@ POD = reference(PODS, Meta(name="p", namespace="team-a", uid="uid-1"))
 SETTINGS = EventSettings(retry_s=0.01, call_timeout_s=0.2, flush_timeout_s=0.5)
 
 
-class Fates:
+class Fates(KubeMetrics):
     """Counts what becomes of events."""
 
     def __init__(self) -> None:
+        super().__init__(CollectorRegistry())
         self.seen: list[Fate] = []
 
     def event(self, fate: Fate) -> None:
