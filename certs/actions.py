@@ -1,13 +1,12 @@
 """What a plan is made of: steps to carry out, and things to say."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from certs.certificate import Certificate
 from certs.observation import Target
 from certs.state import CaState, Phase
 
-__all__ = ["Action", "Herald", "Notice", "Plan", "PublishBundle", "StageAuthority", "WriteState"]
+__all__ = ["Action", "Notice", "Plan", "PublishBundle", "StageAuthority", "WriteState"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +75,3 @@ class Plan:
     actions: tuple[Action, ...] = ()
     notices: tuple[Notice, ...] = ()
     wake_in_s: float = 0.0
-
-
-class Herald(Protocol):
-    """Tells people; must return at once and lose what it cannot deliver."""
-
-    def tell(self, notice: Notice, secret_uid: str) -> None:
-        """Make an Event on the CA's Secret."""
-        ...

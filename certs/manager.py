@@ -7,7 +7,6 @@ from datetime import datetime
 from prometheus_client import CollectorRegistry
 
 from certs.controller import Controller
-from certs.herald import SecretHerald
 from certs.installation import Installation
 from certs.lifetimes import Lifetimes
 from certs.metrics import CertificateMetrics
@@ -62,8 +61,7 @@ class CertificateManager:
             clock: The wall clock.
         """
         self.serving = ServingContext(clock())
-        herald = None if recorder is None else SecretHerald(recorder, installation)
-        reporting = Reporting(CertificateMetrics(registry), herald)
+        reporting = Reporting(CertificateMetrics(registry), installation, recorder)
         self._watched = Watched(client, installation)
         self._replica = ReplicaCertificates(
             client,

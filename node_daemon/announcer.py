@@ -1,9 +1,9 @@
 """Turns what happened into Events on pods and on the Node."""
 
-from typing import Final, Protocol
+from typing import Final
 
 from gpu_fraction.kube.event_limits import ObjectReference
-from gpu_fraction.kube.events import EventType
+from gpu_fraction.kube.events import EventRecorder, EventType
 from node_daemon.books import Books
 from node_daemon.errors import PodRef
 from node_daemon.health import Change
@@ -12,21 +12,13 @@ SICK: Final = "CardUnhealthy"
 WELL: Final = "CardHealthy"
 RUNTIME: Final = "ContainerRuntimeDoubtful"
 
-__all__ = ["Announcer", "EventSink"]
-
-
-class EventSink(Protocol):
-    """Takes Events without waiting for the API server."""
-
-    def record(self, about: ObjectReference, kind: EventType, reason: str, message: str) -> None:
-        """Send one Event; equal ones are counted, not repeated."""
-        ...
+__all__ = ["Announcer"]
 
 
 class Announcer:
     """Knows whom to tell."""
 
-    def __init__(self, books: Books, node_name: str, sink: EventSink) -> None:
+    def __init__(self, books: Books, node_name: str, sink: EventRecorder) -> None:
         self._books = books
         # The kubelet's own Events name the Node's name as its UID, and so does who reads them.
         # Source: kubernetes pkg/kubelet/kubelet.go, nodeRef.

@@ -8,34 +8,18 @@ Whatever leaves a doubt is refused; the kubelet asks again.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from node_daemon.allocation import Allocation, Nonce, Token
 from node_daemon.errors import KubeletError, Reason, Refusal
-from node_daemon.kubelet.checkpoint import Entry
-from node_daemon.kubelet.pod_resources import Holder, Listing
+from node_daemon.kubelet.checkpoint import Checkpoint, Entry
+from node_daemon.kubelet.pod_resources import Holder, PodResourcesClient
 from node_daemon.pods import Container, Pod, PodCache
 
 POD_WAIT_S: Final = 5.0
 """How long the watch may lag behind the kubelet: chosen, well below its 30 s."""
 
-__all__ = ["Claimant", "Identity", "Lister", "Witness"]
-
-
-class Lister(Protocol):
-    """The kubelet's list of who holds which token."""
-
-    async def fresh(self) -> Listing:
-        """A list that was made after this call began."""
-        ...
-
-
-class Witness(Protocol):
-    """The kubelet's own notes."""
-
-    def entries(self, token: Token) -> tuple[Entry, ...] | None:
-        """Who was allocated a token; None where they cannot be read."""
-        ...
+__all__ = ["Claimant", "Identity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +43,8 @@ class Identity:
         listed_s: Age from which an allocation is certainly in the kubelet's list.
     """
 
-    lister: Lister
-    witness: Witness
+    lister: PodResourcesClient
+    witness: Checkpoint
     pods: PodCache
     now_s: Callable[[], float]
     listed_s: float

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -23,6 +23,7 @@ from quota.cache import QuotaCache
 from quota.charge import PodFacts
 from quota.decision import Outcome, Required, decide
 from quota.errors import NotReadyError
+from quota.metrics import AdmissionMetrics
 from quota.state import Quota, reservation_wire
 
 MAX_RESERVATIONS: Final = 4000
@@ -43,20 +44,7 @@ replicas this leaves each quota unwritten for about half of the time."""
 
 log = structlog.get_logger()
 
-__all__ = ["MAX_RESERVATIONS", "Admission", "AdmissionObserver", "Settings"]
-
-
-class AdmissionObserver(Protocol):
-    """Learns what admission does, for metrics."""
-
-    def decided(self, outcome: Outcome, *, dry_run: bool) -> None:
-        """A request was answered."""
-
-    def conflicted(self) -> None:
-        """A write met a newer version of the quota and is repeated."""
-
-    def wrote(self, pods: int) -> None:
-        """A write made promises to that many pods."""
+__all__ = ["MAX_RESERVATIONS", "Admission", "Settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +102,7 @@ class Admission:
         cache: QuotaCache,
         settings: Settings | None = None,
         *,
-        observer: AdmissionObserver | None = None,
+        metrics: AdmissionMetrics | None = None,
         rng: random.Random | None = None,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -124,14 +112,14 @@ class Admission:
             api: The API server.
             cache: Quotas as the watch shows them; own writes are put into it too.
             settings: How pods are admitted.
-            observer: Learns what happens.
+            metrics: Count what happens.
             rng: The source of jitter.
             now: The wall clock.
         """
         self._api = api
         self._cache = cache
         self._settings = settings or Settings()
-        self._observer = observer
+        self._metrics = metrics
         self._rng = rng or random.SystemRandom()
         self._now = now
         self._waiting: dict[str, list[_Waiter]] = {}
@@ -172,8 +160,8 @@ class Admission:
             self._busy.add(namespace)
             self._tasks.create_task(self._serve(namespace), name=f"quota-admission/{namespace}")
         outcome = await waiter.answer
-        if self._observer is not None:
-            self._observer.decided(outcome, dry_run=dry_run)
+        if self._metrics is not None:
+            self._metrics.decided(outcome, dry_run=dry_run)
         return outcome
 
     async def _serve(self, namespace: str) -> None:
@@ -205,8 +193,8 @@ class Admission:
             if await self._write(look):
                 _tell(look.outcomes)
                 return
-            if self._observer is not None:
-                self._observer.conflicted()
+            if self._metrics is not None:
+                self._metrics.conflicted()
             self._contended[namespace] = asyncio.get_running_loop().time()
             await asyncio.sleep(self._rng.uniform(0, pause_s))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
@@ -269,8 +257,8 @@ class Admission:
             except kube_errors.NotFoundError:
                 self._cache.forget(old.key)
                 return False
-            if self._observer is not None:
-                self._observer.wrote(len(reserved) - len(old.reserved))
+            if self._metrics is not None:
+                self._metrics.wrote(len(reserved) - len(old.reserved))
         return True
 
     async def _refresh(self, namespace: str) -> None:

@@ -5,12 +5,12 @@ writing anew. Admission never waits for an event, and a dry run leaves none.
 """
 
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final
 
 from gpu_fraction.domain import request_annotation, units
 from gpu_fraction.domain.request import Slice
 from gpu_fraction.kube.event_limits import ObjectReference
-from gpu_fraction.kube.events import EventType, reference
+from gpu_fraction.kube.events import EventRecorder, EventType, reference
 from gpu_fraction.kube.resources import GPU_QUOTAS
 from quota.decision import Outcome, Refusal
 from quota.pods import PodRecord
@@ -20,20 +20,13 @@ REWRITTEN: Final = "GPUAssignedByAnnotation"
 REFUSED: Final = "GPUQuotaExceeded"
 TOLERATED: Final = "GPUQuotaExceededButAdmitted"
 
-__all__ = ["Audit", "EventSink"]
-
-
-class EventSink(Protocol):
-    """Takes events and writes them when it can."""
-
-    def record(self, about: ObjectReference, kind: EventType, reason: str, message: str) -> None:
-        """Take an event; never waits, and drops it where too many wait already."""
+__all__ = ["Audit"]
 
 
 class Audit:
     """Tells of decisions."""
 
-    def __init__(self, sink: EventSink) -> None:
+    def __init__(self, sink: EventRecorder) -> None:
         self._sink = sink
 
     def decided(

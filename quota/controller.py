@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -27,6 +27,7 @@ from quota import ledger, plan
 from quota.api import QuotaApi
 from quota.cache import QuotaCache, newer
 from quota.fleet import Fleet
+from quota.metrics import ControllerMetrics
 from quota.state import Quota
 from quota.view import Count, CountedPod, PodView, count
 
@@ -46,7 +47,7 @@ RETRY_S: Final = (0.05, 5.0)
 
 log = structlog.get_logger()
 
-__all__ = ["Controller", "ControllerObserver", "ControllerSettings", "Sources"]
+__all__ = ["Controller", "ControllerSettings", "Sources"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +63,6 @@ class ControllerSettings:
     ttl_s: float = 60.0
     resync_s: float = RESYNC_S
     settle_s: float = SETTLE_S
-
-
-class ControllerObserver(Protocol):
-    """Learns of every count."""
-
-    def counted(self, quota: Quota, state: ledger.Ledger, oldest_s: float) -> None:
-        """A quota was counted; ``oldest_s`` is the age of its oldest open promise."""
-
-    def reconciled(self, took_s: float, lag_s: float) -> None:
-        """A namespace was counted, ``lag_s`` after the first reason to."""
-
-    def forgotten(self, namespace: str, name: str) -> None:
-        """A quota is gone."""
-
-    def freed(self, namespace: str, quota: str) -> None:
-        """There is more room than before, or a quota less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +93,8 @@ class Controller:
         *,
         clock: Callable[[], float],
         now: Callable[[], datetime] = utc_now,
-        observers: Iterable[ControllerObserver] = (),
+        metrics: ControllerMetrics | None = None,
+        freed: Callable[[str, str], None] = lambda _namespace, _quota: None,
         rng: random.Random | None = None,
     ) -> None:
         """Prepare; ``run`` does the work.
@@ -119,7 +105,8 @@ class Controller:
             settings: How to count.
             clock: Steady seconds; the one that ``sources.pods`` was made with.
             now: The wall clock, for timestamps that people read.
-            observers: Learn of every count.
+            metrics: Show every count.
+            freed: Learns, by namespace and name, of a quota that has more room, or is gone.
             rng: The source of jitter.
         """
         self._api = api
@@ -127,7 +114,8 @@ class Controller:
         self._settings = settings or ControllerSettings()
         self._clock = clock
         self._now = now
-        self._observers = tuple(observers)
+        self._metrics = metrics
+        self._freed = freed
         self._rng = rng or random.SystemRandom()
         self._due: dict[str, float] = {}
         self._asked: dict[str, float] = {}
@@ -185,8 +173,8 @@ class Controller:
         else:
             self._failures.pop(namespace, None)
             ended_s = self._clock()
-            for observer in self._observers:
-                observer.reconciled(ended_s - started_s, ended_s - asked_s)
+            if self._metrics is not None:
+                self._metrics.reconciled(ended_s - started_s, ended_s - asked_s)
             again_s = max(self._settings.settle_s, again_s)
         self._settle(namespace, again_s)
 
@@ -263,17 +251,17 @@ class Controller:
                 self.forget(namespace, name)
                 return
             self._sources.cache.put(stored)
-        more = plan.freed(quota, recount.ledger)
-        for observer in self._observers:
-            observer.counted(quota, recount.ledger, self._oldest_s(quota, recount.ledger))
-            if more:
-                observer.freed(namespace, name)
+        if self._metrics is not None:
+            oldest_s = self._oldest_s(quota, recount.ledger)
+            self._metrics.counted(quota, recount.ledger, oldest_s)
+        if plan.freed(quota, recount.ledger):
+            self._freed(namespace, name)
 
     def forget(self, namespace: str, name: str) -> None:
         """A quota was deleted: what it held back may come now."""
-        for observer in self._observers:
-            observer.forgotten(namespace, name)
-            observer.freed(namespace, name)
+        if self._metrics is not None:
+            self._metrics.forgotten(namespace, name)
+        self._freed(namespace, name)
 
     def _waiting(self, quota: Quota) -> dict[str, float]:
         """Seconds since this process first saw each open promise of the quota."""

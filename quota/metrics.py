@@ -44,7 +44,7 @@ class AdmissionMetrics:
         )
 
     def decided(self, outcome: Outcome, *, dry_run: bool) -> None:
-        """See ``quota.admission.AdmissionObserver``."""
+        """A request was answered."""
         decision = "admitted"
         for word, held in (
             ("refused", outcome.refusals),
@@ -57,11 +57,11 @@ class AdmissionMetrics:
         self._decisions.labels(decision, str(dry_run).lower()).inc()
 
     def conflicted(self) -> None:
-        """See ``quota.admission.AdmissionObserver``."""
+        """A write met a newer version of the quota and is repeated."""
         self._conflicts.inc()
 
     def wrote(self, pods: int) -> None:
-        """See ``quota.admission.AdmissionObserver``."""
+        """A write made promises to that many pods."""
         self._writes.inc()
         self._pods.inc(max(0, pods))
 
@@ -112,7 +112,7 @@ class ControllerMetrics:
         self._shown: dict[tuple[str, str], set[str]] = {}
 
     def counted(self, quota: Quota, state: Ledger, oldest_s: float) -> None:
-        """See ``quota.controller.ControllerObserver``."""
+        """A quota was counted; ``oldest_s`` is the age of its oldest open promise."""
         namespace, name = quota.key
         shown = self._shown.setdefault(quota.key, set())
         self._drop(quota.key, shown - state.used.keys())
@@ -129,18 +129,15 @@ class ControllerMetrics:
         self._oldest.labels(namespace, name).set(oldest_s)
 
     def reconciled(self, took_s: float, lag_s: float) -> None:
-        """See ``quota.controller.ControllerObserver``."""
+        """A namespace was counted, ``lag_s`` after the first reason to."""
         self._took.observe(took_s)
         self._lag.observe(lag_s)
 
     def forgotten(self, namespace: str, name: str) -> None:
-        """See ``quota.controller.ControllerObserver``."""
+        """A quota is gone."""
         self._drop((namespace, name), self._shown.pop((namespace, name), set()))
         for gauge in (self._open, self._oldest):
             _forget(gauge, (namespace, name))
-
-    def freed(self, namespace: str, quota: str) -> None:
-        """See ``quota.controller.ControllerObserver``; nothing is measured."""
 
     def _drop(self, quota: tuple[str, str], keys: Iterable[str]) -> None:
         for key in keys:

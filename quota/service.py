@@ -8,12 +8,13 @@ from prometheus_client import CollectorRegistry
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube import objects
 from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kube.reflector import Reflector, ReflectorSettings
 from gpu_fraction.kube.resources import GPU_QUOTAS, NODES, PODS
 from gpu_fraction.kube.store import Change
 from quota import admission
 from quota.api import ADMISSION_RETRY, ADMISSION_TIMEOUT_S, KubeQuotaApi
-from quota.audit import Audit, EventSink
+from quota.audit import Audit
 from quota.cache import QuotaCache, newer
 from quota.controller import Controller, ControllerSettings, Sources
 from quota.decision import Outcome
@@ -69,7 +70,7 @@ class AdmissionService:
         *,
         sizes: CardSizes,
         registry: CollectorRegistry,
-        sink: EventSink,
+        sink: EventRecorder,
         following: ReflectorSettings | None = None,
     ) -> None:
         """Prepare; ``run`` does the work.
@@ -88,7 +89,7 @@ class AdmissionService:
             KubeQuotaApi(client.with_retry(ADMISSION_RETRY), timeout_s=ADMISSION_TIMEOUT_S),
             self._watched.cache,
             settings,
-            observer=AdmissionMetrics(registry),
+            metrics=AdmissionMetrics(registry),
         )
 
     async def run(self) -> None:
@@ -172,7 +173,8 @@ class ControllerService:
             ),
             settings,
             clock=clock,
-            observers=(ControllerMetrics(registry), _Freed(self._redrive)),
+            metrics=ControllerMetrics(registry),
+            freed=lambda namespace, _quota: self._redrive.freed(namespace),
         )
         self._pods.subscribe(self._pod)
         self._watched.quotas.subscribe(self._quota)
@@ -227,23 +229,3 @@ class ControllerService:
     def _touch(self, namespace: str) -> None:
         if self._watched.cache.within(namespace):
             self._controller.touch(namespace)
-
-
-class _Freed:
-    """Lets the controller wake the blocked ones."""
-
-    def __init__(self, redrive: Redrive) -> None:
-        self._redrive = redrive
-
-    def counted(self, quota: object, state: object, oldest_s: float) -> None:
-        """Nothing."""
-
-    def reconciled(self, took_s: float, lag_s: float) -> None:
-        """Nothing."""
-
-    def forgotten(self, namespace: str, name: str) -> None:
-        """Nothing; ``freed`` follows."""
-
-    def freed(self, namespace: str, quota: str) -> None:  # noqa: ARG002 - the Protocol's
-        """There is room."""
-        self._redrive.freed(namespace)

@@ -278,7 +278,7 @@ class Counter:
             self.settings,
             clock=clock,
             now=lambda: NOW,
-            observers=(self,),
+            freed=self.freed,
             rng=random.Random(1),
         )
         self.watch.relist(self.take)
@@ -294,15 +294,6 @@ class Counter:
             assert isinstance(old, PodRecord | None)
             assert isinstance(new, PodRecord | None)
             self.view.change(old, new)
-
-    def counted(self, quota: object, state: object, oldest_s: float) -> None:
-        """See ``ControllerObserver``."""
-
-    def reconciled(self, took_s: float, lag_s: float) -> None:
-        """See ``ControllerObserver``."""
-
-    def forgotten(self, namespace: str, name: str) -> None:
-        """See ``ControllerObserver``."""
 
     def freed(self, namespace: str, quota: str) -> None:
         """Remember where room was made."""

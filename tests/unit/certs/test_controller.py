@@ -30,7 +30,7 @@ QUICK = replace(LIFETIMES, settle_s=0.02, retire_s=0.02, presence_s=0.02, replic
 def controller(made: Cluster, **changes: Any) -> Controller:
     """A lease holder of its own."""
     installation = replace(INSTALLATION, **changes)
-    reporting = Reporting(CertificateMetrics(CollectorRegistry()))
+    reporting = Reporting(CertificateMetrics(CollectorRegistry()), INSTALLATION)
     return Controller(made.client, installation, QUICK, reporting=reporting)
 
 

@@ -17,7 +17,7 @@ from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.event_limits import ObjectReference
-from gpu_fraction.kube.events import EventType
+from gpu_fraction.kube.events import EventRecorder, EventType
 from gpu_fraction.kube.reflector import ReflectorSettings
 from gpu_fraction.kube.resources import GPU_QUOTAS, PODS, REPLICA_SETS
 from quota import admission
@@ -37,14 +37,15 @@ REPLICA_SET_KIND = next(kind for kind in BUILT_IN if kind.resource is REPLICA_SE
 OWNER = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "rs-1"}
 
 
-class Sink:
+class Sink(EventRecorder):
     """Keeps events."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: Client) -> None:
+        super().__init__(client, component="test")
         self.events: list[tuple[str, str, str]] = []
 
     def record(self, about: ObjectReference, kind: EventType, reason: str, message: str) -> None:
-        """See ``quota.audit.EventSink``."""
+        """Keep an event."""
         assert kind in EventType
         self.events.append((about.kind, reason, message))
 
@@ -56,7 +57,7 @@ class Cluster:
         self.server = server
         self.client = client
         self.registry = CollectorRegistry()
-        self.sink = Sink()
+        self.sink = Sink(client)
         sizes = CardSizes(81920)
         self.admission = AdmissionService(
             client, admission.Settings(), sizes=sizes, registry=self.registry, sink=self.sink
@@ -273,7 +274,7 @@ async def test_nobody_is_admitted_on_a_watch_that_died() -> None:
             admission.Settings(),
             sizes=CardSizes(81920),
             registry=CollectorRegistry(),
-            sink=Sink(),
+            sink=Sink(client),
             following=following,
         )
         async with asyncio.TaskGroup() as tasks, asyncio.timeout(10):
