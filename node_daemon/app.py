@@ -13,7 +13,7 @@ from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
-from node_daemon import health_events, nvml, web
+from node_daemon import health_events, web
 from node_daemon.announcer import Announcer
 from node_daemon.api_server import ApiAssigner, NodePublisher
 from node_daemon.books import Books
@@ -24,7 +24,7 @@ from node_daemon.inventory import CardIsolation
 from node_daemon.inventory_reader import NodeReading
 from node_daemon.isolation.cgroup_paths import PodCgroups
 from node_daemon.isolation.node import facts
-from node_daemon.nvml_driver import open_driver
+from node_daemon.nvml_driver import Driver, open_driver
 from node_daemon.pod_feed import PodFeed
 from node_daemon.requests import PlacementChooser, demand
 from node_daemon.runtime_version import cdi_doubt
@@ -47,7 +47,7 @@ class _Isolator:
     isolation: ConfiguredIsolation
     slices: SliceService
 
-    async def use(self, driver: nvml.Driver) -> None:
+    async def use(self, driver: Driver) -> None:
         await asyncio.to_thread(self.isolation.use, driver)
 
     async def assess(self, reading: NodeReading) -> Mapping[str, CardIsolation]:

@@ -23,6 +23,7 @@ from node_daemon.health_watch import HealthWatch
 from node_daemon.inventory import CardIsolation
 from node_daemon.inventory_reader import NodeReading
 from node_daemon.latest import Latest
+from node_daemon.nvml_driver import Driver
 from node_daemon.tuning import CardSettings
 
 HEALTH_FILE: Final = "health.json"
@@ -37,7 +38,7 @@ _log = structlog.get_logger()
 class Isolator(Protocol):
     """Says what can be enforced on which card."""
 
-    async def use(self, driver: nvml.Driver) -> None:
+    async def use(self, driver: Driver) -> None:
         """The driver is there; once, before all else."""
         ...
 
@@ -59,7 +60,7 @@ class CardSource:
 
     def __init__(
         self,
-        open_driver: Callable[[], nvml.Driver],
+        open_driver: Callable[[], Driver],
         published: Latest[Inventory],
         state: Path,
         isolator: Isolator,
@@ -78,7 +79,7 @@ class CardSource:
         self._boot_id = ""
         self._last = Inventory()
         self._lost = ""
-        self.driver: Latest[nvml.Driver] = Latest()
+        self.driver: Latest[Driver] = Latest()
         """The driver, once it is loaded."""
 
     def clear(self, event: health_events.Clear) -> None:
@@ -123,7 +124,7 @@ class CardSource:
             self._last = _without_driver(self._last, self._lost)
             self._published.set(self._last)
 
-    async def _follow(self, driver: nvml.Driver) -> NoReturn:
+    async def _follow(self, driver: Driver) -> NoReturn:
         """Publish for as long as there is a driver. No event set outlives this.
 
         Raises:
@@ -144,7 +145,7 @@ class CardSource:
             await asyncio.to_thread(watch.stop)
         raise AssertionError("unreachable: the cards are kept until there is no driver")
 
-    async def _keep(self, driver: nvml.Driver) -> NoReturn:
+    async def _keep(self, driver: Driver) -> NoReturn:
         loop = asyncio.get_running_loop()
         known: tuple[NodeReading, Mapping[str, CardIsolation]] | None = None
         while True:

@@ -20,6 +20,7 @@ from node_daemon.isolation.mps_control import MpsControl
 from node_daemon.isolation.mps_daemon import Launch, MpsDaemon
 from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
 from node_daemon.isolation.node import NodeIsolation
+from node_daemon.nvml_driver import Driver
 from node_daemon.tuning import EngineName, IsolationSettings
 
 NAMESPACES_SINCE: Final = 615
@@ -42,7 +43,7 @@ class ConfiguredIsolation:
         self._node: NodeIsolation | None = None
         self._modes: ComputeModes | None = None
 
-    def use(self, driver: nvml.Driver) -> None:
+    def use(self, driver: Driver) -> None:
         """Build the engines; blocks for a bounded time."""
         modes = ComputeModes(driver, self._settings.state / "mps" / MODES)
         settings = self._settings
@@ -90,7 +91,7 @@ class ConfiguredIsolation:
             raise EngineFailedError("isolation is not ready: there is no driver yet")
         return self._node
 
-    def _engine(self, name: EngineName, driver: nvml.Driver, modes: ComputeModes) -> Engine:
+    def _engine(self, name: EngineName, driver: Driver, modes: ComputeModes) -> Engine:
         settings = self._settings
         match name:
             case "cgroup":
@@ -100,7 +101,7 @@ class ConfiguredIsolation:
             case "mps":
                 return self._mps(driver, modes)
 
-    def _mps(self, driver: nvml.Driver, modes: ComputeModes) -> Engine:
+    def _mps(self, driver: Driver, modes: ComputeModes) -> Engine:
         new = _branch(driver) >= NAMESPACES_SINCE
         control = MpsControl(self._settings.mps, 3 if new else 2)
         on_host = self._settings.mps_start == "host"
@@ -117,7 +118,7 @@ class ConfiguredIsolation:
         return kind(modes, control, daemon, settings)
 
 
-def _branch(driver: nvml.Driver) -> int:
+def _branch(driver: Driver) -> int:
     """The first number of the driver's version, 0 where it cannot be told."""
     try:
         first = driver.version().partition(".")[0]

@@ -15,6 +15,8 @@ import structlog
 from node_daemon import nvml
 from node_daemon.health_events import Event, Fault, Poll, Xid
 from node_daemon.health_xid import RECOVERY_ACTION_CHANGED
+from node_daemon.nvml_device import Device
+from node_daemon.nvml_driver import Driver, EventWatch
 
 T = TypeVar("T")
 
@@ -48,7 +50,7 @@ class HealthWatch:
 
     def __init__(
         self,
-        driver: nvml.Driver,
+        driver: Driver,
         sink: Callable[[Event], None],
         poll_interval_s: float = POLL_INTERVAL_S,
         wait_s: float = _WAIT_S,
@@ -127,7 +129,7 @@ class HealthWatch:
             return Poll(name, error=str(e))
 
     def _listen(self) -> None:
-        old: nvml.EventWatch | None = None
+        old: EventWatch | None = None
         while not self._stopping.is_set():
             self._rebuild.clear()
             try:
@@ -153,8 +155,8 @@ class HealthWatch:
             self._told[event] = str(error)
             _log.warning(event, error=str(error))
 
-    def _devices(self) -> Iterable[nvml.Device]:
-        found: list[nvml.Device] = []
+    def _devices(self) -> Iterable[Device]:
+        found: list[Device] = []
         for index in range(self._driver.count()):
             try:
                 found.append(self._driver.device(index))
@@ -162,7 +164,7 @@ class HealthWatch:
                 _log.warning("card_unavailable", index=index, error=str(e))
         return found
 
-    def _receive(self, watch: nvml.EventWatch, go_on: Callable[[], bool], wait_s: float) -> None:
+    def _receive(self, watch: EventWatch, go_on: Callable[[], bool], wait_s: float) -> None:
         """Hand on events until there is none and ``go_on`` says no."""
         raw: nvml.RawEvent | None = None
         while not self._stopping.is_set() and (raw is not None or go_on()):
@@ -198,7 +200,7 @@ def _instance(number: int) -> int | None:
     return None if number == nvml.WHOLE_CARD else number
 
 
-def poll(device: nvml.Device, uuid: str) -> Poll:
+def poll(device: Device, uuid: str) -> Poll:
     """Ask a card how it is. Values that it or its driver does not know are left out.
 
     Raises:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from node_daemon import nvml
+from node_daemon.nvml_device import Device
+from node_daemon.nvml_driver import Driver
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -84,7 +86,7 @@ class NodeReading:
     unreadable: Mapping[int, str]
 
 
-def read(driver: nvml.Driver, sysfs: pathlib.Path = SYSFS) -> NodeReading:
+def read(driver: Driver, sysfs: pathlib.Path = SYSFS) -> NodeReading:
     """Read every card. Blocks, at most a few deadlines however many cards hang.
 
     Args:
@@ -114,7 +116,7 @@ def read(driver: nvml.Driver, sysfs: pathlib.Path = SYSFS) -> NodeReading:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    device: nvml.Device
+    device: Device
     card: CardReading
     nvlinks: tuple[nvml.NvLink, ...]
 
@@ -122,7 +124,7 @@ class _Read:
 class _Card:
     """Reads one card, gathering what went wrong."""
 
-    def __init__(self, driver: nvml.Driver, index: int) -> None:
+    def __init__(self, driver: Driver, index: int) -> None:
         self._driver = driver
         self._index = index
         self._problems: list[str] = []
@@ -172,14 +174,14 @@ class _Card:
         )
         return _Read(device, card, nvlinks)
 
-    def _instances(self, device: nvml.Device) -> tuple[tuple[InstanceReading, ...], bool]:
-        handles: tuple[nvml.Device, ...] | None = self._value(device.instances, None)
+    def _instances(self, device: Device) -> tuple[tuple[InstanceReading, ...], bool]:
+        handles: tuple[Device, ...] | None = self._value(device.instances, None)
         if handles is None:
             return (), False
         found = [reading for h in handles if (reading := self._instance(h)) is not None]
         return tuple(found), len(found) == len(handles)
 
-    def _instance(self, device: nvml.Device) -> InstanceReading | None:
+    def _instance(self, device: Device) -> InstanceReading | None:
         uuid = self._value(device.uuid, "")
         if not uuid:
             return None

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, through NVML; the only module that imports pynvml.
+"""NVML's names and errors; only ``nvml``, ``nvml_device`` and ``nvml_driver`` import pynvml.
 
 Every call runs on a thread of its card (``nvml_lane``) and ends by a deadline. Errors:
 
@@ -12,9 +12,9 @@ Every call runs on a thread of its card (``nvml_lane``) and ends by a deadline. 
 """
 
 import ctypes
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import pynvml
 
@@ -155,110 +155,6 @@ class RawEvent:
     data: int
     gpu_instance: int
     compute_instance: int
-
-
-class Device(Protocol):
-    """A card or a MIG instance. Every method raises NvmlError and ends by a deadline."""
-
-    @property
-    def index(self) -> int:
-        """Position of the (parent) card, as nvidia-smi counts."""
-
-    def uuid(self) -> str:
-        """``GPU-…`` or ``MIG-…``."""
-
-    def name(self) -> str:
-        """The product name."""
-
-    def memory(self) -> Memory:
-        """Total, reserved and used bytes."""
-
-    def compute_capability(self) -> tuple[int, int]:
-        """Major, minor."""
-
-    def pci_bus_id(self) -> str:
-        """As NVML writes it, ``00000000:1B:00.0``."""
-
-    def mig_enabled(self) -> bool:
-        """True while the card is in MIG mode; False also where it has none."""
-
-    def mig_slices(self) -> int:
-        """The most instances the card can have: its compute slices."""
-
-    def instances(self) -> tuple["Device", ...]:
-        """The card's MIG instances."""
-
-    def place(self) -> InstancePlace:
-        """For a MIG instance, its ids on the card."""
-
-    def common_ancestor(self, other: "Device") -> int:
-        """NVML's topology level between two cards: 0 one board to 50 across sockets."""
-
-    def nvlinks(self) -> tuple[NvLink, ...]:
-        """The active links."""
-
-    def recovery_action(self) -> int:
-        """NVML's GPU recovery action: 0 none, else what the card needs."""
-
-    def remapped_rows(self) -> tuple[bool, bool]:
-        """Whether row remaps are pending, and whether one failed."""
-
-    def uncorrected_ecc(self) -> int:
-        """Uncorrected ECC errors since the driver was loaded."""
-
-    def processes(self) -> tuple[Process, ...]:
-        """All compute processes, MPS clients included, one entry a pid."""
-
-    def samples(self, since_us: int) -> tuple[Sample, ...]:
-        """Use per process, newer than ``since_us``; the newest sample of each pid."""
-
-    def compute_mode(self) -> int:
-        """``COMPUTE_MODE_DEFAULT`` and so on."""
-
-    def set_compute_mode(self, mode: int) -> None:
-        """Needs root."""
-
-    def memory_limits(self, cgroup: str) -> MemoryLimits:
-        """Limits of a cgroup v2 directory on this card. Driver R615 and newer."""
-
-    def set_memory_limits(self, cgroup: str, soft: int, hard: int) -> None:
-        """Bytes; 0 and ``UNLIMITED`` clear them. Needs root; driver R615 and newer."""
-
-
-class Driver(Protocol):
-    """The machine's NVIDIA driver."""
-
-    def reopen(self) -> None:
-        """Open the driver anew after it went away; watches must have been closed before."""
-
-    def version(self) -> str:
-        """For example ``615.71.09``."""
-
-    def count(self) -> int:
-        """How many cards there are, lost ones included."""
-
-    def device(self, index: int) -> Device:
-        """The card at that position."""
-
-    def device_by_uuid(self, uuid: str) -> Device:
-        """The card or instance of that name."""
-
-    def watch(self, devices: Iterable[Device], kinds: int) -> "EventWatch":
-        """Receive these kinds of events of these cards; one watch at a time."""
-
-
-class EventWatch(Protocol):
-    """An NVML event set."""
-
-    @property
-    def unwatched(self) -> dict[int, str]:
-        """Cards by index that could not be registered, with the reason."""
-
-    def wait(self, timeout_s: float) -> RawEvent | None:
-        """The next event, None where none came in time. Raises NvmlError."""
-
-    def close(self) -> None:
-        """Free it; errors are ignored."""
 
 
 def translate(what: str, call: Callable[[], T]) -> T:

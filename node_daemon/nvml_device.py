@@ -14,8 +14,11 @@ T = TypeVar("T")
 _MAX_LINKS: Final = int(pynvml.NVML_NVLINK_MAX_LINKS)
 
 
-class PynvmlDevice:
-    """A card: its handle, the lane its calls run on, and their deadline."""
+class Device:
+    """A card or a MIG instance. Every method raises NvmlError and ends by the deadline.
+
+    Its calls run on the lane of the card.
+    """
 
     def __init__(self, handle: object, index: int, lane: Lane, timeout_s: float) -> None:
         self._handle = handle
@@ -89,7 +92,7 @@ class PynvmlDevice:
             "MIG device count", lambda: int(pynvml.nvmlDeviceGetMaxMigDeviceCount(self._handle))
         )
 
-    def instances(self) -> tuple[nvml.Device, ...]:
+    def instances(self) -> tuple["Device", ...]:
         """The card's MIG instances; gaps in NVML's numbering are passed over."""
 
         def call() -> list[object]:
@@ -102,7 +105,7 @@ class PynvmlDevice:
             return found
 
         handles = self.run("MIG instances", call)
-        return tuple(PynvmlDevice(h, self._index, self._lane, self._timeout_s) for h in handles)
+        return tuple(Device(h, self._index, self._lane, self._timeout_s) for h in handles)
 
     def place(self) -> nvml.InstancePlace:
         """For a MIG instance, its ids on the card."""
@@ -116,10 +119,8 @@ class PynvmlDevice:
 
         return self.run("MIG attributes", call)
 
-    def common_ancestor(self, other: nvml.Device) -> int:
+    def common_ancestor(self, other: "Device") -> int:
         """NVML's topology level between two cards: 0 one board to 50 across sockets."""
-        if not isinstance(other, PynvmlDevice):
-            raise nvml.NvmlError("topology between devices of different libraries")
         return self.run(
             "topology",
             lambda: int(pynvml.nvmlDeviceGetTopologyCommonAncestor(self._handle, other.handle)),

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 import pynvml
 
 from node_daemon import nvml
-from node_daemon.nvml_device import PynvmlDevice
+from node_daemon.nvml_device import Device
 from node_daemon.nvml_lane import Lane
 
 T = TypeVar("T")
@@ -17,10 +17,10 @@ CALL_TIMEOUT_S: Final = 3.0
 
 _WAIT_MARGIN_S: Final = 2.0
 
-__all__ = ["CALL_TIMEOUT_S", "PynvmlDriver", "open_driver"]
+__all__ = ["CALL_TIMEOUT_S", "Driver", "open_driver"]
 
 
-def open_driver(timeout_s: float = CALL_TIMEOUT_S) -> nvml.Driver:
+def open_driver(timeout_s: float = CALL_TIMEOUT_S) -> "Driver":
     """Load and initialise NVML.
 
     Args:
@@ -29,12 +29,12 @@ def open_driver(timeout_s: float = CALL_TIMEOUT_S) -> nvml.Driver:
     Raises:
         NvmlUnavailableError: there is no driver; others of NvmlError as they come.
     """
-    driver = PynvmlDriver(timeout_s)
+    driver = Driver(timeout_s)
     driver.initialise()
     return driver
 
 
-class PynvmlDriver:
+class Driver:
     """The driver: one lane for itself, one for each card, one for events."""
 
     def __init__(self, timeout_s: float) -> None:
@@ -50,7 +50,10 @@ class PynvmlDriver:
         self._call("nvmlInit", pynvml.nvmlInit)
 
     def reopen(self) -> None:
-        """Shut the library down, as it may have been opened on another driver, and open it."""
+        """Shut the library down, as it may have been opened on another driver, and open it.
+
+        Watches must have been closed before.
+        """
         self._openings += 1
         with contextlib.suppress(nvml.NvmlError):
             self._call("nvmlShutdown", pynvml.nvmlShutdown)
@@ -71,7 +74,7 @@ class PynvmlDriver:
         """How many cards there are, lost ones included."""
         return self._call("device count", lambda: int(pynvml.nvmlDeviceGetCount()))
 
-    def device(self, index: int) -> nvml.Device:
+    def device(self, index: int) -> Device:
         """The card at that position."""
         lane = self.lane(index)
         handle: object = nvml.on_lane(
@@ -80,9 +83,9 @@ class PynvmlDriver:
             lambda: pynvml.nvmlDeviceGetHandleByIndex(index),
             self._timeout_s,
         )
-        return PynvmlDevice(handle, index, lane, self._timeout_s)
+        return Device(handle, index, lane, self._timeout_s)
 
-    def device_by_uuid(self, uuid: str) -> nvml.Device:
+    def device_by_uuid(self, uuid: str) -> Device:
         """The card or instance of that name, looked up among those that answer."""
         for index in range(self.count()):
             with contextlib.suppress(nvml.NvmlError):
@@ -94,15 +97,15 @@ class PynvmlDriver:
                         return instance
         raise nvml.NvmlNotFoundError(f"no card {uuid} answers")
 
-    def watch(self, devices: Iterable[nvml.Device], kinds: int) -> nvml.EventWatch:
-        """Receive these kinds of events of these cards."""
+    def watch(self, devices: Iterable[Device], kinds: int) -> "EventWatch":
+        """Receive these kinds of events of these cards; one watch at a time."""
         opening = self._openings
-        return PynvmlEventWatch(
+        return EventWatch(
             self._events, devices, kinds, self._timeout_s, lambda: self._openings == opening
         )
 
 
-class PynvmlEventWatch:
+class EventWatch:
     """An NVML event set. A card that cannot be registered does not stop the others.
 
     Not used any more once the library was shut down, which releases what it had allocated: a
@@ -112,7 +115,7 @@ class PynvmlEventWatch:
     def __init__(
         self,
         lane: Lane,
-        devices: Iterable[nvml.Device],
+        devices: Iterable[Device],
         kinds: int,
         timeout_s: float,
         valid: Callable[[], bool],
@@ -125,18 +128,17 @@ class PynvmlEventWatch:
             lane, "event set", pynvml.nvmlEventSetCreate, self._timeout_s
         )
         for device in devices:
-            if isinstance(device, PynvmlDevice):
-                try:
-                    self._register(device, kinds)
-                except nvml.NvmlError as e:
-                    self._unwatched[device.index] = str(e)
+            try:
+                self._register(device, kinds)
+            except nvml.NvmlError as e:
+                self._unwatched[device.index] = str(e)
 
     @property
     def unwatched(self) -> dict[int, str]:
         """Cards by index that could not be registered, with the reason."""
         return self._unwatched
 
-    def _register(self, device: PynvmlDevice, kinds: int) -> None:
+    def _register(self, device: Device, kinds: int) -> None:
         def call() -> None:
             self._check()
             supported = int(pynvml.nvmlDeviceGetSupportedEventTypes(device.handle))

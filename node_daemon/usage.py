@@ -14,6 +14,8 @@ import structlog
 
 from node_daemon import nvml
 from node_daemon.isolation.cgroup_paths import Member, member
+from node_daemon.nvml_device import Device
+from node_daemon.nvml_driver import Driver
 
 PROC: Final = pathlib.Path("/proc")
 
@@ -70,7 +72,7 @@ class UsageReader:
         proc: The kernel's process information.
     """
 
-    def __init__(self, driver: nvml.Driver, proc: pathlib.Path = PROC) -> None:
+    def __init__(self, driver: Driver, proc: pathlib.Path = PROC) -> None:
         self._driver = driver
         self._proc = proc
         self._seen_us: dict[str, int] = {}
@@ -97,7 +99,7 @@ class UsageReader:
                 by[who] = _plus(by.get(who, Usage()), process, sample)
         return CardUsage(uuid, _used(device), by, others)
 
-    def _samples(self, device: nvml.Device, uuid: str) -> dict[int, nvml.Sample]:
+    def _samples(self, device: Device, uuid: str) -> dict[int, nvml.Sample]:
         try:
             samples = device.samples(self._seen_us.get(uuid, 0))
         except nvml.NvmlError as e:
@@ -115,7 +117,7 @@ class UsageReader:
             return None  # it ended meanwhile
 
 
-def _used(device: nvml.Device) -> int | None:
+def _used(device: Device) -> int | None:
     try:
         memory = device.memory()
     except nvml.NvmlError:

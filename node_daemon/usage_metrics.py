@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from node_daemon import nvml
 from node_daemon.allocation import Binding, PodUid
 from node_daemon.books import Books
 from node_daemon.latest import Latest
 from node_daemon.metrics import MIB
+from node_daemon.nvml_driver import Driver
 from node_daemon.usage import CardUsage, Usage, UsageReader
 
 __all__ = ["UsageGauges"]
@@ -36,7 +36,7 @@ class UsageGauges(Collector):
     Pods are labels here: a node has at most some hundreds, and they go with their pods.
     """
 
-    def __init__(self, books: Books, driver: Latest[nvml.Driver]) -> None:
+    def __init__(self, books: Books, driver: Latest[Driver]) -> None:
         self._books = books
         self._driver = driver
         self._reader: UsageReader | None = None

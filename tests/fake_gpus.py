@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from node_daemon import nvml, nvml_driver
+from node_daemon import nvml_driver
+from node_daemon.nvml_driver import Driver
 from sandbox.nvml import build
 from sandbox.nvml.hardware import VARIABLE, FakeCard, FakeHardware, FakeInstance
 
@@ -59,7 +60,7 @@ def plug_in(directory: pathlib.Path, cards: int = 2) -> FakeHardware:
 
 def use(
     hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch, deadline_s: float = DEADLINE_S
-) -> nvml.Driver:
+) -> Driver:
     """The driver of that hardware, for the rest of the test."""
     monkeypatch.setenv(VARIABLE, str(hardware.directory))
     return nvml_driver.open_driver(deadline_s)

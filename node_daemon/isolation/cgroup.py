@@ -21,6 +21,7 @@ from node_daemon import nvml
 from node_daemon.isolation.cgroup_paths import PodCgroups
 from node_daemon.isolation.engine import CardFacts, ContainerEdits, Part, Resource, Slice, Strength
 from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.nvml_driver import Driver
 
 MIB: Final = 1 << 20
 PROBE: Final = "gpu-fraction-probe"
@@ -47,7 +48,7 @@ class CgroupEngine:
     max_containers: int | None = None
     optional = False  # others are shielded by it
 
-    def __init__(self, driver: nvml.Driver, pods: PodCgroups, hook: str = "") -> None:
+    def __init__(self, driver: Driver, pods: PodCgroups, hook: str = "") -> None:
         self._driver = driver
         self._pods = pods
         self._hook = hook

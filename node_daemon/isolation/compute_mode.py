@@ -17,6 +17,7 @@ from node_daemon import nvml
 from node_daemon.durable import write_durably
 from node_daemon.errors import StoreError
 from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.nvml_driver import Driver
 
 __all__ = ["ComputeModes"]
 
@@ -33,7 +34,7 @@ class ComputeModes:
         record: File of the cards that were changed; must survive a restart of the daemon.
     """
 
-    def __init__(self, driver: nvml.Driver, record: pathlib.Path) -> None:
+    def __init__(self, driver: Driver, record: pathlib.Path) -> None:
         self._driver = driver
         self._record = record
         self._lock = threading.Lock()

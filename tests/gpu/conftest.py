@@ -18,12 +18,14 @@ from typing import Any
 import pytest
 
 from node_daemon import nvml, nvml_driver
+from node_daemon.nvml_device import Device
+from node_daemon.nvml_driver import Driver
 
 PROGRAM = pathlib.Path(__file__).with_name("cuda_program.py")
 
 
 @pytest.fixture(scope="session")
-def driver() -> nvml.Driver:
+def driver() -> Driver:
     """The real driver."""
     if "gpu-fraction-nvml" in pathlib.Path("/proc/self/maps").read_text():
         pytest.skip("fake GPUs are loaded in this process: run `pytest tests/gpu` alone")
@@ -37,13 +39,13 @@ def driver() -> nvml.Driver:
 
 
 @pytest.fixture
-def device(driver: nvml.Driver) -> nvml.Device:
+def device(driver: Driver) -> Device:
     """The first card."""
     return driver.device(0)
 
 
 @pytest.fixture
-def cuda(device: nvml.Device) -> Callable[..., dict[str, Any]]:
+def cuda(device: Device) -> Callable[..., dict[str, Any]]:
     """Runs the CUDA program on the first card; what it printed."""
     if device.mig_enabled():
         pytest.skip("the first card is in MIG mode: engines are for whole cards")
@@ -68,7 +70,7 @@ def cuda(device: nvml.Device) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def record(request: pytest.FixtureRequest, driver: nvml.Driver) -> Callable[..., None]:
+def record(request: pytest.FixtureRequest, driver: Driver) -> Callable[..., None]:
     """Prints a measured figure with driver and card, and appends it to ``$GPU_RESULTS``."""
 
     def write(**figures: object) -> None:

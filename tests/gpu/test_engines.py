@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gpu_fraction.domain.assignment import CardShare
-from node_daemon import inventory_reader, nvml
+from node_daemon import inventory_reader
 from node_daemon.isolation.cgroup import CgroupEngine
 from node_daemon.isolation.cgroup_paths import ROOT, PodCgroups
 from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice
@@ -21,6 +21,8 @@ from node_daemon.isolation.mps_control import BINARY, MpsControl, Protocol
 from node_daemon.isolation.mps_daemon import Launch, MpsDaemon
 from node_daemon.isolation.mps_namespaces import SERVER, MpsNamespaceEngine
 from node_daemon.isolation.node import facts
+from node_daemon.nvml_device import Device
+from node_daemon.nvml_driver import Driver
 from tests import fake_gpus
 
 PROGRAM = pathlib.Path(__file__).with_name("cuda_program.py")
@@ -33,7 +35,7 @@ Record = Callable[..., None]
 
 
 @pytest.fixture
-def card(driver: nvml.Driver, device: nvml.Device) -> CardFacts:
+def card(driver: Driver, device: Device) -> CardFacts:
     """The first card."""
     if os.geteuid():
         pytest.skip("engines need root")
@@ -66,7 +68,7 @@ def cgroups() -> Iterator[Callable[[str], pathlib.Path]]:
 
 
 def test_cgroup_limits_memory_and_leaves_another_slice_alone(
-    driver: nvml.Driver,
+    driver: Driver,
     card: CardFacts,
     cuda: Cuda,
     cgroups: Callable[[str], pathlib.Path],
@@ -140,7 +142,7 @@ def environment(engine: MpsEngine, one: Part) -> dict[str, str]:
 
 @pytest.mark.parametrize("mps", [2, 3], indirect=True)
 def test_mps_limits_processors_and_memory(
-    mps: MpsEngine, driver: nvml.Driver, card: CardFacts, cuda: Cuda, record: Record
+    mps: MpsEngine, driver: Driver, card: CardFacts, cuda: Cuda, record: Record
 ) -> None:
     """A quarter of the processors, measurably slower for it; memory ends at the limit."""
     unfit = mps.probe([card])
@@ -163,7 +165,7 @@ def test_mps_limits_processors_and_memory(
 
 @pytest.mark.parametrize("mps", [3], indirect=True)
 def test_a_program_cannot_raise_its_share_of_processors(
-    mps: MpsEngine, driver: nvml.Driver, card: CardFacts, cuda: Cuda, record: Record
+    mps: MpsEngine, driver: Driver, card: CardFacts, cuda: Cuda, record: Record
 ) -> None:
     """Version 3 holds against the container's environment."""
     unfit = mps.probe([card])

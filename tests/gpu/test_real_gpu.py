@@ -19,6 +19,8 @@ from node_daemon import (
     inventory_reader,
     nvml,
 )
+from node_daemon.nvml_device import Device
+from node_daemon.nvml_driver import Driver
 from node_daemon.usage import UsageReader
 from tests import fake_gpus
 
@@ -26,7 +28,7 @@ PROGRAM = pathlib.Path(__file__).with_name("cuda_program.py")
 Record = Callable[..., None]
 
 
-def test_the_inventory_is_complete(driver: nvml.Driver, record: Record) -> None:
+def test_the_inventory_is_complete(driver: Driver, record: Record) -> None:
     """Every card is listed with a name, a size and a capability, and the scheduler can read it."""
     reading = inventory_reader.read(driver)
     built = inventory.build(reading)
@@ -48,7 +50,7 @@ def test_the_inventory_is_complete(driver: nvml.Driver, record: Record) -> None:
     )
 
 
-def test_it_agrees_with_nvidia_smi(driver: nvml.Driver) -> None:
+def test_it_agrees_with_nvidia_smi(driver: Driver) -> None:
     """The same cards under the same names."""
     try:
         listed = subprocess.run(
@@ -63,9 +65,7 @@ def test_it_agrees_with_nvidia_smi(driver: nvml.Driver) -> None:
     assert [card.uuid for card in inventory_reader.read(driver).cards] == listed
 
 
-def test_health_events_are_registered_and_polls_are_good(
-    driver: nvml.Driver, record: Record
-) -> None:
+def test_health_events_are_registered_and_polls_are_good(driver: Driver, record: Record) -> None:
     """A healthy card is polled healthy, and NVML takes the registration."""
     watch = driver.watch([driver.device(0)], nvml.HEALTH_EVENTS)
     unwatched = dict(watch.unwatched)
@@ -82,8 +82,8 @@ def test_health_events_are_registered_and_polls_are_good(
 
 
 def test_memory_of_a_process_is_seen(
-    driver: nvml.Driver,
-    device: nvml.Device,
+    driver: Driver,
+    device: Device,
     tmp_path: pathlib.Path,
     cuda: Callable[..., object],
     record: Record,

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_fraction.domain import inventory as wire
-from node_daemon import inventory, inventory_reader, nvml, nvml_driver
+from node_daemon import inventory, inventory_reader, nvml_driver
+from node_daemon.nvml_driver import Driver
 from sandbox.nvml.hardware import VARIABLE, FakeHardware, Fault
 from tests import fake_gpus
 
@@ -37,7 +38,7 @@ FUNCTIONS = st.sampled_from(
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[tuple[FakeHardware, nvml.Driver, wire.Inventory]]:
+def machine() -> Iterator[tuple[FakeHardware, Driver, wire.Inventory]]:
     """Three whole cards and one in MIG mode, and their inventory while all is well."""
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         hardware = fake_gpus.plug_in(pathlib.Path(directory), CARDS)
@@ -56,7 +57,7 @@ def machine() -> Iterator[tuple[FakeHardware, nvml.Driver, wire.Inventory]]:
     known=st.booleans(),
 )
 def test_faults_of_one_card_never_hide_another(
-    machine: tuple[FakeHardware, nvml.Driver, wire.Inventory],
+    machine: tuple[FakeHardware, Driver, wire.Inventory],
     victim: int,
     faults: list[tuple[str, int]],
     *,

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from node_daemon import nvml
+from node_daemon.nvml_driver import Driver
 from sandbox.nvml.hardware import FakeHardware
 from tests import fake_gpus
 
@@ -16,12 +16,12 @@ def hardware(tmp_path: pathlib.Path) -> FakeHardware:
 
 
 @pytest.fixture
-def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
+def driver(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> Driver:
     """Their driver."""
     return fake_gpus.use(hardware, monkeypatch)
 
 
 @pytest.fixture
-def hasty(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> nvml.Driver:
+def hasty(hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch) -> Driver:
     """Their driver, with a short deadline: for calls that hang."""
     return fake_gpus.use(hardware, monkeypatch, fake_gpus.HASTY_S)

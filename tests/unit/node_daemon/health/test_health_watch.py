@@ -9,6 +9,7 @@ import pytest
 
 from node_daemon import health_watch, nvml
 from node_daemon.health_events import Event, Fault, Poll, Xid
+from node_daemon.nvml_driver import Driver
 from sandbox.nvml.hardware import FakeHardware
 from tests import fake_gpus
 
@@ -18,7 +19,7 @@ WHOLE = nvml.WHOLE_CARD
 class Watched:
     """A running watch and what it reported."""
 
-    def __init__(self, driver: nvml.Driver, poll_interval_s: float = 0.02) -> None:
+    def __init__(self, driver: Driver, poll_interval_s: float = 0.02) -> None:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.watch = health_watch.HealthWatch(
             driver, self.events.put, poll_interval_s, wait_s=0.02, retry_s=0.02
@@ -36,7 +37,7 @@ class Watched:
 
 
 @pytest.fixture
-def watched(driver: nvml.Driver) -> Iterator[Watched]:
+def watched(driver: Driver) -> Iterator[Watched]:
     """A watch on the two cards, ended with the test."""
     running = Watched(driver)
     yield running
@@ -69,7 +70,7 @@ def test_an_xid_arrives(hardware: FakeHardware, watched: Watched) -> None:
     assert watched.until(sent(hardware, 1, 48))
 
 
-def test_a_card_that_comes_is_listened_to(hardware: FakeHardware, driver: nvml.Driver) -> None:
+def test_a_card_that_comes_is_listened_to(hardware: FakeHardware, driver: Driver) -> None:
     """It was not there when the others were registered."""
     hardware.cards[1].lost = True
     hardware.apply()
@@ -81,7 +82,7 @@ def test_a_card_that_comes_is_listened_to(hardware: FakeHardware, driver: nvml.D
     running.watch.stop()
 
 
-def test_a_wait_that_failed_is_begun_anew(hardware: FakeHardware, driver: nvml.Driver) -> None:
+def test_a_wait_that_failed_is_begun_anew(hardware: FakeHardware, driver: Driver) -> None:
     """And every card is asked meanwhile, out of turn."""
     running = Watched(driver, poll_interval_s=600)
     assert running.until(fine(1))
@@ -138,7 +139,7 @@ def test_a_driver_that_does_not_answer_is_reported_for_each_card(
 
 @pytest.mark.parametrize("function", ["nvmlEventSetCreate", "nvmlEventSetWait_v2"])
 def test_polls_go_on_where_events_do_not_work(
-    hardware: FakeHardware, driver: nvml.Driver, function: str
+    hardware: FakeHardware, driver: Driver, function: str
 ) -> None:
     """Events are a gift of newer drivers; the polls need none."""
     hardware.fault(function, 3)
@@ -148,9 +149,7 @@ def test_polls_go_on_where_events_do_not_work(
     running.watch.stop()
 
 
-def test_values_a_card_does_not_know_are_left_out(
-    hardware: FakeHardware, driver: nvml.Driver
-) -> None:
+def test_values_a_card_does_not_know_are_left_out(hardware: FakeHardware, driver: Driver) -> None:
     """A card without ECC or recovery action is no sick card."""
     hardware.cards[0].recovery_action = None
     hardware.cards[0].ecc_uncorrected = None
@@ -160,7 +159,7 @@ def test_values_a_card_does_not_know_are_left_out(
     assert found == Poll("x")
 
 
-def test_repairs_are_seen(hardware: FakeHardware, driver: nvml.Driver) -> None:
+def test_repairs_are_seen(hardware: FakeHardware, driver: Driver) -> None:
     """Pending and failed row remaps, the recovery action, the error counter."""
     hardware.cards[0].recovery_action = 4
     hardware.cards[0].ecc_uncorrected = 12

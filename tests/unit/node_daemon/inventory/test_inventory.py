@@ -6,17 +6,18 @@ import pytest
 
 from gpu_fraction.domain.inventory import Inventory
 from node_daemon import inventory, inventory_reader, nvml
+from node_daemon.nvml_driver import Driver
 from sandbox.nvml.hardware import FakeHardware, FakeLink
 from tests import fake_gpus
 
 
-def published(driver: nvml.Driver, previous: Inventory | None = None) -> Inventory:
+def published(driver: Driver, previous: Inventory | None = None) -> Inventory:
     """Read and build at once."""
     return inventory.build(inventory_reader.read(driver), previous=previous)
 
 
 def test_a_card_is_published_with_all_that_nvml_says(
-    driver: nvml.Driver, tmp_path: pathlib.Path
+    driver: Driver, tmp_path: pathlib.Path
 ) -> None:
     """Name, size without the driver's part, capability, NUMA node of the slot, driver."""
     slot = tmp_path / "sys/bus/pci/devices/0000:1c:00.0"
@@ -35,9 +36,7 @@ def test_a_card_is_published_with_all_that_nvml_says(
     assert built.cards[0].numa == -1
 
 
-def test_nvlink_counts_lanes_and_pcie_its_level(
-    hardware: FakeHardware, driver: nvml.Driver
-) -> None:
+def test_nvlink_counts_lanes_and_pcie_its_level(hardware: FakeHardware, driver: Driver) -> None:
     """Direct links count one by one, inactive ones not; elsewhere the PCIe level is given."""
     hardware.cards.append(fake_gpus.card(2))
     hardware.cards[0].links = [
@@ -57,7 +56,7 @@ def test_nvlink_counts_lanes_and_pcie_its_level(
 
 
 def test_cards_on_one_nvswitch_are_linked_by_their_common_lanes(
-    hardware: FakeHardware, driver: nvml.Driver
+    hardware: FakeHardware, driver: Driver
 ) -> None:
     """Behind a switch each pair has as many lanes as the narrower of the two."""
     hardware.cards[0].links = [FakeLink(link=i, remote="switch") for i in range(18)]
@@ -67,7 +66,7 @@ def test_cards_on_one_nvswitch_are_linked_by_their_common_lanes(
     assert links == [{fake_gpus.uuid(1): 1200}, {fake_gpus.uuid(0): 1200}]
 
 
-def test_mig_instances_are_cards_of_their_own(hardware: FakeHardware, driver: nvml.Driver) -> None:
+def test_mig_instances_are_cards_of_their_own(hardware: FakeHardware, driver: Driver) -> None:
     """The divided card itself is not listed; each instance has its share and one slot."""
     hardware.cards[0] = fake_gpus.mig_card(0, instances=2)
     hardware.cards[0].instances[1].slices = 3
@@ -80,7 +79,7 @@ def test_mig_instances_are_cards_of_their_own(hardware: FakeHardware, driver: nv
     assert whole.uuid == fake_gpus.uuid(1)
 
 
-def test_a_lost_card_stays_listed_unhealthy(hardware: FakeHardware, driver: nvml.Driver) -> None:
+def test_a_lost_card_stays_listed_unhealthy(hardware: FakeHardware, driver: Driver) -> None:
     """A card off the bus keeps what was known of it; the other one is as before."""
     before = published(driver)
     hardware.cards[0].lost = True
@@ -93,7 +92,7 @@ def test_a_lost_card_stays_listed_unhealthy(hardware: FakeHardware, driver: nvml
 
 
 def test_a_lost_card_in_mig_mode_keeps_its_instances_unhealthy(
-    hardware: FakeHardware, driver: nvml.Driver
+    hardware: FakeHardware, driver: Driver
 ) -> None:
     """Its instances stay listed as instances; the card does not appear beside them."""
     hardware.cards[0] = fake_gpus.mig_card(0, instances=2)
@@ -106,9 +105,7 @@ def test_a_lost_card_in_mig_mode_keeps_its_instances_unhealthy(
     assert [card.healthy for card in after.cards] == [False, False, True]
 
 
-def test_an_instance_removed_on_purpose_is_gone(
-    hardware: FakeHardware, driver: nvml.Driver
-) -> None:
+def test_an_instance_removed_on_purpose_is_gone(hardware: FakeHardware, driver: Driver) -> None:
     """Where the card answers and lists its instances, one less is a change of configuration."""
     hardware.cards[0] = fake_gpus.mig_card(0, instances=3)
     hardware.apply()
@@ -119,9 +116,7 @@ def test_an_instance_removed_on_purpose_is_gone(
     assert names == [fake_gpus.mig_uuid(0, 0), fake_gpus.mig_uuid(0, 2), fake_gpus.uuid(1)]
 
 
-def test_an_instance_that_does_not_answer_stays(
-    hardware: FakeHardware, driver: nvml.Driver
-) -> None:
+def test_an_instance_that_does_not_answer_stays(hardware: FakeHardware, driver: Driver) -> None:
     """An unreadable instance is not taken for a removed one."""
     hardware.cards[0] = fake_gpus.mig_card(0, instances=2)
     hardware.apply()
@@ -132,7 +127,7 @@ def test_an_instance_that_does_not_answer_stays(
 
 
 def test_a_card_whose_mig_mode_is_unknown_gets_no_work(
-    hardware: FakeHardware, driver: nvml.Driver
+    hardware: FakeHardware, driver: Driver
 ) -> None:
     """A divided card takes no work of its own, so the doubt counts against it."""
     hardware.fault("nvmlDeviceGetMigMode", 999, fake_gpus.uuid(0))
@@ -143,7 +138,7 @@ def test_a_card_whose_mig_mode_is_unknown_gets_no_work(
 
 @pytest.mark.parametrize("instances", [0, 3])
 def test_a_card_divided_before_is_still_divided_while_its_mode_cannot_be_read(
-    hardware: FakeHardware, driver: nvml.Driver, instances: int
+    hardware: FakeHardware, driver: Driver, instances: int
 ) -> None:
     """A passing error of one call does not turn instances into a whole card."""
     hardware.cards[0] = fake_gpus.mig_card(0, instances=instances)
@@ -154,7 +149,7 @@ def test_a_card_divided_before_is_still_divided_while_its_mode_cannot_be_read(
     assert healthy == [fake_gpus.uuid(1)]
 
 
-def test_a_card_without_a_size_gets_no_work(hardware: FakeHardware, driver: nvml.Driver) -> None:
+def test_a_card_without_a_size_gets_no_work(hardware: FakeHardware, driver: Driver) -> None:
     """Unknown memory is not zero memory: the card is listed and unhealthy."""
     hardware.fault("nvmlDeviceGetMemoryInfo_v2", 999, fake_gpus.uuid(1))
     card = published(driver).cards[1]
@@ -162,7 +157,7 @@ def test_a_card_without_a_size_gets_no_work(hardware: FakeHardware, driver: nvml
     assert card.health_reason == "NVML does not say its size"
 
 
-def test_a_passing_error_keeps_what_was_known(hardware: FakeHardware, driver: nvml.Driver) -> None:
+def test_a_passing_error_keeps_what_was_known(hardware: FakeHardware, driver: Driver) -> None:
     """A value that fails once is taken from the last inventory; the card stays in use."""
     before = published(driver)
     hardware.fault("nvmlDeviceGetMemoryInfo_v2", 999)
@@ -171,23 +166,21 @@ def test_a_passing_error_keeps_what_was_known(hardware: FakeHardware, driver: nv
 
 
 def test_older_drivers_without_reserved_memory_give_the_total(
-    hardware: FakeHardware, driver: nvml.Driver
+    hardware: FakeHardware, driver: Driver
 ) -> None:
     """The second version of the memory call is newer than some drivers in use."""
     hardware.fault("nvmlDeviceGetMemoryInfo_v2", 13)
     assert published(driver).cards[0].memory_mib == 81559
 
 
-def test_a_driver_that_does_not_answer_is_an_error(
-    hardware: FakeHardware, driver: nvml.Driver
-) -> None:
+def test_a_driver_that_does_not_answer_is_an_error(hardware: FakeHardware, driver: Driver) -> None:
     """Without the number of cards there is no inventory, not an empty one."""
     hardware.fault("nvmlDeviceGetCount_v2", 999)
     with pytest.raises(nvml.NvmlError):
         inventory_reader.read(driver)
 
 
-def test_health_and_isolation_are_entered(driver: nvml.Driver) -> None:
+def test_health_and_isolation_are_entered(driver: Driver) -> None:
     """A sick card says why; an engine's name, strength and container limit are published."""
     built = inventory.build(
         inventory_reader.read(driver),

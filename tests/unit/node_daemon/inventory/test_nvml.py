@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from node_daemon import nvml, nvml_driver
+from node_daemon.nvml_driver import Driver
 from node_daemon.nvml_lane import Lane, LaneTimeoutError
 from sandbox.nvml.hardware import VARIABLE, FakeHardware, FakeProcess
 from tests import fake_gpus
@@ -20,7 +21,7 @@ def test_no_driver_is_said(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_driver_that_was_loaded_anew_must_be_opened_again(
-    hardware: FakeHardware, driver: nvml.Driver
+    hardware: FakeHardware, driver: Driver
 ) -> None:
     """While it is away opening fails, and may be tried again; then all answers as before."""
     device = driver.device(0)
@@ -40,7 +41,7 @@ def test_a_driver_that_was_loaded_anew_must_be_opened_again(
 
 
 def test_a_hanging_call_ends_by_its_deadline_and_stops_its_card_alone(
-    hardware: FakeHardware, hasty: nvml.Driver
+    hardware: FakeHardware, hasty: Driver
 ) -> None:
     """The second call on a hung card fails at once, the other card answers all the while."""
     first, second = hasty.device(0), hasty.device(1)
@@ -53,7 +54,7 @@ def test_a_hanging_call_ends_by_its_deadline_and_stops_its_card_alone(
 
 
 def test_a_hung_card_answers_again_when_the_call_returns(
-    hardware: FakeHardware, hasty: nvml.Driver
+    hardware: FakeHardware, hasty: Driver
 ) -> None:
     """A lane is free again once its stuck call came back."""
     device = hasty.device(0)
@@ -86,7 +87,7 @@ def test_a_hung_card_answers_again_when_the_call_returns(
     ],
 )
 def test_return_codes_become_the_error_tree(
-    hardware: FakeHardware, driver: nvml.Driver, code: int, error: type[nvml.NvmlError]
+    hardware: FakeHardware, driver: Driver, code: int, error: type[nvml.NvmlError]
 ) -> None:
     """Each of NVML's codes is one of our errors and keeps its number."""
     device = driver.device(0)
@@ -97,7 +98,7 @@ def test_return_codes_become_the_error_tree(
 
 
 def test_memory_limits_are_set_read_and_end_with_their_cgroup(
-    driver: nvml.Driver, tmp_path: pathlib.Path
+    driver: Driver, tmp_path: pathlib.Path
 ) -> None:
     """The R615 calls: bytes, per cgroup; a cgroup made again has no limit."""
     cgroup = tmp_path / "pod1"
@@ -115,7 +116,7 @@ def test_memory_limits_are_set_read_and_end_with_their_cgroup(
 
 @pytest.mark.parametrize("version", ["610.40.01", "550.54.15"])
 def test_older_drivers_have_no_memory_limits(
-    hardware: FakeHardware, driver: nvml.Driver, tmp_path: pathlib.Path, version: str
+    hardware: FakeHardware, driver: Driver, tmp_path: pathlib.Path, version: str
 ) -> None:
     """Before R615 the function is not in the library."""
     hardware.machine.driver = version
@@ -125,7 +126,7 @@ def test_older_drivers_have_no_memory_limits(
 
 
 def test_processes_of_both_lists_are_one_entry_a_pid(
-    hardware: FakeHardware, driver: nvml.Driver
+    hardware: FakeHardware, driver: Driver
 ) -> None:
     """An MPS client that stands in both of NVML's lists is counted once."""
     hardware.machine.processes[fake_gpus.uuid(0)] = [
@@ -139,9 +140,7 @@ def test_processes_of_both_lists_are_one_entry_a_pid(
     assert found == {10: 100, 11: 200, 12: 300}
 
 
-def test_samples_are_the_newest_of_each_process(
-    hardware: FakeHardware, driver: nvml.Driver
-) -> None:
+def test_samples_are_the_newest_of_each_process(hardware: FakeHardware, driver: Driver) -> None:
     """Of several samples of a pid the last counts, and none from before the given time."""
     hardware.machine.processes[fake_gpus.uuid(0)] = [
         FakeProcess(pid=10, memory_mib=1, sm=90, time_us=5),
@@ -153,7 +152,7 @@ def test_samples_are_the_newest_of_each_process(
     assert driver.device(0).samples(9) == ()
 
 
-def test_a_mig_instance_is_found_by_name(hardware: FakeHardware, driver: nvml.Driver) -> None:
+def test_a_mig_instance_is_found_by_name(hardware: FakeHardware, driver: Driver) -> None:
     """Lookup by UUID knows instances, passes over cards that do not answer, and says no."""
     hardware.cards[:] = [fake_gpus.card(0, lost=True), fake_gpus.mig_card(1, instances=3)]
     hardware.apply()
@@ -163,9 +162,7 @@ def test_a_mig_instance_is_found_by_name(hardware: FakeHardware, driver: nvml.Dr
         driver.device_by_uuid(fake_gpus.uuid(0))
 
 
-def test_events_reach_those_who_watch_the_card(
-    hardware: FakeHardware, driver: nvml.Driver
-) -> None:
+def test_events_reach_those_who_watch_the_card(hardware: FakeHardware, driver: Driver) -> None:
     """Only registered kinds and cards are delivered, and only what came after."""
     hardware.event(fake_gpus.uuid(0), 13)
     watch = driver.watch([driver.device(0)], nvml.EVENT_XID)
@@ -179,7 +176,7 @@ def test_events_reach_those_who_watch_the_card(
 
 
 def test_a_watch_does_not_outlive_the_driver_it_was_made_on(
-    hardware: FakeHardware, driver: nvml.Driver
+    hardware: FakeHardware, driver: Driver
 ) -> None:
     """Its event set went with that driver: another call with it could crash the process."""
     old = driver.watch([driver.device(0)], nvml.EVENT_XID)
@@ -192,7 +189,7 @@ def test_a_watch_does_not_outlive_the_driver_it_was_made_on(
 
 
 def test_a_card_that_cannot_be_watched_is_named_and_the_others_are_watched(
-    hardware: FakeHardware, hasty: nvml.Driver
+    hardware: FakeHardware, hasty: Driver
 ) -> None:
     """Registration hangs on one card: that one is in ``unwatched``, events of the other come."""
     devices = [hasty.device(0), hasty.device(1)]

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from node_daemon import nvml
 from node_daemon.engines import MODES
 from node_daemon.isolation.compute_mode import ComputeModes
 from node_daemon.isolation.host_process import HostProcess
@@ -18,6 +17,7 @@ from node_daemon.isolation.mps import MpsEngine, MpsSettings
 from node_daemon.isolation.mps_control import MpsControl, Protocol
 from node_daemon.isolation.mps_daemon import PID_FILE, Launch, MpsDaemon
 from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
+from node_daemon.nvml_driver import Driver
 from tests import fake_gpus
 
 
@@ -62,11 +62,11 @@ class Mps:
         """How a fresh node daemon finds or starts it."""
         return MpsDaemon(self.control(protocol), self.directory / "state", launch)
 
-    def modes(self, driver: nvml.Driver) -> ComputeModes:
+    def modes(self, driver: Driver) -> ComputeModes:
         """As a fresh node daemon remembers them."""
         return ComputeModes(driver, self.directory / "state" / "mps" / MODES)
 
-    def engine(self, driver: nvml.Driver, protocol: Protocol = 3) -> MpsEngine:
+    def engine(self, driver: Driver, protocol: Protocol = 3) -> MpsEngine:
         """An engine over it, as after a restart of the node daemon."""
         made = MpsEngine if protocol == 2 else MpsNamespaceEngine
         return made(

@@ -10,6 +10,7 @@ from node_daemon.isolation.cgroup import PROBE, CgroupEngine
 from node_daemon.isolation.cgroup_paths import Member, PodCgroups, member
 from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice, Strength
 from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.nvml_driver import Driver
 from sandbox.nvml.hardware import FakeHardware
 from tests import fake_gpus
 
@@ -30,7 +31,7 @@ def tree(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 @pytest.fixture
-def engine(driver: nvml.Driver, tree: pathlib.Path) -> CgroupEngine:
+def engine(driver: Driver, tree: pathlib.Path) -> CgroupEngine:
     """On that tree."""
     return CgroupEngine(driver, PodCgroups(tree))
 
@@ -41,7 +42,7 @@ def part(container: str, *shares: tuple[str, int]) -> Part:
     return Part(Slice(POD, container, held), held, frozenset({Resource.MEMORY}))
 
 
-def limit(driver: nvml.Driver, tree: pathlib.Path, card: str = ONE) -> int | None:
+def limit(driver: Driver, tree: pathlib.Path, card: str = ONE) -> int | None:
     """The pod's limit on a card, MiB, None for none."""
     path = PodCgroups(tree).find(POD)
     hard = driver.device_by_uuid(card).memory_limits(str(path)).hard
@@ -55,7 +56,7 @@ def test_it_enforces_memory_and_not_compute(engine: CgroupEngine) -> None:
 
 
 def test_the_pods_limit_is_the_sum_of_its_containers(
-    engine: CgroupEngine, driver: nvml.Driver, tree: pathlib.Path
+    engine: CgroupEngine, driver: Driver, tree: pathlib.Path
 ) -> None:
     """It grows with each container, once for each however often it starts, and shrinks again."""
     engine.prepare(part("a", (ONE, 8000)))
@@ -77,7 +78,7 @@ def test_no_soft_limit_is_set(engine: CgroupEngine, hardware: FakeHardware) -> N
     assert {line[2] for line in hardware.written()} == {"0"}
 
 
-def test_after_a_restart_the_limits_are_as_before(driver: nvml.Driver, tree: pathlib.Path) -> None:
+def test_after_a_restart_the_limits_are_as_before(driver: Driver, tree: pathlib.Path) -> None:
     """A new engine that is told of all slices does not lower the limit of a running pod."""
     CgroupEngine(driver, PodCgroups(tree)).prepare(part("a", (ONE, 8000)))
     again = CgroupEngine(driver, PodCgroups(tree))
@@ -95,7 +96,7 @@ def test_a_pod_without_a_cgroup_is_refused(engine: CgroupEngine) -> None:
 
 
 def test_a_limit_that_cannot_be_set_is_an_error_and_tried_again(
-    engine: CgroupEngine, hardware: FakeHardware, driver: nvml.Driver, tree: pathlib.Path
+    engine: CgroupEngine, hardware: FakeHardware, driver: Driver, tree: pathlib.Path
 ) -> None:
     """Setting and lifting both: what failed is not forgotten."""
     hardware.fault("nvmlDeviceSetMemoryLimits_v1", 4, ONE)
@@ -112,7 +113,7 @@ def test_a_limit_that_cannot_be_set_is_an_error_and_tried_again(
 
 
 def test_limits_that_cannot_be_set_again_are_told(
-    engine: CgroupEngine, hardware: FakeHardware, driver: nvml.Driver, tree: pathlib.Path
+    engine: CgroupEngine, hardware: FakeHardware, driver: Driver, tree: pathlib.Path
 ) -> None:
     """One card that refuses does not keep the other from its limit."""
     hardware.fault("nvmlDeviceSetMemoryLimits_v1", 999, ONE)
@@ -159,7 +160,7 @@ def test_mig_instances_are_unfit(engine: CgroupEngine) -> None:
     assert list(engine.probe([CardFacts("MIG-1", mig_instance=True)])) == ["MIG-1"]
 
 
-def test_a_node_without_cgroup_v2_is_unfit(driver: nvml.Driver, tmp_path: pathlib.Path) -> None:
+def test_a_node_without_cgroup_v2_is_unfit(driver: Driver, tmp_path: pathlib.Path) -> None:
     """Version 1 has no such limits, and without a kubelet's cgroup there are no pods."""
     assert set(CgroupEngine(driver, PodCgroups(tmp_path)).probe(CARDS)) == {ONE, TWO}
     (tmp_path / "cgroup.controllers").write_text("")
@@ -168,7 +169,7 @@ def test_a_node_without_cgroup_v2_is_unfit(driver: nvml.Driver, tmp_path: pathli
 
 
 def test_nvidias_hook_gets_the_limit_from_the_environment(
-    driver: nvml.Driver, tree: pathlib.Path
+    driver: Driver, tree: pathlib.Path
 ) -> None:
     """Both variables, always, so that the pod's own never reach it; the hook where wanted."""
     plain = CgroupEngine(driver, PodCgroups(tree)).edits(part("a", (ONE, 300), (TWO, 400)))

@@ -13,6 +13,7 @@ from node_daemon.engines import MODES, ConfiguredIsolation
 from node_daemon.isolation.cgroup_paths import PodCgroups
 from node_daemon.isolation.engine import CardFacts, Slice
 from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.nvml_driver import Driver
 from node_daemon.settings import OPTIONS, node_daemon_settings
 from node_daemon.tuning import EngineName, IsolationSettings, MpsStart
 from sandbox.nvml.hardware import FakeHardware
@@ -23,12 +24,12 @@ ONE, TWO = fake_gpus.uuid(0), fake_gpus.uuid(1)
 CARDS = (CardFacts(ONE, 0, 80959, (9, 0)), CardFacts(TWO, 1, 80959, (9, 0)))
 
 
-def modes(driver: nvml.Driver) -> list[int]:
+def modes(driver: Driver) -> list[int]:
     """The compute modes of both cards."""
     return [driver.device(i).compute_mode() for i in (0, 1)]
 
 
-def assess(mps: Mps, driver: nvml.Driver, *engines: EngineName) -> None:
+def assess(mps: Mps, driver: Driver, *engines: EngineName) -> None:
     """Start a node daemon with these engines, as far as its first look at the cards."""
     settings = IsolationSettings(
         engines, state=mps.directory / "state", mps=mps.pipe, mps_start="here"
@@ -39,7 +40,7 @@ def assess(mps: Mps, driver: nvml.Driver, *engines: EngineName) -> None:
 
 
 def test_cards_that_leave_mps_get_their_compute_mode_back(
-    mps: Mps, driver: nvml.Driver, monkeypatch: pytest.MonkeyPatch
+    mps: Mps, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the second container on each would get no context; a foreign choice stays."""
     monkeypatch.setenv("PATH", f"{mps.directory}:{os.environ['PATH']}")
@@ -56,7 +57,7 @@ def test_cards_that_leave_mps_get_their_compute_mode_back(
 
 
 def test_a_card_is_given_back_where_mps_is_refused(
-    mps: Mps, driver: nvml.Driver, monkeypatch: pytest.MonkeyPatch
+    mps: Mps, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is published as shared without limits, and then more than one container must run.
 
@@ -80,7 +81,7 @@ def test_a_card_is_given_back_where_mps_is_refused(
     assert modes(driver) == [default, default]
 
 
-def test_a_mode_that_was_changed_by_hand_meanwhile_stays(driver: nvml.Driver, mps: Mps) -> None:
+def test_a_mode_that_was_changed_by_hand_meanwhile_stays(driver: Driver, mps: Mps) -> None:
     """It is no longer the one that was set here."""
     prohibited = 2
     mps.modes(driver).claim(ONE)
@@ -90,7 +91,7 @@ def test_a_mode_that_was_changed_by_hand_meanwhile_stays(driver: nvml.Driver, mp
 
 
 def test_a_card_that_cannot_be_given_back_is_tried_again(
-    mps: Mps, driver: nvml.Driver, hardware: FakeHardware
+    mps: Mps, driver: Driver, hardware: FakeHardware
 ) -> None:
     """Its claim is remembered until then."""
     mps.modes(driver).claim(ONE)
@@ -102,9 +103,7 @@ def test_a_card_that_cannot_be_given_back_is_tried_again(
     assert modes(driver)[0] == nvml.COMPUTE_MODE_DEFAULT
 
 
-def test_a_card_is_not_claimed_where_that_cannot_be_remembered(
-    mps: Mps, driver: nvml.Driver
-) -> None:
+def test_a_card_is_not_claimed_where_that_cannot_be_remembered(mps: Mps, driver: Driver) -> None:
     """It could never be given back; a damaged record stops nothing."""
     record = mps.directory / "state" / "mps" / MODES
     record.parent.mkdir(parents=True)
@@ -117,7 +116,7 @@ def test_a_card_is_not_claimed_where_that_cannot_be_remembered(
     assert modes(driver)[1] == nvml.COMPUTE_MODE_DEFAULT
 
 
-def test_a_record_that_cannot_be_read_gives_nothing_back(mps: Mps, driver: nvml.Driver) -> None:
+def test_a_record_that_cannot_be_read_gives_nothing_back(mps: Mps, driver: Driver) -> None:
     """The daemon lives without it, and does so once it can be read again."""
     mps.modes(driver).claim(ONE)
     record = mps.directory / "state" / "mps" / MODES
@@ -133,7 +132,7 @@ def test_a_record_that_cannot_be_read_gives_nothing_back(mps: Mps, driver: nvml.
 
 
 def test_cards_are_set_to_exclusive_process(
-    mps: Mps, driver: nvml.Driver, hardware: FakeHardware
+    mps: Mps, driver: Driver, hardware: FakeHardware
 ) -> None:
     """So that nobody gets a context beside MPS; a card that refuses is unfit."""
     hardware.fault("nvmlDeviceSetComputeMode", 4, TWO)
@@ -142,7 +141,7 @@ def test_cards_are_set_to_exclusive_process(
 
 
 def test_who_starts_the_daemon_is_a_setting(
-    mps: Mps, driver: nvml.Driver, monkeypatch: pytest.MonkeyPatch
+    mps: Mps, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody here, or this daemon within its own container."""
     monkeypatch.setenv("PATH", f"{mps.directory}:{os.environ['PATH']}")
@@ -158,7 +157,7 @@ def test_who_starts_the_daemon_is_a_setting(
 
 
 def test_shared_memory_is_that_of_a_daemon_that_is_started_on_the_host(
-    mps: Mps, driver: nvml.Driver, hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch
+    mps: Mps, driver: Driver, hardware: FakeHardware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody mounts the directory otherwise: containers would not start, or share it with none."""
     monkeypatch.setenv("PATH", f"{mps.directory}:{os.environ['PATH']}")
@@ -209,7 +208,7 @@ def test_a_list_of_cards_that_cannot_be_meant_is_refused(given: str) -> None:
 
 
 def test_each_card_gets_the_engine_that_is_configured_for_it(
-    mps: Mps, driver: nvml.Driver, monkeypatch: pytest.MonkeyPatch
+    mps: Mps, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MPS takes no card that it was not given, and gives back one that it has no more."""
     monkeypatch.setenv("PATH", f"{mps.directory}:{os.environ['PATH']}")
@@ -226,7 +225,7 @@ def test_each_card_gets_the_engine_that_is_configured_for_it(
 
 
 def test_limits_that_were_lost_are_set_again_with_the_next_look(
-    driver: nvml.Driver, hardware: FakeHardware, tmp_path: pathlib.Path
+    driver: Driver, hardware: FakeHardware, tmp_path: pathlib.Path
 ) -> None:
     """A reset of a card takes them from pods that live; a driver that refuses stops nothing."""
     pod = tmp_path / "cgroup/kubepods/pod3f2e1d0c-aaaa-bbbb-cccc-0123456789ab"

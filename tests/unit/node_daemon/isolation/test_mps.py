@@ -9,7 +9,6 @@ from collections.abc import Callable
 import pytest
 
 from gpu_fraction.domain.assignment import CardShare
-from node_daemon import nvml
 from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice, Strength
 from node_daemon.isolation.errors import EngineFailedError, NotEnforceableError
 from node_daemon.isolation.host_process import GROUP, HostProcess
@@ -18,6 +17,7 @@ from node_daemon.isolation.mps_control import MpsControl, Protocol, size_mib
 from node_daemon.isolation.mps_daemon import PID_FILE, Launch, MpsDaemon
 from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
 from node_daemon.isolation.node import NodeIsolation
+from node_daemon.nvml_driver import Driver
 from tests import fake_gpus
 from tests.unit.node_daemon.isolation.conftest import Mps, running
 
@@ -50,7 +50,7 @@ def name(one: Part) -> str:
     return f"gf_{one.slice.tag}"
 
 
-def test_version_2_limits_by_the_containers_environment(mps: Mps, driver: nvml.Driver) -> None:
+def test_version_2_limits_by_the_containers_environment(mps: Mps, driver: Driver) -> None:
     """By card, never by position; nothing where compute is not limited."""
     engine = mps.engine(driver, 2)
     assert engine.probe(CARDS) == {}
@@ -69,7 +69,7 @@ def test_version_2_limits_by_the_containers_environment(mps: Mps, driver: nvml.D
     assert tiny["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "1"
 
 
-def test_strength_differs_between_the_versions(mps: Mps, driver: nvml.Driver) -> None:
+def test_strength_differs_between_the_versions(mps: Mps, driver: Driver) -> None:
     """Version 3 holds compute against the container, but not against its root."""
     two, three = mps.engine(driver, 2), mps.engine(driver, 3)
     assert {two.enforces(r) for r in Resource} == {Strength.COOPERATIVE}
@@ -84,7 +84,7 @@ def test_strength_differs_between_the_versions(mps: Mps, driver: nvml.Driver) ->
     "risk", ["", "spec.containers[1].securityContext.allowPrivilegeEscalation: allowed: false"]
 )
 def test_a_pod_that_requires_isolation_must_not_be_able_to_become_root(
-    mps: Mps, driver: nvml.Driver, risk: str
+    mps: Mps, driver: Driver, risk: str
 ) -> None:
     """The refusal says which field; a pod that only prefers isolation starts all the same."""
     node = NodeIsolation([mps.engine(driver)])
@@ -100,7 +100,7 @@ def test_a_pod_that_requires_isolation_must_not_be_able_to_become_root(
         node.prepare(required)
 
 
-def test_version_3_makes_a_namespace_with_the_limits(mps: Mps, driver: nvml.Driver) -> None:
+def test_version_3_makes_a_namespace_with_the_limits(mps: Mps, driver: Driver) -> None:
     """Only its own directory is mounted; making it twice changes nothing."""
     engine = mps.engine(driver)
     assert engine.probe(CARDS) == {}
@@ -113,7 +113,7 @@ def test_version_3_makes_a_namespace_with_the_limits(mps: Mps, driver: nvml.Driv
     assert mount["containerPath"] == engine.edits(one).env["CUDA_MPS_PIPE_DIRECTORY"]
 
 
-def test_compute_alone_leaves_memory_to_another_engine(mps: Mps, driver: nvml.Driver) -> None:
+def test_compute_alone_leaves_memory_to_another_engine(mps: Mps, driver: Driver) -> None:
     """Beside ``cgroup`` MPS sets no memory limit, outside or inside the container."""
     engine = mps.engine(driver)
     engine.probe(CARDS)
@@ -123,16 +123,14 @@ def test_compute_alone_leaves_memory_to_another_engine(mps: Mps, driver: nvml.Dr
     assert "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT" not in engine.edits(one).env
 
 
-def test_nobodys_namespace_is_nearly_nothing(mps: Mps, driver: nvml.Driver) -> None:
+def test_nobodys_namespace_is_nearly_nothing(mps: Mps, driver: Driver) -> None:
     """Who finds a way to the server itself gains nothing by it."""
     mps.engine(driver).probe(CARDS)
     default = mps.control().namespaces("gpu_fraction")["default"]
     assert (default.memory_mib, default.percent) == (512, 10.0)
 
 
-def test_releasing_deletes_the_namespace_once_no_client_is_left(
-    mps: Mps, driver: nvml.Driver
-) -> None:
+def test_releasing_deletes_the_namespace_once_no_client_is_left(mps: Mps, driver: Driver) -> None:
     """The daemon refuses while one is connected; the caller tries again."""
     engine, one = mps.engine(driver), part()
     engine.probe(CARDS)
@@ -146,7 +144,7 @@ def test_releasing_deletes_the_namespace_once_no_client_is_left(
     assert limits(mps) == {}
 
 
-def test_a_connected_client_does_not_hinder_a_second_start(mps: Mps, driver: nvml.Driver) -> None:
+def test_a_connected_client_does_not_hinder_a_second_start(mps: Mps, driver: Driver) -> None:
     """Limits cannot be changed under a client, and need not be."""
     engine, one = mps.engine(driver), part()
     engine.probe(CARDS)
@@ -157,7 +155,7 @@ def test_a_connected_client_does_not_hinder_a_second_start(mps: Mps, driver: nvm
     assert limits(mps) == {name(one): (8000, 25.0)}
 
 
-def test_the_control_daemon_outlives_the_node_daemon(mps: Mps, driver: nvml.Driver) -> None:
+def test_the_control_daemon_outlives_the_node_daemon(mps: Mps, driver: Driver) -> None:
     """A fresh engine finds the same process, and the namespaces are still there."""
     engine, one = mps.engine(driver), part()
     engine.probe(CARDS)
@@ -170,7 +168,7 @@ def test_the_control_daemon_outlives_the_node_daemon(mps: Mps, driver: nvml.Driv
     assert os.getsid(pid) != os.getsid(0)
 
 
-def test_a_new_control_daemon_gets_the_namespaces_again(mps: Mps, driver: nvml.Driver) -> None:
+def test_a_new_control_daemon_gets_the_namespaces_again(mps: Mps, driver: Driver) -> None:
     """After a crash: what is needed is made, what nobody needs is deleted."""
     engine, one, two = mps.engine(driver), part("a"), part("b", (TWO, 100, 500))
     engine.probe(CARDS)
@@ -182,9 +180,7 @@ def test_a_new_control_daemon_gets_the_namespaces_again(mps: Mps, driver: nvml.D
     assert limits(mps) == {name(two): (500, 10.0)}
 
 
-def test_what_cannot_be_made_again_is_told_and_the_rest_is_made(
-    mps: Mps, driver: nvml.Driver
-) -> None:
+def test_what_cannot_be_made_again_is_told_and_the_rest_is_made(mps: Mps, driver: Driver) -> None:
     """One namespace that fails does not stop the others, nor one that cannot be deleted."""
     engine, one, two, gone = mps.engine(driver), part("a"), part("b"), part("c")
     engine.probe(CARDS)
@@ -196,7 +192,7 @@ def test_what_cannot_be_made_again_is_told_and_the_rest_is_made(
     assert set(limits(mps)) == {name(two), name(gone)}
 
 
-def test_version_2_looks_for_its_daemon_after_a_restart(mps: Mps, driver: nvml.Driver) -> None:
+def test_version_2_looks_for_its_daemon_after_a_restart(mps: Mps, driver: Driver) -> None:
     """Started again where it is gone and somebody needs it; shared memory where configured."""
     shm = mps.directory / "shm"
     engine = MpsEngine(mps.modes(driver), mps.control(2), mps.daemon(2), MpsSettings(shm=shm))
@@ -213,7 +209,7 @@ def test_version_2_looks_for_its_daemon_after_a_restart(mps: Mps, driver: nvml.D
 
 
 def test_a_daemon_that_does_not_answer_keeps_containers_from_starting(
-    mps: Mps, driver: nvml.Driver
+    mps: Mps, driver: Driver
 ) -> None:
     """It is not killed: that would end its clients."""
     mps.engine(driver).probe(CARDS)
@@ -229,7 +225,7 @@ def test_a_daemon_that_does_not_answer_keeps_containers_from_starting(
     assert running(pid)
 
 
-def test_a_stale_pid_file_is_no_daemon(mps: Mps, driver: nvml.Driver) -> None:
+def test_a_stale_pid_file_is_no_daemon(mps: Mps, driver: Driver) -> None:
     """Its number may belong to any program by now."""
     mps.pipe.mkdir()
     (mps.pipe / PID_FILE).write_text(f"{os.getpid()}\n")
@@ -261,7 +257,7 @@ FORGERIES = pytest.mark.parametrize("forge", [pipe_without_writer, link, long_fi
 @pytest.mark.timeout(20)
 @FORGERIES
 def test_a_forged_pid_file_does_not_hide_the_daemon(
-    mps: Mps, driver: nvml.Driver, forge: Callable[[pathlib.Path, int], None]
+    mps: Mps, driver: Driver, forge: Callable[[pathlib.Path, int], None]
 ) -> None:
     """Version 2 containers may write beside it; which process it is, is remembered elsewhere."""
     engine = mps.engine(driver, 2)
@@ -284,7 +280,7 @@ def test_a_forged_pid_file_does_not_hide_the_daemon(
 @pytest.mark.timeout(20)
 @FORGERIES
 def test_only_a_short_plain_file_is_a_pid_file(
-    mps: Mps, driver: nvml.Driver, forge: Callable[[pathlib.Path, int], None]
+    mps: Mps, driver: Driver, forge: Callable[[pathlib.Path, int], None]
 ) -> None:
     """Anything else is taken away where a daemon is started, and not opened before."""
     MpsDaemon(mps.control(2), mps.directory / "other-state").ensure([ONE, TWO])
@@ -334,15 +330,13 @@ def test_a_pods_process_is_not_the_hosts_daemon(
             (mps.pipe / PID_FILE).unlink()
 
 
-def test_what_cannot_be_taken_away_is_told(mps: Mps, driver: nvml.Driver) -> None:
+def test_what_cannot_be_taken_away_is_told(mps: Mps, driver: Driver) -> None:
     """A directory in the socket's place keeps containers of these cards from starting."""
     (mps.pipe / "control").mkdir(parents=True)
     assert "control" in mps.engine(driver, 2).probe(CARDS)[ONE]
 
 
-def test_a_daemon_of_somebody_else_is_used_and_none_is_started(
-    mps: Mps, driver: nvml.Driver
-) -> None:
+def test_a_daemon_of_somebody_else_is_used_and_none_is_started(mps: Mps, driver: Driver) -> None:
     """Where a container of its own runs it, this daemon only looks for it."""
     waiting = MpsDaemon(mps.control(), mps.directory / "state", Launch(allowed=False))
     engine = MpsNamespaceEngine(mps.modes(driver), mps.control(), waiting)
@@ -365,7 +359,7 @@ def test_the_daemon_is_started_outside_the_container(
 
 
 def test_what_the_program_says_of_a_failed_start_is_told(
-    mps: Mps, machine: Callable[..., HostProcess], driver: nvml.Driver
+    mps: Mps, machine: Callable[..., HostProcess], driver: Driver
 ) -> None:
     """Here the way out is barred; nothing runs then, and no container starts on the cards."""
     outside = machine()
@@ -385,9 +379,7 @@ def test_a_program_that_is_missing_or_fails_is_told(mps: Mps) -> None:
         mps.control().ask("server", "list")
 
 
-def test_a_server_that_vanishes_keeps_containers_from_starting(
-    mps: Mps, driver: nvml.Driver
-) -> None:
+def test_a_server_that_vanishes_keeps_containers_from_starting(mps: Mps, driver: Driver) -> None:
     """One that names a missing card is accepted and ends: clients would run without limits."""
     mps.daemon().ensure([ONE])  # started without the second card
     reasons = mps.engine(driver).probe(CARDS)
@@ -395,7 +387,7 @@ def test_a_server_that_vanishes_keeps_containers_from_starting(
     assert "is gone" in reasons[ONE]
 
 
-def test_old_cards_and_mig_instances_are_unfit(mps: Mps, driver: nvml.Driver) -> None:
+def test_old_cards_and_mig_instances_are_unfit(mps: Mps, driver: Driver) -> None:
     """And where no card is fit nothing is started."""
     old = CardFacts("GPU-old", 0, 1, (6, 1))
     instance = CardFacts("MIG-1", 0, 1, (9, 0), mig_instance=True)
@@ -405,7 +397,7 @@ def test_old_cards_and_mig_instances_are_unfit(mps: Mps, driver: nvml.Driver) ->
 
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_nothing_is_started_before_the_cards_are_known(
-    mps: Mps, driver: nvml.Driver, protocol: Protocol
+    mps: Mps, driver: Driver, protocol: Protocol
 ) -> None:
     """A control daemon without cards would serve none for as long as it lives."""
     engine = mps.engine(driver, protocol)
@@ -415,7 +407,7 @@ def test_nothing_is_started_before_the_cards_are_known(
     assert mps.pid == 0
 
 
-def test_a_limit_that_was_not_taken_is_an_error(mps: Mps, driver: nvml.Driver) -> None:
+def test_a_limit_that_was_not_taken_is_an_error(mps: Mps, driver: Driver) -> None:
     """What the daemon refuses reaches the caller with its words."""
     engine = mps.engine(driver)
     engine.probe(CARDS)
@@ -424,7 +416,7 @@ def test_a_limit_that_was_not_taken_is_an_error(mps: Mps, driver: nvml.Driver) -
         engine.prepare(part())
 
 
-def test_a_pipe_directory_that_is_too_long_is_refused(mps: Mps, driver: nvml.Driver) -> None:
+def test_a_pipe_directory_that_is_too_long_is_refused(mps: Mps, driver: Driver) -> None:
     """The control daemon would fail without a word, so it is not even started."""
     control = MpsControl(mps.pipe / ("x" * 80), 3, str(mps.binary))
     engine = MpsNamespaceEngine(

@@ -13,6 +13,7 @@ from node_daemon.isolation.engine import CardFacts, Demand, Engine, Slice, Stren
 from node_daemon.isolation.errors import EngineFailedError, NotEnforceableError
 from node_daemon.isolation.hami_core import HamiCoreEngine
 from node_daemon.isolation.node import NodeIsolation, facts
+from node_daemon.nvml_driver import Driver
 from sandbox.nvml.hardware import FakeHardware
 from tests import fake_gpus
 from tests.unit.node_daemon.isolation.conftest import Mps
@@ -24,7 +25,7 @@ NONE = CardIsolation("none", enforces_memory=False, enforces_compute=False)
 
 
 @pytest.fixture
-def cgroup(driver: nvml.Driver, tmp_path: pathlib.Path) -> CgroupEngine:
+def cgroup(driver: Driver, tmp_path: pathlib.Path) -> CgroupEngine:
     """An engine that enforces memory, on a node with one pod."""
     root = tmp_path / "cgroup"
     (root / f"kubepods/pod{POD}").mkdir(parents=True)
@@ -165,7 +166,7 @@ def test_a_whole_card_needs_no_enforcement(hami: HamiCoreEngine) -> None:
 
 
 def test_mig_instances_need_no_engine(
-    hardware: FakeHardware, driver: nvml.Driver, cgroup: CgroupEngine
+    hardware: FakeHardware, driver: Driver, cgroup: CgroupEngine
 ) -> None:
     """The hardware keeps their shares, also for pods that require it."""
     hardware.cards[0] = fake_gpus.mig_card(0, instances=1)
@@ -210,7 +211,7 @@ def test_an_engine_that_appears_later_is_used(
 
 
 def test_a_better_engine_leaves_what_a_running_container_has(
-    hami: HamiCoreEngine, mps: Mps, driver: nvml.Driver
+    hami: HamiCoreEngine, mps: Mps, driver: Driver
 ) -> None:
     """It was started with the weaker one, whose files it uses until it ends."""
     hidden = mps.binary.rename(mps.binary.with_suffix(".not-yet"))
@@ -240,7 +241,7 @@ def test_nothing_is_prepared_before_what_runs_is_known(cgroup: CgroupEngine) -> 
 
 
 def test_lost_limits_are_made_again(
-    cgroup: CgroupEngine, driver: nvml.Driver, tmp_path: pathlib.Path
+    cgroup: CgroupEngine, driver: Driver, tmp_path: pathlib.Path
 ) -> None:
     """Those of the slices that are set up, and of no others."""
     node = ready(cgroup)
@@ -278,7 +279,7 @@ def test_a_release_that_fails_is_tried_again(cgroup: CgroupEngine, hardware: Fak
     assert hardware.written()[-1][3] == str(nvml.UNLIMITED)
 
 
-def test_facts_leave_out_lost_cards(hardware: FakeHardware, driver: nvml.Driver) -> None:
+def test_facts_leave_out_lost_cards(hardware: FakeHardware, driver: Driver) -> None:
     """Asking them would only fail; the others are given with their size and capability."""
     hardware.cards[0].lost = True
     hardware.cards[1].compute_capability = None

@@ -15,6 +15,7 @@ from node_daemon.health_events import Clear
 from node_daemon.inventory import CardIsolation
 from node_daemon.inventory_reader import NodeReading
 from node_daemon.latest import Latest
+from node_daemon.nvml_driver import Driver
 from node_daemon.tuning import CardSettings
 from sandbox.nvml.hardware import VARIABLE, FakeHardware
 from tests import fake_gpus
@@ -43,7 +44,7 @@ class Listener:
 class Isolator:
     """Says that every card enforces memory."""
 
-    async def use(self, driver: nvml.Driver) -> None:
+    async def use(self, driver: Driver) -> None:
         """Nothing to prepare."""
 
     async def assess(self, reading: NodeReading) -> Mapping[str, CardIsolation]:
@@ -64,7 +65,7 @@ async def running(
     state: Path,
     *,
     last: Inventory | None = None,
-    open_driver: Callable[[], nvml.Driver] = lambda: nvml_driver.open_driver(1.0),
+    open_driver: Callable[[], Driver] = lambda: nvml_driver.open_driver(1.0),
 ) -> AsyncIterator[tuple[Latest[Inventory], Listener, CardSource]]:
     """A source of cards while the block runs."""
     published: Latest[Inventory] = Latest()
@@ -137,7 +138,7 @@ async def test_missing_driver_keeps_known_cards_unusable(
     """While the driver is being installed, known cards are listed and nothing is placed."""
     tries = 0
 
-    def open_driver() -> nvml.Driver:
+    def open_driver() -> Driver:
         nonlocal tries
         tries += 1
         if tries < 4:

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from node_daemon import nvml
+from node_daemon.nvml_driver import Driver
 from node_daemon.usage import CardUsage, Consumer, Usage, UsageReader
 from sandbox.nvml.hardware import FakeHardware, FakeProcess
 from tests import fake_gpus
@@ -31,7 +31,7 @@ def proc(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def test_memory_and_utilisation_are_summed_by_container(
-    hardware: FakeHardware, driver: nvml.Driver, proc: pathlib.Path
+    hardware: FakeHardware, driver: Driver, proc: pathlib.Path
 ) -> None:
     """Processes in no pod, and those that have ended, are counted apart."""
     hardware.cards[0].used_mib = 1500
@@ -55,9 +55,7 @@ def test_memory_and_utilisation_are_summed_by_container(
     )
 
 
-def test_a_sample_is_used_once(
-    hardware: FakeHardware, driver: nvml.Driver, proc: pathlib.Path
-) -> None:
+def test_a_sample_is_used_once(hardware: FakeHardware, driver: Driver, proc: pathlib.Path) -> None:
     """A process that has stopped working does not keep its last utilisation."""
     hardware.machine.processes[ONE] = [FakeProcess(pid=10, memory_mib=1, sm=80, time_us=5)]
     hardware.apply()
@@ -70,7 +68,7 @@ def test_a_sample_is_used_once(
 
 
 def test_a_mig_instance_has_memory_and_no_utilisation(
-    hardware: FakeHardware, driver: nvml.Driver, proc: pathlib.Path
+    hardware: FakeHardware, driver: Driver, proc: pathlib.Path
 ) -> None:
     """NVML has no samples there."""
     hardware.cards[0] = fake_gpus.mig_card(0, instances=1)
@@ -83,7 +81,7 @@ def test_a_mig_instance_has_memory_and_no_utilisation(
 
 @pytest.mark.parametrize("code", [999, 15, None])
 def test_a_card_that_fails_or_hangs_does_not_hide_another(
-    hardware: FakeHardware, hasty: nvml.Driver, proc: pathlib.Path, code: int | None
+    hardware: FakeHardware, hasty: Driver, proc: pathlib.Path, code: int | None
 ) -> None:
     """It says why, the other one is read."""
     hardware.machine.processes[TWO] = [FakeProcess(pid=12, memory_mib=3)]
@@ -94,7 +92,7 @@ def test_a_card_that_fails_or_hangs_does_not_hide_another(
 
 
 def test_utilisation_never_exceeds_the_card(
-    hardware: FakeHardware, driver: nvml.Driver, proc: pathlib.Path
+    hardware: FakeHardware, driver: Driver, proc: pathlib.Path
 ) -> None:
     """Samples of several processes overlap in time."""
     hardware.machine.processes[ONE] = [
