@@ -6,7 +6,7 @@ Each object is watched by its name, so that the right to do so can be limited to
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 from certs.bundle import Bundle
 from certs.injection import Carrier, addresses, resource_of, target_of
@@ -24,19 +24,6 @@ from gpu_fraction.kube.resources import SECRETS, Address
 __all__ = ["Watched"]
 
 T = TypeVar("T", bound=HasMeta)
-
-
-class _Follower(Protocol):
-    """A reflector, whatever it follows."""
-
-    @property
-    def synced(self) -> asyncio.Event:
-        """Set once everything has been seen."""
-        ...
-
-    async def run(self) -> None:
-        """Follow until cancelled."""
-        ...
 
 
 class Watched:
@@ -62,7 +49,7 @@ class Watched:
         self._installation = installation
         self._settings = settings
         self._listeners: list[Callable[[], None]] = []
-        self._followers: list[_Follower] = []
+        self._followers: list[Reflector[Any]] = []
         self._secret: Reflector[SecretObject] | None = None
         if with_secret:
             collection = SECRETS.at(namespace=installation.namespace)

@@ -94,7 +94,7 @@ class NodeDaemon:
             books.inventory,
             settings.paths.state,
             _Isolator(isolation, self._slices),
-            announcer,
+            announcer.card_changed,
             settings.cards,
         )
         registry.register(UsageGauges(books, self._cards.driver))

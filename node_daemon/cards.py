@@ -28,7 +28,7 @@ from node_daemon.tuning import CardSettings
 
 HEALTH_FILE: Final = "health.json"
 
-__all__ = ["CardListener", "CardSource", "Isolator"]
+__all__ = ["CardSource", "Isolator"]
 
 T = TypeVar("T")
 
@@ -47,14 +47,6 @@ class Isolator(Protocol):
         ...
 
 
-class CardListener(Protocol):
-    """Is told when a card turns sick or well."""
-
-    def card_changed(self, change: health.Change) -> None:
-        """Must be quick and must not raise."""
-        ...
-
-
 class CardSource:
     """Reads, judges and publishes the cards of this machine."""
 
@@ -64,15 +56,18 @@ class CardSource:
         published: Latest[Inventory],
         state: Path,
         isolator: Isolator,
-        listener: CardListener,
+        card_changed: Callable[[health.Change], None],
         settings: CardSettings | None = None,
     ) -> None:
-        """Publish to ``published``; keep health over a restart in the directory ``state``."""
+        """Publish to ``published``; keep health over a restart in the directory ``state``.
+
+        ``card_changed`` is told when a card turns sick or well; it must be quick and not raise.
+        """
         self._open_driver = open_driver
         self._published = published
         self._file = state / HEALTH_FILE
         self._isolator = isolator
-        self._listener = listener
+        self._card_changed = card_changed
         self._settings = settings or CardSettings()
         self._events: asyncio.Queue[health_events.Event] = asyncio.Queue()
         self._health = health.Health()
@@ -187,7 +182,7 @@ class CardSource:
             _log.warning(
                 "card_health", uuid=change.uuid, healthy=change.healthy, why=change.reason
             )
-            self._listener.card_changed(change)
+            self._card_changed(change)
         if changes:
             content = health_memory.dump(self._health, self._boot_id)
             try:

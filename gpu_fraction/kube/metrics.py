@@ -24,7 +24,6 @@ class KubeMetrics:
         Args:
             registry: where they are collected; once per registry.
         """
-        self._registry = registry
         self._requests = Counter(
             "gpu_fraction_kube_requests_total",
             "Tries of requests to the API server; code 0 is no answer.",

@@ -70,7 +70,7 @@ async def running(
     """A source of cards while the block runs."""
     published: Latest[Inventory] = Latest()
     listener = Listener()
-    source = CardSource(open_driver, published, state, Isolator(), listener, SETTINGS)
+    source = CardSource(open_driver, published, state, Isolator(), listener.card_changed, SETTINGS)
     task = asyncio.create_task(source.run(last))
     try:
         yield published, listener, source
