@@ -6,7 +6,7 @@ from typing import NewType
 import msgspec
 
 from gpu_fraction.domain.assignment import CardShare
-from gpu_fraction.domain.placement import Isolation
+from gpu_fraction.domain.request import DEFAULT_ISOLATION, Isolation
 from gpu_fraction.domain.root_user import NOT_KNOWN
 
 Token = NewType("Token", str)
@@ -47,7 +47,7 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     uid: PodUid
     container: str
     shares: tuple[CardShare, ...]
-    demand: Isolation = "preferred"
+    demand: Isolation = DEFAULT_ISOLATION
     root_risk: str = NOT_KNOWN
 
     @property

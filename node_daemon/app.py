@@ -26,7 +26,6 @@ from node_daemon.isolation.cgroup_paths import PodCgroups
 from node_daemon.isolation.node import facts
 from node_daemon.nvml_driver import Driver, open_driver
 from node_daemon.pod_feed import PodFeed
-from node_daemon.requests import PlacementChooser, demand
 from node_daemon.runtime_version import cdi_doubt
 from node_daemon.settings import NodeDaemonSettings
 from node_daemon.slices import Ports, SliceService
@@ -79,10 +78,8 @@ class NodeDaemon:
             settings.paths,
             books,
             Ports(
-                chooser=PlacementChooser(),
                 assigner=ApiAssigner(client),
                 recorder=announcer,
-                demand=demand,
                 has_cgroup=lambda uid: cgroups.find(uid) is not None,
                 isolation=isolation,
             ),

@@ -2,31 +2,27 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
 
-from gpu_fraction.domain import keys, placement
+from gpu_fraction.domain import keys
 from node_daemon.allocation import Allocation, Binding, Nonce, Token
 from node_daemon.books import Books
 from node_daemon.errors import Reason, Refusal, StoreError
 from node_daemon.identity import Claimant, Identity
 from node_daemon.locks import KeyedLocks
-from node_daemon.pods import Pod
 from node_daemon.publisher import Publisher
-from node_daemon.shares import Shares, verify
+from node_daemon.shares import Shares, asked, verify
 from node_daemon.tuning import Timing
 
 NONCE_BYTES: Final = 16
 """Random bytes of a name: chosen, so that no two are ever equal."""
 
-__all__ = ["Demand", "LateBinder"]
+__all__ = ["LateBinder"]
 
 _log = structlog.get_logger()
-
-Demand = Callable[[Pod], placement.Isolation]
-"""What a pod asks of isolation; raises Refusal where that cannot be read."""
 
 
 class LateBinder:
@@ -38,8 +34,6 @@ class LateBinder:
         identity: Identity,
         shares: Shares,
         publisher: Publisher,
-        *,
-        demand: Demand,
         timing: Timing,
     ) -> None:
         self._books = books
@@ -47,7 +41,6 @@ class LateBinder:
         self._identity = identity
         self._shares = shares
         self._publisher = publisher
-        self._demand = demand
         self._timing = timing
         self.locks: KeyedLocks[Token] = KeyedLocks()
         self.ready = asyncio.Event()
@@ -135,11 +128,11 @@ class LateBinder:
         if pod.ended:
             raise Refusal(Reason.POD_ENDED, f"pod {pod.uid} has ended")
         inventory = await self._books.inventory.wait()
+        ask = asked(pod)[container.name]  # read first: a choice that is written stays
         shares = await self._shares.of(pod, container.name, inventory)
-        demand = self._demand(pod)
-        verify(container, shares, inventory, demand)
+        verify(ask, shares, inventory)
         binding = Binding(
-            pod.namespace, pod.name, pod.uid, container.name, shares, demand, pod.root_risk
+            pod.namespace, pod.name, pod.uid, container.name, shares, ask.isolation, pod.root_risk
         )
         held = binding.key in self._books.ledger
         self._books.ledger.reserve(binding.key, shares, {c.uuid: c for c in inventory.cards})

@@ -12,9 +12,9 @@ from typing import Final
 import msgspec
 
 from gpu_fraction.domain.inventory import Card, Inventory, Isolation
+from gpu_fraction.domain.units import MILLI
 from node_daemon.inventory_reader import CardReading, InstanceReading, NodeReading
 
-WHOLE_CARD_MILLI: Final = 1000
 SLOTS_PER_CARD: Final = 32
 MIG_SLOTS: Final = 1
 """One container an instance: MIG separates instances, not containers that share one."""
@@ -126,7 +126,7 @@ def _instances(one: CardReading) -> Iterator[Card]:
 def _core_milli(instance: InstanceReading, slices: int) -> int:
     if not slices or not instance.slices:
         return 0
-    return WHOLE_CARD_MILLI * instance.slices // slices
+    return MILLI * instance.slices // slices
 
 
 def _remembered(card: Card, before: Card | None) -> Card:

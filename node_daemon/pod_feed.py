@@ -1,13 +1,14 @@
 """The pods of this node, from the API server's watch into the cache."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NoReturn
 
 import msgspec
 import structlog
 
-from gpu_fraction.domain import keys, units
+from gpu_fraction.domain import keys
+from gpu_fraction.domain.asks import amounts_of
 from gpu_fraction.domain.pod import SecurityContext
 from gpu_fraction.domain.root_user import root_problem
 from gpu_fraction.kube.client import Client
@@ -115,26 +116,19 @@ def _containers(wire: WirePod) -> Iterator[Container]:
     ids = {status.name: _bare(status.container_id or "") for status in statuses}
     for one in wire.spec.init_containers or ():
         kind: Kind = "sidecar" if one.restart_policy == "Always" else "init"
-        yield Container(one.name, kind, _limits(one), ids.get(one.name, ""))
+        yield _container(one, kind, ids)
     for one in wire.spec.containers:
-        yield Container(one.name, "app", _limits(one), ids.get(one.name, ""))
+        yield _container(one, "app", ids)
+
+
+def _container(one: _Container, kind: Kind, ids: Mapping[str, str]) -> Container:
+    limits = amounts_of(one.resources.limits if one.resources else None)
+    return Container(one.name, kind, limits, ids.get(one.name, ""))
 
 
 def _bare(container_id: str) -> str:
     """``containerd://0123`` as the cgroup has it, ``0123``."""
     return container_id.rpartition("/")[2]
-
-
-def _limits(one: _Container) -> dict[str, int]:
-    """Our resources; extended resources are whole numbers, so any other quantity is no amount."""
-    found = {}
-    for name, text in ((one.resources and one.resources.limits) or {}).items():
-        if name in keys.NATIVE_RESOURCES:
-            try:
-                found[name] = int(units.parse_quantity(text))
-            except units.UnitError:
-                _log.error("limit_unreadable", container=one.name, resource=name)
-    return found
 
 
 def _root_risk(spec: _Spec) -> str:

@@ -7,28 +7,17 @@ from typing import Protocol
 import structlog
 
 from gpu_fraction.domain import assignment, keys, placement
+from gpu_fraction.domain.asks import Ask, AskError, asks_of, rendered_for_us
 from gpu_fraction.domain.assignment import Assignment, AssignmentError, CardShare
 from gpu_fraction.domain.inventory import Card, Inventory
 from node_daemon.allocation import ContainerKey, PodUid
 from node_daemon.errors import ApiUnavailableError, PodRef, Reason, Refusal
 from node_daemon.ledger import Ledger, Usage
-from node_daemon.pods import Container, Pod, PodCache
+from node_daemon.pods import Pod, PodCache
 
-__all__ = ["Assigner", "Chooser", "Shares", "assigned", "verify"]
+__all__ = ["Assigner", "Shares", "asked", "assigned", "choose", "verify"]
 
 _log = structlog.get_logger()
-
-
-class Chooser(Protocol):
-    """Chooses cards where no scheduler did."""
-
-    def choose(self, pod: Pod, inventory: Inventory, used: Mapping[str, Usage]) -> Assignment:
-        """Cards for every container of the pod that asks for some; pure.
-
-        Raises:
-            Refusal: nothing fits, or the pod's request cannot be read.
-        """
-        ...
 
 
 class Assigner(Protocol):
@@ -47,12 +36,9 @@ class Assigner(Protocol):
 class Shares:
     """Finds the shares of a container, choosing and recording them where nobody has."""
 
-    def __init__(
-        self, ledger: Ledger, pods: PodCache, chooser: Chooser, assigner: Assigner
-    ) -> None:
+    def __init__(self, ledger: Ledger, pods: PodCache, assigner: Assigner) -> None:
         self._ledger = ledger
         self._pods = pods
-        self._chooser = chooser
         self._assigner = assigner
         self._chosen: dict[PodUid, Assignment] = {}
         self._locks: dict[PodUid, asyncio.Lock] = {}
@@ -91,7 +77,7 @@ class Shares:
                 return decided
             chosen = self._chosen.get(pod.uid)
             if chosen is None:
-                chosen = self._chooser.choose(pod, inventory, self._used(pod.uid))
+                chosen = choose(pod, inventory, self._used(pod.uid))
                 self._reserve(pod.uid, chosen, inventory)
                 self._chosen[pod.uid] = chosen
                 _log.info("cards_chosen", namespace=pod.namespace, pod=pod.name, uid=pod.uid)
@@ -149,38 +135,59 @@ def assigned(pod: Pod) -> Assignment | None:
         raise Refusal(Reason.ASSIGNMENT_INVALID, f"{keys.ASSIGNED}: {e}", pod.ref) from e
 
 
-def verify(
-    container: Container,
-    shares: Sequence[CardShare],
-    inventory: Inventory,
-    demand: placement.Isolation,
-) -> None:
+def asked(pod: Pod) -> dict[str, Ask]:
+    """What each container that gets cards asks of them, as the extender and quotas read it.
+
+    Raises:
+        Refusal: the pod cannot be served as it is written.
+    """
+    # The extender's order, in which the cards are chosen: sidecars last.
+    ordered = sorted(pod.containers, key=lambda c: c.kind == "sidecar")
+    running = ((c.name, c.limits) for c in ordered if c.kind != "init")
+    try:
+        found = asks_of(rendered_for_us(pod.annotations), running)
+    except AskError as e:
+        raise Refusal(Reason.CONTAINER_UNFIT, str(e), pod.ref) from e
+    return {ask.container: ask for ask in found}
+
+
+def choose(pod: Pod, inventory: Inventory, used: Mapping[str, Usage]) -> Assignment:
+    """Cards for every container that gets some, as the extender would choose on this node alone.
+
+    Raises:
+        Refusal: they do not fit now, with the reason for each card.
+    """
+    wanted = tuple(asked(pod).values())
+    cards = [
+        card.moved(-taken.core_milli, -taken.memory_mib, -taken.slots)
+        for card in placement.empty(inventory.cards)
+        for taken in (used.get(card.uuid, Usage()),)
+    ]
+    placed = placement.choose(cards, wanted)
+    if placed is None:
+        raise Refusal(Reason.NO_PLACEMENT, placement.explain(cards, wanted), pod.ref)
+    return placed.assignment
+
+
+def verify(ask: Ask, shares: Sequence[CardShare], inventory: Inventory) -> None:
     """Check an assignment against what the container asks for and what the cards can do.
 
     Args:
-        container: The container, with its limits.
+        ask: What the container asks.
         shares: What it was assigned.
         inventory: The cards of this node.
-        demand: What the pod asks of isolation.
 
     Raises:
         Refusal: they differ, or a card is unknown, sick or cannot enforce.
     """
-    slots = container.limits.get(keys.SLOT, 0)
-    if slots != 1:
-        raise Refusal(
-            Reason.CONTAINER_UNFIT,
-            f"container {container.name!r} asks for {slots} of {keys.SLOT}, allowed is exactly 1",
-        )
-    for resource, total in (
-        (keys.CORE_MILLI, sum(share.core_milli for share in shares)),
-        (keys.MEMORY_MIB, sum(share.memory_mib for share in shares)),
+    for resource, each, total in (
+        (keys.CORE_MILLI, ask.core_milli, sum(share.core_milli for share in shares)),
+        (keys.MEMORY_MIB, ask.memory_mib, sum(share.memory_mib for share in shares)),
     ):
-        asked = container.limits.get(resource)
-        if asked is not None and asked != total:
+        if each is not None and each * ask.cards != total:
             raise Refusal(
                 Reason.ASSIGNMENT_INVALID,
-                f"container {container.name!r} asks for {asked} of {resource}, "
+                f"container {ask.container!r} asks for {each * ask.cards} of {resource}, "
                 f"its assignment gives {total}",
             )
     cards = {card.uuid: card for card in inventory.cards}
@@ -191,8 +198,8 @@ def verify(
         if not card.healthy:
             why = card.health_reason or "no reason given"
             raise Refusal(Reason.CARD_UNHEALTHY, f"card {card.uuid} is not healthy: {why}")
-        loose = _unenforced(container.name, share, card, demand)
-        if loose and demand == "required":
+        loose = _unenforced(ask, share, card)
+        if loose and ask.isolation == "required":
             raise Refusal(
                 Reason.ISOLATION_MISSING,
                 f"{keys.ISOLATION} is required, and card {card.uuid} with engine "
@@ -200,9 +207,8 @@ def verify(
             )
 
 
-def _unenforced(container: str, share: CardShare, card: Card, demand: placement.Isolation) -> str:
+def _unenforced(ask: Ask, share: CardShare, card: Card) -> str:
     """What of the share the card does not enforce, by the rule of the placement."""
     (state,) = placement.empty([card])
-    ask = placement.Ask(container=container, memory_mib=share.memory_mib, isolation=demand)
     taken = placement.Share(share.core_milli, share.memory_mib)
     return placement.fit.unenforced(ask, state.kind, taken)

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from gpu_fraction.domain import inventory as inventory_format
 from gpu_fraction.domain.inventory import Inventory, InventoryError
 from node_daemon.allocation import Binding, PodUid
-from node_daemon.binder import Demand, LateBinder
+from node_daemon.binder import LateBinder
 from node_daemon.books import Books
 from node_daemon.cdi import SliceFiles
 from node_daemon.collector import Collector
@@ -28,7 +28,7 @@ from node_daemon.kubelet.pod_resources import PodResourcesClient
 from node_daemon.kubelet.session import KubeletSession
 from node_daemon.metrics import Metrics, SliceGauges
 from node_daemon.publisher import Isolation, Publisher
-from node_daemon.shares import Assigner, Chooser, Shares
+from node_daemon.shares import Assigner, Shares
 from node_daemon.tokens import token_states
 from node_daemon.tuning import Paths, Tempo
 
@@ -44,18 +44,14 @@ class Ports:
     """What the daemon needs from others.
 
     Attributes:
-        chooser: Chooses cards where no scheduler did.
         assigner: Writes what was chosen.
         recorder: Tells a pod's readers of refusals.
         isolation: What keeps containers within their shares.
-        demand: What a pod asks of isolation.
         has_cgroup: Whether a pod still has a cgroup on this host.
     """
 
-    chooser: Chooser
     assigner: Assigner
     recorder: Recorder
-    demand: Demand
     has_cgroup: Callable[[PodUid], bool]
     isolation: Isolation
 
@@ -81,13 +77,11 @@ class SliceService:
         self._lister = PodResourcesClient(paths.pod_resources)
         witness = checkpoint.Checkpoint(paths.plugins / checkpoint.FILE)
         identity = Identity(self._lister, witness, books.pods, time.time, tempo.timing.listed_s)
-        shares = Shares(books.ledger, books.pods, ports.chooser, ports.assigner)
+        shares = Shares(books.ledger, books.pods, ports.assigner)
         self._publisher = publisher = Publisher(
             self._files, HostSpecReader(paths.host_cdi), ports.isolation
         )
-        self.binder = LateBinder(
-            books, identity, shares, publisher, demand=ports.demand, timing=tempo.timing
-        )
+        self.binder = LateBinder(books, identity, shares, publisher, tempo.timing)
         self.collector = Collector(
             books,
             identity,

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from gpu_fraction.domain import keys
+from gpu_fraction.domain.asks import Named, amounts_of
 from gpu_fraction.kube.objects import Meta
 
 __all__ = ["Container", "Pod", "PodMeta", "Spec", "Status"]
@@ -49,6 +50,10 @@ class Container(msgspec.Struct, frozen=True, rename="camel"):
     resources: Resources | None = None
     ports: list[Port] | None = None
     restart_policy: str | None = None
+
+    def named(self) -> Named:
+        """What it names of our resources."""
+        return amounts_of(self.resources.limits, self.resources.requests) if self.resources else {}
 
 
 class Volume(msgspec.Struct, frozen=True, rename="camel"):

@@ -6,10 +6,9 @@ from typing import Final
 import structlog
 
 from gpu_fraction.domain import assignment, keys
+from gpu_fraction.domain.asks import Ask, AskError, asks_of, rendered_for_us
 from gpu_fraction.domain.assignment import Assignment
-from gpu_fraction.domain.placement import Ask
 from gpu_fraction.domain.request_annotation import placed_late
-from scheduler.asks import AskError, asks_of, rendered_for_us
 from scheduler.pods import Pod
 
 _log = structlog.get_logger(__name__)
@@ -77,8 +76,8 @@ def view_of(pod: Pod) -> PodView:
     late = False
     meta, spec = pod.metadata, pod.spec
     try:
-        rendered = rendered_for_us(pod)
-        asks = asks_of(pod, rendered)
+        rendered = rendered_for_us(pod.annotations())
+        asks = asks_of(rendered, ((c.name, c.named()) for c in pod.running_containers()))
         late = placed_late(
             rendered,
             pod.annotations(),

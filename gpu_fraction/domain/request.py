@@ -13,7 +13,12 @@ Isolation = Literal["required", "preferred", "none"]
 PLACEMENTS: Final[tuple[str, ...]] = get_args(Placement)
 ISOLATIONS: Final[tuple[str, ...]] = get_args(Isolation)
 
+DEFAULT_PLACEMENT: Final[Placement] = "binpack"
+DEFAULT_ISOLATION: Final[Isolation] = "preferred"
+
 __all__ = [
+    "DEFAULT_ISOLATION",
+    "DEFAULT_PLACEMENT",
     "ISOLATIONS",
     "PLACEMENTS",
     "Bounds",
@@ -46,18 +51,27 @@ class Slice:
         container: The container's name.
         cards: Distinct GPUs, 1 or more.
         core_milli: Thousandths of each card's compute, 1 to 1000; None follows the memory
-            in proportion, once the card's size is known.
-        memory_mib: MiB on each card; None leaves it to ``memory_milli``.
+            in proportion, once the card's size is known. Bare resources can say 0 as well,
+            which limits nothing.
+        memory_mib: MiB on each card, 1 or more; None leaves it to ``memory_milli``.
         memory_milli: Thousandths of each card's memory, 1 to 1000, where ``memory_mib`` is None.
     """
 
     container: str
-    cards: int
-    core_milli: int | None
-    memory_mib: int | None
-    memory_milli: int | None
+    cards: int = 1
+    core_milli: int | None = None
+    memory_mib: int | None = None
+    memory_milli: int | None = None
 
     def __post_init__(self) -> None:
+        if self.cards < 1:
+            raise ValueError(f"cards is {self.cards}, allowed: 1 or more")
+        if self.memory_mib is not None and self.memory_mib < 1:
+            raise ValueError(f"memory_mib is {self.memory_mib}, allowed: 1 or more")
+        if self.memory_milli is not None and not 1 <= self.memory_milli <= units.MILLI:
+            raise ValueError(f"memory_milli is {self.memory_milli}, allowed: 1 to 1000")
+        if self.core_milli is not None and not 0 <= self.core_milli <= units.MILLI:
+            raise ValueError(f"core_milli is {self.core_milli}, allowed: 0 to 1000")
         if (self.memory_mib is None) == (self.memory_milli is None):
             raise ValueError("memory is an amount or a share, one of the two")
         if self.core_milli is None and self.memory_mib is None:
@@ -86,8 +100,8 @@ class Request:
     models: tuple[str, ...] = ()
     not_models: tuple[str, ...] = ()
     uuids: tuple[str, ...] = ()
-    placement: Placement = "binpack"
-    isolation: Isolation = "preferred"
+    placement: Placement = DEFAULT_PLACEMENT
+    isolation: Isolation = DEFAULT_ISOLATION
 
     def of(self, container: str) -> Slice | None:
         """The slice of one container."""
@@ -108,8 +122,8 @@ class Bounds:
 
     max_cards: int = 16
     max_memory_mib: int = 1 << 20
-    placement: Placement = "binpack"
-    isolation: Isolation = "preferred"
+    placement: Placement = DEFAULT_PLACEMENT
+    isolation: Isolation = DEFAULT_ISOLATION
 
 
 def annotation_path(key: str) -> str:

@@ -16,6 +16,9 @@ MILLI: Final = 1000
 MIB: Final = 1 << 20
 """Bytes of one MiB."""
 
+MAX_AMOUNT: Final = (1 << 63) - 1
+"""Kubernetes caps every quantity here (apimachinery pkg/api/resource/quantity.go)."""
+
 MAX_CHARS: Final = 30
 """Characters of a number: chosen, far more than any amount has, so that no text costs time.
 
@@ -66,6 +69,7 @@ __all__ = [
     "parse_quantity",
     "parse_share_milli",
     "share_of",
+    "whole_amount",
 ]
 
 
@@ -186,6 +190,20 @@ def parse_quantity(value: str) -> Decimal:
     sign, digits, exponent, suffix = match.groups()
     number = Decimal(f"{sign}{digits}{exponent or ''}")
     return number * _SUFFIX[suffix or ""]
+
+
+def whole_amount(text: str) -> int:
+    """An extended resource's amount, rounded up, 0 or more; 0 where it cannot be read.
+
+    The API server's own validation takes whole numbers of 0 or more only.
+    """
+    if len(text) <= MAX_CHARS and text.isascii() and text.isdigit():
+        return min(int(text), MAX_AMOUNT)  # as almost all are written
+    try:
+        whole = parse_quantity(text).to_integral_value(ROUND_CEILING)
+    except UnitError:
+        return 0
+    return max(0, min(int(whole), MAX_AMOUNT))
 
 
 def share_of(total: int, milli: int) -> int:

@@ -76,8 +76,12 @@ OPTIONS: Final = (
     ),
     Option("runtime_class", text, None, "runtimeClassName for GPU pods that have none"),
     Option("env", _env, {}, "variables for GPU containers, where absent: NAME=VALUE,…"),
-    Option("default_placement", choice(*PLACEMENTS), "binpack", f"{', '.join(PLACEMENTS)}"),
-    Option("default_isolation", choice(*ISOLATIONS), "preferred", f"{', '.join(ISOLATIONS)}"),
+    Option(
+        "default_placement", choice(*PLACEMENTS), Bounds().placement, f"{', '.join(PLACEMENTS)}"
+    ),
+    Option(
+        "default_isolation", choice(*ISOLATIONS), Bounds().isolation, f"{', '.join(ISOLATIONS)}"
+    ),
     Option("max_cards", integer(1, 1024), Bounds().max_cards, "GPUs that one container may ask"),
     Option("max_memory", _memory, Bounds().max_memory_mib, "memory that one GPU may have, MiB"),
     Option("policy_privileged", _VERDICT, "refuse", "privileged containers in GPU pods"),

@@ -4,21 +4,18 @@ import enum
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
+from gpu_fraction.domain import request
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.inventory import Isolation
 from gpu_fraction.domain.root_user import NOT_KNOWN
-
-Demand = Literal["required", "preferred", "none"]
-"""What the pod's ``gpu-fraction.dev/isolation`` asks for."""
 
 _TAG_LENGTH: Final = 20
 
 __all__ = [
     "CardFacts",
     "ContainerEdits",
-    "Demand",
     "Engine",
     "Part",
     "Resource",
@@ -84,7 +81,7 @@ class Slice:
     pod_uid: str
     container: str
     shares: tuple[CardShare, ...]
-    demand: Demand = "preferred"
+    demand: request.Isolation = request.DEFAULT_ISOLATION
     root_risk: str = NOT_KNOWN
 
     @property

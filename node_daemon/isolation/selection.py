@@ -8,7 +8,8 @@ either is ``none``: containers take turns on it, and the amounts are bookkeeping
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from node_daemon.inventory import WHOLE_CARD_MILLI, CardIsolation
+from gpu_fraction.domain.units import MILLI
+from node_daemon.inventory import CardIsolation
 from node_daemon.isolation.engine import CardFacts, Engine, Part, Resource, Slice, Strength
 
 __all__ = ["Choice", "choose", "parts", "published", "unenforced"]
@@ -118,7 +119,7 @@ def unenforced(
         choice = choices.get(share.uuid, Choice())
         needed = {
             Resource.MEMORY: not card.memory_mib or share.memory_mib < card.memory_mib,
-            Resource.COMPUTE: 0 < share.core_milli < WHOLE_CARD_MILLI,
+            Resource.COMPUTE: 0 < share.core_milli < MILLI,
         }
         for resource in (r for r, limited in needed.items() if limited and not card.mig_instance):
             engine = choice.engine(resource)

@@ -6,7 +6,7 @@ from random import Random
 from hypothesis import strategies as st
 
 from gpu_fraction.domain import inventory
-from gpu_fraction.domain.placement import Ask, CardState, Isolation, Policy, Share, empty
+from gpu_fraction.domain.placement import Ask, CardState, Share, empty
 
 MODELS = ("NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3", "Tesla T4")
 
@@ -91,8 +91,8 @@ def asks(draw: st.DrawFn, names: Sequence[str] = ("n",)) -> tuple[Ask, ...]:
 
 def random_asks(rng: Random, count: int, names: Sequence[str] = ("n",)) -> tuple[Ask, ...]:
     """The asks of a pod of that many containers."""
-    policy: Policy = rng.choice(["binpack", "spread", "topology"])
-    isolation: Isolation = rng.choice(["required", "preferred", "none"])
+    policy = rng.choice(["binpack", "spread", "topology"])
+    isolation = rng.choice(["required", "preferred", "none"])
     wanted = rng.choice([(), (), ("T4",), ("A100", "H100")])
     unwanted = () if wanted else rng.choice([(), (), ("T4",)])
     some = [f"GPU-{name}-{at}" for name in names for at in range(6) if rng.random() < 0.5]
@@ -104,14 +104,14 @@ def random_asks(rng: Random, count: int, names: Sequence[str] = ("n",)) -> tuple
             Ask(
                 container=f"c{at}",
                 cards=rng.choice([1, 1, 1, 2, 3, 5]),
-                core_milli=rng.choice([None, 0, 1, 250, 500, 1000]),
+                core_milli=rng.choice([*([] if by_share else [None]), 0, 1, 250, 500, 1000]),
                 memory_mib=None if by_share else rng.choice([1, 500, 8000, 16384]),
                 memory_milli=rng.choice([1, 250, 500, 1000]) if by_share else None,
                 models_in=wanted,
                 models_out=unwanted,
                 uuids=uuids,
-                placement=policy,
-                isolation=isolation,
+                placement=policy,  # type: ignore[arg-type]
+                isolation=isolation,  # type: ignore[arg-type]
             )
         )
     return tuple(asks)

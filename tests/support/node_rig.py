@@ -18,7 +18,6 @@ from node_daemon.books import Books
 from node_daemon.errors import ApiUnavailableError, PodRef, Reason, Refusal
 from node_daemon.isolation.node import NodeIsolation
 from node_daemon.pods import Container, Pod
-from node_daemon.requests import PlacementChooser, demand
 from node_daemon.slices import Ports, SliceService
 from node_daemon.tuning import Pace, Paths, Tempo, Timing, Waits
 from sandbox.kubelet.devices import AdmissionError, StartError
@@ -147,10 +146,8 @@ class Rig:
         """A new process on the same directories."""
         self.registry = CollectorRegistry()
         ports = Ports(
-            chooser=PlacementChooser(),
             assigner=self.api,
             recorder=self.api,
-            demand=demand,
             isolation=self.isolation,
             has_cgroup=lambda uid: uid in self.cgroups,
         )

@@ -82,11 +82,10 @@ def container(
     restart_policy: str | None = None,
     **limits: str,
 ) -> Container:
-    """A container with GPU limits."""
+    """A container with GPU limits; memory without cores asks for no compute at all."""
     asked = {key.replace("__", "/").replace("_", "-"): value for key, value in limits.items()}
     if cores or memory:
         asked["gpu-fraction.dev/slot"] = "1"
-    if cores:
         asked["gpu-fraction.dev/core-milli"] = str(cores)
     if memory:
         asked["gpu-fraction.dev/memory-mib"] = str(memory)

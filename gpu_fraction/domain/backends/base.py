@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING
-from typing import Final, Protocol
+from typing import Protocol
 
 from gpu_fraction.domain import request_annotation, sizes, units
 from gpu_fraction.domain.edit import PodEdit
@@ -13,9 +12,6 @@ from gpu_fraction.domain.problems import Problem
 from gpu_fraction.domain.request import Request, Slice, annotation_path
 from gpu_fraction.domain.sizes import Amounts, CardSizes
 from gpu_fraction.domain.tally import Demand
-
-MAX_AMOUNT: Final = (1 << 63) - 1
-"""Kubernetes caps every quantity here (apimachinery pkg/api/resource/quantity.go)."""
 
 __all__ = ["Backend", "BackendConfig", "Draft", "amount_of", "settled"]
 
@@ -117,14 +113,6 @@ def settled(
 
 
 def amount_of(resources: Resources | None, name: str) -> int:
-    """A resource's amount as a whole number, rounded up; 0 where absent or unreadable.
-
-    Extended resources are whole numbers by the API's own validation.
-    """
-    if resources is None or (text := resources.of(name)) is None:
-        return 0
-    try:
-        whole = units.parse_quantity(text).to_integral_value(ROUND_CEILING)
-    except units.UnitError:
-        return 0
-    return max(0, min(int(whole), MAX_AMOUNT))
+    """A resource's amount as a whole number, rounded up; 0 where absent or unreadable."""
+    text = resources.of(name) if resources else None
+    return 0 if text is None else units.whole_amount(text)

@@ -2,11 +2,21 @@
 
 from dataclasses import dataclass, field
 
-from gpu_fraction.domain import assignment, keys, request_annotation, units
-from gpu_fraction.domain.backends.base import BackendConfig, Draft, amount_of, settled
+from gpu_fraction.domain import assignment, keys, units
+from gpu_fraction.domain.asks import (
+    Ask,
+    AskError,
+    Named,
+    amounts_of,
+    as_written,
+    ask_of,
+    rendered_for_us,
+)
+from gpu_fraction.domain.backends.base import BackendConfig, Draft, settled
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.pod import Container, Pod
-from gpu_fraction.domain.request import Refused, Request, Slice
+from gpu_fraction.domain.pod import Container, Pod, Resources
+from gpu_fraction.domain.request import Refused, Request
+from gpu_fraction.domain.request_annotation import Rendered
 from gpu_fraction.domain.tally import Demand, aggregate
 
 __all__ = ["Native"]
@@ -35,47 +45,61 @@ class Native:
         return draft.finish(self.name, request, scheduler=keys.SCHEDULER)
 
     def demand(self, pod: Pod) -> Demand:
-        """From the resources; what they leave open, from the cards once they are chosen."""
-        slices = _slices(pod)
+        """From what each container asks; what is open, from the cards once they are chosen."""
+        written = as_written(_rendered(pod))
         assigned = _assigned(pod)
         return aggregate(
-            pod, lambda c: _container_demand(c, slices.get(c.name), assigned.get(c.name, ()))
+            pod, lambda c: _container_demand(c, written.get(c.name), assigned.get(c.name, ()))
         )
 
 
 def _container_demand(
-    container: Container, part: Slice | None, cards: tuple[assignment.CardShare, ...]
+    container: Container, written: Ask | None, given: tuple[assignment.CardShare, ...]
 ) -> Demand:
-    slots, core_milli, memory_mib = (
-        amount_of(container.resources, name) for name in keys.NATIVE_RESOURCES
-    )
-    if not (slots or core_milli or memory_mib):
+    resources = container.resources or Resources()
+    named = amounts_of(resources.limits, resources.requests)
+    try:
+        ask = ask_of(container.name, named, written)
+    except AskError:
+        return _never_served(named, written)
+    if ask is None:
         return Demand()
-    count = part.cards if part else max(slots, units.ceil_div(core_milli, units.MILLI), 1)
-    if part is None and not (core_milli or memory_mib):
-        # A slot that names no amount: charged as whole cards, never as less.
-        return Demand(count, count * units.MILLI, open_memory_milli=count * units.MILLI)
+    core_milli, memory_mib = (ask.core_milli or 0) * ask.cards, (ask.memory_mib or 0) * ask.cards
     open_memory_milli = open_core_mib = 0
-    if not memory_mib and part and part.memory_milli is not None:
-        memory_mib = sum(card.memory_mib for card in cards)
-        open_memory_milli = 0 if cards else part.memory_milli * part.cards
-    if not core_milli and part and part.core_milli is None:
-        core_milli = sum(card.core_milli for card in cards)
-        open_core_mib = 0 if cards else memory_mib
+    if ask.memory_mib is None:
+        memory_mib = sum(card.memory_mib for card in given)
+        open_memory_milli = 0 if given else (ask.memory_milli or 0) * ask.cards
+    if ask.core_milli is None:
+        core_milli = sum(card.core_milli for card in given)
+        open_core_mib = 0 if given else memory_mib
     return Demand(
-        cards=count,
+        cards=ask.cards,
         core_milli=core_milli,
         memory_mib=memory_mib,
         open_memory_milli=open_memory_milli,
         open_core_mib=open_core_mib,
-        open_cards=count if open_core_mib else 0,
-        open_least_mib=open_core_mib // count,
+        open_cards=ask.cards if open_core_mib else 0,
+        open_least_mib=open_core_mib // ask.cards,
     )
 
 
-def _slices(pod: Pod) -> dict[str, Slice]:
-    rendered = request_annotation.find(pod.annotations())
-    return {part.container: part for part in rendered.request.slices} if rendered else {}
+def _never_served(named: Named, written: Ask | None) -> Demand:
+    """What no card can be given for is charged as it is named; nothing named, as whole cards."""
+    slots, core_milli, memory_mib = (named.get(name, 0) for name in keys.NATIVE_RESOURCES)
+    if not (slots or core_milli or memory_mib):
+        return Demand()
+    count = max(written.cards if written else 1, slots, units.ceil_div(core_milli, units.MILLI))
+    if not (core_milli or memory_mib):
+        return Demand(count, count * units.MILLI, open_memory_milli=count * units.MILLI)
+    return Demand(count, core_milli, memory_mib)
+
+
+def _rendered(pod: Pod) -> Rendered | None:
+    """The request; an annotation that cannot be read makes no pod free."""
+    try:
+        return rendered_for_us(pod.annotations())
+    except AskError:
+        return None
 
 
 def _assigned(pod: Pod) -> assignment.Assignment:

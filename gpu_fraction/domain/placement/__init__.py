@@ -4,7 +4,7 @@ The arrays that judge a whole cluster (``table``, ``vectorised``) need numpy and
 by who uses them; everything here is plain Python.
 """
 
-from gpu_fraction.domain.placement.ask import Ask, Isolation, Policy, asks_of_request
+from gpu_fraction.domain.asks import Ask
 from gpu_fraction.domain.placement.cards import CardState, Kind, Share, empty, less, share_of
 from gpu_fraction.domain.placement.explain import explain, summary
 from gpu_fraction.domain.placement.fit import NOTHING_BARRED, Refusal, Why, refusal
@@ -16,14 +16,11 @@ __all__ = [
     "SCORE_MAX",
     "Ask",
     "CardState",
-    "Isolation",
     "Kind",
     "Placed",
-    "Policy",
     "Refusal",
     "Share",
     "Why",
-    "asks_of_request",
     "choose",
     "empty",
     "explain",

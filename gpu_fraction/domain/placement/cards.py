@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpu_fraction.domain import inventory
+from gpu_fraction.domain.asks import Ask
 from gpu_fraction.domain.assignment import Assignment
-from gpu_fraction.domain.placement.ask import MILLI, Ask
+from gpu_fraction.domain.units import MILLI
 
 CLOSENESS_MAX: Final = 4000
 """The closest two cards can be. Chosen: above 18 NVLink lanes (1800), the most of any card

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from gpu_fraction.domain.placement.ask import Ask
+from gpu_fraction.domain.asks import Ask
 from gpu_fraction.domain.placement.cards import CardState
 from gpu_fraction.domain.placement.fit import NOTHING_BARRED, Why, refusal
 

@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import Final
 
 from gpu_fraction.domain import models
-from gpu_fraction.domain.placement.ask import Ask
+from gpu_fraction.domain.asks import Ask
 from gpu_fraction.domain.placement.cards import CardState, Kind, Share, share_of
 
 NOTHING_BARRED: Final[Mapping[str, str]] = {}

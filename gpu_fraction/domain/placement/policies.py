@@ -7,9 +7,11 @@ scores best is the one whose best cards are best.
 from collections.abc import Sequence
 from typing import Final
 
-from gpu_fraction.domain.placement.ask import MILLI, Ask, Policy
+from gpu_fraction.domain.asks import Ask
 from gpu_fraction.domain.placement.cards import CardState, Share
 from gpu_fraction.domain.placement.fit import unenforced
+from gpu_fraction.domain.request import Placement
+from gpu_fraction.domain.units import MILLI
 
 # Each step outweighs every difference below it; none of them is an amount.
 LEFTOVER_MAX: Final = 2 * MILLI
@@ -44,7 +46,7 @@ def card_cost(ask: Ask, card: CardState, share: Share) -> int:
     return cost + left(card, share) + (OPENED if card.untouched else 0)
 
 
-def node_cost(policy: Policy, cards: Sequence[CardState]) -> int:
+def node_cost(policy: Placement, cards: Sequence[CardState]) -> int:
     """What going to this node costs, whichever cards are taken there."""
     if policy != "spread":
         return IDLE_NODE if all(card.untouched for card in cards) else 0

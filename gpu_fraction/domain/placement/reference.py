@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from gpu_fraction.domain.asks import Ask
 from gpu_fraction.domain.assignment import Assignment, CardShare
-from gpu_fraction.domain.placement.ask import Ask
 from gpu_fraction.domain.placement.cards import CardState, share_of
 from gpu_fraction.domain.placement.fit import NOTHING_BARRED, serving
 from gpu_fraction.domain.placement.policies import node_cost

@@ -5,7 +5,7 @@ from itertools import combinations, islice
 from math import comb
 from typing import Final
 
-from gpu_fraction.domain.placement.ask import Ask
+from gpu_fraction.domain.asks import Ask
 from gpu_fraction.domain.placement.cards import CardState, share_of
 from gpu_fraction.domain.placement.policies import CLOSENESS, card_cost
 

@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 
+from gpu_fraction.domain.asks import Ask
 from gpu_fraction.domain.placement import reference
-from gpu_fraction.domain.placement.ask import Ask
 from gpu_fraction.domain.placement.cards import share_of
 from gpu_fraction.domain.placement.fit import static_refusal
 from gpu_fraction.domain.placement.reference import Placed

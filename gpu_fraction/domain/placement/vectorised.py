@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpu_fraction.domain.asks import Ask
 from gpu_fraction.domain.placement import policies, reference, together
-from gpu_fraction.domain.placement.ask import MILLI, Ask
 from gpu_fraction.domain.placement.cards import Kind, Share, share_of
 from gpu_fraction.domain.placement.fit import NOTHING_BARRED, Why, static_refusal, unenforced
 from gpu_fraction.domain.placement.table import (
@@ -18,6 +18,7 @@ from gpu_fraction.domain.placement.table import (
     Whys,
 )
 from gpu_fraction.domain.placement.vectorised_sets import FAR, pick
+from gpu_fraction.domain.units import MILLI
 
 
 @dataclass(frozen=True, slots=True)

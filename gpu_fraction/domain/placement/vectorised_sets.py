@@ -5,8 +5,8 @@ from typing import Final
 
 import numpy as np
 
+from gpu_fraction.domain.asks import Ask
 from gpu_fraction.domain.placement import policies, sets
-from gpu_fraction.domain.placement.ask import Ask
 from gpu_fraction.domain.placement.table import Bools, ClusterTable, Ints
 
 FAR: Final = 1 << 62

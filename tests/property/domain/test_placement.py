@@ -158,7 +158,7 @@ def test_nothing_that_fits_is_refused(cards: tuple[CardState, ...], asks: tuple[
 @settings(max_examples=200, deadline=None)
 def test_topology_finds_the_closest_cards(cards: tuple[CardState, ...]) -> None:
     """No other set that fits is closer; the first of equals is taken."""
-    ask = Ask("main", cards=2, memory_mib=1, core_milli=0, placement="topology")
+    ask = Ask("main", 2, 0, 1, placement="topology", isolation="none")
     placed = choose(cards, [ask])
     near = {
         frozenset((a.uuid, b.uuid)): a.near[cards.index(b)]

@@ -5,11 +5,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpu_fraction.domain import assignment, inventory, keys
+from gpu_fraction.domain.asks import amounts_of, asks_of, rendered_for_us
 from gpu_fraction.domain.assignment import CardShare
-from gpu_fraction.domain.backends.base import BackendConfig, amount_of
+from gpu_fraction.domain.backends.base import BackendConfig
 from gpu_fraction.domain.backends.native import Native
 from gpu_fraction.domain.inventory import Card
-from gpu_fraction.domain.placement import asks_of_request, empty, share_of
+from gpu_fraction.domain.placement import empty, share_of
 from gpu_fraction.domain.pod import Container, Resources
 from gpu_fraction.domain.request import Refused, Request, Slice
 from gpu_fraction.domain.sizes import CardSizes
@@ -74,19 +75,13 @@ def admitted(request: Request, sizes: CardSizes, *, sidecar: bool) -> PodRecord:
     )
 
 
-def placed(record: PodRecord, request: Request, node: tuple[Card, ...]) -> PodRecord | None:
+def placed(record: PodRecord, node: tuple[Card, ...]) -> PodRecord | None:
     """The pod on the first cards that can serve each container; None where too few can."""
     chosen = {}
-    for ask in asks_of_request(request):
-        resources = next(
-            c.resources
-            for c in (*record.spec.containers, *(record.spec.init_containers or ()))
-            if c.name == ask.container
-        )
-        asked = ask.settled(
-            amount_of(resources, keys.CORE_MILLI), amount_of(resources, keys.MEMORY_MIB)
-        )
-        due = [(card, share_of(asked, card.kind)) for card in empty(node)]
+    members = (*record.spec.containers, *(record.spec.init_containers or ()))
+    named = [(c.name, amounts_of(c.resources.limits)) for c in members if c.resources]
+    for ask in asks_of(rendered_for_us(record.metadata.annotations or {}), named):
+        due = [(card, share_of(ask, card.kind)) for card in empty(node)]
         serving = [(c, s) for c, s in due if s.memory_mib <= c.kind.memory_mib][: ask.cards]
         if len(serving) < ask.cards:
             return None
@@ -134,7 +129,7 @@ def test_choosing_cards_only_lowers_the_charge(
         waiting = admitted(request, sizes, sidecar=sidecar)
     except Refused:
         return
-    running = placed(waiting, request, node)
+    running = placed(waiting, node)
     if running is None:
         return
     before, after = cost(waiting, fleet), cost(running, fleet)

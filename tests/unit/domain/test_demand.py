@@ -128,18 +128,38 @@ def test_native_resources_are_the_amounts() -> None:
 
 
 def test_native_resources_asked_directly_are_charged_too() -> None:
-    """Without any annotation: at least the cards that so much compute needs."""
+    """Without any annotation: the cards that so much compute needs."""
+    assert cost(native("a", 2000, 20_000)) == Demand(2, 2000, 20_000)
+    assert cost(native("a", 0, 100)) == Demand(1, 0, 100)
+
+
+def test_an_amount_that_native_resources_leave_out_is_left_open() -> None:
+    """It follows the one that they name, once a card is chosen; then it is what the card says."""
+    half = container("main", {keys.SLOT: "1", keys.CORE_MILLI: "500"})
+    assert cost(half) == Demand(1, 500, open_memory_milli=500)
+    memory = container("main", {keys.SLOT: "1", keys.MEMORY_MIB: "4096"})
+    assert cost(memory) == Demand(
+        1, 0, 4096, open_core_mib=4096, open_cards=1, open_least_mib=4096
+    )
+    chosen = {keys.ASSIGNED: render({"main": (CardShare("GPU-1", 500, 4096),)})}
+    assert cost(half, annotations=chosen) == cost(memory, annotations=chosen)
+    assert cost(half, annotations=chosen) == Demand(1, 500, 4096)
+
+
+def test_native_resources_that_no_cards_can_give_are_charged_as_they_are_named() -> None:
+    """Such a pod never starts, but while it waits it is not free."""
     assert cost(native("a", 2500, 100)) == Demand(3, 2500, 100)
     assert cost(container("a", {keys.CORE_MILLI: "100"})) == Demand(1, 100)
+    assert cost(container("a", {keys.SLOT: "2"})) == Demand(2, 2000, open_memory_milli=2000)
 
 
 def test_requests_without_limits_count() -> None:
     """The limit where there is one, else the request."""
     only = container("a")
     only["resources"] = {"requests": {keys.SLOT: "1", keys.CORE_MILLI: "300"}}
-    assert cost(only) == Demand(1, 300)
+    assert cost(only) == Demand(1, 300, open_memory_milli=300)
     only["resources"]["limits"] = {keys.CORE_MILLI: "400"}
-    assert cost(only) == Demand(1, 400)
+    assert cost(only) == Demand(1, 400, open_memory_milli=400)
 
 
 def test_the_request_says_how_many_cards() -> None:

@@ -135,7 +135,7 @@ def test_shares_are_rounded_down_but_not_to_nothing(
 def test_mig_instances_follow_their_card_when_it_is_named() -> None:
     """Naming a physical card takes any instance on it."""
     cards = empty([card(0, uuid="MIG-a", parent="GPU-x"), card(1, uuid="MIG-b", parent="GPU-y")])
-    placed = choose(cards, [Ask("m", memory_milli=500, uuids=("GPU-y",))])
+    placed = choose(cards, [Ask("m", memory_milli=500, core_milli=500, uuids=("GPU-y",))])
     assert placed is not None
     assert placed.assignment["m"][0].uuid == "MIG-b"
 
@@ -163,22 +163,22 @@ def test_mig_instances_follow_their_card_when_it_is_named() -> None:
         ),
         (
             node(1),
-            Ask("m", memory_milli=250, models_in=("A100", "H100")),
+            Ask("m", memory_milli=250, core_milli=250, models_in=("A100", "H100")),
             "card 0: is Tesla T4, asked for A100, H100",
         ),
         (
             node(1),
-            Ask("m", memory_milli=250, models_out=("T4",)),
+            Ask("m", memory_milli=250, core_milli=250, models_out=("T4",)),
             "card 0: is Tesla T4, asked for not T4",
         ),
         (
             node(1),
-            Ask("m", memory_milli=250, uuids=("GPU-9",)),
+            Ask("m", memory_milli=250, core_milli=250, uuids=("GPU-9",)),
             "card 0: is not one of the UUIDs asked for",
         ),
         (
             node(1),
-            Ask("m", memory_milli=250, isolation="required"),
+            Ask("m", memory_milli=250, core_milli=250, isolation="required"),
             "card 0: does not enforce memory and compute (isolation: none)",
         ),
         (node(1), Ask("m", memory_mib=20000), "card 0: has 16384 MiB, 20000 needed"),
@@ -192,7 +192,7 @@ def test_mig_instances_follow_their_card_when_it_is_named() -> None:
             Ask("m", cards=3, memory_milli=250, core_milli=250),
             "2 of 3 cards found; card 0: 0 MiB and 0 milli-cores free, 4096 and 250 needed",
         ),
-        (node(1), Ask("m", cards=2, memory_milli=250), "1 of 2 cards found"),
+        (node(1), Ask("m", cards=2, memory_milli=250, core_milli=250), "1 of 2 cards found"),
         ((), QUARTER, "no GPU in the node's inventory"),
     ],
 )
@@ -243,7 +243,7 @@ def test_only_the_best_node_has_the_highest_score() -> None:
 def test_absurd_amounts_do_not_overflow() -> None:
     """An inventory is somebody else's text; its numbers are bounded, not trusted."""
     cards = empty([Card(uuid="GPU-0", index=0, model="X", memory_mib=10**30, core_milli=10**30)])
-    placed = choose(cards, [Ask("m", memory_milli=1000)])
+    placed = choose(cards, [Ask("m", memory_milli=1000, core_milli=1000)])
     assert placed is not None
     assert placed.assignment["m"][0].core_milli == 1000
 

@@ -230,7 +230,7 @@ def test_b5_15_negative_amounts_cost_nothing_and_give_nothing_back() -> None:
 async def test_b5_16_an_unrelated_limit_that_is_overdrawn_blocks_nobody() -> None:
     """Cores are overdrawn, and a pod that asks only for memory passes."""
     async with World(quota(hard={"cores": "1", "memory": "80Gi"})).running() as world:
-        await world.create(pod(cores=1000))
+        await world.create(pod(cores=1000, memory=1024))
         await world.settle()
         world.server.put_quota(
             msgspec.structs.replace(
@@ -262,8 +262,8 @@ async def test_b5_17_a_limited_resource_without_a_quota_is_refused() -> None:
 
 async def test_b5_18_a_pod_that_does_not_use_the_limited_resource_is_admitted() -> None:
     """Only what is used must be covered, and pods without GPUs are nobody's business."""
-    async with World(settings=limited("memory")).running() as world:
-        assert (await world.create(pod(cores=100))).final
+    async with World(settings=limited("cores")).running() as world:
+        assert (await world.create(pod(memory=1024))).final
     async with World(settings=limited(ANY)).running() as world:
         assert (await world.create(pod())).final
         assert (await world.create(pod(cores=1))).refusals

@@ -5,11 +5,12 @@ import pathlib
 import pytest
 
 from gpu_fraction.domain.assignment import CardShare
+from gpu_fraction.domain.request import Isolation
 from node_daemon import inventory_reader, nvml
 from node_daemon.inventory import CardIsolation
 from node_daemon.isolation.cgroup import CgroupEngine
 from node_daemon.isolation.cgroup_paths import PodCgroups
-from node_daemon.isolation.engine import CardFacts, Demand, Engine, Slice, Strength
+from node_daemon.isolation.engine import CardFacts, Engine, Slice, Strength
 from node_daemon.isolation.errors import EngineFailedError, NotEnforceableError
 from node_daemon.isolation.hami_core import HamiCoreEngine
 from node_daemon.isolation.node import NodeIsolation, facts
@@ -44,7 +45,7 @@ def hami(tmp_path: pathlib.Path) -> HamiCoreEngine:
 
 
 def slice_(
-    demand: Demand = "preferred", core_milli: int = 250, memory_mib: int = 8000, card: str = ONE
+    demand: Isolation = "preferred", core_milli: int = 250, memory_mib: int = 8000, card: str = ONE
 ) -> Slice:
     """A container on a card."""
     return Slice(POD, "main", (CardShare(card, core_milli, memory_mib),), demand)

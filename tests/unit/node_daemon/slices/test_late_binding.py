@@ -244,6 +244,37 @@ async def test_cards_are_chosen_and_recorded_without_a_scheduler(tmp_path: Path)
         }
 
 
+async def test_resources_alone_ask_for_several_cards(tmp_path: Path) -> None:
+    """Without a scheduler's choice too: two thousand thousandths are two cards."""
+    async with node(tmp_path, card(0), card(1)) as rig:
+        pod = rig.pod(limits=slot_limits(2000, 20_000))
+        env = (await rig.run_pod(pod))["main"].env
+        assert sorted(env["GPU_FRACTION_DEVICES"].split(",")) == ["GPU-0", "GPU-1"]
+        assert (env["GPU_FRACTION"], env["GPU_MEMORY_LIMIT_MIB"]) == ("1", "10000")
+
+
+async def test_compute_alone_brings_as_much_of_the_memory(tmp_path: Path) -> None:
+    """Half a card is half of its memory, as the scheduler's extender gives it."""
+    async with node(tmp_path, card(0)) as rig:
+        pod = rig.pod(limits={keys.CORE_MILLI: 500})
+        assert (await rig.run_pod(pod))["main"].env["GPU_MEMORY_LIMIT_MIB"] == "20000"
+
+
+@pytest.mark.parametrize(
+    "limits", [{keys.SLOT: 3, keys.MEMORY_MIB: 100}, {keys.CORE_MILLI: 1001}, {keys.SLOT: 1}]
+)
+async def test_a_pod_that_cannot_be_served_is_given_no_cards(
+    tmp_path: Path, limits: dict[str, int]
+) -> None:
+    """An assignment cannot be taken back, so none is written for it."""
+    async with node(tmp_path, card(0), card(1)) as rig:
+        pod = rig.pod(containers=[Container("main", limits={keys.SLOT: 1, **limits})])
+        await rig.admit(pod)
+        with pytest.raises(StartError, match="ContainerUnfit"):
+            await rig.kubelet.start_container(pod.uid, "main")
+        assert keys.ASSIGNED not in rig.api.pods[pod.uid].annotations
+
+
 @pytest.mark.parametrize("loses_answers", [False, True])
 async def test_choice_outlives_an_api_server_that_does_not_answer(
     tmp_path: Path, *, loses_answers: bool

@@ -1,0 +1,176 @@
+"""What each container of a pod asks of cards: the one reading, for quota, extender and daemon."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from gpu_fraction.domain import keys, request_annotation, units
+from gpu_fraction.domain.request import (
+    DEFAULT_ISOLATION,
+    DEFAULT_PLACEMENT,
+    Isolation,
+    Placement,
+    Slice,
+)
+from gpu_fraction.domain.request_annotation import Rendered
+
+__all__ = [
+    "Ask",
+    "AskError",
+    "Named",
+    "amounts_of",
+    "as_written",
+    "ask_of",
+    "asks_of",
+    "rendered_for_us",
+]
+
+Named = Mapping[str, int]
+"""Our resources that one container names: whole numbers, 0 or more."""
+
+
+class AskError(ValueError):
+    """The pod cannot be served as it is written; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(Slice):
+    """One container's cards, all on one node: its slice, and what the pod says of the cards.
+
+    Attributes:
+        models_in: Only cards of these models; empty takes any.
+        models_out: No card of these models.
+        uuids: Only these cards, or MIG instances of these cards; empty takes any.
+        placement: How cards are chosen among those that fit.
+        isolation: ``required`` refuses a card that does not enforce the share,
+            ``preferred`` takes one that does where it can, ``none`` does not care.
+    """
+
+    models_in: tuple[str, ...] = ()
+    models_out: tuple[str, ...] = ()
+    uuids: tuple[str, ...] = ()
+    placement: Placement = DEFAULT_PLACEMENT
+    isolation: Isolation = DEFAULT_ISOLATION
+
+    def describe(self) -> str:
+        """The share of each card in words, for messages."""
+        if self.memory_mib is not None:
+            memory = f"{self.memory_mib} MiB"
+        else:
+            memory = f"{self.memory_milli}/1000 of its memory"
+        cores = "" if self.core_milli is None else f" and {self.core_milli} milli-cores"
+        return memory + cores
+
+
+def rendered_for_us(annotations: Mapping[str, str]) -> Rendered | None:
+    """The request that the webhook wrote; None where there is none, or for another stack.
+
+    Raises:
+        AskError: the annotation cannot be read.
+    """
+    text = annotations.get(keys.REQUEST)
+    if text is None:
+        return None
+    try:
+        rendered = request_annotation.load(text)
+    except ValueError as e:
+        raise AskError(f"{keys.REQUEST}: {e}") from e
+    return rendered if rendered.backend == keys.NATIVE else None
+
+
+def amounts_of(
+    limits: Mapping[str, str] | None, requests: Mapping[str, str] | None = None
+) -> dict[str, int]:
+    """Our resources that a container names: the limit, else the request."""
+    named = {**(requests or {}), **(limits or {})}
+    return {
+        name: units.whole_amount(named[name]) for name in keys.NATIVE_RESOURCES if name in named
+    }
+
+
+def asks_of(rendered: Rendered | None, containers: Iterable[tuple[str, Named]]) -> tuple[Ask, ...]:
+    """One ask for each container that gets cards, in the given order; none for no GPU.
+
+    Args:
+        rendered: what ``rendered_for_us`` found.
+        containers: name and ``amounts_of`` of the pod's containers that run side by side.
+
+    Raises:
+        AskError: a container cannot be served as it is written.
+    """
+    written = as_written(rendered)
+    found = (ask_of(name, named, written.get(name)) for name, named in containers)
+    return tuple(ask for ask in found if ask is not None)
+
+
+def as_written(rendered: Rendered | None) -> dict[str, Ask]:
+    """What the request says of each container by name, before its resources are looked at."""
+    if rendered is None:
+        return {}
+    request = rendered.request
+    return {
+        part.container: Ask(
+            part.container,
+            part.cards,
+            part.core_milli,
+            part.memory_mib,
+            part.memory_milli,
+            request.models,
+            request.not_models,
+            request.uuids,
+            request.placement,
+            request.isolation,
+        )
+        for part in request.slices
+    }
+
+
+def ask_of(container: str, named: Named, written: Ask | None) -> Ask | None:
+    """What one container asks; None where it asks for no GPU.
+
+    Amounts that the resources name count, over all cards: the scheduler and the kubelet have
+    counted them, so a share that became MiB at admission stays those MiB on a card of another
+    size. What they leave open is as the request says. Without a request, more than 1000
+    thousandths are whole cards or equal parts of several, compute without memory takes as
+    large a share of the memory, memory without compute as large a share of the compute, and
+    0 thousandths limit nothing.
+
+    Args:
+        container: the container's name.
+        named: its resources.
+        written: what the request says of it, from ``as_written``; None where it says nothing.
+
+    Raises:
+        AskError: not one slot, no amount, or amounts that no cards can give.
+    """
+    if written is None and not any(named.values()):
+        return None
+    slots, core, memory = (named.get(name) for name in keys.NATIVE_RESOURCES)
+    if slots != 1:
+        raise AskError(
+            f"container {container}: asks for {slots or 0} of {keys.SLOT}, allowed is exactly 1"
+        )
+    if written is None and not core and not memory:
+        raise AskError(
+            f"container {container}: asks for {keys.SLOT} without "
+            f"{keys.CORE_MILLI} or {keys.MEMORY_MIB}"
+        )
+    cards = written.cards if written else max(1, units.ceil_div(core or 0, units.MILLI))
+    for name, amount in ((keys.CORE_MILLI, core), (keys.MEMORY_MIB, memory)):
+        if (amount or 0) % cards:
+            raise AskError(
+                f"container {container}: {name} is {amount} over {cards} cards, "
+                "allowed: the same whole amount on each"
+            )
+    each_core = None if core is None else core // cards
+    each_mib = memory // cards if memory else None
+    if written is None:
+        return Ask(container, cards, each_core, each_mib, None if each_mib else each_core)
+    try:
+        return replace(
+            written,
+            core_milli=each_core or written.core_milli,
+            memory_mib=each_mib or written.memory_mib,
+            memory_milli=None if each_mib else written.memory_milli,
+        )
+    except ValueError as e:
+        raise AskError(f"container {container}: {e}") from e
