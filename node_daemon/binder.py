@@ -128,7 +128,7 @@ class LateBinder:
         if pod.ended:
             raise Refusal(Reason.POD_ENDED, f"pod {pod.uid} has ended")
         inventory = await self._books.inventory.wait()
-        ask = asked(pod)[container.name]  # read first: a choice that is written stays
+        ask = asked(pod)[container.name]
         shares = await self._shares.of(pod, container.name, inventory)
         verify(ask, shares, inventory)
         binding = Binding(
