@@ -154,6 +154,8 @@ def asked(pod: Pod) -> dict[str, Ask]:
 def choose(pod: Pod, inventory: Inventory, used: Mapping[str, Usage]) -> Assignment:
     """Cards for every container that gets some, as the extender would choose on this node alone.
 
+    At least one container of the pod asks for cards.
+
     Raises:
         Refusal: they do not fit now, with the reason for each card.
     """

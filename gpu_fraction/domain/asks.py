@@ -131,8 +131,8 @@ def ask_of(container: str, named: Named, written: Ask | None) -> Ask | None:
     counted them, so a share that became MiB at admission stays those MiB on a card of another
     size. What they leave open is as the request says. Without a request, more than 1000
     thousandths are whole cards or equal parts of several, compute without memory takes as
-    large a share of the memory, memory without compute as large a share of the compute, and
-    0 thousandths limit nothing.
+    large a share of the memory, and memory without compute as large a share of the compute.
+    Compute of 0 would be a card's whole compute that no quota counts, so it is refused.
 
     Args:
         container: the container's name.
@@ -154,6 +154,11 @@ def ask_of(container: str, named: Named, written: Ask | None) -> Ask | None:
             f"container {container}: asks for {keys.SLOT} without "
             f"{keys.CORE_MILLI} or {keys.MEMORY_MIB}"
         )
+    if written is None and core == 0:
+        raise AskError(
+            f"container {container}: {keys.CORE_MILLI} is 0, allowed: 1 or more; without it, "
+            f"compute follows {keys.MEMORY_MIB}"
+        )
     cards = written.cards if written else max(1, units.ceil_div(core or 0, units.MILLI))
     for name, amount in ((keys.CORE_MILLI, core), (keys.MEMORY_MIB, memory)):
         if (amount or 0) % cards:
@@ -161,11 +166,11 @@ def ask_of(container: str, named: Named, written: Ask | None) -> Ask | None:
                 f"container {container}: {name} is {amount} over {cards} cards, "
                 "allowed: the same whole amount on each"
             )
-    each_core = None if core is None else core // cards
+    each_core = core // cards if core else None
     each_mib = memory // cards if memory else None
-    if written is None:
-        return Ask(container, cards, each_core, each_mib, None if each_mib else each_core)
     try:
+        if written is None:
+            return Ask(container, cards, each_core, each_mib, None if each_mib else each_core)
         return replace(
             written,
             core_milli=each_core or written.core_milli,

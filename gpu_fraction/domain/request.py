@@ -13,6 +13,9 @@ Isolation = Literal["required", "preferred", "none"]
 PLACEMENTS: Final[tuple[str, ...]] = get_args(Placement)
 ISOLATIONS: Final[tuple[str, ...]] = get_args(Isolation)
 
+MAX_CARDS: Final = 1 << 16
+"""Of one container. Chosen: beyond any machine, and far from where sums would overflow."""
+
 DEFAULT_PLACEMENT: Final[Placement] = "binpack"
 DEFAULT_ISOLATION: Final[Isolation] = "preferred"
 
@@ -20,6 +23,7 @@ __all__ = [
     "DEFAULT_ISOLATION",
     "DEFAULT_PLACEMENT",
     "ISOLATIONS",
+    "MAX_CARDS",
     "PLACEMENTS",
     "Bounds",
     "Isolation",
@@ -49,10 +53,9 @@ class Slice:
 
     Attributes:
         container: The container's name.
-        cards: Distinct GPUs, 1 or more.
+        cards: Distinct GPUs, 1 to ``MAX_CARDS``.
         core_milli: Thousandths of each card's compute, 1 to 1000; None follows the memory
-            in proportion, once the card's size is known. Bare resources can say 0 as well,
-            which limits nothing.
+            in proportion, once the card's size is known; 0 limits nothing.
         memory_mib: MiB on each card, 1 or more; None leaves it to ``memory_milli``.
         memory_milli: Thousandths of each card's memory, 1 to 1000, where ``memory_mib`` is None.
     """
@@ -64,8 +67,8 @@ class Slice:
     memory_milli: int | None = None
 
     def __post_init__(self) -> None:
-        if self.cards < 1:
-            raise ValueError(f"cards is {self.cards}, allowed: 1 or more")
+        if not 1 <= self.cards <= MAX_CARDS:
+            raise ValueError(f"cards is {self.cards}, allowed: 1 to {MAX_CARDS}")
         if self.memory_mib is not None and self.memory_mib < 1:
             raise ValueError(f"memory_mib is {self.memory_mib}, allowed: 1 or more")
         if self.memory_milli is not None and not 1 <= self.memory_milli <= units.MILLI:

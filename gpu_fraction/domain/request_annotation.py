@@ -11,13 +11,13 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.request import Isolation, Placement, Request, Slice
+from gpu_fraction.domain.request import MAX_CARDS, Isolation, Placement, Request, Slice
 
 VERSION: Final = 1
 
 _Milli = Annotated[int, msgspec.Meta(ge=1, le=units.MILLI)]
-# Upper ends chosen: beyond any machine, and far from where sums of them would overflow.
-_Cards = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+_Cards = Annotated[int, msgspec.Meta(ge=1, le=MAX_CARDS)]
+# The upper end is chosen: beyond any machine, and far from where sums would overflow.
 _Mib = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
 
 __all__ = ["Rendered", "RequestAnnotationError", "find", "load", "placed_late", "render"]

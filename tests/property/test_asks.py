@@ -39,7 +39,7 @@ def bare_containers(draw: st.DrawFn, name: str) -> Raw:
     """A container with some of our resources, those that cannot be given among them."""
     choices: dict[str, list[str | None]] = {
         keys.SLOT: ["1", "1", "1", "1", None, "0", "2"],
-        keys.CORE_MILLI: [None, "0", "1", "250", "500", "1k", "1500", "2k", "2500", "3k"],
+        keys.CORE_MILLI: [None, "0", "1", "250", "500", "1k", "1500", "2k", "2500", "3k", "9E"],
         keys.MEMORY_MIB: [None, "0", "1", "1000", "4096", "20k", "24Ki", "81921"],
     }
     amounts = {key: draw(st.sampled_from(texts)) for key, texts in choices.items()}

@@ -22,7 +22,7 @@ def pick(
 ) -> tuple[Ints, Ints]:
     """The best cards of each node, shape (cards wanted, nodes), and their cost.
 
-    Both are meaningless where ``fits`` is false.
+    Both are meaningless where ``fits`` is false; where no node has so many cards, none are named.
 
     Args:
         table: The cluster.
@@ -34,7 +34,7 @@ def pick(
     wanted = ask.cards
     height, nodes = costs.shape
     if wanted > height:
-        return np.zeros((wanted, nodes), np.int64), np.zeros(nodes, np.int64)
+        return np.zeros((0, nodes), np.int64), np.zeros(nodes, np.int64)
     if sets.by_topology(ask):
         return _pick_close(table, wanted, fitting, costs, fits)
     masked = np.where(fitting, costs, FAR)

@@ -98,9 +98,9 @@ class Rig:
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name.removeprefix("gpu_fraction_scheduler_"): float(v) for name, v in pairs}
 
-    async def delete_pods(self, names: Iterable[str] = ()) -> None:
+    async def delete_pods(self, names: Iterable[str] | None = None) -> None:
         """Delete pods, without names the whole namespace's, and wait until they are gone."""
-        going = list(names or await self.pods())
+        going = list(await self.pods() if names is None else names)
         async with ApiClient(self.plane.access) as client:
 
             async def delete(name: str) -> None:
@@ -133,7 +133,7 @@ class Rig:
         return found
 
     async def until_running(self, timeout_s: float) -> None:
-        """Wait until all the namespace's pods run; of thousands just one that does not is read."""
+        """Wait until all the namespace's pods run, none as well; one that does not is read."""
         query = {"limit": "1", "fieldSelector": "status.phase!=Running"}
         async with asyncio.timeout(timeout_s), ApiClient(self.plane.access) as client:
             while (await client.get(self.pods_path, **query))["items"]:

@@ -67,7 +67,6 @@ def test_resources_alone_are_a_request() -> None:
         ("c", named(slot="1", memory_mib="100")),
         ("d", named(slot="1", core_milli="250")),
         ("e", named(slot="1", core_milli="1500", memory_mib="20")),
-        ("f", named(slot="1", core_milli="0", memory_mib="7")),
         ("plain", {}),
         ("nothing", named(slot="0", core_milli="0")),
     ]
@@ -77,7 +76,6 @@ def test_resources_alone_are_a_request() -> None:
         Ask("c", memory_mib=100),
         Ask("d", core_milli=250, memory_milli=250),
         Ask("e", cards=2, core_milli=750, memory_mib=10),
-        Ask("f", core_milli=0, memory_mib=7),
     )
 
 
@@ -102,6 +100,11 @@ def test_resources_alone_are_isolated_as_requests_are() -> None:
         ({"slot": "1", "core_milli": "1001"}, "is 1001 over 2 cards"),
         ({"slot": "1", "core_milli": "2k", "memory_mib": "3"}, "memory-mib is 3 over 2 cards"),
         ({"slot": "3", "memory_mib": "3"}, "asks for 3 of gpu-fraction.dev/slot, allowed is exa"),
+        (
+            {"slot": "1", "core_milli": "0", "memory_mib": "7"},
+            "core-milli is 0, allowed: 1 or more",
+        ),
+        ({"slot": "1", "core_milli": "9E"}, "cards is 9000000000000000, allowed: 1 to 65536"),
         ({"core_milli": "250"}, "asks for 0 of gpu-fraction.dev/slot, allowed is exactly 1"),
         ({"slot": "1", "memory_mib": "1.5.2"}, "asks for gpu-fraction.dev/slot without"),
         ({"slot": "1", "memory_mib": "-1"}, "asks for gpu-fraction.dev/slot without"),

@@ -130,7 +130,7 @@ def test_native_resources_are_the_amounts() -> None:
 def test_native_resources_asked_directly_are_charged_too() -> None:
     """Without any annotation: the cards that so much compute needs."""
     assert cost(native("a", 2000, 20_000)) == Demand(2, 2000, 20_000)
-    assert cost(native("a", 0, 100)) == Demand(1, 0, 100)
+    assert cost(native("a", 0, 100)) == Demand(1, 0, 100), "nobody gives it cards"
 
 
 def test_an_amount_that_native_resources_leave_out_is_left_open() -> None:

@@ -124,16 +124,6 @@ def test_a_pod_takes_what_its_shares_come_to_on_the_model(
         bind(state, limited, pod, "t4")
 
 
-def test_what_a_pod_does_not_need_does_not_hold_it_back() -> None:
-    """As at admission: a budget that is overdrawn in another key blocks nobody."""
-    state, limited = two_models(), limits({"T4": {"cores": "1"}})
-    state.pod_changed(holder("p", "t4", {0: (1000, 1), 1: (1000, 1)}))
-    amounts = {keys.SLOT: "1", keys.MEMORY_MIB: "1", keys.CORE_MILLI: "0"}
-    container = {"name": "main", "resources": {"limits": amounts}}
-    spec = {"schedulerName": keys.SCHEDULER, "containers": [container]}
-    assert "t4" in fitting(state, limited, pods.pod("x", spec=spec))
-
-
 def test_a_quota_holds_for_the_priority_classes_of_its_scope() -> None:
     """It neither counts nor holds back pods of others."""
     scope = {"scopeName": "PriorityClass", "operator": "In", "values": ["batch"]}

@@ -43,7 +43,7 @@ async def test_several_containers_and_cards(tmp_path: Path) -> None:
     async with node(tmp_path, card(0), card(1), card(2, memory_mib=80_000)) as rig:
         pod = rig.pod(
             {
-                "main": [share(0, 0, 20_000), share(2, 0, 40_000)],
+                "main": [share(0, 500, 20_000), share(2, 500, 40_000)],
                 "side": [share(1, 1000, 40_000)],
             }
         )
