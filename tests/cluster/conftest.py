@@ -147,7 +147,10 @@ def _require_own(existing: Cluster | None, binaries: Binaries, names: tuple[str,
 
 
 def _require(binaries: Binaries, names: tuple[str, ...]) -> None:
+    """Skips where programs are absent; CI has built them, so there it fails."""
     try:
         binaries.require(names)
     except MissingBinariesError as e:
+        if "CI" in os.environ:
+            pytest.fail(str(e))
         pytest.skip(str(e))
