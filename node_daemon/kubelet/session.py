@@ -85,16 +85,25 @@ class KubeletSession:
         self._kubelet = kubelet = await self._present()
         socket = await self._serve()
         served = await self._identity(socket.name)
-        await self._register(socket.name)
-        self._metrics.registrations.labels(cause).inc()
-        async with asyncio.timeout(self._waits.stream_s):
-            await self._plugin.opened()
-        _log.info("registered", cause=cause, resource=keys.SLOT)
+        if served is None:
+            return "socket_removed"
+        # A kubelet that starts removes our socket, then listens: one made in the instant before
+        # is dialled in vain for ten seconds, while the kubelet refuses pods for good.
         ended = await first(
-            stream_ended=self._plugin.closed(),
+            registered=self._register(socket.name),
             kubelet_restarted=self._differs(KUBELET_SOCKET, kubelet),
             socket_removed=self._differs(socket.name, served),
         )
+        if ended == "registered":
+            self._metrics.registrations.labels(cause).inc()
+            async with asyncio.timeout(self._waits.stream_s):
+                await self._plugin.opened()
+            _log.info("registered", cause=cause, resource=keys.SLOT)
+            ended = await first(
+                stream_ended=self._plugin.closed(),
+                kubelet_restarted=self._differs(KUBELET_SOCKET, kubelet),
+                socket_removed=self._differs(socket.name, served),
+            )
         _log.info("registration_ended", cause=ended)
         return ended
 
@@ -169,9 +178,10 @@ class KubeletSession:
             options=api.DevicePluginOptions(pre_start_required=True),
         )
         socket = self._directory / KUBELET_SOCKET
-        async with grpc.aio.insecure_channel(
-            f"unix:{socket}", options=[("grpc.default_authority", "localhost")]
-        ) as channel:
+        # Channels of one address share their failures: without a pool of its own, this one would
+        # fail for a second after the last kubelet's socket has refused it.
+        options = [("grpc.default_authority", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(f"unix:{socket}", options=options) as channel:
             stub = api_grpc.RegistrationStub(channel)
             await stub.Register(request, timeout=self._waits.register_s)
 

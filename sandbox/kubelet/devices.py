@@ -102,6 +102,8 @@ class DeviceManager:
         self.messages = 0
         self.overlaps = 0
         """Registrations that came while an earlier stream was open."""
+        self.removes_next = False
+        """Whether the next plugin's socket was made just before this kubelet removed all."""
         self.writes_checkpoint = True
         self.attentive = asyncio.Event()
         """Cleared while a busy kubelet does not notice that a stream has ended."""
@@ -144,7 +146,11 @@ class DeviceManager:
             options=[("grpc.use_local_subchannel_pool", 1)],
         )
         stub = api_grpc.DevicePluginStub(channel)
-        options = await stub.GetDevicePluginOptions(api.Empty(), timeout=10)
+        if self.removes_next:
+            self.removes_next = False
+            (self._directory / request.endpoint).unlink()
+        # Source: kubernetes plugin/v1beta1/client.go, dial: it waits for the socket, 10 s.
+        options = await stub.GetDevicePluginOptions(api.Empty(), timeout=10, wait_for_ready=True)
         if request.endpoint in self._connected:
             self._connected[request.endpoint] = False
             await channel.close(grace=None)

@@ -123,6 +123,23 @@ async def test_kubelet_that_was_killed_is_met_again_at_once(tmp_path: Path) -> N
         await rig.kubelet.stop()
 
 
+async def test_socket_that_a_starting_kubelet_removes_is_not_waited_for(tmp_path: Path) -> None:
+    """Made in the instant before the kubelet's own, it is dialled in vain for ten seconds."""
+    rig = Rig(tmp_path, inventory(card(0)))
+    rig.kubelet.devices.removes_next = True
+    await rig.kubelet.start()
+    try:
+        with structlog.testing.capture_logs() as logs:
+            await rig.start_daemon()
+            await rig.registered()
+        assert not any(e["event"] == "registration_failed" for e in logs)
+        assert {"socket_removed"} == {e["cause"] for e in logs if e["event"] == "registered"}
+        await rig.run_pod(rig.pod({"main": [share(0)]}))
+    finally:
+        await rig.kill_daemon()
+        await rig.kubelet.stop()
+
+
 async def test_daemon_is_known_again_to_a_kubelet_that_missed_its_end(tmp_path: Path) -> None:
     """The next daemon comes before a busy kubelet notices that the last one's stream ended."""
     async with node(tmp_path, card(0)) as rig:
