@@ -100,7 +100,7 @@ def main() -> int:
             ["pod", "fits on nodes", "decide ms", "of it CPU", "call ms", "of it CPU", "goal"],
             [line(row) for row in rows],
         )
-        + f"\n\nPeak memory {rss_mib():.0f} MiB, of which {bare_mib:.0f} MiB before the first "
+        + f"\n\nPeak memory {rss_mib():.0f} MiB, {bare_mib:.0f} MiB of it before the first "
         f"node; loaded in {built_s:.1f} s.",
     )
     return 0
