@@ -24,6 +24,7 @@ from tests.cluster.harness.control_plane import ControlPlane, running_control_pl
 from tests.cluster.harness.kubectl import Kubectl
 from tests.cluster.harness.node import Node, running_node
 from tests.cluster.harness.options import ControlPlaneOptions
+from tests.cluster.harness.quota import Quotas, quotas_installed
 
 _HERE = Path(__file__).parent
 _TIMEOUT_S = 600
@@ -94,6 +95,13 @@ def node(
         pytest.skip("a node needs root: mounts, control groups, network interfaces")
     with running_node(request.getfixturevalue("own_control_plane")) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def quotas(own_control_plane: ControlPlane) -> Iterator[Quotas]:
+    """The webhook and a controller that counts, for the tests of one module."""
+    with quotas_installed(own_control_plane, replicas=1, controllers=1) as running:
+        yield running
 
 
 @pytest.fixture

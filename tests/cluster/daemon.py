@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -10,20 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 from ruamel.yaml import YAML
 
 from gpu_fraction.domain import assignment, keys, units
 from gpu_fraction.domain.assignment import CardShare
 from sandbox.nvml import build
 from sandbox.nvml.hardware import VARIABLE, FakeCard, FakeHardware
-from tests.cluster.conftest import _require_own
 from tests.cluster.harness import waiting
-from tests.cluster.harness.binaries import CONTROL_PLANE, NODE, Binaries
-from tests.cluster.harness.cluster import Cluster
-from tests.cluster.harness.control_plane import running_control_plane
 from tests.cluster.harness.kubectl import Kubectl
-from tests.cluster.harness.node import Node, running_node
+from tests.cluster.harness.node import Node
 from tests.cluster.harness.ports import free_port
 from tests.cluster.harness.process import Process
 
@@ -137,32 +131,6 @@ class Daemon:
         )
         lines = [line for log in logs for line in log.read_text().splitlines()]
         return "\n".join(line.split(" ", 3)[3] for line in lines if line.count(" ") >= 3)
-
-
-@contextlib.contextmanager
-def daemon_alone(
-    existing: Cluster | None,
-    binaries: Binaries,
-    *arguments: str,
-) -> Iterator[Daemon]:
-    """A daemon with four cards whose capacity the scheduler knows, on a cluster of its own.
-
-    Args:
-        existing: skips where a cluster was given.
-        binaries: the programs; skips where some are absent.
-        arguments: further flags of the daemon.
-    """
-    _require_own(existing, binaries, (*CONTROL_PLANE, *NODE))
-    if os.geteuid() != 0:
-        pytest.skip("a node needs root: mounts, control groups, network interfaces")
-    with (
-        running_control_plane(binaries) as plane,
-        running_node(plane) as node,
-        running_daemon(node, *arguments) as made,
-    ):
-        made.wait_allocatable(keys.SLOT, CARDS * 32)
-        made.wait_allocatable(keys.CORE_MILLI, CARDS * 1000)
-        yield made
 
 
 @contextlib.contextmanager

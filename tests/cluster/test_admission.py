@@ -18,26 +18,14 @@ from tests.cluster.harness.kubectl import Kubectl
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 CREATES = 300
 
+pytestmark = pytest.mark.usefixtures("admission")
+
 
 @pytest.fixture(scope="module")
 def admission(own_control_plane: ControlPlane) -> Iterator[Admission]:
     """Two replicas, registered."""
     with installed(own_control_plane, replicas=2) as running:
         yield running
-
-
-@pytest.fixture
-def namespace(admission: Admission) -> Iterator[str]:
-    """A namespace whose pods go through the webhook."""
-    name = admission.create_namespace()
-    yield name
-    admission.plane.kubectl("delete", "namespace", name, "--wait=false")
-
-
-@pytest.fixture
-def kubectl(admission: Admission, namespace: str) -> Kubectl:
-    """Kubectl in that namespace."""
-    return admission.plane.kubectl.within(namespace)
 
 
 def pod(name: str = "pod", **annotations: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.cluster.harness.certificates import Load, create_namespace, self_managed
+from tests.cluster.harness.certificates import Load, self_managed
 from tests.cluster.harness.control_plane import ControlPlane
 
 pytestmark = pytest.mark.long
@@ -26,7 +26,7 @@ async def test_the_holder_is_killed_in_each_phase(own_control_plane: ControlPlan
     async with self_managed(own_control_plane, serving=2, leading=2) as webhook:
         current = await webhook.steady()
         for number, (phase, reason) in enumerate(PHASES.items()):
-            load = Load(webhook.client, create_namespace(webhook.plane), RATE)
+            load = Load(webhook.client, webhook.plane.create_namespace(), RATE)
             async with load.at_work():
                 await asyncio.sleep(1)
                 webhook.kill_file.write_text(reason)
@@ -45,7 +45,7 @@ async def test_the_holder_serves_too(own_control_plane: ControlPlane) -> None:
     """Requests that were on their way to the killed process fail; none for its certificate."""
     async with self_managed(own_control_plane, serving=2) as webhook:
         before = await webhook.steady()
-        load = Load(webhook.client, create_namespace(webhook.plane), RATE)
+        load = Load(webhook.client, webhook.plane.create_namespace(), RATE)
         async with load.at_work():
             await asyncio.sleep(1)
             webhook.kill_file.write_text(PHASES["Switch"])

@@ -11,7 +11,6 @@ from tests.cluster.harness.certificates import (
     Load,
     SelfManaged,
     configurations,
-    create_namespace,
     self_managed,
 )
 from tests.cluster.harness.control_plane import ControlPlane
@@ -32,7 +31,7 @@ async def webhook(own_control_plane: ControlPlane) -> AsyncIterator[SelfManaged]
 @pytest.fixture
 def load(webhook: SelfManaged) -> Load:
     """Dry-run creates in a namespace of their own."""
-    return Load(webhook.client, create_namespace(webhook.plane), RATE)
+    return Load(webhook.client, webhook.plane.create_namespace(), RATE)
 
 
 async def test_leaf_rotation(webhook: SelfManaged, load: Load) -> None:
@@ -120,7 +119,7 @@ async def test_the_load_can_fail(own_control_plane: ControlPlane) -> None:
         path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/gpu-fraction"
         bundle = webhook.plane.authority.bundle
         change = {"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": bundle}
-        load = Load(webhook.client, create_namespace(webhook.plane), RATE)
+        load = Load(webhook.client, webhook.plane.create_namespace(), RATE)
         async with load.at_work():
             await asyncio.sleep(1)
             await webhook.client.patch(path, [change], content_type=JSON_PATCH)

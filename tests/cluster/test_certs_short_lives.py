@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.cluster.harness.certificates import Load, create_namespace, self_managed
+from tests.cluster.harness.certificates import Load, self_managed
 from tests.cluster.harness.control_plane import ControlPlane
 
 pytestmark = pytest.mark.long
@@ -27,7 +27,7 @@ async def test_ten_ca_rotations_by_themselves(own_control_plane: ControlPlane) -
         retire_s=1,
         not_ready_below_s=1,
     ) as webhook:
-        load = Load(webhook.client, create_namespace(webhook.plane), RATE)
+        load = Load(webhook.client, webhook.plane.create_namespace(), RATE)
         seen = [await webhook.steady()]
         started = time.monotonic()
         async with load.at_work():

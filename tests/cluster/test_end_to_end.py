@@ -89,11 +89,10 @@ def system(
 @pytest.fixture
 def kubectl(system: System) -> Iterator[Kubectl]:
     """Kubectl in a namespace whose pods go through the webhook; they hold no card afterwards."""
-    name = system.admission.create_namespace()
-    own = system.plane.kubectl.within(name)
-    yield own
-    own("delete", "pods", "--all", "--timeout=100s", timeout_s=120)
-    own("delete", "namespace", name, "--wait=false")
+    with system.plane.namespace() as name:
+        own = system.plane.kubectl.within(name)
+        yield own
+        own("delete", "pods", "--all", "--timeout=100s", timeout_s=120)
 
 
 def test_the_container_prints_the_cards_that_the_binding_named(

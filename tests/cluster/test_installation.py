@@ -57,7 +57,7 @@ def installation(own_control_plane: ControlPlane) -> Iterator[Admission]:
 
 def test_an_installation_needs_no_certificate_of_anybodys(installation: Admission) -> None:
     """The controller makes a CA and injects it, the webhook signs a leaf, pods are rewritten."""
-    namespace = installation.create_namespace()
+    namespace = installation.plane.create_namespace()
     kubectl = installation.plane.kubectl.within(namespace)
     pod = {
         "apiVersion": "v1",

@@ -42,7 +42,7 @@ def namespaces(control_plane: Cluster) -> Iterator[dict[str, str]]:
         for webhook in document["webhooks"]:
             path = webhook["clientConfig"]["service"]["path"]
             webhook["clientConfig"] = {"url": NOWHERE + path}
-            made[webhook["name"]] = name = control_plane.create_namespace("to")
+            made[webhook["name"]] = name = control_plane.create_namespace()
             labels = {"kubernetes.io/metadata.name": name}
             webhook["namespaceSelector"] = {"matchLabels": labels}
     kubectl.apply(*documents)

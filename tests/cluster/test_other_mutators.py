@@ -6,16 +6,14 @@ more where a later one changed the pod (``reinvocationPolicy: IfNeeded``).
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from gpu_fraction.domain import keys, request_annotation
 from tests.cluster.harness.api_client import ApiClient, StatusError
-from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.mutators import Patch, policy, webhook
-from tests.cluster.harness.quota import Quotas, quotas_installed
+from tests.cluster.harness.quota import Quotas
 from tests.pods import Raw, pod
 
 MESH: Raw = {"name": "mesh", "image": "mesh:1"}
@@ -26,20 +24,11 @@ SLICE = {keys.SLOT: "1", keys.CORE_MILLI: "500", keys.MEMORY_MIB: "40960"}
 BUDGET = {"gpus": 1, "cores": "500m", "memory": "40Gi", "pods": 1}
 
 
-@pytest.fixture(scope="module")
-def quotas(own_control_plane: ControlPlane) -> Iterator[Quotas]:
-    """The webhook and a controller that counts."""
-    with quotas_installed(own_control_plane, replicas=1, controllers=1) as running:
-        yield running
-
-
 @pytest.fixture
-def namespace(quotas: Quotas) -> Iterator[str]:
+def namespace(quotas: Quotas, namespace: str) -> str:
     """A namespace with a budget for one share, selected by its own name."""
-    name = quotas.admission.create_namespace()
-    quotas.create(name, hard=BUDGET)
-    yield name
-    quotas.plane.kubectl("delete", "namespace", name, "--wait=false")
+    quotas.create(namespace, hard=BUDGET)
+    return namespace
 
 
 def first_container(raw: Raw) -> Patch:

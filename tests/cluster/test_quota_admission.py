@@ -13,7 +13,7 @@ from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.kubectl import Kubectl
 from tests.cluster.harness.quota import TTL_S, Quotas, condition, quota, quotas_installed
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quotas")]
 
 CREATES = 200
 FITTING = 10
@@ -24,20 +24,6 @@ def quotas(own_control_plane: ControlPlane) -> Iterator[Quotas]:
     """Two webhook replicas, two controllers, tokens of their own accounts."""
     with quotas_installed(own_control_plane) as running:
         yield running
-
-
-@pytest.fixture
-def namespace(quotas: Quotas) -> Iterator[str]:
-    """A namespace whose pods go through the webhook."""
-    name = quotas.admission.create_namespace()
-    yield name
-    quotas.plane.kubectl("delete", "namespace", name, "--wait=false")
-
-
-@pytest.fixture
-def kubectl(quotas: Quotas, namespace: str) -> Kubectl:
-    """Kubectl in that namespace."""
-    return quotas.plane.kubectl.within(namespace)
 
 
 def pod(name: str, fraction: str = "0.1") -> dict[str, Any]:

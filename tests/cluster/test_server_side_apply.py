@@ -1,40 +1,19 @@
 """Server-side apply by kubectl, beside what the webhook and the controller write."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gpu_fraction.domain import keys
-from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.kubectl import Kubectl
-from tests.cluster.harness.quota import Quotas, quota, quotas_installed
+from tests.cluster.harness.quota import Quotas, quota
 from tests.pods import Raw
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 APPLY = ("apply", "--server-side", "--validate=strict", "-f")
 
-
-@pytest.fixture(scope="module")
-def quotas(own_control_plane: ControlPlane) -> Iterator[Quotas]:
-    """The webhook and a controller that counts."""
-    with quotas_installed(own_control_plane, replicas=1, controllers=1) as running:
-        yield running
-
-
-@pytest.fixture
-def namespace(quotas: Quotas) -> Iterator[str]:
-    """A namespace whose pods go through the webhook."""
-    name = quotas.admission.create_namespace()
-    yield name
-    quotas.plane.kubectl("delete", "namespace", name, "--wait=false")
-
-
-@pytest.fixture
-def kubectl(quotas: Quotas, namespace: str) -> Kubectl:
-    """Kubectl in that namespace."""
-    return quotas.plane.kubectl.within(namespace)
+pytestmark = pytest.mark.usefixtures("quotas")
 
 
 def owned(stored: Raw, manager: str, operation: str) -> str:

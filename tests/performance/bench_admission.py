@@ -32,7 +32,7 @@ def pod(name: str, *, gpu: bool) -> dict[str, Any]:
 
 async def measure(admission: Admission, rate: float, count: int) -> dict[str, list[float]]:
     """Milliseconds of each create."""
-    through = admission.create_namespace()
+    through = admission.plane.create_namespace()
     past = admission.plane.create_namespace()
     times: dict[str, list[float]] = {"through": [], "past": []}
     loop = asyncio.get_running_loop()

@@ -89,7 +89,7 @@ async def fill(plane: ControlPlane, namespace: str, count: int) -> list[float]:
 def measure(quotas: Quotas, label: str, count: int, kind: str) -> Run:
     """Fill one namespace that has a quota of some kind."""
     plane = quotas.plane
-    namespace = quotas.admission.create_namespace()
+    namespace = quotas.plane.create_namespace()
     if kind == "ResourceQuota":
         hard = {"requests.gpu-fraction.dev/core-milli": "100M"}
         manifest = {

@@ -54,10 +54,6 @@ class Admission:
 
         replica.wait_until(listens, _START_TIMEOUT_S, "listening")
 
-    def create_namespace(self) -> str:
-        """A namespace in which pods go through the webhook."""
-        return self.plane.create_namespace("gpu")
-
 
 @contextlib.contextmanager
 def installed(
@@ -128,7 +124,7 @@ def _configurations(plane: ControlPlane, port: int) -> list[dict[str, Any]]:
 
 def _wait_called(admission: Admission) -> None:
     """The API server learns of a registration by a watch, without an acknowledgement."""
-    namespace = admission.create_namespace()
+    namespace = admission.plane.create_namespace()
     kubectl = admission.plane.kubectl.within(namespace)
     pod = {
         "apiVersion": "v1",

@@ -285,7 +285,7 @@ def _manifests(path: str) -> list[dict[str, Any]]:
 
 async def _called(installed: SelfManaged) -> None:
     """Until creates pass the webhooks."""
-    namespace = create_namespace(installed.plane)
+    namespace = installed.plane.create_namespace()
     load = Load(installed.client, namespace, rate=10)
     deadline = time.monotonic() + _START_TIMEOUT_S
     while load.done < 3:
@@ -293,11 +293,6 @@ async def _called(installed: SelfManaged) -> None:
             raise TimeoutError(f"the webhooks do not work: {dict(load.failed)}")
         await load._create()  # noqa: SLF001 - same module
         await asyncio.sleep(0.1)
-
-
-def create_namespace(plane: ControlPlane) -> str:
-    """A namespace in which pods go through the webhook."""
-    return plane.create_namespace("gpu")
 
 
 def _phase(secret: Mapping[str, Any]) -> str:

@@ -38,9 +38,9 @@ class Cluster:
     version: tuple[int, ...]
     folder: Path
 
-    def create_namespace(self, prefix: str = "test") -> str:
+    def create_namespace(self) -> str:
         """A new namespace in which pods can be created; returns its name."""
-        name = f"{prefix}-{secrets.token_hex(4)}"
+        name = f"test-{secrets.token_hex(4)}"
         self.kubectl("create", "namespace", name)
         self.wait_for_account(name)
         return name

@@ -2,32 +2,15 @@
 
 import random
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.assignment import CardShare
-from tests.cluster.daemon import CARDS, Daemon, create_all, daemon_alone, gpu_pod
-from tests.cluster.harness.binaries import Binaries
-from tests.cluster.harness.cluster import Cluster
-from tests.cluster.harness.control_plane import ControlPlane
+from tests.cluster.daemon import CARDS, Daemon, create_all, gpu_pod
 from tests.cluster.harness.kubectl import Kubectl
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture(scope="module")
-def daemon(existing: Cluster | None, binaries: Binaries) -> Iterator[Daemon]:
-    """A daemon on a cluster of this module's own."""
-    with daemon_alone(existing, binaries) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def control_plane(daemon: Daemon) -> ControlPlane:
-    """The cluster that this module's kubectl talks to."""
-    return daemon.node.plane
 
 
 def wait_for(kubectl: Kubectl, name: str, condition: str = "condition=Ready") -> None:

@@ -8,31 +8,15 @@ import pytest
 
 from gpu_fraction.domain import assignment, keys
 from gpu_fraction.domain.assignment import CardShare
-from tests.cluster.daemon import CARDS, Daemon, daemon_alone, gpu_pod
-from tests.cluster.harness.binaries import Binaries
-from tests.cluster.harness.cluster import Cluster
-from tests.cluster.harness.control_plane import ControlPlane
+from tests.cluster.daemon import CARDS, Daemon, gpu_pod
 from tests.cluster.harness.kubectl import Kubectl, KubectlError
 from tests.cluster.harness.waiting import wait_for
 
 pytestmark = pytest.mark.long
 
-POLL = "--poll-interval=0.2"
+DAEMON_FLAGS = ("--poll-interval=0.2",)
 """Of the cards' health, so that a card recovers within a second."""
 SCRIPT = 'echo "$GPU_FRACTION_DEVICES $GPU_MEMORY_LIMIT_MIB $GPU_FRACTION"; sleep 10000'
-
-
-@pytest.fixture(scope="module")
-def daemon(existing: Cluster | None, binaries: Binaries) -> Iterator[Daemon]:
-    """A daemon on a cluster of this module's own."""
-    with daemon_alone(existing, binaries, POLL) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def control_plane(daemon: Daemon) -> ControlPlane:
-    """The cluster that this module's kubectl talks to."""
-    return daemon.node.plane
 
 
 def status(kubectl: Kubectl, pod: str) -> dict[str, Any]:
@@ -121,7 +105,8 @@ def test_container_down_on_a_sick_card_fails_its_pod_when_the_kubelet_starts(
             return str(found.get("reason", ""))
 
         wait_for(lambda: reason() == "UnexpectedAdmissionError")
-    assert kubectl.json("get", "pod", "card-1")["status"]["phase"] == "Running"
+    well = kubectl.json("get", "pod", "card-1")["status"]
+    assert well["phase"] == "Running", well
 
 
 def test_sidecar_and_container_have_slices_of_their_own(

@@ -4,7 +4,6 @@ The kubelet admits every pod anew when it starts. A container that does not run 
 token to be there and healthy, or the pod has failed for good: so what counts is who is back first.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,7 @@ import pytest
 
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.assignment import CardShare
-from tests.cluster.daemon import CARDS, Daemon, create_all, daemon_alone, gpu_pod
-from tests.cluster.harness.binaries import Binaries
-from tests.cluster.harness.cluster import Cluster
-from tests.cluster.harness.control_plane import ControlPlane
+from tests.cluster.daemon import CARDS, Daemon, create_all, gpu_pod
 from tests.cluster.harness.kubectl import Kubectl
 from tests.cluster.harness.waiting import wait_for
 
@@ -23,19 +19,6 @@ pytestmark = pytest.mark.long
 
 PODS = 8
 REJECTED = "UnexpectedAdmissionError"
-
-
-@pytest.fixture(scope="module")
-def daemon(existing: Cluster | None, binaries: Binaries) -> Iterator[Daemon]:
-    """A daemon on a cluster of this module's own."""
-    with daemon_alone(existing, binaries) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def control_plane(daemon: Daemon) -> ControlPlane:
-    """The cluster that this module's kubectl talks to."""
-    return daemon.node.plane
 
 
 @pytest.fixture
