@@ -1,4 +1,4 @@
-"""Events that people read in ``kubectl describe``, written beside the work and never before it.
+"""Events that people read in ``kubectl describe``, written in the background.
 
 :meth:`EventRecorder.record` only puts the event into a queue; where the queue is full the event
 is dropped and counted. core/v1 Events are written rather than events.k8s.io/v1: one PATCH raises
@@ -14,14 +14,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, NoReturn
 
 import msgspec
 import structlog
 
 from gpu_fraction.kube import errors
+from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.event_limits import Correlator, Decision, Fate, ObjectReference, Occurrence
+from gpu_fraction.kube.event_limits import Event, EventLimiter, Fate, ObjectReference, Series
 from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.requests import PatchKind
@@ -49,7 +50,7 @@ class EventType(Enum):
 class EventSettings:
     """How events are written.
 
-    Source of the defaults: client-go tools/record/event.go.
+    Source of the first three defaults: client-go tools/record/event.go.
 
     Attributes:
         queue_length: events that wait; more are dropped.
@@ -74,30 +75,19 @@ def reference(resource: Resource, meta: Meta) -> ObjectReference:
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    """An event in the queue; the moment names its object and is unique in this process."""
+class _Queued:
+    """An event and its moment, which is unique in this process and names the object."""
 
-    occurrence: Occurrence
+    event: Event
     at_ns: int
 
+    @property
+    def at(self) -> str:
+        return api_time(datetime.fromtimestamp(self.at_ns // 10**9, UTC))
 
-@dataclass(frozen=True, slots=True)
-class _Writing:
-    """An event on its way; tries that are repeated write the same object."""
-
-    decision: Decision
-    at: str
-    name: str
-    namespace: str
-
-    @classmethod
-    def of(cls, decision: Decision, at_ns: int) -> Self:
-        """From a decision and the moment of its occurrence."""
-        about = decision.occurrence.about
-        at = api_time(datetime.fromtimestamp(at_ns // 10**9, UTC))
-        known = _SUBDOMAIN.fullmatch(about.name) is not None
-        prefix = about.name[:_NAME_ROOM].rstrip(".-") if known else str(uuid.uuid4())
-        return cls(decision, at, f"{prefix}.{at_ns:x}", about.namespace or "default")
+    @property
+    def namespace(self) -> str:
+        return self.event.about.namespace or "default"
 
 
 class EventRecorder:
@@ -110,9 +100,7 @@ class EventRecorder:
         component: str,
         instance: str = "",
         settings: EventSettings | None = None,
-        correlator: Correlator | None = None,
         observer: KubeMetrics | None = None,
-        rng: random.Random | None = None,
     ) -> None:
         """Prepare; :meth:`run` writes.
 
@@ -121,18 +109,15 @@ class EventRecorder:
             component: shown in the From column, such as ``gpu-fraction-webhook``.
             instance: name of the pod.
             settings: how events are written.
-            correlator: joins and limits them.
-            observer: learns what becomes of them; by default the client's.
-            rng: the source of jitter.
+            observer: counts what becomes of them; by default the client's.
         """
         self._client = client
         self._source = {"component": component, **_present("host", instance)}
         self._settings = settings or EventSettings()
-        self._correlator = correlator or Correlator()
+        self._limiter = EventLimiter()
         self._observer = observer or client.observer
-        self._rng = rng or random.SystemRandom()
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(self._settings.queue_length)
-        self._writing: _Writing | None = None
+        self._queue: asyncio.Queue[_Queued] = asyncio.Queue(self._settings.queue_length)
+        self._writing: tuple[_Queued, Series] | None = None
         self._latest_ns = 0
 
     def record(self, about: ObjectReference, kind: EventType, reason: str, message: str) -> None:
@@ -145,10 +130,10 @@ class EventRecorder:
             message: a sentence, the same each time for the same cause; cut to 1,024 bytes.
         """
         text = message.encode()[:MESSAGE_LIMIT_BYTES].decode(errors="ignore")
-        occurrence = Occurrence(about, kind.value, reason, text)
+        self._latest_ns = max(time.time_ns(), self._latest_ns + 1)
+        queued = _Queued(Event(about, kind.value, reason, text), self._latest_ns)
         try:
-            self._latest_ns = max(time.time_ns(), self._latest_ns + 1)
-            self._queue.put_nowait(_Waiting(occurrence, self._latest_ns))
+            self._queue.put_nowait(queued)
         except asyncio.QueueFull:
             self._note(Fate.QUEUE_FULL)
 
@@ -161,7 +146,7 @@ class EventRecorder:
             await self._flush()
 
     async def written(self) -> None:
-        """Return when every event recorded so far has met its fate."""
+        """Return when every event recorded so far is written or dropped."""
         await self._queue.join()
 
     async def _flush(self) -> None:
@@ -173,77 +158,60 @@ class EventRecorder:
             _log.warning("kube.events_not_flushed", waiting=self._queue.qsize())
 
     async def _write_next(self, *, tries: int) -> None:
-        if self._writing is None:
-            waiting = await self._queue.get()
-            now_s = asyncio.get_running_loop().time()
-            decision = self._correlator.decide(waiting.occurrence, now_s)
-            if decision is None:
+        if self._writing is None:  # else the one that a cancellation has interrupted
+            queued = await self._queue.get()
+            series = self._limiter.admit(queued.event, asyncio.get_running_loop().time())
+            if series is None:
                 self._finish(Fate.SPAM)
                 return
-            self._writing = _Writing.of(decision, waiting.at_ns)
-        self._finish(await self._try(self._writing, tries))
+            self._writing = queued, series
+        self._finish(await self._try(*self._writing, tries))
 
     def _finish(self, fate: Fate) -> None:
         self._writing = None
         self._queue.task_done()
         self._note(fate)
 
-    async def _try(self, writing: _Writing, tries: int) -> Fate:
-        wait_s = self._settings.retry_s * self._rng.random()  # the first is spread at random
-        while True:
+    async def _try(self, queued: _Queued, series: Series, tries: int) -> Fate:
+        backoff = Backoff(self._settings.retry_s, self._settings.retry_s)
+        for wait_s in backoff.waits_s(random.SystemRandom()):
             try:
-                return await self._write(writing)
+                return await self._write(queued, series)
             except errors.TransientError as error:
                 tries -= 1
                 if tries <= 0:
                     _log.warning("kube.event_given_up", error=str(error))
-                    return Fate.TRIES_OVER
+                    break
             except errors.KubeError as error:
                 # Typical: the namespace is going away, or RBAC forbids it.
                 _log.warning("kube.event_refused", error=str(error))
                 return Fate.REFUSED
             await asyncio.sleep(wait_s)
-            wait_s = self._settings.retry_s
+        return Fate.TRIES_OVER
 
-    async def _write(self, writing: _Writing) -> Fate:
-        decision = writing.decision
-        if decision.name:
-            try:
-                await self._count(writing)
-            except errors.NotFoundError:
-                pass  # it has expired; a new object goes on with the count
-            else:
+    async def _write(self, queued: _Queued, series: Series) -> Fate:
+        timeout_s = self._settings.call_timeout_s
+        if series.name:
+            address = EVENTS.at(series.name, namespace=queued.namespace)
+            change = {"count": series.count, "lastTimestamp": queued.at}
+            # An object that has expired is not found; a new one goes on with the count.
+            with suppress(errors.NotFoundError):
+                await self._client.patch(
+                    address, PatchKind.MERGE, change, msgspec.Raw, timeout_s=timeout_s
+                )
                 return Fate.COUNTED
+        series.first_at = series.first_at or queued.at
+        manifest = self._manifest(queued, series)
         # It exists already where an earlier try came through and its answer was lost.
         with suppress(errors.AlreadyExistsError):
             await self._client.create(
-                EVENTS.at(namespace=writing.namespace),
-                self._manifest(writing),
-                msgspec.Raw,
-                timeout_s=self._settings.call_timeout_s,
+                EVENTS.at(namespace=queued.namespace), manifest, msgspec.Raw, timeout_s=timeout_s
             )
-        first_at = decision.first_at or writing.at
-        self._correlator.wrote(decision, name=writing.name, first_at=first_at)
+        series.name = manifest["metadata"]["name"]
         return Fate.CREATED
 
-    async def _count(self, writing: _Writing) -> None:
-        decision = writing.decision
-        change = {
-            "count": decision.count,
-            "lastTimestamp": writing.at,
-            "message": decision.occurrence.message,
-        }
-        await self._client.patch(
-            EVENTS.at(decision.name, namespace=writing.namespace),
-            PatchKind.MERGE,
-            change,
-            msgspec.Raw,
-            timeout_s=self._settings.call_timeout_s,
-        )
-
-    def _manifest(self, writing: _Writing) -> dict[str, Any]:
-        decision, occurrence = writing.decision, writing.decision.occurrence
-        about = occurrence.about
+    def _manifest(self, queued: _Queued, series: Series) -> dict[str, Any]:
+        event, about = queued.event, queued.event.about
         involved = {
             "apiVersion": about.api_version,
             "kind": about.kind,
@@ -253,22 +221,30 @@ class EventRecorder:
         return {
             "apiVersion": EVENTS.api_version,
             "kind": EVENTS.kind,
-            "metadata": {"name": writing.name, "namespace": writing.namespace},
+            "metadata": {"name": _name(queued), "namespace": queued.namespace},
             "involvedObject": {**involved, **_present("namespace", about.namespace)},
-            "type": occurrence.type,
-            "reason": occurrence.reason,
-            "message": occurrence.message,
+            "type": event.type,
+            "reason": event.reason,
+            "message": event.message,
             "source": self._source,
             "reportingComponent": self._source["component"],
             "reportingInstance": self._source.get("host", ""),
-            "firstTimestamp": decision.first_at or writing.at,
-            "lastTimestamp": writing.at,
-            "count": decision.count,
+            "firstTimestamp": series.first_at,
+            "lastTimestamp": queued.at,
+            "count": series.count,
         }
 
     def _note(self, fate: Fate) -> None:
         if self._observer is not None:
             self._observer.event(fate)
+
+
+def _name(queued: _Queued) -> str:
+    name = queued.event.about.name
+    legal = _SUBDOMAIN.fullmatch(name) is not None
+    # Not random: a try that is repeated writes the same object.
+    prefix = name[:_NAME_ROOM].rstrip(".-") if legal else str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+    return f"{prefix}.{queued.at_ns:x}"
 
 
 def _present(name: str, value: str) -> dict[str, str]:

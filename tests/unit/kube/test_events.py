@@ -221,3 +221,15 @@ async def test_any_object_name_makes_a_legal_event_name(
     [event] = await stored(client)
     assert len(event["metadata"]["name"]) <= 253
     assert len(event["message"]) == 1024
+
+
+async def test_an_event_that_was_lost_is_in_the_next_count(
+    api: ApiServer, client: Client, recorder: EventRecorder, fates: Fates
+) -> None:
+    """A refused write stops nothing, and the object that follows shows both."""
+    api.faults.add(Fault(Answer(403), resource="events", times=1))
+    for _ in range(2):
+        recorder.record(POD, EventType.WARNING, "Refused", "exceeded GPU quota")
+    await write_all(recorder)
+    assert [event["count"] for event in await stored(client)] == [2]
+    assert fates.seen == [Fate.REFUSED, Fate.CREATED]
