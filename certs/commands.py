@@ -1,15 +1,16 @@
-"""``gpu-fraction certs``: what people see of the certificates, and how they ask for new ones."""
+"""``gpu-fraction certs``: the state of the certificates in text, and requests for new ones."""
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
-from certs.actions import Plan, PublishBundle, StageAuthority
+from certs.actions import Plan, PublishBundle
+from certs.bundle import Target
 from certs.certificate import Certificate
 from certs.injection import Injector
 from certs.installation import Installation
+from certs.leaf import Replica
 from certs.lifetimes import Lifetimes
-from certs.observation import Replica, Target
 from certs.planner import plan
 from certs.presence import replica_of, selection
 from certs.secret import SecretStore
@@ -30,7 +31,7 @@ async def status(
     *,
     clock: Callable[[], datetime] = utc_now,
 ) -> str:
-    """The CA and its rotation, who trusts what, who serves what, and what is done next.
+    """The CA and its rotation, every caBundle, every replica's leaf, and the next step, as text.
 
     Raises:
         KubeError: something could not be read.
@@ -49,7 +50,10 @@ async def status(
 
 
 async def rotate(client: Client, installation: Installation, *, ca: bool) -> str:
-    """Ask for a new CA, or for new leaves of the present one; what to expect, for people.
+    """Ask for a new CA, or for new leaves of the present one.
+
+    Returns:
+        What to expect, for people.
 
     Raises:
         NotFoundError: there is no CA Secret yet.
@@ -147,11 +151,11 @@ def _replica_line(now: datetime, replica: Replica, names: dict[str, str]) -> str
 
 def _next(made: Plan) -> str:
     if not made.actions:
-        return f"nothing to do; looked at again within {_span(made.wake_in_s)}"
+        return f"nothing to do; the next check is within {_span(made.wake_in_s)}"
     first = made.actions[0]
     if isinstance(first, PublishBundle):
         return f"publish the caBundle of {first.target.kind} {first.target.name}"
-    if isinstance(first, StageAuthority):
+    if first.new_ca:
         return "make the next CA"
     return f"enter {first.state.phase}: {first.notice.message}"
 

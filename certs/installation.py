@@ -1,4 +1,4 @@
-"""Where everything of one installation is: names only, set once at start."""
+"""The names of one installation's objects, set once at start."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -13,35 +13,33 @@ FIELD_MANAGER: Final = "gpu-fraction-certificates"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """The objects that the certificates of one webhook live in.
+    """The names of the objects that the certificates of one webhook need.
 
     Attributes:
-        namespace: Where the Service, the Secret and the Leases are.
+        namespace: Of the Service, the Secret and the Leases.
         service: The webhook's Service.
-        secret: The Secret of the CA.
         mutating: Our MutatingWebhookConfigurations.
         validating: Our ValidatingWebhookConfigurations.
-        crds: Our CustomResourceDefinitions that may have a conversion webhook.
-        cluster_domain: The cluster's DNS domain.
-        extra_names: Further DNS names or addresses that the leaf shall carry.
+        extra_names: Further DNS names or addresses for the leaf.
         field_manager: Owner of the caBundle fields (server-side apply).
     """
 
     namespace: str = keys.SYSTEM_NAMESPACE
     service: str = "gpu-fraction-webhook"
-    secret: str = "gpu-fraction-webhook-ca"  # noqa: S105 - the name of an object
     mutating: tuple[str, ...] = ("gpu-fraction",)
     validating: tuple[str, ...] = ("gpu-fraction",)
-    crds: tuple[str, ...] = ()
-    cluster_domain: str = "cluster.local"
     extra_names: tuple[str, ...] = ()
     field_manager: str = FIELD_MANAGER
 
     @property
     def server_names(self) -> list[str]:
-        """What a leaf is valid for; the API server's form of the Service's name first."""
-        names = service_names(self.service, self.namespace, self.cluster_domain)
-        return [*names, *self.extra_names]
+        """The names that a leaf is valid for; the API server's form of the Service's first."""
+        return [*service_names(self.service, self.namespace), *self.extra_names]
+
+    @property
+    def secret(self) -> str:
+        """The Secret of the CA."""
+        return f"{self.service}-ca"
 
     @property
     def election(self) -> str:
@@ -50,5 +48,5 @@ class Installation:
 
     @property
     def presence_label(self) -> tuple[str, str]:
-        """The label on the Leases in which replicas say what they serve."""
+        """The label on the Leases in which replicas report what they serve."""
         return keys.PREFIX + "certificates-of", self.service

@@ -1,4 +1,4 @@
-"""Everything of the self-managed certificates in one process, put together."""
+"""The self-managed certificates of one process: its leaf, and the CA while it leads."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,16 +6,15 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry
 
+from certs.cache import CertificateCache
 from certs.controller import Controller
 from certs.installation import Installation
 from certs.lifetimes import Lifetimes
 from certs.metrics import CertificateMetrics
 from certs.presence import ReplicaIdentity, selection
-from certs.readiness import Readiness
 from certs.replica import ReplicaCertificates
-from certs.reporting import Reporting
-from certs.serving import ServingContext
-from certs.watched import Watched
+from certs.reporting import Reporter
+from certs.source import Readiness
 from certs.wire import ReplicaLease
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.election import Election, LeaseTimings
@@ -54,29 +53,22 @@ class CertificateManager:
             client: The API server.
             installation: The names.
             lifetimes: Lifetimes and waits.
-            me: Who this process is, and what it does.
+            me: The name of this process, and its tasks.
             registry: For the metrics.
             recorder: Writes Events; run elsewhere. None makes none.
-            timings: Of the election.
+            timings: The election's.
             clock: The wall clock.
         """
-        self.serving = ServingContext(clock())
-        reporting = Reporting(CertificateMetrics(registry), installation, recorder)
-        self._watched = Watched(client, installation)
+        reporter = Reporter(CertificateMetrics(registry), installation, recorder)
+        self._cache = cache = CertificateCache(client, installation)
         self._replica = ReplicaCertificates(
-            client,
-            installation,
-            lifetimes,
-            me,
-            watched=self._watched,
-            serving=self.serving,
-            reporting=reporting,
-            clock=clock,
+            client, installation, lifetimes, me, cache=cache, reporter=reporter, clock=clock
         )
         self._controller = Controller(
-            client, installation, lifetimes, reporting=reporting, clock=clock
+            client, installation, lifetimes, reporter=reporter, clock=clock
         )
-        self._watched.subscribe(self._controller.wake)
+        cache.subscribe(self._controller.wake)
+        self.serving = self._replica.serving
         self._presence = Reflector(
             client,
             LEASES.at(namespace=installation.namespace),
@@ -105,11 +97,11 @@ class CertificateManager:
     async def run(self) -> None:
         """Work until cancelled.
 
-        To be cancelled after the HTTPS server has stopped: on the way out, the replica says
-        that it serves nothing any more.
+        To be cancelled after the HTTPS server has stopped: on the way out, the replica
+        withdraws its report.
         """
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._watched.run(), name="certificates-watch")
+            group.create_task(self._cache.run(), name="certificates-watch")
             if self._me.serves:
                 group.create_task(self._replica.run(), name="certificates-replica")
             if self._me.leads:
@@ -123,7 +115,7 @@ class CertificateManager:
             )
 
     def _presence_changed(self, change: Change[ReplicaLease]) -> None:
-        """A replica came, went or serves something else; that it is alive is no news."""
+        """Wake the controller where a replica came, went or serves another leaf."""
         old = change.old and change.old.metadata.annotations
         new = change.new and change.new.metadata.annotations
         if old != new:

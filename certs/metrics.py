@@ -1,12 +1,12 @@
-"""What the outside can see: when every certificate ends, the phase, what was done."""
+"""Metrics: when every certificate ends, the phase of a rotation, and what was done."""
 
 from collections.abc import Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from certs.bundle import Target
 from certs.certificate import Certificate, Leaf
-from certs.observation import Target
 from certs.state import CaState, Phase
 
 __all__ = ["CertificateMetrics"]
@@ -15,7 +15,16 @@ _PREFIX: Final = "gpu_fraction_certificate"
 
 
 class CertificateMetrics:
-    """The metrics of one process; labels are bounded by the installation's own names."""
+    """The metrics of one process; labels are bounded by the installation's own names.
+
+    Attributes:
+        ready: Whether this process is ready.
+        signed: Leaves signed.
+        load_failures: Certificates that could not be served.
+        published: Configurations written.
+        conflicts: Writes that came too late.
+        failures: Steps that failed.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._not_after = Gauge(
@@ -31,31 +40,31 @@ class CertificateMetrics:
             ["phase"],
             registry=registry,
         )
-        self._ready = Gauge(
+        self.ready = Gauge(
             f"{_PREFIX}_ready",
             "1 while the served leaf chains to every caBundle of ours; where no cluster is seen,"
             " while it is valid.",
             registry=registry,
         )
-        self._signed = Counter(
+        self.signed = Counter(
             f"{_PREFIX}_leaves_signed_total", "Leaves that this process signed.", registry=registry
         )
-        self._swap_failed = Counter(
+        self.load_failures = Counter(
             f"{_PREFIX}_load_failures_total",
             "Certificates that could not be served; the one before still is.",
             registry=registry,
         )
-        self._published = Counter(
+        self.published = Counter(
             f"{_PREFIX}_bundles_published_total",
             "Writes of caBundles to a configuration.",
             registry=registry,
         )
-        self._conflicts = Counter(
+        self.conflicts = Counter(
             f"{_PREFIX}_conflicts_total",
-            "Writes refused because somebody else was quicker.",
+            "Writes refused because somebody else had written first.",
             registry=registry,
         )
-        self._failures = Counter(
+        self.failures = Counter(
             f"{_PREFIX}_step_failures_total",
             "Steps of the lease holder that failed and are tried again.",
             registry=registry,
@@ -66,45 +75,19 @@ class CertificateMetrics:
         """A leaf is served from now on."""
         self._set("served", "leaf", [leaf.certificate])
 
-    def signed(self) -> None:
-        """A leaf was signed."""
-        self._signed.inc()
-
-    def load_failed(self) -> None:
-        """A certificate could not be served."""
-        self._swap_failed.inc()
-
-    def ready(self, *, ready: bool) -> None:
-        """Whether this process is ready."""
-        self._ready.set(1 if ready else 0)
-
-    def published(self) -> None:
-        """A configuration was written."""
-        self._published.inc()
-
-    def conflict(self) -> None:
-        """Somebody else was quicker."""
-        self._conflicts.inc()
-
-    def failed(self) -> None:
-        """A step failed."""
-        self._failures.inc()
-
     def planned(self, phase: Phase, state: CaState | None, targets: Sequence[Target]) -> None:
-        """The lease holder has looked."""
+        """The lease holder has made a plan."""
         for each in Phase:
             self._phase.labels(each.value).set(1 if each is phase else 0)
         self.watched(state, targets)
 
     def watched(self, state: CaState | None, targets: Sequence[Target]) -> None:
         """The Secret or a configuration has changed."""
-        stored: dict[str, list[Certificate]] = {"current": [], "next": [], "previous": []}
+        stored: dict[str, Sequence[Certificate]] = {"current": (), "next": (), "previous": ()}
         if state is not None:
-            if state.current is not None:
-                stored["current"] = [state.current.certificate]
-            if state.next is not None:
-                stored["next"] = [state.next.certificate]
-            stored["previous"] = list(state.previous)
+            stored["previous"] = state.previous
+            for role, authority in (("current", state.current), ("next", state.next)):
+                stored[role] = () if authority is None else (authority.certificate,)
         for role, certificates in stored.items():
             self._set("stored", role, certificates)
         trusted = [c for t in targets for b in t.bundles for c in b.certificates]

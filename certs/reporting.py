@@ -1,4 +1,4 @@
-"""What the outside is told: metrics always, Events where somebody writes them.
+"""Reports to people and monitoring: metrics always, Events where a recorder writes them.
 
 The Events are on the Secret of the CA, where ``kubectl describe secret`` shows them.
 """
@@ -12,12 +12,12 @@ from gpu_fraction.kube.event_limits import ObjectReference
 from gpu_fraction.kube.events import EventRecorder, EventType
 from gpu_fraction.kube.resources import SECRETS
 
-__all__ = ["Reporting"]
+__all__ = ["Reporter"]
 
 
 @dataclass(frozen=True, slots=True)
-class Reporting:
-    """The ways out.
+class Reporter:
+    """Metrics and Events of one process.
 
     Attributes:
         metrics: Numbers.
@@ -29,19 +29,16 @@ class Reporting:
     installation: Installation
     recorder: EventRecorder | None = None
 
-    def tell(self, notice: Notice, secret_uid: str) -> None:
+    def event(self, notice: Notice, secret_uid: str) -> None:
         """Make an Event on the Secret with this uid; without a uid nobody would see it.
 
-        Returns at once, and loses what cannot be delivered.
+        Returns at once and raises nothing.
         """
         if self.recorder is None or not secret_uid:
             return
+        names = self.installation
         about = ObjectReference(
-            SECRETS.api_version,
-            SECRETS.kind,
-            self.installation.secret,
-            secret_uid,
-            self.installation.namespace,
+            SECRETS.api_version, SECRETS.kind, names.secret, secret_uid, names.namespace
         )
         kind = EventType.WARNING if notice.warning else EventType.NORMAL
         self.recorder.record(about, kind, notice.reason, notice.message)

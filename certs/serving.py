@@ -29,13 +29,13 @@ class ServingContext:
 
     Attributes:
         context: For the HTTPS server; one for the life of the process.
-        leaf: What new handshakes are answered with; None before the first.
+        leaf: The leaf that new handshakes get; None before the first.
     """
 
     def __init__(self, now: datetime | None = None) -> None:
         """A context that completes handshakes from the start.
 
-        Until the first real leaf it shows a throw-away certificate: probes work, the API
+        Until the first real leaf it serves a throw-away certificate: probes work, the API
         server refuses it.
 
         Args:
@@ -57,7 +57,7 @@ class ServingContext:
         Blocks for about a millisecond, in OpenSSL; may be called in any thread.
 
         Raises:
-            PkiError: it cannot be served; what was served before still is.
+            PkiError: it cannot be served; the leaf before it still is.
         """
         context = _new_context()
         _load(context, leaf)

@@ -1,8 +1,8 @@
-"""What is stored of the CA: one Secret, its data and the annotations of the rotation.
+"""The stored state of the CA: one Secret, its data and the annotations of the rotation.
 
-Everything a rotation needs to go on after a crash is in here; no process remembers anything.
-Whatever is unreadable is dropped and named in ``problems``, so that the planner always has a
-state to start from.
+Everything that a rotation needs to go on after a crash is in it; no process remembers anything.
+Unreadable parts are dropped and named in ``problems``, so that the planner always has a state
+to start from.
 """
 
 from collections.abc import Mapping
@@ -12,9 +12,10 @@ from enum import StrEnum
 from typing import Final
 
 from certs import reading
-from certs.certificate import Authority, Certificate, utc_text
+from certs.certificate import Authority, Certificate
 from certs.errors import PkiError
 from gpu_fraction.domain import keys
+from gpu_fraction.kube.timestamps import micro_time
 
 __all__ = [
     "ANNOTATIONS",
@@ -46,12 +47,12 @@ DATA_KEYS: Final = (CURRENT_CRT, CURRENT_KEY, NEXT_CRT, NEXT_KEY, PREVIOUS_CRT)
 class Phase(StrEnum):
     """Where a rotation is; the name says what is being done."""
 
-    STEADY = "Steady"  # nothing: one CA, all serve from it
+    STEADY = "Steady"  # one CA, all replicas serve from it
     STAGE = "Stage"  # a rotation is decided, the next CA is being made
     TRUST = "Trust"  # the next CA is being added to every caBundle
     SETTLE = "Settle"  # every caBundle has it; API servers are given time to see that
     SWITCH = "Switch"  # replicas sign and serve from the next CA
-    RETIRE = "Retire"  # none serves the old one; it stays trusted for a while
+    RETIRE = "Retire"  # no replica serves from the old CA; it stays trusted for a while
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ class CaState:
         reason: Why the last rotation began, for people.
         rotate_ca: A person's request for a CA rotation; any non-empty text.
         rotate_leaf: A person's request for new leaves; replicas act when it changes.
-        problems: What could not be read and was dropped.
+        problems: Parts that could not be read and were dropped.
     """
 
     phase: Phase
@@ -96,7 +97,7 @@ class CaState:
 def read_state(
     data: Mapping[str, bytes], annotations: Mapping[str, str], now: datetime
 ) -> CaState:
-    """The state that a Secret holds, with whatever is unreadable or contradictory put right.
+    """The state that a Secret holds; unreadable and contradictory parts are put right.
 
     Args:
         data: The Secret's data, decoded from base64.
@@ -141,13 +142,10 @@ def data_of(state: CaState) -> dict[str, bytes]:
 
 def annotations_of(state: CaState) -> dict[str, str]:
     """The Secret's annotations for a state; those that are absent are to be removed."""
-    annotations = {PHASE: state.phase.value, SINCE: utc_text(state.since)}
-    optional = {
-        REASON: state.reason,
-        ROTATE_CA: state.rotate_ca,
-        ROTATE_LEAF: state.rotate_leaf,
-    }
-    return annotations | {key: value for key, value in optional.items() if value}
+    annotations = {PHASE: state.phase.value, SINCE: micro_time(state.since)}
+    annotations |= {REASON: state.reason, ROTATE_CA: state.rotate_ca}
+    annotations |= {ROTATE_LEAF: state.rotate_leaf}
+    return {key: value for key, value in annotations.items() if value}
 
 
 def _authority(

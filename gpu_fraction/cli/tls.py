@@ -1,24 +1,22 @@
-"""The webhook's certificate: a mounted pair of files, or one that looks after itself."""
+"""The webhook's certificate: a mounted pair of files, or a self-managed one."""
 
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
 from certs import reading
 from certs import settings as certs_options
+from certs.cache import CertificateCache
 from certs.errors import PkiError
 from certs.manager import CertificateManager
 from certs.metrics import CertificateMetrics
 from certs.mounted import MountedCertificates, MountedFiles
 from certs.presence import ReplicaIdentity
-from certs.readiness import Readiness
-from certs.serving import ServingContext
-from certs.watched import Watched
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kube.timestamps import utc_now
@@ -32,18 +30,6 @@ REPLICA_OPTIONS: Final = (
 OPTIONS: Final = (*certs_options.OPTIONS, *REPLICA_OPTIONS)
 
 __all__ = ["OPTIONS", "Certificate", "is_mounted", "managed", "mounted"]
-
-
-class _Source(Protocol):
-    @property
-    def serving(self) -> ServingContext:
-        """What handshakes are answered with."""
-
-    def readiness(self) -> Readiness:
-        """Whether an API server accepts it."""
-
-    async def run(self) -> None:
-        """Keep it up to date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +48,7 @@ class Certificate:
 
 
 def is_mounted(settings: WebhookSettings, values: Mapping[str, Value]) -> bool:
-    """Whether somebody else provides the certificate."""
+    """Whether others provide the certificate."""
     named = (settings.tls_cert, settings.tls_key, values["cert_dir"].value)
     return any(name is not None for name in named)
 
@@ -73,7 +59,7 @@ def mounted(
     registry: CollectorRegistry,
     client: Client | None,
 ) -> Certificate:
-    """A pair that somebody else renews; followed by watching its folder.
+    """A pair that others renew; its folder is watched.
 
     Args:
         settings: Which files.
@@ -87,11 +73,14 @@ def mounted(
     """
     names = certs_options.load(values)
     files = _files(settings, names.directory)
+    cache = None
+    if client is not None:
+        cache = CertificateCache(client, names.installation, with_secret=False)
     source = MountedCertificates(
         files,
         names.lifetimes,
         metrics=CertificateMetrics(registry),
-        watched=None if client is None else Watched(client, names.installation, with_secret=False),
+        cache=cache,
     )
     try:
         source.serving.swap(reading.read_leaf(*files.read()))
@@ -106,8 +95,8 @@ def _files(settings: WebhookSettings, directory: Path | None) -> MountedFiles:
         return MountedFiles(directory)
     if settings.tls_cert is None or settings.tls_key is None:
         text = (
-            "--tls-cert and --tls-key are needed; inside a cluster, or with --kubeconfig, the "
-            "certificate can look after itself and both are left out"
+            "--tls-cert and --tls-key are needed; inside a cluster, or with --kubeconfig, "
+            "omit both to use self-managed certificates"
         )
         raise SettingsError([text])
     chain, key = Path(settings.tls_cert).absolute(), Path(settings.tls_key).absolute()
@@ -146,7 +135,7 @@ def managed(
     )
 
 
-def _certificate(source: _Source) -> Certificate:
+def _certificate(source: CertificateManager | MountedCertificates) -> Certificate:
     def check() -> str | None:
         verdict = source.readiness()
         return None if verdict.ready else verdict.reason

@@ -41,7 +41,7 @@ Serve the admission webhook over TLS: /mutate, /validate, /livez, /readyz, /metr
 Every setting may be given as a flag, as a variable GPU_FRACTION_NAME or in the --config file
 (YAML); the first of these wins. With --kubeconfig, or inside a cluster, GPUQuotas are kept and
 namespaces may choose their backend; otherwise pods are rewritten and checked only. Without
---tls-cert and --tls-key the certificate looks after itself, which needs the cluster too.
+--tls-cert and --tls-key the certificates are self-managed, which needs the cluster too.
 SIGTERM drains: every request is answered, none is dropped.
 
 example:
@@ -53,7 +53,7 @@ GROUPS: Final = {
     "how pods are rewritten": rewrite.OPTIONS,
     "which cluster": cluster.OPTIONS,
     "GPUQuotas": quota_options.ADMISSION_OPTIONS,
-    "certificates that look after themselves": tls.OPTIONS,
+    "self-managed certificates": tls.OPTIONS,
 }
 OPTIONS: Final = tuple(chain.from_iterable(GROUPS.values()))
 

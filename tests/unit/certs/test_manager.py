@@ -2,13 +2,14 @@
 
 import asyncio
 import base64
-from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from certs import commands
 from certs.state import Phase
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import EVENTS, MUTATING_WEBHOOKS, SECRETS
+from gpu_fraction.kube.timestamps import utc_now
 from sandbox.apiserver import Fault, Hang
 from tests.support.certs_cluster import (
     INSTALLATION,
@@ -219,10 +220,11 @@ async def test_a_replica_that_ends_is_forgotten_at_once() -> None:
 
 async def test_a_leaf_that_wears_out_is_announced() -> None:
     """Once, by an Event that names the replica; in production renewal comes long before."""
-    hasty = replace(LIFETIMES, warn_at=(0.999,), leaf_life_s=60.0, not_ready_below_s=1.0)
-    async with cluster() as made, running(made, "a", lifetimes=hasty):
+    late = timedelta(0)
+    async with cluster() as made, running(made, "a", clock=lambda: utc_now() + late):
         await made.until_ready()
-        wanted = "the serving certificate of a has 100% of its life left or less"
+        late = timedelta(seconds=0.8 * LIFETIMES.leaf_life_s)  # as after a long suspension
+        wanted = "the serving certificate of a has 25% of its life left or less"
         async with asyncio.timeout(10):
             while True:
                 listing = await made.client.list(EVENTS.at(namespace=NAMESPACE), dict[str, Any])

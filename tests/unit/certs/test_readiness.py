@@ -9,7 +9,7 @@ from certs import pki
 from certs.bundle import Bundle, read_bundle, render_bundle
 from certs.errors import BundleError
 from certs.lifetimes import Lifetimes
-from certs.readiness import judge
+from certs.source import judge
 
 NOW = datetime.now(UTC)
 LIFETIMES = Lifetimes()

@@ -71,9 +71,7 @@ def test_what_is_not_used_for_long_is_forgotten() -> None:
     assert [series.count for series in counts if series] == [3, 1]
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 7), st.integers(0, 15), st.floats(0, 400)), max_size=400)
-)
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 15), st.floats(0, 400)), max_size=400))
 def test_writes_are_bounded(happenings: list[tuple[int, int, float]]) -> None:
     """Whatever happens, the first event of an object passes, and no more than the limit."""
     limiter = EventLimiter()

@@ -1,22 +1,21 @@
-"""One look at everything, with the questions that a rotation's phases ask of it."""
+"""One reading of everything, with the questions that a rotation's phases ask about it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from certs.actions import Notice, Plan, PublishBundle, WriteState
-from certs.bundle import Bundle
+from certs.bundle import Bundle, Target
 from certs.certificate import Certificate
-from certs.expiry import expiry_warning
-from certs.lifetimes import Lifetimes
-from certs.observation import Replica, Target
+from certs.leaf import Replica
+from certs.lifetimes import CA_RENEW_AT, CHECK_S, Lifetimes
 from certs.state import CaState, Phase
 
-__all__ = ["View"]
+__all__ = ["Snapshot"]
 
 
-class View:
-    """The time, the Secret's content, the caBundles and the replicas, seen together."""
+class Snapshot:
+    """The time, the Secret's content, the caBundles and the replicas, read together."""
 
     def __init__(
         self,
@@ -33,13 +32,19 @@ class View:
         self.targets = targets
         self.serving = [r for r in replicas if r.serves(now)]
         self.lifetimes = lifetimes
+        self._live = [a.certificate for a in (state.current, state.next) if a is not None]
+        self._known = {c.fingerprint for c in (*self._live, *state.previous)}
 
     def bundles(self) -> Iterable[Bundle]:
         """Every caBundle of every configuration."""
         return (bundle for target in self.targets for bundle in target.bundles)
 
+    def _trusted(self) -> set[str]:
+        """Fingerprints that any caBundle holds."""
+        return {f for b in self.bundles() for f in b.fingerprints()}
+
     def elapsed_s(self) -> float:
-        """Since the phase was entered."""
+        """Seconds since the phase was entered."""
         return (self.now - self.state.since).total_seconds()
 
     def enter(self, phase: Phase, notice: Notice, **changes: object) -> Plan:
@@ -47,12 +52,12 @@ class View:
         state = replace(self.state, phase=phase, since=self.now, **changes)  # type: ignore[arg-type]
         # Else the Secret would grow without end where rotations follow each other so quickly
         # that none is ever retired.
-        state = replace(state, previous=self._not_over(state.previous))
+        state = replace(state, previous=self._current_only(state.previous))
         return Plan(phase, (WriteState(state, notice),))
 
     def wait(self, until_s: float, *notices: Notice) -> Plan:
         """Nothing to do for ``until_s`` seconds, unless something changes."""
-        wake_in_s = min(max(until_s, 0.0), self.lifetimes.check_s)
+        wake_in_s = min(max(until_s, 0.0), CHECK_S)
         return Plan(self.state.phase, (), notices, wake_in_s)
 
     def something_works(self) -> bool:
@@ -60,40 +65,37 @@ class View:
 
         If not, every call fails already, and there is nothing that waiting could protect.
         """
-        trusted = {f for b in self.bundles() for f in b.fingerprints()}
+        trusted = self._trusted()
         return any(r.issuer in trusted for r in self.serving)
 
     def orphans(self) -> tuple[Certificate, ...]:
-        """CAs of ours in caBundles that the Secret knows nothing of, as after its deletion."""
-        state = self.state
-        known = {a.fingerprint for a in (state.current, state.next) if a is not None}
-        known |= {c.fingerprint for c in state.previous}
+        """CAs of ours in caBundles that are not in the Secret, as after its deletion."""
         found = {
             c.fingerprint: c
             for b in self.bundles()
             for c in b.certificates
-            if c.own and c.fingerprint not in known
+            if c.own and c.fingerprint not in self._known
         }
         return tuple(found.values())
 
     def settled_s(self) -> float:
-        """How long the next CA has certainly been in every caBundle.
+        """Seconds for which the next CA has certainly been in every caBundle.
 
-        What this process has seen itself counts, so that no clock can shorten the wait.
+        Only the time that this process has seen itself counts, so no clock can shorten the wait.
         """
         return min(self.elapsed_s(), self.phase_seen_s)
 
     def stragglers(self) -> list[str]:
         """Replicas whose leaf works but is not of the current CA."""
         current = None if self.state.current is None else self.state.current.fingerprint
-        trusted = {f for b in self.bundles() for f in b.fingerprints()}
+        trusted = self._trusted()
         return sorted(r.name for r in self.serving if r.issuer != current and r.issuer in trusted)
 
     def reintroduce(self) -> Plan | None:
         """Replicas work with a CA that is not the current one, as after a restored backup.
 
         They may move to the current one only after it has been trusted everywhere for a
-        while: it takes the way of a new one.
+        while, so it is introduced like a new one.
         """
         state = self.state
         if state.phase not in {Phase.STEADY, Phase.RETIRE} or self.rotation_reason():
@@ -125,7 +127,7 @@ class View:
         return self.enter(Phase.TRUST, Notice("CaBundleDamaged", message, warning=True))
 
     def publish(self) -> tuple[PublishBundle, ...]:
-        """The caBundles that are not what they should be."""
+        """The caBundles whose content is not the wanted one."""
         return tuple(
             PublishBundle(
                 target,
@@ -140,16 +142,13 @@ class View:
         )
 
     def _wanted(self, bundle: Bundle) -> tuple[Certificate, ...]:
-        """Ours first, then what others put there."""
-        state = self.state
-        live = [a.certificate for a in (state.current, state.next) if a is not None]
-        ours = live if self.retiring() else [*live, *state.previous]
-        known = {c.fingerprint for c in (*live, *state.previous)}
-        kept = [c for c in bundle.certificates if c.fingerprint not in known]
-        return self._not_over((*ours, *kept))
+        """Ours first, then the certificates that others put there."""
+        ours = self._live if self.retiring() else [*self._live, *self.state.previous]
+        kept = [c for c in bundle.certificates if c.fingerprint not in self._known]
+        return self._current_only((*ours, *kept))
 
-    def _not_over(self, certificates: Iterable[Certificate]) -> tuple[Certificate, ...]:
-        """Each of them once; the expired go, unless they are still served from."""
+    def _current_only(self, certificates: Iterable[Certificate]) -> tuple[Certificate, ...]:
+        """Each of them once, without the expired, unless they are still served from."""
         served = {r.issuer for r in self.serving}
         skew = timedelta(seconds=self.lifetimes.backdate_s)
         unique = {
@@ -160,15 +159,14 @@ class View:
         return tuple(unique.values())
 
     def clock_behind(self) -> Plan | None:
-        """A CA is not valid yet: our clock is wrong, or that of whoever made it was.
+        """A CA is not valid yet: our clock is behind, or its maker's clock was ahead.
 
-        Whatever a clock that is behind makes has expired for everybody else, so nothing is
-        made. A person who asks for a rotation says that it was the other clock: then the CA
-        from the future is given up.
+        Certificates made by a clock that is behind have expired for everybody else, so nothing
+        is made. A person who asks for a rotation says that the maker's clock was wrong: then
+        the CA from the future is given up.
         """
-        stored = [a for a in (self.state.current, self.state.next) if a is not None]
-        ahead = [a.certificate for a in stored if a.certificate.not_before > self.now]
-        seen = () if stored else (c for b in self.bundles() for c in b.certificates if c.own)
+        ahead = [c for c in self._live if c.not_before > self.now]
+        seen = () if self._live else (c for b in self.bundles() for c in b.certificates if c.own)
         latest = max((c.not_before for c in (*ahead, *seen)), default=self.now)
         if latest <= self.now:
             return None
@@ -178,7 +176,7 @@ class View:
             f"the clock says {self.now:%Y-%m-%dT%H:%M:%SZ}, before a CA of ours is valid"
             f" ({latest:%Y-%m-%dT%H:%M:%SZ}): nothing is rotated"
         )
-        return self.wait(self.lifetimes.check_s, Notice("ClockBehind", message, warning=True))
+        return self.wait(CHECK_S, Notice("ClockBehind", message, warning=True))
 
     def _give_up(self, ahead: Sequence[Certificate]) -> Plan:
         kept = [
@@ -201,8 +199,8 @@ class View:
         for role, authority in (("current", self.state.current), ("next", self.state.next)):
             if authority is None:
                 continue
-            message = expiry_warning(
-                f"the {role} CA", authority.certificate, self.now, self.lifetimes
+            message = authority.certificate.expiry_warning(
+                f"the {role} CA", self.now, self.lifetimes.backdate_s
             )
             if message:
                 found.append(Notice("CertificateExpiring", message, warning=True))
@@ -217,17 +215,17 @@ class View:
             return "a rotation was requested"
         if certificate.expired(self.now):
             return "the CA has expired"
-        if self.now >= certificate.renew_from(
-            self.lifetimes.ca_renew_at, self.lifetimes.backdate_s
-        ):
-            return f"{self.lifetimes.ca_renew_at:.0%} of the CA's life is over"
+        if self.now >= self.lifetimes.ca_due(certificate):
+            return f"{CA_RENEW_AT:.0%} of the CA's life is over"
         return ""
 
+    def worn_out(self) -> bool:
+        """Whether the next CA is itself due for renewal: a rotation hung for half a life."""
+        staged = self.state.next
+        return staged is not None and self.now >= self.lifetimes.ca_due(staged.certificate)
+
     def until_rotation_s(self) -> float:
-        """Until the current CA is due."""
+        """Seconds until the successor of the current CA is made."""
         if self.state.current is None:
             return 0.0
-        due = self.state.current.certificate.renew_from(
-            self.lifetimes.ca_renew_at, self.lifetimes.backdate_s
-        )
-        return (due - self.now).total_seconds()
+        return (self.lifetimes.ca_due(self.state.current.certificate) - self.now).total_seconds()

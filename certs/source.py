@@ -1,0 +1,126 @@
+"""A certificate that is served, whoever provides it, and whether requests may be sent to it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from certs import pki
+from certs.bundle import Bundle
+from certs.cache import CertificateCache
+from certs.certificate import Leaf
+from certs.errors import PkiError
+from certs.lifetimes import Lifetimes
+from certs.metrics import CertificateMetrics
+from certs.serving import ServingContext
+from gpu_fraction.kube.timestamps import utc_now
+
+__all__ = ["CertificateSource", "Readiness", "judge"]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a process may be sent requests.
+
+    Attributes:
+        ready: Whether the served leaf works everywhere.
+        reason: One sentence: the fault, or how many webhooks trust the leaf.
+    """
+
+    ready: bool
+    reason: str
+
+
+def judge(
+    now: datetime, leaf: Leaf | None, bundles: Sequence[Bundle], lifetimes: Lifetimes
+) -> Readiness:
+    """Check a leaf against every caBundle, as an API server does in its handshake."""
+    if leaf is None:
+        return Readiness(ready=False, reason="no certificate yet")
+    ends = leaf.certificate.not_after
+    if ends - now < timedelta(seconds=lifetimes.not_ready_below_s):
+        return Readiness(ready=False, reason=f"the certificate ends {ends:%Y-%m-%dT%H:%M:%SZ}")
+    for bundle in bundles:
+        try:
+            pki.check_chain(leaf.chain_pem, bundle.certificates, bundle.server_name, now)
+        except PkiError as e:
+            return Readiness(ready=False, reason=f"webhook {bundle.entry}: {e}")
+    return Readiness(ready=True, reason=f"trusted by {len(bundles)} webhooks")
+
+
+class CertificateSource:
+    """Keeps a serving context on a leaf; a subclass finds the leaf.
+
+    Attributes:
+        serving: Its ``context`` is for the HTTPS server.
+    """
+
+    def __init__(
+        self,
+        lifetimes: Lifetimes,
+        *,
+        metrics: CertificateMetrics,
+        cache: CertificateCache | None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            lifetimes: When a leaf is not ready.
+            metrics: Show what is served.
+            cache: The configurations, for readiness. None where there is no cluster to see
+                them in: then a valid certificate is enough.
+            clock: The wall clock.
+        """
+        self.serving = ServingContext(clock())
+        self._lifetimes = lifetimes
+        self._metrics = metrics
+        self._cache = cache
+        self._clock = clock
+        self._warned = ""
+
+    def readiness(self) -> Readiness:
+        """Whether an API server accepts what this process serves; for the readiness probe."""
+        if self._cache is not None and not self._cache.synced:
+            verdict = Readiness(ready=False, reason="the configurations have not been read yet")
+        else:
+            bundles = () if self._cache is None else self._cache.bundles()
+            verdict = self._judge(bundles)
+        self._metrics.ready.set(verdict.ready)
+        return verdict
+
+    def _judge(self, bundles: Sequence[Bundle]) -> Readiness:
+        return judge(self._clock(), self.serving.leaf, bundles, self._lifetimes)
+
+    async def _swap(self, leaf: Leaf, why: str) -> None:
+        """Serve a leaf from now on.
+
+        Raises:
+            PkiError: it cannot be served; the leaf before it still is.
+        """
+        await asyncio.to_thread(self.serving.swap, leaf)
+        self._metrics.served(leaf)
+        _log.info(
+            "certs.leaf_served",
+            why=why,
+            leaf=leaf.certificate.fingerprint[:16],
+            issuer=leaf.issuer[:16],
+            not_after=leaf.certificate.not_after.isoformat(),
+        )
+
+    def _expiry_warning(self, name: str) -> str:
+        """Log that little life is left; the message where it is new, else nothing."""
+        leaf = self.serving.leaf
+        if leaf is None:
+            return ""
+        certificate, backdate_s = leaf.certificate, self._lifetimes.backdate_s
+        message = certificate.expiry_warning(name, self._clock(), backdate_s)
+        new = message if message != self._warned else ""
+        self._warned = message
+        if new:
+            _log.warning("certs.leaf_expiring", message=new)
+        return new
