@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Final
 
-from certs.pki import service_names
 from gpu_fraction.domain import keys
 
 __all__ = ["Installation"]
@@ -33,8 +32,13 @@ class Installation:
 
     @property
     def server_names(self) -> list[str]:
-        """The names that a leaf is valid for; the API server's form of the Service's first."""
-        return [*service_names(self.service, self.namespace), *self.extra_names]
+        """The names that a leaf is valid for, the one that the API server uses first.
+
+        Source: Kubernetes DNS specification; the API server uses ``<service>.<namespace>.svc``.
+        """
+        short = f"{self.service}.{self.namespace}"
+        forms = [f"{short}.svc", self.service, short, f"{short}.svc.cluster.local"]
+        return [*forms, *self.extra_names]
 
     @property
     def secret(self) -> str:

@@ -81,11 +81,6 @@ class CaState:
     rotate_leaf: str = ""
     problems: tuple[str, ...] = field(default=(), compare=False)
 
-    @property
-    def issuer(self) -> Authority | None:
-        """The CA that new leaves are signed by."""
-        return self.next if self.phase is Phase.SWITCH else self.current
-
     def authority(self, fingerprint: str) -> Authority | None:
         """The stored CA with this fingerprint, if it can sign."""
         for authority in (self.current, self.next):

@@ -47,7 +47,9 @@ async def obedient_replica(made: Cluster) -> AsyncIterator[None]:
         reported = ""
         while True:
             state = await made.state()
-            issuer = None if state is None else state.issuer
+            issuer = None
+            if state is not None:
+                issuer = state.next if state.phase is Phase.SWITCH else state.current
             late = presence.idle_s() > QUICK.presence_s
             if issuer is not None and (late or issuer.fingerprint != reported):
                 leaf = pki.issue_leaf(issuer, ["a"], utc_now(), QUICK)

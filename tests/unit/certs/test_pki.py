@@ -14,11 +14,12 @@ from cryptography.x509 import verification
 from certs import pki, reading
 from certs.certificate import Authority, Certificate, Leaf
 from certs.errors import ChainError, PkiError
+from certs.installation import Installation
 from certs.lifetimes import Lifetimes
 
 NOW = datetime.now(UTC)
 LIFETIMES = Lifetimes()
-NAMES = pki.service_names("webhook", "gpu-fraction-system")
+NAMES = Installation(service="webhook").server_names
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +156,7 @@ def test_a_clock_that_is_behind_still_signs_something_usable(authority: Authorit
 
 def test_long_names_fit() -> None:
     """The longest Service and namespace names make a valid certificate."""
-    names = pki.service_names("s" * 63, "n" * 63)
+    names = Installation(service="s" * 63, namespace="n" * 63).server_names
     authority = pki.new_authority("s" * 63, NOW, LIFETIMES)
     leaf = pki.issue_leaf(authority, names, NOW, LIFETIMES)
     pki.check_chain(leaf.chain_pem, [authority.certificate], names[0], NOW)
