@@ -11,18 +11,14 @@ from certs.controller import Controller
 from certs.installation import Installation
 from certs.lifetimes import Lifetimes
 from certs.metrics import CertificateMetrics
-from certs.presence import ReplicaIdentity, selection
+from certs.presence import ReplicaIdentity
 from certs.replica import ReplicaCertificates
 from certs.reporting import Reporter
 from certs.source import Readiness
-from certs.wire import ReplicaLease
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.election import Election, LeaseTimings
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kube.lease import unique_identity
-from gpu_fraction.kube.reflector import Reflector
-from gpu_fraction.kube.resources import LEASES
-from gpu_fraction.kube.store import Change
 from gpu_fraction.kube.timestamps import utc_now
 
 __all__ = ["CertificateManager"]
@@ -69,13 +65,6 @@ class CertificateManager:
         )
         cache.subscribe(self._controller.wake)
         self.serving = self._replica.serving
-        self._presence = Reflector(
-            client,
-            LEASES.at(namespace=installation.namespace),
-            ReplicaLease,
-            selection=selection(installation),
-        )
-        self._presence.subscribe(self._presence_changed)
         self._me = me
         self._election = Election(
             client,
@@ -108,15 +97,4 @@ class CertificateManager:
                 group.create_task(self._election.run(self._lead), name="certificates-election")
 
     async def _lead(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._presence.run(), name="certificates-presence-watch")
-            group.create_task(
-                self._controller.run(self._election.check), name="certificates-controller"
-            )
-
-    def _presence_changed(self, change: Change[ReplicaLease]) -> None:
-        """Wake the controller where a replica came, went or serves another leaf."""
-        old = change.old and change.old.metadata.annotations
-        new = change.new and change.new.metadata.annotations
-        if old != new:
-            self._controller.wake()
+        await self._controller.run(self._election.check)
