@@ -12,13 +12,10 @@ from certs.installation import Installation
 from certs.leaf import Replica
 from certs.lifetimes import Lifetimes
 from certs.planner import plan
-from certs.presence import replica_of, selection
+from certs.presence import Roster
 from certs.secret import SecretStore
 from certs.state import CaState
-from certs.wire import ReplicaLease
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.listing import ListOptions
-from gpu_fraction.kube.resources import LEASES
 from gpu_fraction.kube.timestamps import utc_now
 
 __all__ = ["render_status", "rotate", "status"]
@@ -39,12 +36,7 @@ async def status(
     now = clock()
     held = await SecretStore(client, installation).read(now)
     targets = await Injector(client, installation).read()
-    listing = await client.list(
-        LEASES.at(namespace=installation.namespace),
-        ReplicaLease,
-        ListOptions(selection(installation)),
-    )
-    replicas = [replica_of(lease) for lease in listing.items]
+    replicas = await Roster(client, installation, lifetimes).read()
     title = f"CA in Secret {installation.namespace}/{installation.secret}"
     return render_status(title, now, held.state, targets, replicas, lifetimes)
 
@@ -78,7 +70,7 @@ def render_status(
     lifetimes: Lifetimes,
 ) -> str:
     """The text of ``status``."""
-    names = _names(state)
+    names = {} if state is None else {c.fingerprint: role for role, c in state.roles()}
     lines = [title, *_state_lines(now, state, lifetimes), "", "Trusted by"]
     for target in sorted(targets, key=lambda t: (t.kind, t.name)):
         lines.append(f"  {target.kind} {target.name}")
@@ -105,10 +97,7 @@ def _state_lines(now: datetime, state: CaState | None, lifetimes: Lifetimes) -> 
     why = f" ({state.reason})" if state.reason else ""
     seconds = (now - state.since).total_seconds()
     lines = [f"  phase     {state.phase} since {_at(state.since)}, {_span(seconds)} ago{why}"]
-    live = [("current", state.current), ("next", state.next)]
-    found = [(role, authority.certificate) for role, authority in live if authority is not None]
-    found += [("previous", certificate) for certificate in state.previous]
-    for role, certificate in found:
+    for role, certificate in state.roles():
         left = certificate.life_left(now, lifetimes.backdate_s)
         lines.append(
             f"  {role:<9} {_short(certificate.fingerprint)} {certificate.subject}, until"
@@ -116,17 +105,6 @@ def _state_lines(now: datetime, state: CaState | None, lifetimes: Lifetimes) -> 
         )
     lines += [f"  problem   {problem}" for problem in state.problems]
     return lines
-
-
-def _names(state: CaState | None) -> dict[str, str]:
-    if state is None:
-        return {}
-    names = {c.fingerprint: "previous" for c in state.previous}
-    if state.current is not None:
-        names[state.current.fingerprint] = "current"
-    if state.next is not None:
-        names[state.next.fingerprint] = "next"
-    return names
 
 
 def _listed(certificates: Iterable[Certificate], names: dict[str, str]) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 from certs.actions import PublishBundle
 from certs.bundle import Target, TargetKind, read_bundle, render_bundle
-from certs.installation import Installation
+from certs.installation import FIELD_MANAGER, Installation
 from certs.wire import ClientConfig, WebhookConfiguration
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
@@ -113,7 +113,7 @@ class Injector:
             resource.at(target.name),
             body,
             msgspec.Raw,
-            field_manager=self._installation.field_manager,
+            field_manager=FIELD_MANAGER,
             force=True,
         )
 

@@ -5,9 +5,10 @@ from typing import Final
 
 from gpu_fraction.domain import keys
 
-__all__ = ["Installation"]
+__all__ = ["FIELD_MANAGER", "Installation"]
 
 FIELD_MANAGER: Final = "gpu-fraction-certificates"
+"""Owner of the fields that are written here (server-side apply)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,6 @@ class Installation:
         mutating: Our MutatingWebhookConfigurations.
         validating: Our ValidatingWebhookConfigurations.
         extra_names: Further DNS names or addresses for the leaf.
-        field_manager: Owner of the caBundle fields (server-side apply).
     """
 
     namespace: str = keys.SYSTEM_NAMESPACE
@@ -28,7 +28,6 @@ class Installation:
     mutating: tuple[str, ...] = ("gpu-fraction",)
     validating: tuple[str, ...] = ("gpu-fraction",)
     extra_names: tuple[str, ...] = ()
-    field_manager: str = FIELD_MANAGER
 
     @property
     def server_names(self) -> list[str]:

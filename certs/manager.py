@@ -14,7 +14,6 @@ from certs.metrics import CertificateMetrics
 from certs.presence import ReplicaIdentity
 from certs.replica import ReplicaCertificates
 from certs.reporting import Reporter
-from certs.source import Readiness
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.election import Election, LeaseTimings
 from gpu_fraction.kube.events import EventRecorder
@@ -79,9 +78,9 @@ class CertificateManager:
         """Whether this process writes the CA's Secret and the caBundles."""
         return self._election.is_leader
 
-    def readiness(self) -> Readiness:
-        """Whether an API server accepts what this process serves."""
-        return self._replica.readiness()
+    def check(self) -> str | None:
+        """Readiness: why requests may not be sent here; None where they may."""
+        return self._replica.check()
 
     async def run(self) -> None:
         """Work until cancelled.

@@ -83,13 +83,9 @@ class CertificateMetrics:
 
     def watched(self, state: CaState | None, targets: Sequence[Target]) -> None:
         """The Secret or a configuration has changed."""
-        stored: dict[str, Sequence[Certificate]] = {"current": (), "next": (), "previous": ()}
-        if state is not None:
-            stored["previous"] = state.previous
-            for role, authority in (("current", state.current), ("next", state.next)):
-                stored[role] = () if authority is None else (authority.certificate,)
-        for role, certificates in stored.items():
-            self._set("stored", role, certificates)
+        roles = [] if state is None else state.roles()
+        for name in ("current", "next", "previous"):
+            self._set("stored", name, [c for role, c in roles if role == name])
         trusted = [c for t in targets for b in t.bundles for c in b.certificates]
         self._set("trusted", "own", [c for c in trusted if c.own])
         self._set("trusted", "foreign", [c for c in trusted if not c.own])

@@ -7,7 +7,6 @@ mounted Secret by renaming a directory inside it, which a watch on a file never 
 import asyncio
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -22,7 +21,7 @@ from certs.metrics import CertificateMetrics
 from certs.source import CertificateSource
 from gpu_fraction.kube.timestamps import utc_now
 
-__all__ = ["MountedCertificates", "MountedFiles"]
+__all__ = ["MountedCertificates"]
 
 _log = structlog.get_logger(__name__)
 
@@ -31,38 +30,13 @@ POLL_S: Final = 10.0
 changed Secret into a Pod, and two small files cost next to nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class MountedFiles:
-    """The paths of the pair.
-
-    Attributes:
-        directory: The mounted volume.
-        certificate: Name of the chain, leaf first; ``tls.crt`` in a Secret of type TLS.
-        key: Name of the key.
-    """
-
-    directory: Path
-    certificate: str = "tls.crt"
-    key: str = "tls.key"
-
-    def read(self) -> tuple[bytes, bytes]:
-        """Both files. Blocks.
-
-        Raises:
-            OSError: one is missing or unreadable.
-        """
-        return (
-            (self.directory / self.certificate).read_bytes(),
-            (self.directory / self.key).read_bytes(),
-        )
-
-
 class MountedCertificates(CertificateSource):
     """Keeps the serving context on the content of the files."""
 
     def __init__(
         self,
-        files: MountedFiles,
+        chain: Path,
+        key: Path,
         lifetimes: Lifetimes,
         *,
         metrics: CertificateMetrics,
@@ -73,7 +47,8 @@ class MountedCertificates(CertificateSource):
         """Prepare; ``run`` does the work.
 
         Args:
-            files: The paths of the pair.
+            chain: The certificates in PEM, leaf first.
+            key: The leaf's key in PEM.
             lifetimes: When a leaf is not ready.
             metrics: Show what is served.
             cache: The configurations, for readiness; run here. None where there is no cluster.
@@ -81,7 +56,7 @@ class MountedCertificates(CertificateSource):
             clock: The wall clock.
         """
         super().__init__(lifetimes, metrics=metrics, cache=cache, clock=clock)
-        self._files = files
+        self._paths = chain, key
         self._poll_s = poll_s
         self._digest = b""
 
@@ -102,7 +77,7 @@ class MountedCertificates(CertificateSource):
     async def _load(self) -> None:
         """Read the files, and serve the pair if it is new and whole."""
         try:
-            chain_pem, key_pem = await asyncio.to_thread(self._files.read)
+            chain_pem, key_pem = [await asyncio.to_thread(p.read_bytes) for p in self._paths]
             digest = hashlib.sha256(chain_pem + b"\0" + key_pem).digest()
             if digest != self._digest:
                 leaf = await asyncio.to_thread(reading.read_leaf, chain_pem, key_pem)
@@ -112,4 +87,4 @@ class MountedCertificates(CertificateSource):
             # Also between the two writes of a provider that does not swap directories.
             _log.warning("certs.mount_not_served", error=str(error))
             self._metrics.load_failures.inc()
-        self._expiry_warning(f"the certificate in {self._files.directory}")
+        self._expiry_warning(f"the certificate in {self._paths[0]}")

@@ -17,7 +17,7 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs.certificate import Authority, Certificate, Leaf
-from certs.errors import ChainError
+from certs.errors import PkiError
 from certs.lifetimes import Lifetimes
 from certs.reading import facts_of, parse, parse_one, private_key
 from gpu_fraction.domain import keys
@@ -115,8 +115,7 @@ def check_chain(
         at: The time of the check, UTC.
 
     Raises:
-        ChainError: it would refuse; the message says why.
-        PkiError: a certificate cannot be read.
+        PkiError: it would refuse, and why; or a certificate cannot be read.
     """
     leaf, *intermediates = parse(chain_pem)
     known = {c.fingerprint: c for c in trusted}
@@ -125,7 +124,7 @@ def check_chain(
         return
     roots = [parse_one(c.pem) for c in known.values() if c.is_ca]
     if not roots:
-        raise ChainError("no CA certificate to check against")
+        raise PkiError("no CA certificate to check against")
     builder = (
         verification.PolicyBuilder()
         .store(verification.Store(roots))
@@ -137,7 +136,7 @@ def check_chain(
         builder.build_server_verifier(name).verify(leaf, intermediates)
     except verification.VerificationError as e:
         # The library's message names the certificate it stopped at, without key material.
-        raise ChainError(f"{server_name}: {e}") from e
+        raise PkiError(f"{server_name}: {e}") from e
 
 
 def _check_itself(
@@ -146,13 +145,13 @@ def _check_itself(
     """Dates and names of a leaf that is trusted itself.
 
     Raises:
-        ChainError: it is not valid at that time, or not for that name.
+        PkiError: it is not valid at that time, or not for that name.
     """
     if not facts.not_before <= at <= facts.not_after:
         text = f"valid from {facts.not_before:%Y-%m-%dT%H:%M:%SZ}"
-        raise ChainError(f"{server_name}: {text} to {facts.not_after:%Y-%m-%dT%H:%M:%SZ}")
+        raise PkiError(f"{server_name}: {text} to {facts.not_after:%Y-%m-%dT%H:%M:%SZ}")
     if not _names(leaf, server_name):
-        raise ChainError(f"{server_name}: not among the names of {facts.subject!r}")
+        raise PkiError(f"{server_name}: not among the names of {facts.subject!r}")
 
 
 def _names(leaf: x509.Certificate, server_name: str) -> bool:

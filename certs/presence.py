@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from certs.certificate import Leaf
-from certs.installation import Installation
+from certs.installation import FIELD_MANAGER, Installation
 from certs.leaf import Replica
 from certs.lifetimes import Lifetimes
 from certs.wire import ReplicaLease
@@ -23,10 +23,9 @@ from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import LEASES
 from gpu_fraction.kube.timestamps import micro_time
 
-__all__ = ["Presence", "ReplicaIdentity", "Roster", "replica_of", "selection"]
+__all__ = ["Presence", "ReplicaIdentity", "Roster"]
 
 ISSUER: Final = keys.PREFIX + "serving-issuer"
-LEAF: Final = keys.PREFIX + "serving-leaf"
 NOT_AFTER: Final = keys.PREFIX + "serving-not-after"
 
 
@@ -46,22 +45,6 @@ class ReplicaIdentity:
     pod_uid: str = ""
     serves: bool = True
     leads: bool = True
-
-
-def replica_of(lease: ReplicaLease) -> Replica:
-    """The replica that a Lease reports; an unreadable Lease reports that nothing is served."""
-    reported = lease.metadata.annotations or {}
-    try:
-        until = datetime.fromisoformat(reported.get(NOT_AFTER, "")).astimezone(UTC)
-    except ValueError:
-        return Replica(lease.metadata.name)
-    return Replica(lease.metadata.name, reported.get(ISSUER, ""), until)
-
-
-def selection(installation: Installation) -> Selection:
-    """Selects every replica's Lease."""
-    key, value = installation.presence_label
-    return Selection(labels=f"{key}={value}")
 
 
 class Presence:
@@ -98,7 +81,6 @@ class Presence:
             "labels": {key: value},
             "annotations": {
                 ISSUER: leaf.issuer,
-                LEAF: leaf.certificate.fingerprint,
                 NOT_AFTER: micro_time(leaf.certificate.not_after),
             },
         }
@@ -116,7 +98,7 @@ class Presence:
             self._address,
             body | {"metadata": metadata, "spec": spec},
             ReplicaLease,
-            field_manager=self._installation.field_manager,
+            field_manager=FIELD_MANAGER,
             force=True,
             timeout_s=self._lifetimes.presence_s,
         )
@@ -150,10 +132,11 @@ class Roster:
         Raises:
             KubeError: they could not be read.
         """
+        key, value = self._installation.presence_label
         listing = await self._client.list(
             LEASES.at(namespace=self._installation.namespace),
             ReplicaLease,
-            ListOptions(selection(self._installation)),
+            ListOptions(Selection(labels=f"{key}={value}")),
         )
         now = asyncio.get_running_loop().time()
         since_s = min(now - self._read_at, self._lifetimes.presence_s)
@@ -165,7 +148,17 @@ class Roster:
             seen[name] = (version, silent_s + since_s if version == known else 0.0)
         self._seen = seen
         return [
-            replica_of(lease)
+            _replica(lease)
             for lease in listing.items
             if seen[lease.metadata.name][1] < self._lifetimes.replica_gone_s
         ]
+
+
+def _replica(lease: ReplicaLease) -> Replica:
+    """The replica that a Lease reports; an unreadable Lease reports that nothing is served."""
+    reported = lease.metadata.annotations or {}
+    try:
+        until = datetime.fromisoformat(reported.get(NOT_AFTER, "")).astimezone(UTC)
+    except ValueError:
+        return Replica(lease.metadata.name)
+    return Replica(lease.metadata.name, reported.get(ISSUER, ""), until)

@@ -21,7 +21,7 @@ from certs.lifetimes import Lifetimes
 from certs.presence import Presence, ReplicaIdentity
 from certs.reporting import Reporter
 from certs.secret import SecretStore
-from certs.source import CertificateSource, Readiness
+from certs.source import CertificateSource
 from certs.state import CaState
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
@@ -83,11 +83,11 @@ class ReplicaCertificates(CertificateSource):
         finally:
             await asyncio.shield(self._presence.withdraw())
 
-    def _judge(self, bundles: Sequence[Bundle]) -> Readiness:
+    def _fault(self, bundles: Sequence[Bundle]) -> str | None:
         if self._presence.idle_s() > self._lifetimes.replica_gone_s:
             # The lease holder no longer waits for this replica when it drops a CA.
-            return Readiness(ready=False, reason="the API server cannot be told what is served")
-        return super()._judge(bundles)
+            return "the API server cannot be told what is served"
+        return super()._fault(bundles)
 
     async def _follow(self) -> None:
         await self._seen.wait_synced()

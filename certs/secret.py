@@ -3,9 +3,9 @@
 import base64
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from certs.installation import Installation
+from certs.installation import FIELD_MANAGER, Installation
 from certs.state import (
     ANNOTATIONS,
     DATA_KEYS,
@@ -23,6 +23,9 @@ from gpu_fraction.kube.requests import PatchKind, WriteOptions
 from gpu_fraction.kube.resources import SECRETS
 
 __all__ = ["Held", "SecretStore", "state_of"]
+
+
+_OPTIONS: Final = WriteOptions(field_manager=FIELD_MANAGER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,6 @@ class SecretStore:
         self._client = client
         self._installation = installation
         self._address = SECRETS.at(installation.secret, namespace=installation.namespace)
-        self._options = WriteOptions(field_manager=installation.field_manager)
 
     async def read(self, now: datetime) -> Held:
         """The Secret as of now, past every cache.
@@ -94,7 +96,7 @@ class SecretStore:
                 SECRETS.at(namespace=self._installation.namespace),
                 self._manifest(data, annotations),
                 SecretObject,
-                self._options,
+                _OPTIONS,
             )
         return Held(state, written.metadata.resource_version, written.metadata.uid)
 
@@ -114,7 +116,7 @@ class SecretStore:
 
     async def _patch(self, change: dict[str, Any]) -> SecretObject:
         return await self._client.patch(
-            self._address, PatchKind.MERGE, change, SecretObject, self._options
+            self._address, PatchKind.MERGE, change, SecretObject, _OPTIONS
         )
 
     def _manifest(self, data: dict[str, str], annotations: dict[str, str]) -> dict[str, Any]:

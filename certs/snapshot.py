@@ -195,16 +195,12 @@ class Snapshot:
 
     def notices(self) -> tuple[Notice, ...]:
         """Warnings about a CA of which little life is left."""
-        found = []
-        for role, authority in (("current", self.state.current), ("next", self.state.next)):
-            if authority is None:
-                continue
-            message = authority.certificate.expiry_warning(
-                f"the {role} CA", self.now, self.lifetimes.backdate_s
-            )
-            if message:
-                found.append(Notice("CertificateExpiring", message, warning=True))
-        return tuple(found)
+        messages = [
+            certificate.expiry_warning(f"the {role} CA", self.now, self.lifetimes.backdate_s)
+            for role, certificate in self.state.roles()
+            if role != "previous"
+        ]
+        return tuple(Notice("CertificateExpiring", m, warning=True) for m in messages if m)
 
     def rotation_reason(self) -> str:
         """Why a new CA is needed; empty while it is not."""

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -17,39 +16,26 @@ from certs.metrics import CertificateMetrics
 from certs.serving import ServingContext
 from gpu_fraction.kube.timestamps import utc_now
 
-__all__ = ["CertificateSource", "Readiness", "judge"]
+__all__ = ["CertificateSource", "fault"]
 
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether a process may be sent requests.
-
-    Attributes:
-        ready: Whether the served leaf works everywhere.
-        reason: One sentence: the fault, or how many webhooks trust the leaf.
-    """
-
-    ready: bool
-    reason: str
-
-
-def judge(
+def fault(
     now: datetime, leaf: Leaf | None, bundles: Sequence[Bundle], lifetimes: Lifetimes
-) -> Readiness:
-    """Check a leaf against every caBundle, as an API server does in its handshake."""
+) -> str | None:
+    """Why an API server refuses a leaf, or soon will; None where every caBundle accepts it."""
     if leaf is None:
-        return Readiness(ready=False, reason="no certificate yet")
+        return "no certificate yet"
     ends = leaf.certificate.not_after
     if ends - now < timedelta(seconds=lifetimes.not_ready_below_s):
-        return Readiness(ready=False, reason=f"the certificate ends {ends:%Y-%m-%dT%H:%M:%SZ}")
+        return f"the certificate ends {ends:%Y-%m-%dT%H:%M:%SZ}"
     for bundle in bundles:
         try:
             pki.check_chain(leaf.chain_pem, bundle.certificates, bundle.server_name, now)
         except PkiError as e:
-            return Readiness(ready=False, reason=f"webhook {bundle.entry}: {e}")
-    return Readiness(ready=True, reason=f"trusted by {len(bundles)} webhooks")
+            return f"webhook {bundle.entry}: {e}"
+    return None
 
 
 class CertificateSource:
@@ -83,18 +69,17 @@ class CertificateSource:
         self._clock = clock
         self._warned = ""
 
-    def readiness(self) -> Readiness:
-        """Whether an API server accepts what this process serves; for the readiness probe."""
+    def check(self) -> str | None:
+        """Readiness: why requests may not be sent here; None where they may."""
         if self._cache is not None and not self._cache.synced:
-            verdict = Readiness(ready=False, reason="the configurations have not been read yet")
+            found: str | None = "the configurations have not been read yet"
         else:
-            bundles = () if self._cache is None else self._cache.bundles()
-            verdict = self._judge(bundles)
-        self._metrics.ready.set(verdict.ready)
-        return verdict
+            found = self._fault(() if self._cache is None else self._cache.bundles())
+        self._metrics.ready.set(found is None)
+        return found
 
-    def _judge(self, bundles: Sequence[Bundle]) -> Readiness:
-        return judge(self._clock(), self.serving.leaf, bundles, self._lifetimes)
+    def _fault(self, bundles: Sequence[Bundle]) -> str | None:
+        return fault(self._clock(), self.serving.leaf, bundles, self._lifetimes)
 
     async def _swap(self, leaf: Leaf, why: str) -> None:
         """Serve a leaf from now on.

@@ -81,6 +81,12 @@ class CaState:
     rotate_leaf: str = ""
     problems: tuple[str, ...] = field(default=(), compare=False)
 
+    def roles(self) -> list[tuple[str, Certificate]]:
+        """Each certificate with its role: current, next or previous."""
+        live = (("current", self.current), ("next", self.next))
+        found = [(role, a.certificate) for role, a in live if a is not None]
+        return [*found, *(("previous", c) for c in self.previous)]
+
     def authority(self, fingerprint: str) -> Authority | None:
         """The stored CA with this fingerprint, if it can sign."""
         for authority in (self.current, self.next):

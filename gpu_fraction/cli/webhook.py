@@ -89,7 +89,7 @@ async def _run(
 ) -> None:
     registry = process_registry()
     if not cluster.reachable(values, environ):
-        certificate = tls.mounted(settings, values, registry, None)
+        certificate: tls.Certificate = tls.mounted(settings, values, registry, None)
         decider = Decider(rewriting, settings.system_users)
         await _Server(settings, certificate, registry).serve(decider.mutate, decider.validate)
         return
@@ -113,10 +113,10 @@ async def _run(
             backend_label=namespaces.backend,
             default_fraction=budget.default_fraction,
         )
-        if not tls.is_mounted(settings, values):
-            certificate = tls.managed(client, values, registry, events)
-        else:
+        if tls.is_mounted(settings, values):
             certificate = tls.mounted(settings, values, registry, client)
+        else:
+            certificate = tls.managed(client, values, registry, events)
         await _Server(settings, certificate, registry).serve(
             decider.mutate,
             Validator(decider, budget),
@@ -152,7 +152,7 @@ class _Server:
             app.build(),
             host=settings.host,
             port=settings.port,
-            tls=self.certificate.context,
+            tls=self.certificate.serving.context,
             drain=settings.drain,
         )
         # What is loaded by now lives as long as the process; the collector need not look at it.

@@ -23,7 +23,6 @@ from gpu_fraction.kube import errors
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.event_limits import Event, EventLimiter, Fate, ObjectReference, Series
-from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import EVENTS, Resource
@@ -100,7 +99,6 @@ class EventRecorder:
         component: str,
         instance: str = "",
         settings: EventSettings | None = None,
-        observer: KubeMetrics | None = None,
     ) -> None:
         """Prepare; :meth:`run` writes.
 
@@ -109,13 +107,11 @@ class EventRecorder:
             component: shown in the From column, such as ``gpu-fraction-webhook``.
             instance: name of the pod.
             settings: how events are written.
-            observer: counts what becomes of them; by default the client's.
         """
         self._client = client
         self._source = {"component": component, **_present("host", instance)}
         self._settings = settings or EventSettings()
         self._limiter = EventLimiter()
-        self._observer = observer or client.observer
         self._queue: asyncio.Queue[_Queued] = asyncio.Queue(self._settings.queue_length)
         self._writing: tuple[_Queued, Series] | None = None
         self._latest_ns = 0
@@ -235,8 +231,8 @@ class EventRecorder:
         }
 
     def _note(self, fate: Fate) -> None:
-        if self._observer is not None:
-            self._observer.event(fate)
+        if self._client.observer is not None:
+            self._client.observer.event(fate)
 
 
 def _name(queued: _Queued) -> str:

@@ -141,9 +141,9 @@ class Cluster:
         """The state once it is Steady and every replica is ready."""
 
         def ready(state: CaState | None) -> bool:
-            verdicts = [r.manager.readiness() for r in self.replicas.values()]
+            faults = [r.manager.check() for r in self.replicas.values()]
             steady = state is not None and state.phase is Phase.STEADY and not state.rotate_ca
-            return steady and all(v.ready for v in verdicts)
+            return steady and not any(faults)
 
         return await self.until(ready, "ready")
 

@@ -17,7 +17,7 @@ from certs.cache import CertificateCache
 from certs.certificate import Leaf
 from certs.lifetimes import Lifetimes
 from certs.metrics import CertificateMetrics
-from certs.mounted import MountedCertificates, MountedFiles
+from certs.mounted import MountedCertificates
 from tests.support.certs_cluster import INSTALLATION, cluster
 
 NOW = datetime.now(UTC)
@@ -27,6 +27,11 @@ AUTHORITY = pki.new_authority("somebody", NOW, Lifetimes())
 def new_leaf() -> Leaf:
     """A pair that somebody issued."""
     return pki.issue_leaf(AUTHORITY, ["webhook.ns.svc"], NOW, Lifetimes())
+
+
+def pair(folder: Path) -> tuple[Path, Path]:
+    """Where a Secret of type TLS has its certificate and its key."""
+    return folder / "tls.crt", folder / "tls.key"
 
 
 class Volume:
@@ -58,7 +63,7 @@ async def mounted(tmp_path: Path) -> AsyncIterator[tuple[MountedCertificates, Vo
     """A follower of a volume that is still empty."""
     volume = Volume(tmp_path / "tls")
     made = MountedCertificates(
-        MountedFiles(volume.path),
+        *pair(volume.path),
         Lifetimes(),
         metrics=CertificateMetrics(CollectorRegistry()),
         poll_s=0.05,
@@ -89,12 +94,12 @@ async def test_swapped_volumes_are_followed(
 ) -> None:
     """Three rotations in a row are seen."""
     made, volume = mounted
-    assert not made.readiness().ready
+    assert made.check()
     for _ in range(3):
         leaf = new_leaf()
         volume.write(leaf)
         await until(serves(made, leaf))
-    assert made.readiness().ready
+    assert made.check() is None
 
 
 async def test_a_half_written_pair_is_not_served(
@@ -115,7 +120,7 @@ async def test_a_half_written_pair_is_not_served(
 async def test_a_volume_that_appears_later_is_followed(tmp_path: Path) -> None:
     """The directory does not exist at the start."""
     made = MountedCertificates(
-        MountedFiles(tmp_path / "tls"),
+        *pair(tmp_path / "tls"),
         Lifetimes(),
         metrics=CertificateMetrics(CollectorRegistry()),
         poll_s=0.1,
@@ -148,7 +153,7 @@ async def test_it_outlives_files_that_cannot_be_opened(tmp_path: Path) -> None:
     volume = Volume(tmp_path / "tls")
     registry = CollectorRegistry()
     made = MountedCertificates(
-        MountedFiles(volume.path),
+        *pair(volume.path),
         Lifetimes(),
         metrics=CertificateMetrics(registry),
         poll_s=0.1,
@@ -186,17 +191,17 @@ async def test_it_is_ready_while_every_bundle_trusts_it(tmp_path: Path) -> None:
     volume.write(pki.issue_leaf(AUTHORITY, INSTALLATION.server_names, NOW, Lifetimes()))
     async with cluster() as api:
         made = MountedCertificates(
-            MountedFiles(volume.path),
+            *pair(volume.path),
             Lifetimes(),
             metrics=CertificateMetrics(CollectorRegistry()),
             cache=CertificateCache(api.client, INSTALLATION, with_secret=False),
         )
-        assert made.readiness().reason == "the configurations have not been read yet"
+        assert made.check() == "the configurations have not been read yet"
         task = asyncio.create_task(made.run())
-        await until(lambda: "no CA certificate" in made.readiness().reason)
+        await until(lambda: "no CA certificate" in (made.check() or ""))
         await api.set_bundles(AUTHORITY.certificate.pem)
-        await until(lambda: made.readiness().ready)
+        await until(lambda: made.check() is None)
         await api.set_bundles(pki.new_authority("else", NOW, Lifetimes()).certificate.pem)
-        await until(lambda: "candidates exhausted" in made.readiness().reason)
+        await until(lambda: "candidates exhausted" in (made.check() or ""))
         task.cancel()
         await asyncio.wait([task])

@@ -42,12 +42,9 @@ def fates() -> Fates:
 @pytest.fixture
 def recorder(client: Client, fates: Fates) -> EventRecorder:
     """A recorder with short waits."""
+    client.observer = fates
     return EventRecorder(
-        client,
-        component="gpu-fraction-test",
-        instance="pod-0",
-        settings=SETTINGS,
-        observer=fates,
+        client, component="gpu-fraction-test", instance="pod-0", settings=SETTINGS
     )
 
 
@@ -166,7 +163,8 @@ async def test_what_the_server_refuses_is_not_repeated(
 async def test_a_full_queue_drops_and_counts(client: Client, fates: Fates) -> None:
     """Recording never waits, even where nothing is written at all."""
     settings = EventSettings(queue_length=3)
-    recorder = EventRecorder(client, component="t", settings=settings, observer=fates)
+    client.observer = fates
+    recorder = EventRecorder(client, component="t", settings=settings)
     for number in range(5):
         recorder.record(POD, EventType.NORMAL, "Rewritten", str(number))
     assert fates.seen == [Fate.QUEUE_FULL] * 2
