@@ -4,9 +4,12 @@ Equal events share one object whose count rises. Each object that events are abo
 bucket, so a controller that loops cannot flood the API server.
 """
 
+import re
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import Final, TypeVar
 
@@ -21,6 +24,10 @@ PER_S: Final = 1 / 300
 
 REMEMBERED: Final = 4096
 """Series and buckets kept in memory, each. Source: as for ``BURST``, maxLruCacheEntries."""
+
+_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_NAME_ROOM: Final = 253 - len(".") - 16
+"""Characters of the object's name in the event's: 253 in all, 16 for a random number."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -73,14 +80,22 @@ class Series:
     """Equal events, which share one object in the API.
 
     Attributes:
-        count: how often the event happened, including events that were not written.
-        name: of the object; empty until it is written.
-        first_at: time of the first event that was to be written, as the API writes it.
+        event: the event.
+        name: of the object, a legal one.
+        first_at: time of the first event.
+        last_at: time of the last event that was not limited.
+        count: how often the event happened, limited ones included.
+        waiting: whether the series is to be written.
+        written: whether it has been written before.
     """
 
+    event: Event
+    name: str
+    first_at: datetime
+    last_at: datetime
     count: int = 0
-    name: str = ""
-    first_at: str = ""
+    waiting: bool = False
+    written: bool = False
 
 
 class EventLimiter:
@@ -92,22 +107,26 @@ class EventLimiter:
         self._series: OrderedDict[Event, Series] = OrderedDict()
         self._buckets: OrderedDict[Hashable, TokenBucket] = OrderedDict()
 
-    def admit(self, event: Event, now_s: float) -> Series | None:
+    def admit(self, event: Event, at: datetime, now_s: float) -> Series | None:
         """Count an event.
 
         Args:
             event: what happened.
-            now_s: monotonic seconds.
+            at: when, UTC.
+            now_s: the same moment in monotonic seconds.
 
         Returns:
             The series to write; None where the object has too many events.
         """
-        series = self._recall(self._series, event, Series)
+        series = self._recall(self._series, event, lambda: Series(event, _name(event), at, at))
         series.count += 1
         bucket = self._recall(
             self._buckets, (event.about, event.type), lambda: TokenBucket(BURST, PER_S)
         )
-        return None if bucket.take(now_s) else series
+        if bucket.take(now_s):
+            return None
+        series.last_at = at
+        return series
 
     def _recall(self, memory: OrderedDict[K, V], key: K, new: Callable[[], V]) -> V:
         """The value of a key, a new one where there is none; the least recent one is dropped."""
@@ -115,3 +134,11 @@ class EventLimiter:
         if len(memory) > self._remembered:
             memory.popitem(last=False)
         return value
+
+
+def _name(event: Event) -> str:
+    """A name that no other series has: the object's, if it is legal, and a random number."""
+    name = event.about.name
+    legal = _SUBDOMAIN.fullmatch(name) is not None
+    prefix = name[:_NAME_ROOM].rstrip(".-") if legal else "event"
+    return f"{prefix}.{secrets.token_hex(8)}"
