@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from gpu_fraction.kube.timestamps import time as api_time
+
 __all__ = ["Authority", "Certificate", "Leaf"]
 
 WARN_AT: Final = (0.25, 0.10)
@@ -63,7 +65,7 @@ class Certificate:
         passed = [share for share in WARN_AT if left <= share]
         if not passed:
             return ""
-        ends = f"{self.not_after:%Y-%m-%dT%H:%M:%SZ}"
+        ends = api_time(self.not_after)
         return f"{name} has {min(passed):.0%} of its life left or less: it ends {ends}"
 
     def _issued(self, backdate_s: float) -> datetime:

@@ -16,6 +16,7 @@ from certs.presence import Roster
 from certs.secret import SecretStore
 from certs.state import CaState
 from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.timestamps import time as api_time
 from gpu_fraction.kube.timestamps import utc_now
 
 __all__ = ["render_status", "rotate", "status"]
@@ -96,12 +97,12 @@ def _state_lines(now: datetime, state: CaState | None, lifetimes: Lifetimes) -> 
         return ["  does not exist"]
     why = f" ({state.reason})" if state.reason else ""
     seconds = (now - state.since).total_seconds()
-    lines = [f"  phase     {state.phase} since {_at(state.since)}, {_span(seconds)} ago{why}"]
+    lines = [f"  phase     {state.phase} since {api_time(state.since)}, {_span(seconds)} ago{why}"]
     for role, certificate in state.roles():
         left = certificate.life_left(now, lifetimes.backdate_s)
         lines.append(
             f"  {role:<9} {_short(certificate.fingerprint)} {certificate.subject}, until"
-            f" {_at(certificate.not_after)}, {left:.0%} of its life left"
+            f" {api_time(certificate.not_after)}, {left:.0%} of its life left"
         )
     lines += [f"  problem   {problem}" for problem in state.problems]
     return lines
@@ -110,7 +111,7 @@ def _state_lines(now: datetime, state: CaState | None, lifetimes: Lifetimes) -> 
 def _listed(certificates: Iterable[Certificate], names: dict[str, str]) -> str:
     words = [
         f"{_short(c.fingerprint)} ({names.get(c.fingerprint, 'unknown' if c.own else 'foreign')},"
-        f" until {_at(c.not_after)})"
+        f" until {api_time(c.not_after)})"
         for c in certificates
     ]
     return ", ".join(words) or "nothing: every call fails"
@@ -123,7 +124,7 @@ def _replica_line(now: datetime, replica: Replica, names: dict[str, str]) -> str
     ended = "" if replica.serves(now) else ", EXPIRED"
     return (
         f"  {replica.name}: a leaf of {_short(replica.issuer)} ({issuer}),"
-        f" until {_at(replica.leaf_not_after)}{ended}"
+        f" until {api_time(replica.leaf_not_after)}{ended}"
     )
 
 
@@ -140,10 +141,6 @@ def _next(made: Plan) -> str:
 
 def _short(fingerprint: str) -> str:
     return fingerprint[:12]
-
-
-def _at(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _span(seconds: float) -> str:

@@ -68,7 +68,6 @@ class Controller:
         self._service = f"{installation.service}.{installation.namespace}"
         self._lifetimes = lifetimes
         self._reporter = reporter
-        self._metrics = reporter.metrics
         self._clock = clock
         self._wake = asyncio.Event()
         self._phase: tuple[Phase, datetime] | None = None
@@ -99,12 +98,12 @@ class Controller:
                 wait_s = RETRY.wait_s(failures, rng) if failures else 0.0
                 failures += 1
                 _log.info("certs.conflict", error=str(error))
-                self._metrics.conflicts.inc()
+                self._reporter.conflicts.inc()
             except (errors.KubeError, BundleError) as error:
                 failures += 1
                 wait_s = RETRY.wait_s(failures, rng)
                 _log.warning("certs.step_failed", error=str(error), retry_in_s=wait_s)
-                self._metrics.failures.inc()
+                self._reporter.failures.inc()
             await self._pause(wait_s, failed=failures > 0)
 
     async def _pause(self, wait_s: float, *, failed: bool) -> None:
@@ -131,7 +130,7 @@ class Controller:
         targets = await self._injector.read()
         replicas = await self._roster.read()
         made = plan(now, held.state, targets, replicas, self._lifetimes, self._seen_s(held))
-        self._metrics.planned(made.phase, held.state, targets)
+        self._reporter.planned(made.phase, held.state, targets)
         self._announce(made, held)
         publish = [a for a in made.actions if isinstance(a, PublishBundle)]
         if publish:
@@ -156,7 +155,7 @@ class Controller:
             except (errors.KubeError, BundleError) as error:
                 problem = problem or error
             else:
-                self._metrics.published.inc()
+                self._reporter.published.inc()
         if problem is not None:
             raise problem
         return 0.0

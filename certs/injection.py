@@ -21,6 +21,7 @@ from gpu_fraction.kube.resources import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, 
 
 __all__ = ["Injector", "addresses", "target_of"]
 
+
 _RESOURCES = {
     TargetKind.MUTATING: MUTATING_WEBHOOKS,
     TargetKind.VALIDATING: VALIDATING_WEBHOOKS,
@@ -29,11 +30,9 @@ _RESOURCES = {
 
 def addresses(installation: Installation) -> list[tuple[TargetKind, Address]]:
     """Every configuration of ours, whether or not it exists."""
-    names = {
-        TargetKind.MUTATING: installation.mutating,
-        TargetKind.VALIDATING: installation.validating,
-    }
-    return [(kind, _RESOURCES[kind].at(name)) for kind in names for name in names[kind]]
+    mutating = [(TargetKind.MUTATING, name) for name in installation.mutating]
+    validating = [(TargetKind.VALIDATING, name) for name in installation.validating]
+    return [(kind, _RESOURCES[kind].at(name)) for kind, name in (*mutating, *validating)]
 
 
 def target_of(

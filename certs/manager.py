@@ -10,7 +10,6 @@ from certs.cache import CertificateCache
 from certs.controller import Controller
 from certs.installation import Installation
 from certs.lifetimes import Lifetimes
-from certs.metrics import CertificateMetrics
 from certs.presence import ReplicaIdentity
 from certs.replica import ReplicaCertificates
 from certs.reporting import Reporter
@@ -54,7 +53,7 @@ class CertificateManager:
             timings: The election's.
             clock: The wall clock.
         """
-        reporter = Reporter(CertificateMetrics(registry), installation, recorder)
+        reporter = Reporter(registry, installation, recorder)
         self._cache = cache = CertificateCache(client, installation)
         self._replica = ReplicaCertificates(
             client, installation, lifetimes, me, cache=cache, reporter=reporter, clock=clock

@@ -17,7 +17,7 @@ from certs import reading
 from certs.cache import CertificateCache
 from certs.errors import PkiError
 from certs.lifetimes import Lifetimes
-from certs.metrics import CertificateMetrics
+from certs.reporting import Reporter
 from certs.source import CertificateSource
 from gpu_fraction.kube.timestamps import utc_now
 
@@ -39,7 +39,7 @@ class MountedCertificates(CertificateSource):
         key: Path,
         lifetimes: Lifetimes,
         *,
-        metrics: CertificateMetrics,
+        reporter: Reporter,
         cache: CertificateCache | None = None,
         poll_s: float = POLL_S,
         clock: Callable[[], datetime] = utc_now,
@@ -50,12 +50,12 @@ class MountedCertificates(CertificateSource):
             chain: The certificates in PEM, leaf first.
             key: The leaf's key in PEM.
             lifetimes: When a leaf is not ready.
-            metrics: Show what is served.
+            reporter: For metrics.
             cache: The configurations, for readiness; run here. None where there is no cluster.
             poll_s: Seconds between two readings.
             clock: The wall clock.
         """
-        super().__init__(lifetimes, metrics=metrics, cache=cache, clock=clock)
+        super().__init__(lifetimes, reporter=reporter, cache=cache, clock=clock)
         self._paths = chain, key
         self._poll_s = poll_s
         self._digest = b""
@@ -86,5 +86,5 @@ class MountedCertificates(CertificateSource):
         except (OSError, PkiError) as error:
             # Also between the two writes of a provider that does not swap directories.
             _log.warning("certs.mount_not_served", error=str(error))
-            self._metrics.load_failures.inc()
+            self._reporter.load_failures.inc()
         self._expiry_warning(f"the certificate in {self._paths[0]}")

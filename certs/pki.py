@@ -21,6 +21,7 @@ from certs.errors import PkiError
 from certs.lifetimes import Lifetimes
 from certs.reading import facts_of, parse, parse_one, private_key
 from gpu_fraction.domain import keys
+from gpu_fraction.kube.timestamps import time as api_time
 
 __all__ = ["check_chain", "issue_leaf", "new_authority"]
 
@@ -148,8 +149,8 @@ def _check_itself(
         PkiError: it is not valid at that time, or not for that name.
     """
     if not facts.not_before <= at <= facts.not_after:
-        text = f"valid from {facts.not_before:%Y-%m-%dT%H:%M:%SZ}"
-        raise PkiError(f"{server_name}: {text} to {facts.not_after:%Y-%m-%dT%H:%M:%SZ}")
+        valid = f"valid from {api_time(facts.not_before)} to {api_time(facts.not_after)}"
+        raise PkiError(f"{server_name}: {valid}")
     if not _names(leaf, server_name):
         raise PkiError(f"{server_name}: not among the names of {facts.subject!r}")
 

@@ -60,11 +60,10 @@ class ReplicaCertificates(CertificateSource):
             reporter: For metrics and Events.
             clock: The wall clock.
         """
-        super().__init__(lifetimes, metrics=reporter.metrics, cache=cache, clock=clock)
+        super().__init__(lifetimes, reporter=reporter, cache=cache, clock=clock)
         self._installation = installation
         self._me = me
         self._seen = cache
-        self._reporter = reporter
         self._secret = SecretStore(client, installation)
         self._injector = Injector(client, installation)
         self._presence = Presence(client, installation, me, lifetimes)
@@ -94,7 +93,7 @@ class ReplicaCertificates(CertificateSource):
         while True:
             self._changed.clear()
             now = self._clock()
-            self._metrics.watched(self._seen.state(now), self._seen.targets())
+            self._reporter.watched(self._seen.state(now), self._seen.targets())
             if message := self._expiry_warning(f"the serving certificate of {self._me.name}"):
                 notice = Notice("CertificateExpiring", message, warning=True)
                 self._reporter.event(notice, self._seen.secret_uid)
@@ -126,7 +125,7 @@ class ReplicaCertificates(CertificateSource):
             await self._swap(leaf, sign.why)
         except PkiError as error:
             _log.error("certs.leaf_not_served", error=str(error))
-            self._metrics.load_failures.inc()
+            self._reporter.load_failures.inc()
             return
         self._renew_from = renew_at(leaf, self._me.name, self._lifetimes)
         self._unreported.set()
@@ -145,7 +144,7 @@ class ReplicaCertificates(CertificateSource):
     async def _sign(self, sign: Sign, now: datetime) -> Leaf:
         names = self._installation.server_names
         leaf = await asyncio.to_thread(pki.issue_leaf, sign.authority, names, now, self._lifetimes)
-        self._metrics.signed.inc()
+        self._reporter.signed.inc()
         return leaf
 
     async def _heartbeat(self) -> None:

@@ -10,6 +10,7 @@ from certs.certificate import Certificate
 from certs.leaf import Replica
 from certs.lifetimes import CA_RENEW_AT, CHECK_S, Lifetimes
 from certs.state import CaState, Phase
+from gpu_fraction.kube.timestamps import time as api_time
 
 __all__ = ["Snapshot"]
 
@@ -173,8 +174,8 @@ class Snapshot:
         if self.state.rotate_ca:
             return self._give_up(ahead) if ahead else None
         message = (
-            f"the clock says {self.now:%Y-%m-%dT%H:%M:%SZ}, before a CA of ours is valid"
-            f" ({latest:%Y-%m-%dT%H:%M:%SZ}): nothing is rotated"
+            f"the clock says {api_time(self.now)}, before a CA of ours is valid"
+            f" ({api_time(latest)}): nothing is rotated"
         )
         return self.wait(CHECK_S, Notice("ClockBehind", message, warning=True))
 

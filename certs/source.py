@@ -12,8 +12,9 @@ from certs.cache import CertificateCache
 from certs.certificate import Leaf
 from certs.errors import PkiError
 from certs.lifetimes import Lifetimes
-from certs.metrics import CertificateMetrics
+from certs.reporting import Reporter
 from certs.serving import ServingContext
+from gpu_fraction.kube.timestamps import time as api_time
 from gpu_fraction.kube.timestamps import utc_now
 
 __all__ = ["CertificateSource", "fault"]
@@ -29,7 +30,7 @@ def fault(
         return "no certificate yet"
     ends = leaf.certificate.not_after
     if ends - now < timedelta(seconds=lifetimes.not_ready_below_s):
-        return f"the certificate ends {ends:%Y-%m-%dT%H:%M:%SZ}"
+        return f"the certificate ends {api_time(ends)}"
     for bundle in bundles:
         try:
             pki.check_chain(leaf.chain_pem, bundle.certificates, bundle.server_name, now)
@@ -49,7 +50,7 @@ class CertificateSource:
         self,
         lifetimes: Lifetimes,
         *,
-        metrics: CertificateMetrics,
+        reporter: Reporter,
         cache: CertificateCache | None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -57,14 +58,14 @@ class CertificateSource:
 
         Args:
             lifetimes: When a leaf is not ready.
-            metrics: Show what is served.
+            reporter: For metrics.
             cache: The configurations, for readiness. None where there is no cluster to see
                 them in: then a valid certificate is enough.
             clock: The wall clock.
         """
         self.serving = ServingContext(clock())
         self._lifetimes = lifetimes
-        self._metrics = metrics
+        self._reporter = reporter
         self._cache = cache
         self._clock = clock
         self._warned = ""
@@ -75,7 +76,7 @@ class CertificateSource:
             found: str | None = "the configurations have not been read yet"
         else:
             found = self._fault(() if self._cache is None else self._cache.bundles())
-        self._metrics.ready.set(found is None)
+        self._reporter.ready.set(found is None)
         return found
 
     def _fault(self, bundles: Sequence[Bundle]) -> str | None:
@@ -88,7 +89,7 @@ class CertificateSource:
             PkiError: it cannot be served; the leaf before it still is.
         """
         await asyncio.to_thread(self.serving.swap, leaf)
-        self._metrics.served(leaf)
+        self._reporter.served(leaf)
         _log.info(
             "certs.leaf_served",
             why=why,

@@ -12,9 +12,9 @@ from certs import settings as certs_options
 from certs.cache import CertificateCache
 from certs.errors import PkiError
 from certs.manager import CertificateManager
-from certs.metrics import CertificateMetrics
 from certs.mounted import MountedCertificates
 from certs.presence import ReplicaIdentity
+from certs.reporting import Reporter
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.settings.option import Option, SettingsError, Value, text
@@ -61,7 +61,7 @@ def mounted(
     if client is not None:
         cache = CertificateCache(client, names.installation, with_secret=False)
     source = MountedCertificates(
-        chain, key, names.lifetimes, metrics=CertificateMetrics(registry), cache=cache
+        chain, key, names.lifetimes, reporter=Reporter(registry, names.installation), cache=cache
     )
     try:
         source.serving.swap(reading.read_leaf(chain.read_bytes(), key.read_bytes()))

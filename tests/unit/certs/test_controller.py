@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry
 
 from certs import commands, pki
 from certs.controller import Controller
-from certs.metrics import CertificateMetrics
 from certs.presence import Presence, ReplicaIdentity, Roster
 from certs.reporting import Reporter
 from certs.state import CaState, Phase
@@ -30,7 +29,7 @@ QUICK = replace(LIFETIMES, settle_s=0.02, retire_s=0.02, presence_s=0.5)
 def controller(made: Cluster, **changes: Any) -> Controller:
     """A lease holder of its own."""
     installation = replace(INSTALLATION, **changes)
-    reporter = Reporter(CertificateMetrics(CollectorRegistry()), INSTALLATION)
+    reporter = Reporter(CollectorRegistry(), INSTALLATION)
     return Controller(made.client, installation, QUICK, reporter=reporter)
 
 

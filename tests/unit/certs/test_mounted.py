@@ -16,8 +16,8 @@ from certs import pki
 from certs.cache import CertificateCache
 from certs.certificate import Leaf
 from certs.lifetimes import Lifetimes
-from certs.metrics import CertificateMetrics
 from certs.mounted import MountedCertificates
+from certs.reporting import Reporter
 from tests.support.certs_cluster import INSTALLATION, cluster
 
 NOW = datetime.now(UTC)
@@ -65,7 +65,7 @@ async def mounted(tmp_path: Path) -> AsyncIterator[tuple[MountedCertificates, Vo
     made = MountedCertificates(
         *pair(volume.path),
         Lifetimes(),
-        metrics=CertificateMetrics(CollectorRegistry()),
+        reporter=Reporter(CollectorRegistry(), INSTALLATION),
         poll_s=0.05,
     )
     task = asyncio.create_task(made.run())
@@ -122,7 +122,7 @@ async def test_a_volume_that_appears_later_is_followed(tmp_path: Path) -> None:
     made = MountedCertificates(
         *pair(tmp_path / "tls"),
         Lifetimes(),
-        metrics=CertificateMetrics(CollectorRegistry()),
+        reporter=Reporter(CollectorRegistry(), INSTALLATION),
         poll_s=0.1,
     )
     task = asyncio.create_task(made.run())
@@ -155,7 +155,7 @@ async def test_it_outlives_files_that_cannot_be_opened(tmp_path: Path) -> None:
     made = MountedCertificates(
         *pair(volume.path),
         Lifetimes(),
-        metrics=CertificateMetrics(registry),
+        reporter=Reporter(registry, INSTALLATION),
         poll_s=0.1,
     )
 
@@ -193,7 +193,7 @@ async def test_it_is_ready_while_every_bundle_trusts_it(tmp_path: Path) -> None:
         made = MountedCertificates(
             *pair(volume.path),
             Lifetimes(),
-            metrics=CertificateMetrics(CollectorRegistry()),
+            reporter=Reporter(CollectorRegistry(), INSTALLATION),
             cache=CertificateCache(api.client, INSTALLATION, with_secret=False),
         )
         assert made.check() == "the configurations have not been read yet"
