@@ -16,7 +16,7 @@ class Notice:
     Attributes:
         reason: CamelCase, stable.
         message: One sentence.
-        warning: Whether somebody should look.
+        warning: Whether a person should act.
     """
 
     reason: str

@@ -40,7 +40,6 @@ class CertificateCache:
         """
         self._client = client
         self._installation = installation
-        self._listeners: list[Callable[[], None]] = []
         self._reflectors: list[Reflector[Any]] = []
         self._secret: Reflector[SecretObject] | None = None
         if with_secret:
@@ -54,17 +53,13 @@ class CertificateCache:
     def _follow(self, collection: Address, name: str, into: type[T]) -> Reflector[T]:
         selection = Selection(fields=f"metadata.name={name}")
         reflector = Reflector(self._client, collection, into, selection=selection)
-        reflector.subscribe(lambda _: self._notify())
         self._reflectors.append(reflector)
         return reflector
 
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Call a function after each change; it must be quick and must not raise."""
-        self._listeners.append(listener)
-
-    def _notify(self) -> None:
-        for listener in self._listeners:
-            listener()
+        for reflector in self._reflectors:
+            reflector.subscribe(lambda _: listener())
 
     @property
     def synced(self) -> bool:

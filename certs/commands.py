@@ -1,7 +1,7 @@
 """``gpu-fraction certs``: the state of the certificates in text, and requests for new ones."""
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from certs.actions import Plan, PublishBundle
@@ -22,19 +22,13 @@ from gpu_fraction.kube.timestamps import utc_now
 __all__ = ["render_status", "rotate", "status"]
 
 
-async def status(
-    client: Client,
-    installation: Installation,
-    lifetimes: Lifetimes,
-    *,
-    clock: Callable[[], datetime] = utc_now,
-) -> str:
+async def status(client: Client, installation: Installation, lifetimes: Lifetimes) -> str:
     """The CA and its rotation, every caBundle, every replica's leaf, and the next step, as text.
 
     Raises:
         KubeError: something could not be read.
     """
-    now = clock()
+    now = utc_now()
     held = await SecretStore(client, installation).read(now)
     targets = await Injector(client, installation).read()
     replicas = await Roster(client, installation, lifetimes).read()

@@ -15,7 +15,7 @@ DAY_S: Final = 24 * HOUR_S
 
 CA_RENEW_AT: Final = 0.5
 """Share of a CA's life after which its successor is made. Chosen: half a life is left to notice
-and repair whatever stops a rotation."""
+and repair the cause that stops a rotation."""
 
 LEAF_RENEW_AT: Final = 2 / 3
 """Share of a leaf's life after which it is signed anew. Source: cert-manager's default; of 30
@@ -68,7 +68,7 @@ class Lifetimes:
     presence_s: float = 10.0
 
     def __post_init__(self) -> None:
-        """Refuse what could never work, with the field, the value and what is allowed."""
+        """Refuse values that could never work, with field, value and limit."""
         for field in fields(self):
             value = getattr(self, field.name)
             if value < 0:

@@ -72,11 +72,6 @@ class CertificateManager:
             timings=timings,
         )
 
-    @property
-    def is_leader(self) -> bool:
-        """Whether this process writes the CA's Secret and the caBundles."""
-        return self._election.is_leader
-
     def check(self) -> str | None:
         """Readiness: why requests may not be sent here; None where they may."""
         return self._replica.check()

@@ -5,7 +5,6 @@ mounted Secret by renaming a directory inside it, which a watch on a file never 
 """
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -58,7 +57,7 @@ class MountedCertificates(CertificateSource):
         super().__init__(lifetimes, reporter=reporter, cache=cache, clock=clock)
         self._paths = chain, key
         self._poll_s = poll_s
-        self._digest = b""
+        self._served: tuple[bytes, bytes] | None = None
 
     async def run(self) -> None:
         """Follow the files until cancelled."""
@@ -77,12 +76,12 @@ class MountedCertificates(CertificateSource):
     async def _load(self) -> None:
         """Read the files, and serve the pair if it is new and whole."""
         try:
-            chain_pem, key_pem = [await asyncio.to_thread(p.read_bytes) for p in self._paths]
-            digest = hashlib.sha256(chain_pem + b"\0" + key_pem).digest()
-            if digest != self._digest:
-                leaf = await asyncio.to_thread(reading.read_leaf, chain_pem, key_pem)
+            chain, key = self._paths
+            found = await asyncio.to_thread(lambda: (chain.read_bytes(), key.read_bytes()))
+            if found != self._served:
+                leaf = await asyncio.to_thread(reading.read_leaf, *found)
                 await self._swap(leaf, "the mounted files have changed")
-                self._digest = digest
+                self._served = found
         except (OSError, PkiError) as error:
             # Also between the two writes of a provider that does not swap directories.
             _log.warning("certs.mount_not_served", error=str(error))

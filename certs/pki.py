@@ -48,14 +48,13 @@ def new_authority(name: str, now: datetime, lifetimes: Lifetimes) -> Authority:
         lifetimes: Its life and how far it is dated back.
     """
     key = ec.generate_private_key(_CURVE)
-    serial = _serial()
     # The subject differs from one CA to the next, so that a verifier finds the right one by
     # name even where it ignores key identifiers.
-    suffix = f" CA {serial & 0xFFFFFFFF:08x}"
+    suffix = f" CA {secrets.token_hex(4)}"
     subject = _name(name[: _COMMON_NAME_MAX - len(suffix)] + suffix)
     since = now - timedelta(seconds=lifetimes.backdate_s)
     until = now + timedelta(seconds=lifetimes.ca_life_s)
-    builder = _builder(subject, subject, serial, key, since, until, ca=True).add_extension(
+    builder = _builder(subject, subject, key, since, until, ca=True).add_extension(
         x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
     )
     return Authority(facts_of(builder.sign(key, hashes.SHA256())), _key_text(key))
@@ -90,9 +89,7 @@ def issue_leaf(
     subject = _name(names[0][:_COMMON_NAME_MAX])
     alternatives = x509.SubjectAlternativeName([_general_name(n) for n in names])
     builder = (
-        _builder(
-            subject, ca.subject, _serial(), key, min(since, until) - backdate, until, ca=False
-        )
+        _builder(subject, ca.subject, key, min(since, until) - backdate, until, ca=False)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         .add_extension(alternatives, critical=False)
         .add_extension(_issuer_key_identifier(ca, ca_key), critical=False)
@@ -172,7 +169,6 @@ def _names(leaf: x509.Certificate, server_name: str) -> bool:
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    serial: int,
     key: ec.EllipticCurvePrivateKey,
     since: datetime,
     until: datetime,
@@ -182,17 +178,14 @@ def _builder(
     public_key = key.public_key()
     constraints = x509.BasicConstraints(ca=ca, path_length=0 if ca else None)
     return (
-        x509.CertificateBuilder(issuer, subject, public_key, serial, since, until)
+        x509.CertificateBuilder(issuer, subject, public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(since)
+        .not_valid_after(until)
         .add_extension(constraints, critical=True)
         .add_extension(_key_usage(ca=ca), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
-
-
-def _serial() -> int:
-    # Two certificates of one issuer with one serial number are refused by some clients; 128
-    # random bits need no record of what was issued.
-    return secrets.randbits(128) or 1
 
 
 def _name(common_name: str) -> x509.Name:

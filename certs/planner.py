@@ -1,4 +1,4 @@
-"""The next step of the CA's life: a pure function of the time and of what is stored.
+"""The next step of the CA's life: a pure function of the time and the stored state.
 
 The rule behind everything: a leaf is served only from a CA that every API server already
 trusts, and a CA is dropped only when nothing is served from it. So a new CA is *staged* in
@@ -7,7 +7,7 @@ with (*switch*), and only later is the old one dropped (*retire*).
 
 Each plan is one step: at most one write of the Secret, or the caBundles of one round. The
 caller carries it out, looks again and plans again; a crash between any two steps loses
-nothing, because the next plan starts from what is stored.
+nothing, because the next plan starts from the stored state.
 """
 
 from collections.abc import Sequence

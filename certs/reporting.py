@@ -83,7 +83,7 @@ class Reporter:
         )
         self.conflicts = Counter(
             f"{_PREFIX}_conflicts_total",
-            "Writes refused because somebody else had written first.",
+            "Writes refused because another process had written first.",
             registry=registry,
         )
         self.failures = Counter(
@@ -94,7 +94,7 @@ class Reporter:
         self._stored: set[tuple[str, str]] = set()
 
     def event(self, notice: Notice, secret_uid: str) -> None:
-        """Make an Event on the Secret with this uid; without a uid nobody would see it.
+        """Make an Event on the Secret with this uid; without a uid there is none.
 
         Returns at once and raises nothing.
         """

@@ -1,4 +1,4 @@
-"""The CA's Secret: read, and written only if nobody else has written since it was read."""
+"""The CA's Secret: read, and written only if it has not changed since it was read."""
 
 import base64
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ class SecretStore:
         precondition.
 
         Raises:
-            ConflictError, AlreadyExistsError, NotFoundError: somebody else has written first.
+            ConflictError, AlreadyExistsError, NotFoundError: another process has written first.
             KubeError: it could not be written.
         """
         annotations = annotations_of(state)

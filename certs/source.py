@@ -1,4 +1,4 @@
-"""A certificate that is served, whoever provides it, and whether requests may be sent to it."""
+"""A served certificate, from any provider, and whether requests may be sent to it."""
 
 import asyncio
 from collections.abc import Callable, Sequence

@@ -45,7 +45,7 @@ DATA_KEYS: Final = (CURRENT_CRT, CURRENT_KEY, NEXT_CRT, NEXT_KEY, PREVIOUS_CRT)
 
 
 class Phase(StrEnum):
-    """Where a rotation is; the name says what is being done."""
+    """Where a rotation is; named after its work."""
 
     STEADY = "Steady"  # one CA, all replicas serve from it
     STAGE = "Stage"  # a rotation is decided, the next CA is being made
@@ -61,7 +61,7 @@ class CaState:
 
     Attributes:
         phase: Where the rotation is.
-        since: When that phase was entered, UTC, by the clock of who wrote it.
+        since: When that phase was entered, UTC, by the writer's clock.
         current: The CA that signs leaves, except in Switch.
         next: The CA that is being introduced; in Switch it signs.
         previous: Certificates that stay trusted until they are retired.
@@ -200,7 +200,7 @@ def _since(annotations: Mapping[str, str], now: datetime, problems: list[str]) -
 
 
 def _consistent(state: CaState, now: datetime, problems: list[str]) -> CaState:
-    """The phase that fits what is there: never further than what the content proves."""
+    """The phase that fits what is there: never further than the content proves."""
     phase = state.phase
     if phase in {Phase.TRUST, Phase.SETTLE, Phase.SWITCH} and state.next is None:
         phase = Phase.STAGE

@@ -173,9 +173,11 @@ class Cluster:
             body = {"webhooks": config["webhooks"]}
             await self.client.patch(address, PatchKind.MERGE, body, dict[str, Any])
 
-    def leader(self) -> str:
+    async def leader(self) -> str:
         """The replica that holds the lease."""
-        return next(name for name, r in self.replicas.items() if r.manager.is_leader)
+        address = LEASES.at(INSTALLATION.election, namespace=NAMESPACE)
+        lease = await self.client.get(address, dict[str, Any])
+        return str(lease["spec"]["holderIdentity"]).partition("_")[0]
 
     def cut_off(self, name: str) -> None:
         """From now on the API server refuses everything that this replica asks."""
