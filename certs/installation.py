@@ -48,8 +48,3 @@ class Installation:
     def election(self) -> str:
         """The Lease whose holder writes the Secret and the caBundles."""
         return f"{self.service}-certificates"
-
-    @property
-    def presence_label(self) -> tuple[str, str]:
-        """The label on the Leases in which replicas report what they serve."""
-        return keys.PREFIX + "certificates-of", self.service

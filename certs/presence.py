@@ -23,8 +23,9 @@ from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import LEASES
 from gpu_fraction.kube.timestamps import micro_time
 
-__all__ = ["Presence", "ReplicaIdentity", "Roster"]
+__all__ = ["LABEL", "Presence", "ReplicaIdentity", "Roster"]
 
+LABEL: Final = keys.PREFIX + "certificates-of"
 ISSUER: Final = keys.PREFIX + "serving-issuer"
 NOT_AFTER: Final = keys.PREFIX + "serving-not-after"
 
@@ -74,11 +75,10 @@ class Presence:
             KubeError: it could not be written.
         """
         asked_at = asyncio.get_running_loop().time()
-        key, value = self._installation.presence_label
         metadata: dict[str, Any] = {
             "name": self._address.name,
             "namespace": self._address.namespace,
-            "labels": {key: value},
+            "labels": {LABEL: self._installation.service},
             "annotations": {
                 ISSUER: leaf.issuer,
                 NOT_AFTER: micro_time(leaf.certificate.not_after),
@@ -132,11 +132,10 @@ class Roster:
         Raises:
             KubeError: they could not be read.
         """
-        key, value = self._installation.presence_label
         listing = await self._client.list(
             LEASES.at(namespace=self._installation.namespace),
             ReplicaLease,
-            ListOptions(Selection(labels=f"{key}={value}")),
+            ListOptions(Selection(labels=f"{LABEL}={self._installation.service}")),
         )
         now = asyncio.get_running_loop().time()
         since_s = min(now - self._read_at, self._lifetimes.presence_s)

@@ -68,28 +68,20 @@ class Reporter:
             " while it is valid.",
             registry=registry,
         )
-        self.signed = Counter(
-            f"{_PREFIX}_leaves_signed_total", "Leaves that this process signed.", registry=registry
+
+        def counter(name: str, text: str) -> Counter:
+            return Counter(f"{_PREFIX}_{name}_total", text, registry=registry)
+
+        self.signed = counter("leaves_signed", "Leaves that this process signed.")
+        self.load_failures = counter(
+            "load_failures", "Certificates that could not be served; the one before still is."
         )
-        self.load_failures = Counter(
-            f"{_PREFIX}_load_failures_total",
-            "Certificates that could not be served; the one before still is.",
-            registry=registry,
+        self.published = counter("bundles_published", "Writes of caBundles to a configuration.")
+        self.conflicts = counter(
+            "conflicts", "Writes refused because another process had written first."
         )
-        self.published = Counter(
-            f"{_PREFIX}_bundles_published_total",
-            "Writes of caBundles to a configuration.",
-            registry=registry,
-        )
-        self.conflicts = Counter(
-            f"{_PREFIX}_conflicts_total",
-            "Writes refused because another process had written first.",
-            registry=registry,
-        )
-        self.failures = Counter(
-            f"{_PREFIX}_step_failures_total",
-            "Steps of the lease holder that failed and are tried again.",
-            registry=registry,
+        self.failures = counter(
+            "step_failures", "Steps of the lease holder that failed and are tried again."
         )
         self._stored: set[tuple[str, str]] = set()
 

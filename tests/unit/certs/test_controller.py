@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from certs import commands, pki
 from certs.controller import Controller
-from certs.presence import Presence, ReplicaIdentity, Roster
+from certs.presence import LABEL, Presence, ReplicaIdentity, Roster
 from certs.reporting import Reporter
 from certs.state import CaState, Phase
 from gpu_fraction.kube import errors
@@ -228,12 +228,12 @@ async def test_the_roster_forgets_who_is_silent() -> None:
 async def test_a_lease_that_makes_no_sense_serves_nothing() -> None:
     """Somebody else's Lease under our label holds nothing up."""
     async with cluster() as made:
-        key, value = INSTALLATION.presence_label
+        labels = {LABEL: INSTALLATION.service}
         made.api.add(
             {
                 "apiVersion": "coordination.k8s.io/v1",
                 "kind": "Lease",
-                "metadata": {"name": "odd", "namespace": NAMESPACE, "labels": {key: value}},
+                "metadata": {"name": "odd", "namespace": NAMESPACE, "labels": labels},
             }
         )
         replicas = await Roster(made.client, INSTALLATION, QUICK).read()
