@@ -5,17 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from certs import state as stored
 from certs.installation import FIELD_MANAGER, Installation
-from certs.state import (
-    ANNOTATIONS,
-    DATA_KEYS,
-    ROTATE_CA,
-    ROTATE_LEAF,
-    CaState,
-    annotations_of,
-    data_of,
-    read_state,
-)
+from certs.state import CaState
 from certs.wire import SecretObject
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
@@ -47,7 +39,7 @@ def state_of(secret: SecretObject | None, now: datetime) -> CaState | None:
     """The content of a Secret; None where there is none."""
     if secret is None:
         return None
-    return read_state(secret.data or {}, secret.metadata.annotations or {}, now)
+    return stored.read_state(secret.data or {}, secret.metadata.annotations or {}, now)
 
 
 class SecretStore:
@@ -80,15 +72,15 @@ class SecretStore:
             ConflictError, AlreadyExistsError, NotFoundError: another process has written first.
             KubeError: it could not be written.
         """
-        annotations = annotations_of(state)
-        data = {key: base64.b64encode(v).decode() for key, v in data_of(state).items()}
+        annotations = stored.annotations_of(state)
+        data = {key: base64.b64encode(v).decode() for key, v in stored.data_of(state).items()}
         if held.resource_version:
             change = {
                 "metadata": {
                     "resourceVersion": held.resource_version,
-                    "annotations": dict.fromkeys(ANNOTATIONS) | annotations,
+                    "annotations": dict.fromkeys(stored.ANNOTATIONS) | annotations,
                 },
-                "data": dict.fromkeys(DATA_KEYS) | data,
+                "data": dict.fromkeys(stored.DATA_KEYS) | data,
             }
             written = await self._patch(change)
         else:
@@ -111,7 +103,7 @@ class SecretStore:
             NotFoundError: there is no Secret yet.
             KubeError: it could not be written.
         """
-        annotation = ROTATE_CA if ca else ROTATE_LEAF
+        annotation = stored.ROTATE_CA if ca else stored.ROTATE_LEAF
         await self._patch({"metadata": {"annotations": {annotation: token}}})
 
     async def _patch(self, change: dict[str, Any]) -> SecretObject:
