@@ -95,7 +95,7 @@ def _state_lines(now: datetime, state: CaState | None, lifetimes: Lifetimes) -> 
     for role, certificate in state.roles():
         left = certificate.life_left(now, lifetimes.backdate_s)
         lines.append(
-            f"  {role:<9} {_short(certificate.fingerprint)} {certificate.subject}, until"
+            f"  {role:<9} {certificate.fingerprint[:12]} {certificate.subject}, until"
             f" {api_time(certificate.not_after)}, {left:.0%} of its life left"
         )
     lines += [f"  problem   {problem}" for problem in state.problems]
@@ -104,7 +104,7 @@ def _state_lines(now: datetime, state: CaState | None, lifetimes: Lifetimes) -> 
 
 def _listed(certificates: Iterable[Certificate], names: dict[str, str]) -> str:
     words = [
-        f"{_short(c.fingerprint)} ({names.get(c.fingerprint, 'unknown' if c.own else 'foreign')},"
+        f"{c.fingerprint[:12]} ({names.get(c.fingerprint, 'unknown' if c.own else 'foreign')},"
         f" until {api_time(c.not_after)})"
         for c in certificates
     ]
@@ -117,7 +117,7 @@ def _replica_line(now: datetime, replica: Replica, names: dict[str, str]) -> str
     issuer = names.get(replica.issuer, "unknown")
     ended = "" if replica.serves(now) else ", EXPIRED"
     return (
-        f"  {replica.name}: a leaf of {_short(replica.issuer)} ({issuer}),"
+        f"  {replica.name}: a leaf of {replica.issuer[:12]} ({issuer}),"
         f" until {api_time(replica.leaf_not_after)}{ended}"
     )
 
@@ -131,10 +131,6 @@ def _next(made: Plan) -> str:
     if first.new_ca:
         return "make the next CA"
     return f"enter {first.state.phase}: {first.notice.message}"
-
-
-def _short(fingerprint: str) -> str:
-    return fingerprint[:12]
 
 
 def _span(seconds: float) -> str:

@@ -87,7 +87,6 @@ class CertificateManager:
             if self._me.serves:
                 group.create_task(self._replica.run(), name="certificates-replica")
             if self._me.leads:
-                group.create_task(self._election.run(self._lead), name="certificates-election")
-
-    async def _lead(self) -> None:
-        await self._controller.run(self._election.check)
+                election, work = self._election, self._controller
+                leading = election.run(lambda: work.run(election.check))
+                group.create_task(leading, name="certificates-election")

@@ -72,9 +72,8 @@ def _begin(seen: Snapshot, reason: str) -> Plan:
 
 def _restart(seen: Snapshot) -> Plan | None:
     """A rotation lost its CA, or hung so long that its CA is worn out."""
-    if seen.state.phase not in {Phase.TRUST, Phase.SETTLE, Phase.SWITCH}:
-        return None
-    if seen.state.next is not None and not seen.worn_out():
+    lost = seen.state.next is None or seen.worn_out()
+    if not lost or seen.state.phase not in {Phase.TRUST, Phase.SETTLE, Phase.SWITCH}:
         return None
     notice = Notice("RotationStarted", "the next CA is lost or worn out", warning=True)
     return seen.enter(Phase.STAGE, notice)

@@ -101,8 +101,7 @@ class Snapshot:
         state = self.state
         if state.phase not in {Phase.STEADY, Phase.RETIRE} or self.rotation_reason():
             return None
-        stragglers = self.stragglers()
-        if not stragglers:
+        if not (stragglers := self.stragglers()):
             return None
         message = f"{len(stragglers)} replicas serve from another CA, first {stragglers[0]}"
         notice = Notice("RotationStarted", message, warning=True)
