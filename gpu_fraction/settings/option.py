@@ -9,7 +9,9 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -31,12 +33,17 @@ __all__ = [
     "choice",
     "integer",
     "load",
+    "path",
     "print_config",
     "read_file",
     "seconds",
     "text",
+    "word_set",
     "words",
 ]
+
+
+L = TypeVar("L", bound=str)
 
 
 class SettingsError(Exception):
@@ -60,7 +67,9 @@ class Option:
             ``GPU_FRACTION_UPPER_CASE``.
         parse: From text to the value; raises ValueError with what is allowed.
         default: The value where nothing is given.
-        help: One line for people, with the unit.
+        help: One line for people, without the unit.
+        unit: Of the value, in words; empty where it has none.
+        needed: Whether the program cannot start without it.
         bare: What the flag means without a value; None where it needs one.
     """
 
@@ -68,6 +77,8 @@ class Option:
     parse: Callable[[str], Any]
     default: Any
     help: str
+    unit: str = ""
+    needed: bool = False
     bare: str | None = None
 
     @property
@@ -79,6 +90,20 @@ class Option:
     def variable(self) -> str:
         """The environment's name for it."""
         return ENV_PREFIX + self.name.upper()
+
+    @property
+    def allowed(self) -> str:
+        """What a value may be, in the words of its refusal; empty where any text may be."""
+        try:
+            self.parse("\0")
+        except ValueError as e:
+            return str(e).removeprefix("allowed: ")
+        return ""
+
+    @property
+    def shown_default(self) -> str:
+        """The default as a flag would give it; empty where there is none."""
+        return _show(self.default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +118,8 @@ def add_flags(parser: argparse.ArgumentParser, options: Iterable[Option], title:
     """Declare a flag for every option; absent flags stay None."""
     group = parser.add_argument_group(title)
     for option in options:
-        default = "" if option.default in (None, "", ()) else f" (default {_show(option.default)})"
+        default = f"default {option.shown_default}" if option.shown_default else ""
+        known = "; ".join(filter(None, (option.allowed, default)))
         group.add_argument(
             option.flag,
             dest=option.name,
@@ -101,7 +127,7 @@ def add_flags(parser: argparse.ArgumentParser, options: Iterable[Option], title:
             default=None,
             nargs="?" if option.bare is not None else None,
             const=option.bare,
-            help=option.help + default,
+            help=f"{option.help} ({known})" if known else option.help,
         )
 
 
@@ -173,7 +199,7 @@ def _given(
 def _flatten(value: object) -> str:
     """A file's lists and mappings in the form that flags have."""
     if isinstance(value, dict):
-        return ",".join(f"{key}={item}" for key, item in value.items())
+        return ",".join(f"{key}={_joined(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ",".join(str(item) for item in value)
     if isinstance(value, bool):
@@ -181,11 +207,19 @@ def _flatten(value: object) -> str:
     return str(value)
 
 
+def _joined(item: object) -> str:
+    return "+".join(map(str, item)) if isinstance(item, tuple) else str(item)
+
+
 def _show(value: object) -> str:
-    if isinstance(value, tuple | frozenset):
-        return ",".join(sorted(str(item) for item in value))
-    if isinstance(value, Mapping):
-        return _flatten(dict(value))
+    if isinstance(value, frozenset):
+        return ",".join(sorted(value))
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    if isinstance(value, Enum):
+        return value.name.lower()
+    if isinstance(value, dict):
+        return _flatten(value)
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)
@@ -211,6 +245,11 @@ def text(given: str) -> str:
     return given
 
 
+def path(given: str) -> Path:
+    """A place in the file system."""
+    return Path(text(given))
+
+
 def integer(low: int, high: int) -> Callable[[str], int]:
     """A whole number in a range, both ends included."""
 
@@ -227,7 +266,7 @@ def seconds(low: float, high: float) -> Callable[[str], float]:
     """A time in seconds in a range, both ends included."""
 
     def parse(given: str) -> float:
-        allowed = f"allowed: seconds from {low:g} to {high:g}"
+        allowed = f"allowed: seconds from {low:.10g} to {high:.10g}"
         if not given.replace(".", "", 1).isdigit() or not given.isascii():
             raise ValueError(allowed)
         if not low <= (value := float(given)) <= high:
@@ -244,13 +283,14 @@ def boolean(given: str) -> bool:
     return given == "true"
 
 
-def choice(*allowed: str) -> Callable[[str], str]:
+def choice(*allowed: L) -> Callable[[str], L]:
     """One of some words."""
 
-    def parse(given: str) -> str:
-        if given not in allowed:
-            raise ValueError(f"allowed: {', '.join(allowed)}{nearest(given, allowed)}")
-        return given
+    def parse(given: str) -> L:
+        for word in allowed:
+            if word == given:
+                return word
+        raise ValueError(f"allowed: {', '.join(allowed)}{nearest(given, allowed)}")
 
     return parse
 
@@ -258,3 +298,8 @@ def choice(*allowed: str) -> Callable[[str], str]:
 def words(given: str) -> tuple[str, ...]:
     """A list separated by commas; empty for none."""
     return tuple(word.strip() for word in given.split(",") if word.strip())
+
+
+def word_set(given: str) -> frozenset[str]:
+    """The same without an order."""
+    return frozenset(words(given))

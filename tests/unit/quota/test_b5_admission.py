@@ -11,8 +11,7 @@ from ruamel.yaml import YAML
 
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.domain.tally import ZERO
-from gpu_fraction.settings import rewrite
-from gpu_fraction.settings.option import load
+from gpu_fraction.settings.rewrite import RewriteSettings
 from quota.admission import Settings
 from quota.decision import ANY, Required
 from quota.errors import NotReadyError
@@ -64,8 +63,7 @@ def review(name: str, **changes: Any) -> AdmissionRequest:
 async def ask(request: AdmissionRequest) -> list[tuple[str, bool]]:
     """Who is asked for room when a request is validated."""
     budget = CountingBudget()
-    settings = rewrite.rewrite_settings(load(rewrite.OPTIONS, flags={}, environ={}, file={}))
-    validator = Validator(Decider(settings), budget)
+    validator = Validator(Decider(RewriteSettings()), budget)
     answer = validator(request)
     if not isinstance(answer, Answer):
         answer = await answer

@@ -15,7 +15,7 @@ from tests.pods import Raw, container, env, pod
 from tests.reviews import RECORDED, body, changed, patch_of, recorded, review
 from tests.tls import Tls
 from tests.unit.webhook.conftest import Launcher, decided
-from webhook.app import MAX_BODY_BYTES, NotReady
+from webhook.endpoints import MAX_BODY_BYTES, NotReady
 from webhook.review import AdmissionRequest, Answer, BadReview
 
 JSON = {"Content-Type": "application/json"}
