@@ -5,7 +5,7 @@ from typing import Final
 
 from gpu_fraction.domain import keys
 from gpu_fraction.settings.declaration import setting
-from gpu_fraction.settings.option import text, words
+from gpu_fraction.settings.parsers import text, words
 
 __all__ = ["FIELD_MANAGER", "Installation"]
 

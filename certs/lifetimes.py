@@ -7,7 +7,7 @@ from typing import Final
 from certs.certificate import Certificate
 from certs.errors import LifetimeError
 from gpu_fraction.settings.declaration import setting
-from gpu_fraction.settings.option import seconds
+from gpu_fraction.settings.parsers import seconds
 
 __all__ = ["Lifetimes"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from certs.installation import Installation
 from certs.lifetimes import Lifetimes
 from gpu_fraction.settings.declaration import group, setting
-from gpu_fraction.settings.option import path, text
+from gpu_fraction.settings.parsers import path, text
 
 __all__ = ["CertificateSettings", "ServingSettings"]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from gpu_fraction.serving.logs import LEVELS
 from gpu_fraction.settings.declaration import NEEDED, group, setting
-from gpu_fraction.settings.option import choice, integer, text
+from gpu_fraction.settings.parsers import choice, integer, text
 from node_daemon.cards.source import CardSettings
 from node_daemon.isolation.configured import IsolationSettings
 from node_daemon.slices.service import Paths, Tempo

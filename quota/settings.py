@@ -6,7 +6,7 @@ from typing import Final
 from gpu_fraction.kube.election import LeaseTimings
 from gpu_fraction.serving.logs import LEVELS
 from gpu_fraction.settings.declaration import setting
-from gpu_fraction.settings.option import choice, integer, seconds, text, word_set, words
+from gpu_fraction.settings.parsers import choice, integer, seconds, text, word_set, words
 from quota import admission, amounts
 from quota.controller import ControllerSettings
 from quota.decision import ANY, Required

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gpu_fraction.serving.logs import LEVELS
 from gpu_fraction.settings.declaration import NEEDED, setting
-from gpu_fraction.settings.option import choice, integer, path, text, word_set
+from gpu_fraction.settings.parsers import choice, integer, path, text, word_set
 
 __all__ = ["ExtenderSettings"]
 

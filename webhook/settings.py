@@ -7,7 +7,7 @@ from gpu_fraction.domain.keys import SYSTEM_NAMESPACE
 from gpu_fraction.serving.logs import LEVELS
 from gpu_fraction.serving.server import Drain
 from gpu_fraction.settings.declaration import group, setting
-from gpu_fraction.settings.option import choice, integer, text, word_set
+from gpu_fraction.settings.parsers import choice, integer, text, word_set
 
 __all__ = ["SYSTEM_USERS", "WebhookSettings"]
 

@@ -12,7 +12,8 @@ from gpu_fraction.kube.access import AccessSource, default_source
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.settings.declaration import setting
-from gpu_fraction.settings.option import SettingsError, text
+from gpu_fraction.settings.option import SettingsError
+from gpu_fraction.settings.parsers import text
 
 __all__ = ["ClusterSettings", "connected"]
 

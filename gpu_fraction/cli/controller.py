@@ -14,7 +14,7 @@ from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.serving import logs
 from gpu_fraction.settings.declaration import group, setting
-from gpu_fraction.settings.option import boolean
+from gpu_fraction.settings.parsers import boolean
 from gpu_fraction.settings.rewrite import CardSizeSettings
 from quota.app import control
 from quota.settings import ControllerOptions

@@ -13,7 +13,8 @@ from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from gpu_fraction.cli import config
 from gpu_fraction.settings.declaration import setting
-from gpu_fraction.settings.option import choice, print_config
+from gpu_fraction.settings.option import print_config
+from gpu_fraction.settings.parsers import choice
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

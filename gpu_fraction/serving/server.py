@@ -17,7 +17,7 @@ import structlog
 from aiohttp import web
 
 from gpu_fraction.settings.declaration import setting
-from gpu_fraction.settings.option import seconds
+from gpu_fraction.settings.parsers import seconds
 
 KEEPALIVE_S: Final = 120.0
 """Idle connections stay open this long: above the API server's 90 s."""

@@ -10,8 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -20,30 +19,16 @@ from gpu_fraction.domain.problems import nearest, quote
 
 ENV_PREFIX: Final = "GPU_FRACTION_"
 
-_MAX_DIGITS: Final = 20
-"""Of a whole number: chosen, so that no text costs time to convert."""
-
 __all__ = [
     "ENV_PREFIX",
     "Option",
     "SettingsError",
     "Value",
     "add_flags",
-    "boolean",
-    "choice",
-    "integer",
     "load",
-    "path",
     "print_config",
     "read_file",
-    "seconds",
-    "text",
-    "word_set",
-    "words",
 ]
-
-
-L = TypeVar("L", bound=str)
 
 
 class SettingsError(Exception):
@@ -103,7 +88,7 @@ class Option:
     @property
     def shown_default(self) -> str:
         """The default as a flag would give it; empty where there is none."""
-        return _show(self.default)
+        return _text(self.default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,37 +177,27 @@ def _given(
     if (variable := environ.get(option.variable)) is not None:
         return variable, f"environment {option.variable}"
     if (value := file.get(option.name)) is not None:
-        return _flatten(value), f"file {option.name}"
+        return _text(value), f"file {option.name}"
     return None, "default"
 
 
-def _flatten(value: object) -> str:
-    """A file's lists and mappings in the form that flags have."""
+def _text(value: object) -> str:
+    """A value in the form that a flag gives it; a file has lists, mappings and truth of its own."""
     if isinstance(value, dict):
         return ",".join(f"{key}={_joined(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        return ",".join(str(item) for item in value)
+    if isinstance(value, frozenset):
+        return ",".join(sorted(value))
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, Enum):
+        return value.name.lower()
     if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+        return str(value).lower()
+    return "" if value is None else str(value)
 
 
 def _joined(item: object) -> str:
     return "+".join(map(str, item)) if isinstance(item, tuple) else str(item)
-
-
-def _show(value: object) -> str:
-    if isinstance(value, frozenset):
-        return ",".join(sorted(value))
-    if isinstance(value, tuple):
-        return ",".join(str(item) for item in value)
-    if isinstance(value, Enum):
-        return value.name.lower()
-    if isinstance(value, dict):
-        return _flatten(value)
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value is None else str(value)
 
 
 def print_config(values: Mapping[str, Value]) -> str:
@@ -233,73 +208,6 @@ def print_config(values: Mapping[str, Value]) -> str:
     lines = []
     for name, value in values.items():
         # A JSON string is a YAML string, whatever it holds.
-        shown = "null" if value.value is None else json.dumps(_show(value.value))
+        shown = "null" if value.value is None else json.dumps(_text(value.value))
         lines.append(f"{name}: {shown}  # {value.source.split(' ')[0]}")
     return "\n".join(lines) + "\n"
-
-
-def text(given: str) -> str:
-    """Any text that is not empty."""
-    if not given:
-        raise ValueError("allowed: a text that is not empty")
-    return given
-
-
-def path(given: str) -> Path:
-    """A place in the file system."""
-    return Path(text(given))
-
-
-def integer(low: int, high: int) -> Callable[[str], int]:
-    """A whole number in a range, both ends included."""
-
-    def parse(given: str) -> int:
-        plain = given.isascii() and given.isdigit() and len(given) <= _MAX_DIGITS
-        if not plain or not low <= int(given) <= high:
-            raise ValueError(f"allowed: a whole number from {low} to {high}")
-        return int(given)
-
-    return parse
-
-
-def seconds(low: float, high: float) -> Callable[[str], float]:
-    """A time in seconds in a range, both ends included."""
-
-    def parse(given: str) -> float:
-        allowed = f"allowed: seconds from {low:.10g} to {high:.10g}"
-        if not given.replace(".", "", 1).isdigit() or not given.isascii():
-            raise ValueError(allowed)
-        if not low <= (value := float(given)) <= high:
-            raise ValueError(allowed)
-        return value
-
-    return parse
-
-
-def boolean(given: str) -> bool:
-    """``true`` or ``false``."""
-    if given not in {"true", "false"}:
-        raise ValueError("allowed: true, false")
-    return given == "true"
-
-
-def choice(*allowed: L) -> Callable[[str], L]:
-    """One of some words."""
-
-    def parse(given: str) -> L:
-        for word in allowed:
-            if word == given:
-                return word
-        raise ValueError(f"allowed: {', '.join(allowed)}{nearest(given, allowed)}")
-
-    return parse
-
-
-def words(given: str) -> tuple[str, ...]:
-    """A list separated by commas; empty for none."""
-    return tuple(word.strip() for word in given.split(",") if word.strip())
-
-
-def word_set(given: str) -> frozenset[str]:
-    """The same without an order."""
-    return frozenset(words(given))

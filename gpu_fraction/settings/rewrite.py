@@ -18,7 +18,7 @@ from gpu_fraction.domain.request import (
 )
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.settings.declaration import group, setting
-from gpu_fraction.settings.option import choice, integer, text, words
+from gpu_fraction.settings.parsers import choice, integer, text, words
 
 __all__ = ["CardSizeSettings", "RewriteSettings"]
 

@@ -11,7 +11,7 @@ import structlog
 
 from gpu_fraction.domain.inventory import Inventory
 from gpu_fraction.settings.declaration import setting
-from gpu_fraction.settings.option import integer, seconds
+from gpu_fraction.settings.parsers import integer, seconds
 from node_daemon.cards import health, health_events, inventory, inventory_reader, nvml
 from node_daemon.cards.health_watch import HealthWatch
 from node_daemon.cards.inventory import SLOTS_PER_CARD, CardIsolation

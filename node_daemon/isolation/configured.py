@@ -9,7 +9,7 @@ from typing import Final, Literal, cast, get_args
 import structlog
 
 from gpu_fraction.settings.declaration import setting
-from gpu_fraction.settings.option import choice, path, text, words
+from gpu_fraction.settings.parsers import choice, path, text, words
 from node_daemon.cards import nvml
 from node_daemon.cards.inventory import CardIsolation
 from node_daemon.cards.nvml_driver import Driver

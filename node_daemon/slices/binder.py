@@ -10,7 +10,7 @@ import structlog
 
 from gpu_fraction.domain import keys
 from gpu_fraction.settings.declaration import setting
-from gpu_fraction.settings.option import seconds
+from gpu_fraction.settings.parsers import seconds
 from node_daemon.slices.identity import Claimant, Identity
 from node_daemon.slices.publisher import Publisher
 from node_daemon.slices.shares import Shares, asked, verify

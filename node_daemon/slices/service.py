@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from gpu_fraction.domain import inventory as inventory_format
 from gpu_fraction.domain.inventory import Inventory, InventoryError
 from gpu_fraction.settings.declaration import group, setting
-from gpu_fraction.settings.option import path, words
+from gpu_fraction.settings.parsers import path, words
 from node_daemon.kubelet import checkpoint
 from node_daemon.kubelet.plugin import DevicePlugin, Recorder, TokenBoard
 from node_daemon.kubelet.pod_resources import PodResourcesClient

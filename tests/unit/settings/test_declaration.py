@@ -6,16 +6,8 @@ from typing import Any
 import pytest
 
 from gpu_fraction.settings.declaration import NEEDED, group, options_of, setting, titled
-from gpu_fraction.settings.option import (
-    SettingsError,
-    integer,
-    load,
-    print_config,
-    read_file,
-    seconds,
-    text,
-    words,
-)
+from gpu_fraction.settings.option import SettingsError, load, print_config, read_file
+from gpu_fraction.settings.parsers import integer, seconds, text, words
 from tests.support.settings import configured
 
 
