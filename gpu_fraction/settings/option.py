@@ -182,7 +182,7 @@ def _given(
 
 
 def _text(value: object) -> str:
-    """A value in the form that a flag gives it; a file has lists, mappings and truth of its own."""
+    """A value in the form that a flag gives it; a file has lists and mappings of its own."""
     if isinstance(value, dict):
         return ",".join(f"{key}={_joined(item)}" for key, item in value.items())
     if isinstance(value, frozenset):
