@@ -106,8 +106,8 @@ def _files(settings: WebhookSettings, directory: Path | None) -> MountedFiles:
         return MountedFiles(directory)
     if settings.tls_cert is None or settings.tls_key is None:
         text = (
-            "--tls-cert and --tls-key are needed; inside a cluster, or with --kubeconfig, the "
-            "certificate can look after itself and both are left out"
+            "--tls-cert and --tls-key are needed outside a cluster; inside one, or with "
+            "--kubeconfig, omit both to use self-managed certificates"
         )
         raise SettingsError([text])
     chain, key = Path(settings.tls_cert).absolute(), Path(settings.tls_key).absolute()

@@ -173,7 +173,7 @@ async def test_a_pod_whose_share_another_takes_away_for_good_is_refused(
         with pytest.raises(StatusError) as refused:
             await created(client, namespace, SHARE)
         assert refused.value.code == 403
-        assert "another one undid its work" in refused.value.message
+        assert "another webhook removed its changes" in refused.value.message
 
 
 PATCH = (

@@ -120,8 +120,8 @@ def test_it_does_not_start_without_a_certificate(command: Command, tls: Tls) -> 
     assert (missing.code, missing.err) == (
         2,
         (
-            "gpu-fraction: --tls-cert and --tls-key are needed; inside a cluster, or with "
-            "--kubeconfig, the certificate can look after itself and both are left out\n"
+            "gpu-fraction: --tls-cert and --tls-key are needed outside a cluster; inside one, or "
+            "with --kubeconfig, omit both to use self-managed certificates\n"
         ),
     )
     for cert, key in ((tls.cert, tls.cert), (tls.key, tls.key), ("/none", tls.key)):

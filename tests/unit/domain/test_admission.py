@@ -240,7 +240,7 @@ def test_more_of_our_own_resource_in_a_copied_pod() -> None:
         copied["spec"]["containers"][0]["resources"][part][keys.MEMORY_MIB] = "8192"
     assert refusals(copied) == [
         f'spec.containers[0].resources.{part}[gpu-fraction.dev/memory-mib]: is "8192", but the '
-        "annotations come to 4096; remove it, the annotations are enough"
+        "annotations ask for 4096; remove it, the annotations are enough"
         for part in ("limits", "requests")
     ]
 

@@ -168,7 +168,7 @@ def test_messages() -> None:
             "(cluster setting policy_host_devices)"
         ),
         (
-            'spec.nodeName: "n" is refused in a pod that uses GPUs: it goes past the scheduler '
-            "that chooses a GPU; use nodeSelector or affinity (cluster setting policy_node_name)"
+            'spec.nodeName: "n" is refused in a pod that uses GPUs: it bypasses the GPU '
+            "scheduler; use nodeSelector or affinity (cluster setting policy_node_name)"
         ),
     ]

@@ -171,8 +171,8 @@ def test_another_amount_is_refused(part: str, given: str) -> None:
     raw["spec"]["containers"][0]["resources"][part]["x/gpu"] = given
     assert refusals(raw, PodEdit(resources={"main": {"x/gpu": "1"}})) == [
         (
-            f'spec.containers[0].resources.{part}[x/gpu]: is "{given}", but the annotations come '
-            "to 1; remove it, the annotations are enough"
+            f'spec.containers[0].resources.{part}[x/gpu]: is "{given}", but the annotations ask '
+            "for 1; remove it, the annotations are enough"
         )
     ]
 

@@ -213,8 +213,9 @@ def test_what_the_user_and_the_audit_log_are_told(name: str) -> None:
 
 
 UNMUTATED = (
-    "pod: does not hold what its annotations come to (missing: "
-    "{}): gpu-fraction's mutating webhook did not run, or another one undid its work"
+    "pod: does not match its GPU annotations (missing: "
+    "{}): gpu-fraction's mutating webhook did not run, "
+    "or another webhook removed its changes"
 )
 ANNOTATION = "/metadata/annotations/gpu-fraction.dev~1request"
 MAIN = "/spec/containers/0"
