@@ -91,11 +91,11 @@ def main() -> int:
         "placement",
         "Scheduling: filter and prioritize of a large cluster",
         f"`make bench`: {args.nodes:,} nodes x {args.cards} cards, {args.pods:,} pods that hold "
-        f"cards; medians of {args.rounds} rounds, the cluster changed by a bind between any two. "
+        f"cards; medians of {args.rounds} rounds, with a bind between any two. "
         "*Decide* is filter and prioritize on the state; *call* adds decoding the scheduler's two "
         f"bodies and encoding both answers. Goals: below {GOAL_MS:g} ms of processor time to "
-        f"decide, below {GOAL_MIB:.0f} MB. *Nearly fit* is what a pod can be made to cost: "
-        f"the search is bounded.\n\nMachine: {report.machine()}.\n\n"
+        f"decide, below {GOAL_MIB:.0f} MB. *Nearly fit* is the most "
+        f"expensive kind of pod: the search is bounded.\n\nMachine: {report.machine()}.\n\n"
         + report.table(
             ["pod", "fits on nodes", "decide ms", "of it CPU", "call ms", "of it CPU", "goal"],
             [line(row) for row in rows],

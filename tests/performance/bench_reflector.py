@@ -262,7 +262,7 @@ def main() -> int:
         "reflector",
         "Following pods",
         f"`make bench`: a reflector of {arguments.pods:,} pods against the sandbox's API server, "
-        "which is a process of its own.\n\n"
+        "which runs as a separate process.\n\n"
         f"Machine: {report.machine()}.\n\n"
         + report.table(["what", "figure"], [list(row) for row in rows]),
     )
