@@ -1,4 +1,4 @@
-"""Scenarios 40 to 58: the controller, the life of a pod, and what peers get wrong."""
+"""The controller: its counts over the life of pods and quotas, and with several writers."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ def edit(world: World, name: str = "team-a", **spec: object) -> None:
     world.server.put_quota(msgspec.structs.replace(stored, spec=wanted))
 
 
-async def test_b5_40_status_hard_follows_spec_hard() -> None:
+async def test_status_hard_follows_spec_hard() -> None:
     """And pods are judged by the new limits only once they were counted for them."""
     async with World(quota(hard={"cores": "1"})).running() as world:
         edit(world, hard={"cores": "2", "models": {"A100": {"gpus": 1}}})
@@ -32,7 +32,7 @@ async def test_b5_40_status_hard_follows_spec_hard() -> None:
         assert (hard.cores, msgspec.to_builtins(hard.models)) == ("2", {"A100": {"gpus": "1"}})
 
 
-async def test_b5_41_an_unchanged_count_is_not_written() -> None:
+async def test_an_unchanged_count_is_not_written() -> None:
     """Neither by a resync nor by a controller that has just started."""
     async with World(quota(hard={"cores": "1"})).running() as world:
         await world.create(pod(cores=100))
@@ -45,7 +45,7 @@ async def test_b5_41_an_unchanged_count_is_not_written() -> None:
         assert world.server.writes == writes
 
 
-async def test_b5_42_what_cannot_be_counted_is_said_and_the_rest_is_kept() -> None:
+async def test_status_names_what_cannot_be_counted_and_keeps_the_rest() -> None:
     """The condition Ready names the key; the known amounts are published."""
     world = World(quota(hard={"memory": "80Gi", "gpus": 4}), fleet=ConfiguredFleet(CardSizes()))
     world.server.put_pod(pod("u1", gpus=2))
@@ -67,7 +67,7 @@ async def test_b5_42_what_cannot_be_counted_is_said_and_the_rest_is_kept() -> No
         ("DoesNotExist", None, {None}),
     ],
 )
-async def test_b5_43_priority_class_scopes(
+async def test_priority_class_scopes_select_the_pods(
     operator: str, values: list[str] | None, matching: set[str | None]
 ) -> None:
     """In, NotIn, Exists, DoesNotExist."""
@@ -82,7 +82,7 @@ async def test_b5_43_priority_class_scopes(
         assert refused == matching
 
 
-async def test_b5_44_a_quota_that_was_never_counted_comes_first() -> None:
+async def test_a_quota_that_was_never_counted_comes_first() -> None:
     """It is counted at once, not at the next resync."""
     async with World().running() as world:
         world.server.put_pod(pod(gpus=1))
@@ -91,7 +91,7 @@ async def test_b5_44_a_quota_that_was_never_counted_comes_first() -> None:
         assert world.used("gpus") == "1"
 
 
-async def test_b5_45_the_status_comes_promptly() -> None:
+async def test_a_new_quota_gets_its_status_at_once() -> None:
     """A running controller counts a new quota without being asked twice."""
     async with World().running() as world:
         task = asyncio.create_task(world.counter.controller.run())
@@ -104,7 +104,7 @@ async def test_b5_45_the_status_comes_promptly() -> None:
         task.cancel()
 
 
-async def test_b5_46_the_life_of_a_pod() -> None:
+async def test_use_follows_a_pod_from_creation_to_deletion() -> None:
     """Two GPUs are counted, others refused per key, and all come back in the end."""
     async with World(quota(hard={"gpus": 3, "memory": "100Gi", "pods": 2})).running() as world:
         small = ConfiguredFleet(CardSizes(16384))
@@ -122,7 +122,7 @@ async def test_b5_46_the_life_of_a_pod() -> None:
         assert world.status().used == AmountsWire(cores="0", memory="0", gpus="0", pods="0")
 
 
-async def test_b5_47_pairs_of_scopes_share_the_pods() -> None:
+async def test_quotas_with_opposite_scopes_divide_the_pods() -> None:
     """With and without a priority class: each pod is counted by exactly one."""
     exists, absent = (
         {"matchExpressions": [{"scopeName": "PriorityClass", "operator": o}]}
@@ -139,7 +139,7 @@ async def test_b5_47_pairs_of_scopes_share_the_pods() -> None:
         assert (world.used("gpus", "with"), world.used("gpus", "without")) == ("1", "1")
 
 
-async def test_b5_48_quotas_are_changed_and_deleted() -> None:
+async def test_a_changed_or_deleted_quota_is_followed() -> None:
     """A larger budget admits at once, a deleted one stops counting and frees."""
     async with World(quota(hard={"gpus": 0})).running() as world:
         assert (await world.create(pod(gpus=1))).refusals
@@ -153,7 +153,7 @@ async def test_b5_48_quotas_are_changed_and_deleted() -> None:
         assert (await world.create(pod("u2", gpus=9))).promises == ()
 
 
-async def test_b5_49_a_status_that_others_wrote_is_reset() -> None:
+async def test_a_status_that_others_wrote_is_reset() -> None:
     """The next count puts it right."""
     async with World(quota(hard={"gpus": 4})).running() as world:
         await world.create(pod(gpus=1))
@@ -169,7 +169,7 @@ async def test_b5_49_a_status_that_others_wrote_is_reset() -> None:
             assert world.used("gpus") == "1"
 
 
-async def test_b5_50_a_second_pod_of_one_class_does_not_fit() -> None:
+async def test_a_second_pod_of_one_class_does_not_fit() -> None:
     """Another class is not charged to it."""
     scope = {
         "matchExpressions": [
@@ -182,7 +182,7 @@ async def test_b5_50_a_second_pod_of_one_class_does_not_fit() -> None:
         assert (await world.create(pod("u3", gpus=1, priority_class="p3"))).final
 
 
-async def test_b5_51_gpus_of_one_model_are_counted_by_themselves() -> None:
+async def test_gpus_of_one_model_are_counted_separately() -> None:
     """The custom count here is that of a GPU model."""
     fleet = ConfiguredFleet(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
     hard = {"gpus": 9, "models": {"A100": {"gpus": 1, "memory": "80Gi"}}}
@@ -199,7 +199,7 @@ async def test_b5_51_gpus_of_one_model_are_counted_by_themselves() -> None:
         assert (await world.create(pod("u3", gpus=1, annotations=elsewhere))).final
 
 
-async def test_b5_52_a_hundred_creates_for_ten_gpus_over_two_replicas() -> None:
+async def test_two_replicas_admit_ten_of_a_hundred_creates_for_ten_gpus() -> None:
     """Exactly ten pods, and every other one is told why."""
     async with World(quota(hard={"gpus": 10}), replicas=2).running() as world:
         outcomes = await asyncio.gather(
@@ -215,7 +215,7 @@ async def test_b5_52_a_hundred_creates_for_ten_gpus_over_two_replicas() -> None:
         assert (world.used("gpus"), world.reserved()) == ("10", [])
 
 
-async def test_b5_53_the_same_review_twice_is_charged_once() -> None:
+async def test_the_same_review_twice_is_charged_once() -> None:
     """Whether it comes again at once, elsewhere, or at the same time."""
     async with World(quota(hard={"gpus": 1}), replicas=2).running() as world:
         same = [world.create(pod(gpus=1), replica=i % 2, stored=False) for i in range(6)]
@@ -226,7 +226,7 @@ async def test_b5_53_the_same_review_twice_is_charged_once() -> None:
         assert world.reserved() == []
 
 
-async def test_b5_54_a_create_that_fails_later_leaves_no_phantom() -> None:
+async def test_a_create_that_fails_later_leaves_no_phantom() -> None:
     """AlreadyExists, another webhook, ResourceQuota: the promise goes when it expires."""
     async with World(quota(hard={"gpus": 1})).running() as world:
         await world.create(pod(gpus=1), stored=False)
@@ -240,7 +240,7 @@ async def test_b5_54_a_create_that_fails_later_leaves_no_phantom() -> None:
         assert (await world.create(pod("u2", gpus=1))).final
 
 
-async def test_b5_55_a_controller_with_a_late_cache_lowers_no_live_promise() -> None:
+async def test_a_controller_with_a_late_cache_keeps_live_reservations() -> None:
     """Restarted before the pod appears in its watch, even long after, it keeps the promise."""
     async with World(quota(hard={"gpus": 1})).running() as world:
         late = world.new_counter()
@@ -263,7 +263,7 @@ async def test_b5_55_a_controller_with_a_late_cache_lowers_no_live_promise() -> 
 
 
 @pytest.mark.parametrize("how", ["evicted", "node lost"])
-async def test_b5_56_evicted_and_lost_pods_are_released(how: str) -> None:
+async def test_evicted_and_lost_pods_are_released(how: str) -> None:
     """An evicted pod has failed; one on a lost node is past its deletion deadline."""
     async with World(quota(hard={"gpus": 1})).running() as world:
         await world.create(pod(gpus=1))
@@ -278,7 +278,7 @@ async def test_b5_56_evicted_and_lost_pods_are_released(how: str) -> None:
         assert world.used("gpus") == "0"
 
 
-def test_b5_57_sidecars_count_with_the_init_containers_after_them() -> None:
+def test_sidecars_count_with_the_init_containers_after_them() -> None:
     """A sidecar of 1 declared before an init container of 2 makes 3; declared after it, 2."""
     sidecar = container("side", gpus=1, restart_policy="Always")
     init = container("init", gpus=2)
@@ -287,7 +287,7 @@ def test_b5_57_sidecars_count_with_the_init_containers_after_them() -> None:
         assert charge(facts).amounts["gpus"] == expected
 
 
-async def test_b5_58_a_budget_below_its_use_evicts_nobody() -> None:
+async def test_a_limit_below_its_use_evicts_no_pod() -> None:
     """Pods stay, new ones are refused, the condition Exceeded says so."""
     async with World(quota(hard={"gpus": 2})).running() as world:
         await world.create(pod("u1", gpus=2))
