@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from gpu_fraction.domain import keys, request_annotation
+from tests.builders.pods import Raw, pod
 from tests.cluster.harness.api_client import ApiClient, StatusError
 from tests.cluster.harness.mutators import Patch, policy, webhook
 from tests.cluster.harness.quota import Quotas
-from tests.pods import Raw, pod
 
 MESH: Raw = {"name": "mesh", "image": "mesh:1"}
 VARIABLE: Raw = {"name": "MESH", "value": "1"}

@@ -132,7 +132,7 @@ def fill(state: ClusterState, nodes: int, cards: int, held: int) -> list[str]:
         uuid = f"GPU-{at:08x}-0000-4000-8000-{card:012x}"
         milli = rng.choice([100, 250, 500])
         share = CardShare(uuid, milli, CARD_MIB * milli // 1000)
-        manifest = pods.manifest(
+        manifest = pods.asking_manifest(
             f"pod-{number}",
             Ask("main", memory_milli=milli, core_milli=milli),
             node=names[at],
@@ -151,13 +151,13 @@ def measure(
     """Time one case."""
     extender = Extender(state)
     decoder = msgspec.json.Decoder(FilterArgs)
-    manifest = pods.manifest("pending", *asks)
+    manifest = pods.asking_manifest("pending", *asks)
     fitting: list[str] = []
     churn = Churn(state, names)
 
     def decide() -> None:
         nonlocal fitting
-        view = state.view(pods.pod("pending", *asks))
+        view = state.view(pods.scheduler_pod("pending", *asks))
         assert not view.problem
         fitting = extender.filter(view, names).node_names or []
         extender.prioritize(view, fitting)
@@ -202,7 +202,9 @@ class Churn:
         """Bind or end one pod."""
         self._turn += 1
         node = self._names[self._turn * 37 % len(self._names)]
-        view = self._state.view(pods.pod(f"churn-{self._turn}", Ask("main", memory_mib=1)))
+        view = self._state.view(
+            pods.scheduler_pod(f"churn-{self._turn}", Ask("main", memory_mib=1))
+        )
         card = self._state.cards(node)[0]
         share = CardShare(card.uuid, 1, 1)
         self._state.send(view, node, {"main": (share,)}, 0.0)

@@ -25,8 +25,8 @@ from gpu_fraction.kube.objects import Identity, Meta
 from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import PODS
-from tests.access import fixed
 from tests.performance import report
+from tests.support.access import fixed
 
 NAMESPACES = 20
 EVENTS = 2000

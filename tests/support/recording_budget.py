@@ -7,7 +7,7 @@ import msgspec
 
 from gpu_fraction.settings import rewrite
 from gpu_fraction.settings.option import load
-from tests.reviews import recorded
+from tests.support.reviews import recorded
 from webhook.budget import Ruling, Validator
 from webhook.decide import Decider
 from webhook.review import AdmissionRequest, Answer, decode

@@ -31,7 +31,7 @@ class Stored:
     def pod(self) -> Pod:
         """What the API server would send."""
         assigned = assignment.render(self.cards) if self.cards else ""
-        return pods.pod(
+        return pods.scheduler_pod(
             self.name,
             *self.asks,
             uid=self.uid,

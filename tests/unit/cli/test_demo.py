@@ -1,6 +1,6 @@
 """``gpu-fraction demo``: what a newcomer sees first."""
 
-from tests.reviews import FOLDER, RECORDED
+from tests.support.reviews import FOLDER, RECORDED
 from tests.unit.cli.conftest import Command
 
 

@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from gpu_fraction.cli.webhook import OPTIONS
-from tests.tls import Tls
+from tests.support.tls import Tls
 from tests.unit.cli.conftest import Command
 
 EVERY_FLAG = {

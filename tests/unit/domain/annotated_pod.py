@@ -5,7 +5,7 @@ from typing import Any
 
 from gpu_fraction.domain.request import Bounds, Request, Slice
 from gpu_fraction.domain.user_annotations import parse
-from tests.pods import container, pod, typed
+from tests.builders.pods import container, pod, typed
 
 THREE = (container("main"), container("side"), container("other"))
 SIDECAR = container("proxy", restartPolicy="Always")

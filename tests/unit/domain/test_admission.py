@@ -13,7 +13,7 @@ from gpu_fraction.domain.backends import BACKENDS, BackendConfig
 from gpu_fraction.domain.guard import Policy
 from gpu_fraction.domain.request import Refused
 from gpu_fraction.domain.sizes import CardSizes
-from tests.pods import Raw, container, env, pod, typed
+from tests.builders.pods import Raw, container, env, pod, typed
 
 CONFIG = BackendConfig(CardSizes(16384))
 NATIVE = {keys.SLOT: "1", keys.CORE_MILLI: "250", keys.MEMORY_MIB: "4096"}

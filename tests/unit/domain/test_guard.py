@@ -3,7 +3,7 @@
 import pytest
 
 from gpu_fraction.domain.guard import Policy, check
-from tests.pods import Raw, container, env, paths, pod, typed
+from tests.builders.pods import Raw, container, env, paths, pod, typed
 
 STRICT = Policy()
 OPEN = Policy("allow", "allow", "allow", "allow")

@@ -9,7 +9,7 @@ import pytest
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.patch import Operation, build, escape
 from gpu_fraction.domain.request import Refused
-from tests.pods import Raw, container, env, pod, typed
+from tests.builders.pods import Raw, container, env, pod, typed
 
 
 def operations(raw: Raw, edit: PodEdit) -> list[Operation]:

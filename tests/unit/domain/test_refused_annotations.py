@@ -6,7 +6,7 @@ import pytest
 
 from gpu_fraction.domain.request import Bounds, Refused
 from gpu_fraction.domain.user_annotations import parse
-from tests.pods import container, pod, typed
+from tests.builders.pods import container, pod, typed
 from tests.unit.domain.annotated_pod import read
 
 SHARE = "a share above 0 and up to 1 with at most three decimals (0.25 or 25%)"

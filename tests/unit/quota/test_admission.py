@@ -17,7 +17,8 @@ from quota.errors import NotReadyError
 from quota.fleet import ConfiguredFleet
 from quota.pods import facts_of
 from quota.wire import AmountsWire, SpecWire
-from tests.support.quota_world import World, container, pod, quota
+from tests.builders.pods import quota_container, quota_pod
+from tests.support.quota_world import World, quota
 from tests.support.recording_budget import ask, review
 
 ROOT = Path(__file__).parents[3]
@@ -46,7 +47,7 @@ async def test_subresources_are_ignored(name: str) -> None:
 async def test_a_pod_below_the_limit_is_admitted_and_counted_exactly() -> None:
     """The promise, and after it the use, are exactly the pod's demand."""
     async with World(quota(hard={"cores": "2", "memory": "80Gi"})).running() as world:
-        assert (await world.create(pod(cores=250, memory=8192))).final
+        assert (await world.create(quota_pod(cores=250, memory=8192))).final
         (promise,) = world.status().reserved or ()
         assert (promise.cores, promise.memory, promise.gpus) == ("250m", "8Gi", "1")
         await world.settle()
@@ -58,8 +59,8 @@ async def test_a_dry_run_is_judged_and_writes_nothing() -> None:
     """Below the limit it is admitted, above it refused; the quota is not written."""
     async with World(quota(hard={"cores": "1"})).running() as world:
         writes = world.server.writes
-        assert (await world.create(pod(cores=1000), dry_run=True)).final
-        refused = await world.create(pod("u2", cores=2000), dry_run=True)
+        assert (await world.create(quota_pod(cores=1000), dry_run=True)).final
+        refused = await world.create(quota_pod("u2", cores=2000), dry_run=True)
         assert refused.refusals[0].message.startswith("exceeded GPU quota: team-a")
         assert world.server.writes == writes
         assert world.reserved() == []
@@ -73,7 +74,7 @@ async def test_an_update_is_not_charged() -> None:
 async def test_an_update_that_lowers_use_lowers_nothing() -> None:
     """What is used is lowered by the count alone, never by a call to the webhook."""
     async with World(quota(hard={"cores": "1"})).running() as world:
-        await world.create(pod(cores=500))
+        await world.create(quota_pod(cores=500))
         await world.settle()
         assert await ask(review("train-update-validating", operation="UPDATE")) == []
         assert world.used("cores") == "500m"
@@ -90,14 +91,14 @@ async def test_a_pod_above_the_limit_is_refused_with_the_exact_sentence() -> Non
     """Only the keys that do not fit, sorted, with what is asked, taken and allowed."""
     hard = {"cores": "4", "memory": "160Gi", "gpus": 8}
     async with World(quota(hard=hard)).running() as world:
-        await world.create(pod("u0", cores=2000, memory=156 * 1024))
-        refused = await world.create(pod("u1", cores=100, memory=8192))
+        await world.create(quota_pod("u0", cores=2000, memory=156 * 1024))
+        refused = await world.create(quota_pod("u1", cores=100, memory=8192))
         (only,) = refused.refusals
         assert only.message == (
             "exceeded GPU quota: team-a, requested: memory=8Gi, used: memory=156Gi, "
             "limited: memory=160Gi"
         )
-        refused = await world.create(pod("u2", cores=2001, memory=8192))
+        refused = await world.create(quota_pod("u2", cores=2001, memory=8192))
         assert refused.refusals[0].message == (
             "exceeded GPU quota: team-a, requested: cores=2001m,memory=8Gi, "
             "used: cores=2,memory=156Gi, limited: cores=4,memory=160Gi"
@@ -109,8 +110,8 @@ async def test_a_refusal_for_unknown_memory_names_the_containers() -> None:
     """A share of memory is no MiB where no GPU's size is known."""
     world = World(quota(hard={"memory": "10Gi"}), fleet=ConfiguredFleet(CardSizes()))
     async with world.running():
-        both = [container("a", gpus=1), container("b", gpus=1)]
-        refused = await world.create(pod(containers=both))
+        both = [quota_container("a", gpus=1), quota_container("b", gpus=1)]
+        refused = await world.create(quota_pod(containers=both))
         assert refused.refusals[0].message.startswith(
             "failed GPU quota: team-a: must specify memory for: a,b"
         )
@@ -120,8 +121,8 @@ async def test_a_quota_of_another_namespace_has_no_effect() -> None:
     """A full budget next door stops nobody here."""
     other = quota(namespace="team-b", hard={"cores": "0"})
     async with World(quota(hard={"cores": "1"}), other).running() as world:
-        assert (await world.create(pod(cores=1000))).final
-        assert (await world.create(pod("u2", cores=1, namespace="team-b"))).refusals
+        assert (await world.create(quota_pod(cores=1000))).final
+        assert (await world.create(quota_pod("u2", cores=1, namespace="team-b"))).refusals
 
 
 def scoped(operator: str, *values: str) -> dict[str, Any]:
@@ -137,7 +138,7 @@ async def test_of_two_scoped_quotas_only_the_matching_one_is_charged() -> None:
     research = quota("research", hard={"cores": "1"}, scopeSelector=scoped("In", "research"))
     others = quota("others", hard={"cores": "1"}, scopeSelector=scoped("NotIn", "research"))
     async with World(research, others).running() as world:
-        outcome = await world.create(pod(cores=500, priority_class="research"))
+        outcome = await world.create(quota_pod(cores=500, priority_class="research"))
         assert [p.quota for p in outcome.promises] == ["research"]
         await world.settle()
         assert world.used("cores", "research") == "500m"
@@ -158,7 +159,7 @@ async def test_a_scoped_quota_ignores_pods_outside_its_scope() -> None:
     """Nothing is promised and nothing refused."""
     only = quota(hard={"cores": "0"}, scopeSelector=scoped("Exists"))
     async with World(only).running() as world:
-        outcome = await world.create(pod(cores=500))
+        outcome = await world.create(quota_pod(cores=500))
         assert outcome.final
         assert outcome.promises == ()
 
@@ -174,14 +175,14 @@ async def test_a_pod_without_a_namespace_takes_the_namespace_of_the_request() ->
 
 def test_negative_amounts_cost_nothing_and_give_nothing_back() -> None:
     """The API server refuses them; here they are no demand, never a negative one."""
-    facts = facts_of(pod(containers=[container(nvidia__com="x", gpus=-3)]))
+    facts = facts_of(quota_pod(containers=[quota_container(nvidia__com="x", gpus=-3)]))
     assert facts.demand == ZERO
 
 
 async def test_an_overdrawn_limit_blocks_no_pod_that_does_not_use_it() -> None:
     """Cores are overdrawn, and a pod that asks only for memory passes."""
     async with World(quota(hard={"cores": "1", "memory": "80Gi"})).running() as world:
-        await world.create(pod(cores=1000, memory=1024))
+        await world.create(quota_pod(cores=1000, memory=1024))
         await world.settle()
         world.server.put_quota(
             msgspec.structs.replace(
@@ -191,10 +192,10 @@ async def test_an_overdrawn_limit_blocks_no_pod_that_does_not_use_it() -> None:
         )
         await world.settle()
         assert world.condition("Exceeded")[0] == "True"
-        only_memory = container(gpu_fraction__dev__="", memory=1024)
-        asked = await world.create(pod("u2", containers=[only_memory]))
+        only_memory = quota_container(gpu_fraction__dev__="", memory=1024)
+        asked = await world.create(quota_pod("u2", containers=[only_memory]))
         assert asked.final
-        assert (await world.create(pod("u3", cores=1, memory=1))).refusals
+        assert (await world.create(quota_pod("u3", cores=1, memory=1))).refusals
 
 
 def limited(*resources: str, classes: tuple[str, ...] = ()) -> Settings:
@@ -205,7 +206,7 @@ def limited(*resources: str, classes: tuple[str, ...] = ()) -> Settings:
 async def test_a_limited_resource_without_a_quota_is_refused() -> None:
     """Nobody uses memory where no quota allows it."""
     async with World(settings=limited("memory")).running() as world:
-        refused = await world.create(pod(cores=100, memory=1024))
+        refused = await world.create(quota_pod(cores=100, memory=1024))
         assert [r.message for r in refused.refusals] == [
             "insufficient GPU quota to consume: memory"
         ]
@@ -214,17 +215,17 @@ async def test_a_limited_resource_without_a_quota_is_refused() -> None:
 async def test_a_pod_that_does_not_use_the_limited_resource_is_admitted() -> None:
     """Only what is used must be covered, and pods without GPUs are nobody's business."""
     async with World(settings=limited("cores")).running() as world:
-        assert (await world.create(pod(memory=1024))).final
+        assert (await world.create(quota_pod(memory=1024))).final
     async with World(settings=limited(ANY)).running() as world:
-        assert (await world.create(pod())).final
-        assert (await world.create(pod(cores=1))).refusals
+        assert (await world.create(quota_pod())).final
+        assert (await world.create(quota_pod(cores=1))).refusals
 
 
 async def test_a_covering_quota_admits_and_is_charged() -> None:
     """The quota names the resource."""
     world = World(quota(hard={"memory": "8Gi"}), settings=limited("memory"))
     async with world.running():
-        outcome = await world.create(pod(memory=1024))
+        outcome = await world.create(quota_pod(memory=1024))
         assert [p.quota for p in outcome.promises] == ["team-a"]
 
 
@@ -232,14 +233,14 @@ async def test_one_of_several_quotas_covers() -> None:
     """It need not be all of them."""
     quotas = quota("a", hard={"cores": "4"}), quota("b", hard={"memory": "8Gi"})
     async with World(*quotas, settings=limited("memory")).running() as world:
-        assert (await world.create(pod(memory=1024))).final
+        assert (await world.create(quota_pod(memory=1024))).final
 
 
 async def test_a_quota_that_does_not_name_the_resource_does_not_cover() -> None:
     """There is a quota, but not for memory."""
     world = World(quota(hard={"cores": "4"}), settings=limited("memory"))
     async with world.running():
-        assert (await world.create(pod(memory=1024))).refusals
+        assert (await world.create(quota_pod(memory=1024))).refusals
 
 
 @pytest.mark.parametrize("selected", [False, True])
@@ -251,7 +252,7 @@ async def test_limited_priority_classes_need_a_quota(
     """A class that is limited needs a quota that selects it; others are unaffected."""
     found = [quota(hard={"cores": hard}, scopeSelector=scoped("In", "urgent"))] if selected else []
     async with World(*found, settings=limited(classes=("urgent",))).running() as world:
-        outcome = await world.create(pod(cores=500, priority_class=name))
+        outcome = await world.create(quota_pod(cores=500, priority_class=name))
         if name != "urgent":
             assert outcome.final
         elif not selected:
@@ -265,20 +266,20 @@ async def test_limited_priority_classes_need_a_quota(
 async def test_a_pod_without_gpus_needs_no_quota() -> None:
     """A pod without GPUs passes where quotas are required."""
     async with World(settings=limited(ANY, "cores")).running() as world:
-        assert (await world.create(pod())).final
+        assert (await world.create(quota_pod())).final
 
 
 async def test_an_increase_needs_a_quota() -> None:
     """The first pod with GPUs in a namespace without a quota is refused."""
     async with World(settings=limited(ANY)).running() as world:
-        refused = await world.create(pod(gpus=1))
+        refused = await world.create(quota_pod(gpus=1))
         assert refused.refusals[0].message.startswith("insufficient GPU quota")
 
 
 async def test_a_decrease_needs_none() -> None:
     """Pods leave while the budget is overdrawn, and what they used comes back."""
     async with World(quota(hard={"cores": "1"})).running() as world:
-        await world.create(pod(cores=1000))
+        await world.create(quota_pod(cores=1000))
         await world.settle()
         world.server.delete_pod("u1")
         await world.settle()
@@ -293,5 +294,5 @@ async def test_a_quota_that_was_never_counted_answers_later() -> None:
         task = tasks.create_task(world.replicas[0].admission.run())
         await asyncio.sleep(0)
         with pytest.raises(NotReadyError, match="status unknown for GPU quota: team-a"):
-            await world.create(pod(cores=1))
+            await world.create(quota_pod(cores=1))
         task.cancel()

@@ -4,7 +4,7 @@ import json
 
 import aiohttp
 
-from tests.pods import Raw
+from tests.builders.pods import Raw
 
 JSON = {"Content-Type": "application/json"}
 QUARTER = {"gpu-fraction": "0.25"}

@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 import structlog
 
-from tests.pods import pod
-from tests.reviews import RECORDED, body, changed, patch_of, recorded, review
-from tests.tls import Tls
+from tests.builders.pods import pod
+from tests.support.reviews import RECORDED, body, changed, patch_of, recorded, review
+from tests.support.tls import Tls
 from tests.unit.webhook.calls import JSON, QUARTER, post
 from tests.unit.webhook.conftest import Launcher, decided
 from webhook.app import MAX_BODY_BYTES, NotReady

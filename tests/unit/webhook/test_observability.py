@@ -3,8 +3,8 @@
 import structlog
 from prometheus_client import CollectorRegistry
 
-from tests.pods import Raw, container, env, pod
-from tests.reviews import body, changed, review
+from tests.builders.pods import Raw, container, env, pod
+from tests.support.reviews import body, changed, review
 from tests.unit.webhook.calls import QUARTER, post
 from tests.unit.webhook.conftest import Launcher, decided
 from webhook.app import NotReady

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import jsonpatch
 import pytest
 
-from tests.pods import Raw
-from tests.reviews import RECORDED, body, patch_of, recorded, rewriting
+from tests.builders.pods import Raw
+from tests.support.reviews import RECORDED, body, patch_of, recorded, rewriting
 from webhook.decide import Decider
 from webhook.review import decode, encode
 

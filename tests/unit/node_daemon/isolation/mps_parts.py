@@ -2,7 +2,7 @@
 
 from gpu_fraction.domain.assignment import CardShare
 from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice
-from tests import fake_gpus
+from tests.support import fake_gpus
 from tests.unit.node_daemon.isolation.conftest import Mps
 
 ONE, TWO = fake_gpus.uuid(0), fake_gpus.uuid(1)

@@ -9,20 +9,12 @@ import structlog
 
 from node_daemon.kubelet.session import Waits
 from sandbox.kubelet.devices import CHECKPOINT
-from tests.support.node_rig import (
-    TEMPO,
-    Rig,
-    StartError,
-    card,
-    inventory,
-    node,
-    share,
-)
+from tests.support.node_rig import TEMPO, Rig, StartError, inventory, node, rig_card, share
 
 
 async def test_registers_again_after_a_kubelet_restart(tmp_path: Path) -> None:
     """Full capacity returns, over one stream, and pods go on."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         before = rig.pod({"main": [share(0)]})
         first = (await rig.run_pod(before))["main"]
         for _ in range(3):
@@ -37,7 +29,7 @@ async def test_registers_again_after_a_kubelet_restart(tmp_path: Path) -> None:
 
 async def test_registers_again_when_its_stream_ends(tmp_path: Path) -> None:
     """The kubelet never dials again by itself."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         stream = rig.kubelet.devices.endpoint.stream
         assert stream is not None
         stream.cancel()
@@ -49,7 +41,7 @@ async def test_registers_again_when_its_stream_ends(tmp_path: Path) -> None:
 
 async def test_serves_again_when_its_socket_is_removed(tmp_path: Path) -> None:
     """A starting kubelet removes all sockets, ours too."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         (socket,) = rig.paths.plugins.glob("gpu-fraction*.sock")
         socket.unlink()
         await rig.until(lambda: rig.kubelet.devices.registrations == 2)
@@ -59,7 +51,7 @@ async def test_serves_again_when_its_socket_is_removed(tmp_path: Path) -> None:
 
 async def test_daemon_waits_for_a_kubelet_that_comes_later(tmp_path: Path) -> None:
     """Neither the directory nor the socket need be there at start."""
-    rig = Rig(tmp_path, inventory(card(0)))
+    rig = Rig(tmp_path, inventory(rig_card(0)))
     await rig.start_daemon()
     await asyncio.sleep(0.1)
     await rig.kubelet.start()
@@ -75,7 +67,7 @@ async def test_kubelet_that_was_killed_is_met_again_at_once(tmp_path: Path) -> N
     """Its socket stays and refuses; the next kubelet is not kept waiting for another try."""
     hour = 3600.0
     waits = Waits(again_s=0.01, retry_s=hour, retry_most_s=hour, poll_s=hour)
-    rig = Rig(tmp_path, inventory(card(0)), tempo=replace(TEMPO, waits=waits))
+    rig = Rig(tmp_path, inventory(rig_card(0)), tempo=replace(TEMPO, waits=waits))
     await rig.kubelet.start()
     await rig.start_daemon()
     try:
@@ -92,7 +84,7 @@ async def test_kubelet_that_was_killed_is_met_again_at_once(tmp_path: Path) -> N
 
 async def test_socket_that_a_starting_kubelet_removes_is_not_waited_for(tmp_path: Path) -> None:
     """Made in the instant before the kubelet's own, it is dialled in vain for ten seconds."""
-    rig = Rig(tmp_path, inventory(card(0)))
+    rig = Rig(tmp_path, inventory(rig_card(0)))
     rig.kubelet.devices.removes_next = True
     await rig.kubelet.start()
     try:
@@ -109,7 +101,7 @@ async def test_socket_that_a_starting_kubelet_removes_is_not_waited_for(tmp_path
 
 async def test_daemon_is_known_again_to_a_kubelet_that_missed_its_end(tmp_path: Path) -> None:
     """The next daemon comes before a busy kubelet notices that the last one's stream ended."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         devices = rig.kubelet.devices
         devices.attentive.clear()
         await rig.kill_daemon()
@@ -125,7 +117,7 @@ async def test_daemon_is_known_again_to_a_kubelet_that_missed_its_end(tmp_path: 
 
 async def test_daemon_killed_between_admission_and_start(tmp_path: Path) -> None:
     """The name that was answered before the kill means the right slice after it."""
-    async with node(tmp_path, card(0), card(1)) as rig:
+    async with node(tmp_path, rig_card(0), rig_card(1)) as rig:
         pods = [rig.pod({"main": [share(i % 2)]}) for i in range(6)]
         for pod in pods:
             await rig.admit(pod)
@@ -142,7 +134,7 @@ async def test_daemon_killed_between_admission_and_start(tmp_path: Path) -> None
 
 async def test_daemon_killed_in_the_middle_of_a_burst(tmp_path: Path) -> None:
     """Kills at many points of forty starts change nothing about who gets what."""
-    async with node(tmp_path, *(card(i) for i in range(4))) as rig:
+    async with node(tmp_path, *(rig_card(i) for i in range(4))) as rig:
         pods = [rig.pod({"main": [share(i % 4, 100, 4_000)]}) for i in range(40)]
         for pod in pods:
             await rig.admit(pod)
@@ -164,7 +156,7 @@ async def test_daemon_killed_in_the_middle_of_a_burst(tmp_path: Path) -> None:
 
 async def test_skipped_pre_start_fails_closed(tmp_path: Path) -> None:
     """Before the plugin registers again, an unbound name has no file and a bound one its own."""
-    async with node(tmp_path, card(0), card(1)) as rig:
+    async with node(tmp_path, rig_card(0), rig_card(1)) as rig:
         bound, unbound = (rig.pod({"main": [share(i)]}) for i in (0, 1))
         first = (await rig.run_pod(bound))["main"]
         await rig.admit(unbound)
@@ -179,7 +171,7 @@ async def test_skipped_pre_start_fails_closed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("checkpoint", [True, False])
 async def test_kubelet_that_knows_no_pods_yet(tmp_path: Path, *, checkpoint: bool) -> None:
     """After its restart it lists none for a while; who still pulls an image starts after that."""
-    async with node(tmp_path, card(0), checkpoint=checkpoint) as rig:
+    async with node(tmp_path, rig_card(0), checkpoint=checkpoint) as rig:
         pod = rig.pod({"main": [share(0)]})
         await rig.admit(pod)
         await rig.kubelet.restart(delivered=False)
@@ -192,7 +184,7 @@ async def test_kubelet_that_knows_no_pods_yet(tmp_path: Path, *, checkpoint: boo
 
 async def test_checkpoint_in_another_form_says_nothing(tmp_path: Path) -> None:
     """What a later kubelet may call its fields is no proof that a name is held by nobody."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         pod = rig.pod({"main": [share(0)]})
         await rig.admit(pod)
         path = rig.paths.plugins / CHECKPOINT
@@ -209,7 +201,7 @@ async def test_name_of_a_pod_that_never_started_is_returned(
     tmp_path: Path, *, checkpoint: bool
 ) -> None:
     """It is forgotten with its pod, and not before."""
-    async with node(tmp_path, card(0), checkpoint=checkpoint) as rig:
+    async with node(tmp_path, rig_card(0), checkpoint=checkpoint) as rig:
         kept, gone = (rig.pod({"main": [share(0)]}) for _ in range(2))
         await rig.run_pod(kept)
         rig.api.put(

@@ -14,13 +14,7 @@ import structlog
 
 from node_daemon.isolation.engine import ContainerEdits, Slice
 from node_daemon.isolation.node import NodeIsolation
-from tests.support.node_rig import (
-    AdmissionError,
-    StartError,
-    card,
-    node,
-    share,
-)
+from tests.support.node_rig import AdmissionError, StartError, node, rig_card, share
 
 
 @contextmanager
@@ -53,7 +47,7 @@ async def test_allocate_needs_no_thread_that_others_may_hold(tmp_path: Path) -> 
     threads = ThreadPoolExecutor(1)
     asyncio.get_running_loop().set_default_executor(threads)
     go_on = threading.Event()
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         threads.submit(go_on.wait)
         try:
             async with asyncio.timeout(5):
@@ -65,7 +59,7 @@ async def test_allocate_needs_no_thread_that_others_may_hold(tmp_path: Path) -> 
 async def test_isolation_that_hangs_stops_its_own_starts_alone(tmp_path: Path) -> None:
     """Any number of starts may wait for it: they hold no thread that anything else needs."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         rig.isolation = wedged = Wedged()
         await rig.kill_daemon()
         await rig.start_daemon()
@@ -86,7 +80,7 @@ async def test_isolation_that_hangs_stops_its_own_starts_alone(tmp_path: Path) -
 
 async def test_full_disk_at_allocate(tmp_path: Path) -> None:
     """A name that cannot be remembered is not given."""
-    async with node(tmp_path, card(0), checkpoint=False) as rig:
+    async with node(tmp_path, rig_card(0), checkpoint=False) as rig:
         pod = rig.pod({"main": [share(0)]})
         with disk_full(), pytest.raises(AdmissionError, match="StateUnwritable"):
             await rig.admit(pod)
@@ -96,7 +90,7 @@ async def test_full_disk_at_allocate(tmp_path: Path) -> None:
 
 async def test_full_disk_at_pre_start(tmp_path: Path) -> None:
     """What cannot be remembered is not taken either, and passes once there is room."""
-    async with node(tmp_path, card(0, memory_mib=10_000), checkpoint=False) as rig:
+    async with node(tmp_path, rig_card(0, memory_mib=10_000), checkpoint=False) as rig:
         pod = rig.pod({"main": [share(0)]})
         await rig.admit(pod)
         with disk_full(), pytest.raises(StartError, match="StateUnwritable"):
@@ -109,7 +103,7 @@ async def test_full_disk_at_pre_start(tmp_path: Path) -> None:
 
 async def test_api_server_down(tmp_path: Path) -> None:
     """What is bound restarts without the API server; what it does not show waits."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         known = rig.pod({"main": [share(0)]})
         first = (await rig.run_pod(known))["main"]
         rig.api.up = False
@@ -128,7 +122,7 @@ async def test_api_server_down(tmp_path: Path) -> None:
 
 async def test_nothing_is_returned_while_the_api_server_is_down(tmp_path: Path) -> None:
     """A pod that nobody shows is not a pod that is gone."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         pod = rig.pod({"main": [share(0)]})
         await rig.run_pod(pod)
         rig.api.up = False
@@ -142,7 +136,7 @@ async def test_nothing_is_returned_while_the_api_server_is_down(tmp_path: Path) 
 
 async def test_pod_deleted_while_it_starts(tmp_path: Path) -> None:
     """A container of a pod that is gone from the API does not get a slice again."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         pod = rig.pod({"main": [share(0)]})
         await rig.run_pod(pod)
         rig.api.put(replace(pod, phase="Failed"))
