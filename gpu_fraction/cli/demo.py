@@ -44,7 +44,7 @@ class Row:
     file: str
     decision: str
     patch: list[dict[str, Any]]
-    notes: str
+    notes: list[str]
     ms: float
 
 
@@ -171,20 +171,14 @@ async def _post(
         text = await response.text()
     ms = (loop.time() - started) * 1000
     if response.status != 200:
-        return Row(file.stem, f"HTTP {response.status}", [], text.strip(), ms)
-    return _row(file.stem, json.loads(text)["response"], ms)
-
-
-def _row(name: str, answer: dict[str, Any], ms: float) -> Row:
-    operations = json.loads(base64.b64decode(answer.get("patch", "W10=")))
-    notes = [*answer.get("warnings", ())]
-    if not answer["allowed"]:
-        notes.insert(0, answer["status"]["message"])
+        return Row(file.stem, f"HTTP {response.status}", [], [text.strip()], ms)
+    answer = json.loads(text)["response"]
+    notes = [] if answer["allowed"] else [answer["status"]["message"]]
     return Row(
-        name,
+        file.stem,
         "allowed" if answer["allowed"] else "refused",
-        operations,
-        "\n".join(notes),
+        json.loads(base64.b64decode(answer.get("patch", "W10="))),
+        notes + answer.get("warnings", []),
         ms,
     )
 
@@ -193,11 +187,7 @@ def _print_table(rows: list[Row]) -> None:
     width = max(len(row.file) for row in rows)
     sys.stdout.write(f"{'review':{width}}  {'decision':8}  {'ms':>6}  patch, warnings\n")
     for row in rows:
-        sys.stdout.write(f"{row.file:{width}}  {row.decision:8}  {row.ms:6.2f}")
-        lines = [f"{o['op']} {o['path']}" for o in row.patch]
-        lines += row.notes.splitlines()
-        pad = " " * (width + 20)
-        for i, line in enumerate(lines):
-            sys.stdout.write(("  " if i == 0 else pad) + line + "\n")
-        if not lines:
-            sys.stdout.write("\n")
+        start = f"{row.file:{width}}  {row.decision:8}  {row.ms:6.2f}"
+        for line in [f"{o['op']} {o['path']}" for o in row.patch] + row.notes or [""]:
+            sys.stdout.write(f"{start}  {line}".rstrip() + "\n")
+            start = " " * len(start)
