@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from gpu_fraction.domain.pod import Container, Resources, Spec
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.errors import ConflictError, NotFoundError
 from quota.admission import Admission, Settings
@@ -22,7 +21,7 @@ from quota.cache import QuotaCache
 from quota.controller import Controller, ControllerSettings, Sources
 from quota.decision import Outcome
 from quota.fleet import ConfiguredFleet, Fleet
-from quota.pods import OwnerReference, PodMeta, PodRecord, Status, facts_of
+from quota.pods import PodRecord, Status, facts_of
 from quota.view import PodView
 from quota.wire import GPUQuota, QuotaMeta, ReservationWire, SpecWire, StatusWire
 
@@ -35,67 +34,6 @@ Gate = Callable[[str], Awaitable[None]]
 async def open_gate(_call: str) -> None:
     """Let every call through after one turn of the loop."""
     await asyncio.sleep(0)
-
-
-def pod(
-    uid: str = "u1",
-    *,
-    cores: int = 0,
-    memory: int = 0,
-    gpus: int = 0,
-    name: str = "",
-    namespace: str = NAMESPACE,
-    priority_class: str | None = None,
-    phase: str = "Pending",
-    containers: Sequence[Container] | None = None,
-    init: Sequence[Container] | None = None,
-    annotations: dict[str, str] | None = None,
-    owner: OwnerReference | None = None,
-    node: str | None = None,
-) -> PodRecord:
-    """A pod; ``gpus`` are whole NVIDIA cards, ``cores`` and ``memory`` native resources."""
-    own = containers or [container(cores=cores, memory=memory, gpus=gpus)]
-    return PodRecord(
-        metadata=PodMeta(
-            name=name or uid,
-            namespace=namespace,
-            uid=uid,
-            annotations=annotations,
-            owner_references=[owner] if owner else None,
-        ),
-        spec=Spec(
-            containers=list(own),
-            init_containers=list(init) if init else None,
-            priority_class_name=priority_class,
-            node_name=node,
-        ),
-        status=Status(phase),
-    )
-
-
-def container(
-    name: str = "main",
-    *,
-    cores: int = 0,
-    memory: int = 0,
-    gpus: int = 0,
-    restart_policy: str | None = None,
-    **limits: str,
-) -> Container:
-    """A container with GPU limits; memory without cores asks for no compute at all."""
-    asked = {key.replace("__", "/").replace("_", "-"): value for key, value in limits.items()}
-    if cores or memory:
-        asked["gpu-fraction.dev/slot"] = "1"
-        asked["gpu-fraction.dev/core-milli"] = str(cores)
-    if memory:
-        asked["gpu-fraction.dev/memory-mib"] = str(memory)
-    if gpus:
-        asked["nvidia.com/gpu"] = str(gpus)
-    return Container(
-        name=name,
-        resources=Resources(limits=asked) if asked else None,
-        restart_policy=restart_policy,
-    )
 
 
 def quota(name: str = "team-a", namespace: str = NAMESPACE, **spec: object) -> GPUQuota:

@@ -18,7 +18,7 @@ from quota.amounts import KEYS
 from quota.charge import charge
 from quota.fleet import ConfiguredFleet, NodeFleet, NodeMeta, NodeRecord
 from quota.pods import PodRecord, facts_of
-from tests.support.quota_world import container, pod
+from tests.builders.pods import quota_container, quota_pod
 
 NODE = "n"
 MOST_CARDS = 6
@@ -58,7 +58,7 @@ nodes = st.lists(cards, min_size=MOST_CARDS, max_size=2 * MOST_CARDS).map(
 
 def admitted(request: Request, sizes: CardSizes, *, sidecar: bool) -> PodRecord:
     """The pod as the webhook leaves it; where asked, its first container is a sidecar."""
-    edit = Native(BackendConfig(card_sizes=sizes)).render(request, pod().pod())
+    edit = Native(BackendConfig(card_sizes=sizes)).render(request, quota_pod().pod())
     made = [
         Container(
             name=part.container,
@@ -68,8 +68,8 @@ def admitted(request: Request, sizes: CardSizes, *, sidecar: bool) -> PodRecord:
         for at, part in enumerate(request.slices)
     ]
     split = 1 if sidecar else 0
-    return pod(
-        containers=made[split:] or [container("idle")],
+    return quota_pod(
+        containers=made[split:] or [quota_container("idle")],
         init=made[:split],
         annotations=dict(edit.annotations),
     )

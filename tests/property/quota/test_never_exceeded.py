@@ -26,7 +26,8 @@ from quota.api import PodListing, QuotaListing
 from quota.decision import Outcome
 from quota.state import read
 from quota.wire import GPUQuota, StatusWire
-from tests.support.quota_world import NAMESPACE, Counter, Replica, Server, pod, quota
+from tests.builders.pods import quota_pod
+from tests.support.quota_world import NAMESPACE, Counter, Replica, Server, quota
 
 HARD = 3000
 REQUEST_S = 34.0
@@ -196,7 +197,7 @@ class Budget(RuleBasedStateMachine):
             self._review(self.requests[-1 - pick % len(self.requests)], pick // 2 % 2)
 
     def _review(self, request: Request, i: int) -> None:
-        record = pod(request.uid, cores=request.cores)
+        record = quota_pod(request.uid, cores=request.cores)
         task = self.loop.create_task(self.replicas[i].review(record))
         request.answers.append((i, task))
         self.loop.settle()
@@ -274,7 +275,7 @@ class Budget(RuleBasedStateMachine):
 
     def _store(self, request: Request) -> None:
         request.over = True
-        self.server.put_pod(pod(request.uid, cores=request.cores))
+        self.server.put_pod(quota_pod(request.uid, cores=request.cores))
         self.live[request.uid] = request.cores
 
     def delete(self, pick: int) -> None:

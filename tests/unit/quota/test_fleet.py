@@ -6,7 +6,7 @@ from gpu_fraction.domain.sizes import CardSizes
 from quota.charge import CardType, charge
 from quota.fleet import ConfiguredFleet, NodeFleet, NodeMeta, NodeRecord
 from quota.pods import facts_of
-from tests.support.quota_world import pod
+from tests.builders.pods import quota_pod
 
 
 def node(name: str, *cards: tuple[str, str, int]) -> NodeRecord:
@@ -29,7 +29,7 @@ def labelled(name: str, **labels: str) -> NodeRecord:
 
 def memory(fleet: NodeFleet | ConfiguredFleet, **fields: object) -> int:
     """The MiB that a pod with one whole GPU is charged."""
-    record = pod(gpus=1, **fields)  # type: ignore[arg-type]
+    record = quota_pod(gpus=1, **fields)  # type: ignore[arg-type]
     facts = facts_of(record)
     found = charge(facts.on(fleet.cards_for(record, facts)))
     assert not found.unknown
@@ -60,7 +60,7 @@ def test_labels_stand_in_for_the_inventory() -> None:
     fleet.change(None, labelled("n", **labels))
     assert memory(fleet) == 15360
     fleet.change(labelled("n", **labels), labelled("n", nvidia_com__gpu_memory="much"))
-    record = pod(gpus=1)
+    record = quota_pod(gpus=1)
     assert fleet.cards_for(record, facts_of(record)) == ()
 
 
@@ -74,8 +74,8 @@ def test_the_configuration_stands_in_for_nodes() -> None:
 
 def test_a_card_of_unknown_model_counts_for_every_model() -> None:
     """Unless the pod's author has ruled the model out."""
-    facts = facts_of(pod(gpus=1)).on((CardType("", 40960),))
+    facts = facts_of(quota_pod(gpus=1)).on((CardType("", 40960),))
     assert charge(facts, ("A100",)).amounts["A100.gpus"] == 1
     avoiding = {"gpu-fraction": "1", "gpu-fraction.dev/gpu-model": "!A100"}
-    facts = facts_of(pod(gpus=1, annotations=avoiding)).on((CardType("", 40960),))
+    facts = facts_of(quota_pod(gpus=1, annotations=avoiding)).on((CardType("", 40960),))
     assert charge(facts, ("A100",)).amounts["A100.gpus"] == 0

@@ -13,7 +13,8 @@ from gpu_fraction.domain.sizes import CardSizes
 from quota.charge import charge
 from quota.fleet import ConfiguredFleet, NodeFleet, NodeMeta, NodeRecord
 from quota.pods import PodRecord, facts_of
-from tests.support.quota_world import World, pod, quota
+from tests.builders.pods import quota_pod
+from tests.support.quota_world import World, quota
 
 ANYWHERE = Request((Slice("main", 1, 500, None, 500),))
 LIMITED = ("A100", "T4")
@@ -33,7 +34,7 @@ def rendered(
     annotations = {keys.REQUEST: request_annotation.render(request, backend)}
     if assigned:
         annotations[keys.ASSIGNED] = assigned
-    record = pod(uid, cores=500, annotations=annotations, **fields)
+    record = quota_pod(uid, cores=500, annotations=annotations, **fields)
     spec = msgspec.structs.replace(record.spec, scheduler_name=scheduler)
     return msgspec.structs.replace(record, spec=spec)
 
@@ -82,8 +83,8 @@ def test_naming_models_to_avoid_is_no_choice_of_one() -> None:
         (rendered(backend="hami"), {"A100": 1, "T4": 1}),
         (rendered(node="somewhere"), {"A100": 1, "T4": 1}),
         (rendered(assigned="not readable"), {"A100": 1, "T4": 1}),
-        (pod(cores=500), {"A100": 1, "T4": 1}),
-        (pod(gpus=1), {"A100": 1, "T4": 1}),
+        (quota_pod(cores=500), {"A100": 1, "T4": 1}),
+        (quota_pod(gpus=1), {"A100": 1, "T4": 1}),
     ],
     ids=[
         "models",

@@ -18,7 +18,7 @@ from gpu_fraction.kube.timestamps import time as api_time
 from quota.redrive import MAX_OWNERS, QUOTA_FREED, Redrive
 from sandbox.apiserver import Answer, ApiServer, Fault
 from sandbox.apiserver.kinds import BUILT_IN
-from tests.access import fixed
+from tests.support.access import fixed
 
 HASTY = RetryPolicy(Backoff(initial_s=0.01, cap_s=0.02))
 JOB = {"apiVersion": "batch/v1", "kind": "Job", "spec": {}}

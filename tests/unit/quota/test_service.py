@@ -28,7 +28,7 @@ from quota.service import AdmissionService, ControllerService
 from quota.settings import TTL_S
 from sandbox.apiserver import Answer, ApiServer, Fault, Hang
 from sandbox.apiserver.kinds import BUILT_IN, from_crd
-from tests.access import fixed
+from tests.support.access import fixed
 from tests.support.quota_world import NOW
 
 CRD = Path(__file__).parents[3] / "deploy" / "crd" / "gpuquotas.yaml"

@@ -11,9 +11,9 @@ import msgspec
 
 from gpu_fraction.settings import rewrite
 from gpu_fraction.settings.option import load
-from tests.pods import Raw
+from tests.builders.pods import Raw
 
-FOLDER = Path(__file__).parent.parent / "examples" / "reviews"
+FOLDER = Path(__file__).parents[2] / "examples" / "reviews"
 RECORDED = sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
