@@ -23,11 +23,13 @@ from quota.cache import QuotaCache
 from quota.charge import PodFacts
 from quota.decision import Outcome, Required, decide
 from quota.errors import NotReadyError
+from quota.ledger import PROMISE_S, Reservation
 from quota.metrics import AdmissionMetrics
 from quota.state import Quota, reservation_wire
 
-MAX_RESERVATIONS: Final = 4000
-"""Promises in one quota: chosen, about 600 kB of the 1.5 MiB that etcd stores at most."""
+MAX_RESERVATIONS: Final = 2500
+"""Promises in one quota: chosen, at most 1.3 MB of the 1.5 MiB that etcd stores, 520 bytes each
+with a name of 253 characters."""
 
 FIRST_PAUSE_S: Final = 0.005
 LONGEST_PAUSE_S: Final = 0.04
@@ -53,13 +55,11 @@ class Settings:
 
     Attributes:
         required: What may be used only under a quota.
-        ttl_s: Seconds that promises are meant to last, for the ``expires`` field. It must be
-            above the 34 s that the API server gives a request (apiserver
-            endpoints/handlers/rest.go, requestTimeoutUpperBound).
+        ttl_s: Seconds that promises are meant to last, for the ``expires`` field.
     """
 
     required: Required = field(default_factory=Required)
-    ttl_s: float = 60.0
+    ttl_s: float = PROMISE_S
 
 
 @dataclass(eq=False, slots=True)
@@ -231,9 +231,8 @@ class Admission:
             for promise in outcome.promises:
                 quota = after[promise.quota]
                 if quota.ledger is not None:
-                    taken = ledger.reserve(
-                        quota.ledger, waiter.facts.uid, promise.amounts, expires
-                    )
+                    made = Reservation(promise.amounts, expires, waiter.facts.name)
+                    taken = ledger.reserve(quota.ledger, waiter.facts.uid, made)
                     after[promise.quota] = replace(quota, ledger=taken)
         return _Round(before, after, outcomes)
 

@@ -41,6 +41,7 @@ class PodFacts:
 
     Attributes:
         uid: The pod's own, final at the validating call.
+        name: The pod's own; a generated one is final at the validating call too.
         demand: What it costs.
         priority_class: Its priority class; None where it has none.
         cards: Kinds of GPUs that it holds, or may still be given; empty where unknown.
@@ -52,6 +53,7 @@ class PodFacts:
     """
 
     uid: str
+    name: str = ""
     demand: Demand = ZERO
     priority_class: str | None = None
     cards: tuple[CardType, ...] = ()

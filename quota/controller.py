@@ -60,7 +60,7 @@ class ControllerSettings:
         settle_s: Seconds between two counts of one namespace.
     """
 
-    ttl_s: float = 60.0
+    ttl_s: float = ledger.PROMISE_S
     resync_s: float = RESYNC_S
     settle_s: float = SETTLE_S
 
@@ -214,10 +214,12 @@ class Controller:
             version = listing.version
             pods = list(self._sources.pods.read(namespace, listing.pods))
             listed = frozenset(pod.uid for pod in pods)
-        total = count(quota.spec, pods, self._sources.fleet, self._clock())
+        names = frozenset(r.name for r in quota.reserved.values())
+        total = count(quota.spec, pods, self._sources.fleet, self._clock(), names)
         void = frozenset(late) - (listed or frozenset())
         settled = self._settled(namespace, listed, void)
-        state = ledger.recount(ledger.Ledger({}, quota.reserved), total.used, settled)
+        before = ledger.Ledger({}, quota.reserved)
+        state = ledger.recount(before, total.used, settled, total.by_name)
         recount = plan.Recount(total, state, version, api_time(self._now()))
         await self._store(quota, recount)
         if void:
@@ -254,7 +256,7 @@ class Controller:
         if self._metrics is not None:
             oldest_s = self._oldest_s(quota, recount.ledger)
             self._metrics.counted(quota, recount.ledger, oldest_s)
-        if plan.freed(quota, recount.ledger):
+        if plan.freed(quota, recount):
             self._freed(namespace, name)
 
     def forget(self, namespace: str, name: str) -> None:

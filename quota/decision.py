@@ -9,6 +9,7 @@ from quota import amounts, ledger
 from quota.amounts import Amounts
 from quota.charge import Charge, PodFacts, charge
 from quota.state import Quota
+from quota.wire import SET_SIZES
 
 ANY: Final = "any"
 """In ``Required.resources``: whatever it limits, some quota must count the pod."""
@@ -135,14 +136,22 @@ def _objections(facts: PodFacts, cost: Charge, quota: Quota) -> Iterator[str]:
     # What no limit can express is refused also where it is not limited: a promise has every key.
     most = {**dict.fromkeys(cost.amounts, amounts.MAX_AMOUNT), **spec.pod_max}
     yield from _outside(cost.amounts, most, spec.pod_min, quota.name)
-    state = quota.ledger
-    if state is not None and (keys := ledger.exceeded(state, spec.hard, cost.amounts)):
+    if quota.memory_unknown and any(
+        amounts.split_key(key)[1] == amounts.MEMORY and cost.amounts.get(key) for key in spec.hard
+    ):
         yield (
-            f"exceeded GPU quota: {quota.name}, "
-            f"requested: {amounts.format_list(cost.amounts, keys)}, "
-            f"used: {amounts.format_list(state.taken, keys)}, "
-            f"limited: {amounts.format_list(spec.hard, keys)}"
+            f"failed GPU quota: {quota.name}: the used memory is unknown, because the memory size "
+            f"of GPUs in use is unknown to the controller; {SET_SIZES}"
         )
+    state = quota.ledger
+    if state is None or not (keys := ledger.exceeded(state, spec.hard, cost.amounts, facts.name)):
+        return
+    parts = [("requested", cost.amounts), ("used", state.used)]
+    if any(state.promised.get(key) for key in keys):
+        parts.append(("reserved", state.promised))
+    parts.append(("limited", spec.hard))
+    texts = (f"{word}: {amounts.format_list(of, keys)}" for word, of in parts)
+    yield f"exceeded GPU quota: {quota.name}, {', '.join(texts)}"
 
 
 def _unspecified(cost: Charge, quota: Quota) -> list[str]:

@@ -6,11 +6,17 @@ that the writers can come in.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
-from quota.amounts import Amounts
+from quota.amounts import Amounts, add
 
-__all__ = ["Ledger", "Reservation", "exceeded", "recount", "reserve"]
+PROMISE_S: Final = 45.0
+"""Seconds that a promise lasts where its pod never appears. An API server can store a pod for 34 s
+after its create began (apiserver endpoints/handlers/rest.go, requestTimeoutUpperBound), and etcd
+can finish a write 7 s after that (etcd server/config, ReqTimeout). Chosen: 4 s of margin."""
+
+__all__ = ["PROMISE_S", "Ledger", "Reservation", "exceeded", "recount", "reserve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,57 +27,87 @@ class Reservation:
         amounts: By key.
         expires: When it may be dropped, as an API timestamp; for people. The controller
             measures the time itself, so that no step of a clock drops a promise early.
+        name: The pod's name; empty where it is not known.
+        counted: What another pod of that name costs in ``used``.
     """
 
     amounts: Amounts
     expires: str = ""
+    name: str = ""
+    counted: Amounts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """What is taken of a budget.
 
+    At most one pod of a name exists at a time, so that a name costs the most that any of its
+    promises or its counted pod comes to, not their sum (docs/adr/0011).
+
     Attributes:
         used: The counted pods.
         reserved: Admitted pods by uid that are not counted yet.
-        taken: The sum of both.
+        promised: What the promises add to ``used``.
+        taken: The sum of ``used`` and ``promised``.
+        by_name: What each name with a promise costs; some of it may be in ``used``.
     """
 
     used: Amounts
     reserved: Mapping[str, Reservation] = field(default_factory=dict)
+    promised: Amounts = field(init=False)
     taken: Amounts = field(init=False)
+    by_name: Mapping[str, Amounts] = field(init=False)
 
     def __post_init__(self) -> None:
-        total = dict(self.used)
+        by_name: dict[str, dict[str, int]] = {}
         for reservation in self.reserved.values():
-            for key, amount in reservation.amounts.items():
-                total[key] = total.get(key, 0) + amount
-        object.__setattr__(self, "taken", total)
+            if reservation.name and reservation.counted:
+                _raise(by_name.setdefault(reservation.name, {}), reservation.counted)
+        promised: dict[str, int] = {}
+        for reservation in self.reserved.values():
+            named = by_name.setdefault(reservation.name, {}) if reservation.name else {}
+            promised = add(promised, _raise(named, reservation.amounts))
+        object.__setattr__(self, "promised", promised)
+        object.__setattr__(self, "taken", add(self.used, promised))
+        object.__setattr__(self, "by_name", by_name)
 
 
-def exceeded(ledger: Ledger, hard: Amounts, wanted: Amounts) -> tuple[str, ...]:
-    """The keys, sorted, in which the demand does not fit; an exact fit fits.
+def _raise(amounts: dict[str, int], to: Amounts) -> dict[str, int]:
+    """Raise amounts to those of ``to`` where these are larger; by how much."""
+    rise = {key: more for key, n in to.items() if (more := n - amounts.get(key, 0)) > 0}
+    amounts |= {key: to[key] for key in rise}
+    return rise
+
+
+def exceeded(ledger: Ledger, hard: Amounts, wanted: Amounts, name: str = "") -> tuple[str, ...]:
+    """The keys, sorted, in which a pod of that name does not fit; an exact fit fits.
 
     Keys that the demand does not use are not looked at: a budget that is overdrawn in another
     dimension blocks nobody (ResourceQuota does the same).
     """
+    more = _raise(dict(ledger.by_name.get(name, {})), wanted)
     return tuple(
         sorted(
             key
             for key, limit in hard.items()
-            if (asked := wanted.get(key, 0)) > 0 and ledger.taken.get(key, 0) + asked > limit
+            if wanted.get(key, 0) > 0 and ledger.taken.get(key, 0) + more.get(key, 0) > limit
         )
     )
 
 
-def reserve(ledger: Ledger, uid: str, wanted: Amounts, expires: str = "") -> Ledger:
-    """Promise the amounts to a pod; a pod that has a promise keeps the one it has."""
+def reserve(ledger: Ledger, uid: str, promise: Reservation) -> Ledger:
+    """Make a promise to a pod; a pod that has a promise keeps the one it has."""
     if uid in ledger.reserved:
         return ledger
-    return Ledger(ledger.used, {**ledger.reserved, uid: Reservation(dict(wanted), expires)})
+    return Ledger(ledger.used, {**ledger.reserved, uid: promise})
 
 
-def recount(ledger: Ledger, used: Amounts, settled: Callable[[str], bool]) -> Ledger:
+def recount(
+    ledger: Ledger,
+    used: Amounts,
+    settled: Callable[[str], bool],
+    by_name: Mapping[str, Amounts],
+) -> Ledger:
     """Take over a new count of the pods.
 
     Args:
@@ -79,8 +115,13 @@ def recount(ledger: Ledger, used: Amounts, settled: Callable[[str], bool]) -> Le
         used: The sum over all pods of the view.
         settled: Whether a pod's promise is kept or void: the pod is in the view, was in it,
             or can never appear in it any more.
+        by_name: What pods of the view cost, at least those whose names have promises.
     """
-    kept = {uid: r for uid, r in ledger.reserved.items() if not settled(uid)}
+    kept = {
+        uid: replace(r, counted=by_name.get(r.name, {}))
+        for uid, r in ledger.reserved.items()
+        if not settled(uid)
+    }
     return Ledger(dict(used), kept)
 
 

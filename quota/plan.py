@@ -11,14 +11,14 @@ from quota import amounts, ledger
 from quota.ledger import Ledger
 from quota.state import Quota, amounts_wire, reservation_wire
 from quota.view import Count
-from quota.wire import Condition, StatusWire
+from quota.wire import AMOUNT_UNKNOWN, READY, SET_SIZES, Condition, StatusWire
 
 NEAR_PERCENT: Final = 90
 """Part of a budget from which NearLimit is said: chosen, one GPU of ten is left."""
 
-READY, EXCEEDED, NEAR_LIMIT = "Ready", "Exceeded", "NearLimit"
+EXCEEDED, NEAR_LIMIT = "Exceeded", "NearLimit"
 
-__all__ = ["EXCEEDED", "NEAR_LIMIT", "READY", "Recount", "freed", "same", "status"]
+__all__ = ["EXCEEDED", "NEAR_LIMIT", "Recount", "freed", "same", "status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,8 @@ def _conditions(quota: Quota, recount: Recount) -> Iterator[tuple[str, bool, str
         yield (
             READY,
             False,
-            "AmountUnknown",
-            f"counted without the {', '.join(unknown)} of pods on GPUs of unknown memory size",
+            AMOUNT_UNKNOWN,
+            f"counted without {', '.join(unknown)}: the GPUs' memory size is unknown; {SET_SIZES}",
         )
     else:
         yield READY, True, "Counted", "every GPU pod is counted"
@@ -121,10 +121,10 @@ def _conditions(quota: Quota, recount: Recount) -> Iterator[tuple[str, bool, str
     )
 
 
-def freed(quota: Quota, after: Ledger) -> bool:
-    """Whether there is more room than there was, so that pods that were refused may fit now."""
-    if quota.ledger is None:
+def freed(quota: Quota, recount: Recount) -> bool:
+    """Whether pods that were refused may fit now."""
+    if quota.ledger is None or (quota.memory_unknown and not recount.count.unknown):
         return True
     was = ledger.headroom(quota.ledger, quota.spec.hard)
-    left = ledger.headroom(after, quota.spec.hard)
+    left = ledger.headroom(recount.ledger, quota.spec.hard)
     return any(left[key] > was[key] for key in left)

@@ -87,7 +87,8 @@ def facts_of(record: PodRecord) -> PodFacts:
     """What quotas need to know of a pod, but for the GPUs that it may land on."""
     pod = record.pod()
     cost = demand(pod)
-    facts = PodFacts(record.metadata.uid, cost, record.spec.priority_class_name)
+    meta = record.metadata
+    facts = PodFacts(meta.uid, meta.name, cost, record.spec.priority_class_name)
     if not cost:
         return facts
     rendered = request_annotation.find(pod.annotations())

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from quota import amounts
+from quota.amounts import Amounts
 from quota.charge import NOTHING, Charge, PodFacts, charge
 from quota.fleet import Fleet
 from quota.pods import PodRecord, facts_of, overdue_after_s, terminal
@@ -73,30 +74,41 @@ class Count:
         used: Amounts by key.
         unknown: Keys in which a pod's amount is not known.
         next_change_s: Steady time when a pod that is being deleted stops counting.
+        by_name: What single pods cost, of those that were asked about.
     """
 
     used: dict[str, int] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
     next_change_s: float | None = None
+    by_name: dict[str, Amounts] = field(default_factory=dict)
 
 
-def count(spec: QuotaSpec, pods: Iterable[CountedPod], fleet: Fleet, now_s: float) -> Count:
-    """Sum up the pods that the specification selects."""
+def count(
+    spec: QuotaSpec,
+    pods: Iterable[CountedPod],
+    fleet: Fleet,
+    now_s: float,
+    names: Collection[str] = (),
+) -> Count:
+    """Sum up the pods that the specification selects, those of ``names`` by name as well."""
     models = spec.models
     used = dict.fromkeys(amounts.KEYS, 0)
     used |= {amounts.model_key(m, kind): 0 for m in models for kind in amounts.MODEL_KEYS}
     unknown: set[str] = set()
     changes = []
+    by_name = {}
     for pod in pods:
         if not pod.counts(now_s) or not spec.matches(pod.facts.priority_class):
             continue
         cost = pod.charge(models, fleet)
         for key, amount in cost.amounts.items():
             used[key] += amount
+        if (name := pod.record.metadata.name) in names:
+            by_name[name] = cost.amounts
         unknown |= cost.unknown
         if (overdue_at_s := pod.overdue_at_s) is not None:
             changes.append(overdue_at_s)
-    return Count(used, frozenset(unknown), min(changes, default=None))
+    return Count(used, frozenset(unknown), min(changes, default=None), by_name)
 
 
 class PodView:

@@ -152,6 +152,10 @@ class Server:
         self.pods[meta.uid] = stored
         return stored
 
+    def names(self) -> set[str]:
+        """The names of the pods."""
+        return {record.metadata.name for record in self.pods.values()}
+
     def delete_pod(self, uid: str) -> None:
         """Delete a pod for good."""
         self.version += 1

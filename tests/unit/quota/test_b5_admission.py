@@ -143,9 +143,10 @@ async def test_b5_08_a_pod_above_the_limit_is_refused_with_the_exact_sentence() 
         refused = await world.create(pod("u1", cores=100, memory=8192))
         (only,) = refused.refusals
         assert only.message == (
-            "exceeded GPU quota: team-a, requested: memory=8Gi, used: memory=156Gi, "
-            "limited: memory=160Gi"
+            "exceeded GPU quota: team-a, requested: memory=8Gi, used: memory=0, "
+            "reserved: memory=156Gi, limited: memory=160Gi"
         )
+        await world.settle()
         refused = await world.create(pod("u2", cores=2001, memory=8192))
         assert refused.refusals[0].message == (
             "exceeded GPU quota: team-a, requested: cores=2001m,memory=8Gi, "

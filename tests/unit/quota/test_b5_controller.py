@@ -208,9 +208,11 @@ async def test_b5_52_a_hundred_creates_for_ten_gpus_over_two_replicas() -> None:
         refused = [o for o in outcomes if o.refusals]
         assert len(refused) == 90
         assert len(world.server.pods) == 10
-        assert {o.refusals[0].message for o in refused} == {
-            "exceeded GPU quota: team-a, requested: gpus=1, used: gpus=10, limited: gpus=10"
-        }
+        (message,) = {o.refusals[0].message for o in refused}
+        assert message == (
+            "exceeded GPU quota: team-a, requested: gpus=1, used: gpus=0, reserved: gpus=10, "
+            "limited: gpus=10"
+        )
         await world.settle()
         assert (world.used("gpus"), world.reserved()) == ("10", [])
 

@@ -131,7 +131,7 @@ async def test_pods_that_may_go_elsewhere_are_admitted_beside_a_full_model() -> 
             assert (await world.create(rendered(uid=f"late{number}"))).final
         assert (await world.create(rendered(chose, uid="chose"))).final
         refused = await world.create(rendered(chose, uid="one-more"))
-        assert "requested: A100.gpus=1, used: A100.gpus=1" in refused.refusals[0].message
+        assert "used: A100.gpus=0, reserved: A100.gpus=1" in refused.refusals[0].message
         await world.settle()
         used = world.status().used
         assert used is not None
