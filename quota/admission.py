@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from gpu_fraction.kube import errors as kube_errors
 from gpu_fraction.kube.timestamps import time as api_time
@@ -119,7 +120,7 @@ class Admission:
         self._api = api
         self._cache = cache
         self._settings = settings or Settings()
-        self._metrics = metrics
+        self._metrics = metrics or AdmissionMetrics(CollectorRegistry())
         self._rng = rng or random.SystemRandom()
         self._now = now
         self._waiting: dict[str, list[_Waiter]] = {}
@@ -160,8 +161,7 @@ class Admission:
             self._busy.add(namespace)
             self._tasks.create_task(self._serve(namespace), name=f"quota-admission/{namespace}")
         outcome = await waiter.answer
-        if self._metrics is not None:
-            self._metrics.decided(outcome, dry_run=dry_run)
+        self._metrics.decided(outcome, dry_run=dry_run)
         return outcome
 
     async def _serve(self, namespace: str) -> None:
@@ -193,8 +193,7 @@ class Admission:
             if await self._write(look):
                 _tell(look.outcomes)
                 return
-            if self._metrics is not None:
-                self._metrics.conflicted()
+            self._metrics.conflicts.inc()
             self._contended[namespace] = asyncio.get_running_loop().time()
             await asyncio.sleep(self._rng.uniform(0, pause_s))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
@@ -256,13 +255,13 @@ class Admission:
             except kube_errors.NotFoundError:
                 self._cache.forget(old.key)
                 return False
-            if self._metrics is not None:
-                self._metrics.wrote(len(reserved) - len(old.reserved))
+            self._metrics.writes.inc()
+            self._metrics.promises.inc(max(0, len(reserved) - len(old.reserved)))
         return True
 
     async def _refresh(self, namespace: str) -> None:
         listing = await self._api.list_quotas(namespace)
-        self._cache.replace(namespace, listing.quotas, listing.version)
+        self._cache.replace(namespace, listing.items, listing.resource_version)
 
 
 def _tell(outcomes: Sequence[tuple[_Waiter, Outcome]]) -> None:

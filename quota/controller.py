@@ -13,12 +13,13 @@ work, because of the three rules that every write keeps:
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from gpu_fraction.kube import errors as kube_errors
 from gpu_fraction.kube.timestamps import time as api_time
@@ -114,7 +115,7 @@ class Controller:
         self._settings = settings or ControllerSettings()
         self._clock = clock
         self._now = now
-        self._metrics = metrics
+        self._metrics = metrics or ControllerMetrics(CollectorRegistry())
         self._freed = freed
         self._rng = rng or random.SystemRandom()
         self._due: dict[str, float] = {}
@@ -173,8 +174,7 @@ class Controller:
         else:
             self._failures.pop(namespace, None)
             ended_s = self._clock()
-            if self._metrics is not None:
-                self._metrics.reconciled(ended_s - started_s, ended_s - asked_s)
+            self._metrics.reconciled(ended_s - started_s, ended_s - asked_s)
             again_s = max(self._settings.settle_s, again_s)
         self._settle(namespace, again_s)
 
@@ -211,8 +211,8 @@ class Controller:
         listed: frozenset[str] | None = None
         if late or behind:
             listing = await self._api.list_pods(namespace)
-            version = listing.version
-            pods = list(self._sources.pods.read(namespace, listing.pods))
+            version = listing.resource_version
+            pods = list(self._sources.pods.read(namespace, listing.items))
             listed = frozenset(pod.uid for pod in pods)
         names = frozenset(r.name for r in quota.reserved.values())
         total = count(quota.spec, pods, self._sources.fleet, self._clock(), names)
@@ -221,7 +221,7 @@ class Controller:
         before = ledger.Ledger({}, quota.reserved)
         state = ledger.recount(before, total.used, settled, total.by_name)
         recount = plan.Recount(total, state, version, api_time(self._now()))
-        await self._store(quota, recount)
+        await self._store(quota, recount, waiting)
         if void:
             log.info("quota.reservations_expired", namespace=namespace, name=name, count=len(void))
         return self._next_s(state, waiting, total)
@@ -238,7 +238,9 @@ class Controller:
 
         return settled
 
-    async def _store(self, quota: Quota, recount: plan.Recount) -> None:
+    async def _store(
+        self, quota: Quota, recount: plan.Recount, waiting: Mapping[str, float]
+    ) -> None:
         wanted = plan.status(quota, recount)
         namespace, name = quota.key
         if not plan.same(wanted, quota.wire.status):
@@ -246,23 +248,21 @@ class Controller:
                 stored = await self._api.write_status(quota.wire, wanted)
             except kube_errors.ConflictError:
                 listing = await self._api.list_quotas(namespace)
-                self._sources.cache.replace(namespace, listing.quotas, listing.version)
+                self._sources.cache.replace(namespace, listing.items, listing.resource_version)
                 raise
             except kube_errors.NotFoundError:
                 self._sources.cache.forget(quota.key)
                 self.forget(namespace, name)
                 return
             self._sources.cache.put(stored)
-        if self._metrics is not None:
-            oldest_s = self._oldest_s(quota, recount.ledger)
-            self._metrics.counted(quota, recount.ledger, oldest_s)
+        oldest_s = max((waiting.get(uid, 0.0) for uid in recount.ledger.reserved), default=0.0)
+        self._metrics.counted(quota, recount.ledger, oldest_s)
         if plan.freed(quota, recount):
             self._freed(namespace, name)
 
     def forget(self, namespace: str, name: str) -> None:
         """A quota was deleted: what it held back may come now."""
-        if self._metrics is not None:
-            self._metrics.forgotten(namespace, name)
+        self._metrics.forgotten(namespace, name)
         self._freed(namespace, name)
 
     def _waiting(self, quota: Quota) -> dict[str, float]:
@@ -274,13 +274,6 @@ class Controller:
         for key in [k for k in self._first_seen if k[0] == owner and k[1] not in waiting]:
             del self._first_seen[key]
         return waiting
-
-    def _oldest_s(self, quota: Quota, state: ledger.Ledger) -> float:
-        owner, now_s = quota.wire.metadata.uid, self._clock()
-        return max(
-            (now_s - self._first_seen.get((owner, uid), now_s) for uid in state.reserved),
-            default=0.0,
-        )
 
     def _next_s(self, state: ledger.Ledger, waiting: dict[str, float], total: Count) -> float:
         """Until the next promise expires, or the next pod that is being deleted is overdue."""

@@ -125,11 +125,6 @@ def recount(
     return Ledger(dict(used), kept)
 
 
-def headroom(ledger: Ledger, hard: Amounts) -> dict[str, int]:
-    """What is left by limited key; negative where the budget is overdrawn."""
-    return {key: limit - ledger.taken.get(key, 0) for key, limit in hard.items()}
-
-
 def over(ledger: Ledger, hard: Amounts) -> tuple[str, ...]:
     """The keys, sorted, in which the counted pods alone are above the budget."""
     return tuple(sorted(k for k, limit in hard.items() if ledger.used.get(k, 0) > limit))

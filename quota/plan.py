@@ -125,6 +125,5 @@ def freed(quota: Quota, recount: Recount) -> bool:
     """Whether pods that were refused may fit now."""
     if quota.ledger is None or (quota.memory_unknown and not recount.count.unknown):
         return True
-    was = ledger.headroom(quota.ledger, quota.spec.hard)
-    left = ledger.headroom(recount.ledger, quota.spec.hard)
-    return any(left[key] > was[key] for key in left)
+    was, now = quota.ledger.taken, recount.ledger.taken
+    return any(now.get(key, 0) < was.get(key, 0) for key in quota.spec.hard)

@@ -19,7 +19,7 @@ from quota.cache import QuotaCache, newer
 from quota.controller import Controller, ControllerSettings, Sources
 from quota.decision import Outcome
 from quota.errors import NotReadyError
-from quota.fleet import ConfiguredFleet, NodeFleet, NodeRecord
+from quota.fleet import Fleet, NodeRecord
 from quota.metrics import AdmissionMetrics, ControllerMetrics
 from quota.pods import PodRecord, facts_of
 from quota.redrive import Redrive
@@ -39,7 +39,7 @@ class _Watched:
         self, client: Client, sizes: CardSizes, following: ReflectorSettings | None = None
     ) -> None:
         self.cache = QuotaCache()
-        self.fleet = NodeFleet(ConfiguredFleet(sizes))
+        self.fleet = Fleet(sizes)
         self.quotas = Reflector(client, GPU_QUOTAS.at(), GPUQuota, settings=following)
         self.nodes = Reflector(client, NODES.at(), NodeRecord, settings=following)
         self.quotas.subscribe(self._quota)

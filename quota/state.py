@@ -1,6 +1,6 @@
 """A quota object in the form that decisions are made on, and back to the wire."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from gpu_fraction.domain import units
@@ -68,12 +68,12 @@ def read(wire: GPUQuota) -> Quota:
 def _reserved(status: StatusWire, spec: QuotaSpec) -> Iterator[tuple[str, Reservation]]:
     """The promises. An amount that somebody else wrote unreadably is all that there is."""
     for wire in status.reserved or ():
-        found = _amounts(wire, _promised)
+        found = _amounts(wire, amounts.MAX_AMOUNT)
         for model in spec.models:
             for kind in amounts.MODEL_KEYS:
                 # The model's limit is newer than the promise: the pod may get that model.
                 found.setdefault(amounts.model_key(model, kind), found.get(kind, 0))
-        counted = _amounts(wire.counted, _counted) if wire.counted else {}
+        counted = _amounts(wire.counted, 0) if wire.counted else {}
         yield wire.pod_uid, Reservation(found, wire.expires, wire.pod_name, counted)
 
 
@@ -83,42 +83,32 @@ def _ledger(wire: GPUQuota, spec: QuotaSpec, reserved: Mapping[str, Reservation]
     if status.used is None or status.observed_generation != wire.metadata.generation:
         return None
     try:
-        used = _amounts(status.used, amounts.parse_taken)
+        used = _amounts(status.used)
     except units.UnitError:
         return None  # written by somebody else; the controller counts anew
     return Ledger(used, reserved) if spec.hard.keys() <= used.keys() else None
 
 
-_Reader = Callable[[str, str | int], int]
-"""From the kind of an amount and its quantity to the amount."""
+def _amounts(wire: AmountsWire, unreadable: int | None = None) -> dict[str, int]:
+    """Amounts by key.
 
+    Args:
+        wire: The amounts as quantities.
+        unreadable: What an amount is that cannot be read; None to raise.
 
-def _promised(kind: str, value: str | int) -> int:
-    try:
-        return amounts.parse_taken(kind, value)
-    except units.UnitError:
-        return amounts.MAX_AMOUNT
-
-
-def _counted(kind: str, value: str | int) -> int:
-    try:
-        return amounts.parse_taken(kind, value)
-    except units.UnitError:
-        return 0
-
-
-def _amounts(wire: AmountsWire, parse: _Reader) -> dict[str, int]:
-    found = _kinds(wire, amounts.KEYS, parse)
-    for model, part in (wire.models or {}).items():
-        for kind, amount in _kinds(part, amounts.MODEL_KEYS, parse).items():
-            found[amounts.model_key(model, kind)] = amount
+    Raises:
+        UnitError: an amount cannot be read.
+    """
+    found: dict[str, int] = {}
+    for model, kind, value in wire.quantities():
+        try:
+            amount = amounts.parse_taken(kind, value)
+        except units.UnitError:
+            if unreadable is None:
+                raise
+            amount = unreadable
+        found[amounts.model_key(model, kind)] = amount
     return found
-
-
-def _kinds(wire: ModelAmounts, kinds: Iterable[str], parse: _Reader) -> dict[str, int]:
-    return {
-        kind: parse(kind, value) for kind in kinds if (value := getattr(wire, kind)) is not None
-    }
 
 
 def amounts_wire(of: Amounts) -> AmountsWire:

@@ -1,11 +1,13 @@
 """A GPUQuota as the API server stores it (deploy/crd/gpuquotas.yaml)."""
 
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
 from gpu_fraction.domain import keys
 from gpu_fraction.kube.objects import Meta
+from quota.amounts import KEYS
 
 API_VERSION: Final = f"{keys.GROUP}/v1alpha1"
 KIND: Final = "GPUQuota"
@@ -55,12 +57,24 @@ class ModelAmounts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     memory: Quantity | None = None
     gpus: Quantity | None = None
 
+    def quantities(self, model: str = "") -> Iterator[tuple[str, str, Quantity]]:
+        """Model, kind and quantity of each amount; the model is empty for all GPUs."""
+        for kind in KEYS:
+            if (value := getattr(self, kind, None)) is not None:
+                yield model, kind, value
+
 
 class AmountsWire(ModelAmounts, frozen=True, omit_defaults=True, kw_only=True):
     """Amounts of all GPUs, and of some models besides."""
 
     pods: Quantity | None = None
     models: dict[str, ModelAmounts] | None = None
+
+    def quantities(self, model: str = "") -> Iterator[tuple[str, str, Quantity]]:
+        """Those of all GPUs, then those of each model."""
+        yield from super().quantities(model)
+        for name, part in (self.models or {}).items():
+            yield from part.quantities(name)
 
 
 class PerPodWire(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, rename="camel"):

@@ -20,10 +20,11 @@ from hypothesis.stateful import (
     rule,
 )
 
+from gpu_fraction.kube.listing import Listing
 from quota.admission import Admission
 from quota.admission import Settings as AdmissionSettings
-from quota.api import PodListing, QuotaListing
 from quota.decision import Outcome
+from quota.pods import PodRecord
 from quota.state import read
 from quota.wire import GPUQuota, StatusWire
 from tests.support.quota_world import NAMESPACE, Counter, Replica, Server, pod, quota
@@ -93,11 +94,11 @@ class Port:
         finally:
             await self._wait()
 
-    async def list_quotas(self, namespace: str) -> QuotaListing:
+    async def list_quotas(self, namespace: str) -> Listing[GPUQuota]:
         """See ``QuotaApi``."""
         return await self._call(self.server.list_quotas(namespace))  # type: ignore[no-any-return]
 
-    async def list_pods(self, namespace: str) -> PodListing:
+    async def list_pods(self, namespace: str) -> Listing[PodRecord]:
         """See ``QuotaApi``."""
         return await self._call(self.server.list_pods(namespace))  # type: ignore[no-any-return]
 

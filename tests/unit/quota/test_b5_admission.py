@@ -16,7 +16,7 @@ from gpu_fraction.settings.option import load
 from quota.admission import Settings
 from quota.decision import ANY, Required
 from quota.errors import NotReadyError
-from quota.fleet import ConfiguredFleet
+from quota.fleet import Fleet
 from quota.pods import facts_of
 from quota.wire import AmountsWire, SpecWire
 from tests.support.quota_world import World, container, pod, quota
@@ -157,7 +157,7 @@ async def test_b5_08_a_pod_above_the_limit_is_refused_with_the_exact_sentence() 
 
 async def test_b5_09_an_amount_that_nobody_knows_names_the_containers() -> None:
     """A share of memory is no MiB where no GPU's size is known."""
-    world = World(quota(hard={"memory": "10Gi"}), fleet=ConfiguredFleet(CardSizes()))
+    world = World(quota(hard={"memory": "10Gi"}), fleet=Fleet(CardSizes()))
     async with world.running():
         both = [container("a", gpus=1), container("b", gpus=1)]
         refused = await world.create(pod(containers=both))

@@ -7,7 +7,7 @@ import pytest
 
 from gpu_fraction.domain.sizes import CardSizes
 from quota.charge import charge
-from quota.fleet import ConfiguredFleet
+from quota.fleet import Fleet
 from quota.ledger import Ledger, Reservation
 from quota.pods import facts_of
 from quota.state import amounts_wire, read, reservation_wire
@@ -47,7 +47,7 @@ async def test_b5_41_an_unchanged_count_is_not_written() -> None:
 
 async def test_b5_42_what_cannot_be_counted_is_said_and_the_rest_is_kept() -> None:
     """The condition Ready names the key; the known amounts are published."""
-    world = World(quota(hard={"memory": "80Gi", "gpus": 4}), fleet=ConfiguredFleet(CardSizes()))
+    world = World(quota(hard={"memory": "80Gi", "gpus": 4}), fleet=Fleet(CardSizes()))
     world.server.put_pod(pod("u1", gpus=2))
     world.server.put_pod(pod("u2", memory=1024))
     async with world.running():
@@ -107,7 +107,7 @@ async def test_b5_45_the_status_comes_promptly() -> None:
 async def test_b5_46_the_life_of_a_pod() -> None:
     """Two GPUs are counted, others refused per key, and all come back in the end."""
     async with World(quota(hard={"gpus": 3, "memory": "100Gi", "pods": 2})).running() as world:
-        small = ConfiguredFleet(CardSizes(16384))
+        small = Fleet(CardSizes(16384))
         assert small.cards_for(pod(gpus=1), facts_of(pod(gpus=1)))
         await world.create(pod("u1", containers=[container(gpus=0, memory=20480)]))
         await world.create(pod("u2", memory=40960))
@@ -184,7 +184,7 @@ async def test_b5_50_a_second_pod_of_one_class_does_not_fit() -> None:
 
 async def test_b5_51_gpus_of_one_model_are_counted_by_themselves() -> None:
     """The custom count here is that of a GPU model."""
-    fleet = ConfiguredFleet(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
+    fleet = Fleet(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
     hard = {"gpus": 9, "models": {"A100": {"gpus": 1, "memory": "80Gi"}}}
     async with World(quota(hard=hard), fleet=fleet).running() as world:
         anywhere = pod("u1", gpus=1)

@@ -11,13 +11,13 @@ from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.request import Request, Slice
 from gpu_fraction.domain.sizes import CardSizes
 from quota.charge import charge
-from quota.fleet import ConfiguredFleet, NodeFleet, NodeMeta, NodeRecord
+from quota.fleet import Fleet, NodeMeta, NodeRecord
 from quota.pods import PodRecord, facts_of
 from tests.support.quota_world import World, pod, quota
 
 ANYWHERE = Request((Slice("main", 1, 500, None, 500),))
 LIMITED = ("A100", "T4")
-FLEET = ConfiguredFleet(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
+FLEET = Fleet(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
 
 
 def rendered(
@@ -107,7 +107,7 @@ def test_every_other_pod_is_charged_for_each_model_it_may_land_on(
 
 def test_once_the_cards_are_known_their_model_is_charged() -> None:
     """The Binding names node and cards in one step."""
-    fleet = NodeFleet(ConfiguredFleet())
+    fleet = Fleet()
     cards = tuple(
         inventory.Card(uuid=f"GPU-{at}", index=at, model=model, memory_mib=mib)
         for at, (model, mib) in enumerate((("Tesla T4", 15360), ("NVIDIA A100", 81920)))

@@ -3,10 +3,10 @@
 import msgspec
 
 from gpu_fraction.domain.sizes import CardSizes
-from quota.fleet import ConfiguredFleet
+from quota.fleet import Fleet
 from tests.support.quota_world import World, pod, quota
 
-UNSIZED = ConfiguredFleet(CardSizes())
+UNSIZED = Fleet(CardSizes())
 
 
 def world(**hard: object) -> World:
