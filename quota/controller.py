@@ -30,12 +30,12 @@ from quota.cache import QuotaCache, newer
 from quota.fleet import Fleet
 from quota.metrics import ControllerMetrics
 from quota.state import Quota
-from quota.view import Count, CountedPod, PodView, count
+from quota.usage import CountedPod, PodCache, Usage, count
 
 RESYNC_S: Final = 300.0
 """Source: kube-controller-manager --resource-quota-sync-period."""
 
-SETTLE_S: Final = 0.5
+INTERVAL_S: Final = 0.5
 """Seconds between two counts of one namespace: chosen, a burst of pods shares a write, and
 admission, which writes the same object, is seldom in the way."""
 
@@ -58,12 +58,12 @@ class ControllerSettings:
     Attributes:
         ttl_s: Seconds after which a promise whose pod was never seen is looked into.
         resync_s: Seconds after which every namespace is counted anew without a reason.
-        settle_s: Seconds between two counts of one namespace.
+        interval_s: Seconds between two counts of one namespace.
     """
 
     ttl_s: float = ledger.PROMISE_S
     resync_s: float = RESYNC_S
-    settle_s: float = SETTLE_S
+    interval_s: float = INTERVAL_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Sources:
     """
 
     cache: QuotaCache
-    pods: PodView
+    pods: PodCache
     pods_version: Callable[[], str]
     fleet: Fleet
 
@@ -124,8 +124,8 @@ class Controller:
         self._first_seen: dict[tuple[str, str], float] = {}
         self._wake = asyncio.Event()
 
-    def touch(self, namespace: str, after_s: float = 0.0) -> None:
-        """Count a namespace soon: something in it changed."""
+    def enqueue(self, namespace: str, after_s: float = 0.0) -> None:
+        """Usage a namespace soon: something in it changed."""
         now_s = self._clock()
         self._asked.setdefault(namespace, now_s)
         self._schedule(namespace, now_s + after_s)
@@ -136,9 +136,9 @@ class Controller:
             self._wake.set()
 
     async def run(self) -> None:
-        """Count until cancelled, every namespace with a quota at least once a resync."""
+        """Usage until cancelled, every namespace with a quota at least once a resync."""
         for namespace in self._sources.cache.namespaces():
-            self.touch(namespace)
+            self.enqueue(namespace)
         while True:
             now_s = self._clock()
             due = [n for n, at_s in self._due.items() if at_s <= now_s][:WORKERS]
@@ -175,14 +175,14 @@ class Controller:
             self._failures.pop(namespace, None)
             ended_s = self._clock()
             self._metrics.reconciled(ended_s - started_s, ended_s - asked_s)
-            again_s = max(self._settings.settle_s, again_s)
-        self._settle(namespace, again_s)
+            again_s = max(self._settings.interval_s, again_s)
+        self._reschedule(namespace, again_s)
 
-    def _settle(self, namespace: str, again_s: float) -> None:
+    def _reschedule(self, namespace: str, again_s: float) -> None:
         """Come again after that time; what was touched meanwhile waits for the settling time."""
         at_s = self._clock() + again_s
         if namespace in self._due:
-            earliest_s = self._clock() + self._settings.settle_s
+            earliest_s = self._clock() + self._settings.interval_s
             self._due[namespace] = min(at_s, max(self._due[namespace], earliest_s))
         elif self._sources.cache.within(namespace):
             self._due[namespace] = at_s
@@ -217,26 +217,26 @@ class Controller:
         names = frozenset(r.name for r in quota.reserved.values())
         total = count(quota.spec, pods, self._sources.fleet, self._clock(), names)
         void = frozenset(late) - (listed or frozenset())
-        settled = self._settled(namespace, listed, void)
+        ended = self._ended(namespace, listed, void)
         before = ledger.Ledger({}, quota.reserved)
-        state = ledger.recount(before, total.used, settled, total.by_name)
+        state = ledger.recount(before, total.used, ended, total.by_name)
         recount = plan.Recount(total, state, version, api_time(self._now()))
         await self._store(quota, recount, waiting)
         if void:
             log.info("quota.reservations_expired", namespace=namespace, name=name, count=len(void))
         return self._next_s(state, waiting, total)
 
-    def _settled(
+    def _ended(
         self, namespace: str, listed: frozenset[str] | None, void: frozenset[str]
     ) -> Callable[[str], bool]:
         """Which promises end: their pod is in the count, is gone, or can never come."""
         gone = self._sources.pods.gone
 
-        def settled(uid: str) -> bool:
+        def ended(uid: str) -> bool:
             here = uid in listed if listed is not None else self._sources.pods.has(namespace, uid)
             return here or uid in void or gone(uid)
 
-        return settled
+        return ended
 
     async def _store(
         self, quota: Quota, recount: plan.Recount, waiting: Mapping[str, float]
@@ -275,7 +275,7 @@ class Controller:
             del self._first_seen[key]
         return waiting
 
-    def _next_s(self, state: ledger.Ledger, waiting: dict[str, float], total: Count) -> float:
+    def _next_s(self, state: ledger.Ledger, waiting: dict[str, float], total: Usage) -> float:
         """Until the next promise expires, or the next pod that is being deleted is overdue."""
         waits_s = [self._settings.ttl_s - waiting[uid] for uid in state.reserved if uid in waiting]
         if total.next_change_s is not None:

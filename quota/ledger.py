@@ -105,7 +105,7 @@ def reserve(ledger: Ledger, uid: str, promise: Reservation) -> Ledger:
 def recount(
     ledger: Ledger,
     used: Amounts,
-    settled: Callable[[str], bool],
+    ended: Callable[[str], bool],
     by_name: Mapping[str, Amounts],
 ) -> Ledger:
     """Take over a new count of the pods.
@@ -113,14 +113,14 @@ def recount(
     Args:
         ledger: The ledger as stored.
         used: The sum over all pods of the view.
-        settled: Whether a pod's promise is kept or void: the pod is in the view, was in it,
+        ended: Whether a pod's promise is kept or void: the pod is in the view, was in it,
             or can never appear in it any more.
         by_name: What pods of the view cost, at least those whose names have promises.
     """
     kept = {
         uid: replace(r, counted=by_name.get(r.name, {}))
         for uid, r in ledger.reserved.items()
-        if not settled(uid)
+        if not ended(uid)
     }
     return Ledger(dict(used), kept)
 

@@ -10,7 +10,7 @@ from gpu_fraction.domain.problems import join
 from quota import amounts, ledger
 from quota.ledger import Ledger
 from quota.state import Quota, amounts_wire, reservation_wire
-from quota.view import Count
+from quota.usage import Usage
 from quota.wire import AMOUNT_UNKNOWN, READY, SET_SIZES, Condition, StatusWire
 
 NEAR_PERCENT: Final = 90
@@ -26,13 +26,13 @@ class Recount:
     """A new count of a quota's pods.
 
     Attributes:
-        count: The sum.
+        usage: The sum.
         ledger: The ledger with it.
         version: The state of the pods that was counted.
         now: The moment, as an API timestamp.
     """
 
-    count: Count
+    usage: Usage
     ledger: Ledger
     version: str
     now: str
@@ -88,7 +88,7 @@ def _columns(quota: Quota, state: Ledger) -> dict[str, str]:
 
 def _conditions(quota: Quota, recount: Recount) -> Iterator[tuple[str, bool, str, str]]:
     hard = quota.spec.hard
-    unknown = sorted(recount.count.unknown & hard.keys())
+    unknown = sorted(recount.usage.unknown & hard.keys())
     if quota.problems:
         yield READY, False, "InvalidSpec", join(quota.problems)
     elif unknown:
@@ -123,7 +123,7 @@ def _conditions(quota: Quota, recount: Recount) -> Iterator[tuple[str, bool, str
 
 def freed(quota: Quota, recount: Recount) -> bool:
     """Whether pods that were refused may fit now."""
-    if quota.ledger is None or (quota.memory_unknown and not recount.count.unknown):
+    if quota.ledger is None or (quota.memory_unknown and not recount.usage.unknown):
         return True
     was, now = quota.ledger.taken, recount.ledger.taken
     return any(now.get(key, 0) < was.get(key, 0) for key in quota.spec.hard)

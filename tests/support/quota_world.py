@@ -23,7 +23,7 @@ from quota.controller import Controller, ControllerSettings, Sources
 from quota.decision import Outcome
 from quota.fleet import Fleet
 from quota.pods import OwnerReference, PodMeta, PodRecord, Status, facts_of
-from quota.view import PodView
+from quota.usage import PodCache
 from quota.wire import GPUQuota, QuotaMeta, ReservationWire, SpecWire, StatusWire
 
 NAMESPACE = "team-a"
@@ -271,7 +271,7 @@ class Counter:
     ) -> None:
         self.settings = settings or ControllerSettings()
         self.cache = QuotaCache()
-        self.view = PodView(clock, remember_s=2 * self.settings.ttl_s)
+        self.view = PodCache(clock, remember_s=2 * self.settings.ttl_s)
         self.watch = Watch(server)
         self.rooms: list[str] = []
         self.fleet = fleet or Fleet(CardSizes(CARD_MIB))

@@ -97,7 +97,7 @@ async def test_b5_45_the_status_comes_promptly() -> None:
         task = asyncio.create_task(world.counter.controller.run())
         world.server.put_quota(quota(hard={"gpus": 2}))
         world.counter.watch.deliver(world.counter.take)
-        world.counter.controller.touch("team-a")
+        world.counter.controller.enqueue("team-a")
         async with asyncio.timeout(5):
             while world.status().used is None:
                 await asyncio.sleep(0)

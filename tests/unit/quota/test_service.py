@@ -24,7 +24,7 @@ from quota import admission
 from quota.controller import ControllerSettings
 from quota.errors import NotReadyError
 from quota.ledger import PROMISE_S
-from quota.redrive import QUOTA_FREED, EventRecord, blocked
+from quota.requeue import QUOTA_FREED, EventRecord, blocked
 from quota.service import AdmissionService, ControllerService
 from sandbox.apiserver import Answer, ApiServer, Fault, Hang
 from sandbox.apiserver.kinds import BUILT_IN, from_crd
