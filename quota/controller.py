@@ -124,19 +124,16 @@ class Controller:
         self._first_seen: dict[tuple[str, str], float] = {}
         self._wake = asyncio.Event()
 
-    def enqueue(self, namespace: str, after_s: float = 0.0) -> None:
-        """Usage a namespace soon: something in it changed."""
+    def enqueue(self, namespace: str) -> None:
+        """Count a namespace soon: something in it changed."""
         now_s = self._clock()
         self._asked.setdefault(namespace, now_s)
-        self._schedule(namespace, now_s + after_s)
-
-    def _schedule(self, namespace: str, at_s: float) -> None:
-        if at_s < self._due.get(namespace, float("inf")):
-            self._due[namespace] = at_s
+        if now_s < self._due.get(namespace, float("inf")):
+            self._due[namespace] = now_s
             self._wake.set()
 
     async def run(self) -> None:
-        """Usage until cancelled, every namespace with a quota at least once a resync."""
+        """Count until cancelled, every namespace with a quota at least once a resync."""
         for namespace in self._sources.cache.namespaces():
             self.enqueue(namespace)
         while True:
@@ -179,7 +176,7 @@ class Controller:
         self._reschedule(namespace, again_s)
 
     def _reschedule(self, namespace: str, again_s: float) -> None:
-        """Come again after that time; what was touched meanwhile waits for the settling time."""
+        """Count again after that time, or after the interval where it was enqueued meanwhile."""
         at_s = self._clock() + again_s
         if namespace in self._due:
             earliest_s = self._clock() + self._settings.interval_s
@@ -208,35 +205,22 @@ class Controller:
         version = self._sources.pods_version()
         pods: Iterable[CountedPod] = self._sources.pods.within(namespace)
         behind = newer(quota.wire.status.pods_resource_version or "0", version)
-        listed: frozenset[str] | None = None
         if late or behind:
             listing = await self._api.list_pods(namespace)
             version = listing.resource_version
             pods = list(self._sources.pods.read(namespace, listing.items))
-            listed = frozenset(pod.uid for pod in pods)
         names = frozenset(r.name for r in quota.reserved.values())
-        total = count(quota.spec, pods, self._sources.fleet, self._clock(), names)
-        void = frozenset(late) - (listed or frozenset())
-        ended = self._ended(namespace, listed, void)
-        before = ledger.Ledger({}, quota.reserved)
-        state = ledger.recount(before, total.used, ended, total.by_name)
-        recount = plan.Recount(total, state, version, api_time(self._now()))
+        usage = count(quota.spec, pods, self._sources.fleet, self._clock(), names)
+        # A promise ends: its pod is in the count, is gone, or can never come.
+        here = {pod.uid for pod in pods}
+        void = {uid for uid in late if uid not in here}
+        gone = filter(self._sources.pods.gone, quota.reserved)
+        state = ledger.recount(quota.reserved, usage.used, here.union(void, gone), usage.by_name)
+        recount = plan.Recount(usage, state, version, api_time(self._now()))
         await self._store(quota, recount, waiting)
         if void:
             log.info("quota.reservations_expired", namespace=namespace, name=name, count=len(void))
-        return self._next_s(state, waiting, total)
-
-    def _ended(
-        self, namespace: str, listed: frozenset[str] | None, void: frozenset[str]
-    ) -> Callable[[str], bool]:
-        """Which promises end: their pod is in the count, is gone, or can never come."""
-        gone = self._sources.pods.gone
-
-        def ended(uid: str) -> bool:
-            here = uid in listed if listed is not None else self._sources.pods.has(namespace, uid)
-            return here or uid in void or gone(uid)
-
-        return ended
+        return self._next_s(state, waiting, usage)
 
     async def _store(
         self, quota: Quota, recount: plan.Recount, waiting: Mapping[str, float]
@@ -275,9 +259,9 @@ class Controller:
             del self._first_seen[key]
         return waiting
 
-    def _next_s(self, state: ledger.Ledger, waiting: dict[str, float], total: Usage) -> float:
+    def _next_s(self, state: ledger.Ledger, waiting: dict[str, float], usage: Usage) -> float:
         """Until the next promise expires, or the next pod that is being deleted is overdue."""
         waits_s = [self._settings.ttl_s - waiting[uid] for uid in state.reserved if uid in waiting]
-        if total.next_change_s is not None:
-            waits_s.append(total.next_change_s - self._clock())
+        if usage.next_change_s is not None:
+            waits_s.append(usage.next_change_s - self._clock())
         return max(0.0, min(waits_s, default=self._settings.resync_s))

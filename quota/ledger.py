@@ -5,7 +5,7 @@ touches a budget is one of these functions, which is what ``tests/model`` checks
 that the writers can come in.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -103,24 +103,24 @@ def reserve(ledger: Ledger, uid: str, promise: Reservation) -> Ledger:
 
 
 def recount(
-    ledger: Ledger,
+    reserved: Mapping[str, Reservation],
     used: Amounts,
-    ended: Callable[[str], bool],
+    ended: Container[str],
     by_name: Mapping[str, Amounts],
 ) -> Ledger:
-    """Take over a new count of the pods.
+    """The ledger after a new count of the pods.
 
     Args:
-        ledger: The ledger as stored.
-        used: The sum over all pods of the view.
-        ended: Whether a pod's promise is kept or void: the pod is in the view, was in it,
-            or can never appear in it any more.
-        by_name: What pods of the view cost, at least those whose names have promises.
+        reserved: The promises as stored.
+        used: The sum over all pods that were counted.
+        ended: The pods whose promise is kept or void: they are counted, were there and are gone,
+            or can never come.
+        by_name: What counted pods cost, at least those whose names have promises.
     """
     kept = {
-        uid: replace(r, counted=by_name.get(r.name, {}))
-        for uid, r in ledger.reserved.items()
-        if not ended(uid)
+        uid: replace(promise, counted=by_name.get(promise.name, {}))
+        for uid, promise in reserved.items()
+        if uid not in ended
     }
     return Ledger(dict(used), kept)
 

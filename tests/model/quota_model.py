@@ -281,7 +281,7 @@ class Model:
         ended = here | gone | void
         if broken == "promise-until-seen":
             ended = set(range(len(state.pods)))
-        counted = recount(ledger, {GPUS: used}, lambda uid: int(uid) in ended, by_name)
+        counted = recount(ledger.reserved, {GPUS: used}, {str(i) for i in ended}, by_name)
         return _budget(counted, view)
 
     def settles(self, state: State) -> bool:
