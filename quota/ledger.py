@@ -47,36 +47,41 @@ class Ledger:
     Attributes:
         used: The counted pods.
         reserved: Admitted pods by uid that are not counted yet.
-        promised: What the promises add to ``used``.
-        taken: The sum of ``used`` and ``promised``.
+        taken: What is used and what the promises add to it.
         by_name: What each name with a promise costs; some of it may be in ``used``.
     """
 
     used: Amounts
     reserved: Mapping[str, Reservation] = field(default_factory=dict)
-    promised: Amounts = field(init=False)
     taken: Amounts = field(init=False)
     by_name: Mapping[str, Amounts] = field(init=False)
 
     def __post_init__(self) -> None:
-        by_name: dict[str, dict[str, int]] = {}
-        for reservation in self.reserved.values():
-            if reservation.name and reservation.counted:
-                _raise(by_name.setdefault(reservation.name, {}), reservation.counted)
-        promised: dict[str, int] = {}
-        for reservation in self.reserved.values():
-            named = by_name.setdefault(reservation.name, {}) if reservation.name else {}
-            promised = add(promised, _raise(named, reservation.amounts))
-        object.__setattr__(self, "promised", promised)
-        object.__setattr__(self, "taken", add(self.used, promised))
+        by_name: dict[str, Amounts] = {}
+        for promise in self.reserved.values():
+            if promise.name and promise.counted:
+                by_name[promise.name] = promise.counted
+        taken = dict(self.used)
+        for promise in self.reserved.values():
+            level = by_name.get(promise.name)
+            more = promise.amounts if level is None else _above(level, promise.amounts)
+            if promise.name:
+                # Nearly every name has one promise, so that there is nothing to merge.
+                by_name[promise.name] = add(level, more) if level else more
+            for key, amount in more.items():
+                taken[key] = taken.get(key, 0) + amount
+        object.__setattr__(self, "taken", taken)
         object.__setattr__(self, "by_name", by_name)
 
+    @property
+    def promised(self) -> Amounts:
+        """What the promises add to ``used``."""
+        return _above(self.used, self.taken)
 
-def _raise(amounts: dict[str, int], to: Amounts) -> dict[str, int]:
-    """Raise amounts to those of ``to`` where these are larger; by how much."""
-    rise = {key: more for key, n in to.items() if (more := n - amounts.get(key, 0)) > 0}
-    amounts |= {key: to[key] for key in rise}
-    return rise
+
+def _above(level: Amounts, amounts: Amounts) -> dict[str, int]:
+    """By how much amounts are above a level, where they are."""
+    return {key: more for key, n in amounts.items() if (more := n - level.get(key, 0)) > 0}
 
 
 def exceeded(ledger: Ledger, hard: Amounts, wanted: Amounts, name: str = "") -> tuple[str, ...]:
@@ -85,7 +90,7 @@ def exceeded(ledger: Ledger, hard: Amounts, wanted: Amounts, name: str = "") -> 
     Keys that the demand does not use are not looked at: a budget that is overdrawn in another
     dimension blocks nobody (ResourceQuota does the same).
     """
-    more = _raise(dict(ledger.by_name.get(name, {})), wanted)
+    more = _above(ledger.by_name.get(name, {}), wanted)
     return tuple(
         sorted(
             key
