@@ -155,10 +155,6 @@ class PodCache:
         """The namespace's pods."""
         return self._namespaces.get(namespace, {}).values()
 
-    def has(self, namespace: str, uid: str) -> bool:
-        """True for a pod that is here now."""
-        return uid in self._namespaces.get(namespace, {})
-
     def gone(self, uid: str) -> bool:
         """True for a pod that was here and is gone for ever."""
         return uid in self._gone
