@@ -44,8 +44,8 @@ class Audit:
             for refusal in found:
                 if (quota := by_name.get(refusal.quota)) is not None:
                     about = reference(GPU_QUOTAS, quota.wire.metadata)
-                    message = f"{word} a pod of {author}: {refusal.message}"
-                    self._sink.record(about, EventType.WARNING, reason, message)
+                    told = f"{word} a pod of {author}: {refusal.message}"
+                    self._sink.record(about, EventType.WARNING, reason, told)
                 if who is not None and reason == REFUSED:
                     self._sink.record(who, EventType.WARNING, reason, refusal.message)
         if not outcome.refusals and (message := rewritten(pod)) is not None:
