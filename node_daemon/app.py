@@ -13,22 +13,22 @@ from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
-from node_daemon import health_events, web
-from node_daemon.announcer import Announcer
-from node_daemon.api_server import ApiAssigner, NodePublisher
-from node_daemon.books import Books
-from node_daemon.cards import CardSource
-from node_daemon.engines import ConfiguredIsolation
-from node_daemon.first import first
-from node_daemon.inventory import CardIsolation
-from node_daemon.inventory_reader import NodeReading
+from node_daemon import web
+from node_daemon.cards import health_events
+from node_daemon.cards.inventory import CardIsolation
+from node_daemon.cards.inventory_reader import NodeReading
+from node_daemon.cards.nvml_driver import Driver, open_driver
+from node_daemon.cards.source import CardSource
+from node_daemon.cluster.api_server import ApiAssigner, NodePublisher, cdi_doubt
+from node_daemon.cluster.pod_feed import PodFeed
+from node_daemon.cluster.reporter import Reporter
 from node_daemon.isolation.cgroup_paths import PodCgroups
+from node_daemon.isolation.configured import ConfiguredIsolation
 from node_daemon.isolation.node import facts
-from node_daemon.nvml_driver import Driver, open_driver
-from node_daemon.pod_feed import PodFeed
-from node_daemon.runtime_version import cdi_doubt
 from node_daemon.settings import NodeDaemonSettings
-from node_daemon.slices import Ports, SliceService
+from node_daemon.slices.service import Ports, SliceService
+from node_daemon.state.concurrency import first
+from node_daemon.state.node_state import NodeState
 from node_daemon.usage_metrics import UsageGauges
 
 PROBE_S: Final = 2.0
@@ -67,19 +67,19 @@ class NodeDaemon:
     ) -> None:
         self._settings = settings
         self._registry = registry
-        books = Books.below(settings.paths.state)
+        state = NodeState.below(settings.paths.state)
         self._events = EventRecorder(
             client, component="gpu-fraction-node-daemon", instance=node_name
         )
-        self._announcer = announcer = Announcer(books, node_name, self._events)
+        self._reporter = reporter = Reporter(state, node_name, self._events)
         cgroups = PodCgroups()
         isolation = ConfiguredIsolation(settings.isolation, cgroups)
         self._slices = SliceService(
             settings.paths,
-            books,
+            state,
             Ports(
                 assigner=ApiAssigner(client),
-                recorder=announcer,
+                recorder=reporter,
                 has_cgroup=lambda uid: cgroups.find(uid) is not None,
                 isolation=isolation,
             ),
@@ -88,15 +88,15 @@ class NodeDaemon:
         )
         self._cards = CardSource(
             open_driver,
-            books.inventory,
+            state.inventory,
             settings.paths.state,
             _Isolator(isolation, self._slices),
-            announcer.card_changed,
+            reporter.card_changed,
             settings.cards,
         )
-        registry.register(UsageGauges(books, self._cards.driver))
-        self._pods = PodFeed(client, node_name, books.pods)
-        self._node = NodePublisher(client, node_name, books.inventory)
+        registry.register(UsageGauges(state, self._cards.driver))
+        self._pods = PodFeed(client, node_name, state.pods)
+        self._node = NodePublisher(client, node_name, state.inventory)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set. Running containers are left as they are.
@@ -125,7 +125,7 @@ class NodeDaemon:
         """Say once that containers may start without their cards, where that is so."""
         if doubt := cdi_doubt(await self._node.container_runtime()):
             _log.warning("container_runtime_doubtful", why=doubt)
-            self._announcer.runtime_doubted(doubt)
+            self._reporter.runtime_doubted(doubt)
         await asyncio.Event().wait()
         raise AssertionError("unreachable: waits until cancelled")
 

@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from node_daemon.books import Books
-from node_daemon.ledger import Usage
+from node_daemon.state.ledger import Usage
+from node_daemon.state.node_state import NodeState
 
 MIB: Final = 1 << 20
 BUCKETS_S: Final = (
@@ -57,14 +57,14 @@ class Metrics:
 class SliceGauges(Collector):
     """What each card has and what of it is allocated, read when it is asked for."""
 
-    def __init__(self, books: Books) -> None:
-        self._books = books
+    def __init__(self, state: NodeState) -> None:
+        self._state = state
 
     def collect(self) -> Iterator[Metric]:
         """The gauges; registered once with a CollectorRegistry."""
-        inventory = self._books.inventory.value
+        inventory = self._state.inventory.value
         cards = inventory.cards if inventory is not None else ()
-        used = self._books.ledger.usage()
+        used = self._state.ledger.usage()
         families = [
             GaugeMetricFamily(f"gpu_fraction_card_{name}", text, labels=["uuid"])
             for name, text in (

@@ -7,16 +7,11 @@ from typing import Final, cast, get_args
 
 from gpu_fraction.serving.logs import LEVELS
 from gpu_fraction.settings.option import Option, Value, choice, integer, seconds, text, words
+from node_daemon.cards.source import CardSettings
+from node_daemon.isolation.configured import EngineName, IsolationSettings, MpsStart
 from node_daemon.isolation.engine import Strength
-from node_daemon.tuning import (
-    CardSettings,
-    EngineName,
-    IsolationSettings,
-    MpsStart,
-    Paths,
-    Tempo,
-    Timing,
-)
+from node_daemon.slices.binder import Timing
+from node_daemon.slices.service import Paths, Tempo
 
 __all__ = ["OPTIONS", "NodeDaemonSettings", "node_daemon_settings"]
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from node_daemon.allocation import Binding, PodUid
-from node_daemon.books import Books
-from node_daemon.latest import Latest
+from node_daemon.cards.nvml_driver import Driver
+from node_daemon.isolation.usage import CardUsage, Usage, UsageReader
 from node_daemon.metrics import MIB
-from node_daemon.nvml_driver import Driver
-from node_daemon.usage import CardUsage, Usage, UsageReader
+from node_daemon.state.allocation import Binding, PodUid
+from node_daemon.state.concurrency import Latest
+from node_daemon.state.node_state import NodeState
 
 __all__ = ["UsageGauges"]
 
@@ -36,8 +36,8 @@ class UsageGauges(Collector):
     Pods are labels here: a node has at most some hundreds, and they go with their pods.
     """
 
-    def __init__(self, books: Books, driver: Latest[Driver]) -> None:
-        self._books = books
+    def __init__(self, state: NodeState, driver: Latest[Driver]) -> None:
+        self._state = state
         self._driver = driver
         self._reader: UsageReader | None = None
 
@@ -50,7 +50,7 @@ class UsageGauges(Collector):
         families = _families()
         bindings = {
             (a.binding.uid, a.binding.container): a.binding
-            for a in self._books.store
+            for a in self._state.store
             if a.binding is not None
         }
         for binding in bindings.values():
@@ -61,7 +61,7 @@ class UsageGauges(Collector):
         return families.all()
 
     def _read(self) -> tuple[CardUsage, ...]:
-        driver, inventory = self._driver.value, self._books.inventory.value
+        driver, inventory = self._driver.value, self._state.inventory.value
         if driver is None or inventory is None:
             return ()
         self._reader = self._reader or UsageReader(driver)
@@ -72,7 +72,7 @@ class UsageGauges(Collector):
     ) -> Iterator[tuple[Binding, Usage]]:
         """Usage with its container; processes of pods that hold no slice are nobody's."""
         for member, usage in card.by.items():
-            pod = self._books.pods.by_uid(PodUid(member.pod_uid))
+            pod = self._state.pods.by_uid(PodUid(member.pod_uid))
             name = pod.container_of(member.container_id) if pod is not None else None
             binding = bindings.get((PodUid(member.pod_uid), name or ""))
             if binding is not None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from node_daemon import nvml_driver
-from node_daemon.nvml_driver import Driver
+from node_daemon.cards import nvml_driver
+from node_daemon.cards.nvml_driver import Driver
 from sandbox.nvml import build
 from sandbox.nvml.hardware import VARIABLE, FakeCard, FakeHardware, FakeInstance
 

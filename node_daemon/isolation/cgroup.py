@@ -17,11 +17,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from gpu_fraction.domain.inventory import Isolation
-from node_daemon import nvml
+from node_daemon.cards import nvml
+from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.cgroup_paths import PodCgroups
 from node_daemon.isolation.engine import CardFacts, ContainerEdits, Part, Resource, Slice, Strength
 from node_daemon.isolation.errors import EngineFailedError
-from node_daemon.nvml_driver import Driver
 
 MIB: Final = 1 << 20
 PROBE: Final = "gpu-fraction-probe"

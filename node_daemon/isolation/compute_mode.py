@@ -13,11 +13,11 @@ from typing import Final
 import msgspec
 import structlog
 
-from node_daemon import nvml
-from node_daemon.durable import write_durably
-from node_daemon.errors import StoreError
+from node_daemon.cards import nvml
+from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.errors import EngineFailedError
-from node_daemon.nvml_driver import Driver
+from node_daemon.state.durable import write_durably
+from node_daemon.state.errors import StoreError
 
 __all__ = ["ComputeModes"]
 

@@ -10,8 +10,8 @@ from itertools import chain
 import structlog
 
 from gpu_fraction.domain.inventory import Isolation
-from node_daemon.inventory import CardIsolation
-from node_daemon.inventory_reader import NodeReading
+from node_daemon.cards.inventory import CardIsolation
+from node_daemon.cards.inventory_reader import NodeReading
 from node_daemon.isolation.engine import (
     CardFacts,
     ContainerEdits,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gpu_fraction.domain.units import MILLI
-from node_daemon.inventory import CardIsolation
+from node_daemon.cards.inventory import CardIsolation
 from node_daemon.isolation.engine import CardFacts, Engine, Part, Resource, Slice, Strength
 
 __all__ = ["Choice", "choose", "parts", "published", "unenforced"]

@@ -1,5 +1,6 @@
 """Keeps the plugin known to the kubelet.
 
+from dataclasses import dataclass
 The kubelet never dials a plugin again whose stream has ended, and removes all sockets of its
 directory when it starts. Up to 1.36, a registration that comes while an earlier stream of ours is
 still open is lost when that one ends, so the order is always: end the stream, then register. From
@@ -11,6 +12,7 @@ Source: kubernetes pkg/kubelet/cm/devicemanager: manager.go (PluginConnected), p
 
 import asyncio
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -21,10 +23,9 @@ from asyncinotify import Inotify, Mask
 from gpu_fraction.domain import keys
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
-from node_daemon.first import first
 from node_daemon.kubelet.plugin import DevicePlugin
 from node_daemon.metrics import Metrics
-from node_daemon.tuning import Waits
+from node_daemon.state.concurrency import first
 
 VERSION: Final = "v1beta1"
 KUBELET_SOCKET: Final = "kubelet.sock"
@@ -33,11 +34,34 @@ SOCKETS: Final = "gpu-fraction*.sock"
 GRACE_S: Final = 0.5
 """How long a call in progress may take to end when the server is stopped: chosen."""
 
-__all__ = ["KUBELET_SOCKET", "KubeletSession"]
+__all__ = ["KUBELET_SOCKET", "KubeletSession", "Waits"]
 
 _log = structlog.get_logger()
 
 Identity = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How long to wait for the kubelet, seconds.
+
+    Attributes:
+        register_s: For the answer to a registration; the kubelet dials back within it for up
+            to 10 s. Source: devicemanager/plugin/v1beta1/client.go.
+        stream_s: For the first ``ListAndWatch`` after a registration.
+        again_s: After a stream ended while the kubelet lives, so that it notices before the
+            next registration.
+        retry_s: First pause after a failure; doubles up to ``retry_most_s``.
+        retry_most_s: Longest pause.
+        poll_s: Between two looks at the sockets, where inotify tells nothing.
+    """
+
+    register_s: float = 15.0
+    stream_s: float = 15.0
+    again_s: float = 0.2
+    retry_s: float = 0.1
+    retry_most_s: float = 5.0
+    poll_s: float = 5.0
 
 
 class KubeletSession:

@@ -9,10 +9,10 @@ from gpu_fraction.domain import inventory, keys
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.kube.access import kubeconfig
 from gpu_fraction.kube.client import connect
-from node_daemon import inventory_node
-from node_daemon.api_server import ApiAssigner
-from node_daemon.errors import PodRef
-from node_daemon.health_events import CLEAR_ANNOTATION
+from node_daemon.cards.health_events import CLEAR_ANNOTATION
+from node_daemon.cluster import inventory_node
+from node_daemon.cluster.api_server import ApiAssigner
+from node_daemon.state.errors import PodRef
 from scheduler.binding import KubePodApi
 from scheduler.wire import BindingArgs
 from tests.cluster.harness.admission import SYSTEM_NAMESPACE

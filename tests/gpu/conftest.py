@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from node_daemon import nvml, nvml_driver
-from node_daemon.nvml_device import Device
-from node_daemon.nvml_driver import Driver
+from node_daemon.cards import nvml, nvml_driver
+from node_daemon.cards.nvml_device import Device
+from node_daemon.cards.nvml_driver import Driver
 
 PROGRAM = pathlib.Path(__file__).with_name("cuda_program.py")
 

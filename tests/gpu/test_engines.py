@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from gpu_fraction.domain.assignment import CardShare
-from node_daemon import inventory_reader
+from node_daemon.cards import inventory_reader
+from node_daemon.cards.nvml_device import Device
+from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.cgroup import CgroupEngine
 from node_daemon.isolation.cgroup_paths import ROOT, PodCgroups
 from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice
@@ -21,8 +23,6 @@ from node_daemon.isolation.mps_control import BINARY, MpsControl, Protocol
 from node_daemon.isolation.mps_daemon import Launch, MpsDaemon
 from node_daemon.isolation.mps_namespaces import SERVER, MpsNamespaceEngine
 from node_daemon.isolation.node import facts
-from node_daemon.nvml_device import Device
-from node_daemon.nvml_driver import Driver
 from tests import fake_gpus
 
 PROGRAM = pathlib.Path(__file__).with_name("cuda_program.py")

@@ -11,17 +11,11 @@ from collections.abc import Callable
 import pytest
 
 from gpu_fraction.domain import inventory as wire
-from node_daemon import (
-    health_events,
-    health_watch,
-    inventory,
-    inventory_node,
-    inventory_reader,
-    nvml,
-)
-from node_daemon.nvml_device import Device
-from node_daemon.nvml_driver import Driver
-from node_daemon.usage import UsageReader
+from node_daemon.cards import health_events, health_watch, inventory, inventory_reader, nvml
+from node_daemon.cards.nvml_device import Device
+from node_daemon.cards.nvml_driver import Driver
+from node_daemon.cluster import inventory_node
+from node_daemon.isolation.usage import UsageReader
 from tests import fake_gpus
 
 PROGRAM = pathlib.Path(__file__).with_name("cuda_program.py")

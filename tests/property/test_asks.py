@@ -15,9 +15,9 @@ from gpu_fraction.domain.demand import ZERO, Demand, demand
 from gpu_fraction.domain.inventory import Card, Inventory
 from gpu_fraction.domain.request import Refused
 from gpu_fraction.domain.sizes import CardSizes
-from node_daemon.errors import Reason, Refusal
-from node_daemon.pod_feed import WirePod, read
-from node_daemon.shares import asked, choose, verify
+from node_daemon.cluster.pod_feed import WirePod, read
+from node_daemon.slices.shares import asked, choose, verify
+from node_daemon.state.errors import Reason, Refusal
 from scheduler.pods import Pod
 from scheduler.views import PodView, view_of
 from tests.pods import Raw, container, pod, typed

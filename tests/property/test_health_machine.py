@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from node_daemon import health
-from node_daemon.health_events import Clear, Event, Fault, Poll, Target, Xid
-from node_daemon.health_xid import IGNORED, UNTIL_RESET
+from node_daemon.cards import health
+from node_daemon.cards.health_events import Clear, Event, Fault, Poll, Target, Xid
+from node_daemon.cards.health_xid import IGNORED, UNTIL_RESET
 
 POLICY = health.HealthPolicy()
 MOST_GOOD_POLLS = POLICY.good_polls << POLICY.max_doublings

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_fraction.domain import inventory as wire
-from node_daemon import inventory, inventory_reader, nvml_driver
-from node_daemon.nvml_driver import Driver
+from node_daemon.cards import inventory, inventory_reader, nvml_driver
+from node_daemon.cards.nvml_driver import Driver
 from sandbox.nvml.hardware import VARIABLE, FakeHardware, Fault
 from tests import fake_gpus
 

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_fraction.domain.assignment import CardShare
-from node_daemon.allocation import Allocation, Binding, ContainerKey, Nonce, PodUid, Token
-from node_daemon.errors import Refusal
-from node_daemon.ledger import Ledger, Usage
-from node_daemon.tokens import MAX_TOKENS, token, token_states
+from node_daemon.state.allocation import Allocation, Binding, ContainerKey, Nonce, PodUid, Token
+from node_daemon.state.errors import Refusal
+from node_daemon.state.ledger import Ledger, Usage
+from node_daemon.state.tokens import MAX_TOKENS, token, token_states
 from tests.support.node_rig import card, inventory, share
 
 CARDS = {c.uuid: c for c in (card(0, memory_mib=100, slots=3), card(1, memory_mib=50, slots=2))}

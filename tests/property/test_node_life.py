@@ -23,8 +23,8 @@ from hypothesis.stateful import (
 )
 
 from gpu_fraction.domain import assignment, keys
-from node_daemon.allocation import Nonce
-from node_daemon.pods import Pod
+from node_daemon.state.allocation import Nonce
+from node_daemon.state.pods import Pod
 from tests.support.node_rig import TEMPO, AdmissionError, Rig, StartError, card, inventory, share
 
 T = TypeVar("T")
@@ -230,26 +230,26 @@ class Node(RuleBasedStateMachine):
             for allocated in self.rig.kubelet.devices.allocated:
                 for name in allocated.cdi_names:
                     nonce = Nonce(name.partition("=")[2])
-                    assert self.rig.service.books.store.get(nonce) is not None
+                    assert self.rig.service.state.store.get(nonce) is not None
 
     @invariant()
     def files_and_ledger_agree(self) -> None:
         """Every file is in the ledger with just its amounts, and the ledger fits the cards."""
         if not self.daemon:
             return
-        books = self.rig.service.books
+        state = self.rig.service.state
         for path in self.rig.paths.cdi.glob("*.json"):
             (device,) = json.loads(path.read_bytes())["devices"]
             env = dict(line.split("=", 1) for line in device["containerEdits"]["env"])
-            allocation = books.store.get(device["name"])
+            allocation = state.store.get(device["name"])
             if allocation is None or allocation.binding is None:
                 continue
-            (held,) = books.ledger.shares(allocation.binding.key)
+            (held,) = state.ledger.shares(allocation.binding.key)
             assert (held.uuid, str(held.memory_mib)) == (
                 env["GPU_FRACTION_DEVICES"],
                 env["GPU_MEMORY_LIMIT_MIB"],
             )
-        for uuid, used in books.ledger.usage().items():
+        for uuid, used in state.ledger.usage().items():
             assert used.memory_mib <= CARD_MIB, uuid
             assert used.slots <= 4, uuid
         assert self.rig.kubelet.devices.overlaps == 0

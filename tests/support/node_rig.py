@@ -13,13 +13,15 @@ from prometheus_client import CollectorRegistry
 from gpu_fraction.domain import assignment, keys
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.inventory import Card, Inventory
-from node_daemon.allocation import PodUid
-from node_daemon.books import Books
-from node_daemon.errors import ApiUnavailableError, PodRef, Reason, Refusal
 from node_daemon.isolation.node import NodeIsolation
-from node_daemon.pods import Container, Pod
-from node_daemon.slices import Ports, SliceService
-from node_daemon.tuning import Pace, Paths, Tempo, Timing, Waits
+from node_daemon.kubelet.session import Waits
+from node_daemon.slices.binder import Timing
+from node_daemon.slices.collector import Pace
+from node_daemon.slices.service import Paths, Ports, SliceService, Tempo
+from node_daemon.state.allocation import PodUid
+from node_daemon.state.errors import ApiUnavailableError, PodRef, Reason, Refusal
+from node_daemon.state.node_state import NodeState
+from node_daemon.state.pods import Container, Pod
 from sandbox.kubelet.devices import AdmissionError, StartError
 from sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
 from sandbox.kubelet.runtime import Started
@@ -85,24 +87,24 @@ class Api:
         """Create or change a pod; whoever watches sees it, unless the server is down."""
         self.pods[pod.uid] = pod
         if self.service is not None and self.up:
-            self.service.books.pods.put(pod)
+            self.service.state.pods.put(pod)
 
     def delete(self, uid: str) -> None:
         """Delete a pod."""
         del self.pods[uid]
         self.deleted.add(uid)
         if self.service is not None and self.up:
-            self.service.books.pods.remove(PodUid(uid))
+            self.service.state.pods.remove(PodUid(uid))
 
     def watch(self, service: SliceService) -> None:
         """Feed a daemon from now on."""
         self.service = service
         if self.up:
             for pod in self.pods.values():
-                service.books.pods.put(pod)
+                service.state.pods.put(pod)
             for uid in self.deleted:
-                service.books.pods.remove(PodUid(uid))
-            service.books.pods.mark_synced()
+                service.state.pods.remove(PodUid(uid))
+            service.state.pods.mark_synced()
 
     def come_back(self) -> None:
         """Answer again; watchers list anew."""
@@ -152,14 +154,14 @@ class Rig:
             has_cgroup=lambda uid: uid in self.cgroups,
         )
         service = SliceService(
-            self.paths, Books.below(self.paths.state), ports, self.registry, self.tempo
+            self.paths, NodeState.below(self.paths.state), ports, self.registry, self.tempo
         )
         await service.load()
         self._task = asyncio.create_task(service.run(), name="daemon")
         self.api.watch(service)
         if self.cards is not None:
             await service.restore()
-            service.books.inventory.set(self.cards)
+            service.state.inventory.set(self.cards)
 
     async def kill_daemon(self) -> None:
         """The process ends at once; the kubelet sees its connection break."""
@@ -174,7 +176,7 @@ class Rig:
         """What NVML shows from now on."""
         self.cards = cards
         await self.service.restore()
-        self.service.books.inventory.set(cards)
+        self.service.state.inventory.set(cards)
 
     async def registered(self) -> None:
         """Wait until the kubelet knows the tokens of the present cards."""

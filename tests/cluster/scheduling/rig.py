@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 import aiohttp
 from ruamel.yaml import YAML
 
+from certs.pod_tls import CLIENT_NAME, write_pod_tls
 from gpu_fraction.domain import inventory, keys
 from gpu_fraction.domain.placement import Ask
-from scheduler.pod_tls import CLIENT_NAME, write_pod_tls
 from tests.builders import pods
 from tests.cluster.harness.api_client import ApiClient, StatusError
 from tests.cluster.harness.binaries import Binaries

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from node_daemon.nvml_driver import Driver
+from node_daemon.cards.nvml_driver import Driver
 from sandbox.nvml.hardware import FakeHardware
 from tests import fake_gpus
 

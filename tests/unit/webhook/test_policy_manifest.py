@@ -9,7 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from gpu_fraction.domain import keys
-from node_daemon.inventory_node import LABELS
+from node_daemon.cluster.inventory_node import LABELS
 from webhook.settings import SYSTEM_USERS
 
 ROOT = Path(__file__).parents[3]

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from node_daemon.engines import MODES
+from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.compute_mode import ComputeModes
+from node_daemon.isolation.configured import MODES
 from node_daemon.isolation.host_process import HostProcess
 from node_daemon.isolation.mps import MpsEngine, MpsSettings
 from node_daemon.isolation.mps_control import MpsControl, Protocol
 from node_daemon.isolation.mps_daemon import PID_FILE, Launch, MpsDaemon
 from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
-from node_daemon.nvml_driver import Driver
 from tests import fake_gpus
 
 

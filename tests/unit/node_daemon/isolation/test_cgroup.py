@@ -5,12 +5,12 @@ import pathlib
 import pytest
 
 from gpu_fraction.domain.assignment import CardShare
-from node_daemon import nvml
+from node_daemon.cards import nvml
+from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.cgroup import PROBE, CgroupEngine
 from node_daemon.isolation.cgroup_paths import Member, PodCgroups, member
 from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice, Strength
 from node_daemon.isolation.errors import EngineFailedError
-from node_daemon.nvml_driver import Driver
 from sandbox.nvml.hardware import FakeHardware
 from tests import fake_gpus
 

@@ -8,14 +8,19 @@ import pytest
 
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.settings.option import SettingsError, load, print_config, read_file
-from node_daemon import nvml
-from node_daemon.engines import MODES, ConfiguredIsolation
+from node_daemon.cards import nvml
+from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.cgroup_paths import PodCgroups
+from node_daemon.isolation.configured import (
+    MODES,
+    ConfiguredIsolation,
+    EngineName,
+    IsolationSettings,
+    MpsStart,
+)
 from node_daemon.isolation.engine import CardFacts, Slice
 from node_daemon.isolation.errors import EngineFailedError
-from node_daemon.nvml_driver import Driver
 from node_daemon.settings import OPTIONS, node_daemon_settings
-from node_daemon.tuning import EngineName, IsolationSettings, MpsStart
 from sandbox.nvml.hardware import FakeHardware
 from tests import fake_gpus
 from tests.unit.node_daemon.isolation.conftest import Mps

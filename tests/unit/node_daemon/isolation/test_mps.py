@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from gpu_fraction.domain.assignment import CardShare
+from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice, Strength
 from node_daemon.isolation.errors import EngineFailedError, NotEnforceableError
 from node_daemon.isolation.host_process import GROUP, HostProcess
@@ -17,7 +18,6 @@ from node_daemon.isolation.mps_control import MpsControl, Protocol, size_mib
 from node_daemon.isolation.mps_daemon import PID_FILE, Launch, MpsDaemon
 from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
 from node_daemon.isolation.node import NodeIsolation
-from node_daemon.nvml_driver import Driver
 from tests import fake_gpus
 from tests.unit.node_daemon.isolation.conftest import Mps, running
 

@@ -6,15 +6,15 @@ import pytest
 
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.request import Isolation
-from node_daemon import inventory_reader, nvml
-from node_daemon.inventory import CardIsolation
+from node_daemon.cards import inventory_reader, nvml
+from node_daemon.cards.inventory import CardIsolation
+from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.cgroup import CgroupEngine
 from node_daemon.isolation.cgroup_paths import PodCgroups
 from node_daemon.isolation.engine import CardFacts, Engine, Slice, Strength
 from node_daemon.isolation.errors import EngineFailedError, NotEnforceableError
 from node_daemon.isolation.hami_core import HamiCoreEngine
 from node_daemon.isolation.node import NodeIsolation, facts
-from node_daemon.nvml_driver import Driver
 from sandbox.nvml.hardware import FakeHardware
 from tests import fake_gpus
 from tests.unit.node_daemon.isolation.conftest import Mps

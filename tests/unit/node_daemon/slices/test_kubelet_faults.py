@@ -14,7 +14,7 @@ import structlog
 
 from node_daemon.isolation.engine import ContainerEdits, Slice
 from node_daemon.isolation.node import NodeIsolation
-from node_daemon.tuning import Waits
+from node_daemon.kubelet.session import Waits
 from sandbox.kubelet.devices import CHECKPOINT
 from tests.support.node_rig import (
     TEMPO,
@@ -251,9 +251,9 @@ async def test_name_of_a_pod_that_never_started_is_returned(
             )
         )
         await rig.admit(gone)
-        assert len(rig.service.books.store) == 2
+        assert len(rig.service.state.store) == 2
         rig.end(gone)
-        await rig.until(lambda: len(rig.service.books.store) == 1)
+        await rig.until(lambda: len(rig.service.state.store) == 1)
 
 
 @pytest.mark.parametrize("checkpoint", [True, False])
@@ -369,7 +369,7 @@ async def test_isolation_that_hangs_stops_its_own_starts_alone(tmp_path: Path) -
             await rig.admit(pod)
         starts = [asyncio.create_task(rig.start(pod)) for pod in pods]
         try:
-            await rig.until(lambda: len(rig.service.books.ledger.holders()) == len(pods))
+            await rig.until(lambda: len(rig.service.state.ledger.holders()) == len(pods))
             late = rig.pod({"main": [share(0)]})
             await rig.admit(late)
         finally:
@@ -384,7 +384,7 @@ async def test_full_disk_at_allocate(tmp_path: Path) -> None:
         pod = rig.pod({"main": [share(0)]})
         with disk_full(), pytest.raises(AdmissionError, match="StateUnwritable"):
             await rig.admit(pod)
-        assert len(rig.service.books.store) == 0
+        assert len(rig.service.state.store) == 0
         await rig.run_pod(pod)
 
 
@@ -396,7 +396,7 @@ async def test_full_disk_at_pre_start(tmp_path: Path) -> None:
         with disk_full(), pytest.raises(StartError, match="StateUnwritable"):
             await rig.kubelet.start_container(pod.uid, "main")
         assert rig.files() == set()
-        assert rig.service.books.ledger.holders() == ()
+        assert rig.service.state.ledger.holders() == ()
         await rig.start(pod)
         assert rig.sums() == {"GPU-0": (10_000, 1)}
 
@@ -430,7 +430,7 @@ async def test_nothing_is_returned_while_the_api_server_is_down(tmp_path: Path) 
         await rig.start_daemon()
         await rig.registered()
         await asyncio.sleep(0.3)
-        assert rig.service.books.ledger.usage()["GPU-0"].memory_mib == 10_000
+        assert rig.service.state.ledger.usage()["GPU-0"].memory_mib == 10_000
         assert len(rig.files()) == 1
 
 

@@ -10,7 +10,7 @@ import pytest
 from gpu_fraction.domain import assignment, keys, request_annotation
 from gpu_fraction.domain.request import Request, Slice
 from node_daemon.isolation.engine import CardFacts
-from node_daemon.pods import Container
+from node_daemon.state.pods import Container
 from tests.support.node_rig import Rig, StartError, card, node, share
 
 
@@ -74,8 +74,8 @@ async def test_deleted_pods_return_everything(tmp_path: Path) -> None:
         assert len(rig.files()) == 10
         for pod in pods:
             rig.end(pod)
-        await rig.until(lambda: not rig.files() and not rig.service.books.ledger.holders())
-        await rig.until(lambda: len(rig.service.books.store) == 0)
+        await rig.until(lambda: not rig.files() and not rig.service.state.ledger.holders())
+        await rig.until(lambda: len(rig.service.state.store) == 0)
 
 
 async def test_ended_pod_returns_its_slice_while_its_object_remains(tmp_path: Path) -> None:
@@ -289,12 +289,12 @@ async def test_choice_outlives_an_api_server_that_does_not_answer(
         await rig.admit(pod)
         with pytest.raises(StartError, match="could not be recorded"):
             await rig.kubelet.start_container(pod.uid, "main")
-        held = rig.service.books.ledger.usage()
+        held = rig.service.state.ledger.usage()
         assert set(held) == {"GPU-0"}
         rig.api.loses_answers = False
         rig.api.come_back()
         assert (await rig.start(pod)).env["GPU_FRACTION_DEVICES"] == "GPU-0"
-        assert rig.service.books.ledger.usage() == held
+        assert rig.service.state.ledger.usage() == held
 
 
 async def test_choice_respects_pods_that_are_assigned_but_not_started(tmp_path: Path) -> None:

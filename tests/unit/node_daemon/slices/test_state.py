@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from node_daemon.allocation import Allocation, ContainerKey, Nonce, PodUid, Token
-from node_daemon.ledger import Ledger
-from node_daemon.store import AllocationStore
+from node_daemon.state.allocation import Allocation, ContainerKey, Nonce, PodUid, Token
+from node_daemon.state.ledger import Ledger
+from node_daemon.state.store import AllocationStore
 from tests.support.node_rig import Rig, StartError, card, inventory, node, share
 
 
@@ -52,7 +52,7 @@ async def test_pods_deleted_while_the_daemon_was_down_are_returned(tmp_path: Pat
         await rig.start_daemon()
         await rig.ready()
         await rig.until(lambda: len(rig.files()) == 1)
-        await rig.until(lambda: rig.service.books.ledger.usage()["GPU-0"].slots == 1)
+        await rig.until(lambda: rig.service.state.ledger.usage()["GPU-0"].slots == 1)
         await rig.start(unbound)
 
 

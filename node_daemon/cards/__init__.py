@@ -1,0 +1,1 @@
+"""The cards of the node: NVML, the inventory, health."""

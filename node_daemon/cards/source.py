@@ -1,0 +1,240 @@
+"""Keeps the inventory as the cards are: read now and then, and at once when one turns sick."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NoReturn, Protocol, TypeVar
+
+import msgspec
+import structlog
+
+from gpu_fraction.domain.inventory import Inventory
+from node_daemon.cards import health, health_events, inventory, inventory_reader, nvml
+from node_daemon.cards.health_watch import HealthWatch
+from node_daemon.cards.inventory import SLOTS_PER_CARD, CardIsolation
+from node_daemon.cards.inventory_reader import NodeReading
+from node_daemon.cards.nvml_driver import Driver
+from node_daemon.state.concurrency import Latest
+from node_daemon.state.durable import write_durably
+from node_daemon.state.errors import StoreError
+
+HEALTH_FILE: Final = "health.json"
+
+__all__ = ["CardSettings", "CardSource", "Isolator"]
+
+T = TypeVar("T")
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class CardSettings:
+    """How cards are looked after.
+
+    Attributes:
+        slots_per_card: Containers that may share a card, 1 or more.
+        read_interval_s: Between two readings of everything that does not announce itself: MIG
+            instances, memory.
+        poll_interval_s: Between two polls of health.
+        event_wait_s: Longest wait for events of NVML, and so for the daemon's end.
+        driver_retry_s: Between two tries to open NVML; a driver container may still be
+            installing it.
+        policy: How quickly a card is believed.
+    """
+
+    slots_per_card: int = SLOTS_PER_CARD
+    read_interval_s: float = 60.0
+    poll_interval_s: float = 30.0
+    event_wait_s: float = 1.0
+    driver_retry_s: float = 5.0
+    policy: health.HealthPolicy = field(default_factory=health.HealthPolicy)
+
+
+class Isolator(Protocol):
+    """Says what can be enforced on which card."""
+
+    async def use(self, driver: Driver) -> None:
+        """The driver is there; once, before all else."""
+        ...
+
+    async def assess(self, reading: NodeReading) -> Mapping[str, CardIsolation]:
+        """The strongest engine of each card, by UUID."""
+        ...
+
+
+class CardSource:
+    """Reads, judges and publishes the cards of this machine."""
+
+    def __init__(
+        self,
+        open_driver: Callable[[], Driver],
+        published: Latest[Inventory],
+        state: Path,
+        isolator: Isolator,
+        card_changed: Callable[[health.Change], None],
+        settings: CardSettings | None = None,
+    ) -> None:
+        """Publish to ``published``; keep health over a restart in the directory ``state``.
+
+        ``card_changed`` is told when a card turns sick or well; it must be quick and not raise.
+        """
+        self._open_driver = open_driver
+        self._published = published
+        self._file = state / HEALTH_FILE
+        self._isolator = isolator
+        self._card_changed = card_changed
+        self._settings = settings or CardSettings()
+        self._events: asyncio.Queue[health_events.Event] = asyncio.Queue()
+        self._health = health.Health()
+        self._boot_id = ""
+        self._last = Inventory()
+        self._lost = ""
+        self.driver: Latest[Driver] = Latest()
+        """The driver, once it is loaded."""
+
+    def clear(self, event: health_events.Clear) -> None:
+        """Somebody says that cards are fine."""
+        self._events.put_nowait(event)
+
+    async def run(self, last: Inventory | None = None) -> NoReturn:
+        """Publish until cancelled.
+
+        Args:
+            last: What an earlier process published: cards that do not answer now stay known.
+        """
+        self._last = last or Inventory()
+        self._boot_id, self._health = await asyncio.to_thread(self._load)
+        driver = await self._opened(self._open_driver)
+        await self._isolator.use(driver)
+        self.driver.set(driver)
+        while True:
+            try:
+                await self._follow(driver)
+            except nvml.NvmlError as e:
+                self._lose(e)
+            await asyncio.sleep(self._settings.driver_retry_s)
+            await self._opened(driver.reopen)
+
+    async def _opened(self, attempt: Callable[[], T]) -> T:
+        """What ``attempt`` gives, once there is a driver; meanwhile no card can be used."""
+        while True:
+            try:
+                return await asyncio.to_thread(attempt)
+            except nvml.NvmlError as e:
+                self._lose(e)
+            await asyncio.sleep(self._settings.driver_retry_s)
+
+    def _lose(self, error: nvml.NvmlError) -> None:
+        """Keep the known cards listed, none of them usable."""
+        if str(error) != self._lost:
+            self._lost = str(error)
+            _log.warning(
+                "driver_unavailable", error=self._lost, retry_s=self._settings.driver_retry_s
+            )
+            self._last = _without_driver(self._last, self._lost)
+            self._published.set(self._last)
+
+    async def _follow(self, driver: Driver) -> NoReturn:
+        """Publish for as long as there is a driver. No event set outlives this.
+
+        Raises:
+            NvmlError: there is none, or it never told what cards there are.
+        """
+        loop = asyncio.get_running_loop()
+
+        def sink(event: health_events.Event) -> None:
+            loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+        watch = HealthWatch(
+            driver, sink, self._settings.poll_interval_s, self._settings.event_wait_s
+        )
+        watch.start()
+        try:
+            await self._keep(driver)
+        finally:
+            await asyncio.to_thread(watch.stop)
+        raise AssertionError("unreachable: the cards are kept until there is no driver")
+
+    async def _keep(self, driver: Driver) -> NoReturn:
+        loop = asyncio.get_running_loop()
+        known: tuple[NodeReading, Mapping[str, CardIsolation]] | None = None
+        while True:
+            pause_s = self._settings.read_interval_s
+            try:
+                reading = await asyncio.to_thread(inventory_reader.read, driver)
+            except nvml.NvmlUnavailableError:
+                raise
+            except nvml.NvmlError as e:
+                if known is None:
+                    raise
+                # Of what was read last, the polls and events still tell which card is sick.
+                _log.error("cards_unreadable", error=str(e))
+                pause_s = self._settings.driver_retry_s
+            else:
+                known = reading, await self._isolator.assess(reading)
+                self._publish(*known)
+            again_s = loop.time() + pause_s
+            while (event := await self._event(again_s - loop.time())) is not None:
+                if await self._judge(event):
+                    self._publish(*known)
+                    if isinstance(event, health_events.Poll):
+                        break  # what a poll finds may be more than health: read everything
+
+    async def _event(self, timeout_s: float) -> health_events.Event | None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._events.get()
+        except TimeoutError:
+            return None
+
+    async def _judge(self, event: health_events.Event) -> bool:
+        """Take an event; True where a card's health or reason changed."""
+        before = self._health
+        now_s = asyncio.get_running_loop().time()
+        self._health = health.step(before, event, now_s, self._settings.policy)
+        changes = health.changes(before, self._health)
+        for change in changes:
+            _log.warning(
+                "card_health", uuid=change.uuid, healthy=change.healthy, why=change.reason
+            )
+            self._card_changed(change)
+        if changes:
+            content = health.dump(self._health, self._boot_id)
+            try:
+                await asyncio.to_thread(write_durably, self._file, content)
+            except StoreError as e:
+                _log.warning("health_not_remembered", error=str(e))
+        return bool(changes)
+
+    def _publish(
+        self,
+        reading: NodeReading,
+        isolation: Mapping[str, CardIsolation],
+    ) -> None:
+        built = inventory.build(
+            reading,
+            previous=self._last,
+            isolation=isolation,
+            sick=health.sick(self._health),
+            slots_per_card=self._settings.slots_per_card,
+        )
+        self._health = health.watching(self._health, health_events.targets(built, reading))
+        self._last, self._lost = built, ""
+        self._published.set(built)
+
+    def _load(self) -> tuple[str, health.Health]:
+        boot_id = health.BOOT_ID.read_text().strip()
+        try:
+            return boot_id, health.load(self._file.read_bytes(), boot_id)
+        except OSError:
+            return boot_id, health.Health()
+
+
+def _without_driver(last: Inventory, why: str) -> Inventory:
+    """The known cards, none of them usable."""
+    lost = (
+        msgspec.structs.replace(card, healthy=False, health_reason=f"no driver: {why}")
+        for card in last.cards
+    )
+    return Inventory(v=last.v, driver_version=last.driver_version, cards=tuple(lost))

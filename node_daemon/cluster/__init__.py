@@ -1,0 +1,1 @@
+"""The Kubernetes API: pods, the Node, Events."""

@@ -1,0 +1,161 @@
+"""The isolation engines that the node's settings name, once there is a driver to build them on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Final, Literal
+
+import structlog
+
+from node_daemon.cards import nvml
+from node_daemon.cards.inventory import CardIsolation
+from node_daemon.cards.nvml_driver import Driver
+from node_daemon.isolation.cgroup import CgroupEngine
+from node_daemon.isolation.cgroup_paths import PodCgroups
+from node_daemon.isolation.compute_mode import ComputeModes
+from node_daemon.isolation.engine import CardFacts, ContainerEdits, Engine, Slice, Strength
+from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.isolation.hami_core import HamiCoreEngine
+from node_daemon.isolation.host_process import HostProcess
+from node_daemon.isolation.mps import MpsEngine, MpsSettings
+from node_daemon.isolation.mps_control import MpsControl
+from node_daemon.isolation.mps_daemon import Launch, MpsDaemon
+from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
+from node_daemon.isolation.node import NodeIsolation
+
+EngineName = Literal["cgroup", "mps", "hami-core"]
+MpsStart = Literal["host", "here", "never"]
+"""Where the MPS control daemon is started: as a process of the host, which outlives this
+daemon's container; inside the container; or by somebody else."""
+
+NAMESPACES_SINCE: Final = 615
+"""The driver branch from which MPS has namespaces.
+Source: https://docs.nvidia.com/deploy/mps/latest/mpsv3-namespaces.html"""
+
+MODES: Final = "compute-modes.json"
+
+_log = structlog.get_logger()
+
+__all__ = ["ConfiguredIsolation", "EngineName", "IsolationSettings", "MpsStart"]
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationSettings:
+    """How the node keeps containers within their shares.
+
+    Attributes:
+        engines: Most wanted first; a card uses the strongest of those that serve it.
+        cards: The same for cards that have a list of their own, by UUID.
+        accept: The least strength that counts as enforced.
+        state: Directory for what engines must remember.
+        mps: Directory of the MPS control daemon's pipes, the same inside and outside.
+        mps_start: Where the MPS control daemon is started.
+        mps_shm: Host tmpfs that MPS, started on the host, and its clients of old drivers share;
+            none leaves their own, as another start does.
+        hami_library: Host directory of HAMi-core's library.
+        cdi_hook: Host path of ``nvidia-cdi-hook``; empty leaves it to the host's own file.
+    """
+
+    engines: tuple[EngineName, ...] = ("cgroup",)
+    cards: Mapping[str, tuple[EngineName, ...]] = field(default_factory=dict)
+    accept: Strength = Strength.ENFORCED
+    state: Path = Path("/var/lib/gpu-fraction/isolation")
+    mps: Path = Path("/run/gpu-fraction/mps")
+    mps_start: MpsStart = "host"
+    mps_shm: Path | None = None
+    hami_library: Path = Path("/usr/local/vgpu")
+    cdi_hook: str = ""
+
+
+class ConfiguredIsolation:
+    """The node's isolation. Before ``use`` there is no driver, and every slice is refused."""
+
+    def __init__(self, settings: IsolationSettings, cgroups: PodCgroups) -> None:
+        self._settings = settings
+        self._cgroups = cgroups
+        self._node: NodeIsolation | None = None
+        self._modes: ComputeModes | None = None
+
+    def use(self, driver: Driver) -> None:
+        """Build the engines; blocks for a bounded time."""
+        modes = ComputeModes(driver, self._settings.state / "mps" / MODES)
+        settings = self._settings
+        names = dict.fromkeys(chain(settings.engines, *settings.cards.values()))
+        made = {name: self._engine(name, driver, modes) for name in names}
+        self._modes = modes
+        self._node = NodeIsolation(
+            [made[name] for name in settings.engines],
+            settings.accept,
+            {uuid: [made[name] for name in own] for uuid, own in settings.cards.items()},
+        )
+
+    def assess(self, cards: Sequence[CardFacts]) -> Mapping[str, CardIsolation]:
+        """What can be enforced on which card.
+
+        Cards that MPS does not serve, because it is not configured or refused, are freed, and
+        limits that were lost are set again: a reset of a card takes them, and the end of MPS the
+        namespaces.
+        """
+        node = self._ready()
+        found = node.assess(cards)
+        if self._modes is not None:
+            self._modes.give_back(c.uuid for c in cards if "mps" not in node.engines(c.uuid))
+        try:
+            node.repair()
+        except EngineFailedError as e:
+            # Each start prepares its own slice again, and is refused where that fails.
+            _log.error("isolation_not_repaired", error=str(e))
+        return found
+
+    def restore(self, slices: Sequence[Slice]) -> None:
+        """Make what these slices need, and no others."""
+        self._ready().restore(slices)
+
+    def prepare(self, slice_: Slice) -> ContainerEdits:
+        """Set a slice up before a start of its container."""
+        return self._ready().prepare(slice_)
+
+    def release(self, slice_: Slice) -> None:
+        """Undo what was set up for a slice."""
+        self._ready().release(slice_)
+
+    def _ready(self) -> NodeIsolation:
+        if self._node is None:
+            raise EngineFailedError("isolation is not ready: there is no driver yet")
+        return self._node
+
+    def _engine(self, name: EngineName, driver: Driver, modes: ComputeModes) -> Engine:
+        settings = self._settings
+        match name:
+            case "cgroup":
+                return CgroupEngine(driver, self._cgroups, settings.cdi_hook)
+            case "hami-core":
+                return HamiCoreEngine(settings.hami_library, settings.state / name)
+            case "mps":
+                return self._mps(driver, modes)
+
+    def _mps(self, driver: Driver, modes: ComputeModes) -> Engine:
+        new = _branch(driver) >= NAMESPACES_SINCE
+        control = MpsControl(self._settings.mps, 3 if new else 2)
+        on_host = self._settings.mps_start == "host"
+        # Mounted by who starts the control daemon, and only on the host: clients of another one
+        # would not find the directory, or would share it with nobody.
+        shm = self._settings.mps_shm if on_host and not new else None
+        launch = Launch(
+            allowed=self._settings.mps_start != "never",
+            outside=HostProcess(shm) if on_host else None,
+        )
+        daemon = MpsDaemon(control, self._settings.state / "mps", launch)
+        settings = MpsSettings(shm=shm)
+        kind = MpsNamespaceEngine if new else MpsEngine
+        return kind(modes, control, daemon, settings)
+
+
+def _branch(driver: Driver) -> int:
+    """The first number of the driver's version, 0 where it cannot be told."""
+    try:
+        first = driver.version().partition(".")[0]
+    except nvml.NvmlError:
+        return 0
+    return int(first) if first.isdecimal() else 0

@@ -1,0 +1,141 @@
+"""What pods use of the cards: NVML's processes, traced to pods by their cgroups.
+
+NVML gives process ids of the host, so the daemon must see the host's processes (``hostPID``).
+Memory is what a process holds now; utilisation is NVML's latest sample of it. A process whose
+cgroup names no pod, such as the MPS server or a program started on the host, is counted apart.
+"""
+
+import pathlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from node_daemon.cards import nvml
+from node_daemon.cards.nvml_device import Device
+from node_daemon.cards.nvml_driver import Driver
+from node_daemon.isolation.cgroup_paths import Member, member
+
+PROC: Final = pathlib.Path("/proc")
+
+_log = structlog.get_logger()
+
+__all__ = ["CardUsage", "Consumer", "Usage", "UsageReader"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Of one card by one consumer; percents of the whole card.
+
+    Attributes:
+        memory_bytes: Device memory held.
+        sm_percent: Share of time in which its kernels ran, None where NVML has no sample.
+        memory_percent: Share of time in which device memory was read or written, likewise.
+        processes: How many processes that is.
+    """
+
+    memory_bytes: int = 0
+    sm_percent: int | None = None
+    memory_percent: int | None = None
+    processes: int = 0
+
+
+Consumer = Member
+"""The pod and container; ``container_id`` as the container runtime gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CardUsage:
+    """One card or MIG instance.
+
+    Attributes:
+        uuid: The card.
+        used_bytes: Device memory in use, by anybody and the driver; None where unknown.
+        by: By container.
+        others: By processes that are in no pod.
+        error: Why it could not be read, empty where it could.
+    """
+
+    uuid: str
+    used_bytes: int | None = None
+    by: Mapping[Consumer, Usage] = field(default_factory=dict)
+    others: Usage = Usage()
+    error: str = ""
+
+
+class UsageReader:
+    """Reads the cards again and again; remembers up to when samples were seen.
+
+    Args:
+        driver: The machine's driver.
+        proc: The kernel's process information.
+    """
+
+    def __init__(self, driver: Driver, proc: pathlib.Path = PROC) -> None:
+        self._driver = driver
+        self._proc = proc
+        self._seen_us: dict[str, int] = {}
+
+    def read(self, uuids: Iterable[str]) -> tuple[CardUsage, ...]:
+        """Each of these cards, whatever another one does. Blocks for a bounded time."""
+        return tuple(self._card(uuid) for uuid in uuids)
+
+    def _card(self, uuid: str) -> CardUsage:
+        try:
+            device = self._driver.device_by_uuid(uuid)
+            processes = device.processes()
+        except nvml.NvmlError as e:
+            return CardUsage(uuid, error=str(e))
+        samples = self._samples(device, uuid)
+        by: dict[Consumer, Usage] = {}
+        others = Usage()
+        for process in processes:
+            who = self._member(process.pid)
+            sample = samples.get(process.pid)
+            if who is None:
+                others = _plus(others, process, sample)
+            else:
+                by[who] = _plus(by.get(who, Usage()), process, sample)
+        return CardUsage(uuid, _used(device), by, others)
+
+    def _samples(self, device: Device, uuid: str) -> dict[int, nvml.Sample]:
+        try:
+            samples = device.samples(self._seen_us.get(uuid, 0))
+        except nvml.NvmlError as e:
+            # MIG instances and some virtual cards have none: memory is known all the same.
+            _log.debug("utilisation_unavailable", card=uuid, error=str(e))
+            return {}
+        newest = max((sample.time_us for sample in samples), default=0)
+        self._seen_us[uuid] = max(newest, self._seen_us.get(uuid, 0))
+        return {sample.pid: sample for sample in samples}
+
+    def _member(self, pid: int) -> Member | None:
+        try:
+            return member((self._proc / str(pid) / "cgroup").read_text())
+        except (OSError, UnicodeDecodeError):
+            return None  # it ended meanwhile
+
+
+def _used(device: Device) -> int | None:
+    try:
+        memory = device.memory()
+    except nvml.NvmlError:
+        return None
+    return memory.used + memory.reserved
+
+
+def _plus(usage: Usage, process: nvml.Process, sample: nvml.Sample | None) -> Usage:
+    return Usage(
+        memory_bytes=usage.memory_bytes + process.memory,
+        sm_percent=_sum(usage.sm_percent, sample.sm_percent if sample else None),
+        memory_percent=_sum(usage.memory_percent, sample.memory_percent if sample else None),
+        processes=usage.processes + 1,
+    )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    """Of what is known; None where nothing is."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(100, one + other)

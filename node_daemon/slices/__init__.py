@@ -1,0 +1,1 @@
+"""From a token of the kubelet to a slice that a container starts with."""

@@ -1,0 +1,149 @@
+"""Makes the name of a slice mean its cards, its environment and its isolation."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, Protocol, TypeVar
+
+import structlog
+
+from gpu_fraction.domain.inventory import Inventory
+from node_daemon.isolation.engine import ContainerEdits, Slice
+from node_daemon.isolation.errors import EngineFailedError, IsolationError, NotEnforceableError
+from node_daemon.slices.cdi import SliceFiles, compose
+from node_daemon.slices.host_spec import HostSpecReader
+from node_daemon.state.allocation import Binding, Nonce, PodUid
+from node_daemon.state.durable import run_to_end
+from node_daemon.state.errors import HostSpecError, Reason, Refusal, StoreError
+
+ISOLATION_TIMEOUT_S: Final = 10.0
+"""After which a start is refused: chosen, half of what a container start may take."""
+
+__all__ = ["Isolation", "Publisher"]
+
+_log = structlog.get_logger()
+_T = TypeVar("_T")
+
+
+class Isolation(Protocol):
+    """What keeps containers within their shares; its methods block for a bounded time."""
+
+    def restore(self, slices: Sequence[Slice]) -> None:
+        """Make what these slices need, and no others; raises IsolationError."""
+        ...
+
+    def prepare(self, slice_: Slice) -> ContainerEdits:
+        """Set a slice up before a start of its container; raises IsolationError."""
+        ...
+
+    def release(self, slice_: Slice) -> None:
+        """Undo what was set up for a slice; raises IsolationError."""
+        ...
+
+
+class Publisher:
+    """Composes the files of slices and puts them where the container runtime reads."""
+
+    def __init__(self, files: SliceFiles, host: HostSpecReader, isolation: Isolation) -> None:
+        self._files = files
+        self._host = host
+        self._isolation = isolation
+        # A thread of its own: engines work one call at a time, and one that hangs may keep starts
+        # waiting, but none of the threads that everything else needs.
+        self._engines = ThreadPoolExecutor(1, thread_name_prefix="isolation")
+        self.restored = asyncio.Event()
+        """Set once isolation stands again for what an earlier process had set up."""
+
+    def close(self) -> None:
+        """End the thread of the engines after its present call; does not wait."""
+        self._engines.shutdown(wait=False, cancel_futures=True)
+
+    async def published(self, nonce: Nonce, uid: PodUid) -> bool:
+        """True where the slice has its file."""
+        return await self._files.exists(nonce, uid)
+
+    async def present(self) -> dict[Nonce, PodUid]:
+        """Every slice that has a file, with the pod it was written for."""
+        return await self._files.present()
+
+    async def restore(self, bindings: Iterable[Binding]) -> None:
+        """Set isolation up again for all slices that are remembered, once the cards are known."""
+        slices = [_slice(binding) for binding in bindings]
+        try:
+            await run_to_end(self._isolating(partial(self._isolation.restore, slices)))
+        except IsolationError as e:
+            # Each start prepares its own slice again, and is refused where that fails.
+            _log.error("isolation_not_restored", error=str(e))
+        self.restored.set()
+
+    async def publish(self, nonce: Nonce, binding: Binding, inventory: Inventory) -> bool:
+        """Put the slice's file there; True where it was absent or different.
+
+        Raises:
+            Refusal: a card has vanished, the host or the isolation cannot serve the slice, or
+                the file cannot be written.
+        """
+        content = await self._content(nonce, binding, inventory)
+        try:
+            return await self._files.write(nonce, binding.uid, content)
+        except StoreError as e:
+            raise Refusal(Reason.STATE_UNWRITABLE, str(e)) from e
+
+    async def withdraw(self, nonce: Nonce, binding: Binding, *, last: bool) -> None:
+        """Take back what a container that is gone could use.
+
+        Args:
+            nonce: The name.
+            binding: The container.
+            last: True where it has no other name, so that its isolation goes too.
+
+        Raises:
+            IsolationError: not all of it yet; to be tried again.
+            StoreError: the file could not be removed.
+        """
+        if last:
+            work = partial(self._isolation.release, _slice(binding))
+            await run_to_end(self._isolating(work))
+        await self._files.remove(nonce, binding.uid)
+
+    async def remove(self, nonce: Nonce, uid: PodUid) -> None:
+        """Remove a file that belongs to no slice.
+
+        Raises:
+            StoreError: it could not be removed.
+        """
+        await self._files.remove(nonce, uid)
+
+    async def _content(self, nonce: Nonce, binding: Binding, inventory: Inventory) -> bytes:
+        cards = {card.uuid: card for card in inventory.cards}
+        missing = [share.uuid for share in binding.shares if share.uuid not in cards]
+        if missing:
+            raise Refusal(Reason.CARD_UNKNOWN, f"this node has no card {', '.join(missing)}")
+        edits = await self._prepare(binding)
+        try:
+            host = await asyncio.to_thread(self._host.read)
+            return compose(nonce, binding, cards, host, edits)
+        except HostSpecError as e:
+            raise Refusal(Reason.HOST_SPEC, str(e)) from e
+
+    async def _prepare(self, binding: Binding) -> ContainerEdits:
+        try:
+            async with asyncio.timeout(ISOLATION_TIMEOUT_S):
+                return await self._isolating(partial(self._isolation.prepare, _slice(binding)))
+        except TimeoutError as e:
+            raise Refusal(
+                Reason.ISOLATION_FAILED, f"isolation not set up within {ISOLATION_TIMEOUT_S:g} s"
+            ) from e
+        except NotEnforceableError as e:
+            raise Refusal(Reason.ISOLATION_MISSING, str(e)) from e
+        except EngineFailedError as e:
+            raise Refusal(Reason.ISOLATION_FAILED, str(e)) from e
+
+    def _isolating(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
+        """Work on the engines' thread; where it is cancelled before its turn, it is not done."""
+        return asyncio.get_running_loop().run_in_executor(self._engines, work)
+
+
+def _slice(binding: Binding) -> Slice:
+    return Slice(binding.uid, binding.container, binding.shares, binding.demand, binding.root_risk)

@@ -1,0 +1,199 @@
+"""The part of the daemon that hands out slices: everything between the kubelet and the cards."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NoReturn
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from gpu_fraction.domain import inventory as inventory_format
+from gpu_fraction.domain.inventory import Inventory, InventoryError
+from node_daemon.kubelet import checkpoint
+from node_daemon.kubelet.plugin import DevicePlugin, Recorder, TokenBoard
+from node_daemon.kubelet.pod_resources import PodResourcesClient
+from node_daemon.kubelet.session import KubeletSession, Waits
+from node_daemon.metrics import Metrics, SliceGauges
+from node_daemon.slices.binder import LateBinder, Timing
+from node_daemon.slices.cdi import SliceFiles
+from node_daemon.slices.collector import Collector, Pace
+from node_daemon.slices.host_spec import HostSpecReader
+from node_daemon.slices.identity import Identity
+from node_daemon.slices.publisher import Isolation, Publisher
+from node_daemon.slices.shares import Assigner, Shares
+from node_daemon.state.allocation import Binding, PodUid
+from node_daemon.state.concurrency import first
+from node_daemon.state.durable import write_durably
+from node_daemon.state.errors import StoreError
+from node_daemon.state.node_state import NodeState
+from node_daemon.state.tokens import token_states
+
+LAST_INVENTORY: Final = "inventory.json"
+
+__all__ = ["Paths", "Ports", "SliceService", "Tempo"]
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where things lie on the host.
+
+    Attributes:
+        kubelet: The kubelet's directory.
+        state: The daemon's own directory; must survive a reboot.
+        cdi: Where slices are written; the container runtime must read it.
+        host_cdi: Where the host's own CDI specifications lie, highest priority last.
+    """
+
+    kubelet: Path = Path("/var/lib/kubelet")
+    state: Path = Path("/var/lib/gpu-fraction")
+    cdi: Path = Path("/var/run/cdi")
+    host_cdi: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
+
+    @property
+    def plugins(self) -> Path:
+        """Where device plugins and the kubelet meet."""
+        return self.kubelet / "device-plugins"
+
+    @property
+    def pod_resources(self) -> Path:
+        """The kubelet's PodResources socket."""
+        return self.kubelet / "pod-resources" / "kubelet.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Tempo:
+    """How long things take and how often they happen."""
+
+    timing: Timing = field(default_factory=Timing)
+    pace: Pace = field(default_factory=Pace)
+    waits: Waits = field(default_factory=Waits)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the daemon needs from others.
+
+    Attributes:
+        assigner: Writes what was chosen.
+        recorder: Tells a pod's readers of refusals.
+        isolation: What keeps containers within their shares.
+        has_cgroup: Whether a pod still has a cgroup on this host.
+    """
+
+    assigner: Assigner
+    recorder: Recorder
+    has_cgroup: Callable[[PodUid], bool]
+    isolation: Isolation
+
+
+class SliceService:
+    """Everything wired together; ``state.pods`` and ``state.inventory`` are fed from outside."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        state: NodeState,
+        ports: Ports,
+        registry: CollectorRegistry,
+        tempo: Tempo | None = None,
+    ) -> None:
+        tempo = tempo or Tempo()
+        self._paths = paths
+        self.state = state
+        self.board = TokenBoard()
+        self.metrics = Metrics(registry)
+        registry.register(SliceGauges(state))
+        self._files = SliceFiles(paths.cdi)
+        self._lister = PodResourcesClient(paths.pod_resources)
+        witness = checkpoint.Checkpoint(paths.plugins / checkpoint.FILE)
+        identity = Identity(self._lister, witness, state.pods, time.time, tempo.timing.listed_s)
+        shares = Shares(state.ledger, state.pods, ports.assigner)
+        self._publisher = publisher = Publisher(
+            self._files, HostSpecReader(paths.host_cdi), ports.isolation
+        )
+        self.binder = LateBinder(state, identity, shares, publisher, tempo.timing)
+        self.collector = Collector(
+            state,
+            identity,
+            shares,
+            publisher,
+            self.binder,
+            has_cgroup=ports.has_cgroup,
+            pace=tempo.pace,
+        )
+        self.plugin = DevicePlugin(self.board, self.binder, ports.recorder, self.metrics)
+        self.session = KubeletSession(paths.plugins, self.plugin, self.metrics, tempo.waits)
+
+    async def load(self) -> Inventory:
+        """Read what an earlier process left, and advertise it before any card is probed.
+
+        Returns:
+            The cards that it knew.
+
+        Raises:
+            StoreError: the state or CDI directory cannot be used at all.
+        """
+        last = await asyncio.to_thread(self._load)
+        for binding in self._bindings():
+            self.state.ledger.record(binding.key, binding.shares)
+        self.board.publish(token_states(last, self.state.store))
+        return last
+
+    async def restore(self) -> None:
+        """Set isolation up again for what is remembered; once, when it knows the cards."""
+        if not self._publisher.restored.is_set():
+            await self._publisher.restore(self._bindings())
+
+    def _bindings(self) -> list[Binding]:
+        return [a.binding for a in self.state.store if a.binding is not None]
+
+    async def run(self) -> NoReturn:
+        """Serve until cancelled, after ``load``."""
+        with closing(self.state.store), closing(self._publisher):
+            async with self._lister, asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.session.run(), name="kubelet session")
+                tasks.create_task(self.collector.run(), name="collector")
+                tasks.create_task(self._advertise(), name="tokens")
+        raise AssertionError("unreachable: the tasks run until cancelled")
+
+    def _load(self) -> Inventory:
+        """Read what an earlier run left; the inventory only sizes the first list of tokens."""
+        aside = self.state.store.load()
+        self._files.prepare()
+        _log.info("state_loaded", allocations=len(self.state.store), set_aside=aside)
+        with suppress(OSError, InventoryError):
+            return inventory_format.parse((self._paths.state / LAST_INVENTORY).read_text())
+        return Inventory()
+
+    async def _advertise(self) -> None:
+        """Keep the list of tokens up with the cards and what is bound to them."""
+        inventory = await self.state.inventory.wait()
+        remembered: Inventory | None = None
+        while True:
+            self.binder.changed.clear()
+            self.board.publish(token_states(inventory, self.state.store))
+            if inventory != remembered:
+                await self._remember(inventory)
+                remembered = inventory
+            inventory = await self._next(inventory)
+
+    async def _next(self, inventory: Inventory) -> Inventory:
+        """The inventory after it or a binding changed."""
+        await first(
+            inventory=self.state.inventory.changed_from(inventory),
+            binding=self.binder.changed.wait(),
+        )
+        return await self.state.inventory.wait()
+
+    async def _remember(self, inventory: Inventory) -> None:
+        content = inventory_format.render(inventory).encode()
+        try:
+            await asyncio.to_thread(write_durably, self._paths.state / LAST_INVENTORY, content)
+        except StoreError as e:
+            _log.warning("inventory_not_remembered", error=str(e))

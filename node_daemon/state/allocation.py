@@ -1,0 +1,91 @@
+"""What the daemon remembers of one ``Allocate``, and of the container it was bound to later."""
+
+from dataclasses import dataclass
+from typing import Final, NewType
+
+import msgspec
+
+from gpu_fraction.domain.assignment import CardShare
+from gpu_fraction.domain.request import DEFAULT_ISOLATION, Isolation
+from gpu_fraction.domain.root_user import NOT_KNOWN
+
+Token = NewType("Token", str)
+"""One device id of ``gpu-fraction.dev/slot``; it names no card."""
+
+Nonce = NewType("Nonce", str)
+"""The CDI device name of one ``Allocate``: random, never used twice."""
+
+PodUid = NewType("PodUid", str)
+
+KIND: Final = "gpu-fraction.dev/slice"
+"""Of a slice, as CDI names it."""
+
+__all__ = [
+    "KIND",
+    "Allocation",
+    "Binding",
+    "ContainerKey",
+    "Nonce",
+    "PodUid",
+    "Token",
+    "qualified",
+]
+
+
+def qualified(nonce: Nonce) -> str:
+    """The full CDI name of an allocation."""
+    return f"{KIND}={nonce}"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerKey:
+    """One container of one pod, for as long as the pod lives."""
+
+    uid: PodUid
+    name: str
+
+
+class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A container and the cards it was given.
+
+    Attributes:
+        namespace: The pod's namespace.
+        pod: The pod's name.
+        uid: The pod's UID.
+        container: The container's name.
+        shares: Its part of each of its cards, at least one.
+        demand: What its pod asks of isolation.
+        root_risk: The field by which a process of its pod could be user 0; empty where none
+            can.
+    """
+
+    namespace: str
+    pod: str
+    uid: PodUid
+    container: str
+    shares: tuple[CardShare, ...]
+    demand: Isolation = DEFAULT_ISOLATION
+    root_risk: str = NOT_KNOWN
+
+    @property
+    def key(self) -> ContainerKey:
+        """The container."""
+        return ContainerKey(self.uid, self.container)
+
+
+class Allocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One ``Allocate``: a token of the kubelet's and the name that was answered for it.
+
+    Attributes:
+        nonce: The CDI device name.
+        token: The device id that the kubelet chose.
+        sequence: Position among all allocations of this node; later is higher.
+        allocated_at_s: Wall clock, seconds since the epoch.
+        binding: The container, from its first ``PreStartContainer`` on.
+    """
+
+    nonce: Nonce
+    token: Token
+    sequence: int
+    allocated_at_s: float
+    binding: Binding | None = None

@@ -1,0 +1,62 @@
+"""Files that are there whole or not at all."""
+
+import asyncio
+import os
+from collections.abc import Awaitable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from node_daemon.state.errors import StoreError
+
+__all__ = ["run_to_end", "write_durably"]
+
+_T = TypeVar("_T")
+
+
+def write_durably(path: Path, content: bytes, *, temporary_suffix: str = ".tmp") -> None:
+    """Replace a file whole; blocking.
+
+    The temporary file lies in the same directory under a name that starts with a dot: a
+    rename within one directory is atomic, and it is the only kind of move that the CDI
+    library of container runtimes notices.
+
+    Raises:
+        StoreError: it could not be written; an earlier file of that name is unchanged.
+    """
+    temporary = path.with_name(f".{path.name}{temporary_suffix}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _fsync_directory(path.parent)
+    except OSError as e:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise StoreError(f"{path} cannot be written: {e.strerror or e}") from e
+
+
+def _fsync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+async def run_to_end(work: Awaitable[_T]) -> _T:
+    """Await work that must not be left half known.
+
+    A write in a thread goes on when its waiter is cancelled. Here the waiter learns of the
+    cancellation only once the write has ended, so that memory and disk agree.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()
+        raise

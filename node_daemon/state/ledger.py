@@ -1,0 +1,121 @@
+"""What is taken of each card. The sum never exceeds the card."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gpu_fraction.domain.assignment import CardShare
+from gpu_fraction.domain.inventory import Card
+from node_daemon.state.allocation import ContainerKey
+from node_daemon.state.errors import Reason, Refusal
+
+__all__ = ["Ledger", "Usage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What is taken of one card: thousandths, MiB, containers."""
+
+    core_milli: int = 0
+    memory_mib: int = 0
+    slots: int = 0
+
+    def plus(self, share: CardShare) -> "Usage":
+        """With one more container's share."""
+        return Usage(
+            self.core_milli + share.core_milli,
+            self.memory_mib + share.memory_mib,
+            self.slots + 1,
+        )
+
+
+class Ledger:
+    """Shares by container. Pure bookkeeping: it neither waits nor writes."""
+
+    def __init__(self) -> None:
+        self._shares: dict[ContainerKey, tuple[CardShare, ...]] = {}
+
+    def __contains__(self, key: ContainerKey) -> bool:
+        return key in self._shares
+
+    def holders(self) -> tuple[ContainerKey, ...]:
+        """Every container that holds a share."""
+        return tuple(self._shares)
+
+    def shares(self, key: ContainerKey) -> tuple[CardShare, ...]:
+        """What a container holds; empty where it holds nothing."""
+        return self._shares.get(key, ())
+
+    def usage(self, *, without: ContainerKey | None = None) -> dict[str, Usage]:
+        """What is taken, by card UUID, optionally as if one container were gone."""
+        used: dict[str, Usage] = {}
+        # Metrics are read on another thread, and a copy is one step of the interpreter.
+        for key, shares in self._shares.copy().items():
+            if key != without:
+                for share in shares:
+                    used[share.uuid] = used.get(share.uuid, Usage()).plus(share)
+        return used
+
+    def reserve(
+        self, key: ContainerKey, shares: Sequence[CardShare], cards: Mapping[str, Card]
+    ) -> None:
+        """Take ``shares`` for a container; taking the same again changes nothing.
+
+        Raises:
+            Refusal: the container holds other shares, or they do not fit. Nothing is taken.
+        """
+        held = self._shares.get(key)
+        if held is not None and held != tuple(shares):
+            raise Refusal(
+                Reason.ASSIGNMENT_DIFFERS,
+                f"container {key.name!r} already holds {_text(held)}, "
+                f"its assignment now says {_text(shares)}; a slice is never changed in place",
+            )
+        if held is None:
+            self._check(shares, cards)
+            self._shares[key] = tuple(shares)
+
+    def record(self, key: ContainerKey, shares: Iterable[CardShare]) -> None:
+        """Note what a container already has, whether it fits or not: a fact, not a question."""
+        self._shares[key] = tuple(shares)
+
+    def release(self, key: ContainerKey) -> None:
+        """Return a container's shares; one that holds none is no error."""
+        self._shares.pop(key, None)
+
+    def _check(self, shares: Sequence[CardShare], cards: Mapping[str, Card]) -> None:
+        used = self.usage()
+        for share in shares:
+            card = cards.get(share.uuid)
+            if card is None:
+                raise Refusal(Reason.CARD_UNKNOWN, f"this node has no card {share.uuid!r}")
+            before = used.get(share.uuid, Usage())
+            after = before.plus(share)
+            over = [
+                f"{name} {was} + {asked} of {limit}"
+                for name, was, asked, now, limit in (
+                    (
+                        "memory",
+                        before.memory_mib,
+                        share.memory_mib,
+                        after.memory_mib,
+                        card.memory_mib,
+                    ),
+                    (
+                        "core-milli",
+                        before.core_milli,
+                        share.core_milli,
+                        after.core_milli,
+                        card.core_milli,
+                    ),
+                    ("slots", before.slots, 1, after.slots, card.slots),
+                )
+                if now > limit
+            ]
+            if over:
+                raise Refusal(
+                    Reason.CARD_FULL, f"card {share.uuid} has no room: {', '.join(over)}"
+                )
+
+
+def _text(shares: Iterable[CardShare]) -> str:
+    return ", ".join(f"{s.uuid} {s.core_milli} milli {s.memory_mib} MiB" for s in shares)
