@@ -95,8 +95,8 @@ async def charged_once(client: ApiClient, namespace: str) -> None:
     path = f"/api/v1/namespaces/{namespace}/pods"
     another = pod(SHARE)
     another["metadata"] = {"generateName": "another-", "annotations": SHARE}
-    used = "used: cores=500m,gpus=1,memory=40Gi,pods=1"
-    with pytest.raises(StatusError, match=f"exceeded GPU quota: .*{used}"):
+    taken = "(used|reserved): cores=500m,gpus=1,memory=40Gi,pods=1"
+    with pytest.raises(StatusError, match=f"exceeded GPU quota: .*{taken}"):
         await client.create(path, another)
 
 

@@ -14,7 +14,7 @@ from gpu_fraction.domain.tally import ZERO
 from quota.admission import Settings
 from quota.decision import ANY, Required
 from quota.errors import NotReadyError
-from quota.fleet import ConfiguredFleet
+from quota.fleet import Fleet
 from quota.pods import facts_of
 from quota.wire import AmountsWire, SpecWire
 from tests.builders.pods import quota_container, quota_pod
@@ -95,9 +95,10 @@ async def test_a_pod_above_the_limit_is_refused_with_the_exact_sentence() -> Non
         refused = await world.create(quota_pod("u1", cores=100, memory=8192))
         (only,) = refused.refusals
         assert only.message == (
-            "exceeded GPU quota: team-a, requested: memory=8Gi, used: memory=156Gi, "
-            "limited: memory=160Gi"
+            "exceeded GPU quota: team-a, requested: memory=8Gi, used: memory=0, "
+            "reserved: memory=156Gi, limited: memory=160Gi"
         )
+        await world.settle()
         refused = await world.create(quota_pod("u2", cores=2001, memory=8192))
         assert refused.refusals[0].message == (
             "exceeded GPU quota: team-a, requested: cores=2001m,memory=8Gi, "
@@ -108,7 +109,7 @@ async def test_a_pod_above_the_limit_is_refused_with_the_exact_sentence() -> Non
 
 async def test_a_refusal_for_unknown_memory_names_the_containers() -> None:
     """A share of memory is no MiB where no GPU's size is known."""
-    world = World(quota(hard={"memory": "10Gi"}), fleet=ConfiguredFleet(CardSizes()))
+    world = World(quota(hard={"memory": "10Gi"}), fleet=Fleet(CardSizes()))
     async with world.running():
         both = [quota_container("a", gpus=1), quota_container("b", gpus=1)]
         refused = await world.create(quota_pod(containers=both))

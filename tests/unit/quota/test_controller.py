@@ -7,7 +7,7 @@ import pytest
 
 from gpu_fraction.domain.sizes import CardSizes
 from quota.charge import charge
-from quota.fleet import ConfiguredFleet
+from quota.fleet import Fleet
 from quota.ledger import Ledger, Reservation
 from quota.pods import facts_of
 from quota.state import amounts_wire, read, reservation_wire
@@ -48,7 +48,7 @@ async def test_an_unchanged_count_is_not_written() -> None:
 
 async def test_status_names_what_cannot_be_counted_and_keeps_the_rest() -> None:
     """The condition Ready names the key; the known amounts are published."""
-    world = World(quota(hard={"memory": "80Gi", "gpus": 4}), fleet=ConfiguredFleet(CardSizes()))
+    world = World(quota(hard={"memory": "80Gi", "gpus": 4}), fleet=Fleet(CardSizes()))
     world.server.put_pod(quota_pod("u1", gpus=2))
     world.server.put_pod(quota_pod("u2", memory=1024))
     async with world.running():
@@ -98,7 +98,7 @@ async def test_a_new_quota_gets_its_status_at_once() -> None:
         task = asyncio.create_task(world.counter.controller.run())
         world.server.put_quota(quota(hard={"gpus": 2}))
         world.counter.watch.deliver(world.counter.take)
-        world.counter.controller.touch("team-a")
+        world.counter.controller.enqueue("team-a")
         async with asyncio.timeout(5):
             while world.status().used is None:
                 await asyncio.sleep(0)
@@ -108,7 +108,7 @@ async def test_a_new_quota_gets_its_status_at_once() -> None:
 async def test_use_follows_a_pod_from_creation_to_deletion() -> None:
     """Two GPUs are counted, others refused per key, and all come back in the end."""
     async with World(quota(hard={"gpus": 3, "memory": "100Gi", "pods": 2})).running() as world:
-        small = ConfiguredFleet(CardSizes(16384))
+        small = Fleet(CardSizes(16384))
         assert small.cards_for(quota_pod(gpus=1), facts_of(quota_pod(gpus=1)))
         await world.create(quota_pod("u1", containers=[quota_container(gpus=0, memory=20480)]))
         await world.create(quota_pod("u2", memory=40960))
@@ -185,7 +185,7 @@ async def test_a_second_pod_of_one_class_does_not_fit() -> None:
 
 async def test_gpus_of_one_model_are_counted_separately() -> None:
     """The custom count here is that of a GPU model."""
-    fleet = ConfiguredFleet(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
+    fleet = Fleet(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
     hard = {"gpus": 9, "models": {"A100": {"gpus": 1, "memory": "80Gi"}}}
     async with World(quota(hard=hard), fleet=fleet).running() as world:
         anywhere = quota_pod("u1", gpus=1)
@@ -209,9 +209,11 @@ async def test_two_replicas_admit_ten_of_a_hundred_creates_for_ten_gpus() -> Non
         refused = [o for o in outcomes if o.refusals]
         assert len(refused) == 90
         assert len(world.server.pods) == 10
-        assert {o.refusals[0].message for o in refused} == {
-            "exceeded GPU quota: team-a, requested: gpus=1, used: gpus=10, limited: gpus=10"
-        }
+        (message,) = {o.refusals[0].message for o in refused}
+        assert message == (
+            "exceeded GPU quota: team-a, requested: gpus=1, used: gpus=0, reserved: gpus=10, "
+            "limited: gpus=10"
+        )
         await world.settle()
         assert (world.used("gpus"), world.reserved()) == ("10", [])
 

@@ -4,7 +4,7 @@ from gpu_fraction.domain import assignment, inventory
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.sizes import CardSizes
 from quota.charge import CardType, charge
-from quota.fleet import ConfiguredFleet, NodeFleet, NodeMeta, NodeRecord
+from quota.fleet import Fleet, NodeMeta, NodeRecord
 from quota.pods import facts_of
 from tests.builders.pods import quota_pod
 
@@ -27,7 +27,7 @@ def labelled(name: str, **labels: str) -> NodeRecord:
     return NodeRecord(metadata=NodeMeta(name=name, labels=named))
 
 
-def memory(fleet: NodeFleet | ConfiguredFleet, **fields: object) -> int:
+def memory(fleet: Fleet, **fields: object) -> int:
     """The MiB that a pod with one whole GPU is charged."""
     record = quota_pod(gpus=1, **fields)  # type: ignore[arg-type]
     facts = facts_of(record)
@@ -38,7 +38,7 @@ def memory(fleet: NodeFleet | ConfiguredFleet, **fields: object) -> int:
 
 def test_a_pod_is_charged_for_the_largest_gpu_until_it_has_one() -> None:
     """All nodes while it waits, its own node once bound, its own card once chosen."""
-    fleet = NodeFleet(ConfiguredFleet())
+    fleet = Fleet()
     small, mixed = ("GPU-s", "NVIDIA T4", 15360), ("GPU-l", "NVIDIA A100-SXM4-80GB", 81920)
     fleet.change(None, node("small", small))
     fleet.change(None, node("mixed", ("GPU-t", "NVIDIA T4", 15360), mixed))
@@ -55,7 +55,7 @@ def test_a_pod_is_charged_for_the_largest_gpu_until_it_has_one() -> None:
 
 def test_labels_stand_in_for_the_inventory() -> None:
     """Ours, and those of NVIDIA's feature discovery."""
-    fleet = NodeFleet(ConfiguredFleet())
+    fleet = Fleet()
     labels = {"nvidia_com__gpu_product": "Tesla-T4", "nvidia_com__gpu_memory": "15360"}
     fleet.change(None, labelled("n", **labels))
     assert memory(fleet) == 15360
@@ -66,7 +66,7 @@ def test_labels_stand_in_for_the_inventory() -> None:
 
 def test_the_configuration_stands_in_for_nodes() -> None:
     """Where no node says anything."""
-    fleet = NodeFleet(ConfiguredFleet(CardSizes(40960, {"A100-80GB": 81920})))
+    fleet = Fleet(CardSizes(40960, {"A100-80GB": 81920}))
     assert memory(fleet) == 81920
     only = {"gpu-fraction": "1", "gpu-fraction.dev/gpu-model": "!A100"}
     assert memory(fleet, annotations=only) == 40960

@@ -11,14 +11,14 @@ from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.request import Request, Slice
 from gpu_fraction.domain.sizes import CardSizes
 from quota.charge import charge
-from quota.fleet import ConfiguredFleet, NodeFleet, NodeMeta, NodeRecord
+from quota.fleet import Fleet, NodeMeta, NodeRecord
 from quota.pods import PodRecord, facts_of
 from tests.builders.pods import quota_pod
 from tests.support.quota_world import World, quota
 
 ANYWHERE = Request((Slice("main", 1, 500, None, 500),))
 LIMITED = ("A100", "T4")
-FLEET = ConfiguredFleet(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
+FLEET = Fleet(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
 
 
 def rendered(
@@ -108,7 +108,7 @@ def test_every_other_pod_is_charged_for_each_model_it_may_land_on(
 
 def test_once_the_cards_are_known_their_model_is_charged() -> None:
     """The Binding names node and cards in one step."""
-    fleet = NodeFleet(ConfiguredFleet())
+    fleet = Fleet()
     cards = tuple(
         inventory.Card(uuid=f"GPU-{at}", index=at, model=model, memory_mib=mib)
         for at, (model, mib) in enumerate((("Tesla T4", 15360), ("NVIDIA A100", 81920)))
@@ -132,7 +132,7 @@ async def test_pods_that_may_go_elsewhere_are_admitted_beside_a_full_model() -> 
             assert (await world.create(rendered(uid=f"late{number}"))).final
         assert (await world.create(rendered(chose, uid="chose"))).final
         refused = await world.create(rendered(chose, uid="one-more"))
-        assert "requested: A100.gpus=1, used: A100.gpus=1" in refused.refusals[0].message
+        assert "used: A100.gpus=0, reserved: A100.gpus=1" in refused.refusals[0].message
         await world.settle()
         used = world.status().used
         assert used is not None
