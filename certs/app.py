@@ -58,8 +58,8 @@ def _paths(settings: ServingSettings) -> tuple[Path, Path]:
         return directory / "tls.crt", directory / "tls.key"
     if settings.tls_cert is None or settings.tls_key is None:
         text = (
-            "--tls-cert and --tls-key are needed; inside a cluster, or with --kubeconfig, "
-            "omit both to use self-managed certificates"
+            "--tls-cert and --tls-key are needed outside a cluster; inside one, or with "
+            "--kubeconfig, omit both to use self-managed certificates"
         )
         raise SettingsError([text])
     return settings.tls_cert, settings.tls_key

@@ -10,10 +10,7 @@ from gpu_fraction.settings.parsers import choice, integer, seconds, text, word_s
 from quota import admission, amounts
 from quota.controller import ControllerSettings
 from quota.decision import ANY, Required
-
-TTL_S: Final = 60.0
-"""Promises live longer than the 34 s that the API server gives a request (apiserver
-endpoints/handlers/rest.go, requestTimeoutUpperBound), with room for etcd's own time limits."""
+from quota.ledger import PROMISE_S
 
 __all__ = ["AdmissionOptions", "ControllerOptions"]
 
@@ -30,8 +27,8 @@ class _Promises:
 
     quota_ttl_s: float = setting(
         seconds(1, 3600),
-        TTL_S,
-        "release the promise to a pod that never appears after this time, above 34 in production",
+        PROMISE_S,
+        "end the promise to a pod that never appears after this time, 41 or more in production",
     )
 
 

@@ -32,7 +32,7 @@ __all__ = ["Settings", "add_parser", "serve"]
 class Settings:
     """Everything that can be set."""
 
-    serving: ExtenderSettings = group(ExtenderSettings, "where to serve, and which callers")
+    serving: ExtenderSettings = group(ExtenderSettings, "address and callers")
     loop: EventLoop = group(EventLoop)
     cluster: ClusterSettings = group(ClusterSettings, "which cluster")
 

@@ -107,7 +107,7 @@ def _resources(
                 problems.append(
                     Problem(
                         f"{at.path}.resources.{part}[{name}]",
-                        f"is {quote(amounts[name])}, but the annotations come to {amount}; "
+                        f"is {quote(amounts[name])}, but the annotations ask for {amount}; "
                         "remove it, the annotations are enough",
                     )
                 )

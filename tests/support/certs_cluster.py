@@ -33,7 +33,7 @@ from gpu_fraction.kube.resources import LEASES, MUTATING_WEBHOOKS, SECRETS, VALI
 from gpu_fraction.kube.retry import RetryPolicy
 from gpu_fraction.kube.timestamps import utc_now
 from sandbox.apiserver import ApiServer
-from tests.access import fixed
+from tests.support.access import fixed
 
 NAMESPACE = "gpu-fraction-system"
 INSTALLATION = Installation(mutating=("gpu-fraction",), validating=("gpu-fraction",))

@@ -99,7 +99,7 @@ def _manager(
     return CertificateManager(
         client,
         Installation(),
-        Lifetimes(**settings.lifetimes),  # type: ignore[arg-type]
+        Lifetimes(**settings.lifetimes),
         ReplicaIdentity(name=settings.name, serves=bool(settings.port), leads=settings.lead),
         registry=registry,
         recorder=recorder,

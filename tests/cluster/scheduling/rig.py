@@ -180,7 +180,7 @@ def pod_manifest(
         priority_class: its priority class, if any.
         node: the only node it may go to, if any.
     """
-    manifest = pods.manifest(name, *asks)
+    manifest = pods.asking_manifest(name, *asks)
     del manifest["status"], manifest["spec"]["priority"]
     for field in ("uid", "resourceVersion", "namespace"):
         del manifest["metadata"][field]

@@ -7,7 +7,7 @@ from ruamel.yaml import YAML
 
 from gpu_fraction.cli.webhook import Settings
 from gpu_fraction.settings.declaration import options_of
-from tests.tls import Tls
+from tests.support.tls import Tls
 from tests.unit.cli.conftest import Command
 
 EVERY_FLAG = {
@@ -112,8 +112,8 @@ def test_it_does_not_start_without_a_certificate(command: Command, tls: Tls) -> 
     assert (missing.code, missing.err) == (
         2,
         (
-            "gpu-fraction: --tls-cert and --tls-key are needed; inside a cluster, or with "
-            "--kubeconfig, omit both to use self-managed certificates\n"
+            "gpu-fraction: --tls-cert and --tls-key are needed outside a cluster; inside one, or "
+            "with --kubeconfig, omit both to use self-managed certificates\n"
         ),
     )
     for cert, key in ((tls.cert, tls.cert), (tls.key, tls.key), ("/none", tls.key)):

@@ -9,7 +9,7 @@ import pytest
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.patch import Operation, build, escape
 from gpu_fraction.domain.request import Refused
-from tests.pods import Raw, container, env, pod, typed
+from tests.builders.pods import Raw, container, env, pod, typed
 
 
 def operations(raw: Raw, edit: PodEdit) -> list[Operation]:
@@ -171,8 +171,8 @@ def test_another_amount_is_refused(part: str, given: str) -> None:
     raw["spec"]["containers"][0]["resources"][part]["x/gpu"] = given
     assert refusals(raw, PodEdit(resources={"main": {"x/gpu": "1"}})) == [
         (
-            f'spec.containers[0].resources.{part}[x/gpu]: is "{given}", but the annotations come '
-            "to 1; remove it, the annotations are enough"
+            f'spec.containers[0].resources.{part}[x/gpu]: is "{given}", but the annotations ask '
+            "for 1; remove it, the annotations are enough"
         )
     ]
 

@@ -48,6 +48,17 @@ def test_a_named_wait_is_waited_in_full(retry_after_s: int, failures: int, seed:
     assert retry_after_s <= wait_s <= retry_after_s + policy.backoff.cap_s
 
 
+@given(st.integers(0, 60), st.integers(1, 50), st.lists(st.integers(), min_size=9, unique=True))
+def test_clients_that_were_told_one_wait_do_not_come_back_together(
+    retry_after_s: int, failures: int, seeds: list[int]
+) -> None:
+    """A server that turned many away names the same wait to all of them."""
+    error = errors.TooManyRequestsError("x", retry_after_s=retry_after_s)
+    policy = RetryPolicy()
+    waits = {policy.wait_s(READ, error, failures, random.Random(seed)) for seed in seeds}
+    assert len(waits) > 1
+
+
 @given(
     st.floats(0.001, 10),
     st.floats(10, 600),

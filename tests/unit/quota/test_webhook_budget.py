@@ -12,7 +12,7 @@ import pytest
 from gpu_fraction.cli.webhook import ruling
 from gpu_fraction.domain.pod import Pod
 from quota.decision import Outcome, Promise, Refusal
-from tests.reviews import rewriting
+from tests.support.reviews import rewriting
 from webhook.budget import Ruling, Validator
 from webhook.decide import Decider
 from webhook.endpoints import NotReady

@@ -10,7 +10,7 @@ from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.settings.declaration import options_of
 from gpu_fraction.settings.option import SettingsError, load
 from gpu_fraction.settings.rewrite import RewriteSettings
-from tests.reviews import rewriting
+from tests.support.reviews import rewriting
 
 
 def test_defaults_are_strict() -> None:

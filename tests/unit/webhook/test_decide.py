@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from gpu_fraction.domain import keys
-from tests.pods import Raw, container, env, pod
-from tests.reviews import body, changed, review, rewriting
+from tests.builders.pods import Raw, container, env, pod
+from tests.support.reviews import body, changed, review, rewriting
 from webhook.decide import Decider
 from webhook.review import Answer, BadReview, decode, encode
 

@@ -22,7 +22,7 @@ from node_daemon.isolation.configured import (
 from node_daemon.isolation.engine import CardFacts, Slice
 from node_daemon.isolation.errors import EngineFailedError
 from sandbox.nvml.hardware import FakeHardware
-from tests import fake_gpus
+from tests.support import fake_gpus
 from tests.support.settings import configured
 from tests.unit.node_daemon.isolation.conftest import Mps
 

@@ -28,7 +28,7 @@ def mig_uuid(card: int, instance: int) -> str:
     return f"MIG-{card:04d}{instance:04d}-1111-2222-3333-444444444444"
 
 
-def card(index: int, **fields: object) -> FakeCard:
+def whole_card(index: int, **fields: object) -> FakeCard:
     """An H100 at that position."""
     made = FakeCard(uuid=uuid(index), pci=f"00000000:{0x1B + index:02X}:00.0", minor=index)
     for name, value in fields.items():
@@ -38,7 +38,7 @@ def card(index: int, **fields: object) -> FakeCard:
 
 def mig_card(index: int, instances: int = 7) -> FakeCard:
     """An H100 in MIG mode with that many 1g.10gb instances."""
-    made = card(index, mig=True)
+    made = whole_card(index, mig=True)
     made.instances = [FakeInstance(uuid=mig_uuid(index, gi), gi=gi + 1) for gi in range(instances)]
     return made
 
@@ -53,7 +53,7 @@ def plug_in(directory: pathlib.Path, cards: int = 2) -> FakeHardware:
     while library.nvmlShutdown() == 0:
         pass  # earlier tests of this process have left it open
     hardware = FakeHardware(directory / "gpus")
-    hardware.cards[:] = [card(index) for index in range(cards)]
+    hardware.cards[:] = [whole_card(index) for index in range(cards)]
     hardware.apply()
     return hardware
 

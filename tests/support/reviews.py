@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from gpu_fraction.settings.rewrite import RewriteSettings
-from tests.pods import Raw
+from tests.builders.pods import Raw
 from tests.support.settings import configured
 
-FOLDER = Path(__file__).parent.parent / "examples" / "reviews"
+FOLDER = Path(__file__).parents[2] / "examples" / "reviews"
 RECORDED = sorted(path.stem for path in FOLDER.glob("*.json"))
 
 

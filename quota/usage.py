@@ -1,15 +1,16 @@
-"""The pods of every namespace as the watch shows them, with what each of them costs."""
+"""The GPU pods of every namespace as the watch shows them, and what they use."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from quota import amounts
+from quota.amounts import Amounts
 from quota.charge import NOTHING, Charge, PodFacts, charge
 from quota.fleet import Fleet
 from quota.pods import PodRecord, facts_of, overdue_after_s, terminal
 from quota.spec import QuotaSpec
 
-__all__ = ["Count", "CountedPod", "PodView", "count"]
+__all__ = ["CountedPod", "PodCache", "Usage", "count"]
 
 
 @dataclass(slots=True)
@@ -20,19 +21,13 @@ class CountedPod:
         record: The pod.
         facts: What it costs, before its GPUs are known.
         deleting_since_s: Steady time when its deletion was first seen.
-        active: Whether it costs anything and has not ended; kept, because ten thousand pods are
-            looked at in every count.
     """
 
     record: PodRecord
     facts: PodFacts
     deleting_since_s: float | None = None
-    active: bool = field(init=False)
     _charge: Charge = NOTHING
     _charged_for: tuple[tuple[str, ...], int] | None = None
-
-    def __post_init__(self) -> None:
-        self.active = bool(self.facts.demand) and not terminal(self.record)
 
     @property
     def uid(self) -> str:
@@ -49,10 +44,8 @@ class CountedPod:
 
     def counts(self, now_s: float) -> bool:
         """True while it uses, or may come to use, what it was promised."""
-        if not self.active or self.deleting_since_s is None:
-            return self.active
         overdue_at_s = self.overdue_at_s
-        return overdue_at_s is None or now_s <= overdue_at_s
+        return not terminal(self.record) and (overdue_at_s is None or now_s <= overdue_at_s)
 
     def charge(self, models: tuple[str, ...], fleet: Fleet) -> Charge:
         """Its charge; worked out again only where the fleet or the limited models changed."""
@@ -66,44 +59,55 @@ class CountedPod:
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class Usage:
     """The sum over the pods that one quota counts.
 
     Attributes:
         used: Amounts by key.
         unknown: Keys in which a pod's amount is not known.
         next_change_s: Steady time when a pod that is being deleted stops counting.
+        by_name: What single pods cost, of those that were asked about.
     """
 
     used: dict[str, int] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
     next_change_s: float | None = None
+    by_name: dict[str, Amounts] = field(default_factory=dict)
 
 
-def count(spec: QuotaSpec, pods: Iterable[CountedPod], fleet: Fleet, now_s: float) -> Count:
-    """Sum up the pods that the specification selects."""
+def count(
+    spec: QuotaSpec,
+    pods: Iterable[CountedPod],
+    fleet: Fleet,
+    now_s: float,
+    names: Collection[str] = (),
+) -> Usage:
+    """Sum up the pods that the specification selects, those of ``names`` by name as well."""
     models = spec.models
     used = dict.fromkeys(amounts.KEYS, 0)
     used |= {amounts.model_key(m, kind): 0 for m in models for kind in amounts.MODEL_KEYS}
     unknown: set[str] = set()
     changes = []
+    by_name = {}
     for pod in pods:
         if not pod.counts(now_s) or not spec.matches(pod.facts.priority_class):
             continue
         cost = pod.charge(models, fleet)
         for key, amount in cost.amounts.items():
             used[key] += amount
+        if (name := pod.record.metadata.name) in names:
+            by_name[name] = cost.amounts
         unknown |= cost.unknown
         if (overdue_at_s := pod.overdue_at_s) is not None:
             changes.append(overdue_at_s)
-    return Count(used, frozenset(unknown), min(changes, default=None))
+    return Usage(used, frozenset(unknown), min(changes, default=None), by_name)
 
 
-class PodView:
-    """Pods by namespace, and for a while the uids of pods that are gone."""
+class PodCache:
+    """GPU pods by namespace, and for a while the uids of pods that are gone."""
 
     def __init__(self, clock: Callable[[], float], *, remember_s: float) -> None:
-        """An empty view.
+        """No pods yet.
 
         Args:
             clock: Steady seconds.
@@ -115,20 +119,23 @@ class PodView:
         self._gone: dict[str, float] = {}
 
     def change(self, old: PodRecord | None, new: PodRecord | None) -> bool:
-        """A pod appeared, changed or vanished; whether a quota may have to do with it."""
+        """A pod appeared, changed or vanished; whether it is a GPU pod."""
         if new is None:
             return old is not None and self._remove(old)
-        pods = self._namespaces.setdefault(new.metadata.namespace, {})
-        known = pods.get(new.metadata.uid)
-        pods[new.metadata.uid] = counted = self._counted(new, known)
-        return bool(counted.facts.demand)
+        namespace, uid = new.metadata.namespace, new.metadata.uid
+        counted = self._counted(new, self._namespaces.get(namespace, {}).get(uid))
+        if not counted.facts.demand:
+            return False
+        self._namespaces.setdefault(namespace, {})[uid] = counted
+        return True
 
     def _remove(self, old: PodRecord) -> bool:
         namespace, uid = old.metadata.namespace, old.metadata.uid
         pods = self._namespaces.get(namespace, {})
-        known = pods.pop(uid, None)
+        if pods.pop(uid, None) is None:
+            return False
         if not pods:
-            self._namespaces.pop(namespace, None)
+            del self._namespaces[namespace]
         now_s = self._clock()
         self._gone[uid] = now_s
         # In the order of time, so that the oldest come first.
@@ -136,7 +143,7 @@ class PodView:
             if now_s - since_s <= self._remember_s:
                 break
             del self._gone[other]
-        return known is not None and bool(known.facts.demand)
+        return True
 
     def _counted(self, record: PodRecord, known: CountedPod | None) -> CountedPod:
         since_s = known.deleting_since_s if known else None
@@ -147,10 +154,6 @@ class PodView:
     def within(self, namespace: str) -> Collection[CountedPod]:
         """The namespace's pods."""
         return self._namespaces.get(namespace, {}).values()
-
-    def has(self, namespace: str, uid: str) -> bool:
-        """True for a pod that is here now."""
-        return uid in self._namespaces.get(namespace, {})
 
     def gone(self, uid: str) -> bool:
         """True for a pod that was here and is gone for ever."""

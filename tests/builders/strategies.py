@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.request import ISOLATIONS, PLACEMENTS, Request, Slice
-from tests.pods import Raw
+from tests.builders.pods import Raw
 
 NAMES: Final = ("main", "side", "other", "proxy", "late")
 RESOURCES: Final = (

@@ -57,7 +57,7 @@ OWNERS: Final = {
 
 log = structlog.get_logger()
 
-__all__ = ["QUOTA_FREED", "Owner", "Redrive", "blocked"]
+__all__ = ["QUOTA_FREED", "Owner", "Requeue", "blocked"]
 
 
 class _Involved(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -137,7 +137,7 @@ class _Turns:
         self.woken_at = {o: at for o, at in self.woken_at.items() if o in owners}
 
 
-class Redrive:
+class Requeue:
     """Wakes the blocked ones of namespaces in which room was made."""
 
     def __init__(
@@ -155,7 +155,7 @@ class Redrive:
         self._namespaces: dict[str, None] = {}
         self._wake = asyncio.Event()
 
-    def freed(self, namespace: str) -> None:
+    def enqueue(self, namespace: str) -> None:
         """There is room in a namespace: everybody has a turn."""
         self._turns.setdefault(namespace, _Turns()).room_at = next(self._moments)
         self._again(namespace)
@@ -174,7 +174,7 @@ class Redrive:
                 try:
                     left = await self._round(namespace)
                 except kube_errors.KubeError as e:
-                    log.warning("quota.redrive_failed", namespace=namespace, error=str(e))
+                    log.warning("quota.requeue_failed", namespace=namespace, error=str(e))
                     left = isinstance(e, kube_errors.TransientError)
                 if left:
                     self._again(namespace)
@@ -202,7 +202,7 @@ class Redrive:
             await self._touch(namespace, owner, api_time(now))
             turns.woken_at[owner] = moment
         if due:
-            log.info("quota.redriven", namespace=namespace, owners=len(due[:MAX_OWNERS]))
+            log.info("quota.requeued", namespace=namespace, owners=len(due[:MAX_OWNERS]))
         return len(due) > MAX_OWNERS
 
     async def _touch(self, namespace: str, owner: Owner, moment: str) -> None:

@@ -15,10 +15,10 @@ from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.resources import JOBS
 from gpu_fraction.kube.retry import RetryPolicy
 from gpu_fraction.kube.timestamps import time as api_time
-from quota.redrive import MAX_OWNERS, QUOTA_FREED, Redrive
+from quota.requeue import MAX_OWNERS, QUOTA_FREED, Requeue
 from sandbox.apiserver import Answer, ApiServer, Fault
 from sandbox.apiserver.kinds import BUILT_IN
-from tests.access import fixed
+from tests.support.access import fixed
 
 HASTY = RetryPolicy(Backoff(initial_s=0.01, cap_s=0.02))
 JOB = {"apiVersion": "batch/v1", "kind": "Job", "spec": {}}
@@ -38,14 +38,14 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def waking(server: ApiServer) -> AsyncIterator[tuple[Redrive, Client]]:
+async def waking(server: ApiServer) -> AsyncIterator[tuple[Requeue, Client]]:
     """Somebody who wakes, in quick succession."""
     source = fixed(Access(server=server.url))
     async with connect(source, component="test", timeout_s=0.3, retry=HASTY) as client:
-        redrive = Redrive(client, calm_s=0.01)
-        task = asyncio.create_task(redrive.run())
+        requeue = Requeue(client, calm_s=0.01)
+        task = asyncio.create_task(requeue.run())
         try:
-            yield redrive, client
+            yield requeue, client
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -86,8 +86,8 @@ async def test_everybody_who_is_blocked_has_a_turn(server: ApiServer) -> None:
     """More than one round takes follow in the next, without another room."""
     names = [f"job-{at}" for at in range(2 * MAX_OWNERS + 1)]
     block(server, *names)
-    async with waking(server) as (redrive, client):
-        redrive.freed("team")
+    async with waking(server) as (requeue, client):
+        requeue.enqueue("team")
         await woken(client, *names)
         assert server.calls.count(("patch", "jobs.batch")) == len(names)
 
@@ -96,8 +96,8 @@ async def test_an_api_server_that_is_away_delays_the_waking_only(server: ApiServ
     """The namespace stays on the list."""
     block(server, "a", "b", "c")
     server.faults.add(Fault(Answer(503), verb="list", resource="events", times=None))
-    async with waking(server) as (redrive, client):
-        redrive.freed("team")
+    async with waking(server) as (requeue, client):
+        requeue.enqueue("team")
         await asyncio.sleep(0.5)  # longer than a call takes to give up
         server.faults.clear()
         await woken(client, "a", "b", "c")
@@ -111,8 +111,8 @@ async def test_one_owner_that_cannot_be_woken_is_in_nobodys_way(
     block(server, "a", "b", "c")
     fault = Fault(Answer(code), verb="patch", resource="jobs.batch", name="a", times=None)
     server.faults.add(fault)
-    async with waking(server) as (redrive, client):
-        redrive.freed("team")
+    async with waking(server) as (requeue, client):
+        requeue.enqueue("team")
         await woken(client, "b", "c")
         await asyncio.sleep(0.1)
     assert server.calls.count(("patch", "jobs.batch")) == 3
@@ -124,8 +124,8 @@ async def test_an_owner_that_stays_away_is_in_nobodys_way(server: ApiServer) -> 
     server.faults.add(
         Fault(Answer(503), verb="patch", resource="jobs.batch", name="a", times=None)
     )
-    async with waking(server) as (redrive, client):
-        redrive.freed("team")
+    async with waking(server) as (requeue, client):
+        requeue.enqueue("team")
         await woken(client, "b", "c")
         server.faults.clear()
         await woken(client, "a")
