@@ -73,16 +73,10 @@ class IsolationSettings:
     """How the node keeps containers within their shares."""
 
     engines: tuple[EngineName, ...] = setting(
-        _engines,
-        ("cgroup",),
-        "engines, most wanted first",
-        name="isolation",
+        _engines, ("cgroup",), "engines, most wanted first", name="isolation"
     )
     cards: Mapping[str, tuple[EngineName, ...]] = setting(
-        _card_engines,
-        {},
-        "cards with engines of their own",
-        name="isolation_cards",
+        _card_engines, {}, "cards with engines of their own", name="isolation_cards"
     )
     accept: Strength = setting(
         _strength,
