@@ -81,13 +81,11 @@ class IsolationSettings:
     accept: Strength = setting(
         _strength,
         Strength.ENFORCED,
-        "least strength that isolation: required accepts",
+        "least strength for isolation: required",
         name="enforced_means",
     )
     mps_dir: Path = setting(
-        path,
-        Path("/run/gpu-fraction/mps"),
-        "pipes of the MPS control daemon, the same inside and outside",
+        path, Path("/run/gpu-fraction/mps"), "host directory of the MPS control daemon's pipes"
     )
     mps_start: MpsStart = setting(
         choice(*get_args(MpsStart)),
@@ -95,9 +93,7 @@ class IsolationSettings:
         "where MPS is started: host, so that it outlives this container; here, inside it; never",
     )
     mps_shm_dir: Path | None = setting(
-        path,
-        None,
-        "host tmpfs of MPS and clients before driver R615, with mps_start host; else unused",
+        path, None, "host tmpfs of MPS and its clients, before driver R615 with mps_start host"
     )
     hami_library_dir: Path = setting(path, Path("/usr/local/vgpu"), "HAMi-core on the host")
     cdi_hook: str | None = setting(
