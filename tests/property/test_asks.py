@@ -91,13 +91,13 @@ def of_asks(asks: tuple[Ask, ...]) -> Demand:
     """What containers that ask this cost before cards are chosen."""
     total = ZERO
     for ask in asks:
-        memory = (ask.memory_mib or 0) * ask.cards
+        memory = (ask.memory_mib or ask.most_mib or 0) * ask.cards
         follows = ask.core_milli is None
         total += Demand(
             cards=ask.cards,
             core_milli=(ask.core_milli or 0) * ask.cards,
             memory_mib=memory,
-            open_memory_milli=(ask.memory_milli or 0) * ask.cards,
+            open_memory_milli=0 if memory else (ask.memory_milli or 0) * ask.cards,
             open_core_mib=memory if follows else 0,
             open_cards=ask.cards if follows else 0,
             open_least_mib=memory // ask.cards if follows else 0,

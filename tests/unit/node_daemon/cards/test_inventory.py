@@ -74,6 +74,7 @@ def test_mig_instances_are_cards_of_their_own(hardware: FakeHardware, driver: Dr
     first, second, whole = published(driver).cards
     assert (first.uuid, first.parent) == (fake_gpus.mig_uuid(0, 0), fake_gpus.uuid(0))
     assert (first.memory_mib, first.core_milli, first.slots) == (9984, 142, 1)
+    assert first.parent_memory_mib == whole.memory_mib
     assert (first.isolation, first.enforces_memory, first.enforces_compute) == ("mig", True, True)
     assert second.core_milli == 428
     assert whole.uuid == fake_gpus.uuid(1)
