@@ -9,6 +9,7 @@ from gpu_fraction.domain.asks import AskError, amounts_of, ask_of, refuse_init
 from gpu_fraction.domain.backends import Backend
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.gpu_resources import is_gpu
+from gpu_fraction.domain.layout import Layout
 from gpu_fraction.domain.pod import ContainerAt, Pod, containers, is_sidecar
 from gpu_fraction.domain.problems import MAX_SHOWN, Problem, nearest, quote
 from gpu_fraction.domain.request import Bounds, Refused, Request, Slice, annotation_path
@@ -129,7 +130,7 @@ def _render(
         problems += e.problems
     if problems:
         raise Refused(problems)
-    return Verdict(asked, operations, (*_rounded(pod), *edit.warnings))
+    return Verdict(asked, operations, (*_guessed(pod), *_rounded(pod), *edit.warnings))
 
 
 def _other_resources(pod: Pod, edit: PodEdit) -> Iterator[Problem]:
@@ -164,6 +165,17 @@ def _other_scheduler(pod: Pod, edit: PodEdit, policy: guard.Policy) -> Iterator[
         f"{quote(named or '')} does not know about shares of GPUs; leave it out, "
         f"{edit.scheduler_name} is filled in (cluster setting policy_other_scheduler)",
     )
+
+
+def _guessed(pod: Pod) -> Iterator[str]:
+    """Another webhook may have put its container before the one that is meant."""
+    given = pod.annotations()
+    if (
+        len(pod.spec.containers) > 1
+        and keys.CONTAINER_NAME not in given
+        and (keys.FRACTION in given or keys.MEMORY in given)
+    ):
+        yield from filter(None, [Layout.of(pod).guessed(given)])
 
 
 def _rounded(pod: Pod) -> Iterator[str]:
