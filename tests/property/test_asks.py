@@ -25,9 +25,25 @@ from tests.property.test_admission import applied
 from tests.strategies import asking_pods
 
 CARD_MIB = 81920
+LESS_MIB = 81559
+"""What NVML says of a card of 80 GiB."""
 NODE = Inventory(
-    cards=tuple(
-        Card(uuid=f"GPU-{at}", index=at, model="A", memory_mib=CARD_MIB) for at in range(8)
+    cards=(
+        *(Card(uuid=f"GPU-{at}", index=at, model="A", memory_mib=CARD_MIB) for at in range(4)),
+        *(Card(uuid=f"GPU-{at}", index=at, model="A", memory_mib=LESS_MIB) for at in range(4, 8)),
+        *(
+            Card(
+                uuid=f"MIG-{at}",
+                index=8,
+                model="A MIG 1g.10gb",
+                memory_mib=9984,
+                core_milli=142,
+                slots=1,
+                parent="GPU-8",
+                parent_memory_mib=LESS_MIB,
+            )
+            for at in range(2)
+        ),
     )
 )
 TWO_CARDS = {keys.SLOT: "1", keys.CORE_MILLI: "2k", keys.MEMORY_MIB: "20000"}
@@ -79,7 +95,8 @@ def bare_pods(draw: st.DrawFn) -> Raw:
 def rendered_pods(draw: st.DrawFn) -> Raw:
     """Pods as the webhook leaves them, on clusters of known and of unknown cards."""
     raw = draw(asking_pods())
-    sizes = draw(st.sampled_from([CardSizes(), CardSizes(CARD_MIB)]))
+    known_mib = draw(st.sampled_from([None, CARD_MIB, LESS_MIB, CARD_MIB // 2]))
+    sizes = CardSizes(known_mib)
     try:
         return applied(raw, admit(typed(raw), Native(BackendConfig(sizes)), Rules()).operations)
     except Refused:
@@ -191,5 +208,5 @@ def test_what_is_chosen_is_what_is_given_and_charged(raw: Raw) -> None:
         core_milli=sum(share.core_milli for share in shares),
         memory_mib=sum(share.memory_mib for share in shares),
     )
-    before = demand(typed(raw)).charged(CARD_MIB, CARD_MIB)
+    before = demand(typed(raw)).charged(LESS_MIB, CARD_MIB)
     assert before.maximum(demand(typed(running))) == before

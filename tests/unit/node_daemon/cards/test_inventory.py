@@ -106,6 +106,19 @@ def test_a_lost_card_in_mig_mode_keeps_its_instances_unhealthy(
     assert [card.healthy for card in after.cards] == [False, False, True]
 
 
+def test_a_divided_card_that_does_not_tell_its_memory_keeps_what_it_told(
+    hardware: FakeHardware, driver: Driver
+) -> None:
+    """Shares of its instances are shares of that."""
+    hardware.cards[0] = fake_gpus.mig_card(0, instances=2)
+    hardware.apply()
+    before = published(driver)
+    hardware.fault("nvmlDeviceGetMemoryInfo_v2", 999, fake_gpus.uuid(0))
+    hardware.apply()
+    assert published(driver, before).cards == before.cards
+    assert published(driver).cards[0].parent_memory_mib == 0
+
+
 def test_an_instance_removed_on_purpose_is_gone(hardware: FakeHardware, driver: Driver) -> None:
     """Where the card answers and lists its instances, one less is a change of configuration."""
     hardware.cards[0] = fake_gpus.mig_card(0, instances=3)
