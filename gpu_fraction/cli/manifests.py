@@ -178,17 +178,13 @@ def _yaml(*, indented_lists: bool = False) -> YAML:
 
 def pods(document: Document) -> Iterator[PodIn]:
     """Every pod in a document, also those of a List."""
-    for whole in objects(document):
-        found: object = whole.raw
-        for key in TEMPLATES.get(whole.kind, ("",)):
+    for whole in objects(document, document.body):
+        below = TEMPLATES.get(whole.kind)
+        found: object = whole.raw if below is not None else None
+        for key in below or ():
             found = found.get(key) if isinstance(found, MutableMapping) else None
         if isinstance(found, MutableMapping):
-            yield replace(whole, path=(*whole.path, *TEMPLATES[whole.kind]), raw=found)
-
-
-def objects(document: Document) -> Iterator[PodIn]:
-    """Every object of a document whole, also those of a List."""
-    yield from _objects(document, document.body, ())
+            yield replace(whole, path=(*whole.path, *(below or ())), raw=found)
 
 
 def dotted(path: Iterable[str | int]) -> str:
@@ -197,14 +193,21 @@ def dotted(path: Iterable[str | int]) -> str:
     return "".join(parts).removeprefix(".")
 
 
-def _objects(document: Document, body: object, at: Place) -> Iterator[PodIn]:
+def objects(document: Document, body: object, at: Place = ()) -> Iterator[PodIn]:
+    """Every object of a document whole, also those of a List.
+
+    Args:
+        document: The document.
+        body: It, or a part of it.
+        at: Where that part is.
+    """
     kind = body.get("kind") if isinstance(body, MutableMapping) else None
     if not isinstance(body, MutableMapping) or not isinstance(kind, str):
         return
     items = body.get("items")
     if kind.endswith("List") and isinstance(items, list):
         for index, item in enumerate(items):
-            yield from _objects(document, item, (*at, "items", index))
+            yield from objects(document, item, (*at, "items", index))
         return
     metadata = body.get("metadata")
     names = metadata if isinstance(metadata, MutableMapping) else {}

@@ -1,13 +1,10 @@
 """Annotations of ours on a workload, from where no pod gets them."""
 
 from collections.abc import Iterator, MutableMapping
-from typing import Any, Final
+from typing import Any
 
 from gpu_fraction.cli.manifests import TEMPLATES, Document, Place, dotted, objects
 from gpu_fraction.domain import keys
-
-MAX_TEMPLATES: Final = 4
-"""Templates that one warning names; chosen, the line stays readable."""
 
 _Mapping = MutableMapping[str, Any]
 
@@ -16,7 +13,7 @@ __all__ = ["misplaced"]
 
 def misplaced(document: Document) -> Iterator[str]:
     """A warning for each annotation of ours on an object that makes pods from a template."""
-    for whole in objects(document):
+    for whole in objects(document, document.body):
         places = [*_places(whole.raw, whole.path, set())]
         bare = [at for at, place in places if _is_pod(place) and not _annotated(place)]
         for at, place in places:
@@ -26,7 +23,7 @@ def misplaced(document: Document) -> Iterator[str]:
                 copies = "" if whole.kind in TEMPLATES else " unless its operator copies it"
                 yield (
                     f"{whole}: {dotted((*at, 'metadata', 'annotations'))}[{key}]: belongs in "
-                    f"metadata.annotations of {', '.join(below[:MAX_TEMPLATES])}; "
+                    f"metadata.annotations of {', '.join(below)}; "
                     f"the pods made from there get no GPU{copies}"
                 )
 

@@ -247,6 +247,7 @@ def test_only_templates_without_the_annotation_are_named(command: Command) -> No
     "text",
     [
         annotated_itself("ConfigMap"),
+        'kind: Other\n"": {metadata: {annotations: {gpu-fraction: x}}}\n',
         annotated_itself("Node").replace("gpu-fraction", "gpu-fraction.dev/inventory"),
         annotated_itself("Deployment", "spec.template").replace("gpu-fraction", "example.com/x"),
         "kind: Loop\nmetadata: {annotations: {gpu-fraction: x}}\nspec: &a {again: *a}\n",
