@@ -18,13 +18,12 @@ def misplaced(document: Document) -> Iterator[str]:
         bare = [at for at, place in places if _is_pod(place) and not _annotated(place)]
         for at, place in places:
             key = _annotated(place)
-            below = [dotted(pod) for pod in bare if key and pod[: len(at)] == at]
+            below = [dotted((*p, "metadata")) for p in bare if key and p[: len(at)] == at]
             if below:
                 copies = "" if whole.kind in TEMPLATES else " unless its operator copies it"
                 yield (
-                    f"{whole}: {dotted((*at, 'metadata', 'annotations'))}[{key}]: belongs in "
-                    f"metadata.annotations of {', '.join(below)}; "
-                    f"the pods made from there get no GPU{copies}"
+                    f"{whole}: {dotted((*at, 'metadata', 'annotations'))}[{key}]: belongs on "
+                    f"{', '.join(below)}; the pods will have no GPU{copies}"
                 )
 
 
