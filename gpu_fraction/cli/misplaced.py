@@ -28,7 +28,7 @@ def misplaced(document: Document) -> Iterator[str]:
 
 
 def _places(node: object, at: Place, seen: set[int]) -> Iterator[tuple[Place, _Mapping]]:
-    """Every mapping below, once: aliases may make a circle of them."""
+    """Every mapping below, once: aliases of aliases can repeat one a million times."""
     if not isinstance(node, MutableMapping | list) or id(node) in seen:
         return
     seen.add(id(node))

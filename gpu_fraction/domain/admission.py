@@ -87,8 +87,7 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
         problems += _system_keys(pod, (keys.ASSIGNED,) if asked else keys.SYSTEM_KEYS)
     if asked is not None:
         return _render(pod, asked, backend, rules, problems)
-    if keys.REQUEST not in pod.annotations():
-        problems += _never_served(pod, rules.bounds)
+    problems += _never_served(pod, rules.bounds)
     if problems:
         raise Refused(problems)
     return Verdict(warnings=tuple(islice(_strange_resources(pod), MAX_SHOWN)))

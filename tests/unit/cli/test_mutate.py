@@ -234,6 +234,14 @@ def test_an_annotation_halfway_to_the_pod_is_warned_of(command: Command) -> None
     assert " spec.jobTemplate.metadata.annotations[gpu-fraction]: belongs on " in result.err
 
 
+def test_only_templates_below_the_annotation_are_named(command: Command) -> None:
+    """Others make their pods without it anyway."""
+    body = json.loads(annotated_itself("Job2", "spec.a.template", "spec.b.template"))
+    body["spec"]["a"]["metadata"] = body.pop("metadata")
+    told = command("mutate", "-f", "-", stdin=json.dumps(body)).err
+    assert ": belongs on spec.a.template.metadata; " in told
+
+
 def test_only_templates_without_the_annotation_are_named(command: Command) -> None:
     """Those that have it get their GPU."""
     both = ("spec.a.template", "spec.b.template")
@@ -250,7 +258,14 @@ def test_only_templates_without_the_annotation_are_named(command: Command) -> No
         'kind: Other\n"": {metadata: {annotations: {gpu-fraction: x}}}\n',
         annotated_itself("Node").replace("gpu-fraction", "gpu-fraction.dev/inventory"),
         annotated_itself("Deployment", "spec.template").replace("gpu-fraction", "example.com/x"),
-        "kind: Loop\nmetadata: {annotations: {gpu-fraction: x}}\nspec: &a {again: *a}\n",
+        "\n".join(
+            [
+                "kind: Other",
+                "a0: &a0 {x: y}",
+                *(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]" for i in range(40)),
+                "",
+            ]
+        ),
     ],
 )
 def test_what_makes_no_pods_of_ours_is_not_warned_of(command: Command, text: str) -> None:
