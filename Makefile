@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check bench bench-cluster protos
+.PHONY: venv demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check bench bench-cluster protos configuration
 
 venv: $(STAMP)
 
@@ -61,5 +61,9 @@ test-gpu: venv
 	$(BIN)/python -m pytest -rs tests/gpu
 
 # After a change of a .proto file; a test fails until it was run.
+# Writes docs/configuration.md.
+configuration: venv
+	$(BIN)/python scripts/generate_configuration.py > docs/configuration.md
+
 protos: venv
 	$(BIN)/python scripts/generate_protos.py

@@ -4,30 +4,26 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpu_fraction.domain import keys
+from gpu_fraction.settings.declaration import setting
+from gpu_fraction.settings.parsers import text, words
 
 __all__ = ["FIELD_MANAGER", "Installation"]
 
 FIELD_MANAGER: Final = "gpu-fraction-certificates"
 """Owner of the fields that are written here (server-side apply)."""
 
+_OURS: Final = ("gpu-fraction",)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """The names of the objects that the certificates of one webhook need.
+    """The names of the objects that the certificates of one webhook need."""
 
-    Attributes:
-        namespace: Of the Service, the Secret and the Leases.
-        service: The webhook's Service.
-        mutating: Our MutatingWebhookConfigurations.
-        validating: Our ValidatingWebhookConfigurations.
-        extra_names: Further DNS names or addresses for the leaf.
-    """
-
-    namespace: str = keys.SYSTEM_NAMESPACE
-    service: str = "gpu-fraction-webhook"
-    mutating: tuple[str, ...] = ("gpu-fraction",)
-    validating: tuple[str, ...] = ("gpu-fraction",)
-    extra_names: tuple[str, ...] = ()
+    namespace: str = setting(text, keys.SYSTEM_NAMESPACE, "namespace of the webhook's Service")
+    service: str = setting(text, "gpu-fraction-webhook", "the webhook's Service")
+    mutating: tuple[str, ...] = setting(words, _OURS, "our MutatingWebhookConfigurations")
+    validating: tuple[str, ...] = setting(words, _OURS, "our ValidatingWebhookConfigurations")
+    extra_names: tuple[str, ...] = setting(words, (), "more DNS names or addresses of the leaf")
 
     @property
     def server_names(self) -> list[str]:

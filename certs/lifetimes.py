@@ -6,12 +6,15 @@ from typing import Final
 
 from certs.certificate import Certificate
 from certs.errors import LifetimeError
+from gpu_fraction.settings.declaration import setting
+from gpu_fraction.settings.parsers import seconds
 
 __all__ = ["Lifetimes"]
 
 MINUTE_S: Final = 60.0
 HOUR_S: Final = 60 * MINUTE_S
 DAY_S: Final = 24 * HOUR_S
+_YEARS_S: Final = 20 * 365 * DAY_S
 
 CA_RENEW_AT: Final = 0.5
 """Share of a CA's life after which its successor is made. Chosen: half a life is left to notice
@@ -61,10 +64,14 @@ class Lifetimes:
         LifetimeError: a value is out of its range, or two contradict each other.
     """
 
-    ca_life_s: float = 365 * DAY_S
-    leaf_life_s: float = 30 * DAY_S
-    settle_s: float = MINUTE_S
-    retire_s: float = DAY_S
+    ca_life_s: float = setting(seconds(10, _YEARS_S), 365 * DAY_S, "life of a CA")
+    leaf_life_s: float = setting(seconds(5, _YEARS_S), 30 * DAY_S, "life of a leaf")
+    settle_s: float = setting(
+        seconds(1, 86400), MINUTE_S, "how long a new CA is trusted before it is used"
+    )
+    retire_s: float = setting(
+        seconds(1, _YEARS_S), DAY_S, "how long an old CA is trusted after its last use"
+    )
     presence_s: float = 10.0
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
-from node_daemon import web
+from gpu_fraction.serving.probes import serve_probes
 from node_daemon.cards import health_events
 from node_daemon.cards.inventory import CardIsolation
 from node_daemon.cards.inventory_reader import NodeReading
@@ -61,19 +61,19 @@ class NodeDaemon:
     def __init__(
         self,
         settings: NodeDaemonSettings,
-        node_name: str,
         client: Client,
         registry: CollectorRegistry,
     ) -> None:
         self._settings = settings
         self._registry = registry
+        node_name = settings.node_name
         state = NodeState.below(settings.paths.state)
         self._events = EventRecorder(
             client, component="gpu-fraction-node-daemon", instance=node_name
         )
         self._reporter = reporter = Reporter(state, node_name, self._events)
         cgroups = PodCgroups()
-        isolation = ConfiguredIsolation(settings.isolation, cgroups)
+        isolation = ConfiguredIsolation(settings.isolation, settings.paths.isolation, cgroups)
         self._slices = SliceService(
             settings.paths,
             state,
@@ -106,8 +106,8 @@ class NodeDaemon:
         """
         last = await self._slices.load()
         settings = self._settings
-        async with web.serve(
-            settings.host, settings.port, self._registry, self._live, self._ready
+        async with serve_probes(
+            settings.host, settings.port, self._registry, ready=self._ready, live=self._live
         ):
             await first(
                 stop=stop.wait(),
@@ -150,7 +150,7 @@ class NodeDaemon:
             return f"{socket} does not answer: {type(e).__name__}"
         return ""
 
-    async def _ready(self) -> str:
+    def _ready(self) -> str:
         """Whether containers can start: the kubelet knows the daemon, and it knows its pods."""
         if not self._slices.plugin.streaming:
             return "the kubelet does not follow the list of slots"

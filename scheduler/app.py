@@ -1,204 +1,142 @@
-"""The extender over HTTP, as kube-scheduler calls it.
-
-A malformed call is HTTP 400 and an unknown caller 401; before the caches are loaded, filter
-and bind answer 200 with an error in the body, because that text reaches the pod's events
-while a status code does not. The answer of preempt has no place for one: it is HTTP 503, at
-which the scheduler evicts nobody.
-"""
+"""The extender, put together: its state kept up to date, and its server."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Final
 
-import msgspec
-import structlog
-from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.aiohttp import make_aiohttp_handler
 
-from scheduler import preemption
-from scheduler.auth import Callers
-from scheduler.binding import Binder
-from scheduler.expected import ExpectedBind
+from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.reflector import Reflector
+from gpu_fraction.kube.resources import NODES, PODS
+from gpu_fraction.kube.store import Change
+from gpu_fraction.serving.background import Work, background
+from gpu_fraction.serving.server import Drain, HttpsServer
+from gpu_fraction.settings.option import SettingsError
+from scheduler.auth import AuthError, Callers, server_tls
+from scheduler.binding import Binder, KubePodApi
+from scheduler.endpoints import ExtenderApp
 from scheduler.extender import Extender
-from scheduler.metrics import ExtenderMetrics
-from scheduler.preemption import Proposal
+from scheduler.metrics import ExtenderMetrics, StateCollector
+from scheduler.model_quota import ModelLimits
+from scheduler.nodes import Node
+from scheduler.pods import Pod
+from scheduler.settings import ExtenderSettings
 from scheduler.state import ClusterState
-from scheduler.wire import (
-    BindingArgs,
-    BindingResult,
-    FilterArgs,
-    FilterResult,
-    MetaPod,
-    PreemptionArgs,
-    PreemptionResult,
-    Victims,
-)
 
-_log = structlog.get_logger(__name__)
+DRAIN: Final = Drain(least_s=0.0, most_s=20.0)
+"""The scheduler is in the same pod and ends with it; a bind in progress may take 15 s."""
 
-__all__ = ["ExtenderApp"]
-
-BODY_LIMIT_BYTES: Final = 32 << 20
-"""Chosen: the names of 5,000 nodes are 0.3 MiB; a preempt call without node cache carries
-whole victims, which fit as well."""
-
-NOT_CACHED: Final = "nodeCacheCapable must be true for this extender"
-LOADING: Final = "gpu-fraction extender: still loading nodes and pods, will be retried"
-
-_FILTER: Final = msgspec.json.Decoder(FilterArgs)
-_BINDING: Final = msgspec.json.Decoder(BindingArgs)
-_PREEMPTION: Final = msgspec.json.Decoder(PreemptionArgs)
-_encode: Final = msgspec.json.Encoder().encode
-
-Check = Callable[[], str | None]
-"""None where all is well, else one line that says what is not."""
+__all__ = ["ExtenderService", "serve"]
 
 
-class ExtenderApp:
-    """The four verbs, health and metrics."""
+class ExtenderService:
+    """One extender.
+
+    Attributes:
+        state: The cluster.
+        app: The HTTP application, to be served over TLS.
+    """
 
     def __init__(
-        self,
-        state: ClusterState,
-        extender: Extender,
-        binder: Binder,
-        callers: Callers,
-        metrics: ExtenderMetrics,
-        *,
-        registry: CollectorRegistry,
-        check: Check,
+        self, client: Client, callers: Callers, limits: ModelLimits, registry: CollectorRegistry
     ) -> None:
-        """Prepare; :meth:`build` makes the application.
+        """Wire everything; :meth:`run` does the work.
 
         Args:
-            state: The cluster.
-            extender: Decides.
-            binder: Binds.
-            callers: Who may call the verbs.
-            metrics: Times and counts the verbs.
-            registry: What /metrics shows.
-            check: Whether the state may be trusted: None, or why not.
+            client: The API server.
+            callers: Who may call.
+            limits: What namespaces may hold of GPU models; kept up to date by whoever starts it.
+            registry: Where the metrics go.
         """
-        self._state = state
-        self._extender = extender
-        self._binder = binder
-        self._callers = callers
-        self._metrics = metrics
-        self._registry = registry
-        self._check = check
-        self._expected = ExpectedBind()
+        clock = asyncio.get_running_loop().time
+        self.state = ClusterState()
+        self._nodes = Reflector(client, NODES.at(), Node)
+        self._pods = Reflector(client, PODS.at(), Pod)
+        metrics = ExtenderMetrics(registry)
+        StateCollector(registry, self.state, clock)
+        self._limits = limits
+        extender = Extender(self.state, limits)
+        self._binder = Binder(self.state, extender, KubePodApi(client), metrics, clock)
+        self.app = ExtenderApp(
+            self.state,
+            extender,
+            self._binder,
+            callers,
+            metrics,
+            registry=registry,
+            check=self.check,
+        ).build()
+        self._nodes.subscribe(self._on_node)
+        self._pods.subscribe(self._on_pod)
 
-    def build(self) -> web.Application:
-        """The application; serve it over TLS."""
-        app = web.Application(client_max_size=BODY_LIMIT_BYTES)
-        for verb, answer in (
-            ("filter", self._filter),
-            ("prioritize", self._prioritize),
-            ("bind", self._bind),
-            ("preempt", self._preempt),
-        ):
-            app.router.add_post(f"/{verb}", self._guarded(verb, answer))
-        app.router.add_get("/livez", self._livez)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/metrics", make_aiohttp_handler(self._registry))
-        return app
+    def check(self) -> str | None:
+        """Why nothing may be decided yet; None where it may.
 
-    def _guarded(
-        self,
-        verb: str,
-        answer: Callable[[bytes], Awaitable[msgspec.Struct | list[msgspec.Struct]]],
-    ) -> Callable[[web.Request], Awaitable[web.Response]]:
-        seconds, errors = self._metrics.seconds.labels(verb), self._metrics.errors.labels(verb)
+        A view that lags is good enough: our own binds are claims until it shows them.
+        """
+        for name, reflector in (("nodes", self._nodes), ("pods", self._pods)):
+            if not reflector.synced.is_set():
+                return f"{name} are not loaded"
+        return self._limits.unsynced()
 
-        async def handle(request: web.Request) -> web.Response:
-            loop = asyncio.get_running_loop()
-            started_at = loop.time()
-            if not self._callers.admit(request):
-                errors.inc()
-                _log.warning("scheduler.caller_unknown", verb=verb, peer=request.remote)
-                raise web.HTTPUnauthorized(text="client certificate or token needed")
-            try:
-                body = _encode(await answer(await request.read()))
-            except msgspec.MsgspecError as e:
-                errors.inc()
-                raise web.HTTPBadRequest(text=f"{verb}: {e}") from e
-            finally:
-                seconds.observe(loop.time() - started_at)
-            return web.Response(body=body, content_type="application/json")
+    async def synced(self) -> None:
+        """Wait until nodes and pods are loaded."""
+        await self._nodes.synced.wait()
+        await self._pods.synced.wait()
 
-        return handle
+    async def run(self) -> None:
+        """Follow the cluster and settle open binds until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._nodes.run(), name="nodes")
+            tasks.create_task(self._pods.run(), name="pods")
+            tasks.create_task(self._binder.settle_forever(), name="settle")
 
-    async def _filter(self, body: bytes) -> FilterResult:
-        args = _FILTER.decode(body)
-        why = self._check()
-        if why is not None or args.node_names is None:
-            self._metrics.errors.labels("filter").inc()
-            return FilterResult(None, error=f"{LOADING} ({why})" if why else NOT_CACHED)
-        uid = args.pod.metadata.uid
-        await self._expected.settled(uid)
-        result = self._extender.filter(self._state.view(args.pod), args.node_names)
-        if len(result.node_names or ()) == 1:
-            # The only node is not scored; the bind comes at once.
-            self._expected.expect(uid)
-        return result
+    def _on_node(self, change: Change[Node]) -> None:
+        if change.new is not None:
+            node = change.new
+            self.state.node_changed(node.metadata.name, node.cards, node.problem)
+        elif change.old is not None:
+            self.state.node_removed(change.old.metadata.name)
 
-    async def _prioritize(self, body: bytes) -> list[msgspec.Struct]:
-        args = _FILTER.decode(body)
-        view = self._state.view(args.pod)
-        self._expected.expect(view.uid)
-        return list(self._extender.prioritize(view, args.node_names or ()))
+    def _on_pod(self, change: Change[Pod]) -> None:
+        if change.new is not None:
+            self.state.pod_changed(change.new)
+        elif change.old is not None:
+            self.state.pod_removed(change.old.metadata.uid)
 
-    async def _bind(self, body: bytes) -> BindingResult:
-        args = _BINDING.decode(body)
-        why = self._check()
-        if why is not None:
-            self._metrics.errors.labels("bind").inc()
-            return BindingResult(f"{LOADING} ({why})")
-        self._expected.arrived(args.pod_uid)
-        error = await self._binder.bind(args)
-        if error:
-            _log.info(
-                "scheduler.bind_failed",
-                namespace=args.pod_namespace,
-                pod=args.pod_name,
-                node=args.node,
-                error=error,
-            )
-        return BindingResult(error)
 
-    async def _preempt(self, body: bytes) -> PreemptionResult:
-        args = _PREEMPTION.decode(body)
-        why = self._check()
-        if why is not None:
-            self._metrics.errors.labels("preempt").inc()
-            raise web.HTTPServiceUnavailable(text=f"{LOADING} ({why})")
-        view = self._state.view(args.pod)
-        barred = self._extender.barred(view)
-        found = await preemption.victims_by_node(self._state, view, _proposals(args), barred)
-        return PreemptionResult(
-            {
-                node: Victims([MetaPod(uid) for uid in victims.uids], victims.violations)
-                for node, victims in found.items()
-            }
+async def serve(
+    settings: ExtenderSettings,
+    client: Client,
+    limits: ModelLimits,
+    registry: CollectorRegistry,
+    stop: asyncio.Event,
+    *work: Work,
+) -> None:
+    """Serve until ``stop`` is set, then drain.
+
+    Args:
+        settings: Where, and which callers.
+        client: The API server.
+        limits: What namespaces may hold of GPU models.
+        registry: Where the metrics go.
+        stop: Begins the drain.
+        *work: What runs beside it, such as what keeps ``limits`` up to date.
+
+    Raises:
+        SettingsError: a file that the settings name is missing or does not parse.
+    """
+    try:
+        token = ""
+        if settings.token_file is not None:
+            token = await asyncio.to_thread(settings.token_file.read_text)
+        tls = await asyncio.to_thread(
+            server_tls, settings.tls_cert, settings.tls_key, settings.client_ca
         )
-
-    async def _livez(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def _readyz(self, _request: web.Request) -> web.Response:
-        why = self._check()
-        return web.Response(text=f"{why or 'ok'}\n", status=503 if why else 200)
-
-
-def _proposals(args: PreemptionArgs) -> dict[str, Proposal]:
-    """The scheduler's victims by node, whichever way they were sent."""
-    if args.node_name_to_meta_victims is not None:
-        return {
-            node: Proposal(tuple(pod.uid for pod in v.pods or ()), v.num_pdb_violations)
-            for node, v in args.node_name_to_meta_victims.items()
-        }
-    return {
-        node: Proposal(tuple(pod.metadata.uid for pod in v.pods or ()), v.num_pdb_violations)
-        for node, v in (args.node_name_to_victims or {}).items()
-    }
+        callers = Callers(settings.client_names, token.strip())
+    except (OSError, AuthError) as e:
+        raise SettingsError([str(e)]) from e
+    service = ExtenderService(client, callers, limits, registry)
+    server = HttpsServer(service.app, host=settings.host, port=settings.port, tls=tls, drain=DRAIN)
+    async with background(service.run, *work):
+        await server.serve(stop)

@@ -4,16 +4,18 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
-from certs import settings as certs_options
 from certs.commands import rotate, status
-from gpu_fraction.cli import cluster
-from gpu_fraction.cli.config import load_options
+from certs.settings import CertificateSettings
+from gpu_fraction.cli import config
+from gpu_fraction.cli.cluster import ClusterSettings
 from gpu_fraction.kube import server_version
+from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.errors import KubeError
-from gpu_fraction.settings.option import Value, add_flags
+from gpu_fraction.settings.declaration import group
 
 DESCRIPTION: Final = """\
 Show the webhook's certificates, or ask for new ones.
@@ -27,12 +29,18 @@ examples:
   gpu-fraction certs rotate --ca    a new CA, without a failed request
 """
 
-CERTIFICATES: Final = (*certs_options.INSTALLATION_OPTIONS, *certs_options.LIFETIME_OPTIONS)
-OPTIONS: Final = (*cluster.OPTIONS, *CERTIFICATES)
 TIMEOUT_S: Final = 30.0
 """Seconds for a whole command. Chosen: a person waits."""
 
-__all__ = ["add_parser", "run"]
+__all__ = ["Settings", "add_parser", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set."""
+
+    cluster: ClusterSettings = group(ClusterSettings, "which cluster")
+    certificates: CertificateSettings = group(CertificateSettings, "as the webhook was started")
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -48,18 +56,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     renewed = actions.add_parser("rotate", help="ask for new leaves, or with --ca for a new CA")
     renewed.add_argument("--ca", action="store_true", help="a new CA and then new leaves")
     for action in (shown, renewed):
-        action.add_argument("--config", metavar="FILE", help="settings file, YAML")
-        add_flags(action, cluster.OPTIONS, "which cluster")
-        add_flags(action, CERTIFICATES, "as the webhook was started")
+        config.declare(action, Settings)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Run the command and return the exit code."""
-    values = load_options(OPTIONS, args, environ)
-    cluster.require(values, environ)
+    settings = config.settings(Settings, args, environ)
+    source = settings.cluster.access(environ)
     try:
-        sys.stdout.write(asyncio.run(_ask(args, values, environ)).rstrip() + "\n")
+        sys.stdout.write(asyncio.run(_ask(args, settings.certificates, source)).rstrip() + "\n")
     except (KubeError, TimeoutError) as e:
         sys.stderr.write(f"gpu-fraction certs: {str(e) or 'the API server did not answer'}\n")
         return 1
@@ -67,13 +73,9 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 async def _ask(
-    args: argparse.Namespace, values: Mapping[str, Value], environ: Mapping[str, str]
+    args: argparse.Namespace, settings: CertificateSettings, source: AccessSource
 ) -> str:
-    settings = certs_options.load(values)
-    async with (
-        asyncio.timeout(TIMEOUT_S),
-        connect(cluster.access(values, environ), component="certs") as client,
-    ):
+    async with asyncio.timeout(TIMEOUT_S), connect(source, component="certs") as client:
         if doubt := await server_version.doubt(client):
             sys.stderr.write(f"gpu-fraction certs: {doubt}\n")
         if args.action == "rotate":

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
@@ -11,38 +11,37 @@ from gpu_fraction.kube import server_version
 from gpu_fraction.kube.access import AccessSource, default_source
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.metrics import KubeMetrics
-from gpu_fraction.settings.option import Option, SettingsError, Value, text
+from gpu_fraction.settings.declaration import setting
+from gpu_fraction.settings.option import SettingsError
+from gpu_fraction.settings.parsers import text
 
-OPTIONS: Final = (
-    Option("kubeconfig", text, None, "kubeconfig file; without one, the pod's service account"),
-    Option("kube_context", text, None, "context of the kubeconfig instead of its current one"),
-)
-
-__all__ = ["OPTIONS", "access", "connected", "reachable", "require"]
+__all__ = ["ClusterSettings", "connected"]
 
 
-def reachable(values: Mapping[str, Value], environ: Mapping[str, str]) -> bool:
-    """Whether a cluster is named, by a kubeconfig or by running in it."""
-    return values["kubeconfig"].value is not None or "KUBERNETES_SERVICE_HOST" in environ
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """Which cluster."""
 
-
-def require(values: Mapping[str, Value], environ: Mapping[str, str]) -> None:
-    """See that a cluster is named.
-
-    Raises:
-        SettingsError: none is.
-    """
-    if not reachable(values, environ):
-        raise SettingsError(["--kubeconfig is needed outside a cluster"])
-
-
-def access(values: Mapping[str, Value], environ: Mapping[str, str]) -> AccessSource:
-    """Where the API server is and who we are."""
-    return default_source(
-        environ,
-        path=values["kubeconfig"].value or "",
-        context=values["kube_context"].value or "",
+    kubeconfig: str | None = setting(
+        text, None, "kubeconfig file; without one, the pod's service account"
     )
+    kube_context: str | None = setting(
+        text, None, "context of the kubeconfig instead of its current one"
+    )
+
+    def reachable(self, environ: Mapping[str, str]) -> bool:
+        """Whether a cluster is named, by a kubeconfig or by running in it."""
+        return self.kubeconfig is not None or "KUBERNETES_SERVICE_HOST" in environ
+
+    def access(self, environ: Mapping[str, str]) -> AccessSource:
+        """Where the API server is and who we are.
+
+        Raises:
+            SettingsError: no cluster is named.
+        """
+        if not self.reachable(environ):
+            raise SettingsError(["--kubeconfig is needed outside a cluster"])
+        return default_source(environ, path=self.kubeconfig or "", context=self.kube_context or "")
 
 
 @asynccontextmanager

@@ -1,18 +1,39 @@
 """Settings of a command: its flags, the environment and its ``--config`` file."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from gpu_fraction.settings.option import Option, SettingsError, Value, load, read_file
+from gpu_fraction.settings.declaration import build, options_of, titled
+from gpu_fraction.settings.option import SettingsError, Value, add_flags, load, read_file
 
-__all__ = ["load_options"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+D = TypeVar("D", bound="DataclassInstance")
+
+EPILOG: Final = """\
+Every setting may be given as a flag, as a variable GPU_FRACTION_NAME or in the --config file
+(YAML); the first of these wins."""
+
+__all__ = ["declare", "settings", "values"]
 
 
-def load_options(
-    options: Sequence[Option], args: argparse.Namespace, environ: Mapping[str, str]
+def declare(parser: argparse.ArgumentParser, cls: "type[DataclassInstance]") -> None:
+    """Declare the flags of every setting, and that of the file."""
+    parser.epilog = EPILOG
+    parser.add_argument("--config", metavar="FILE", help="settings file, YAML")
+    for title, settings_of_it in groupby(titled(cls), key=itemgetter(0)):
+        add_flags(parser, (option for _, option in settings_of_it), title)
+
+
+def values(
+    cls: "type[DataclassInstance]", args: argparse.Namespace, environ: Mapping[str, str]
 ) -> dict[str, Value]:
-    """Every option's value.
+    """Every setting's value and where it came from.
 
     Raises:
         SettingsError: the file cannot be read, or with every fault of every source.
@@ -24,4 +45,13 @@ def load_options(
         except (OSError, UnicodeDecodeError) as e:
             raise SettingsError([f"--config {args.config}: {e}"]) from e
         file = read_file(content, args.config)
-    return load(options, flags=vars(args), environ=environ, file=file)
+    return load(options_of(cls), flags=vars(args), environ=environ, file=file)
+
+
+def settings(cls: type[D], args: argparse.Namespace, environ: Mapping[str, str]) -> D:
+    """The settings.
+
+    Raises:
+        SettingsError: see ``values``; or some contradict each other.
+    """
+    return build(cls, values(cls, args, environ))

@@ -5,61 +5,60 @@ import asyncio
 import importlib
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from itertools import chain
-from typing import Final, TypeAlias
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
-from gpu_fraction.cli.config import load_options
-from gpu_fraction.settings.option import Option, Value, add_flags, choice, print_config
+from gpu_fraction.cli import config
+from gpu_fraction.settings.declaration import setting
+from gpu_fraction.settings.option import print_config
+from gpu_fraction.settings.parsers import choice
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - argparse names no other type
 """Where the program's commands are declared."""
 
-Serve = Callable[[Mapping[str, Value], Mapping[str, str]], None]
-"""Runs a daemon by its settings and the environment."""
+D = TypeVar("D", bound="DataclassInstance")
 
-EVENT_LOOP: Final = Option("event_loop", choice("uvloop", "asyncio"), "uvloop", "uvloop, asyncio")
-"""For daemons whose requests somebody waits for (docs/adr/0004)."""
+__all__ = ["Commands", "EventLoop", "add_daemon", "process", "run_on"]
 
-__all__ = [
-    "EVENT_LOOP",
-    "Commands",
-    "Serve",
-    "add_daemon",
-    "process_registry",
-    "run_on",
-    "stop_on_signals",
-]
+
+@dataclass(frozen=True, slots=True)
+class EventLoop:
+    """For daemons whose requests are waited for (docs/adr/0004)."""
+
+    event_loop: str = setting(choice("uvloop", "asyncio"), "uvloop", "what asyncio runs on")
 
 
 def add_daemon(
     commands: Commands,
-    name: str,
     *,
+    name: str,
+    cls: type[D],
+    serve: Callable[[D, Mapping[str, str]], None],
     summary: str,
     description: str,
-    groups: Mapping[str, Sequence[Option]],
-    serve: Serve,
 ) -> None:
     """Declare a daemon's command: its settings as flags, and how to see them.
 
     Args:
         commands: Where to.
         name: The command's name.
+        cls: The daemon's settings.
+        serve: Runs the daemon to its end, by its settings and the environment.
         summary: One line for the list of commands.
         description: What a person needs to know, with an example.
-        groups: The options under their headings.
-        serve: Runs the daemon to its end.
     """
 
     def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-        values = load_options(tuple(chain.from_iterable(groups.values())), args, environ)
         if args.print_config:
-            sys.stdout.write(print_config(values))
+            sys.stdout.write(print_config(config.values(cls, args, environ)))
         else:
-            serve(values, environ)
+            serve(config.settings(cls, args, environ), environ)
         return 0
 
     parser = commands.add_parser(
@@ -68,12 +67,10 @@ def add_daemon(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", metavar="FILE", help="settings file, YAML")
     parser.add_argument(
         "--print-config", action="store_true", help="print every setting and its source, and exit"
     )
-    for title, options in groups.items():
-        add_flags(parser, options, title)
+    config.declare(parser, cls)
     parser.set_defaults(run=run)
 
 
@@ -81,7 +78,7 @@ def run_on(event_loop: str, work: Coroutine[None, None, None]) -> None:
     """Run a daemon's work to its end.
 
     Args:
-        event_loop: One of the choices of ``EVENT_LOOP``.
+        event_loop: One of the choices of ``EventLoop``.
         work: What to run.
     """
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
@@ -91,18 +88,17 @@ def run_on(event_loop: str, work: Coroutine[None, None, None]) -> None:
         runner.run(work)
 
 
-def process_registry() -> CollectorRegistry:
-    """A registry of the daemon's own, with the metrics of its process."""
+def process() -> tuple[CollectorRegistry, asyncio.Event]:
+    """Prepare the process; call it inside the running loop.
+
+    Returns:
+        Its metrics, and an event that SIGTERM and SIGINT set.
+    """
     registry = CollectorRegistry()
     registry.register(PROCESS_COLLECTOR)
     registry.register(GC_COLLECTOR)
-    return registry
-
-
-def stop_on_signals() -> asyncio.Event:
-    """Set once SIGTERM or SIGINT has come; call it inside the running loop."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    return stop
+    return registry, stop

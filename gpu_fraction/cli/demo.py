@@ -26,7 +26,6 @@ from certs import pki
 from certs.lifetimes import Lifetimes
 from gpu_fraction.cli import mutate
 from gpu_fraction.kube.timestamps import utc_now
-from gpu_fraction.settings import rewrite
 
 CARD_SIZE: Final = "80Gi"
 """The demo's cluster: every GPU has this much memory."""
@@ -72,21 +71,17 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _show_examples(folder: Path, environ: Mapping[str, str]) -> int:
     """Each example through the offline command, exactly as a person would call it."""
-    options = {o.name: None for o in rewrite.OPTIONS}
     for file in sorted(folder.glob("*.yaml")):
         sys.stdout.write(
             f"\n$ gpu-fraction mutate -f {file} -o diff --gpu-memory-mib {CARD_SIZE}\n"
         )
         sys.stdout.flush()
         args = argparse.Namespace(
-            **{
-                **options,
-                "filename": [str(file)],
-                "output": "diff",
-                "color": "always",
-                "config": None,
-                "gpu_memory_mib": CARD_SIZE,
-            }
+            filename=[str(file)],
+            output="diff",
+            color="always",
+            config=None,
+            gpu_memory_mib=CARD_SIZE,
         )
         if code := mutate.run(args, environ):
             return code

@@ -11,8 +11,7 @@ from typing import Any, Final, TextIO
 import jsonpatch
 import msgspec
 
-from gpu_fraction.cli import aliases
-from gpu_fraction.cli.config import load_options
+from gpu_fraction.cli import aliases, config
 from gpu_fraction.cli.manifests import (
     Document,
     ManifestError,
@@ -29,8 +28,8 @@ from gpu_fraction.domain import admission, keys, patch
 from gpu_fraction.domain.pod import Pod
 from gpu_fraction.domain.problems import Problem, quote
 from gpu_fraction.domain.request import Refused, annotation_path
-from gpu_fraction.settings import rewrite
-from gpu_fraction.settings.option import add_flags
+from gpu_fraction.settings.declaration import group
+from gpu_fraction.settings.rewrite import RewriteSettings
 
 DESCRIPTION: Final = """\
 Rewrite manifests as the admission webhook would, without a cluster.
@@ -48,7 +47,14 @@ examples:
 
 _RED, _GREEN, _CYAN, _END = "\x1b[31m", "\x1b[32m", "\x1b[36m", "\x1b[0m"
 
-__all__ = ["Outcome", "add_parser", "mutate_all", "run"]
+__all__ = ["Outcome", "Settings", "add_parser", "mutate_all", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set."""
+
+    rewriting: RewriteSettings = group(RewriteSettings, "how pods are rewritten")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +99,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         default="auto",
         help="colours in a diff (default auto: on a terminal)",
     )
-    parser.add_argument("--config", metavar="FILE", help="settings file, YAML")
-    add_flags(parser, rewrite.OPTIONS, "how pods are rewritten")
+    config.declare(parser, Settings)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Run the command; the exit code."""
-    values = load_options(rewrite.OPTIONS, args, environ)
-    settings = rewrite.rewrite_settings(values)
+    settings = config.settings(Settings, args, environ).rewriting
     try:
         sources = read(args.filename, sys.stdin)
     except ManifestError as e:
@@ -136,7 +140,7 @@ def _join(sources: Sequence[Source]) -> str:
     return joined
 
 
-def mutate_all(sources: Sequence[Source], settings: rewrite.RewriteSettings) -> Outcome:
+def mutate_all(sources: Sequence[Source], settings: RewriteSettings) -> Outcome:
     """Rewrite every pod in place, by the webhook's own patch."""
     labels = _namespace_labels(sources)
     refusals: list[str] = []

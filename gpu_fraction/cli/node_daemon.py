@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from gpu_fraction.cli import cluster
-from gpu_fraction.cli.daemon import Commands, add_daemon, process_registry, stop_on_signals
+from gpu_fraction.cli.cluster import ClusterSettings, connected
+from gpu_fraction.cli.daemon import add_daemon, process
 from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.serving import logs
-from gpu_fraction.settings.option import SettingsError, Value
-from node_daemon import settings as node_options
+from gpu_fraction.settings.declaration import group
+from node_daemon.settings import NodeDaemonSettings
 
 DESCRIPTION: Final = """\
 Advertise this node's GPU slices to its kubelet, and give each container exactly its own.
@@ -17,50 +19,41 @@ Advertise this node's GPU slices to its kubelet, and give each container exactly
 Runs as root on every GPU node, with the kubelet's directory, its own state directory and the CDI
 directory of the container runtime mounted. SIGTERM leaves running containers as they are.
 
-Every setting may be given as a flag, as a variable GPU_FRACTION_NAME or in the --config file
-(YAML); the first of these wins.
-
 example:
   gpu-fraction node-daemon --node-name "$NODE_NAME" --slots-per-card 16
 """
 
-__all__ = ["add_parser", "serve"]
+__all__ = ["Settings", "add_parser", "serve"]
 
 
-def add_parser(commands: Commands) -> None:
-    """Declare the command."""
-    add_daemon(
-        commands,
-        "node-daemon",
-        summary="advertise and hand out this node's GPU slices",
-        description=DESCRIPTION,
-        groups={
-            "the node": node_options.OPTIONS,
-            "which cluster": cluster.OPTIONS,
-        },
-        serve=serve,
-    )
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set."""
+
+    node: NodeDaemonSettings = group(NodeDaemonSettings, "the node")
+    cluster: ClusterSettings = group(ClusterSettings, "which cluster")
 
 
-def serve(values: Mapping[str, Value], environ: Mapping[str, str]) -> None:
+def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     """Run the daemon to its end."""
-    settings = node_options.node_daemon_settings(values)
-    if settings.node_name is None:
-        raise SettingsError(["--node-name is needed: the name of the Node this runs on"])
-    cluster.require(values, environ)
-    source = cluster.access(values, environ)
-    asyncio.run(_serve(settings, settings.node_name, source))
+    asyncio.run(_serve(settings.node, settings.cluster.access(environ)))
 
 
-async def _serve(
-    settings: node_options.NodeDaemonSettings, node_name: str, source: AccessSource
-) -> None:
+add_parser = partial(
+    add_daemon,
+    name="node-daemon",
+    cls=Settings,
+    serve=serve,
+    summary="advertise and hand out this node's GPU slices",
+    description=DESCRIPTION,
+)
+
+
+async def _serve(settings: NodeDaemonSettings, source: AccessSource) -> None:
     # Imported here: the command line's help must not need gRPC and NVML.
     from node_daemon.app import NodeDaemon  # noqa: PLC0415
 
     logs.configure(settings.log_level)
-    registry = process_registry()
-    stop = stop_on_signals()
-    async with cluster.connected(source, component="node-daemon", registry=registry) as client:
-        daemon = NodeDaemon(settings, node_name, client, registry)
-        await daemon.run(stop)
+    registry, stop = process()
+    async with connected(source, component="node-daemon", registry=registry) as client:
+        await NodeDaemon(settings, client, registry).run(stop)

@@ -1,106 +1,102 @@
-"""``gpu-fraction webhook``: the admission server, wired together."""
+"""``gpu-fraction webhook``: the admission server, joined with quotas and certificates."""
 
-import asyncio
-import gc
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
-from prometheus_client import CollectorRegistry
+import msgspec
 
-from certs import settings as certs_options
-from gpu_fraction.cli import cluster, tls
-from gpu_fraction.cli.budget import QuotaBudget
-from gpu_fraction.cli.daemon import (
-    EVENT_LOOP,
-    Commands,
-    add_daemon,
-    process_registry,
-    run_on,
-    stop_on_signals,
-)
-from gpu_fraction.cli.namespaces import NamespaceLabels
-from gpu_fraction.domain.sizes import CardSizes
+from certs import app as certificates
+from certs.settings import ServingSettings
+from gpu_fraction.cli.cluster import ClusterSettings, connected
+from gpu_fraction.cli.daemon import EventLoop, add_daemon, process, run_on
+from gpu_fraction.domain.pod import Pod
+from gpu_fraction.kube.access import AccessSource
+from gpu_fraction.kube.errors import MalformedAnswerError
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kube.reflector import PROMPT
 from gpu_fraction.serving import logs
-from gpu_fraction.serving.server import HttpsServer
-from gpu_fraction.settings import rewrite
-from gpu_fraction.settings.option import Value
-from quota import settings as quota_options
+from gpu_fraction.settings.declaration import group
+from gpu_fraction.settings.rewrite import RewriteSettings
+from quota.decision import Outcome
+from quota.errors import NotReadyError
 from quota.service import AdmissionService
-from webhook import settings as webhook_options
-from webhook.app import AdmissionApp, Check, Decide
-from webhook.budget import Validator
+from quota.settings import AdmissionOptions
+from webhook import app as admission
+from webhook.budget import Ruling, Validator
 from webhook.decide import Decider
+from webhook.endpoints import AdmissionApp, NotReady
+from webhook.namespaces import NamespaceLabels
+from webhook.review import BadReview
+from webhook.settings import WebhookSettings
 
 DESCRIPTION: Final = """\
 Serve the admission webhook over TLS: /mutate, /validate, /livez, /readyz, /metrics.
 
-Every setting may be given as a flag, as a variable GPU_FRACTION_NAME or in the --config file
-(YAML); the first of these wins. With --kubeconfig, or inside a cluster, GPUQuotas are kept and
-namespaces may choose their backend; otherwise pods are rewritten and checked only. Without
---tls-cert and --tls-key the certificates are self-managed, which needs the cluster too.
+With --kubeconfig, or inside a cluster, GPUQuotas are kept and namespaces may choose their backend;
+otherwise pods are rewritten and checked only. Without --tls-cert, --tls-key and --cert-dir the
+webhook manages its certificate itself, which needs the cluster too.
 SIGTERM drains: every request is answered, none is dropped.
 
 example:
   gpu-fraction webhook --tls-cert tls.crt --tls-key tls.key --gpu-memory-mib 80Gi
 """
 
-GROUPS: Final = {
-    "where and how to serve": (*webhook_options.OPTIONS, EVENT_LOOP),
-    "how pods are rewritten": rewrite.OPTIONS,
-    "which cluster": cluster.OPTIONS,
-    "GPUQuotas": quota_options.ADMISSION_OPTIONS,
-    "self-managed certificates": tls.OPTIONS,
-}
-OPTIONS: Final = tuple(chain.from_iterable(GROUPS.values()))
-
-__all__ = ["add_parser", "serve"]
+__all__ = ["QuotaBudget", "Settings", "add_parser", "ruling", "serve"]
 
 
-def add_parser(commands: Commands) -> None:
-    """Declare the command."""
-    add_daemon(
-        commands,
-        "webhook",
-        summary="serve the admission webhook",
-        description=DESCRIPTION,
-        groups=GROUPS,
-        serve=serve,
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set."""
+
+    serving: WebhookSettings = group(WebhookSettings, "where and how to serve")
+    loop: EventLoop = group(EventLoop)
+    rewriting: RewriteSettings = group(RewriteSettings, "how pods are rewritten")
+    cluster: ClusterSettings = group(ClusterSettings, "which cluster")
+    quotas: AdmissionOptions = group(AdmissionOptions, "GPUQuotas")
+    certificate: ServingSettings = group(ServingSettings, "certificate")
+
+
+def serve(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Run the daemon to its end."""
+    logs.configure(settings.serving.log_level)
+    if settings.cluster.reachable(environ):
+        work = _in_cluster(settings, settings.cluster.access(environ))
+    else:
+        work = _alone(settings)
+    run_on(settings.loop.event_loop, work)
+
+
+add_parser = partial(
+    add_daemon,
+    name="webhook",
+    cls=Settings,
+    serve=serve,
+    summary="serve the admission webhook",
+    description=DESCRIPTION,
+)
+
+
+async def _alone(settings: Settings) -> None:
+    """Without an API server: pods are rewritten and checked only."""
+    registry, stop = process()
+    decider = Decider(settings.rewriting, settings.serving.system_users)
+    certificate = certificates.mounted(settings.certificate, registry, None)
+    app = AdmissionApp(decider.mutate, decider.validate, registry, checks=(certificate.check,))
+    await admission.serve(
+        app, settings.serving, certificate.serving.context, stop, certificate.run
     )
 
 
-def serve(values: Mapping[str, Value], environ: Mapping[str, str]) -> None:
-    """Run the daemon to its end."""
-    settings = webhook_options.webhook_settings(values)
-    certs_options.load(values)  # every fault of the settings shows before anything runs
-    logs.configure(settings.log_level)
-    rewriting = rewrite.rewrite_settings(values)
-    run_on(values[EVENT_LOOP.name].value, _run(settings, rewriting, values, environ))
-
-
-async def _run(
-    settings: webhook_options.WebhookSettings,
-    rewriting: rewrite.RewriteSettings,
-    values: Mapping[str, Value],
-    environ: Mapping[str, str],
-) -> None:
-    registry = process_registry()
-    if not cluster.reachable(values, environ):
-        certificate: tls.Certificate = tls.mounted(settings, values, registry, None)
-        decider = Decider(rewriting, settings.system_users)
-        await _Server(settings, certificate, registry).serve(decider.mutate, decider.validate)
-        return
-    source = cluster.access(values, environ)
-    async with cluster.connected(source, component="webhook", registry=registry) as client:
+async def _in_cluster(settings: Settings, source: AccessSource) -> None:
+    registry, stop = process()
+    async with connected(source, component="webhook", registry=registry) as client:
         events = EventRecorder(client, component="gpu-fraction-webhook")
-        sizes = CardSizes(values["gpu_memory_mib"].value, values["gpu_memory_by_model"].value)
         quotas = AdmissionService(
             client,
-            quota_options.admission_settings(values),
-            sizes=sizes,
+            settings.quotas.settings,
+            sizes=settings.rewriting.cards.sizes,
             registry=registry,
             sink=events,
             following=PROMPT,
@@ -108,60 +104,52 @@ async def _run(
         namespaces = NamespaceLabels(client)
         budget = QuotaBudget(quotas)
         decider = Decider(
-            rewriting,
-            settings.system_users,
+            settings.rewriting,
+            settings.serving.system_users,
             backend_label=namespaces.backend,
             default_fraction=budget.default_fraction,
         )
-        if tls.is_mounted(settings, values):
-            certificate = tls.mounted(settings, values, registry, client)
+        certificate: certificates.Certificate
+        if settings.certificate.provided:
+            certificate = certificates.mounted(settings.certificate, registry, client)
         else:
-            certificate = tls.managed(client, values, registry, events)
-        await _Server(settings, certificate, registry).serve(
+            certificate = certificates.managed(client, settings.certificate, registry, events)
+        app = AdmissionApp(
             decider.mutate,
             Validator(decider, budget),
-            beside=(events.run, quotas.run, namespaces.run),
-            checks=(quotas.unsynced, namespaces.unsynced),
+            registry,
+            checks=(certificate.check, quotas.unsynced, namespaces.unsynced),
         )
+        work = (certificate.run, events.run, quotas.run, namespaces.run)
+        await admission.serve(app, settings.serving, certificate.serving.context, stop, *work)
 
 
 @dataclass(frozen=True, slots=True)
-class _Server:
-    """The HTTPS server, and what runs beside it for as long as it serves."""
+class QuotaBudget:
+    """``webhook.budget.Budget`` on GPUQuotas."""
 
-    settings: webhook_options.WebhookSettings
-    certificate: tls.Certificate
-    registry: CollectorRegistry
+    quotas: AdmissionService
 
-    async def serve(
-        self,
-        mutate: Decide,
-        validate: Decide,
-        *,
-        beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
-        checks: Sequence[Check] = (),
-    ) -> None:
-        """Serve until SIGTERM, then drain."""
-        stop = stop_on_signals()
-        stopping: Check = lambda: "stopping" if stop.is_set() else None  # noqa: E731
-        app = AdmissionApp(
-            mutate, validate, self.registry, checks=(stopping, self.certificate.check, *checks)
-        )
-        settings = self.settings
-        server = HttpsServer(
-            app.build(),
-            host=settings.host,
-            port=settings.port,
-            tls=self.certificate.serving.context,
-            drain=settings.drain,
-        )
-        # What is loaded by now lives as long as the process; the collector need not look at it.
-        gc.freeze()
-        async with asyncio.TaskGroup() as tasks:
-            work = [
-                tasks.create_task(run(), name=run.__qualname__)
-                for run in (self.certificate.run, *beside)
-            ]
-            await tasks.create_task(server.serve(stop), name="server")
-            for task in work:
-                task.cancel()
+    async def admit(self, namespace: str, pod: msgspec.Raw, *, dry_run: bool) -> Ruling:
+        """See ``Budget``."""
+        try:
+            outcome = await self.quotas.admit(namespace, bytes(pod), dry_run=dry_run)
+        except NotReadyError as e:
+            raise NotReady(str(e), e.retry_after_s) from e
+        except MalformedAnswerError as e:
+            raise BadReview(f"request.object is not a Pod: {e}") from e
+        return ruling(outcome)
+
+    def default_fraction(self, namespace: str, pod: Pod) -> str | None:
+        """See ``Budget``."""
+        return self.quotas.default_fraction(namespace, pod.spec.priority_class_name)
+
+
+def ruling(outcome: Outcome) -> Ruling:
+    """The outcome as the webhook answers it; every refusal is one sentence."""
+    promised = ",".join(promise.quota for promise in outcome.promises)
+    return Ruling(
+        message="; ".join(refusal.message for refusal in outcome.refusals),
+        warnings=tuple(refusal.message for refusal in outcome.warnings),
+        note=f"reserved in {promised}" if promised else "",
+    )

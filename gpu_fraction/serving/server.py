@@ -16,6 +16,9 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from gpu_fraction.settings.declaration import setting
+from gpu_fraction.settings.parsers import seconds
+
 KEEPALIVE_S: Final = 120.0
 """Idle connections stay open this long: above the API server's 90 s."""
 
@@ -34,14 +37,14 @@ class Drain:
     """How a server stops.
 
     Attributes:
-        least_s: Serve on for at least this long, until every client has learned that this
-            replica is gone (endpoint propagation takes seconds).
-        most_s: Stop after this long even if clients stay connected; above 90 s the API
-            server itself drops what is idle.
+        least_s: Until every client has learned that this replica is gone (endpoint propagation
+            takes seconds).
+        most_s: Even if clients stay connected; above 90 s the API server itself drops what is
+            idle.
     """
 
-    least_s: float = 15.0
-    most_s: float = 100.0
+    least_s: float = setting(seconds(0, 600), 15.0, "minimum drain time after SIGTERM")
+    most_s: float = setting(seconds(0, 600), 100.0, "maximum drain time after SIGTERM")
 
 
 class HttpsServer:

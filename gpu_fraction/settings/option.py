@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final
 
 from ruamel.yaml import YAML
@@ -18,24 +19,15 @@ from gpu_fraction.domain.problems import nearest, quote
 
 ENV_PREFIX: Final = "GPU_FRACTION_"
 
-_MAX_DIGITS: Final = 20
-"""Of a whole number: chosen, so that no text costs time to convert."""
-
 __all__ = [
     "ENV_PREFIX",
     "Option",
     "SettingsError",
     "Value",
     "add_flags",
-    "boolean",
-    "choice",
-    "integer",
     "load",
     "print_config",
     "read_file",
-    "seconds",
-    "text",
-    "words",
 ]
 
 
@@ -60,7 +52,9 @@ class Option:
             ``GPU_FRACTION_UPPER_CASE``.
         parse: From text to the value; raises ValueError with what is allowed.
         default: The value where nothing is given.
-        help: One line for people, with the unit.
+        help: One line for people, without the unit.
+        unit: Of the value, in words; empty where it has none.
+        needed: Whether the program cannot start without it.
         bare: What the flag means without a value; None where it needs one.
     """
 
@@ -68,6 +62,8 @@ class Option:
     parse: Callable[[str], Any]
     default: Any
     help: str
+    unit: str = ""
+    needed: bool = False
     bare: str | None = None
 
     @property
@@ -79,6 +75,20 @@ class Option:
     def variable(self) -> str:
         """The environment's name for it."""
         return ENV_PREFIX + self.name.upper()
+
+    @property
+    def allowed(self) -> str:
+        """What a value may be, in the words of its refusal; empty where any text may be."""
+        try:
+            self.parse("\0")
+        except ValueError as e:
+            return str(e).removeprefix("allowed: ")
+        return ""
+
+    @property
+    def shown_default(self) -> str:
+        """The default as a flag would give it; empty where there is none."""
+        return _text(self.default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +103,8 @@ def add_flags(parser: argparse.ArgumentParser, options: Iterable[Option], title:
     """Declare a flag for every option; absent flags stay None."""
     group = parser.add_argument_group(title)
     for option in options:
-        default = "" if option.default in (None, "", ()) else f" (default {_show(option.default)})"
+        default = f"default {option.shown_default}" if option.shown_default else ""
+        known = "; ".join(filter(None, (option.allowed, default)))
         group.add_argument(
             option.flag,
             dest=option.name,
@@ -101,7 +112,7 @@ def add_flags(parser: argparse.ArgumentParser, options: Iterable[Option], title:
             default=None,
             nargs="?" if option.bare is not None else None,
             const=option.bare,
-            help=option.help + default,
+            help=f"{option.help} ({known})" if known else option.help,
         )
 
 
@@ -166,29 +177,27 @@ def _given(
     if (variable := environ.get(option.variable)) is not None:
         return variable, f"environment {option.variable}"
     if (value := file.get(option.name)) is not None:
-        return _flatten(value), f"file {option.name}"
+        return _text(value), f"file {option.name}"
     return None, "default"
 
 
-def _flatten(value: object) -> str:
-    """A file's lists and mappings in the form that flags have."""
+def _text(value: object) -> str:
+    """A value in the form that a flag gives it; a file has lists and mappings of its own."""
     if isinstance(value, dict):
-        return ",".join(f"{key}={item}" for key, item in value.items())
-    if isinstance(value, list):
-        return ",".join(str(item) for item in value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
-def _show(value: object) -> str:
-    if isinstance(value, tuple | frozenset):
-        return ",".join(sorted(str(item) for item in value))
-    if isinstance(value, Mapping):
-        return _flatten(dict(value))
+        return ",".join(f"{key}={_joined(item)}" for key, item in value.items())
+    if isinstance(value, frozenset):
+        return ",".join(sorted(value))
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, Enum):
+        return value.name.lower()
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)
+
+
+def _joined(item: object) -> str:
+    return "+".join(map(str, item)) if isinstance(item, tuple) else str(item)
 
 
 def print_config(values: Mapping[str, Value]) -> str:
@@ -199,62 +208,6 @@ def print_config(values: Mapping[str, Value]) -> str:
     lines = []
     for name, value in values.items():
         # A JSON string is a YAML string, whatever it holds.
-        shown = "null" if value.value is None else json.dumps(_show(value.value))
+        shown = "null" if value.value is None else json.dumps(_text(value.value))
         lines.append(f"{name}: {shown}  # {value.source.split(' ')[0]}")
     return "\n".join(lines) + "\n"
-
-
-def text(given: str) -> str:
-    """Any text that is not empty."""
-    if not given:
-        raise ValueError("allowed: a text that is not empty")
-    return given
-
-
-def integer(low: int, high: int) -> Callable[[str], int]:
-    """A whole number in a range, both ends included."""
-
-    def parse(given: str) -> int:
-        plain = given.isascii() and given.isdigit() and len(given) <= _MAX_DIGITS
-        if not plain or not low <= int(given) <= high:
-            raise ValueError(f"allowed: a whole number from {low} to {high}")
-        return int(given)
-
-    return parse
-
-
-def seconds(low: float, high: float) -> Callable[[str], float]:
-    """A time in seconds in a range, both ends included."""
-
-    def parse(given: str) -> float:
-        allowed = f"allowed: seconds from {low:g} to {high:g}"
-        if not given.replace(".", "", 1).isdigit() or not given.isascii():
-            raise ValueError(allowed)
-        if not low <= (value := float(given)) <= high:
-            raise ValueError(allowed)
-        return value
-
-    return parse
-
-
-def boolean(given: str) -> bool:
-    """``true`` or ``false``."""
-    if given not in {"true", "false"}:
-        raise ValueError("allowed: true, false")
-    return given == "true"
-
-
-def choice(*allowed: str) -> Callable[[str], str]:
-    """One of some words."""
-
-    def parse(given: str) -> str:
-        if given not in allowed:
-            raise ValueError(f"allowed: {', '.join(allowed)}{nearest(given, allowed)}")
-        return given
-
-    return parse
-
-
-def words(given: str) -> tuple[str, ...]:
-    """A list separated by commas; empty for none."""
-    return tuple(word.strip() for word in given.split(",") if word.strip())

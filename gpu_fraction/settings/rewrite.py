@@ -2,19 +2,28 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cached_property
+from typing import Final, get_args
 
 from gpu_fraction.domain import guard, kai, units
 from gpu_fraction.domain.admission import Rules
 from gpu_fraction.domain.backends import BACKENDS, Backend, BackendConfig
-from gpu_fraction.domain.guard import Policy
-from gpu_fraction.domain.request import ISOLATIONS, PLACEMENTS, Bounds
+from gpu_fraction.domain.guard import Policy, Verdict
+from gpu_fraction.domain.request import (
+    DEFAULT_ISOLATION,
+    DEFAULT_PLACEMENT,
+    Bounds,
+    Isolation,
+    Placement,
+)
 from gpu_fraction.domain.sizes import CardSizes
-from gpu_fraction.settings.option import Option, Value, choice, integer, text, words
+from gpu_fraction.settings.declaration import group, setting
+from gpu_fraction.settings.parsers import choice, integer, text, words
 
-__all__ = ["OPTIONS", "RewriteSettings", "rewrite_settings"]
+__all__ = ["CardSizeSettings", "RewriteSettings"]
 
-_VERDICT: Final = choice("refuse", "allow")
+_BOUNDS: Final = Bounds()
+_VERDICT: Final = choice(*get_args(Verdict))
 
 
 def _memory(given: str) -> int:
@@ -59,90 +68,82 @@ def _backends(given: str) -> tuple[str, ...]:
     return tuple(one(word) for word in words(given))
 
 
-OPTIONS: Final = (
-    Option("backend", choice(*BACKENDS), "native", f"GPU stack: {', '.join(BACKENDS)}"),
-    Option(
-        "namespace_backends",
+@dataclass(frozen=True, slots=True)
+class CardSizeSettings:
+    """The memory of GPUs whose nodes do not publish it."""
+
+    gpu_memory_mib: int | None = setting(_memory, None, "memory of every GPU")
+    gpu_memory_by_model: Mapping[str, int] = setting(
+        _sizes, {}, "memory by GPU model, such as A100-80GB=81920,T4=15360"
+    )
+
+    @property
+    def sizes(self) -> CardSizes:
+        """The same, as the domain takes it."""
+        return CardSizes(self.gpu_memory_mib, self.gpu_memory_by_model)
+
+
+@dataclass(frozen=True)
+class RewriteSettings:
+    """What decides on a pod; webhook and command line share it."""
+
+    backend: str = setting(choice(*BACKENDS), "native", "GPU stack")
+    namespace_backends: tuple[str, ...] = setting(
         _backends,
         (),
         "backends that a namespace may choose with the label gpu-fraction.dev/backend",
-    ),
-    Option("gpu_memory_mib", _memory, None, "memory of every GPU, MiB or a quantity (80Gi)"),
-    Option(
-        "gpu_memory_by_model",
-        _sizes,
-        {},
-        "memory by GPU model: A100-80GB=81920,T4=15360",
-    ),
-    Option("runtime_class", text, None, "runtimeClassName for GPU pods that have none"),
-    Option("env", _env, {}, "variables for GPU containers, where absent: NAME=VALUE,…"),
-    Option(
-        "default_placement", choice(*PLACEMENTS), Bounds().placement, f"{', '.join(PLACEMENTS)}"
-    ),
-    Option(
-        "default_isolation", choice(*ISOLATIONS), Bounds().isolation, f"{', '.join(ISOLATIONS)}"
-    ),
-    Option("max_cards", integer(1, 1024), Bounds().max_cards, "GPUs that one container may ask"),
-    Option("max_memory", _memory, Bounds().max_memory_mib, "memory that one GPU may have, MiB"),
-    Option("policy_privileged", _VERDICT, "refuse", "privileged containers in GPU pods"),
-    Option("policy_host_devices", _VERDICT, "refuse", "the node's /dev mounted in GPU pods"),
-    Option("policy_node_name", _VERDICT, "refuse", "GPU pods with a preset spec.nodeName"),
-    Option("policy_other_scheduler", _VERDICT, "refuse", "GPU pods that name another scheduler"),
-    Option(
-        "left_to_schedulers",
-        words,
-        (kai.SCHEDULER,),
-        "schedulers whose pods are not touched",
-    ),
-)
+    )
+    cards: CardSizeSettings = group(CardSizeSettings)
+    runtime_class: str | None = setting(text, None, "runtimeClassName for GPU pods that have none")
+    env: Mapping[str, str] = setting(_env, {}, "variables for GPU containers, where absent")
+    default_placement: Placement = setting(
+        choice(*get_args(Placement)), DEFAULT_PLACEMENT, "placement of pods that name none"
+    )
+    default_isolation: Isolation = setting(
+        choice(*get_args(Isolation)), DEFAULT_ISOLATION, "isolation of pods that name none"
+    )
+    max_cards: int = setting(integer(1, 1024), _BOUNDS.max_cards, "most GPUs of one container")
+    max_memory_mib: int = setting(
+        _memory, _BOUNDS.max_memory_mib, "most memory of one GPU", name="max_memory"
+    )
+    policy_privileged: Verdict = setting(_VERDICT, "refuse", "privileged containers in GPU pods")
+    policy_host_devices: Verdict = setting(_VERDICT, "refuse", "the node's /dev in GPU pods")
+    policy_node_name: Verdict = setting(_VERDICT, "refuse", "GPU pods with a preset spec.nodeName")
+    policy_other_scheduler: Verdict = setting(
+        _VERDICT, "refuse", "GPU pods that name another scheduler"
+    )
+    left_to_schedulers: tuple[str, ...] = setting(
+        words, (kai.SCHEDULER,), "schedulers whose pods are not touched"
+    )
 
+    @cached_property
+    def rules(self) -> Rules:
+        """For ``domain.admission``."""
+        return Rules(
+            bounds=Bounds(
+                max_cards=self.max_cards,
+                max_memory_mib=self.max_memory_mib,
+                placement=self.default_placement,
+                isolation=self.default_isolation,
+            ),
+            policy=Policy(
+                privileged=self.policy_privileged,
+                host_devices=self.policy_host_devices,
+                node_name=self.policy_node_name,
+                other_scheduler=self.policy_other_scheduler,
+            ),
+            left_to=frozenset(self.left_to_schedulers),
+        )
 
-@dataclass(frozen=True, slots=True)
-class RewriteSettings:
-    """What decides on a pod: the rules, and a backend by name.
-
-    Attributes:
-        rules: For ``domain.admission``.
-        backends: Every backend that a pod may be rendered for, by name.
-        default_backend: The one for namespaces that choose none.
-    """
-
-    rules: Rules
-    backends: Mapping[str, Backend]
-    default_backend: str
+    @cached_property
+    def backends(self) -> Mapping[str, Backend]:
+        """Every backend that a pod may be rendered for, by name."""
+        config = BackendConfig(self.cards.sizes, self.runtime_class, self.env)
+        names = dict.fromkeys((self.backend, *self.namespace_backends))
+        return {name: BACKENDS[name](config) for name in names}
 
     def backend_for(self, wanted: str | None) -> Backend:
         """The namespace's choice where it is allowed, else the default."""
         if wanted is not None and wanted in self.backends:
             return self.backends[wanted]
-        return self.backends[self.default_backend]
-
-
-def rewrite_settings(values: Mapping[str, Value]) -> RewriteSettings:
-    """The parsed options, as the domain takes them."""
-    get: dict[str, Any] = {name: value.value for name, value in values.items()}
-    config = BackendConfig(
-        card_sizes=CardSizes(get["gpu_memory_mib"], get["gpu_memory_by_model"]),
-        runtime_class=get["runtime_class"],
-        env=get["env"],
-    )
-    names = dict.fromkeys((get["backend"], *get["namespace_backends"]))
-    return RewriteSettings(
-        rules=Rules(
-            bounds=Bounds(
-                max_cards=get["max_cards"],
-                max_memory_mib=get["max_memory"],
-                placement=get["default_placement"],
-                isolation=get["default_isolation"],
-            ),
-            policy=Policy(
-                privileged=get["policy_privileged"],
-                host_devices=get["policy_host_devices"],
-                node_name=get["policy_node_name"],
-                other_scheduler=get["policy_other_scheduler"],
-            ),
-            left_to=frozenset(get["left_to_schedulers"]),
-        ),
-        backends={name: BACKENDS[name](config) for name in names},
-        default_backend=get["backend"],
-    )
+        return self.backends[self.backend]

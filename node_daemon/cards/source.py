@@ -10,6 +10,8 @@ import msgspec
 import structlog
 
 from gpu_fraction.domain.inventory import Inventory
+from gpu_fraction.settings.declaration import setting
+from gpu_fraction.settings.parsers import integer, seconds
 from node_daemon.cards import health, health_events, inventory, inventory_reader, nvml
 from node_daemon.cards.health_watch import HealthWatch
 from node_daemon.cards.inventory import SLOTS_PER_CARD, CardIsolation
@@ -33,19 +35,19 @@ class CardSettings:
     """How cards are looked after.
 
     Attributes:
-        slots_per_card: Containers that may share a card, 1 or more.
-        read_interval_s: Between two readings of everything that does not announce itself: MIG
-            instances, memory.
-        poll_interval_s: Between two polls of health.
         event_wait_s: Longest wait for events of NVML, and so for the daemon's end.
         driver_retry_s: Between two tries to open NVML; a driver container may still be
             installing it.
         policy: How quickly a card is believed.
     """
 
-    slots_per_card: int = SLOTS_PER_CARD
-    read_interval_s: float = 60.0
-    poll_interval_s: float = 30.0
+    slots_per_card: int = setting(
+        integer(1, 1000), SLOTS_PER_CARD, "containers that may share a card"
+    )
+    read_interval_s: float = setting(
+        seconds(1, 3600), 60.0, "time between readings of what cards do not announce"
+    )
+    poll_interval_s: float = setting(seconds(0.1, 3600), 30.0, "time between health polls")
     event_wait_s: float = 1.0
     driver_retry_s: float = 5.0
     policy: health.HealthPolicy = field(default_factory=health.HealthPolicy)

@@ -1,13 +1,15 @@
 """The isolation engines that the node's settings name, once there is a driver to build them on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast, get_args
 
 import structlog
 
+from gpu_fraction.settings.declaration import setting
+from gpu_fraction.settings.parsers import choice, path, text, words
 from node_daemon.cards import nvml
 from node_daemon.cards.inventory import CardIsolation
 from node_daemon.cards.nvml_driver import Driver
@@ -40,46 +42,79 @@ _log = structlog.get_logger()
 __all__ = ["ConfiguredIsolation", "EngineName", "IsolationSettings", "MpsStart"]
 
 
+_ENGINES: Final[tuple[str, ...]] = get_args(EngineName)
+
+
+def _engines(given: str) -> tuple[EngineName, ...]:
+    """A list of engines, each at most once; empty for none."""
+    names = words(given)
+    if len(set(names)) != len(names) or not set(names) <= set(_ENGINES):
+        raise ValueError(f"allowed: each of {', '.join(_ENGINES)} at most once")
+    return cast("tuple[EngineName, ...]", names)
+
+
+def _card_engines(given: str) -> dict[str, tuple[EngineName, ...]]:
+    """UUID=ENGINE+ENGINE pairs; nothing behind ``=`` is no engine for that card."""
+    found: dict[str, tuple[EngineName, ...]] = {}
+    for pair in words(given):
+        uuid, equals, listed = pair.partition("=")
+        if not uuid or not equals or uuid in found:
+            raise ValueError("allowed: UUID=ENGINE+ENGINE pairs with commas, each UUID once")
+        found[uuid] = _engines(listed.replace("+", ","))
+    return found
+
+
+def _strength(given: str) -> Strength:
+    return Strength[choice("enforced", "cooperative")(given).upper()]
+
+
 @dataclass(frozen=True, slots=True)
 class IsolationSettings:
-    """How the node keeps containers within their shares.
+    """How the node keeps containers within their shares."""
 
-    Attributes:
-        engines: Most wanted first; a card uses the strongest of those that serve it.
-        cards: The same for cards that have a list of their own, by UUID.
-        accept: The least strength that counts as enforced.
-        state: Directory for what engines must remember.
-        mps: Directory of the MPS control daemon's pipes, the same inside and outside.
-        mps_start: Where the MPS control daemon is started.
-        mps_shm: Host tmpfs that MPS, started on the host, and its clients of old drivers share;
-            none leaves their own, as another start does.
-        hami_library: Host directory of HAMi-core's library.
-        cdi_hook: Host path of ``nvidia-cdi-hook``; empty leaves it to the host's own file.
-    """
-
-    engines: tuple[EngineName, ...] = ("cgroup",)
-    cards: Mapping[str, tuple[EngineName, ...]] = field(default_factory=dict)
-    accept: Strength = Strength.ENFORCED
-    state: Path = Path("/var/lib/gpu-fraction/isolation")
-    mps: Path = Path("/run/gpu-fraction/mps")
-    mps_start: MpsStart = "host"
-    mps_shm: Path | None = None
-    hami_library: Path = Path("/usr/local/vgpu")
-    cdi_hook: str = ""
+    engines: tuple[EngineName, ...] = setting(
+        _engines, ("cgroup",), "engines, most wanted first", name="isolation"
+    )
+    cards: Mapping[str, tuple[EngineName, ...]] = setting(
+        _card_engines, {}, "cards with engines of their own", name="isolation_cards"
+    )
+    accept: Strength = setting(
+        _strength,
+        Strength.ENFORCED,
+        "least strength for isolation: required",
+        name="enforced_means",
+    )
+    mps_dir: Path = setting(
+        path, Path("/run/gpu-fraction/mps"), "host directory of the MPS control daemon's pipes"
+    )
+    mps_start: MpsStart = setting(
+        choice(*get_args(MpsStart)),
+        "host",
+        "where MPS is started: host, so that it outlives this container; here, inside it; never",
+    )
+    mps_shm_dir: Path | None = setting(
+        path, None, "host tmpfs of MPS and its clients, before driver R615 with mps_start host"
+    )
+    hami_library_dir: Path = setting(path, Path("/usr/local/vgpu"), "HAMi-core on the host")
+    cdi_hook: str | None = setting(
+        text, None, "nvidia-cdi-hook on the host, where the host's own CDI file lacks it"
+    )
 
 
 class ConfiguredIsolation:
     """The node's isolation. Before ``use`` there is no driver, and every slice is refused."""
 
-    def __init__(self, settings: IsolationSettings, cgroups: PodCgroups) -> None:
+    def __init__(self, settings: IsolationSettings, state: Path, cgroups: PodCgroups) -> None:
+        """Prepare; engines keep what they must remember in ``state``."""
         self._settings = settings
+        self._state = state
         self._cgroups = cgroups
         self._node: NodeIsolation | None = None
         self._modes: ComputeModes | None = None
 
     def use(self, driver: Driver) -> None:
         """Build the engines; blocks for a bounded time."""
-        modes = ComputeModes(driver, self._settings.state / "mps" / MODES)
+        modes = ComputeModes(driver, self._state / "mps" / MODES)
         settings = self._settings
         names = dict.fromkeys(chain(settings.engines, *settings.cards.values()))
         made = {name: self._engine(name, driver, modes) for name in names}
@@ -129,24 +164,24 @@ class ConfiguredIsolation:
         settings = self._settings
         match name:
             case "cgroup":
-                return CgroupEngine(driver, self._cgroups, settings.cdi_hook)
+                return CgroupEngine(driver, self._cgroups, settings.cdi_hook or "")
             case "hami-core":
-                return HamiCoreEngine(settings.hami_library, settings.state / name)
+                return HamiCoreEngine(settings.hami_library_dir, self._state / name)
             case "mps":
                 return self._mps(driver, modes)
 
     def _mps(self, driver: Driver, modes: ComputeModes) -> Engine:
         new = _branch(driver) >= NAMESPACES_SINCE
-        control = MpsControl(self._settings.mps, 3 if new else 2)
+        control = MpsControl(self._settings.mps_dir, 3 if new else 2)
         on_host = self._settings.mps_start == "host"
         # Mounted by who starts the control daemon, and only on the host: clients of another one
         # would not find the directory, or would share it with nobody.
-        shm = self._settings.mps_shm if on_host and not new else None
+        shm = self._settings.mps_shm_dir if on_host and not new else None
         launch = Launch(
             allowed=self._settings.mps_start != "never",
             outside=HostProcess(shm) if on_host else None,
         )
-        daemon = MpsDaemon(control, self._settings.state / "mps", launch)
+        daemon = MpsDaemon(control, self._state / "mps", launch)
         settings = MpsSettings(shm=shm)
         kind = MpsNamespaceEngine if new else MpsEngine
         return kind(modes, control, daemon, settings)

@@ -9,6 +9,8 @@ from typing import Final
 import structlog
 
 from gpu_fraction.domain import keys
+from gpu_fraction.settings.declaration import setting
+from gpu_fraction.settings.parsers import seconds
 from node_daemon.slices.identity import Claimant, Identity
 from node_daemon.slices.publisher import Publisher
 from node_daemon.slices.shares import Shares, asked, verify
@@ -30,15 +32,15 @@ class Timing:
     """How long things take.
 
     Attributes:
-        settle_s: Pause between writing a file and answering, in which the container runtime
-            notices the file. Measured: 1 ms is enough on an idle machine.
+        settle_s: In which the container runtime notices the file. Measured: 1 ms is enough on an
+            idle machine.
         listed_s: Age from which an allocation is certainly in the kubelet's list, which it enters
             right after the answer to ``Allocate``. Chosen: a wide margin.
         deadline_s: After which a ``PreStartContainer`` is refused; the kubelet waits 30 s.
             Source: kubernetes deviceplugin/v1beta1/constants.go.
     """
 
-    settle_s: float = 0.03
+    settle_s: float = setting(seconds(0, 1), 0.03, "pause after writing a CDI file")
     listed_s: float = 5.0
     deadline_s: float = 20.0
 

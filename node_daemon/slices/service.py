@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from gpu_fraction.domain import inventory as inventory_format
 from gpu_fraction.domain.inventory import Inventory, InventoryError
+from gpu_fraction.settings.declaration import group, setting
+from gpu_fraction.settings.parsers import path, words
 from node_daemon.kubelet import checkpoint
 from node_daemon.kubelet.plugin import DevicePlugin, Recorder, TokenBoard
 from node_daemon.kubelet.pod_resources import PodResourcesClient
@@ -41,19 +43,31 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where things lie on the host.
+    """Where things lie on the host."""
 
-    Attributes:
-        kubelet: The kubelet's directory.
-        state: The daemon's own directory; must survive a reboot.
-        cdi: Where slices are written; the container runtime must read it.
-        host_cdi: Where the host's own CDI specifications lie, highest priority last.
-    """
+    kubelet: Path = setting(
+        path, Path("/var/lib/kubelet"), "the kubelet's directory", name="kubelet_dir"
+    )
+    state: Path = setting(
+        path,
+        Path("/var/lib/gpu-fraction"),
+        "the daemon's own directory; must survive a reboot",
+        name="state_dir",
+    )
+    cdi: Path = setting(
+        path, Path("/var/run/cdi"), "where the container runtime reads CDI files", name="cdi_dir"
+    )
+    host_cdi: tuple[Path, ...] = setting(
+        lambda given: tuple(map(Path, words(given))),
+        (Path("/etc/cdi"), Path("/var/run/cdi")),
+        "where nvidia-ctk writes CDI files, highest priority last",
+        name="host_cdi_dirs",
+    )
 
-    kubelet: Path = Path("/var/lib/kubelet")
-    state: Path = Path("/var/lib/gpu-fraction")
-    cdi: Path = Path("/var/run/cdi")
-    host_cdi: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
+    @property
+    def isolation(self) -> Path:
+        """What isolation engines must remember."""
+        return self.state / "isolation"
 
     @property
     def plugins(self) -> Path:
@@ -70,7 +84,7 @@ class Paths:
 class Tempo:
     """How long things take and how often they happen."""
 
-    timing: Timing = field(default_factory=Timing)
+    timing: Timing = group(Timing)
     pace: Pace = field(default_factory=Pace)
     waits: Waits = field(default_factory=Waits)
 

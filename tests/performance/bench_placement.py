@@ -22,9 +22,9 @@ import msgspec
 from gpu_fraction.domain import inventory
 from gpu_fraction.domain.assignment import CardShare, render
 from gpu_fraction.domain.placement import Ask
+from scheduler.app import ExtenderService
 from scheduler.extender import Extender
 from scheduler.nodes import read_cards
-from scheduler.service import ExtenderService
 from scheduler.state import ClusterState
 from scheduler.wire import FilterArgs
 from tests.builders import pods

@@ -5,8 +5,7 @@ from typing import Any
 
 import msgspec
 
-from gpu_fraction.settings import rewrite
-from gpu_fraction.settings.option import load
+from gpu_fraction.settings.rewrite import RewriteSettings
 from tests.support.reviews import recorded
 from webhook.budget import Ruling, Validator
 from webhook.decide import Decider
@@ -47,7 +46,7 @@ def review(name: str, **changes: Any) -> AdmissionRequest:
 async def ask(request: AdmissionRequest) -> list[tuple[str, bool]]:
     """Namespace and dry run of each request to the budget while a request is validated."""
     budget = CountingBudget()
-    settings = rewrite.rewrite_settings(load(rewrite.OPTIONS, flags={}, environ={}, file={}))
+    settings = RewriteSettings()
     validator = Validator(Decider(settings), budget)
     answer = validator(request)
     if not isinstance(answer, Answer):

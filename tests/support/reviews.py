@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from gpu_fraction.settings import rewrite
-from gpu_fraction.settings.option import load
+from gpu_fraction.settings.rewrite import RewriteSettings
 from tests.builders.pods import Raw
+from tests.support.settings import configured
 
 FOLDER = Path(__file__).parents[2] / "examples" / "reviews"
 RECORDED = sorted(path.stem for path in FOLDER.glob("*.json"))
@@ -73,10 +73,9 @@ def patch_of(response: Raw) -> list[Raw]:
     return patch
 
 
-def rewriting(**flags: str) -> rewrite.RewriteSettings:
+def rewriting(**flags: str) -> RewriteSettings:
     """Settings as the command line makes them."""
-    values = load(rewrite.OPTIONS, flags=flags, environ={}, file={})
-    return rewrite.rewrite_settings(values)
+    return configured(RewriteSettings, **flags)
 
 
 def changed(raw: Raw, **at: Any) -> Raw:

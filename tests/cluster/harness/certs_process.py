@@ -28,9 +28,9 @@ from gpu_fraction.kube.event_limits import ObjectReference
 from gpu_fraction.kube.events import EventRecorder, EventType
 from gpu_fraction.serving import logs
 from gpu_fraction.serving.server import Drain, HttpsServer
-from gpu_fraction.settings import option, rewrite
-from webhook.app import AdmissionApp
+from gpu_fraction.settings.rewrite import CardSizeSettings, RewriteSettings
 from webhook.decide import Decider
+from webhook.endpoints import AdmissionApp
 
 LEASE = LeaseTimings(duration_s=3, renew_deadline_s=2.0, retry_period_s=0.4)
 
@@ -113,8 +113,7 @@ def _server(
     registry: CollectorRegistry,
     stop: asyncio.Event,
 ) -> HttpsServer:
-    options = option.load(rewrite.OPTIONS, flags={"gpu_memory_mib": "80Gi"}, environ={}, file={})
-    decider = Decider(rewrite.rewrite_settings(options))
+    decider = Decider(RewriteSettings(cards=CardSizeSettings(81920)))
 
     app = AdmissionApp(
         decider.mutate,

@@ -6,15 +6,16 @@ import pytest
 
 from certs.installation import Installation
 from certs.lifetimes import Lifetimes
-from certs.settings import OPTIONS, load
-from gpu_fraction.settings import option
+from certs.settings import ServingSettings
+from gpu_fraction.settings.option import SettingsError
+from tests.support.settings import configured
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
     """Without any setting, names and lifetimes are those of the classes."""
-    settings = load(option.load(OPTIONS, flags={}, environ={}, file={}))
-    assert settings.installation == Installation()
-    assert settings.lifetimes == Lifetimes()
+    settings = configured(ServingSettings)
+    assert settings.shared.installation == Installation()
+    assert settings.shared.lifetimes == Lifetimes()
     assert settings.directory is None
 
 
@@ -22,11 +23,11 @@ def test_everything_can_be_set() -> None:
     """Names, lists and seconds; the Secret's name follows from the Service's."""
     flags = {"cert_service": "hook", "cert_mutating": "a, b", "cert_settle": "5.5"}
     flags |= {"cert_dir": "/tls"}
-    settings = load(option.load(OPTIONS, flags=flags, environ={}, file={}))
-    assert settings.installation.service == "hook"
-    assert settings.installation.secret == "hook-ca"
-    assert settings.installation.mutating == ("a", "b")
-    assert settings.lifetimes.settle_s == 5.5
+    settings = configured(ServingSettings, **flags)
+    assert settings.shared.installation.service == "hook"
+    assert settings.shared.installation.secret == "hook-ca"
+    assert settings.shared.installation.mutating == ("a", "b")
+    assert settings.shared.lifetimes.settle_s == 5.5
     assert settings.directory == Path("/tls")
 
 
@@ -39,5 +40,5 @@ def test_everything_can_be_set() -> None:
 )
 def test_refusals(flags: dict[str, str], message: str) -> None:
     """The message says what is allowed."""
-    with pytest.raises(option.SettingsError, match=message):
-        load(option.load(OPTIONS, flags=flags, environ={}, file={}))
+    with pytest.raises(SettingsError, match=message):
+        configured(ServingSettings, **flags)

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from certs.installation import Installation
-from gpu_fraction.cli import controller, tls, webhook
-from gpu_fraction.settings import option
-from webhook.settings import webhook_settings
+from gpu_fraction.cli import controller, webhook
+from tests.support.settings import configured
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 Objects = dict[str, list[dict[str, Any]]]
@@ -40,10 +39,10 @@ def environ(pod: dict[str, Any]) -> dict[str, str]:
 def test_the_webhook_serves_the_pair_that_cert_manager_writes(objects: Objects) -> None:
     """Folder, volume, Secret and Certificate belong together, for the Service's name."""
     pod = pod_of(objects, "gpu-fraction-webhook")
-    values = option.load(webhook.OPTIONS, flags={}, environ=environ(pod), file={})
-    assert tls.is_mounted(webhook_settings(values), values)
+    settings = configured(webhook.Settings, environ(pod)).certificate
+    assert settings.provided
     (mount,) = pod["containers"][0]["volumeMounts"]
-    assert mount["mountPath"] == values["cert_dir"].value
+    assert mount["mountPath"] == str(settings.directory)
     (volume,) = (v for v in pod["volumes"] if v["name"] == mount["name"])
     certificates = {c["spec"]["secretName"]: c for c in objects["Certificate"]}
     pair = certificates[volume["secret"]["secretName"]]
@@ -56,13 +55,8 @@ def test_the_webhook_serves_the_pair_that_cert_manager_writes(objects: Objects) 
 
 def test_nobody_else_writes_ca_bundles(objects: Objects) -> None:
     """The controller is told to leave them alone, and no account of ours has the right to."""
-    values = option.load(
-        controller.CERTIFICATES,
-        flags={},
-        environ=environ(pod_of(objects, "gpu-fraction-controller")),
-        file={},
-    )
-    assert values["manage_certificates"].value is False
+    told = environ(pod_of(objects, "gpu-fraction-controller"))
+    assert not configured(controller.Settings, told).certificates.manage_certificates
     verbs = {
         verb
         for role in objects["ClusterRole"]

@@ -1,11 +1,12 @@
 """What the command says about itself: enough to work from."""
 
+from typing import Any
+
 import pytest
 
+from gpu_fraction.cli import mutate, webhook
 from gpu_fraction.cli.main import COMMANDS
-from gpu_fraction.cli.webhook import OPTIONS as WEBHOOK_OPTIONS
-from gpu_fraction.settings import rewrite
-from gpu_fraction.settings.option import Option
+from gpu_fraction.settings.declaration import options_of
 from tests.unit.cli.conftest import Command
 
 
@@ -19,14 +20,14 @@ def test_the_commands_are_named(command: Command, flag: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "flags"),
+    ("name", "settings", "flags"),
     [
-        ("mutate", rewrite.OPTIONS, ("-f", "--filename", "-o", "--output", "--color", "--config")),
-        ("webhook", WEBHOOK_OPTIONS, ("--config", "--print-config")),
+        ("mutate", mutate.Settings, ("-f", "--filename", "-o", "--output", "--color", "--config")),
+        ("webhook", webhook.Settings, ("--config", "--print-config")),
     ],
 )
 def test_every_flag_is_explained(
-    command: Command, name: str, options: tuple[Option, ...], flags: tuple[str, ...]
+    command: Command, name: str, settings: type[Any], flags: tuple[str, ...]
 ) -> None:
     """With its meaning and its default."""
     result = command(name, "--help")
@@ -34,6 +35,7 @@ def test_every_flag_is_explained(
     words = " ".join(result.out.split())
     for flag in flags:
         assert f"{flag}" in words
+    options = options_of(settings)
     for option in options:
         value = "[X]" if option.bare else "X"
         assert f"{option.flag} {value} " in words, option.name

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from certs import app as certificates
 from certs import pki
 from certs.lifetimes import Lifetimes
-from gpu_fraction.cli import tls
-from gpu_fraction.cli.webhook import OPTIONS
+from certs.settings import ServingSettings
 from gpu_fraction.kube.client import Client
-from gpu_fraction.settings import option
 from tests.support.certs_cluster import INSTALLATION, cluster
-from webhook.settings import webhook_settings
+from tests.support.settings import configured
 
 NOW = datetime.now(UTC)
 AUTHORITY = pki.new_authority("somebody", NOW, Lifetimes())
@@ -34,11 +33,12 @@ def flags(request: pytest.FixtureRequest, tmp_path: Path) -> Mapping[str, str]:
 
 def mounted(
     flags: Mapping[str, str], client: Client | None
-) -> tuple[tls.Certificate, CollectorRegistry]:
+) -> tuple[certificates.Certificate, CollectorRegistry]:
     """The certificate of these flags, and its metrics."""
-    values = option.load(OPTIONS, flags=flags, environ={}, file={})
     registry = CollectorRegistry()
-    return tls.mounted(webhook_settings(values), values, registry, client), registry
+    settings = configured(ServingSettings, **flags)
+    assert settings.provided
+    return certificates.mounted(settings, registry, client), registry
 
 
 def ready(registry: CollectorRegistry) -> float | None:

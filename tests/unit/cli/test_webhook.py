@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from gpu_fraction.cli.webhook import OPTIONS
+from gpu_fraction.cli.webhook import Settings
+from gpu_fraction.settings.declaration import options_of
 from tests.support.tls import Tls
 from tests.unit.cli.conftest import Command
 
@@ -75,7 +76,7 @@ def test_print_config_names_every_setting_and_its_source(
     assert (result.code, result.err) == (0, "")
     assert YAML(typ="safe", pure=True).load(result.out)["port"] in {"2", 2}
     found = sources(result.out)
-    assert set(found) == {option.name for option in OPTIONS}
+    assert set(found) == {option.name for option in options_of(Settings)}
     assert {k: v for k, v in found.items() if v != "default"} == {
         "backend": "flag",
         "port": "environment",
@@ -88,7 +89,7 @@ def test_print_config_can_be_given_back(
     command: Command, tmp_path: Path, flags: dict[str, str]
 ) -> None:
     """As a file, it says the same again; defaults and all."""
-    assert not flags or set(flags) == {option.name for option in OPTIONS}
+    assert not flags or set(flags) == {option.name for option in options_of(Settings)}
     arguments = [
         part for name, value in flags.items() for part in ("--" + name.replace("_", "-"), value)
     ]

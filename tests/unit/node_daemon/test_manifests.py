@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from gpu_fraction.settings.option import ENV_PREFIX, load
+from gpu_fraction.settings.declaration import options_of
+from gpu_fraction.settings.option import ENV_PREFIX
 from node_daemon.isolation.cgroup_paths import ROOT
-from node_daemon.settings import OPTIONS, NodeDaemonSettings, node_daemon_settings
+from node_daemon.settings import NodeDaemonSettings
+from tests.support.settings import configured
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 BASE = DEPLOY / "node-daemon" / "daemonset.yaml"
@@ -35,7 +37,7 @@ def environment(path: Path) -> dict[str, str]:
 def settings(*paths: Path) -> NodeDaemonSettings:
     """As the daemon reads its environment."""
     environ = {k: v for path in paths for k, v in environment(path).items()}
-    return node_daemon_settings(load(OPTIONS, flags={}, environ=environ, file={}))
+    return configured(NodeDaemonSettings, environ)
 
 
 def mounts(*paths: Path) -> Iterator[tuple[Path, Path, bool]]:
@@ -60,14 +62,14 @@ def mounts(*paths: Path) -> Iterator[tuple[Path, Path, bool]]:
 def test_every_folder_is_the_hosts_own(paths: list[Path], *, writable: bool) -> None:
     """At the same place, because container runtime, kubelet and MPS go by the same names."""
     given = settings(*paths)
-    shm = given.isolation.mps_shm
+    shm = given.isolation.mps_shm_dir
     assert shm is not None
     needed = [
-        *(given.paths.kubelet, given.paths.state, given.paths.cdi, given.isolation.state),
-        *(given.isolation.mps, shm, ROOT),
+        *(given.paths.kubelet, given.paths.state, given.paths.cdi, given.paths.isolation),
+        *(given.isolation.mps_dir, shm, ROOT),
     ]
     if not writable:
-        needed = [*given.paths.host_cdi, given.isolation.hami_library]
+        needed = [*given.paths.host_cdi, given.isolation.hami_library_dir]
     there = list(mounts(*paths))
     assert all(inside == outside for inside, outside, _ in there)
     places = [inside for inside, _, rw in there if rw or not writable]
@@ -92,7 +94,7 @@ def test_nvidias_runtime_brings_the_driver_in() -> None:
 @pytest.mark.parametrize("path", [BASE, HAMI])
 def test_every_variable_of_ours_is_a_setting(path: Path) -> None:
     """A misspelt one would say nothing."""
-    known = {option.variable for option in OPTIONS}
+    known = {option.variable for option in options_of(NodeDaemonSettings)}
     assert {k for k in environment(path) if k.startswith(ENV_PREFIX)} <= known
 
 

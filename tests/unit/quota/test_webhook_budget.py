@@ -9,21 +9,14 @@ import jsonpatch
 import msgspec
 import pytest
 
-from gpu_fraction.cli.budget import ruling
+from gpu_fraction.cli.webhook import ruling
 from gpu_fraction.domain.pod import Pod
-from gpu_fraction.settings import rewrite
-from gpu_fraction.settings.option import load
 from quota.decision import Outcome, Promise, Refusal
-from webhook.app import NotReady
+from tests.support.reviews import rewriting
 from webhook.budget import Ruling, Validator
 from webhook.decide import Decider
+from webhook.endpoints import NotReady
 from webhook.review import AdmissionRequest, Answer, decode
-
-
-def settings() -> rewrite.RewriteSettings:
-    """The defaults, with GPUs of one size."""
-    flags = {"gpu_memory_mib": "80Gi"}
-    return rewrite.rewrite_settings(load(rewrite.OPTIONS, flags=flags, environ={}, file={}))
 
 
 def pod(**annotations: str) -> dict[str, Any]:
@@ -71,7 +64,7 @@ class FixedBudget:
 
 async def validated(body: dict[str, Any], budget: FixedBudget) -> Answer:
     """The answer on a pod's creation."""
-    answer = Validator(Decider(settings()), budget)(create(body))
+    answer = Validator(Decider(rewriting(gpu_memory_mib="80Gi")), budget)(create(body))
     return answer if isinstance(answer, Answer) else await answer
 
 
@@ -116,7 +109,9 @@ def test_an_outcome_is_one_sentence() -> None:
 
 def mutated(body: dict[str, Any], default: str | None) -> tuple[dict[str, Any], Answer]:
     """The pod after mutation in a namespace with a default share."""
-    decider = Decider(settings(), default_fraction=lambda _namespace, _pod: default)
+    decider = Decider(
+        rewriting(gpu_memory_mib="80Gi"), default_fraction=lambda _namespace, _pod: default
+    )
     answer = decider.mutate(create(body))
     patch = json.loads(base64.b64decode(answer.patch)) if answer.patch else []
     return jsonpatch.apply_patch(body, patch), answer

@@ -20,9 +20,9 @@ from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.retry import RetryPolicy
 from sandbox.apiserver import ApiServer
+from scheduler.app import ExtenderService
 from scheduler.auth import Callers, server_tls
 from scheduler.model_quota import NO_LIMITS, ModelLimits
-from scheduler.service import ExtenderService
 from tests.builders import pods
 from tests.builders.clusters import node_cards
 from tests.support.access import fixed

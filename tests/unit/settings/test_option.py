@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from gpu_fraction.settings import option
+from gpu_fraction.settings import parsers
 from gpu_fraction.settings.option import Option, SettingsError, Value, load, read_file
 
-PORT = Option("port", option.integer(1, 65535), 9443, "port")
-NAMES = Option("user_names", option.words, ("root",), "names")
-WAIT = Option("wait", option.seconds(0, 60), 1.5, "seconds")
+PORT = Option("port", parsers.integer(1, 65535), 9443, "port")
+NAMES = Option("user_names", parsers.words, ("root",), "names")
+WAIT = Option("wait", parsers.seconds(0, 60), 1.5, "seconds")
 ALL = (PORT, NAMES, WAIT)
 
 
@@ -60,7 +60,7 @@ def test_a_files_own_types() -> None:
     assert loaded(file={"user_names": ["a", "b"]})["user_names"].value == ("a", "b")
     assert loaded(file={"wait": 2})["wait"].value == 2.0
     assert loaded(file={"wait": 2.5})["wait"].value == 2.5
-    truth = Option("on", option.boolean, False, "on")
+    truth = Option("on", parsers.boolean, False, "on")
     assert load((truth,), flags={}, environ={}, file={"on": True})["on"].value is True
 
 
@@ -121,7 +121,7 @@ def test_no_whole_numbers(given: str) -> None:
 def test_leading_zeros_hide_no_number() -> None:
     """The range holds for the whole of it."""
     with pytest.raises(ValueError, match="from 0 to 9"):
-        option.integer(0, 9)("0" * 25 + "99999")
+        parsers.integer(0, 9)("0" * 25 + "99999")
 
 
 @pytest.mark.parametrize(
@@ -143,10 +143,10 @@ def test_no_seconds(given: str) -> None:
 @pytest.mark.parametrize(
     ("parse", "good", "bad"),
     [
-        (option.text, {"a": "a", " ": " "}, [""]),
-        (option.boolean, {"true": True, "false": False}, ["", "True", "yes", "1"]),
-        (option.choice("red", "green"), {"red": "red"}, ["", "Red", "blue"]),
-        (option.words, {"": (), "a": ("a",), " a , b,": ("a", "b")}, []),
+        (parsers.text, {"a": "a", " ": " "}, [""]),
+        (parsers.boolean, {"true": True, "false": False}, ["", "True", "yes", "1"]),
+        (parsers.choice("red", "green"), {"red": "red"}, ["", "Red", "blue"]),
+        (parsers.words, {"": (), "a": ("a",), " a , b,": ("a", "b")}, []),
     ],
 )
 def test_other_forms(parse: Any, good: dict[str, Any], bad: list[str]) -> None:
@@ -161,7 +161,7 @@ def test_other_forms(parse: Any, good: dict[str, Any], bad: list[str]) -> None:
 def test_a_near_choice_is_suggested() -> None:
     """As everywhere."""
     with pytest.raises(ValueError, match='allowed: native, hami; did you mean "native"'):
-        option.choice("native", "hami")("natvie")
+        parsers.choice("native", "hami")("natvie")
 
 
 @pytest.mark.parametrize(

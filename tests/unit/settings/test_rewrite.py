@@ -7,8 +7,9 @@ from gpu_fraction.domain.backends import BackendConfig
 from gpu_fraction.domain.guard import Policy
 from gpu_fraction.domain.request import Bounds
 from gpu_fraction.domain.sizes import CardSizes
-from gpu_fraction.settings import rewrite
+from gpu_fraction.settings.declaration import options_of
 from gpu_fraction.settings.option import SettingsError, load
+from gpu_fraction.settings.rewrite import RewriteSettings
 from tests.support.reviews import rewriting
 
 
@@ -96,7 +97,7 @@ def test_a_namespaces_choice(label: str | None, backend: str) -> None:
 def test_what_is_refused(name: str, given: str) -> None:
     """With the setting's name and what is allowed."""
     with pytest.raises(SettingsError) as refused:
-        load(rewrite.OPTIONS, flags={name: given}, environ={}, file={})
+        rewriting(**{name: given})
     (fault,) = refused.value.errors
     assert fault.startswith(f"flag --{name.replace('_', '-')}: ")
     assert "allowed: " in fault
@@ -109,7 +110,8 @@ def test_a_mapping_in_a_file() -> None:
         "gpu_memory_by_model": {"T4": 15360, "A100-80GB": "80Gi"},
         "left_to_schedulers": ["a", "b"],
     }
-    values = load(rewrite.OPTIONS, flags={}, environ={}, file=file)
+    options = options_of(RewriteSettings)
+    values = load(options, flags={}, environ={}, file=file)
     assert values["env"].value == {"NVIDIA_DRIVER_CAPABILITIES": "compute,utility", "N": "1"}
     assert values["gpu_memory_by_model"].value == {"T4": 15360, "A100-80GB": 81920}
     assert values["left_to_schedulers"].value == ("a", "b")

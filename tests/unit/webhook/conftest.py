@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from gpu_fraction.serving.server import Drain, HttpsServer
 from tests.support.reviews import rewriting
 from tests.support.tls import Tls
-from webhook.app import AdmissionApp, Check, Decide
 from webhook.decide import Decider
+from webhook.endpoints import AdmissionApp, Check, Decide
 from webhook.review import AdmissionRequest, Answer
 
 

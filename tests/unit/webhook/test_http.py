@@ -14,7 +14,7 @@ from tests.support.reviews import RECORDED, body, changed, patch_of, recorded, r
 from tests.support.tls import Tls
 from tests.unit.webhook.calls import JSON, QUARTER, post
 from tests.unit.webhook.conftest import Launcher, decided
-from webhook.app import MAX_BODY_BYTES, NotReady
+from webhook.endpoints import MAX_BODY_BYTES, NotReady
 from webhook.review import AdmissionRequest, Answer, BadReview
 
 

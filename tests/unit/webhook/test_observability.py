@@ -7,7 +7,7 @@ from tests.builders.pods import Raw, container, env, pod
 from tests.support.reviews import body, changed, review
 from tests.unit.webhook.calls import QUARTER, post
 from tests.unit.webhook.conftest import Launcher, decided
-from webhook.app import NotReady
+from webhook.endpoints import NotReady
 from webhook.review import AdmissionRequest, Answer
 
 

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 from gpu_fraction.domain.assignment import CardShare
+from gpu_fraction.settings.declaration import options_of
 from gpu_fraction.settings.option import SettingsError, load, print_config, read_file
 from node_daemon.cards import nvml
 from node_daemon.cards.nvml_driver import Driver
@@ -20,9 +21,9 @@ from node_daemon.isolation.configured import (
 )
 from node_daemon.isolation.engine import CardFacts, Slice
 from node_daemon.isolation.errors import EngineFailedError
-from node_daemon.settings import OPTIONS, node_daemon_settings
 from sandbox.nvml.hardware import FakeHardware
 from tests.support import fake_gpus
+from tests.support.settings import configured
 from tests.unit.node_daemon.isolation.conftest import Mps
 
 ONE, TWO = fake_gpus.uuid(0), fake_gpus.uuid(1)
@@ -36,10 +37,8 @@ def modes(driver: Driver) -> list[int]:
 
 def assess(mps: Mps, driver: Driver, *engines: EngineName) -> None:
     """Start a node daemon with these engines, as far as its first look at the cards."""
-    settings = IsolationSettings(
-        engines, state=mps.directory / "state", mps=mps.pipe, mps_start="here"
-    )
-    isolation = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
+    settings = IsolationSettings(engines, mps_dir=mps.pipe, mps_start="here")
+    isolation = ConfiguredIsolation(settings, mps.directory / "state", PodCgroups(mps.directory))
     isolation.use(driver)
     isolation.assess(CARDS)
 
@@ -69,18 +68,16 @@ def test_a_card_is_given_back_where_mps_is_refused(
     Not where MPS served it in this daemon's life: containers go on waiting for that.
     """
     monkeypatch.setenv("PATH", f"{mps.directory}:{os.environ['PATH']}")
-    settings = IsolationSettings(
-        ("mps",), state=mps.directory / "state", mps=mps.pipe, mps_start="here"
-    )
+    settings = IsolationSettings(("mps",), mps_dir=mps.pipe, mps_start="here")
     exclusive, default = nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS, nvml.COMPUTE_MODE_DEFAULT
-    first = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
+    first = ConfiguredIsolation(settings, mps.directory / "state", PodCgroups(mps.directory))
     first.use(driver)
     first.assess(CARDS)
     mps.kill()
     mps.binary.unlink()
     first.assess(CARDS)
     assert modes(driver) == [exclusive, exclusive]
-    again = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
+    again = ConfiguredIsolation(settings, mps.directory / "state", PodCgroups(mps.directory))
     again.use(driver)
     assert again.assess(CARDS)[ONE].name == "none"
     assert modes(driver) == [default, default]
@@ -152,10 +149,10 @@ def test_who_starts_the_daemon_is_a_setting(
     monkeypatch.setenv("PATH", f"{mps.directory}:{os.environ['PATH']}")
     starts: tuple[tuple[MpsStart, str], ...] = (("never", "none"), ("here", "mps"))
     for start, engine in starts:
-        settings = IsolationSettings(
-            ("mps",), state=mps.directory / "state", mps=mps.pipe, mps_start=start
+        settings = IsolationSettings(("mps",), mps_dir=mps.pipe, mps_start=start)
+        isolation = ConfiguredIsolation(
+            settings, mps.directory / "state", PodCgroups(mps.directory)
         )
-        isolation = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
         isolation.use(driver)
         assert isolation.assess(CARDS)[ONE].name == engine
         assert bool(mps.pid) is (start == "here")
@@ -172,12 +169,13 @@ def test_shared_memory_is_that_of_a_daemon_that_is_started_on_the_host(
     for start in get_args(MpsStart):
         settings = IsolationSettings(
             ("mps",),
-            state=mps.directory / "state",
-            mps=mps.pipe,
+            mps_dir=mps.pipe,
             mps_start=start,
-            mps_shm=mps.directory / "shm",
+            mps_shm_dir=mps.directory / "shm",
         )
-        isolation = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
+        isolation = ConfiguredIsolation(
+            settings, mps.directory / "state", PodCgroups(mps.directory)
+        )
         isolation.use(driver)
         isolation.assess(CARDS)
         isolation.restore([])
@@ -186,20 +184,16 @@ def test_shared_memory_is_that_of_a_daemon_that_is_started_on_the_host(
         assert ("/dev/shm" in places) is (start == "host")
 
 
-def configured(**flags: str) -> IsolationSettings:
-    """The settings of isolation that these flags come to."""
-    return node_daemon_settings(load(OPTIONS, flags=flags, environ={}, file={})).isolation
-
-
 def test_cards_can_have_engines_of_their_own_by_setting() -> None:
     """And the setting can be written down as it is printed."""
     given = f"{ONE}=mps+cgroup, {TWO}="
-    settings = configured(isolation="cgroup", isolation_cards=given)
+    settings = configured(IsolationSettings, isolation="cgroup", isolation_cards=given)
     assert settings.cards == {ONE: ("mps", "cgroup"), TWO: ()}
     assert settings.engines == ("cgroup",)
-    values = load(OPTIONS, flags={"isolation_cards": given}, environ={}, file={})
+    options = options_of(IsolationSettings)
+    values = load(options, flags={"isolation_cards": given}, environ={}, file={})
     printed = read_file(print_config(values), "printed")
-    again = load(OPTIONS, flags={}, environ={}, file=printed)
+    again = load(options, flags={}, environ={}, file=printed)
     assert again["isolation_cards"].value == values["isolation_cards"].value
 
 
@@ -209,7 +203,7 @@ def test_cards_can_have_engines_of_their_own_by_setting() -> None:
 def test_a_list_of_cards_that_cannot_be_meant_is_refused(given: str) -> None:
     """With what is allowed."""
     with pytest.raises(SettingsError, match="allowed: "):
-        configured(isolation_cards=given)
+        configured(IsolationSettings, isolation_cards=given)
 
 
 def test_each_card_gets_the_engine_that_is_configured_for_it(
@@ -218,10 +212,8 @@ def test_each_card_gets_the_engine_that_is_configured_for_it(
     """MPS takes no card that it was not given, and gives back one that it has no more."""
     monkeypatch.setenv("PATH", f"{mps.directory}:{os.environ['PATH']}")
     mps.modes(driver).claim(TWO)
-    settings = IsolationSettings(
-        (), {ONE: ("mps",)}, state=mps.directory / "state", mps=mps.pipe, mps_start="here"
-    )
-    isolation = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
+    settings = IsolationSettings((), {ONE: ("mps",)}, mps_dir=mps.pipe, mps_start="here")
+    isolation = ConfiguredIsolation(settings, mps.directory / "state", PodCgroups(mps.directory))
     isolation.use(driver)
     found = isolation.assess(CARDS)
     assert [found[uuid].name for uuid in (ONE, TWO)] == ["mps", "none"]
@@ -237,7 +229,7 @@ def test_limits_that_were_lost_are_set_again_with_the_next_look(
     pod.mkdir(parents=True)
     (tmp_path / "cgroup/cgroup.controllers").write_text("")
     isolation = ConfiguredIsolation(
-        IsolationSettings(("cgroup",), state=tmp_path), PodCgroups(tmp_path / "cgroup")
+        IsolationSettings(("cgroup",)), tmp_path, PodCgroups(tmp_path / "cgroup")
     )
     isolation.use(driver)
     isolation.assess(CARDS)

@@ -17,9 +17,8 @@ from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.resources import EVENTS, PODS
-from gpu_fraction.settings.option import load
 from node_daemon.app import NodeDaemon
-from node_daemon.settings import OPTIONS, node_daemon_settings
+from node_daemon.settings import NodeDaemonSettings
 from sandbox.apiserver.server import ApiServer
 from sandbox.kubelet.devices import StartError
 from sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
@@ -27,6 +26,7 @@ from sandbox.nvml.hardware import VARIABLE, FakeHardware
 from tests.support import fake_gpus
 from tests.support.access import fixed
 from tests.support.node_rig import TEMPO
+from tests.support.settings import configured
 
 NODE = "node-1"
 
@@ -58,8 +58,7 @@ class World:
             "poll_interval": 0.1,
             "isolation": "",
         }
-        values = load(OPTIONS, flags=flags, environ={}, file={})
-        settings = node_daemon_settings(values)
+        settings = configured(NodeDaemonSettings, **flags)
         cards = replace(settings.cards, event_wait_s=0.02)
         self.settings = replace(settings, tempo=TEMPO, cards=cards)
 
@@ -67,11 +66,11 @@ class World:
     async def daemon(self) -> AsyncIterator[None]:
         """The daemon while the block runs; it ends as on SIGTERM."""
         stop = asyncio.Event()
-        daemon = NodeDaemon(self.settings, NODE, self.client, CollectorRegistry())
+        daemon = NodeDaemon(self.settings, self.client, CollectorRegistry())
         task = asyncio.create_task(daemon.run(stop))
         try:
             async with asyncio.timeout(8):
-                while await self.get("/readyz") != (200, "ok"):
+                while await self.get("/readyz") != (200, "ok\n"):
                     await asyncio.sleep(0.02)
             yield
         finally:
@@ -152,7 +151,7 @@ async def test_slices_from_nvml_to_the_container(world: World) -> None:
         started = await world.kubelet.start_container(chosen.uid, "main")
         written = (await world.read("chosen"))["metadata"]["annotations"][keys.ASSIGNED]
         assert started.env["GPU_FRACTION_DEVICES"] in written
-        assert await world.get("/livez") == (200, "ok")
+        assert await world.get("/livez") == (200, "ok\n")
         lines = (
             f'gpu_fraction_card_slices{{uuid="{fake_gpus.uuid(1)}"}}',
             f'pod="assigned",uuid="{fake_gpus.uuid(1)}"}} 2.097152e+09',

@@ -1,53 +1,35 @@
-"""The webhook's certificate: a mounted pair of files, or a self-managed one."""
+"""Certificates, put together for the programs that serve them or lead them."""
 
 import socket
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 from prometheus_client import CollectorRegistry
 
 from certs import reading
-from certs import settings as certs_options
 from certs.cache import CertificateCache
 from certs.errors import PkiError
 from certs.manager import CertificateManager
 from certs.mounted import MountedCertificates
 from certs.presence import ReplicaIdentity
 from certs.reporting import Reporter
+from certs.settings import CertificateSettings, ServingSettings
 from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.election import LeaseTimings
 from gpu_fraction.kube.events import EventRecorder
-from gpu_fraction.settings.option import Option, SettingsError, Value, text
-from webhook.settings import WebhookSettings
-
-REPLICA_OPTIONS: Final = (
-    Option("replica_name", text, None, "this replica's name; default: the host's"),
-    Option("replica_uid", text, None, "uid of this replica's Pod, which then owns its Lease"),
-)
-OPTIONS: Final = (*certs_options.OPTIONS, *REPLICA_OPTIONS)
+from gpu_fraction.settings.option import SettingsError
 
 Certificate = CertificateManager | MountedCertificates
 
-__all__ = ["OPTIONS", "Certificate", "is_mounted", "managed", "mounted"]
-
-
-def is_mounted(settings: WebhookSettings, values: Mapping[str, Value]) -> bool:
-    """Whether others provide the certificate."""
-    named = (settings.tls_cert, settings.tls_key, values["cert_dir"].value)
-    return any(name is not None for name in named)
+__all__ = ["Certificate", "leader", "managed", "mounted"]
 
 
 def mounted(
-    settings: WebhookSettings,
-    values: Mapping[str, Value],
-    registry: CollectorRegistry,
-    client: Client | None,
+    settings: ServingSettings, registry: CollectorRegistry, client: Client | None
 ) -> MountedCertificates:
     """A pair that others renew and that is read again every few seconds.
 
     Args:
-        settings: The paths of the files.
-        values: The folder, the names of our configurations, the lifetimes.
+        settings: The paths of the files, the names of our configurations, the lifetimes.
         registry: For the metrics.
         client: The API server, whose configurations must trust the pair. None where there is
             no cluster: then its dates are all that is checked.
@@ -55,8 +37,8 @@ def mounted(
     Raises:
         SettingsError: the pair is missing, unreadable or does not belong together.
     """
-    names = certs_options.load(values)
-    chain, key = _paths(settings, names.directory)
+    names = settings.shared
+    chain, key = _paths(settings)
     cache = None
     if client is not None:
         cache = CertificateCache(client, names.installation, with_secret=False)
@@ -70,7 +52,8 @@ def mounted(
     return source
 
 
-def _paths(settings: WebhookSettings, directory: Path | None) -> tuple[Path, Path]:
+def _paths(settings: ServingSettings) -> tuple[Path, Path]:
+    directory = settings.directory
     if directory is not None and settings.tls_cert is None and settings.tls_key is None:
         return directory / "tls.crt", directory / "tls.key"
     if settings.tls_cert is None or settings.tls_key is None:
@@ -79,32 +62,46 @@ def _paths(settings: WebhookSettings, directory: Path | None) -> tuple[Path, Pat
             "--kubeconfig, omit both to use self-managed certificates"
         )
         raise SettingsError([text])
-    return Path(settings.tls_cert), Path(settings.tls_key)
+    return settings.tls_cert, settings.tls_key
 
 
 def managed(
     client: Client,
-    values: Mapping[str, Value],
+    settings: ServingSettings,
     registry: CollectorRegistry,
     recorder: EventRecorder,
 ) -> CertificateManager:
-    """A leaf signed from the installation's own CA, renewed without a restart.
-
-    Raises:
-        SettingsError: the lifetimes contradict each other.
-    """
-    names = certs_options.load(values)
+    """A leaf signed from the installation's own CA, renewed without a restart."""
     return CertificateManager(
         client,
-        names.installation,
-        names.lifetimes,
+        settings.shared.installation,
+        settings.shared.lifetimes,
         ReplicaIdentity(
-            name=values["replica_name"].value or socket.gethostname(),
-            pod_uid=values["replica_uid"].value or "",
+            name=settings.replica_name or socket.gethostname(),
+            pod_uid=settings.replica_uid or "",
             # The controller leads: a webhook process that is killed loses requests, a
             # process that serves nothing loses none.
             leads=False,
         ),
         registry=registry,
         recorder=recorder,
+    )
+
+
+def leader(
+    client: Client,
+    settings: CertificateSettings,
+    registry: CollectorRegistry,
+    recorder: EventRecorder,
+    timings: LeaseTimings,
+) -> CertificateManager:
+    """Leads the webhook's certificates from a process whose death loses no request."""
+    return CertificateManager(
+        client,
+        settings.installation,
+        settings.lifetimes,
+        ReplicaIdentity(name=socket.gethostname(), serves=False),
+        registry=registry,
+        recorder=recorder,
+        timings=timings,
     )

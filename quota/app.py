@@ -1,0 +1,56 @@
+"""The controller of quotas, put together."""
+
+import asyncio
+import socket
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+
+from gpu_fraction.domain.keys import SYSTEM_NAMESPACE
+from gpu_fraction.domain.sizes import CardSizes
+from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.election import Election
+from gpu_fraction.kube.lease import unique_identity
+from gpu_fraction.serving.background import Work, background
+from gpu_fraction.serving.probes import serve_probes
+from quota.service import ControllerService
+from quota.settings import ControllerOptions
+
+LEASE: Final = "gpu-fraction-controller"
+
+__all__ = ["control"]
+
+
+async def control(
+    client: Client,
+    options: ControllerOptions,
+    sizes: CardSizes,
+    registry: CollectorRegistry,
+    stop: asyncio.Event,
+    *work: Work,
+) -> None:
+    """Count until ``stop`` is set.
+
+    Args:
+        client: The API server.
+        options: How the controller runs.
+        sizes: The GPUs where no Node tells.
+        registry: Where metrics are collected.
+        stop: Ends the controller.
+        *work: What runs beside it.
+    """
+    election = Election(
+        client,
+        name=LEASE,
+        namespace=SYSTEM_NAMESPACE,
+        identity=unique_identity(socket.gethostname()),
+        timings=options.lease,
+    )
+    service = ControllerService(
+        client, options.counting, sizes=sizes, registry=registry, lead=election.run
+    )
+    async with (
+        serve_probes(options.host, options.port, registry, ready=service.unsynced),
+        background(service.run, *work),
+    ):
+        await stop.wait()

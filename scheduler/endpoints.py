@@ -1,0 +1,192 @@
+"""The extender over HTTP, as kube-scheduler calls it.
+
+A malformed call is HTTP 400 and an unknown caller 401; before the caches are loaded, filter
+and bind answer 200 with an error in the body, because that text reaches the pod's events
+while a status code does not. The answer of preempt has no place for one: it is HTTP 503, at
+which the scheduler evicts nobody.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from gpu_fraction.serving.probes import add_probes
+from scheduler import preemption
+from scheduler.auth import Callers
+from scheduler.binding import Binder
+from scheduler.expected import ExpectedBind
+from scheduler.extender import Extender
+from scheduler.metrics import ExtenderMetrics
+from scheduler.preemption import Proposal
+from scheduler.state import ClusterState
+from scheduler.wire import (
+    BindingArgs,
+    BindingResult,
+    FilterArgs,
+    FilterResult,
+    MetaPod,
+    PreemptionArgs,
+    PreemptionResult,
+    Victims,
+)
+
+_log = structlog.get_logger(__name__)
+
+__all__ = ["ExtenderApp"]
+
+BODY_LIMIT_BYTES: Final = 32 << 20
+"""Chosen: the names of 5,000 nodes are 0.3 MiB; a preempt call without node cache carries
+whole victims, which fit as well."""
+
+NOT_CACHED: Final = "nodeCacheCapable must be true for this extender"
+LOADING: Final = "gpu-fraction extender: still loading nodes and pods, will be retried"
+
+_FILTER: Final = msgspec.json.Decoder(FilterArgs)
+_BINDING: Final = msgspec.json.Decoder(BindingArgs)
+_PREEMPTION: Final = msgspec.json.Decoder(PreemptionArgs)
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class ExtenderApp:
+    """The four verbs, health and metrics."""
+
+    def __init__(
+        self,
+        state: ClusterState,
+        extender: Extender,
+        binder: Binder,
+        callers: Callers,
+        metrics: ExtenderMetrics,
+        *,
+        registry: CollectorRegistry,
+        check: Callable[[], str | None],
+    ) -> None:
+        """Prepare; :meth:`build` makes the application.
+
+        Args:
+            state: The cluster.
+            extender: Decides.
+            binder: Binds.
+            callers: Who may call the verbs.
+            metrics: Times and counts the verbs.
+            registry: What /metrics shows.
+            check: Whether the state may be trusted: None, or why not.
+        """
+        self._state = state
+        self._extender = extender
+        self._binder = binder
+        self._callers = callers
+        self._metrics = metrics
+        self._registry = registry
+        self._check = check
+        self._expected = ExpectedBind()
+
+    def build(self) -> web.Application:
+        """The application; serve it over TLS."""
+        app = web.Application(client_max_size=BODY_LIMIT_BYTES)
+        for verb, answer in (
+            ("filter", self._filter),
+            ("prioritize", self._prioritize),
+            ("bind", self._bind),
+            ("preempt", self._preempt),
+        ):
+            app.router.add_post(f"/{verb}", self._guarded(verb, answer))
+        add_probes(app, self._registry, ready=self._check)
+        return app
+
+    def _guarded(
+        self,
+        verb: str,
+        answer: Callable[[bytes], Awaitable[msgspec.Struct | list[msgspec.Struct]]],
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+        seconds, errors = self._metrics.seconds.labels(verb), self._metrics.errors.labels(verb)
+
+        async def handle(request: web.Request) -> web.Response:
+            loop = asyncio.get_running_loop()
+            started_at = loop.time()
+            if not self._callers.admit(request):
+                errors.inc()
+                _log.warning("scheduler.caller_unknown", verb=verb, peer=request.remote)
+                raise web.HTTPUnauthorized(text="client certificate or token needed")
+            try:
+                body = _encode(await answer(await request.read()))
+            except msgspec.MsgspecError as e:
+                errors.inc()
+                raise web.HTTPBadRequest(text=f"{verb}: {e}") from e
+            finally:
+                seconds.observe(loop.time() - started_at)
+            return web.Response(body=body, content_type="application/json")
+
+        return handle
+
+    async def _filter(self, body: bytes) -> FilterResult:
+        args = _FILTER.decode(body)
+        why = self._check()
+        if why is not None or args.node_names is None:
+            self._metrics.errors.labels("filter").inc()
+            return FilterResult(None, error=f"{LOADING} ({why})" if why else NOT_CACHED)
+        uid = args.pod.metadata.uid
+        await self._expected.settled(uid)
+        result = self._extender.filter(self._state.view(args.pod), args.node_names)
+        if len(result.node_names or ()) == 1:
+            # The only node is not scored; the bind comes at once.
+            self._expected.expect(uid)
+        return result
+
+    async def _prioritize(self, body: bytes) -> list[msgspec.Struct]:
+        args = _FILTER.decode(body)
+        view = self._state.view(args.pod)
+        self._expected.expect(view.uid)
+        return list(self._extender.prioritize(view, args.node_names or ()))
+
+    async def _bind(self, body: bytes) -> BindingResult:
+        args = _BINDING.decode(body)
+        why = self._check()
+        if why is not None:
+            self._metrics.errors.labels("bind").inc()
+            return BindingResult(f"{LOADING} ({why})")
+        self._expected.arrived(args.pod_uid)
+        error = await self._binder.bind(args)
+        if error:
+            _log.info(
+                "scheduler.bind_failed",
+                namespace=args.pod_namespace,
+                pod=args.pod_name,
+                node=args.node,
+                error=error,
+            )
+        return BindingResult(error)
+
+    async def _preempt(self, body: bytes) -> PreemptionResult:
+        args = _PREEMPTION.decode(body)
+        why = self._check()
+        if why is not None:
+            self._metrics.errors.labels("preempt").inc()
+            raise web.HTTPServiceUnavailable(text=f"{LOADING} ({why})")
+        view = self._state.view(args.pod)
+        barred = self._extender.barred(view)
+        found = await preemption.victims_by_node(self._state, view, _proposals(args), barred)
+        return PreemptionResult(
+            {
+                node: Victims([MetaPod(uid) for uid in victims.uids], victims.violations)
+                for node, victims in found.items()
+            }
+        )
+
+
+def _proposals(args: PreemptionArgs) -> dict[str, Proposal]:
+    """The scheduler's victims by node, whichever way they were sent."""
+    if args.node_name_to_meta_victims is not None:
+        return {
+            node: Proposal(tuple(pod.uid for pod in v.pods or ()), v.num_pdb_violations)
+            for node, v in args.node_name_to_meta_victims.items()
+        }
+    return {
+        node: Proposal(tuple(pod.metadata.uid for pod in v.pods or ()), v.num_pdb_violations)
+        for node, v in (args.node_name_to_victims or {}).items()
+    }
