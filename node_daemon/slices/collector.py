@@ -185,13 +185,13 @@ class Collector:
         return any(c.holds_slot and not c.started for c in containers)
 
     def _due(self, key: Hashable, missing: dict[Hashable, float]) -> bool:
-        """Note something as missing; True where it has been so for long enough."""
+        """True where an earlier look missed it too, long enough ago; else it is noted."""
         now = asyncio.get_running_loop().time()
-        self._missing[key] = since = missing.get(key, now)
-        if now - since < self._pace.missing_s:
-            return False
-        del self._missing[key]
-        return True
+        since = missing.get(key)
+        if since is not None and now - since >= self._pace.missing_s:
+            return True
+        self._missing[key] = now if since is None else since
+        return False
 
     async def _release(self, allocation: Allocation) -> None:
         """Return an allocation: first what a container could use, last what we remember."""

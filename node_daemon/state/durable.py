@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +14,9 @@ __all__ = ["run_to_end", "write_durably"]
 _T = TypeVar("_T")
 
 
-def write_durably(path: Path, content: bytes, *, temporary_suffix: str = ".tmp") -> None:
+def write_durably(
+    path: Path, content: bytes, *, fsync: Callable[[int], None] = os.fsync
+) -> None:
     """Replace a file whole; blocking.
 
     The temporary file lies in the same directory under a name that starts with a dot: a
@@ -24,26 +26,22 @@ def write_durably(path: Path, content: bytes, *, temporary_suffix: str = ".tmp")
     Raises:
         StoreError: it could not be written; an earlier file of that name is unchanged.
     """
-    temporary = path.with_name(f".{path.name}{temporary_suffix}")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            fsync(file.fileno())
         temporary.replace(path)
-        _fsync_directory(path.parent)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fsync(directory)
+        finally:
+            os.close(directory)
     except OSError as e:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise StoreError(f"{path} cannot be written: {e.strerror or e}") from e
-
-
-def _fsync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 async def run_to_end(work: Awaitable[_T]) -> _T:

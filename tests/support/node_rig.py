@@ -293,10 +293,14 @@ class Rig:
 
 @asynccontextmanager
 async def node(
-    root: Path, *cards: Card, checkpoint: bool = True, ready: bool = True
+    root: Path,
+    *cards: Card,
+    checkpoint: bool = True,
+    ready: bool = True,
+    tempo: Tempo = TEMPO,
 ) -> AsyncIterator[Rig]:
     """A node whose daemon and kubelet run while the block runs."""
-    rig = Rig(root, inventory(*cards), checkpoint=checkpoint)
+    rig = Rig(root, inventory(*cards), checkpoint=checkpoint, tempo=tempo)
     await rig.kubelet.start()
     await rig.start_daemon()
     try:

@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
 import structlog
 
+from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
+from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
 from node_daemon.isolation.engine import ContainerEdits, Slice
 from node_daemon.isolation.node import NodeIsolation
 from node_daemon.kubelet.session import Waits
@@ -78,6 +81,18 @@ async def test_registers_again_when_its_stream_ends(tmp_path: Path) -> None:
         await rig.until(lambda: rig.kubelet.devices.registrations == 2)
         await rig.registered()
         assert rig.kubelet.devices.overlaps == 0
+
+
+async def test_a_second_stream_ends_the_first(tmp_path: Path) -> None:
+    """A kubelet that opened another list would lose the daemon when the old one ends."""
+    async with node(tmp_path, card(0)) as rig:
+        first, socket = rig.kubelet.devices.endpoint.stream, rig.service.session.socket
+        assert first is not None
+        async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+            second = api_grpc.DevicePluginStub(channel).ListAndWatch(api.Empty())
+            await anext(aiter(second))
+            await rig.until(first.done)
+        await rig.registered()
 
 
 async def test_serves_again_when_its_socket_is_removed(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What the daemon remembers survives, and what cannot be trusted is set aside."""
 
 import asyncio
+import os
 import shutil
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from node_daemon.state.allocation import Allocation, ContainerKey, Nonce, PodUid, Token
+from node_daemon.state.durable import write_durably
 from node_daemon.state.ledger import Ledger
 from node_daemon.state.store import AllocationStore
 from tests.support.node_rig import Rig, StartError, card, inventory, node, share
@@ -99,6 +101,24 @@ async def test_flipped_bit_is_noticed(tmp_path: Path) -> None:
     again = AllocationStore(tmp_path)
     assert await asyncio.to_thread(again.load) == 1
     assert list(again) == []
+
+
+def test_a_file_is_on_the_disk_before_its_name_and_its_name_before_the_return(
+    tmp_path: Path,
+) -> None:
+    """A power cut at any moment leaves the old content or the new, and the new after the end."""
+    path = tmp_path / "a1.json"
+    path.write_bytes(b"old")
+    synced: list[tuple[str, bytes, bytes]] = []
+
+    def fsync(descriptor: int) -> None:
+        """Note what is synced, and what the file holds under either name at that moment."""
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        content = b"" if os.path.isdir(name) else Path(name).read_bytes()
+        synced.append((os.path.relpath(name, tmp_path), content, path.read_bytes()))
+
+    write_durably(path, b"new", fsync=fsync)
+    assert synced == [(".a1.json.tmp", b"new", b"old"), (".", b"", b"new")]
 
 
 async def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
