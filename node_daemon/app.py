@@ -27,12 +27,16 @@ from node_daemon.isolation.configured import ConfiguredIsolation
 from node_daemon.isolation.node import facts
 from node_daemon.settings import NodeDaemonSettings
 from node_daemon.slices.service import Ports, SliceService
+from node_daemon.state import durable
 from node_daemon.state.concurrency import first
 from node_daemon.state.node_state import NodeState
 from node_daemon.usage_metrics import UsageGauges
 
 PROBE_S: Final = 2.0
 """After which the daemon's own socket counts as dead: chosen, above any pause seen."""
+
+LOCK: Final = "node-daemon.lock"
+"""File of the state directory that the one daemon of the node holds locked."""
 
 __all__ = ["NodeDaemon"]
 
@@ -102,8 +106,14 @@ class NodeDaemon:
         """Serve until ``stop`` is set. Running containers are left as they are.
 
         Raises:
-            StoreError: the state or CDI directory cannot be used at all.
+            StoreError: the state or CDI directory cannot be used at all, or another daemon uses
+                it. Two of them would remove each other's sockets for ever.
         """
+        with await asyncio.to_thread(durable.lock, self._settings.paths.state / LOCK):
+            await self._run(stop)
+        _log.info("stopped")
+
+    async def _run(self, stop: asyncio.Event) -> None:
         last = await self._slices.load()
         settings = self._settings
         async with web.serve(
@@ -119,7 +129,6 @@ class NodeDaemon:
                 runtime=self._doubt_runtime(),
                 events=self._events.run(),
             )
-        _log.info("stopped")
 
     async def _doubt_runtime(self) -> NoReturn:
         """Say once that containers may start without their cards, where that is so."""

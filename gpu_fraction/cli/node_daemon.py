@@ -57,10 +57,13 @@ async def _serve(
 ) -> None:
     # Imported here: the command line's help must not need gRPC and NVML.
     from node_daemon.app import NodeDaemon  # noqa: PLC0415
+    from node_daemon.state.errors import StoreError  # noqa: PLC0415
 
     logs.configure(settings.log_level)
     registry = process_registry()
     stop = stop_on_signals()
     async with cluster.connected(source, component="node-daemon", registry=registry) as client:
-        daemon = NodeDaemon(settings, node_name, client, registry)
-        await daemon.run(stop)
+        try:
+            await NodeDaemon(settings, node_name, client, registry).run(stop)
+        except StoreError as e:
+            raise SettingsError([str(e)]) from e

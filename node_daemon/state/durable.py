@@ -1,22 +1,42 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all, and the lock that keeps one writer a node."""
 
 import asyncio
+import fcntl
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from node_daemon.state.errors import StoreError
 
-__all__ = ["run_to_end", "write_durably"]
+__all__ = ["lock", "run_to_end", "write_durably"]
 
 _T = TypeVar("_T")
 
 
-def write_durably(
-    path: Path, content: bytes, *, fsync: Callable[[int], None] = os.fsync
-) -> None:
+def lock(path: Path) -> IO[bytes]:
+    """Take a file's lock, which is held until the file returned is closed; blocking.
+
+    Raises:
+        StoreError: another process holds it, or the file cannot be opened.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as e:
+        raise StoreError(f"{path} cannot be opened: {e.strerror}") from e
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        file.close()
+        raise StoreError(
+            f"another node daemon runs on this node and holds {path}: stop it first"
+        ) from e
+    return file
+
+
+def write_durably(path: Path, content: bytes, *, fsync: Callable[[int], None] = os.fsync) -> None:
     """Replace a file whole; blocking.
 
     The temporary file lies in the same directory under a name that starts with a dot: a

@@ -2,8 +2,9 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from sandbox.kubelet.devices import StartError
 from sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
 from sandbox.nvml.hardware import VARIABLE, FakeHardware
 from tests import fake_gpus
-from tests.access import fixed
+from tests.access import fixed, kubeconfig
 from tests.support.node_rig import TEMPO
 
 NODE = "node-1"
@@ -180,3 +181,52 @@ async def test_refusal_is_an_event_on_the_pod(world: World) -> None:
         assert (event["type"], event["reason"]) == ("Warning", "CardFull")
         assert event["involvedObject"]["uid"] == pod.uid
         assert "200000 of" in event["message"]
+
+
+async def test_a_second_daemon_on_the_node_ends_with_a_reason(tmp_path: Path) -> None:
+    """Two would remove each other's sockets; the next one starts once the first is gone."""
+    plugins = tmp_path / "k" / "device-plugins"
+    kubelet = FakeKubelet(tmp_path / "k", tmp_path / "cdi", keys.SLOT)
+    server = ApiServer()
+    server.add({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}, "status": {}})
+
+    async def daemon() -> asyncio.subprocess.Process:
+        paths = {"kubelet": "k", "state": "state", "cdi": "cdi"}
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gpu_fraction.cli.main", "node-daemon", "--port=0"),
+            *(f"--node-name={NODE}", f"--kubeconfig={kubeconfig(tmp_path, server.url)}"),
+            *(f"--{name}-dir={tmp_path / path}" for name, path in paths.items()),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    async def serves() -> set[str]:
+        async with asyncio.timeout(30):
+            while not (sockets := {p.name for p in plugins.glob("gpu-fraction*.sock")}):
+                await asyncio.sleep(0.02)
+        return sockets
+
+    async with server.serve():
+        await kubelet.start()
+        first = await daemon()
+        try:
+            sockets = await serves()
+            second = await daemon()
+            _, said = await second.communicate()
+            assert second.returncode == 2
+            assert said.decode() == (
+                "gpu-fraction: another node daemon runs on this node and holds "
+                f"{tmp_path}/state/node-daemon.lock: stop it first\n"
+            )
+            assert await serves() == sockets
+            first.kill()
+            await first.communicate()
+            first = await daemon()
+            async with asyncio.timeout(30):
+                while await serves() <= sockets:
+                    await asyncio.sleep(0.02)
+        finally:
+            with suppress(ProcessLookupError):
+                first.kill()
+            await first.communicate()
+            await kubelet.stop()

@@ -1,7 +1,6 @@
 """What the daemon remembers survives, and what cannot be trusted is set aside."""
 
 import asyncio
-import os
 import shutil
 import sys
 import threading
@@ -113,9 +112,9 @@ def test_a_file_is_on_the_disk_before_its_name_and_its_name_before_the_return(
 
     def fsync(descriptor: int) -> None:
         """Note what is synced, and what the file holds under either name at that moment."""
-        name = os.readlink(f"/proc/self/fd/{descriptor}")
-        content = b"" if os.path.isdir(name) else Path(name).read_bytes()
-        synced.append((os.path.relpath(name, tmp_path), content, path.read_bytes()))
+        name = Path(f"/proc/self/fd/{descriptor}").readlink()
+        content = b"" if name.is_dir() else name.read_bytes()
+        synced.append((str(name.relative_to(tmp_path)), content, path.read_bytes()))
 
     write_durably(path, b"new", fsync=fsync)
     assert synced == [(".a1.json.tmp", b"new", b"old"), (".", b"", b"new")]
