@@ -15,9 +15,8 @@ import structlog
 
 from node_daemon.cards import nvml
 from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.errors import EngineFailedError
 from node_daemon.state.durable import write_durably
-from node_daemon.state.errors import StoreError
+from node_daemon.state.errors import EngineFailedError, StoreError
 
 __all__ = ["ComputeModes"]
 

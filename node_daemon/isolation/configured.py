@@ -14,8 +14,7 @@ from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.cgroup import CgroupEngine
 from node_daemon.isolation.cgroup_paths import PodCgroups
 from node_daemon.isolation.compute_mode import ComputeModes
-from node_daemon.isolation.engine import CardFacts, ContainerEdits, Engine, Slice, Strength
-from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.isolation.engine import CardFacts, Engine, Strength
 from node_daemon.isolation.hami_core import HamiCoreEngine
 from node_daemon.isolation.host_process import HostProcess
 from node_daemon.isolation.mps import MpsEngine, MpsSettings
@@ -23,6 +22,7 @@ from node_daemon.isolation.mps_control import MpsControl
 from node_daemon.isolation.mps_daemon import Launch, MpsDaemon
 from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
 from node_daemon.isolation.node import NodeIsolation
+from node_daemon.state.errors import EngineFailedError
 
 EngineName = Literal["cgroup", "mps", "hami-core"]
 MpsStart = Literal["host", "here", "never"]
@@ -68,25 +68,23 @@ class IsolationSettings:
     cdi_hook: str = ""
 
 
-class ConfiguredIsolation:
-    """The node's isolation. Before ``use`` there is no driver, and every slice is refused."""
+class ConfiguredIsolation(NodeIsolation):
+    """The node's isolation. Before ``use`` there is no driver, and every start is refused."""
 
     def __init__(self, settings: IsolationSettings, cgroups: PodCgroups) -> None:
+        super().__init__([], settings.accept)
         self._settings = settings
         self._cgroups = cgroups
-        self._node: NodeIsolation | None = None
         self._modes: ComputeModes | None = None
 
     def use(self, driver: Driver) -> None:
         """Build the engines; blocks for a bounded time."""
-        modes = ComputeModes(driver, self._settings.state / "mps" / MODES)
         settings = self._settings
+        self._modes = modes = ComputeModes(driver, settings.state / "mps" / MODES)
         names = dict.fromkeys(chain(settings.engines, *settings.cards.values()))
         made = {name: self._engine(name, driver, modes) for name in names}
-        self._modes = modes
-        self._node = NodeIsolation(
+        self.configure(
             [made[name] for name in settings.engines],
-            settings.accept,
             {uuid: [made[name] for name in own] for uuid, own in settings.cards.items()},
         )
 
@@ -97,33 +95,15 @@ class ConfiguredIsolation:
         limits that were lost are set again: a reset of a card takes them, and the end of MPS the
         namespaces.
         """
-        node = self._ready()
-        found = node.assess(cards)
+        found = super().assess(cards)
         if self._modes is not None:
-            self._modes.give_back(c.uuid for c in cards if "mps" not in node.engines(c.uuid))
+            self._modes.give_back(c.uuid for c in cards if "mps" not in self.engines(c.uuid))
         try:
-            node.repair()
+            self.repair()
         except EngineFailedError as e:
-            # Each start prepares its own slice again, and is refused where that fails.
+            # Each start prepares its own container again, and is refused where that fails.
             _log.error("isolation_not_repaired", error=str(e))
         return found
-
-    def restore(self, slices: Sequence[Slice]) -> None:
-        """Make what these slices need, and no others."""
-        self._ready().restore(slices)
-
-    def prepare(self, slice_: Slice) -> ContainerEdits:
-        """Set a slice up before a start of its container."""
-        return self._ready().prepare(slice_)
-
-    def release(self, slice_: Slice) -> None:
-        """Undo what was set up for a slice."""
-        self._ready().release(slice_)
-
-    def _ready(self) -> NodeIsolation:
-        if self._node is None:
-            raise EngineFailedError("isolation is not ready: there is no driver yet")
-        return self._node
 
     def _engine(self, name: EngineName, driver: Driver, modes: ComputeModes) -> Engine:
         settings = self._settings

@@ -12,7 +12,7 @@ from typing import Final
 
 from node_daemon.isolation import enter_host
 from node_daemon.isolation.cgroup_paths import ROOT
-from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.state.errors import EngineFailedError
 
 GROUP: Final = "gpu-fraction-mps"
 """Its control group, at the top of the host's tree beside the kubelet's: no pod ends there."""

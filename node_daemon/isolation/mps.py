@@ -18,16 +18,16 @@ from node_daemon.isolation.compute_mode import ComputeModes
 from node_daemon.isolation.engine import (
     CardFacts,
     ContainerEdits,
+    Engine,
     Part,
     Resource,
-    Slice,
     Strength,
     bind_mount,
     compute_percent,
 )
-from node_daemon.isolation.errors import EngineFailedError
 from node_daemon.isolation.mps_control import MpsControl
 from node_daemon.isolation.mps_daemon import MpsDaemon
+from node_daemon.state.errors import EngineFailedError
 
 IN_CONTAINER: Final = "/run/gpu-fraction/mps"
 # Source: MPS documentation, "Client connection limits" and "Volta MPS": 48 clients a card, and
@@ -56,7 +56,7 @@ class MpsSettings:
     server_timeout_s: float = 5.0
 
 
-class MpsEngine:
+class MpsEngine(Engine):
     """Version 2: one control daemon for the node; limits in each container's environment.
 
     Args:
@@ -67,8 +67,7 @@ class MpsEngine:
     """
 
     name: Isolation = "mps"
-    max_containers: int | None = MAX_CLIENTS
-    optional = False  # the card takes no other work
+    max_containers = MAX_CLIENTS
 
     def __init__(
         self,
@@ -88,11 +87,6 @@ class MpsEngine:
         """Both as long as the program keeps its environment."""
         del resource
         return Strength.COOPERATIVE
-
-    def doubt(self, resource: Resource, slice_: Slice) -> str:
-        """None beyond what cooperative means."""
-        del resource, slice_
-        return ""
 
     def probe(self, cards: Sequence[CardFacts]) -> Mapping[str, str]:
         """Cards new enough and not in MIG mode, while the control daemon answers."""
@@ -149,9 +143,6 @@ class MpsEngine:
         if self._settings.shm is not None:
             mounts.append(bind_mount(str(self._settings.shm), "/dev/shm", writable=True))  # noqa: S108
         return ContainerEdits(env, tuple(mounts))
-
-    def release(self, slice_: Slice) -> None:
-        """Nothing is kept of a version 2 client."""
 
     def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
         """Have the control daemon, where anybody needs it."""

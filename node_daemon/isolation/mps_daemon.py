@@ -23,9 +23,9 @@ import msgspec
 import structlog
 
 from node_daemon.isolation.cgroup_paths import member
-from node_daemon.isolation.errors import EngineFailedError
 from node_daemon.isolation.host_process import HostProcess
 from node_daemon.isolation.mps_control import MpsControl
+from node_daemon.state.errors import EngineFailedError
 
 # Source: MPS documentation, "nvidia-cuda-mps-control": written into the pipe directory.
 PID_FILE: Final = "nvidia-cuda-mps-control.pid"

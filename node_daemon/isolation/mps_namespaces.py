@@ -13,15 +13,15 @@ from node_daemon.isolation.engine import (
     ContainerEdits,
     Part,
     Resource,
-    Slice,
     Strength,
     bind_mount,
     compute_percent,
 )
-from node_daemon.isolation.errors import EngineFailedError
 from node_daemon.isolation.mps import ENV_PIPE, IN_CONTAINER, MpsEngine, limits
 from node_daemon.isolation.mps_control import MpsNamespace
 from node_daemon.isolation.mps_daemon import PIPE_LENGTH
+from node_daemon.state.allocation import TAG_LENGTH, Binding
+from node_daemon.state.errors import EngineFailedError
 
 SERVER: Final = "gpu_fraction"
 NAMESPACE_PREFIX: Final = "gf_"
@@ -46,17 +46,17 @@ class MpsNamespaceEngine(MpsEngine):
         """
         return Strength.ENFORCED if resource is Resource.COMPUTE else Strength.COOPERATIVE
 
-    def doubt(self, resource: Resource, slice_: Slice) -> str:
+    def doubt(self, resource: Resource, binding: Binding) -> str:
         """User 0 owns the server, and may raise the limits of any namespace it can reach."""
-        if resource is Resource.COMPUTE and slice_.root_risk:
-            return f"MPS holds for pods in which nobody can be root: {slice_.root_risk}"
+        if resource is Resource.COMPUTE and binding.root_risk:
+            return f"MPS holds for pods in which nobody can be root: {binding.root_risk}"
         return ""
 
     _serving = False
     """The server was seen in this control daemon, and no command has failed since."""
 
     def _running(self, cards: tuple[str, ...]) -> bool:
-        longest = self._pipe(Slice("", "", ()))
+        longest = self._pipe("0" * TAG_LENGTH)
         if len(os.fsencode(longest)) > PIPE_LENGTH:
             # The control daemon would fail without a word.
             raise EngineFailedError(f"{longest} is too long for a socket: shorten the MPS path")
@@ -96,7 +96,7 @@ class MpsNamespaceEngine(MpsEngine):
                 raise
 
     def _namespace(self, part: Part, present: Mapping[str, MpsNamespace]) -> None:
-        name = _name(part.slice)
+        name = _name(part.binding.tag)
         if name not in present:
             self._control.ask("namespace", "create", name, f"--server={SERVER}")
         memory, percent = _amounts(part)
@@ -111,7 +111,7 @@ class MpsNamespaceEngine(MpsEngine):
             if (
                 made is not None
                 and made.pipe
-                and pathlib.Path(made.pipe) != self._pipe(part.slice)
+                and pathlib.Path(made.pipe) != self._pipe(part.binding.tag)
             ):
                 raise EngineFailedError(f"MPS namespace {name} is at {made.pipe}")
 
@@ -122,14 +122,14 @@ class MpsNamespaceEngine(MpsEngine):
         amounts it does.
         """
         env = {ENV_PIPE: IN_CONTAINER, **limits(part)}
-        pipe = bind_mount(str(self._pipe(part.slice)), IN_CONTAINER, writable=True)
+        pipe = bind_mount(str(self._pipe(part.binding.tag)), IN_CONTAINER, writable=True)
         return ContainerEdits(env, (pipe,))
 
-    def release(self, slice_: Slice) -> None:
+    def release(self, binding: Binding) -> None:
         """Delete the namespace; refused while a client is connected."""
         with self._lock:
             if self._control.answers() and SERVER in self._control.servers():
-                name = _name(slice_)
+                name = _name(binding.tag)
                 if name in self._control.namespaces(SERVER):
                     self._control.ask("namespace", "delete", name, f"--server={SERVER}")
 
@@ -149,7 +149,7 @@ class MpsNamespaceEngine(MpsEngine):
                     self._namespace(part, present)
                 except EngineFailedError as e:
                     failed.append(str(e))
-            wanted = {NAMESPACE_PREFIX + tag for tag in known}
+            wanted = {_name(tag) for tag in known}
             for name in present:
                 if name.startswith(NAMESPACE_PREFIX) and name not in wanted:
                     try:
@@ -159,13 +159,13 @@ class MpsNamespaceEngine(MpsEngine):
         if failed:
             raise EngineFailedError("; ".join(failed))
 
-    def _pipe(self, slice_: Slice) -> pathlib.Path:
-        return self._control.pipe / SERVER / _name(slice_)
+    def _pipe(self, tag: str) -> pathlib.Path:
+        return self._control.pipe / SERVER / _name(tag)
 
 
-def _name(slice_: Slice) -> str:
+def _name(tag: str) -> str:
     """Lowercase letters, digits and underscores, as the control daemon demands."""
-    return NAMESPACE_PREFIX + slice_.tag
+    return NAMESPACE_PREFIX + tag
 
 
 def _holds(found: MpsNamespace | None, memory: int | None, percent: float) -> bool:

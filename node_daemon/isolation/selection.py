@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from gpu_fraction.domain.units import MILLI
 from node_daemon.cards.inventory import CardIsolation
-from node_daemon.isolation.engine import CardFacts, Engine, Part, Resource, Slice, Strength
+from node_daemon.isolation.engine import CardFacts, Engine, Part, Resource, Strength
+from node_daemon.state.allocation import Binding
 
 __all__ = ["Choice", "choose", "parts", "published", "unenforced"]
 
@@ -78,34 +79,34 @@ def published(choice: Choice, accept: Strength) -> CardIsolation:
     )
 
 
-def parts(slice_: Slice, choices: Mapping[str, Choice]) -> list[tuple[Engine, Part]]:
+def parts(binding: Binding, choices: Mapping[str, Choice]) -> list[tuple[Engine, Part]]:
     """What each engine has to do for the slice.
 
     A pod that asks for no isolation is spared the engines it could get round anyway; those that
     shield the others from it stay.
     """
     found: list[tuple[Engine, Part]] = []
-    chosen = [choices.get(share.uuid, Choice()) for share in slice_.shares]
+    chosen = [choices.get(share.uuid, Choice()) for share in binding.shares]
     engines = dict.fromkeys(engine for choice in chosen for engine in choice.engines)
     for engine in engines:
-        if engine.optional and slice_.demand == "none":
+        if engine.optional and binding.isolation == "none":
             continue
         mine = {
             resource: [
                 share
-                for share in slice_.shares
+                for share in binding.shares
                 if choices.get(share.uuid, Choice()).engine(resource) is engine
             ]
             for resource in Resource
         }
-        shares = tuple(s for s in slice_.shares if any(s in m for m in mine.values()))
+        shares = tuple(s for s in binding.shares if any(s in m for m in mine.values()))
         resources = frozenset(resource for resource, held in mine.items() if held)
-        found.append((engine, Part(slice_, shares, resources)))
+        found.append((engine, Part(binding, shares, resources)))
     return found
 
 
 def unenforced(
-    slice_: Slice,
+    binding: Binding,
     choices: Mapping[str, Choice],
     cards: Mapping[str, CardFacts],
     accept: Strength,
@@ -114,7 +115,7 @@ def unenforced(
 
     A share that is the whole card, and compute that is not limited, need no enforcement.
     """
-    for share in slice_.shares:
+    for share in binding.shares:
         card = cards.get(share.uuid, CardFacts(share.uuid))
         choice = choices.get(share.uuid, Choice())
         needed = {
@@ -126,6 +127,6 @@ def unenforced(
             if engine is None or engine.enforces(resource) < accept:
                 by = engine.name if engine else "none"
                 return f"{share.uuid} does not enforce {resource.value} (isolation: {by})"
-            if doubt := engine.doubt(resource, slice_):
+            if doubt := engine.doubt(resource, binding):
                 return f"{share.uuid}: {doubt}"
     return ""

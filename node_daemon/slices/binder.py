@@ -201,7 +201,7 @@ class LateBinder:
     async def _publish(self, nonce: Nonce, binding: Binding) -> None:
         """Put the slice's file there, and let the runtime notice it."""
         if not self._publisher.restored.is_set():
-            if await self._publisher.published(nonce, binding.uid):
+            if await self._publisher.files.exists(nonce, binding.uid):
                 return
             await self._publisher.restored.wait()
         inventory = await self._state.inventory.wait()

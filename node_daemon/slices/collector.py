@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import structlog
 
 from gpu_fraction.domain.inventory import Inventory
-from node_daemon.isolation.errors import IsolationError
 from node_daemon.kubelet.pod_resources import Listing
 from node_daemon.slices.binder import LateBinder
 from node_daemon.slices.identity import Identity
 from node_daemon.slices.publisher import Publisher
 from node_daemon.slices.shares import Shares, assigned
 from node_daemon.state.allocation import Allocation, Binding, ContainerKey, Nonce, PodUid
-from node_daemon.state.errors import KubeletError, Refusal, StoreError
+from node_daemon.state.errors import IsolationError, KubeletError, Refusal, StoreError
 from node_daemon.state.node_state import NodeState
 
 __all__ = ["Collector", "Pace"]
@@ -134,7 +133,7 @@ class Collector:
             KubeletError: the kubelet's list could not be had; nothing was released.
         """
         listing = await self._identity.lister.fresh()
-        present = await self._publisher.present()
+        present = await self._publisher.files.present()
         missing = self._missing
         self._missing = {}
         for allocation in self._store:
@@ -221,7 +220,7 @@ class Collector:
 
     async def _remove_orphan(self, nonce: Nonce, uid: PodUid) -> None:
         try:
-            await self._publisher.remove(nonce, uid)
+            await self._publisher.files.remove(nonce, uid)
             _log.warning("orphan_slice_file_removed", nonce=nonce, uid=uid)
         except StoreError as e:
             _log.error("orphan_slice_file_kept", nonce=nonce, error=str(e))

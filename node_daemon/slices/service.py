@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from gpu_fraction.domain import inventory as inventory_format
 from gpu_fraction.domain.inventory import Inventory, InventoryError
+from node_daemon.isolation.node import NodeIsolation
 from node_daemon.kubelet import checkpoint
 from node_daemon.kubelet.plugin import DevicePlugin, Recorder, TokenBoard
 from node_daemon.kubelet.pod_resources import PodResourcesClient
@@ -23,7 +24,7 @@ from node_daemon.slices.cdi import SliceFiles
 from node_daemon.slices.collector import Collector, Pace
 from node_daemon.slices.host_spec import HostSpecReader
 from node_daemon.slices.identity import Identity
-from node_daemon.slices.publisher import Isolation, Publisher
+from node_daemon.slices.publisher import Publisher
 from node_daemon.slices.shares import Assigner, Shares
 from node_daemon.state.allocation import Binding, PodUid
 from node_daemon.state.concurrency import first
@@ -89,7 +90,7 @@ class Ports:
     assigner: Assigner
     recorder: Recorder
     has_cgroup: Callable[[PodUid], bool]
-    isolation: Isolation
+    isolation: NodeIsolation
 
 
 class SliceService:

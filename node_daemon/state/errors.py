@@ -4,6 +4,9 @@ NodeDaemonError
 ├── Refusal            a container may not start now; the kubelet asks again by itself
 ├── StoreError         the state directory or the CDI directory cannot be written
 ├── HostSpecError      the host's nvidia.com/gpu specification lacks a card
+├── IsolationError     the isolation engines cannot serve a container now
+│   ├── NotEnforceableError  its pod requires what no engine on the card enforces
+│   └── EngineFailedError    an engine that should work did not; trying again may help
 ├── KubeletError       the kubelet did not answer, or not in time
 └── ApiUnavailableError  the API server did not take a write; its outcome may be unknown
 """
@@ -13,9 +16,12 @@ from enum import StrEnum
 
 __all__ = [
     "ApiUnavailableError",
+    "EngineFailedError",
     "HostSpecError",
+    "IsolationError",
     "KubeletError",
     "NodeDaemonError",
+    "NotEnforceableError",
     "PodRef",
     "Reason",
     "Refusal",
@@ -33,6 +39,18 @@ class StoreError(NodeDaemonError):
 
 class HostSpecError(NodeDaemonError):
     """The host's CDI specification of its GPUs does not serve; the message says what to do."""
+
+
+class IsolationError(NodeDaemonError):
+    """A container must not start now; the message says why and what would help."""
+
+
+class NotEnforceableError(IsolationError):
+    """The pod requires what no engine on the card enforces."""
+
+
+class EngineFailedError(IsolationError):
+    """An engine that should work did not; trying again may help."""
 
 
 class KubeletError(NodeDaemonError):

@@ -18,11 +18,12 @@ from node_daemon.isolation.configured import (
     IsolationSettings,
     MpsStart,
 )
-from node_daemon.isolation.engine import CardFacts, Slice
-from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.isolation.engine import CardFacts
 from node_daemon.settings import OPTIONS, node_daemon_settings
+from node_daemon.state.errors import EngineFailedError
 from sandbox.nvml.hardware import FakeHardware
 from tests import fake_gpus
+from tests.fake_gpus import bound
 from tests.unit.node_daemon.isolation.conftest import Mps
 
 ONE, TWO = fake_gpus.uuid(0), fake_gpus.uuid(1)
@@ -181,7 +182,7 @@ def test_shared_memory_is_that_of_a_daemon_that_is_started_on_the_host(
         isolation.use(driver)
         isolation.assess(CARDS)
         isolation.restore([])
-        mounts = isolation.prepare(Slice("u", "c", (CardShare(ONE, 250, 8000),))).mounts
+        mounts = isolation.prepare(bound("u", "c", (CardShare(ONE, 250, 8000),))).mounts
         places = [mount["containerPath"] for mount in mounts]
         assert ("/dev/shm" in places) is (start == "host")
 
@@ -242,7 +243,7 @@ def test_limits_that_were_lost_are_set_again_with_the_next_look(
     isolation.use(driver)
     isolation.assess(CARDS)
     isolation.restore([])
-    isolation.prepare(Slice(pod.name.removeprefix("pod"), "main", (CardShare(ONE, 0, 8000),)))
+    isolation.prepare(bound(pod.name.removeprefix("pod"), "main", (CardShare(ONE, 0, 8000),)))
     driver.device(0).set_memory_limits(str(pod), 0, nvml.UNLIMITED)
     hardware.fault("nvmlDeviceSetMemoryLimits_v1", 999)
     assert isolation.assess(CARDS)[ONE].name == "cgroup"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from node_daemon.isolation.errors import EngineFailedError
 from node_daemon.isolation.host_process import GROUP, HostProcess
+from node_daemon.state.errors import EngineFailedError
 
 Machine = Callable[..., HostProcess]
 

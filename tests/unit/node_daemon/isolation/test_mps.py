@@ -10,15 +10,16 @@ import pytest
 
 from gpu_fraction.domain.assignment import CardShare
 from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice, Strength
-from node_daemon.isolation.errors import EngineFailedError, NotEnforceableError
+from node_daemon.isolation.engine import CardFacts, Part, Resource, Strength
 from node_daemon.isolation.host_process import GROUP, HostProcess
 from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine, MpsSettings
 from node_daemon.isolation.mps_control import MpsControl, Protocol, size_mib
 from node_daemon.isolation.mps_daemon import PID_FILE, Launch, MpsDaemon
 from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
 from node_daemon.isolation.node import NodeIsolation
+from node_daemon.state.errors import EngineFailedError, NotEnforceableError
 from tests import fake_gpus
+from tests.fake_gpus import bound
 from tests.unit.node_daemon.isolation.conftest import Mps, running
 
 ONE, TWO = fake_gpus.uuid(0), fake_gpus.uuid(1)
@@ -36,7 +37,7 @@ def part(
 ) -> Part:
     """A container's card, thousandths and MiB."""
     held = tuple(CardShare(*share) for share in shares or ((ONE, 250, 8000),))
-    return Part(Slice("3f2e1d0c-aaaa-bbbb-cccc-0123456789ab", container, held), held, resources)
+    return Part(bound("3f2e1d0c-aaaa-bbbb-cccc-0123456789ab", container, held), held, resources)
 
 
 def limits(mps: Mps) -> dict[str, tuple[int | None, float | None]]:
@@ -47,7 +48,7 @@ def limits(mps: Mps) -> dict[str, tuple[int | None, float | None]]:
 
 def name(one: Part) -> str:
     """The container's namespace."""
-    return f"gf_{one.slice.tag}"
+    return f"gf_{one.binding.tag}"
 
 
 def test_version_2_limits_by_the_containers_environment(mps: Mps, driver: Driver) -> None:
@@ -75,7 +76,7 @@ def test_strength_differs_between_the_versions(mps: Mps, driver: Driver) -> None
     assert {two.enforces(r) for r in Resource} == {Strength.COOPERATIVE}
     assert three.enforces(Resource.COMPUTE) is Strength.ENFORCED
     assert three.enforces(Resource.MEMORY) is Strength.COOPERATIVE
-    root, user = Slice("u", "c", ()), Slice("u", "c", (), root_risk="")
+    root, user = bound("u", "c", ()), bound("u", "c", (), root_risk="")
     assert "nobody can be root: spec." in three.doubt(Resource.COMPUTE, root)
     assert three.doubt(Resource.COMPUTE, user) == ""
 
@@ -91,8 +92,8 @@ def test_a_pod_that_requires_isolation_must_not_be_able_to_become_root(
     node.assess(CARDS)
     node.restore([])
     compute_only = (CardShare(ONE, 250, CARDS[0].memory_mib),)
-    node.prepare(Slice("u", "c", compute_only, "preferred", risk))
-    required = Slice("u", "c", compute_only, "required", risk)
+    node.prepare(bound("u", "c", compute_only, "preferred", risk))
+    required = bound("u", "c", compute_only, "required", risk)
     if not risk:
         node.prepare(required)
         return
@@ -137,10 +138,10 @@ def test_releasing_deletes_the_namespace_once_no_client_is_left(mps: Mps, driver
     engine.prepare(one)
     mps.control().ask("client", "connect", name(one))
     with pytest.raises(EngineFailedError, match="active clients"):
-        engine.release(one.slice)
+        engine.release(one.binding)
     mps.control().ask("client", "disconnect", name(one))
-    engine.release(one.slice)
-    engine.release(one.slice)
+    engine.release(one.binding)
+    engine.release(one.binding)
     assert limits(mps) == {}
 
 
@@ -151,7 +152,7 @@ def test_a_connected_client_does_not_hinder_a_second_start(mps: Mps, driver: Dri
     engine.prepare(one)
     mps.control().ask("client", "connect", name(one))
     engine.prepare(one)
-    mps.engine(driver).restore([one], {one.slice.tag})
+    mps.engine(driver).restore([one], {one.binding.tag})
     assert limits(mps) == {name(one): (8000, 25.0)}
 
 
@@ -174,9 +175,9 @@ def test_a_new_control_daemon_gets_the_namespaces_again(mps: Mps, driver: Driver
     engine.probe(CARDS)
     engine.prepare(one)
     mps.kill()
-    engine.restore([one, two], {one.slice.tag, two.slice.tag})
+    engine.restore([one, two], {one.binding.tag, two.binding.tag})
     assert limits(mps) == {name(one): (8000, 25.0), name(two): (500, 10.0)}
-    engine.restore([two], {two.slice.tag})
+    engine.restore([two], {two.binding.tag})
     assert limits(mps) == {name(two): (500, 10.0)}
 
 
@@ -188,7 +189,7 @@ def test_what_cannot_be_made_again_is_told_and_the_rest_is_made(mps: Mps, driver
     mps.control().ask("client", "connect", name(gone))
     mps.fail(f"namespace create {name(one)}")
     with pytest.raises(EngineFailedError, match=r"told to fail; .*active clients"):
-        engine.restore([one, two], {one.slice.tag, two.slice.tag})
+        engine.restore([one, two], {one.binding.tag, two.binding.tag})
     assert set(limits(mps)) == {name(two), name(gone)}
 
 
@@ -200,10 +201,10 @@ def test_version_2_looks_for_its_daemon_after_a_restart(mps: Mps, driver: Driver
     mps.kill()
     engine.restore([], set())
     assert not running(mps.pid)
-    engine.restore([part()], {part().slice.tag})
+    engine.restore([part()], {part().binding.tag})
     assert running(mps.pid)
-    engine.release(part().slice)
-    assert engine.doubt(Resource.MEMORY, part().slice) == ""
+    engine.release(part().binding)
+    assert engine.doubt(Resource.MEMORY, part().binding) == ""
     places = {m["containerPath"]: m["hostPath"] for m in engine.edits(part()).mounts}
     assert places["/dev/shm"] == str(shm)
 
@@ -401,7 +402,7 @@ def test_nothing_is_started_before_the_cards_are_known(
 ) -> None:
     """A control daemon without cards would serve none for as long as it lives."""
     engine = mps.engine(driver, protocol)
-    engine.restore([part()], {part().slice.tag})
+    engine.restore([part()], {part().binding.tag})
     with pytest.raises(EngineFailedError, match="no card"):
         engine.prepare(part())
     assert mps.pid == 0

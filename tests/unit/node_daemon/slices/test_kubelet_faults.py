@@ -15,9 +15,10 @@ import structlog
 
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
-from node_daemon.isolation.engine import ContainerEdits, Slice
+from node_daemon.isolation.engine import ContainerEdits
 from node_daemon.isolation.node import NodeIsolation
 from node_daemon.kubelet.session import Waits
+from node_daemon.state.allocation import Binding
 from sandbox.kubelet.devices import CHECKPOINT
 from tests.support.node_rig import (
     TEMPO,
@@ -50,10 +51,10 @@ class Wedged(NodeIsolation):
         super().__init__([])
         self.go_on = threading.Event()
 
-    def prepare(self, slice_: Slice) -> ContainerEdits:
+    def prepare(self, binding: Binding) -> ContainerEdits:
         """Wait first."""
         self.go_on.wait()
-        return super().prepare(slice_)
+        return super().prepare(binding)
 
 
 async def test_registers_again_after_a_kubelet_restart(tmp_path: Path) -> None:
