@@ -1,8 +1,9 @@
 """The node daemon, put together."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NoReturn
 
 import grpc
@@ -17,8 +18,9 @@ from node_daemon import web
 from node_daemon.cards import health_events
 from node_daemon.cards.inventory import CardIsolation
 from node_daemon.cards.inventory_reader import NodeReading
-from node_daemon.cards.nvml_driver import Driver, open_driver
-from node_daemon.cards.source import CardSource
+from node_daemon.cards.nvml_cards import NvmlCards
+from node_daemon.cards.nvml_driver import Driver
+from node_daemon.cards.source import Cards, CardSource
 from node_daemon.cluster.api_server import ApiAssigner, NodePublisher, cdi_doubt
 from node_daemon.cluster.pod_feed import PodFeed
 from node_daemon.cluster.reporter import Reporter
@@ -50,8 +52,9 @@ class _Isolator:
     isolation: ConfiguredIsolation
     slices: SliceService
 
-    async def use(self, driver: Driver) -> None:
-        await asyncio.to_thread(self.isolation.use, driver)
+    async def use(self, driver: Driver | None) -> None:
+        if driver is not None:
+            await asyncio.to_thread(self.isolation.use, driver)
 
     async def assess(self, reading: NodeReading) -> Mapping[str, CardIsolation]:
         found = await asyncio.to_thread(self.isolation.assess, facts(reading))
@@ -68,7 +71,9 @@ class NodeDaemon:
         node_name: str,
         client: Client,
         registry: CollectorRegistry,
+        open_cards: Callable[[], Cards] | None = None,
     ) -> None:
+        """Run on the cards of this machine, or on those that ``open_cards`` finds."""
         self._settings = settings
         self._registry = registry
         state = NodeState.below(settings.paths.state)
@@ -83,7 +88,7 @@ class NodeDaemon:
             state,
             Ports(
                 assigner=ApiAssigner(client),
-                recorder=reporter,
+                refused=reporter.refused,
                 has_cgroup=lambda uid: cgroups.find(uid) is not None,
                 isolation=isolation,
             ),
@@ -91,7 +96,7 @@ class NodeDaemon:
             settings.tempo,
         )
         self._cards = CardSource(
-            open_driver,
+            open_cards or partial(NvmlCards.open, settings.cards),
             state.inventory,
             settings.paths.state,
             _Isolator(isolation, self._slices),
@@ -125,12 +130,12 @@ class NodeDaemon:
                 cards=self._cards.run(last),
                 pods=self._pods.run(),
                 node=self._node.run(),
-                clearing=self._obey_clears(),
-                runtime=self._doubt_runtime(),
+                clearing=self._watch_clear_annotation(),
+                runtime=self._warn_if_cdi_off(),
                 events=self._events.run(),
             )
 
-    async def _doubt_runtime(self) -> NoReturn:
+    async def _warn_if_cdi_off(self) -> NoReturn:
         """Say once that containers may start without their cards, where that is so."""
         if doubt := cdi_doubt(await self._node.container_runtime()):
             _log.warning("container_runtime_doubtful", why=doubt)
@@ -138,7 +143,7 @@ class NodeDaemon:
         await asyncio.Event().wait()
         raise AssertionError("unreachable: waits until cancelled")
 
-    async def _obey_clears(self) -> NoReturn:
+    async def _watch_clear_annotation(self) -> NoReturn:
         """Declare cards fine when an administrator annotates the Node so."""
         while True:
             self._cards.clear(health_events.parse_clear(await self._node.clear_asked()))

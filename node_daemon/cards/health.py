@@ -26,7 +26,7 @@ from node_daemon.cards.health_events import (
     Target,
     Xid,
 )
-from node_daemon.cards.health_xid import XidClass, XidPolicy
+from node_daemon.cards.health_xid import XidClass, classify
 
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 SAVED_VERSION: Final = 1
@@ -108,14 +108,12 @@ class HealthPolicy:
         failed_polls: In a row that make a card sick, 1 or more.
         relapse_window_s: A fault this soon after a recovery is a relapse.
         max_doublings: Relapses that still double the number of good polls.
-        xids: Which XIDs count.
     """
 
     good_polls: int = 3
     failed_polls: int = 2
     relapse_window_s: float = 3600.0
     max_doublings: int = 3
-    xids: XidPolicy = field(default_factory=XidPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +195,7 @@ def _react(card: CardHealth, event: Event, now_s: float, policy: HealthPolicy) -
         case Poll():
             return _polled(card, event, now_s, policy)
         case Xid(_, xid):
-            kind = policy.xids.classify(xid)
+            kind = classify(xid)
             if kind in {XidClass.IGNORED, XidClass.ASK}:
                 return card
             return _worse(

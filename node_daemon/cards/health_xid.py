@@ -1,8 +1,6 @@
 """Which XID errors say something about a card, and which only about the program that met them."""
 
 import enum
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 IGNORED: Final = frozenset({13, 31, 43, 45, 68, 109})
@@ -24,7 +22,7 @@ a reset or a reboot for these; other errors heal when the card says that nothing
 RECOVERY_ACTION_CHANGED: Final = 154
 """Announces a new recovery action, also the end of one: a reason to ask the card, no fault."""
 
-__all__ = ["IGNORED", "RECOVERY_ACTION_CHANGED", "UNTIL_RESET", "XidClass", "XidPolicy"]
+__all__ = ["IGNORED", "RECOVERY_ACTION_CHANGED", "UNTIL_RESET", "XidClass", "classify"]
 
 
 class XidClass(enum.Enum):
@@ -36,28 +34,10 @@ class XidClass(enum.Enum):
     UNTIL_RESET = "until reset"
 
 
-@dataclass(frozen=True, slots=True)
-class XidPolicy:
-    """The node's choice on top of the lists above.
-
-    Attributes:
-        ignore: XIDs that are ignored too.
-        watch: XIDs that are not ignored, whatever the lists say; wins over ``ignore``.
-    """
-
-    ignore: frozenset[int] = frozenset()
-    watch: frozenset[int] = frozenset()
-
-    @classmethod
-    def of(cls, ignore: Iterable[int] = (), watch: Iterable[int] = ()) -> "XidPolicy":
-        """From any iterables."""
-        return cls(frozenset(ignore), frozenset(watch))
-
-    def classify(self, xid: int) -> XidClass:
-        """What this XID means for a card."""
-        if xid not in self.watch:
-            if xid == RECOVERY_ACTION_CHANGED:
-                return XidClass.ASK
-            if xid in self.ignore or xid in IGNORED:
-                return XidClass.IGNORED
-        return XidClass.UNTIL_RESET if xid in UNTIL_RESET else XidClass.TRANSIENT
+def classify(xid: int) -> XidClass:
+    """What this XID means for a card."""
+    if xid == RECOVERY_ACTION_CHANGED:
+        return XidClass.ASK
+    if xid in IGNORED:
+        return XidClass.IGNORED
+    return XidClass.UNTIL_RESET if xid in UNTIL_RESET else XidClass.TRANSIENT

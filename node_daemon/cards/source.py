@@ -10,8 +10,7 @@ import msgspec
 import structlog
 
 from gpu_fraction.domain.inventory import Inventory
-from node_daemon.cards import health, health_events, inventory, inventory_reader, nvml
-from node_daemon.cards.health_watch import HealthWatch
+from node_daemon.cards import health, health_events, inventory, nvml
 from node_daemon.cards.inventory import SLOTS_PER_CARD, CardIsolation
 from node_daemon.cards.inventory_reader import NodeReading
 from node_daemon.cards.nvml_driver import Driver
@@ -21,7 +20,7 @@ from node_daemon.state.errors import StoreError
 
 HEALTH_FILE: Final = "health.json"
 
-__all__ = ["CardSettings", "CardSource", "Isolator"]
+__all__ = ["CardSettings", "CardSource", "Cards", "Isolator"]
 
 T = TypeVar("T")
 
@@ -51,11 +50,31 @@ class CardSettings:
     policy: health.HealthPolicy = field(default_factory=health.HealthPolicy)
 
 
+class Cards(Protocol):
+    """The cards of one machine. The methods block, each for a bounded time.
+
+    They raise NvmlError where there are no cards to be had at all.
+    """
+
+    @property
+    def driver(self) -> Driver | None:
+        """NVML, for engines and usage; None where the cards are not NVIDIA's."""
+
+    def reopen(self) -> None:
+        """Look for the cards again, after they could not be had."""
+
+    def read(self) -> NodeReading:
+        """Every card as it is now."""
+
+    def watch(self, sink: Callable[[health_events.Event], None]) -> Callable[[], None]:
+        """Hand events to ``sink``, from any thread, until the function returned is called."""
+
+
 class Isolator(Protocol):
     """Says what can be enforced on which card."""
 
-    async def use(self, driver: Driver) -> None:
-        """The driver is there; once, before all else."""
+    async def use(self, driver: Driver | None) -> None:
+        """Take the driver, once, before ``assess``; None where the cards have none."""
         ...
 
     async def assess(self, reading: NodeReading) -> Mapping[str, CardIsolation]:
@@ -68,7 +87,7 @@ class CardSource:
 
     def __init__(
         self,
-        open_driver: Callable[[], Driver],
+        open_cards: Callable[[], Cards],
         published: Latest[Inventory],
         state: Path,
         isolator: Isolator,
@@ -79,7 +98,7 @@ class CardSource:
 
         ``card_changed`` is told when a card turns sick or well; it must be quick and not raise.
         """
-        self._open_driver = open_driver
+        self._open_cards = open_cards
         self._published = published
         self._file = state / HEALTH_FILE
         self._isolator = isolator
@@ -105,16 +124,17 @@ class CardSource:
         """
         self._last = last or Inventory()
         self._boot_id, self._health = await asyncio.to_thread(self._load)
-        driver = await self._opened(self._open_driver)
-        await self._isolator.use(driver)
-        self.driver.set(driver)
+        cards = await self._opened(self._open_cards)
+        await self._isolator.use(cards.driver)
+        if cards.driver is not None:
+            self.driver.set(cards.driver)
         while True:
             try:
-                await self._follow(driver)
+                await self._follow(cards)
             except nvml.NvmlError as e:
-                self._lose(e)
+                self._driver_lost(e)
             await asyncio.sleep(self._settings.driver_retry_s)
-            await self._opened(driver.reopen)
+            await self._opened(cards.reopen)
 
     async def _opened(self, attempt: Callable[[], T]) -> T:
         """What ``attempt`` gives, once there is a driver; meanwhile no card can be used."""
@@ -122,10 +142,10 @@ class CardSource:
             try:
                 return await asyncio.to_thread(attempt)
             except nvml.NvmlError as e:
-                self._lose(e)
+                self._driver_lost(e)
             await asyncio.sleep(self._settings.driver_retry_s)
 
-    def _lose(self, error: nvml.NvmlError) -> None:
+    def _driver_lost(self, error: nvml.NvmlError) -> None:
         """Keep the known cards listed, none of them usable."""
         if str(error) != self._lost:
             self._lost = str(error)
@@ -135,8 +155,8 @@ class CardSource:
             self._last = _without_driver(self._last, self._lost)
             self._published.set(self._last)
 
-    async def _follow(self, driver: Driver) -> NoReturn:
-        """Publish for as long as there is a driver. No event set outlives this.
+    async def _follow(self, cards: Cards) -> NoReturn:
+        """Publish for as long as there is a driver. No watch outlives this.
 
         Raises:
             NvmlError: there is none, or it never told what cards there are.
@@ -146,23 +166,20 @@ class CardSource:
         def sink(event: health_events.Event) -> None:
             loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-        watch = HealthWatch(
-            driver, sink, self._settings.poll_interval_s, self._settings.event_wait_s
-        )
-        watch.start()
+        stop = await asyncio.to_thread(cards.watch, sink)
         try:
-            await self._keep(driver)
+            await self._read_and_judge(cards)
         finally:
-            await asyncio.to_thread(watch.stop)
-        raise AssertionError("unreachable: the cards are kept until there is no driver")
+            await asyncio.to_thread(stop)
+        raise AssertionError("unreachable: the cards are read until there is no driver")
 
-    async def _keep(self, driver: Driver) -> NoReturn:
+    async def _read_and_judge(self, cards: Cards) -> NoReturn:
         loop = asyncio.get_running_loop()
         known: tuple[NodeReading, Mapping[str, CardIsolation]] | None = None
         while True:
             pause_s = self._settings.read_interval_s
             try:
-                reading = await asyncio.to_thread(inventory_reader.read, driver)
+                reading = await asyncio.to_thread(cards.read)
             except nvml.NvmlUnavailableError:
                 raise
             except nvml.NvmlError as e:

@@ -159,7 +159,7 @@ class NodePublisher:
             )
 
     async def _publish(self, inventory: Inventory, node: WireNode) -> None:
-        seen = inventory_node.NodeState(
+        seen = inventory_node.NodeFields(
             labels=node.metadata.labels or {},
             annotations=node.metadata.annotations or {},
             capacity=node.status.capacity or {},

@@ -26,11 +26,11 @@ MIXED: Final = "mixed"
 _LABEL_LENGTH: Final = 63
 _NOT_IN_LABELS: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
-__all__ = ["MIXED", "NodePatches", "NodeState", "desired", "diff", "slots"]
+__all__ = ["MIXED", "NodeFields", "NodePatches", "desired", "diff"]
 
 
 @dataclass(frozen=True, slots=True)
-class NodeState:
+class NodeFields:
     """The parts of a Node that are ours or may be."""
 
     labels: Mapping[str, str]
@@ -46,14 +46,14 @@ class NodePatches:
     status: dict[str, object] | None
 
 
-def desired(inventory: Inventory) -> NodeState:
+def desired(inventory: Inventory) -> NodeFields:
     """What the Node should carry for this inventory.
 
     Sick cards count in the labels, which describe the machine, and not in the capacity, which
     the scheduler hands out.
     """
     healthy = [card for card in inventory.cards if card.healthy]
-    return NodeState(
+    return NodeFields(
         labels=_labels(inventory.cards),
         annotations={keys.INVENTORY: wire.render(inventory)},
         capacity={
@@ -63,12 +63,7 @@ def desired(inventory: Inventory) -> NodeState:
     )
 
 
-def slots(inventory: Inventory) -> int:
-    """Tokens that the device plugin advertises as healthy."""
-    return sum(card.slots for card in inventory.cards if card.healthy)
-
-
-def diff(seen: NodeState, wanted: NodeState) -> NodePatches:
+def diff(seen: NodeFields, wanted: NodeFields) -> NodePatches:
     """What to send so that the Node carries what it should.
 
     Args:

@@ -15,7 +15,7 @@ from gpu_fraction.domain import inventory as inventory_format
 from gpu_fraction.domain.inventory import Inventory, InventoryError
 from node_daemon.isolation.node import NodeIsolation
 from node_daemon.kubelet import checkpoint
-from node_daemon.kubelet.plugin import DevicePlugin, Recorder, TokenBoard
+from node_daemon.kubelet.plugin import DevicePlugin, Refused
 from node_daemon.kubelet.pod_resources import PodResourcesClient
 from node_daemon.kubelet.session import KubeletSession, Waits
 from node_daemon.metrics import Metrics, SliceGauges
@@ -27,11 +27,11 @@ from node_daemon.slices.identity import Identity
 from node_daemon.slices.publisher import Publisher
 from node_daemon.slices.shares import Assigner, Shares
 from node_daemon.state.allocation import Binding, PodUid
-from node_daemon.state.concurrency import first
+from node_daemon.state.concurrency import Latest, first
 from node_daemon.state.durable import write_durably
 from node_daemon.state.errors import StoreError
 from node_daemon.state.node_state import NodeState
-from node_daemon.state.tokens import token_states
+from node_daemon.state.tokens import TokenState, token_states
 
 LAST_INVENTORY: Final = "inventory.json"
 
@@ -82,13 +82,13 @@ class Ports:
 
     Attributes:
         assigner: Writes what was chosen.
-        recorder: Tells a pod's readers of refusals.
+        refused: Reports a refusal to the pod's readers.
         isolation: What keeps containers within their shares.
         has_cgroup: Whether a pod still has a cgroup on this host.
     """
 
     assigner: Assigner
-    recorder: Recorder
+    refused: Refused
     has_cgroup: Callable[[PodUid], bool]
     isolation: NodeIsolation
 
@@ -107,7 +107,7 @@ class SliceService:
         tempo = tempo or Tempo()
         self._paths = paths
         self.state = state
-        self.board = TokenBoard()
+        self.tokens: Latest[tuple[TokenState, ...]] = Latest(())
         self.metrics = Metrics(registry)
         registry.register(SliceGauges(state))
         self._files = SliceFiles(paths.cdi)
@@ -128,7 +128,13 @@ class SliceService:
             has_cgroup=ports.has_cgroup,
             pace=tempo.pace,
         )
-        self.plugin = DevicePlugin(self.board, self.binder, ports.recorder, self.metrics)
+        self.plugin = DevicePlugin(
+            self.tokens,
+            self.binder.allocate,
+            self.binder.pre_start,
+            ports.refused,
+            self.metrics,
+        )
         self.session = KubeletSession(paths.plugins, self.plugin, self.metrics, tempo.waits)
 
     async def load(self) -> Inventory:
@@ -143,7 +149,7 @@ class SliceService:
         last = await asyncio.to_thread(self._load)
         for binding in self._bindings():
             self.state.ledger.record(binding.key, binding.shares)
-        self.board.publish(token_states(last, self.state.store))
+        self.tokens.set(token_states(last, self.state.store))
         return last
 
     async def restore(self) -> None:
@@ -178,7 +184,7 @@ class SliceService:
         remembered: Inventory | None = None
         while True:
             self.binder.changed.clear()
-            self.board.publish(token_states(inventory, self.state.store))
+            self.tokens.set(token_states(inventory, self.state.store))
             if inventory != remembered:
                 await self._remember(inventory)
                 remembered = inventory

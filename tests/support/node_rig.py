@@ -149,7 +149,7 @@ class Rig:
         self.registry = CollectorRegistry()
         ports = Ports(
             assigner=self.api,
-            recorder=self.api,
+            refused=self.api.refused,
             isolation=self.isolation,
             has_cgroup=lambda uid: uid in self.cgroups,
         )

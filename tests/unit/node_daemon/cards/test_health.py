@@ -15,7 +15,7 @@ from node_daemon.cards.health_events import (
     parse_clear,
     targets,
 )
-from node_daemon.cards.health_xid import IGNORED, UNTIL_RESET, XidPolicy
+from node_daemon.cards.health_xid import IGNORED, UNTIL_RESET
 from node_daemon.cards.inventory_reader import CardReading, InstanceReading, NodeReading
 
 A, B = Target("GPU-a"), Target("GPU-b")
@@ -59,17 +59,6 @@ def test_an_xid_makes_its_card_sick_and_no_other() -> None:
 def test_errors_of_applications_are_ignored(xid: int) -> None:
     """NVIDIA's list: the program failed, the card did not."""
     assert Node().then(Xid("GPU-a", xid)).sick == {}
-
-
-def test_the_node_can_ignore_and_watch_other_xids() -> None:
-    """``watch`` wins over ``ignore`` and over NVIDIA's list."""
-    policy = health.HealthPolicy(xids=XidPolicy.of(ignore=[62, 63], watch=[31, 63]))
-    node = Node(policy=policy).then(
-        Xid("GPU-a", 62),
-        Xid("GPU-a", 63),
-        Xid("GPU-b", 31),
-    )
-    assert node.sick == {"GPU-a": "XID 63", "GPU-b": "XID 31"}
 
 
 def test_the_announcement_of_a_recovery_action_is_no_fault() -> None:

@@ -20,6 +20,8 @@ from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.resources import EVENTS, PODS
 from gpu_fraction.settings.option import load
 from node_daemon.app import NodeDaemon
+from node_daemon.cards.inventory_reader import CardReading
+from node_daemon.cards.source import Cards
 from node_daemon.settings import OPTIONS, node_daemon_settings
 from sandbox.apiserver.server import ApiServer
 from sandbox.kubelet.devices import StartError
@@ -27,6 +29,7 @@ from sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
 from sandbox.nvml.hardware import VARIABLE, FakeHardware
 from tests import fake_gpus
 from tests.access import fixed, kubeconfig
+from tests.support.fake_cards import FakeCards
 from tests.support.node_rig import TEMPO
 
 NODE = "node-1"
@@ -65,10 +68,11 @@ class World:
         self.settings = replace(settings, tempo=TEMPO, cards=cards)
 
     @asynccontextmanager
-    async def daemon(self) -> AsyncIterator[None]:
+    async def daemon(self, cards: Cards | None = None) -> AsyncIterator[None]:
         """The daemon while the block runs; it ends as on SIGTERM."""
         stop = asyncio.Event()
-        daemon = NodeDaemon(self.settings, NODE, self.client, CollectorRegistry())
+        open_cards = None if cards is None else lambda: cards
+        daemon = NodeDaemon(self.settings, NODE, self.client, CollectorRegistry(), open_cards)
         task = asyncio.create_task(daemon.run(stop))
         try:
             async with asyncio.timeout(8):
@@ -166,6 +170,15 @@ async def test_slices_from_nvml_to_the_container(world: World) -> None:
                     break
                 await asyncio.sleep(0.02)
     assert await world.get("/livez") == (0, "")
+
+
+async def test_a_container_starts_on_a_card_in_pure_python(world: World) -> None:
+    """Nothing between the reading of the cards and the container needs NVML."""
+    async with world.daemon(FakeCards(CardReading(0, "FAKE-0", "Fake", 16_000))):
+        pod = await world.pod("main", None)
+        started = await world.kubelet.start_container(pod.uid, "main")
+        assert started.env["GPU_FRACTION_DEVICES"] == "FAKE-0"
+        assert 'gpu_fraction_card_slices{uuid="FAKE-0"} 1.0' in (await world.get("/metrics"))[1]
 
 
 async def test_refusal_is_an_event_on_the_pod(world: World) -> None:
