@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, NoReturn
 
@@ -45,23 +44,6 @@ __all__ = ["NodeDaemon"]
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class _Isolator:
-    """Assesses the cards, and sets isolation up again as soon as they are known."""
-
-    isolation: ConfiguredIsolation
-    slices: SliceService
-
-    async def use(self, driver: Driver | None) -> None:
-        if driver is not None:
-            await asyncio.to_thread(self.isolation.use, driver)
-
-    async def assess(self, reading: NodeReading) -> Mapping[str, CardIsolation]:
-        found = await asyncio.to_thread(self.isolation.assess, facts(reading))
-        await self.slices.restore()
-        return found
-
-
 class NodeDaemon:
     """One node's daemon."""
 
@@ -82,7 +64,7 @@ class NodeDaemon:
         )
         self._reporter = reporter = Reporter(state, node_name, self._events)
         cgroups = PodCgroups()
-        isolation = ConfiguredIsolation(settings.isolation, cgroups)
+        self._isolation = ConfiguredIsolation(settings.isolation, cgroups)
         self._slices = SliceService(
             settings.paths,
             state,
@@ -90,7 +72,7 @@ class NodeDaemon:
                 assigner=ApiAssigner(client),
                 refused=reporter.refused,
                 has_cgroup=lambda uid: cgroups.find(uid) is not None,
-                isolation=isolation,
+                isolation=self._isolation,
             ),
             registry,
             settings.tempo,
@@ -99,7 +81,7 @@ class NodeDaemon:
             open_cards or partial(NvmlCards.open, settings.cards),
             state.inventory,
             settings.paths.state,
-            _Isolator(isolation, self._slices),
+            self._assess,
             reporter.card_changed,
             settings.cards,
         )
@@ -134,6 +116,14 @@ class NodeDaemon:
                 runtime=self._warn_if_cdi_off(),
                 events=self._events.run(),
             )
+
+    async def _assess(
+        self, driver: Driver | None, reading: NodeReading
+    ) -> Mapping[str, CardIsolation]:
+        """Assess the cards, and set isolation up again as soon as they are known."""
+        found = await asyncio.to_thread(self._isolation.assess, facts(reading), driver)
+        await self._slices.restore()
+        return found
 
     async def _warn_if_cdi_off(self) -> NoReturn:
         """Say once that containers may start without their cards, where that is so."""

@@ -25,8 +25,9 @@ from node_daemon.cards.health_events import (
     Poll,
     Target,
     Xid,
+    XidClass,
+    classify,
 )
-from node_daemon.cards.health_xid import XidClass, classify
 
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 SAVED_VERSION: Final = 1

@@ -13,8 +13,7 @@ from typing import Final, TypeVar
 import structlog
 
 from node_daemon.cards import nvml
-from node_daemon.cards.health_events import Event, Fault, Poll, Xid
-from node_daemon.cards.health_xid import RECOVERY_ACTION_CHANGED
+from node_daemon.cards.health_events import RECOVERY_ACTION_CHANGED, Event, Fault, Poll, Xid
 from node_daemon.cards.nvml_device import Device
 from node_daemon.cards.nvml_driver import Driver, EventWatch
 

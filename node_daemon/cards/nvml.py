@@ -1,14 +1,7 @@
-"""NVML's names and errors; only ``nvml``, ``nvml_device`` and ``nvml_driver`` import pynvml.
+"""NVML's names, values and errors.
 
-Every call runs on a thread of its card (``nvml_lane``) and ends by a deadline. Errors:
-
-    NvmlError                     any call that failed
-    +-- NvmlUnavailableError      no library, no driver: this machine has no usable NVIDIA stack
-    +-- NvmlUnsupportedError      the card or this driver does not know the call
-    +-- NvmlCardLostError         the card fell off the bus or must be reset first
-    +-- NvmlNotFoundError         no such card, instance, cgroup or sample
-    +-- NvmlDeniedError           the daemon lacks the privilege
-    +-- NvmlTimeoutError          the call did not return by its deadline
+Only ``nvml``, ``nvml_device`` and ``nvml_driver`` import pynvml. Every call runs on a thread of
+its card (``nvml_lane``) and ends by a deadline.
 """
 
 import ctypes

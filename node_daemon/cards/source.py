@@ -1,7 +1,7 @@
 """Keeps the inventory as the cards are: read now and then, and at once when one turns sick."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn, Protocol, TypeVar
@@ -20,7 +20,7 @@ from node_daemon.state.errors import StoreError
 
 HEALTH_FILE: Final = "health.json"
 
-__all__ = ["CardSettings", "CardSource", "Cards", "Isolator"]
+__all__ = ["CardSettings", "CardSource", "Cards"]
 
 T = TypeVar("T")
 
@@ -70,16 +70,9 @@ class Cards(Protocol):
         """Hand events to ``sink``, from any thread, until the function returned is called."""
 
 
-class Isolator(Protocol):
-    """Says what can be enforced on which card."""
-
-    async def use(self, driver: Driver | None) -> None:
-        """Take the driver, once, before ``assess``; None where the cards have none."""
-        ...
-
-    async def assess(self, reading: NodeReading) -> Mapping[str, CardIsolation]:
-        """The strongest engine of each card, by UUID."""
-        ...
+Assess = Callable[[Driver | None, NodeReading], Awaitable[Mapping[str, CardIsolation]]]
+"""Finds the strongest isolation engine of each card, by UUID; the driver is None where the cards
+have none."""
 
 
 class CardSource:
@@ -90,7 +83,7 @@ class CardSource:
         open_cards: Callable[[], Cards],
         published: Latest[Inventory],
         state: Path,
-        isolator: Isolator,
+        assess: Assess,
         card_changed: Callable[[health.Change], None],
         settings: CardSettings | None = None,
     ) -> None:
@@ -101,7 +94,7 @@ class CardSource:
         self._open_cards = open_cards
         self._published = published
         self._file = state / HEALTH_FILE
-        self._isolator = isolator
+        self._assess = assess
         self._card_changed = card_changed
         self._settings = settings or CardSettings()
         self._events: asyncio.Queue[health_events.Event] = asyncio.Queue()
@@ -125,7 +118,6 @@ class CardSource:
         self._last = last or Inventory()
         self._boot_id, self._health = await asyncio.to_thread(self._load)
         cards = await self._opened(self._open_cards)
-        await self._isolator.use(cards.driver)
         if cards.driver is not None:
             self.driver.set(cards.driver)
         while True:
@@ -189,7 +181,7 @@ class CardSource:
                 _log.error("cards_unreadable", error=str(e))
                 pause_s = self._settings.driver_retry_s
             else:
-                known = reading, await self._isolator.assess(reading)
+                known = reading, await self._assess(cards.driver, reading)
                 self._publish(*known)
             again_s = loop.time() + pause_s
             while (event := await self._event(again_s - loop.time())) is not None:

@@ -17,9 +17,9 @@ from node_daemon.isolation.compute_mode import ComputeModes
 from node_daemon.isolation.engine import CardFacts, Engine, Strength
 from node_daemon.isolation.hami_core import HamiCoreEngine
 from node_daemon.isolation.host_process import HostProcess
-from node_daemon.isolation.mps import MpsEngine, MpsSettings
+from node_daemon.isolation.mps import MpsEngine
 from node_daemon.isolation.mps_control import MpsControl
-from node_daemon.isolation.mps_daemon import Launch, MpsDaemon
+from node_daemon.isolation.mps_daemon import MpsDaemon
 from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
 from node_daemon.isolation.node import NodeIsolation
 from node_daemon.state.errors import EngineFailedError
@@ -69,7 +69,7 @@ class IsolationSettings:
 
 
 class ConfiguredIsolation(NodeIsolation):
-    """The node's isolation. Before ``use`` there is no driver, and every start is refused."""
+    """The node's isolation, by engines that are built once there is a driver."""
 
     def __init__(self, settings: IsolationSettings, cgroups: PodCgroups) -> None:
         super().__init__([], settings.accept)
@@ -77,8 +77,7 @@ class ConfiguredIsolation(NodeIsolation):
         self._cgroups = cgroups
         self._modes: ComputeModes | None = None
 
-    def use(self, driver: Driver) -> None:
-        """Build the engines; blocks for a bounded time."""
+    def _build(self, driver: Driver) -> None:
         settings = self._settings
         self._modes = modes = ComputeModes(driver, settings.state / "mps" / MODES)
         names = dict.fromkeys(chain(settings.engines, *settings.cards.values()))
@@ -88,13 +87,17 @@ class ConfiguredIsolation(NodeIsolation):
             {uuid: [made[name] for name in own] for uuid, own in settings.cards.items()},
         )
 
-    def assess(self, cards: Sequence[CardFacts]) -> Mapping[str, CardIsolation]:
-        """What can be enforced on which card.
+    def assess(
+        self, cards: Sequence[CardFacts], driver: Driver | None = None
+    ) -> Mapping[str, CardIsolation]:
+        """What can be enforced on which card, by the engines of the first driver that is given.
 
         Cards that MPS does not serve, because it is not configured or refused, are freed, and
         limits that were lost are set again: a reset of a card takes them, and the end of MPS the
         namespaces.
         """
+        if driver is not None and self._modes is None:
+            self._build(driver)
         found = super().assess(cards)
         if self._modes is not None:
             self._modes.give_back(c.uuid for c in cards if "mps" not in self.engines(c.uuid))
@@ -122,14 +125,14 @@ class ConfiguredIsolation(NodeIsolation):
         # Mounted by who starts the control daemon, and only on the host: clients of another one
         # would not find the directory, or would share it with nobody.
         shm = self._settings.mps_shm if on_host and not new else None
-        launch = Launch(
-            allowed=self._settings.mps_start != "never",
-            outside=HostProcess(shm) if on_host else None,
+        daemon = MpsDaemon(
+            control,
+            self._settings.state / "mps",
+            may_start=self._settings.mps_start != "never",
+            host=HostProcess(shm) if on_host else None,
         )
-        daemon = MpsDaemon(control, self._settings.state / "mps", launch)
-        settings = MpsSettings(shm=shm)
         kind = MpsNamespaceEngine if new else MpsEngine
-        return kind(modes, control, daemon, settings)
+        return kind(modes, control, daemon, shm)
 
 
 def _branch(driver: Driver) -> int:

@@ -10,7 +10,6 @@ gets no context at all instead of the whole card.
 import pathlib
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from gpu_fraction.domain.inventory import Isolation
@@ -39,21 +38,7 @@ ENV_PIPE: Final = "CUDA_MPS_PIPE_DIRECTORY"
 ENV_PERCENT: Final = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 ENV_MEMORY: Final = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"
 
-__all__ = ["IN_CONTAINER", "MpsEngine", "MpsSettings", "limits"]
-
-
-@dataclass(frozen=True, slots=True)
-class MpsSettings:
-    """The node's choice.
-
-    Attributes:
-        shm: Host directory (a tmpfs) mounted as ``/dev/shm`` of version 2 clients, which share
-            memory with the server through it; None leaves the container's own.
-        server_timeout_s: Longest wait for a version 3 server to be ready.
-    """
-
-    shm: pathlib.Path | None = None
-    server_timeout_s: float = 5.0
+__all__ = ["IN_CONTAINER", "MpsEngine", "limits"]
 
 
 class MpsEngine(Engine):
@@ -63,7 +48,9 @@ class MpsEngine(Engine):
         modes: The cards' compute modes; None leaves them, so that a program may leave MPS.
         control: The control daemon's interface.
         daemon: The control daemon's process.
-        settings: The node's choice.
+        shm: Host directory (a tmpfs) mounted as ``/dev/shm`` of version 2 clients, which share
+            memory with the server through it; None leaves the container's own.
+        server_timeout_s: Longest wait for a version 3 server to be ready.
     """
 
     name: Isolation = "mps"
@@ -74,12 +61,14 @@ class MpsEngine(Engine):
         modes: ComputeModes | None,
         control: MpsControl,
         daemon: MpsDaemon,
-        settings: MpsSettings | None = None,
+        shm: pathlib.Path | None = None,
+        server_timeout_s: float = 5.0,
     ) -> None:
         self._modes = modes
         self._control = control
         self._daemon = daemon
-        self._settings = settings or MpsSettings()
+        self._shm = shm
+        self._server_timeout_s = server_timeout_s
         self._lock = threading.Lock()
         self._cards: tuple[str, ...] = ()
 
@@ -140,8 +129,8 @@ class MpsEngine(Engine):
         env = {ENV_PIPE: IN_CONTAINER, **limits(part)}
         # The log directory is the daemon's; a client that writes there needs none.
         mounts = [bind_mount(str(self._control.pipe), IN_CONTAINER, writable=True)]
-        if self._settings.shm is not None:
-            mounts.append(bind_mount(str(self._settings.shm), "/dev/shm", writable=True))  # noqa: S108
+        if self._shm is not None:
+            mounts.append(bind_mount(str(self._shm), "/dev/shm", writable=True))  # noqa: S108
         return ContainerEdits(env, tuple(mounts))
 
     def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:

@@ -79,7 +79,7 @@ class MpsNamespaceEngine(MpsEngine):
 
     def _ready(self) -> None:
         """A server that names a missing card is accepted and then ends; clients run unlimited."""
-        end_s = time.monotonic() + self._settings.server_timeout_s
+        end_s = time.monotonic() + self._server_timeout_s
         while SERVER not in (found := self._control.servers()):
             if time.monotonic() > end_s:
                 raise EngineFailedError(f"MPS server {SERVER} is gone; there are {sorted(found)}")

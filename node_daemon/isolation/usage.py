@@ -21,37 +21,30 @@ PROC: Final = pathlib.Path("/proc")
 
 _log = structlog.get_logger()
 
-__all__ = ["CardUsage", "Consumer", "Usage", "UsageReader"]
+__all__ = ["CardUsage", "ContainerUse", "UsageReader"]
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """Of one card by one consumer; percents of the whole card.
+class ContainerUse:
+    """What one container uses of one card.
 
     Attributes:
         memory_bytes: Device memory held.
-        sm_percent: Share of time in which its kernels ran, None where NVML has no sample.
-        memory_percent: Share of time in which device memory was read or written, likewise.
-        processes: How many processes that is.
+        sm_percent: Share of time in which its kernels ran, percent of the whole card; None where
+            NVML has no sample.
     """
 
     memory_bytes: int = 0
     sm_percent: int | None = None
-    memory_percent: int | None = None
-    processes: int = 0
-
-
-Consumer = Member
-"""The pod and container; ``container_id`` as the container runtime gives it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CardUsage:
-    """One card or MIG instance.
+    """What is used of one card or MIG instance.
 
     Attributes:
         uuid: The card.
-        used_bytes: Device memory in use, by anybody and the driver; None where unknown.
+        used_bytes: Device memory in use, the driver's included; None where unknown.
         by: By container.
         others: By processes that are in no pod.
         error: Why it could not be read, empty where it could.
@@ -59,8 +52,8 @@ class CardUsage:
 
     uuid: str
     used_bytes: int | None = None
-    by: Mapping[Consumer, Usage] = field(default_factory=dict)
-    others: Usage = Usage()
+    by: Mapping[Member, ContainerUse] = field(default_factory=dict)
+    others: ContainerUse = ContainerUse()
     error: str = ""
 
 
@@ -88,15 +81,15 @@ class UsageReader:
         except nvml.NvmlError as e:
             return CardUsage(uuid, error=str(e))
         samples = self._samples(device, uuid)
-        by: dict[Consumer, Usage] = {}
-        others = Usage()
+        by: dict[Member, ContainerUse] = {}
+        others = ContainerUse()
         for process in processes:
-            who = self._member(process.pid)
+            container = self._member(process.pid)
             sample = samples.get(process.pid)
-            if who is None:
+            if container is None:
                 others = _plus(others, process, sample)
             else:
-                by[who] = _plus(by.get(who, Usage()), process, sample)
+                by[container] = _plus(by.get(container, ContainerUse()), process, sample)
         return CardUsage(uuid, _used(device), by, others)
 
     def _samples(self, device: Device, uuid: str) -> dict[int, nvml.Sample]:
@@ -125,12 +118,10 @@ def _used(device: Device) -> int | None:
     return memory.used + memory.reserved
 
 
-def _plus(usage: Usage, process: nvml.Process, sample: nvml.Sample | None) -> Usage:
-    return Usage(
+def _plus(usage: ContainerUse, process: nvml.Process, sample: nvml.Sample | None) -> ContainerUse:
+    return ContainerUse(
         memory_bytes=usage.memory_bytes + process.memory,
         sm_percent=_sum(usage.sm_percent, sample.sm_percent if sample else None),
-        memory_percent=_sum(usage.memory_percent, sample.memory_percent if sample else None),
-        processes=usage.processes + 1,
     )
 
 

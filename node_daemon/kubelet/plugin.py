@@ -90,13 +90,9 @@ class DevicePlugin(api_grpc.DevicePluginServicer):
     async def GetPreferredAllocation(  # noqa: N802
         self, request: api.PreferredAllocationRequest, context: _Context
     ) -> api.PreferredAllocationResponse:
-        """No preference: tokens are alike. The kubelet is told not to ask."""
-        del context
-        return api.PreferredAllocationResponse(
-            container_responses=[
-                api.ContainerPreferredAllocationResponse() for _ in request.container_requests
-            ]
-        )
+        """Never asked for by the kubelet: tokens are alike."""
+        del request, context
+        return api.PreferredAllocationResponse()
 
     async def Allocate(  # noqa: N802
         self, request: api.AllocateRequest, context: _Context

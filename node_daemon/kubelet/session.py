@@ -1,6 +1,5 @@
 """Keeps the plugin known to the kubelet.
 
-from dataclasses import dataclass
 The kubelet never dials a plugin again whose stream has ended, and removes all sockets of its
 directory when it starts. Up to 1.36, a registration that comes while an earlier stream of ours is
 still open is lost when that one ends, so the order is always: end the stream, then register. From
@@ -38,7 +37,7 @@ __all__ = ["KUBELET_SOCKET", "KubeletSession", "Waits"]
 
 _log = structlog.get_logger()
 
-Identity = tuple[int, int]
+FileId = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class KubeletSession:
         self._waits = waits or Waits()
         self._server: grpc.aio.Server | None = None
         self._socket: Path | None = None
-        self._kubelet: Identity | None = None
+        self._kubelet: FileId | None = None
         self._pause_s = self._waits.retry_s
 
     @property
@@ -108,7 +107,7 @@ class KubeletSession:
         """
         self._kubelet = kubelet = await self._present()
         socket = await self._serve()
-        served = await self._identity(socket.name)
+        served = await self._file_id(socket.name)
         if served is None:
             return "socket_removed"
         # A kubelet that starts removes our socket, then listens: one made in the instant before
@@ -149,22 +148,22 @@ class KubeletSession:
         self._pause_s = self._waits.retry_s
         return "kubelet_restarted"
 
-    async def _present(self) -> Identity:
+    async def _present(self) -> FileId:
         """The kubelet's socket, once it is there."""
-        while (identity := await self._identity(KUBELET_SOCKET)) is None:
+        while (file_id := await self._file_id(KUBELET_SOCKET)) is None:
             await self._differs(KUBELET_SOCKET, None)
-        return identity
+        return file_id
 
-    async def _differs(self, name: str, identity: Identity | None) -> None:
-        """Return once the file of that name is another one than ``identity``."""
-        while await self._identity(name) == identity:
+    async def _differs(self, name: str, file_id: FileId | None) -> None:
+        """Return once the file of that name is another one than ``file_id``."""
+        while await self._file_id(name) == file_id:
             with Inotify() as inotify:
                 try:
                     inotify.add_watch(self._directory, Mask.CREATE | Mask.DELETE | Mask.MOVE)
                 except OSError:
                     await asyncio.sleep(min(1.0, self._waits.poll_s))
                     continue
-                if await self._identity(name) != identity:
+                if await self._file_id(name) != file_id:
                     return
                 try:
                     async with asyncio.timeout(self._waits.poll_s):
@@ -172,8 +171,8 @@ class KubeletSession:
                 except TimeoutError:
                     continue
 
-    async def _identity(self, name: str) -> Identity | None:
-        return await asyncio.to_thread(_identity, self._directory / name)
+    async def _file_id(self, name: str) -> FileId | None:
+        return await asyncio.to_thread(_file_id, self._directory / name)
 
     async def _serve(self) -> Path:
         """Listen on a new socket, after whatever was served before has ended."""
@@ -216,7 +215,7 @@ def _remove(directory: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _identity(path: Path) -> Identity | None:
+def _file_id(path: Path) -> FileId | None:
     """What tells one file from a later one of the same name."""
     try:
         stat = path.stat()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import structlog
 
 from gpu_fraction.domain import keys
@@ -186,13 +187,7 @@ class LateBinder:
         return binding
 
     async def _remember(self, allocation: Allocation, binding: Binding) -> None:
-        bound = Allocation(
-            allocation.nonce,
-            allocation.token,
-            allocation.sequence,
-            allocation.allocated_at_s,
-            binding,
-        )
+        bound = msgspec.structs.replace(allocation, binding=binding)
         try:
             await self._store.put(bound)
         except StoreError as e:

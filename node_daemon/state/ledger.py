@@ -88,28 +88,15 @@ class Ledger:
             card = cards.get(share.uuid)
             if card is None:
                 raise Refusal(Reason.CARD_UNKNOWN, f"this node has no card {share.uuid!r}")
-            before = used.get(share.uuid, Usage())
-            after = before.plus(share)
+            was = used.get(share.uuid, Usage())
             over = [
-                f"{name} {was} + {asked} of {limit}"
-                for name, was, asked, now, limit in (
-                    (
-                        "memory",
-                        before.memory_mib,
-                        share.memory_mib,
-                        after.memory_mib,
-                        card.memory_mib,
-                    ),
-                    (
-                        "core-milli",
-                        before.core_milli,
-                        share.core_milli,
-                        after.core_milli,
-                        card.core_milli,
-                    ),
-                    ("slots", before.slots, 1, after.slots, card.slots),
+                f"{name} {taken} + {asked} of {limit}"
+                for name, taken, asked, limit in (
+                    ("memory", was.memory_mib, share.memory_mib, card.memory_mib),
+                    ("core-milli", was.core_milli, share.core_milli, card.core_milli),
+                    ("slots", was.slots, 1, card.slots),
                 )
-                if now > limit
+                if taken + asked > limit
             ]
             if over:
                 raise Refusal(

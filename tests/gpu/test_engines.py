@@ -18,9 +18,9 @@ from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.cgroup import CgroupEngine
 from node_daemon.isolation.cgroup_paths import ROOT, PodCgroups
 from node_daemon.isolation.engine import CardFacts, Part, Resource
-from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine, MpsSettings
+from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine
 from node_daemon.isolation.mps_control import BINARY, MpsControl, Protocol
-from node_daemon.isolation.mps_daemon import Launch, MpsDaemon
+from node_daemon.isolation.mps_daemon import MpsDaemon
 from node_daemon.isolation.mps_namespaces import SERVER, MpsNamespaceEngine
 from node_daemon.isolation.node import facts
 from tests import fake_gpus
@@ -119,9 +119,9 @@ def mps(request: pytest.FixtureRequest) -> Iterator[MpsEngine]:
     protocol: Protocol = request.param
     directory = pathlib.Path(tempfile.mkdtemp(prefix="mps"))
     control = MpsControl(directory / "pipe", protocol)
-    daemon = MpsDaemon(control, directory / "state", Launch())
+    daemon = MpsDaemon(control, directory / "state")
     kind = MpsEngine if protocol == 2 else MpsNamespaceEngine
-    yield kind(None, control, daemon, MpsSettings())
+    yield kind(None, control, daemon)
     if control.answers():
         subprocess.run(
             [BINARY, *(["-p", "3", "-q"] if protocol == 3 else [])],

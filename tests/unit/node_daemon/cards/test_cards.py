@@ -42,15 +42,10 @@ class Listener:
         self.changes.append(change)
 
 
-class Isolator:
-    """Says that every card enforces memory."""
-
-    async def use(self, driver: Driver | None) -> None:
-        """Nothing to prepare."""
-
-    async def assess(self, reading: NodeReading) -> Mapping[str, CardIsolation]:
-        """The same for each."""
-        return {c.uuid: CardIsolation("cgroup", enforces_memory=True) for c in reading.cards}
+async def assess(driver: Driver | None, reading: NodeReading) -> Mapping[str, CardIsolation]:
+    """Say that every card enforces memory."""
+    del driver
+    return {c.uuid: CardIsolation("cgroup", enforces_memory=True) for c in reading.cards}
 
 
 @pytest.fixture
@@ -76,7 +71,7 @@ async def running(
     def open_cards() -> Cards:
         return cards or NvmlCards(open_driver(), SETTINGS)
 
-    source = CardSource(open_cards, published, state, Isolator(), listener.card_changed, SETTINGS)
+    source = CardSource(open_cards, published, state, assess, listener.card_changed, SETTINGS)
     task = asyncio.create_task(source.run(last))
     try:
         yield published, listener, source

@@ -5,7 +5,9 @@ import pytest
 from gpu_fraction.domain.inventory import Card, Inventory
 from node_daemon.cards import health
 from node_daemon.cards.health_events import (
+    IGNORED,
     RECOVERY_ACTIONS,
+    UNTIL_RESET,
     Clear,
     Event,
     Fault,
@@ -15,7 +17,6 @@ from node_daemon.cards.health_events import (
     parse_clear,
     targets,
 )
-from node_daemon.cards.health_xid import IGNORED, UNTIL_RESET
 from node_daemon.cards.inventory_reader import CardReading, InstanceReading, NodeReading
 
 A, B = Target("GPU-a"), Target("GPU-b")

@@ -41,8 +41,7 @@ def assess(mps: Mps, driver: Driver, *engines: EngineName) -> None:
         engines, state=mps.directory / "state", mps=mps.pipe, mps_start="here"
     )
     isolation = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
-    isolation.use(driver)
-    isolation.assess(CARDS)
+    isolation.assess(CARDS, driver)
 
 
 def test_cards_that_leave_mps_get_their_compute_mode_back(
@@ -75,15 +74,13 @@ def test_a_card_is_given_back_where_mps_is_refused(
     )
     exclusive, default = nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS, nvml.COMPUTE_MODE_DEFAULT
     first = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
-    first.use(driver)
-    first.assess(CARDS)
+    first.assess(CARDS, driver)
     mps.kill()
     mps.binary.unlink()
-    first.assess(CARDS)
+    first.assess(CARDS, driver)
     assert modes(driver) == [exclusive, exclusive]
     again = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
-    again.use(driver)
-    assert again.assess(CARDS)[ONE].name == "none"
+    assert again.assess(CARDS, driver)[ONE].name == "none"
     assert modes(driver) == [default, default]
 
 
@@ -157,8 +154,7 @@ def test_who_starts_the_daemon_is_a_setting(
             ("mps",), state=mps.directory / "state", mps=mps.pipe, mps_start=start
         )
         isolation = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
-        isolation.use(driver)
-        assert isolation.assess(CARDS)[ONE].name == engine
+        assert isolation.assess(CARDS, driver)[ONE].name == engine
         assert bool(mps.pid) is (start == "here")
 
 
@@ -179,8 +175,7 @@ def test_shared_memory_is_that_of_a_daemon_that_is_started_on_the_host(
             mps_shm=mps.directory / "shm",
         )
         isolation = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
-        isolation.use(driver)
-        isolation.assess(CARDS)
+        isolation.assess(CARDS, driver)
         isolation.restore([])
         mounts = isolation.prepare(bound("u", "c", (CardShare(ONE, 250, 8000),))).mounts
         places = [mount["containerPath"] for mount in mounts]
@@ -223,8 +218,7 @@ def test_each_card_gets_the_engine_that_is_configured_for_it(
         (), {ONE: ("mps",)}, state=mps.directory / "state", mps=mps.pipe, mps_start="here"
     )
     isolation = ConfiguredIsolation(settings, PodCgroups(mps.directory / "no-cgroups"))
-    isolation.use(driver)
-    found = isolation.assess(CARDS)
+    found = isolation.assess(CARDS, driver)
     assert [found[uuid].name for uuid in (ONE, TWO)] == ["mps", "none"]
     exclusive, default = nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS, nvml.COMPUTE_MODE_DEFAULT
     assert modes(driver) == [exclusive, default]
@@ -240,13 +234,12 @@ def test_limits_that_were_lost_are_set_again_with_the_next_look(
     isolation = ConfiguredIsolation(
         IsolationSettings(("cgroup",), state=tmp_path), PodCgroups(tmp_path / "cgroup")
     )
-    isolation.use(driver)
-    isolation.assess(CARDS)
+    isolation.assess(CARDS, driver)
     isolation.restore([])
     isolation.prepare(bound(pod.name.removeprefix("pod"), "main", (CardShare(ONE, 0, 8000),)))
     driver.device(0).set_memory_limits(str(pod), 0, nvml.UNLIMITED)
     hardware.fault("nvmlDeviceSetMemoryLimits_v1", 999)
-    assert isolation.assess(CARDS)[ONE].name == "cgroup"
+    assert isolation.assess(CARDS, driver)[ONE].name == "cgroup"
     hardware.heal()
-    isolation.assess(CARDS)
+    isolation.assess(CARDS, driver)
     assert driver.device(0).memory_limits(str(pod)).hard == 8000 << 20

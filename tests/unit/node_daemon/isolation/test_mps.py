@@ -12,9 +12,9 @@ from gpu_fraction.domain.assignment import CardShare
 from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.engine import CardFacts, Part, Resource, Strength
 from node_daemon.isolation.host_process import GROUP, HostProcess
-from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine, MpsSettings
+from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine
 from node_daemon.isolation.mps_control import MpsControl, Protocol, size_mib
-from node_daemon.isolation.mps_daemon import PID_FILE, Launch, MpsDaemon
+from node_daemon.isolation.mps_daemon import PID_FILE, MpsDaemon
 from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
 from node_daemon.isolation.node import NodeIsolation
 from node_daemon.state.errors import EngineFailedError, NotEnforceableError
@@ -196,7 +196,7 @@ def test_what_cannot_be_made_again_is_told_and_the_rest_is_made(mps: Mps, driver
 def test_version_2_looks_for_its_daemon_after_a_restart(mps: Mps, driver: Driver) -> None:
     """Started again where it is gone and somebody needs it; shared memory where configured."""
     shm = mps.directory / "shm"
-    engine = MpsEngine(mps.modes(driver), mps.control(2), mps.daemon(2), MpsSettings(shm=shm))
+    engine = MpsEngine(mps.modes(driver), mps.control(2), mps.daemon(2), shm)
     engine.probe(CARDS)
     mps.kill()
     engine.restore([], set())
@@ -317,8 +317,8 @@ def test_a_pods_process_is_not_the_hosts_daemon(
     (seen / "cgroup").write_text(f"0::/{group}\n")
     mps.pipe.mkdir()
     (mps.pipe / PID_FILE).write_text(f"{other}\n")
-    launch = Launch(outside=machine())
-    daemon = MpsDaemon(mps.control(2), mps.directory / "state", launch, proc)
+    host = machine()
+    daemon = MpsDaemon(mps.control(2), mps.directory / "state", host=host, proc=proc)
     try:
         if started:
             assert daemon.ensure([ONE])
@@ -339,7 +339,7 @@ def test_what_cannot_be_taken_away_is_told(mps: Mps, driver: Driver) -> None:
 
 def test_a_daemon_of_somebody_else_is_used_and_none_is_started(mps: Mps, driver: Driver) -> None:
     """Where a container of its own runs it, this daemon only looks for it."""
-    waiting = MpsDaemon(mps.control(), mps.directory / "state", Launch(allowed=False))
+    waiting = MpsDaemon(mps.control(), mps.directory / "state", may_start=False)
     engine = MpsNamespaceEngine(mps.modes(driver), mps.control(), waiting)
     assert set(engine.probe(CARDS)) == {ONE, TWO}
     assert mps.pid == 0
@@ -352,7 +352,7 @@ def test_the_daemon_is_started_outside_the_container(
 ) -> None:
     """In a control group of the host; the end of the container's would be its end."""
     outside = machine()
-    daemon = mps.daemon(launch=Launch(outside=outside))
+    daemon = mps.daemon(host=outside)
     assert daemon.ensure([ONE]) is True
     assert (outside.cgroups / GROUP / "cgroup.procs").read_text().strip().isdigit()
     assert daemon.ensure([ONE]) is False
@@ -365,7 +365,7 @@ def test_what_the_program_says_of_a_failed_start_is_told(
     """Here the way out is barred; nothing runs then, and no container starts on the cards."""
     outside = machine()
     (outside.cgroups / GROUP / "cgroup.procs").mkdir(parents=True)
-    daemon = mps.daemon(launch=Launch(outside=outside))
+    daemon = mps.daemon(host=outside)
     engine = MpsNamespaceEngine(mps.modes(driver), mps.control(), daemon)
     assert "Is a directory" in engine.probe(CARDS)[ONE]
     assert mps.pid == 0
