@@ -20,7 +20,7 @@ from node_daemon.cards.inventory_reader import NodeReading
 from node_daemon.cards.nvml_cards import NvmlCards
 from node_daemon.cards.nvml_driver import Driver
 from node_daemon.cards.source import Cards, CardSource
-from node_daemon.cluster.api_server import ApiAssigner, NodePublisher, cdi_doubt
+from node_daemon.cluster.api_server import ApiAssigner, NodePublisher, cdi_warning
 from node_daemon.cluster.pod_feed import PodFeed
 from node_daemon.cluster.reporter import Reporter
 from node_daemon.isolation.cgroup_paths import PodCgroups
@@ -39,7 +39,6 @@ PROBE_S: Final = 2.0
 LOCK: Final = "node-daemon.lock"
 """File of the state directory that the one daemon of the node holds locked."""
 
-__all__ = ["NodeDaemon"]
 
 _log = structlog.get_logger()
 
@@ -127,9 +126,9 @@ class NodeDaemon:
 
     async def _warn_if_cdi_off(self) -> NoReturn:
         """Say once that containers may start without their cards, where that is so."""
-        if doubt := cdi_doubt(await self._node.container_runtime()):
-            _log.warning("container_runtime_doubtful", why=doubt)
-            self._reporter.runtime_doubted(doubt)
+        if warning := cdi_warning(await self._node.container_runtime()):
+            _log.warning("container_runtime_may_ignore_cdi", why=warning)
+            self._reporter.runtime_warning(warning)
         await asyncio.Event().wait()
         raise AssertionError("unreachable: waits until cancelled")
 

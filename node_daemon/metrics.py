@@ -16,8 +16,6 @@ BUCKETS_S: Final = (
     *(1.0, 2.0, 5.0, 10.0, 20.0),
 )
 
-__all__ = ["Metrics", "SliceGauges"]
-
 
 class Metrics:
     """Counters of what the daemon does."""

@@ -13,8 +13,6 @@ from node_daemon.state.allocation import Binding, PodUid
 from node_daemon.state.concurrency import Latest
 from node_daemon.state.node_state import NodeState
 
-__all__ = ["UsageGauges"]
-
 _CONTAINER: Final = ("namespace", "pod", "container", "uuid")
 
 LIMIT: Final = "container_memory_limit_bytes"

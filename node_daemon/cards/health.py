@@ -32,21 +32,6 @@ from node_daemon.cards.health_events import (
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 SAVED_VERSION: Final = 1
 
-__all__ = [
-    "BOOT_ID",
-    "CardHealth",
-    "Change",
-    "Condition",
-    "Health",
-    "HealthPolicy",
-    "changes",
-    "dump",
-    "load",
-    "sick",
-    "step",
-    "watching",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -133,14 +118,7 @@ def watching(state: Health, targets: Iterable[Target]) -> Health:
 
 
 def step(state: Health, event: Event, now_s: float, policy: HealthPolicy) -> Health:
-    """The state after an event; events of unknown cards change nothing.
-
-    Args:
-        state: Before.
-        event: What happened.
-        now_s: Monotonic time, seconds.
-        policy: The node's settings.
-    """
+    """The state after an event at a monotonic time; events of unknown cards change nothing."""
     cards = dict(state.cards)
     for target in state.targets:
         if _concerns(event, target, state.targets):
@@ -242,9 +220,9 @@ def _standing_faults(poll: Poll) -> Iterator[tuple[str, str]]:
         yield "lost", f"lost: {poll.lost}"
     if poll.recovery_action:
         action = RECOVERY_ACTIONS.get(poll.recovery_action, f"action {poll.recovery_action}")
-        yield "recovery-action", f"the driver asks for: {action}"
+        yield "recovery-action", f"the driver requests: {action}"
     if poll.repair_failed:
-        yield "repair-failed", "a row remap failed, the card must be replaced"
+        yield "repair-failed", "a row remap failed; replace the card"
 
 
 def _reset_evidence(card: CardHealth, poll: Poll) -> CardHealth:
@@ -291,12 +269,7 @@ _DECODER: Final = msgspec.json.Decoder(_Saved)
 
 
 def dump(state: Health, boot_id: str) -> bytes:
-    """The state as a file's content.
-
-    Args:
-        state: To keep. Its times are monotonic, so they hold within one boot.
-        boot_id: The kernel's boot id.
-    """
+    """The state as a file's content; its times are monotonic, so they hold within one boot."""
     return msgspec.json.encode(_Saved(v=SAVED_VERSION, boot=boot_id, health=state))
 
 

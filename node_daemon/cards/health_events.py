@@ -41,24 +41,6 @@ a reset or a reboot for these; other errors heal when the card says that nothing
 RECOVERY_ACTION_CHANGED: Final = 154
 """Announces a new recovery action, also the end of one: a reason to ask the card, no fault."""
 
-__all__ = [
-    "CLEAR_ANNOTATION",
-    "IGNORED",
-    "RECOVERY_ACTIONS",
-    "RECOVERY_ACTION_CHANGED",
-    "UNTIL_RESET",
-    "Clear",
-    "Event",
-    "Fault",
-    "Poll",
-    "Target",
-    "Xid",
-    "XidClass",
-    "classify",
-    "parse_clear",
-    "targets",
-]
-
 
 class XidClass(enum.Enum):
     """What an XID does to the card's health."""
@@ -116,7 +98,6 @@ class Poll:
     """What a physical card said when it was asked.
 
     Attributes:
-        uuid: The card.
         lost: Why it cannot be used at all, empty where it can.
         error: Why it could not be asked, empty where it could.
         recovery_action: NVML's number, None where the driver does not know it.

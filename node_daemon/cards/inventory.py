@@ -19,8 +19,6 @@ SLOTS_PER_CARD: Final = 32
 MIG_SLOTS: Final = 1
 """One container an instance: MIG separates instances, not containers that share one."""
 
-__all__ = ["SLOTS_PER_CARD", "CardIsolation", "build"]
-
 
 @dataclass(frozen=True, slots=True)
 class CardIsolation:
@@ -28,8 +26,6 @@ class CardIsolation:
 
     Attributes:
         name: The strongest engine in use on the card.
-        enforces_memory: Whether the memory share is enforced.
-        enforces_compute: Whether the compute share is enforced.
         max_containers: The most containers the engine serves on one card, None for any number.
     """
 
@@ -52,12 +48,8 @@ def build(
 ) -> Inventory:
     """The inventory to publish.
 
-    Args:
-        reading: What NVML shows now.
-        previous: What was published before, for the cards that do not answer now.
-        isolation: Card to what can be enforced on it.
-        sick: Card to why it is unhealthy; cards not named are healthy.
-        slots_per_card: Containers that may share a card, 1 or more.
+    Cards that do not answer now are taken from ``previous``. ``isolation`` and ``sick`` are by
+    UUID: what can be enforced on a card, and why it is unhealthy.
     """
     known = {card.uuid: card for card in previous.cards} if previous else {}
     divided = {card.parent for card in known.values() if card.parent}
@@ -143,7 +135,7 @@ def _remembered(card: Card, before: Card | None) -> Card:
         )
     if card.memory_mib and card.core_milli:
         return card
-    return msgspec.structs.replace(card, healthy=False, health_reason="NVML does not say its size")
+    return msgspec.structs.replace(card, healthy=False, health_reason="NVML reports no size")
 
 
 def _silent(reading: NodeReading, known: Mapping[str, Card], listed: set[str]) -> Iterator[Card]:

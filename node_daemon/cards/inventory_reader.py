@@ -24,8 +24,6 @@ _WORKERS: Final = 16
 _PCIE_CLOSENESS: Final = {0: 5, 10: 4, 20: 3, 30: 2, 40: 1, 50: 0}
 _NVLINK_CLOSENESS: Final = 100
 
-__all__ = ["CardReading", "InstanceReading", "NodeReading", "read"]
-
 
 @dataclass(frozen=True, slots=True)
 class InstanceReading:
@@ -44,8 +42,6 @@ class CardReading:
     """One physical card as NVML shows it now.
 
     Attributes:
-        index: Position on the node.
-        uuid: NVML's name of the card.
         model: Product name, empty where unknown.
         memory_mib: What containers may use, MiB: total less what the driver reserves; 0 where
             unknown.
@@ -54,7 +50,6 @@ class CardReading:
         numa: NUMA node, -1 where unknown.
         mig: In MIG mode: its instances are the cards, it is none itself. None where unknown.
         mig_slices: Compute slices of the whole card, 0 where unknown.
-        instances: The instances that could be read.
         instances_complete: False where an instance could not be read.
         links: UUID of another card to closeness, as in ``domain.inventory.Card.links``.
         lost: Fell off the bus, or must be reset before it can be used.
@@ -88,10 +83,6 @@ class NodeReading:
 
 def read(driver: Driver, sysfs: pathlib.Path = SYSFS) -> NodeReading:
     """Read every card. Blocks, at most a few deadlines however many cards hang.
-
-    Args:
-        driver: The machine's driver.
-        sysfs: Where PCI devices say their NUMA node.
 
     Raises:
         NvmlError: the driver itself does not answer, so the number of cards is unknown.

@@ -122,12 +122,11 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Use of a card by one process, percent; ``time_us`` is NVML's clock."""
+    """One process's use of a card; ``time_us`` is NVML's clock."""
 
     pid: int
     time_us: int
     sm_percent: int
-    memory_percent: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,6 @@ from node_daemon.cards.inventory_reader import NodeReading
 from node_daemon.cards.nvml_driver import Driver, open_driver
 from node_daemon.cards.source import CardSettings
 
-__all__ = ["NvmlCards"]
-
 
 class NvmlCards:
     """Reads and watches the cards through NVML."""

@@ -189,9 +189,7 @@ class Device:
             return ()  # no process ran since then
         newest: dict[int, nvml.Sample] = {}
         for s in sorted(raw, key=lambda s: int(s.timeStamp)):
-            newest[int(s.pid)] = nvml.Sample(
-                int(s.pid), int(s.timeStamp), int(s.smUtil), int(s.memUtil)
-            )
+            newest[int(s.pid)] = nvml.Sample(int(s.pid), int(s.timeStamp), int(s.smUtil))
         return tuple(newest.values())
 
     @_on_lane("compute mode")

@@ -17,8 +17,6 @@ CALL_TIMEOUT_S: Final = 3.0
 
 _WAIT_MARGIN_S: Final = 2.0
 
-__all__ = ["CALL_TIMEOUT_S", "Driver", "open_driver"]
-
 
 def open_driver(timeout_s: float = CALL_TIMEOUT_S) -> "Driver":
     """Load and initialise NVML.

@@ -20,7 +20,6 @@ from node_daemon.state.errors import StoreError
 
 HEALTH_FILE: Final = "health.json"
 
-__all__ = ["CardSettings", "CardSource", "Cards"]
 
 T = TypeVar("T")
 
@@ -39,7 +38,6 @@ class CardSettings:
         event_wait_s: Longest wait for events of NVML, and so for the daemon's end.
         driver_retry_s: Between two tries to open NVML; a driver container may still be
             installing it.
-        policy: How quickly a card is believed.
     """
 
     slots_per_card: int = SLOTS_PER_CARD

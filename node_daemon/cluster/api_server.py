@@ -30,7 +30,6 @@ RETRY_S: Final = 5.0
 
 _RUNTIME: Final = re.compile(r"(containerd|cri-o)://v?(\d+)\.", re.ASCII)
 
-__all__ = ["ApiAssigner", "NodePublisher", "WireNode", "cdi_doubt"]
 
 _log = structlog.get_logger()
 
@@ -175,7 +174,7 @@ class NodePublisher:
             _log.info("node_published", cards=len(inventory.cards))
 
 
-def cdi_doubt(reported: str) -> str:
+def cdi_warning(reported: str) -> str:
     """Why containers may start without their cards; empty where nothing speaks for it.
 
     Args:
@@ -189,5 +188,5 @@ def cdi_doubt(reported: str) -> str:
     if match is None:
         return f"container runtime {reported!r} is not known to read CDI files"
     if match[1] == "containerd" and int(match[2]) < 2:
-        return "containerd before 2.0 reads CDI files only where it is told enable_cdi = true"
+        return "containerd before 2.0 reads CDI files only if enable_cdi = true is set"
     return ""

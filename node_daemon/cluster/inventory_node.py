@@ -26,8 +26,6 @@ MIXED: Final = "mixed"
 _LABEL_LENGTH: Final = 63
 _NOT_IN_LABELS: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
-__all__ = ["MIXED", "NodeFields", "NodePatches", "desired", "diff"]
-
 
 @dataclass(frozen=True, slots=True)
 class NodeFields:
@@ -64,12 +62,7 @@ def desired(inventory: Inventory) -> NodeFields:
 
 
 def diff(seen: NodeFields, wanted: NodeFields) -> NodePatches:
-    """What to send so that the Node carries what it should.
-
-    Args:
-        seen: The Node's labels, annotations and ``status.capacity`` now.
-        wanted: From ``desired``.
-    """
+    """What to send so that the Node carries what it should."""
     labels: dict[str, str | None] = _changed(seen.labels, wanted.labels)
     for stale in LABELS:
         if stale in seen.labels and stale not in wanted.labels:

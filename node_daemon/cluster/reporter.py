@@ -10,9 +10,7 @@ from node_daemon.state.node_state import NodeState
 
 SICK: Final = "CardUnhealthy"
 WELL: Final = "CardHealthy"
-RUNTIME: Final = "ContainerRuntimeDoubtful"
-
-__all__ = ["Reporter"]
+RUNTIME: Final = "ContainerRuntimeMayIgnoreCDI"
 
 
 class Reporter:
@@ -29,7 +27,7 @@ class Reporter:
         """A container of the pod may not start now."""
         self._sink.record(_about(pod), EventType.WARNING, reason, message)
 
-    def runtime_doubted(self, why: str) -> None:
+    def runtime_warning(self, why: str) -> None:
         """The container runtime may not read what the daemon writes."""
         self._sink.record(self._node, EventType.WARNING, RUNTIME, why)
 

@@ -39,15 +39,11 @@ PROBE: Final = "gpu-fraction-probe"
 ENV_REQUEST: Final = "NVIDIA_GPU_MEMORY_REQUEST"
 ENV_LIMIT: Final = "NVIDIA_GPU_MEMORY_LIMIT"
 
-__all__ = ["CgroupEngine"]
-
 
 class CgroupEngine(Engine):
     """Sets and lifts the limits.
 
     Args:
-        driver: The machine's driver.
-        pods: The kubelet's cgroups.
         hook: Path of ``nvidia-cdi-hook`` on the host where the slice's file should call it;
             empty where the host's own specification does, or there is none.
     """
@@ -73,8 +69,10 @@ class CgroupEngine(Engine):
             return {card.uuid: "the node has no cgroup v2" for card in cards}
         parent = next(self._pods.kubepods(), None)
         if parent is None:
-            return {card.uuid: "the kubelet's cgroup is not found" for card in cards}
-        unfit = {card.uuid: "MIG instances have no limits" for card in cards if card.mig_instance}
+            return {card.uuid: "the kubelet's cgroup was not found" for card in cards}
+        unfit = {
+            card.uuid: "MIG instances cannot have limits" for card in cards if card.mig_instance
+        }
         untried = [c.uuid for c in cards if c.uuid not in self._able and c.uuid not in unfit]
         if untried:
             unfit |= self._try(parent / PROBE, untried)
@@ -175,4 +173,4 @@ class CgroupEngine(Engine):
         device.set_memory_limits(str(path), 0, wanted)
         found = device.memory_limits(str(path)).hard
         if found != wanted:
-            raise EngineFailedError(f"the driver shows {found} bytes for {path}, set {wanted}")
+            raise EngineFailedError(f"the driver reports {found} bytes for {path}, not {wanted}")

@@ -16,8 +16,6 @@ _POD: Final = re.compile(
 )
 _CONTAINER: Final = re.compile(r"(?<![0-9a-f])([0-9a-f]{64})(?![0-9a-f])")
 
-__all__ = ["ROOT", "Member", "PodCgroups", "member"]
-
 
 @dataclass(frozen=True, slots=True)
 class Member:

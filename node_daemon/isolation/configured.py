@@ -37,8 +37,6 @@ MODES: Final = "compute-modes.json"
 
 _log = structlog.get_logger()
 
-__all__ = ["ConfiguredIsolation", "EngineName", "IsolationSettings", "MpsStart"]
-
 
 @dataclass(frozen=True, slots=True)
 class IsolationSettings:
@@ -100,7 +98,7 @@ class ConfiguredIsolation(NodeIsolation):
             self._build(driver)
         found = super().assess(cards)
         if self._modes is not None:
-            self._modes.give_back(c.uuid for c in cards if "mps" not in self.engines(c.uuid))
+            self._modes.release(c.uuid for c in cards if "mps" not in self.engines(c.uuid))
         try:
             self.repair()
         except EngineFailedError as e:

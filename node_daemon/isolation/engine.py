@@ -9,17 +9,6 @@ from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.inventory import Isolation
 from node_daemon.state.allocation import Binding
 
-__all__ = [
-    "CardFacts",
-    "ContainerEdits",
-    "Engine",
-    "Part",
-    "Resource",
-    "Strength",
-    "bind_mount",
-    "compute_percent",
-]
-
 
 class Resource(enum.Enum):
     """What a share is a share of."""
@@ -46,8 +35,6 @@ class CardFacts:
     """What decides which engines a card can have.
 
     Attributes:
-        uuid: The card.
-        index: Its position on the node.
         memory_mib: What containers may use of it.
         compute_capability: Major, minor; (0, 0) where unknown.
         mig_instance: It is an instance, isolated by the hardware.
@@ -75,9 +62,6 @@ class ContainerEdits:
 
     Attributes:
         env: Environment; replaces what the pod sets under the same name.
-        mounts: CDI ``mounts`` objects.
-        device_nodes: CDI ``deviceNodes`` objects.
-        hooks: CDI ``hooks`` objects.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -135,7 +119,7 @@ class Engine(abc.ABC):
     def enforces(self, resource: Resource) -> Strength:
         """How far it limits this, on a card that it can serve."""
 
-    def doubt(self, resource: Resource, binding: Binding) -> str:
+    def loophole(self, resource: Resource, binding: Binding) -> str:
         """Why its limit would not hold for this one container, empty where it does."""
         del resource, binding
         return ""

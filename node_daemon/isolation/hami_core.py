@@ -29,8 +29,6 @@ PRELOAD: Final = "ld.so.preload"
 IN_CONTAINER: Final = "/usr/local/vgpu"
 LOCK_IN_CONTAINER: Final = "/tmp/vgpulock"  # noqa: S108 - the library has this path built in
 
-__all__ = ["HamiCoreEngine"]
-
 
 class HamiCoreEngine(Engine):
     """Mounts the library and tells it the limits.
@@ -57,7 +55,7 @@ class HamiCoreEngine(Engine):
         for name in (LIBRARY, PRELOAD):
             if not (self._library / name).is_file():
                 return {card.uuid: f"no {self._library / name} on the node" for card in cards}
-        return {c.uuid: "the hardware separates MIG instances" for c in cards if c.mig_instance}
+        return {c.uuid: "the hardware isolates MIG instances" for c in cards if c.mig_instance}
 
     def prepare(self, part: Part) -> None:
         """Make the container's directory, open to whatever user it runs as."""

@@ -17,8 +17,6 @@ from node_daemon.state.errors import EngineFailedError
 GROUP: Final = "gpu-fraction-mps"
 """Its control group, at the top of the host's tree beside the kubelet's: no pod ends there."""
 
-__all__ = ["GROUP", "HostProcess"]
-
 
 @dataclass(frozen=True, slots=True)
 class HostProcess:
@@ -42,7 +40,7 @@ class HostProcess:
             EngineFailedError: a program that is started from here would end with this container.
         """
         if not (self.cgroups / "cgroup.controllers").is_file():
-            raise EngineFailedError(self._no(f"{self.cgroups} is no cgroup v2"))
+            raise EngineFailedError(self._no(f"{self.cgroups} is not cgroup v2"))
         # Only the root of all has no type. Source: Documentation/admin-guide/cgroup-v2.rst.
         if (self.cgroups / "cgroup.type").exists():
             raise EngineFailedError(self._no(f"{self.cgroups} is not the host's"))
@@ -50,7 +48,7 @@ class HostProcess:
         try:
             first, own = ((self.proc / p / "cgroup").read_text() for p in ("1", "self"))
             if first == own:
-                raise EngineFailedError(self._no("process 1 is this container's (hostPID: true)"))
+                raise EngineFailedError(self._no("process 1 is not the host's: set hostPID"))
             group.mkdir(exist_ok=True)
         except OSError as e:
             raise EngineFailedError(self._no(f"{e.filename}: {e.strerror}")) from e
@@ -61,4 +59,4 @@ class HostProcess:
 
     @staticmethod
     def _no(why: str) -> str:
-        return f"MPS would end with the node daemon: {why}; see the setting mps_start"
+        return f"MPS would stop together with the node daemon: {why}; see the setting mps_start"

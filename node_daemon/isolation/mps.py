@@ -38,16 +38,12 @@ ENV_PIPE: Final = "CUDA_MPS_PIPE_DIRECTORY"
 ENV_PERCENT: Final = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 ENV_MEMORY: Final = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"
 
-__all__ = ["IN_CONTAINER", "MpsEngine", "limits"]
-
 
 class MpsEngine(Engine):
     """Version 2: one control daemon for the node; limits in each container's environment.
 
     Args:
         modes: The cards' compute modes; None leaves them, so that a program may leave MPS.
-        control: The control daemon's interface.
-        daemon: The control daemon's process.
         shm: Host directory (a tmpfs) mounted as ``/dev/shm`` of version 2 clients, which share
             memory with the server through it; None leaves the container's own.
         server_timeout_s: Longest wait for a version 3 server to be ready.
@@ -96,7 +92,7 @@ class MpsEngine(Engine):
                 return unfit | dict.fromkeys(fit, str(e))
         served = self._daemon.cards()
         late = [uuid for uuid in fit if served and uuid not in served]
-        unfit |= dict.fromkeys(late, "came after the MPS control daemon was started")
+        unfit |= dict.fromkeys(late, "was added after the MPS control daemon started")
         return unfit | self._claim([uuid for uuid in fit if uuid not in late])
 
     def _running(self, cards: tuple[str, ...]) -> bool:

@@ -24,8 +24,6 @@ Protocol = Literal[2, 3]
 _SIZE: Final = re.compile(r"(\d+)([KMG]?)", re.ASCII)
 _SCALE: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
-__all__ = ["BINARY", "COMMAND_TIMEOUT_S", "MpsControl", "MpsNamespace", "Protocol", "size_mib"]
-
 
 @dataclass(frozen=True, slots=True)
 class MpsNamespace:
@@ -50,7 +48,6 @@ class MpsControl:
         pipe: ``CUDA_MPS_PIPE_DIRECTORY`` of the daemon.
         protocol: 2, or 3 where the driver has it.
         binary: The program; a name is looked up on PATH.
-        timeout_s: Longest time that one command may take.
     """
 
     def __init__(
@@ -69,7 +66,7 @@ class MpsControl:
         """Of the program: ours, the pipe directory, and what is given."""
         return {**os.environ, "CUDA_MPS_PIPE_DIRECTORY": str(self.pipe), **more}
 
-    def tell(self, command: str) -> str:
+    def run_v2(self, command: str) -> str:
         """A version 2 command; its output.
 
         Raises:
@@ -77,7 +74,7 @@ class MpsControl:
         """
         return self._run([self.binary], command, command + "\n")
 
-    def ask(self, *words: str) -> str:
+    def run_v3(self, *words: str) -> str:
         """A version 3 command; its output.
 
         Raises:
@@ -89,22 +86,22 @@ class MpsControl:
         """True where the daemon is there and serves commands."""
         try:
             if self.protocol == 2:
-                self.tell("get_default_active_thread_percentage")
+                self.run_v2("get_default_active_thread_percentage")
             else:
-                self.ask("server", "list", "--format=csv,noheader")
+                self.run_v3("server", "list", "--format=csv,noheader")
         except EngineFailedError:
             return False
         return True
 
     def servers(self) -> dict[str, str]:
         """Version 3: the servers by name, with their status."""
-        lines = self.ask("server", "list", "--format=csv,noheader").splitlines()
+        lines = self.run_v3("server", "list", "--format=csv,noheader").splitlines()
         rows = [line.split(",") for line in lines if line.count(",") >= 3]
         return {row[0].strip(): row[3].strip() for row in rows}
 
     def namespaces(self, server: str) -> dict[str, MpsNamespace]:
         """Version 3: the namespaces of a server by name."""
-        listed = self.ask("namespace", "list", f"--server={server}", "--format=csv,noheader")
+        listed = self.run_v3("namespace", "list", f"--server={server}", "--format=csv,noheader")
         found = [_namespace(line) for line in listed.splitlines() if line.count(",") >= 4]
         return {one.name: one for one in found}
 

@@ -50,8 +50,6 @@ PIPE_LENGTH: Final = 107 - len("/control")
 
 _log = structlog.get_logger()
 
-__all__ = ["PIPE_LENGTH", "MpsDaemon", "MpsProcess"]
-
 
 class MpsProcess(msgspec.Struct, frozen=True):
     """Which process it is: no two have the same id and start time within one boot.
@@ -80,7 +78,6 @@ class MpsDaemon:
         may_start: False where something else starts it, such as a container of its own.
         host: Starts it as a process of the host; None starts it in this container, whose end is
             its end.
-        proc: The kernel's process information.
     """
 
     def __init__(
@@ -211,7 +208,7 @@ class MpsDaemon:
         end_s = time.monotonic() + START_TIMEOUT_S
         while (present := self._present()) is None or not self._control.answers():
             if time.monotonic() > end_s:
-                raise EngineFailedError(f"MPS control daemon silent for {START_TIMEOUT_S:g} s")
+                raise EngineFailedError(f"no MPS control daemon answered in {START_TIMEOUT_S:g} s")
             time.sleep(_POLL_S)
         self._record(MpsProcess(present.pid, present.started, cards))
         _log.info("mps_daemon_started", pid=present.pid, cards=list(cards))

@@ -31,8 +31,6 @@ DEFAULT_PERCENT: Final = 10
 DEFAULT_MEMORY_MIB: Final = 512
 _POLL_S: Final = 0.05
 
-__all__ = ["MpsNamespaceEngine"]
-
 
 class MpsNamespaceEngine(MpsEngine):
     """Version 3: one server for the node, one namespace a container."""
@@ -46,10 +44,10 @@ class MpsNamespaceEngine(MpsEngine):
         """
         return Strength.ENFORCED if resource is Resource.COMPUTE else Strength.COOPERATIVE
 
-    def doubt(self, resource: Resource, binding: Binding) -> str:
+    def loophole(self, resource: Resource, binding: Binding) -> str:
         """User 0 owns the server, and may raise the limits of any namespace it can reach."""
         if resource is Resource.COMPUTE and binding.root_risk:
-            return f"MPS holds for pods in which nobody can be root: {binding.root_risk}"
+            return f"MPS limits hold only for pods that cannot run as root: {binding.root_risk}"
         return ""
 
     _serving = False
@@ -69,8 +67,10 @@ class MpsNamespaceEngine(MpsEngine):
 
     def _have_server(self, cards: tuple[str, ...]) -> None:
         if SERVER not in self._control.servers():
-            self._control.ask("server", "create", SERVER, f"--allowed-devices={','.join(cards)}")
-            self._control.ask(
+            self._control.run_v3(
+                "server", "create", SERVER, f"--allowed-devices={','.join(cards)}"
+            )
+            self._control.run_v3(
                 *("server", "set", SERVER),
                 f"--active-thread-percentage={DEFAULT_PERCENT}",
                 f"--pinned-memory-limit={DEFAULT_MEMORY_MIB}M",
@@ -82,7 +82,7 @@ class MpsNamespaceEngine(MpsEngine):
         end_s = time.monotonic() + self._server_timeout_s
         while SERVER not in (found := self._control.servers()):
             if time.monotonic() > end_s:
-                raise EngineFailedError(f"MPS server {SERVER} is gone; there are {sorted(found)}")
+                raise EngineFailedError(f"MPS server {SERVER} is not among {sorted(found)}")
             time.sleep(_POLL_S)
 
     def prepare(self, part: Part) -> None:
@@ -98,16 +98,16 @@ class MpsNamespaceEngine(MpsEngine):
     def _namespace(self, part: Part, present: Mapping[str, MpsNamespace]) -> None:
         name = _name(part.binding.tag)
         if name not in present:
-            self._control.ask("namespace", "create", name, f"--server={SERVER}")
+            self._control.run_v3("namespace", "create", name, f"--server={SERVER}")
         memory, percent = _amounts(part)
         if not _holds(present.get(name), memory, percent):
             # Refused while a client is connected, so only where something differs.
             wanted = [f"--active-thread-percentage={percent:g}"]
             wanted += [f"--pinned-memory-limit={memory}M"] if memory else []
-            self._control.ask("namespace", "set", name, f"--server={SERVER}", *wanted)
+            self._control.run_v3("namespace", "set", name, f"--server={SERVER}", *wanted)
             made = self._control.namespaces(SERVER).get(name)
             if not _holds(made, memory, percent):
-                raise EngineFailedError(f"MPS namespace {name} has not the limits that were set")
+                raise EngineFailedError(f"MPS namespace {name} lacks the limits that were set")
             if (
                 made is not None
                 and made.pipe
@@ -131,7 +131,7 @@ class MpsNamespaceEngine(MpsEngine):
             if self._control.answers() and SERVER in self._control.servers():
                 name = _name(binding.tag)
                 if name in self._control.namespaces(SERVER):
-                    self._control.ask("namespace", "delete", name, f"--server={SERVER}")
+                    self._control.run_v3("namespace", "delete", name, f"--server={SERVER}")
 
     def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
         """Make the namespaces again that a new control daemon has not, delete those of nobody.
@@ -153,7 +153,7 @@ class MpsNamespaceEngine(MpsEngine):
             for name in present:
                 if name.startswith(NAMESPACE_PREFIX) and name not in wanted:
                     try:
-                        self._control.ask("namespace", "delete", name, f"--server={SERVER}")
+                        self._control.run_v3("namespace", "delete", name, f"--server={SERVER}")
                     except EngineFailedError as e:
                         failed.append(str(e))
         if failed:

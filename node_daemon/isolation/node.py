@@ -24,8 +24,6 @@ from node_daemon.state.errors import EngineFailedError, NotEnforceableError
 
 _log = structlog.get_logger()
 
-__all__ = ["NodeIsolation", "facts"]
-
 
 def facts(reading: NodeReading) -> tuple[CardFacts, ...]:
     """What engines need to know of the cards that answer."""
@@ -93,7 +91,7 @@ class NodeIsolation:
                 choice, before = choose(able), self._choices.get(card.uuid)
                 if before is None or choice.better_than(before):
                     self._choices[card.uuid] = choice
-                    self._tell(card.uuid, choice, unfit)
+                    self._log(card.uuid, choice, unfit)
             return {u: published(c, self._accept) for u, c in self._choices.items()}
 
     def engines(self, uuid: str) -> frozenset[Isolation]:
@@ -111,7 +109,7 @@ class NodeIsolation:
         others = [c.uuid for c in cards if c not in mine]
         return dict(engine.probe(mine)) | dict.fromkeys(others, "not configured for this card")
 
-    def _tell(self, uuid: str, choice: Choice, unfit: Mapping[Engine, Mapping[str, str]]) -> None:
+    def _log(self, uuid: str, choice: Choice, unfit: Mapping[Engine, Mapping[str, str]]) -> None:
         _log.info(
             "card_isolation",
             card=uuid,
@@ -169,7 +167,7 @@ class NodeIsolation:
                 work = parts(binding, self._choices)
             if gap and binding.isolation == "required":
                 raise NotEnforceableError(
-                    f"container {binding.container} requires isolation: {gap}"
+                    f"container {binding.container} requires isolation, but {gap}"
                 )
             active[binding.tag] = binding
             edits = ContainerEdits()
@@ -181,7 +179,7 @@ class NodeIsolation:
     def _known(self) -> dict[str, Binding]:
         """What is set up; the limits of a pod's containers depend on each other."""
         if self._active is None:
-            raise EngineFailedError("isolation is not ready: what runs is not known yet")
+            raise EngineFailedError("isolation is not ready: running containers are unknown")
         return self._active
 
     def release(self, binding: Binding) -> None:

@@ -13,8 +13,6 @@ from node_daemon.cards.inventory import CardIsolation
 from node_daemon.isolation.engine import CardFacts, Engine, Part, Resource, Strength
 from node_daemon.state.allocation import Binding
 
-__all__ = ["Choice", "choose", "parts", "published", "unenforced"]
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -63,12 +61,7 @@ def _strongest(engines: Sequence[Engine], resource: Resource) -> Engine | None:
 
 
 def published(choice: Choice, accept: Strength) -> CardIsolation:
-    """What the inventory says of a card.
-
-    Args:
-        choice: The card's engines.
-        accept: The least strength that counts as enforced.
-    """
+    """What the inventory says of a card; what is weaker than ``accept`` is not enforced."""
     used = choice.engines
     bounds = [engine.max_containers for engine in used if engine.max_containers is not None]
     return CardIsolation(
@@ -126,7 +119,7 @@ def unenforced(
             engine = choice.engine(resource)
             if engine is None or engine.enforces(resource) < accept:
                 by = engine.name if engine else "none"
-                return f"{share.uuid} does not enforce {resource.value} (isolation: {by})"
-            if doubt := engine.doubt(resource, binding):
-                return f"{share.uuid}: {doubt}"
+                return f"card {share.uuid} does not enforce {resource.value} (isolation: {by})"
+            if loophole := engine.loophole(resource, binding):
+                return f"card {share.uuid} cannot enforce {resource.value}: {loophole}"
     return ""

@@ -21,15 +21,12 @@ PROC: Final = pathlib.Path("/proc")
 
 _log = structlog.get_logger()
 
-__all__ = ["CardUsage", "ContainerUse", "UsageReader"]
-
 
 @dataclass(frozen=True, slots=True)
 class ContainerUse:
     """What one container uses of one card.
 
     Attributes:
-        memory_bytes: Device memory held.
         sm_percent: Share of time in which its kernels ran, percent of the whole card; None where
             NVML has no sample.
     """
@@ -43,9 +40,7 @@ class CardUsage:
     """What is used of one card or MIG instance.
 
     Attributes:
-        uuid: The card.
         used_bytes: Device memory in use, the driver's included; None where unknown.
-        by: By container.
         others: By processes that are in no pod.
         error: Why it could not be read, empty where it could.
     """
@@ -58,12 +53,7 @@ class CardUsage:
 
 
 class UsageReader:
-    """Reads the cards again and again; remembers up to when samples were seen.
-
-    Args:
-        driver: The machine's driver.
-        proc: The kernel's process information.
-    """
+    """Reads the cards again and again; remembers up to when samples were seen."""
 
     def __init__(self, driver: Driver, proc: pathlib.Path = PROC) -> None:
         self._driver = driver

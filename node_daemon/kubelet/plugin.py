@@ -19,7 +19,6 @@ HEALTHY: Final = "Healthy"
 UNHEALTHY: Final = "Unhealthy"
 """Source: kubernetes deviceplugin/v1beta1/constants.go."""
 
-__all__ = ["DevicePlugin", "Refused"]
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")

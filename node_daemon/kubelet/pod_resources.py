@@ -23,18 +23,13 @@ RETRY_S: Final = (0.05, 0.25)
 """Pause after the kubelet's "rejected by rate limit". Its bucket is 100 calls a second, ten in
 reserve. Source: kubernetes pkg/kubelet/apis/podresources/constants.go."""
 
-__all__ = ["Holder", "Listing", "PodResourcesClient"]
-
 
 @dataclass(frozen=True, slots=True)
 class Holder:
     """A container that holds slots.
 
     Attributes:
-        namespace: Its pod's namespace.
         pod: Its pod's name. PodResources tells no UID.
-        container: Its name.
-        tokens: Every token that it holds.
     """
 
     namespace: str

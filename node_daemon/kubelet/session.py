@@ -33,7 +33,6 @@ SOCKETS: Final = "gpu-fraction*.sock"
 GRACE_S: Final = 0.5
 """How long a call in progress may take to end when the server is stopped: chosen."""
 
-__all__ = ["KUBELET_SOCKET", "KubeletSession", "Waits"]
 
 _log = structlog.get_logger()
 
@@ -51,7 +50,6 @@ class Waits:
         again_s: After a stream ended while the kubelet lives, so that it notices before the
             next registration.
         retry_s: First pause after a failure; doubles up to ``retry_most_s``.
-        retry_most_s: Longest pause.
         poll_s: Between two looks at the sockets, where inotify tells nothing.
     """
 

@@ -21,7 +21,6 @@ from node_daemon.state.node_state import NodeState
 NONCE_BYTES: Final = 16
 """Random bytes of a name: chosen, so that no two are ever equal."""
 
-__all__ = ["LateBinder", "Timing"]
 
 _log = structlog.get_logger()
 
@@ -101,7 +100,7 @@ class LateBinder:
                 return await self._pre_start(token)
         except TimeoutError as e:
             raise Refusal(
-                Reason.NOT_READY, f"not done within {self._timing.deadline_s:g} s"
+                Reason.NOT_READY, f"the slice was not ready within {self._timing.deadline_s:g} s"
             ) from e
 
     async def _pre_start(self, token: Token) -> Binding:
@@ -109,8 +108,8 @@ class LateBinder:
         if not allocations:
             raise Refusal(
                 Reason.TOKEN_UNKNOWN,
-                f"nothing is known of slot {token}: the daemon's state was lost; "
-                "delete the pod, so that the kubelet allocates again",
+                f"slot {token} is unknown because the daemon's state was lost; "
+                "delete the pod so that the kubelet allocates again",
             )
         latest = allocations[-1]
         if latest.binding is not None:
@@ -141,7 +140,7 @@ class LateBinder:
         pod, container = claimant.pod, claimant.container
         allocation = self._store.get(claimant.nonce)
         if allocation is None:
-            raise Refusal(Reason.TOKEN_UNKNOWN, "the allocation was released meanwhile")
+            raise Refusal(Reason.TOKEN_UNKNOWN, "the allocation has been released")
         if allocation.binding is not None:
             return await self._again(allocation, allocation.binding, claimant)
         if pod.ended:
@@ -180,8 +179,8 @@ class LateBinder:
         if (binding.uid, binding.container) != (claimant.pod.uid, claimant.container.name):
             raise Refusal(
                 Reason.TOKEN_SHARED,
-                f"the kubelet holds the name of container {binding.container!r} of pod "
-                f"{binding.namespace}/{binding.pod} for another container",
+                f"the kubelet gave the CDI name of container {binding.container!r} of pod "
+                f"{binding.namespace}/{binding.pod} to another container",
             )
         await self._restart(allocation, binding)
         return binding
@@ -208,6 +207,6 @@ def _single(ids: Sequence[str]) -> Token:
     if len(ids) != 1:
         raise Refusal(
             Reason.TOKEN_COUNT,
-            f"a container takes exactly 1 of {keys.SLOT}, got {len(ids)}",
+            f"a container must request exactly 1 of {keys.SLOT}, got {len(ids)}",
         )
     return Token(ids[0])

@@ -31,8 +31,6 @@ _LISTS: Final = ("env", "deviceNodes", "netDevices", "hooks", "mounts", "additio
 _NAME: Final = re.compile(r"gpu-fraction-slice_([0-9a-z]+)_([0-9A-Za-z-]+)\.json", re.ASCII)
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
-__all__ = ["SliceFiles", "compose"]
-
 
 def compose(
     nonce: Nonce,

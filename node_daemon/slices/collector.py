@@ -16,8 +16,6 @@ from node_daemon.state.allocation import Allocation, Binding, ContainerKey, Nonc
 from node_daemon.state.errors import IsolationError, KubeletError, Refusal, StoreError
 from node_daemon.state.node_state import NodeState
 
-__all__ = ["Collector", "Pace"]
-
 _log = structlog.get_logger()
 
 

@@ -19,8 +19,6 @@ from node_daemon.state.pods import Container, Pod, PodCache
 POD_WAIT_S: Final = 5.0
 """How long the watch may lag behind the kubelet: chosen, well below its 30 s."""
 
-__all__ = ["Claimant", "Identity"]
-
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
@@ -36,9 +34,6 @@ class Identity:
     """Finds the claimant of a token.
 
     Attributes:
-        lister: PodResources.
-        witness: The kubelet's checkpoint.
-        pods: The pods of this node.
         now_s: Wall clock, seconds since the epoch.
         listed_s: Age from which an allocation is certainly in the kubelet's list.
     """
@@ -64,7 +59,7 @@ class Identity:
         if pod is None:
             raise Refusal(
                 Reason.POD_UNKNOWN,
-                f"pod {holder.namespace}/{holder.pod} is not in the watch of this node's pods yet",
+                f"the API server has not reported pod {holder.namespace}/{holder.pod} yet",
             )
         try:
             container = _container(pod, holder.container)
@@ -82,8 +77,8 @@ class Identity:
         if not holders:
             raise Refusal(
                 Reason.NOT_LISTED,
-                f"the kubelet lists no container with slot {token}; regular init containers, "
-                "which it never lists, may not hold one",
+                f"the kubelet lists no container with slot {token}; it never lists a regular "
+                "init container, so none can hold a slot",
             )
         names = sorted({f"{h.namespace}/{h.pod}/{h.container}" for h in holders})
         if len(holders) > 1:
@@ -98,13 +93,13 @@ class Identity:
         if holder.tokens != {token}:
             raise Refusal(
                 Reason.TOKEN_COUNT,
-                f"{names[0]} holds {len(holder.tokens)} slots, a container takes exactly 1",
+                f"{names[0]} holds {len(holder.tokens)} slots; a container must hold exactly 1",
             )
         if listing.pods.get((holder.namespace, holder.pod), 0) > 1:
             raise Refusal(
                 Reason.POD_REPLACED,
                 f"the kubelet runs two pods named {holder.namespace}/{holder.pod}; "
-                "the later one starts once the earlier has gone",
+                "the newer pod starts when the older one is gone",
             )
         return holder
 
@@ -135,16 +130,16 @@ def _attested(
     if not mine:
         raise Refusal(
             Reason.POD_REPLACED,
-            f"the kubelet's checkpoint gives this slot to another pod than {pod.uid}, which goes "
-            f"by the name {pod.namespace}/{pod.name} now",
+            f"the kubelet's checkpoint gives this slot to another pod; pod {pod.uid} has the "
+            f"name {pod.namespace}/{pod.name} now",
         )
     known = {allocation.nonce for allocation in allocations}
     nonce = mine[-1].nonce
     if nonce is None or nonce not in known:
         raise Refusal(
             Reason.TOKEN_UNKNOWN,
-            "the kubelet holds a CDI name that this daemon did not give or has lost; "
-            "delete the pod, so that the kubelet allocates again",
+            "the kubelet holds a CDI name that this daemon does not know; "
+            "delete the pod so that the kubelet allocates again",
         )
     return nonce
 
@@ -153,13 +148,14 @@ def _container(pod: Pod, name: str) -> Container:
     container = pod.container(name)
     if container is None or not container.holds_slot:
         raise Refusal(
-            Reason.CONTAINER_UNFIT, f"container {name!r} asks for no slot in the pod's object"
+            Reason.CONTAINER_UNFIT, f"container {name!r} does not request a slot in the pod's spec"
         )
     for other in pod.containers:
         if other.kind == "init" and other.holds_slot:
             raise Refusal(
                 Reason.CONTAINER_UNFIT,
-                f"init container {other.name!r} holds a slot; only regular containers and "
-                "sidecars may, as the kubelet never tells which init container it starts",
+                f"init container {other.name!r} requests a slot; only regular containers and "
+                "sidecars can hold one, because the kubelet does not say which init container "
+                "it starts",
             )
     return container

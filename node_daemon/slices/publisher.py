@@ -28,7 +28,6 @@ from node_daemon.state.errors import (
 ISOLATION_TIMEOUT_S: Final = 10.0
 """After which a start is refused: chosen, half of what a container start may take."""
 
-__all__ = ["Publisher"]
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -108,7 +107,8 @@ class Publisher:
                 return await self._isolating(partial(self._isolation.prepare, binding))
         except TimeoutError as e:
             raise Refusal(
-                Reason.ISOLATION_FAILED, f"isolation not set up within {ISOLATION_TIMEOUT_S:g} s"
+                Reason.ISOLATION_FAILED,
+                f"isolation was not ready within {ISOLATION_TIMEOUT_S:g} s",
             ) from e
         except NotEnforceableError as e:
             raise Refusal(Reason.ISOLATION_MISSING, str(e)) from e

@@ -35,7 +35,6 @@ from node_daemon.state.tokens import TokenState, token_states
 
 LAST_INVENTORY: Final = "inventory.json"
 
-__all__ = ["Paths", "Ports", "SliceService", "Tempo"]
 
 _log = structlog.get_logger()
 
@@ -45,7 +44,6 @@ class Paths:
     """Where things lie on the host.
 
     Attributes:
-        kubelet: The kubelet's directory.
         state: The daemon's own directory; must survive a reboot.
         cdi: Where slices are written; the container runtime must read it.
         host_cdi: Where the host's own CDI specifications lie, highest priority last.
@@ -81,9 +79,7 @@ class Ports:
     """What the daemon needs from others.
 
     Attributes:
-        assigner: Writes what was chosen.
         refused: Reports a refusal to the pod's readers.
-        isolation: What keeps containers within their shares.
         has_cgroup: Whether a pod still has a cgroup on this host.
     """
 

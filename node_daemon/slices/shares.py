@@ -15,8 +15,6 @@ from node_daemon.state.errors import ApiUnavailableError, PodRef, Reason, Refusa
 from node_daemon.state.ledger import Ledger, Usage
 from node_daemon.state.pods import Pod, PodCache
 
-__all__ = ["Assigner", "Shares", "asked", "assigned", "choose", "verify"]
-
 _log = structlog.get_logger()
 
 
@@ -56,7 +54,7 @@ class Shares:
         if container not in decided:
             raise Refusal(
                 Reason.ASSIGNMENT_INVALID,
-                f"{keys.ASSIGNED} leaves out container {container!r}, which asks for a slot",
+                f"{keys.ASSIGNED} does not list container {container!r}, which requests a slot",
             )
         return decided[container]
 
@@ -174,11 +172,6 @@ def choose(pod: Pod, inventory: Inventory, used: Mapping[str, Usage]) -> Assignm
 def verify(ask: Ask, shares: Sequence[CardShare], inventory: Inventory) -> None:
     """Check an assignment against what the container asks for and what the cards can do.
 
-    Args:
-        ask: What the container asks.
-        shares: What it was assigned.
-        inventory: The cards of this node.
-
     Raises:
         Refusal: they differ, or a card is unknown, sick or cannot enforce.
     """
@@ -189,8 +182,8 @@ def verify(ask: Ask, shares: Sequence[CardShare], inventory: Inventory) -> None:
         if each is not None and each * ask.cards != total:
             raise Refusal(
                 Reason.ASSIGNMENT_INVALID,
-                f"container {ask.container!r} asks for {each * ask.cards} of {resource}, "
-                f"its assignment gives {total}",
+                f"container {ask.container!r} requests {each * ask.cards} of {resource}, "
+                f"but its assignment gives {total}",
             )
     cards = {card.uuid: card for card in inventory.cards}
     for share in shares:
@@ -204,8 +197,8 @@ def verify(ask: Ask, shares: Sequence[CardShare], inventory: Inventory) -> None:
         if loose and ask.isolation == "required":
             raise Refusal(
                 Reason.ISOLATION_MISSING,
-                f"{keys.ISOLATION} is required, and card {card.uuid} with engine "
-                f"{card.isolation!r} does not enforce {loose}",
+                f"{keys.ISOLATION} is required, but card {card.uuid} (engine "
+                f"{card.isolation!r}) does not enforce {loose}",
             )
 
 

@@ -24,18 +24,6 @@ KIND: Final = "gpu-fraction.dev/slice"
 TAG_LENGTH: Final = 20
 """Characters of a binding's tag: chosen, so that no two of a node are equal."""
 
-__all__ = [
-    "KIND",
-    "TAG_LENGTH",
-    "Allocation",
-    "Binding",
-    "ContainerKey",
-    "Nonce",
-    "PodUid",
-    "Token",
-    "qualified",
-]
-
 
 def qualified(nonce: Nonce) -> str:
     """The full CDI name of an allocation."""
@@ -54,10 +42,6 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A container and the cards it was given.
 
     Attributes:
-        namespace: The pod's namespace.
-        pod: The pod's name.
-        uid: The pod's UID.
-        container: The container's name.
         shares: Its part of each of its cards, at least one.
         isolation: What its pod asks of isolation.
         root_risk: The field by which a process of its pod could be user 0, with what is

@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator, Coroutine, Hashable
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
-__all__ = ["KeyedLocks", "Latest", "first"]
-
 _T = TypeVar("_T")
 _K = TypeVar("_K", bound=Hashable)
 

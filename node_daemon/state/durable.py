@@ -10,8 +10,6 @@ from typing import IO, TypeVar
 
 from node_daemon.state.errors import StoreError
 
-__all__ = ["lock", "run_to_end", "write_durably"]
-
 _T = TypeVar("_T")
 
 

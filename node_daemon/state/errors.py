@@ -14,20 +14,6 @@ NodeDaemonError
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = [
-    "ApiUnavailableError",
-    "EngineFailedError",
-    "HostSpecError",
-    "IsolationError",
-    "KubeletError",
-    "NodeDaemonError",
-    "NotEnforceableError",
-    "PodRef",
-    "Reason",
-    "Refusal",
-    "StoreError",
-]
-
 
 class NodeDaemonError(Exception):
     """Anything the node daemon raises on purpose."""
@@ -102,7 +88,6 @@ class Refusal(NodeDaemonError):  # noqa: N818 - a verdict, not a fault
     """A container may not start now.
 
     Attributes:
-        reason: One of a closed set.
         pods: The pods to tell, empty where none is known.
     """
 

@@ -8,8 +8,6 @@ from gpu_fraction.domain.inventory import Card
 from node_daemon.state.allocation import ContainerKey
 from node_daemon.state.errors import Reason, Refusal
 
-__all__ = ["Ledger", "Usage"]
-
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -68,7 +66,7 @@ class Ledger:
             raise Refusal(
                 Reason.ASSIGNMENT_DIFFERS,
                 f"container {key.name!r} already holds {_text(held)}, "
-                f"its assignment now says {_text(shares)}; a slice is never changed in place",
+                f"but its assignment now says {_text(shares)}; a slice cannot change in place",
             )
         if held is None:
             self._check(shares, cards)

@@ -10,8 +10,6 @@ from node_daemon.state.ledger import Ledger
 from node_daemon.state.pods import PodCache
 from node_daemon.state.store import AllocationStore
 
-__all__ = ["NodeState"]
-
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
@@ -19,8 +17,6 @@ class NodeState:
 
     Attributes:
         store: Allocations, on disk as in memory.
-        ledger: What is taken of each card.
-        pods: The pods of this node.
         inventory: The cards of this node, absent until they were probed.
     """
 

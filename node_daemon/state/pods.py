@@ -15,15 +15,12 @@ Kind = Literal["app", "sidecar", "init"]
 ENDED: Final = frozenset({"Succeeded", "Failed"})
 """Phases of a pod whose containers never start again. Source: Kubernetes, pod lifecycle."""
 
-__all__ = ["Container", "Kind", "Pod", "PodCache"]
-
 
 @dataclass(frozen=True, slots=True)
 class Container:
     """One container of a pod.
 
     Attributes:
-        name: Its name.
         kind: ``app``, ``sidecar`` (init container that restarts always) or ``init``.
         limits: Our resources among its limits, resource name to whole number.
         container_id: As the runtime named it last; empty where it has not been made yet.
@@ -50,10 +47,6 @@ class Pod:
     """What the daemon reads of a pod.
 
     Attributes:
-        namespace: Its namespace.
-        name: Its name.
-        uid: Its UID.
-        phase: Its phase.
         annotations: Those of ours.
         containers: Init containers, then the others; no ephemeral ones.
         root_risk: The field by which a process of it could be user 0; empty where none can.

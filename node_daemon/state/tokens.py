@@ -15,8 +15,6 @@ MAX_TOKENS: Final = 2000
 """The kubelet's work at its own restart grows with the square of the ids: measured 0.3 s at
 1,928 ids, 12.5 s at 12,000, with admission blocked meanwhile."""
 
-__all__ = ["TokenState", "token", "token_states"]
-
 
 @dataclass(frozen=True, slots=True)
 class TokenState:

@@ -211,7 +211,7 @@ async def test_cards_need_not_be_nvidias(tmp_path: Path) -> None:
     async with running(tmp_path, cards=cards) as (published, listener, _):
         inventory = await shows(published, lambda i: len(i.cards) == 2)
         assert [card.memory_mib for card in inventory.cards] == [1000, 0]
-        assert inventory.cards[1].health_reason == "NVML does not say its size"
+        assert inventory.cards[1].health_reason == "NVML reports no size"
         cards.tell(Fault("FAKE-0", "on fire"))
         await shows(published, lambda i: i.cards[0].health_reason == "on fire")
         for _ in range(2):

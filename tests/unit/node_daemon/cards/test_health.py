@@ -124,14 +124,14 @@ def test_a_reset_before_the_error_does_not_count() -> None:
 def test_a_recovery_action_makes_the_card_sick_until_it_is_done(action: int, text: str) -> None:
     """Whatever the driver asks for, no new work goes there meanwhile."""
     node = Node().then(Poll("GPU-a", recovery_action=action))
-    assert node.sick == {"GPU-a": f"the driver asks for: {text}"}
+    assert node.sick == {"GPU-a": f"the driver requests: {text}"}
     assert node.then(*good(times=3)).sick == {}
 
 
 def test_a_failed_row_remap_lasts() -> None:
     """The poll says so for as long as the card is in the machine."""
     node = Node().then(*(Poll("GPU-a", repair_failed=True) for _ in range(9)))
-    assert "must be replaced" in node.sick["GPU-a"]
+    assert "replace the card" in node.sick["GPU-a"]
 
 
 def test_one_failed_poll_is_forgiven_and_two_are_not() -> None:

@@ -166,7 +166,7 @@ def test_a_node_without_cgroup_v2_is_unfit(driver: Driver, tmp_path: pathlib.Pat
     assert set(CgroupEngine(driver, PodCgroups(tmp_path)).probe(CARDS)) == {ONE, TWO}
     (tmp_path / "cgroup.controllers").write_text("")
     reasons = CgroupEngine(driver, PodCgroups(tmp_path)).probe(CARDS)
-    assert reasons[ONE] == "the kubelet's cgroup is not found"
+    assert reasons[ONE] == "the kubelet's cgroup was not found"
 
 
 def test_nvidias_hook_gets_the_limit_from_the_environment(

@@ -89,7 +89,7 @@ def test_a_mode_that_was_changed_by_hand_meanwhile_stays(driver: Driver, mps: Mp
     prohibited = 2
     mps.modes(driver).claim(ONE)
     driver.device(0).set_compute_mode(prohibited)
-    mps.modes(driver).give_back([ONE])
+    mps.modes(driver).release([ONE])
     assert modes(driver)[0] == prohibited
 
 
@@ -99,10 +99,10 @@ def test_a_card_that_cannot_be_given_back_is_tried_again(
     """Its claim is remembered until then."""
     mps.modes(driver).claim(ONE)
     hardware.fault("nvmlDeviceSetComputeMode", 999, ONE)
-    mps.modes(driver).give_back([ONE])
+    mps.modes(driver).release([ONE])
     assert modes(driver)[0] == nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS
     hardware.heal()
-    mps.modes(driver).give_back([ONE])
+    mps.modes(driver).release([ONE])
     assert modes(driver)[0] == nvml.COMPUTE_MODE_DEFAULT
 
 
@@ -126,11 +126,11 @@ def test_a_record_that_cannot_be_read_gives_nothing_back(mps: Mps, driver: Drive
     kept = record.rename(record.with_suffix(".kept"))
     record.mkdir()
     modes_of_daemon = mps.modes(driver)
-    modes_of_daemon.give_back([ONE])
+    modes_of_daemon.release([ONE])
     assert modes(driver)[0] == nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS
     record.rmdir()
     kept.rename(record)
-    modes_of_daemon.give_back([ONE])
+    modes_of_daemon.release([ONE])
     assert modes(driver)[0] == nvml.COMPUTE_MODE_DEFAULT
 
 

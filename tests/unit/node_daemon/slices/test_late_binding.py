@@ -195,8 +195,8 @@ async def test_slice_is_kept_while_the_pods_cgroup_exists(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        (slot_limits(memory_mib=9_999), "asks for 9999 of gpu-fraction.dev/memory-mib"),
-        (slot_limits(core_milli=251), "asks for 251 of gpu-fraction.dev/core-milli"),
+        (slot_limits(memory_mib=9_999), "requests 9999 of gpu-fraction.dev/memory-mib"),
+        (slot_limits(core_milli=251), "requests 251 of gpu-fraction.dev/core-milli"),
     ],
 )
 async def test_assignment_must_match_the_containers_requests(
@@ -232,7 +232,7 @@ async def test_container_that_the_assignment_leaves_out_is_refused(tmp_path: Pat
         pod = rig.pod(annotations=notes, containers=members)
         await rig.admit(pod)
         await rig.start(pod, "main")
-        with pytest.raises(StartError, match="leaves out container 'other'"):
+        with pytest.raises(StartError, match="does not list container 'other'"):
             await rig.kubelet.start_container(pod.uid, "other")
 
 
