@@ -29,7 +29,7 @@ from node_daemon.isolation.node import facts
 from node_daemon.settings import NodeDaemonSettings
 from node_daemon.slices.service import Ports, SliceService
 from node_daemon.state import durable
-from node_daemon.state.concurrency import first
+from node_daemon.state.concurrency import first_completed
 from node_daemon.state.node_state import NodeState
 from node_daemon.usage_metrics import UsageGauges
 
@@ -105,7 +105,7 @@ class NodeDaemon:
         async with web.serve(
             settings.host, settings.port, self._registry, self._live, self._ready
         ):
-            await first(
+            await first_completed(
                 stop=stop.wait(),
                 slices=self._slices.run(),
                 cards=self._cards.run(last),

@@ -10,7 +10,7 @@ from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.usage import CardUsage, ContainerUse, UsageReader
 from node_daemon.metrics import MIB
 from node_daemon.state.allocation import Binding, PodUid
-from node_daemon.state.concurrency import Latest
+from node_daemon.state.concurrency import Observable
 from node_daemon.state.node_state import NodeState
 
 _CONTAINER: Final = ("namespace", "pod", "container", "uuid")
@@ -40,7 +40,7 @@ class UsageGauges(Collector):
     Pods are labels here: a node has at most some hundreds, and they go with their pods.
     """
 
-    def __init__(self, state: NodeState, driver: Latest[Driver]) -> None:
+    def __init__(self, state: NodeState, driver: Observable[Driver]) -> None:
         self._state = state
         self._driver = driver
         self._reader: UsageReader | None = None

@@ -14,7 +14,7 @@ from node_daemon.cards import health, health_events, inventory, nvml
 from node_daemon.cards.inventory import SLOTS_PER_CARD, CardIsolation
 from node_daemon.cards.inventory_reader import NodeReading
 from node_daemon.cards.nvml_driver import Driver
-from node_daemon.state.concurrency import Latest
+from node_daemon.state.concurrency import Observable
 from node_daemon.state.durable import write_durably
 from node_daemon.state.errors import StoreError
 
@@ -79,7 +79,7 @@ class CardSource:
     def __init__(
         self,
         open_cards: Callable[[], Cards],
-        published: Latest[Inventory],
+        published: Observable[Inventory],
         state: Path,
         assess: Assess,
         card_changed: Callable[[health.Change], None],
@@ -100,7 +100,7 @@ class CardSource:
         self._boot_id = ""
         self._last = Inventory()
         self._lost = ""
-        self.driver: Latest[Driver] = Latest()
+        self.driver: Observable[Driver] = Observable()
         """The driver, once it is loaded."""
 
     def clear(self, event: health_events.Clear) -> None:

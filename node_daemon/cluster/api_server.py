@@ -18,7 +18,7 @@ from gpu_fraction.kube.resources import NODES, PODS
 from gpu_fraction.kube.store import Change
 from node_daemon.cards.health_events import CLEAR_ANNOTATION
 from node_daemon.cluster import inventory_node
-from node_daemon.state.concurrency import Latest, first
+from node_daemon.state.concurrency import Observable, first_completed
 from node_daemon.state.errors import ApiUnavailableError, PodRef, Reason, Refusal
 
 ASSIGN_TIMEOUT_S: Final = 8.0
@@ -88,11 +88,11 @@ class NodePublisher:
     written again.
     """
 
-    def __init__(self, client: Client, node_name: str, inventory: Latest[Inventory]) -> None:
+    def __init__(self, client: Client, node_name: str, inventory: Observable[Inventory]) -> None:
         self._client = client
         self._node_name = node_name
         self._inventory = inventory
-        self.node: Latest[WireNode] = Latest()
+        self.node: Observable[WireNode] = Observable()
         """The Node as last seen."""
         self._obeyed: WireNode | None = None
         self._reflector = Reflector(
@@ -152,7 +152,7 @@ class NodePublisher:
                 _log.warning("node_not_published", error=str(e), retry_s=RETRY_S)
                 await asyncio.sleep(RETRY_S)
                 continue
-            await first(
+            await first_completed(
                 inventory=self._inventory.changed_from(inventory),
                 node=self.node.changed_from(node),
             )

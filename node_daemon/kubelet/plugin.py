@@ -11,7 +11,7 @@ from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
 from node_daemon.metrics import Metrics
 from node_daemon.state.allocation import Binding, Nonce, qualified
-from node_daemon.state.concurrency import Latest, first
+from node_daemon.state.concurrency import Observable, first_completed
 from node_daemon.state.errors import PodRef, Reason, Refusal
 from node_daemon.state.tokens import TokenState
 
@@ -43,7 +43,7 @@ class DevicePlugin(api_grpc.DevicePluginServicer):
 
     def __init__(
         self,
-        tokens: Latest[tuple[TokenState, ...]],
+        tokens: Observable[tuple[TokenState, ...]],
         allocate: Callable[[Sequence[str]], Awaitable[Nonce]],
         pre_start: Callable[[Sequence[str]], Awaitable[Binding]],
         refused: Refused,
@@ -79,7 +79,9 @@ class DevicePlugin(api_grpc.DevicePluginServicer):
                 # Only a difference is sent: for each message the kubelet fsyncs its checkpoint.
                 states = await self._tokens.wait()
                 yield _response(states)
-                await first(changed=self._tokens.changed_from(states), end=stream.end.wait())
+                await first_completed(
+                    changed=self._tokens.changed_from(states), end=stream.end.wait()
+                )
         finally:
             stream.ended.set()
             if self._stream is stream:

@@ -24,7 +24,7 @@ from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
 from node_daemon.kubelet.plugin import DevicePlugin
 from node_daemon.metrics import Metrics
-from node_daemon.state.concurrency import first
+from node_daemon.state.concurrency import first_completed
 
 VERSION: Final = "v1beta1"
 KUBELET_SOCKET: Final = "kubelet.sock"
@@ -110,7 +110,7 @@ class KubeletSession:
             return "socket_removed"
         # A kubelet that starts removes our socket, then listens: one made in the instant before
         # is dialled in vain for ten seconds, while the kubelet refuses pods for good.
-        ended = await first(
+        ended = await first_completed(
             registered=self._register(socket.name),
             kubelet_restarted=self._differs(KUBELET_SOCKET, kubelet),
             socket_removed=self._differs(socket.name, served),
@@ -120,7 +120,7 @@ class KubeletSession:
             async with asyncio.timeout(self._waits.stream_s):
                 await self._plugin.opened()
             _log.info("registered", cause=cause, resource=keys.SLOT)
-            ended = await first(
+            ended = await first_completed(
                 stream_ended=self._plugin.closed(),
                 kubelet_restarted=self._differs(KUBELET_SOCKET, kubelet),
                 socket_removed=self._differs(socket.name, served),

@@ -27,7 +27,7 @@ from node_daemon.slices.identity import Identity
 from node_daemon.slices.publisher import Publisher
 from node_daemon.slices.shares import Assigner, Shares
 from node_daemon.state.allocation import Binding, PodUid
-from node_daemon.state.concurrency import Latest, first
+from node_daemon.state.concurrency import Observable, first_completed
 from node_daemon.state.durable import write_durably
 from node_daemon.state.errors import StoreError
 from node_daemon.state.node_state import NodeState
@@ -103,7 +103,7 @@ class SliceService:
         tempo = tempo or Tempo()
         self._paths = paths
         self.state = state
-        self.tokens: Latest[tuple[TokenState, ...]] = Latest(())
+        self.tokens: Observable[tuple[TokenState, ...]] = Observable(())
         self.metrics = Metrics(registry)
         registry.register(SliceGauges(state))
         self._files = SliceFiles(paths.cdi)
@@ -188,7 +188,7 @@ class SliceService:
 
     async def _next(self, inventory: Inventory) -> Inventory:
         """The inventory after it or a binding changed."""
-        await first(
+        await first_completed(
             inventory=self.state.inventory.changed_from(inventory),
             binding=self.binder.changed.wait(),
         )

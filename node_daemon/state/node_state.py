@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Self
 
 from gpu_fraction.domain.inventory import Inventory
-from node_daemon.state.concurrency import Latest
+from node_daemon.state.concurrency import Observable
 from node_daemon.state.ledger import Ledger
 from node_daemon.state.pods import PodCache
 from node_daemon.state.store import AllocationStore
@@ -23,7 +23,7 @@ class NodeState:
     store: AllocationStore
     ledger: Ledger = field(default_factory=Ledger)
     pods: PodCache = field(default_factory=PodCache)
-    inventory: Latest[Inventory] = field(default_factory=Latest)
+    inventory: Observable[Inventory] = field(default_factory=Observable)
 
     @classmethod
     def below(cls, directory: Path) -> Self:

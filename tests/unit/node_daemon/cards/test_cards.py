@@ -16,7 +16,7 @@ from node_daemon.cards.inventory_reader import CardReading, NodeReading
 from node_daemon.cards.nvml_cards import NvmlCards
 from node_daemon.cards.nvml_driver import Driver
 from node_daemon.cards.source import Cards, CardSettings, CardSource
-from node_daemon.state.concurrency import Latest
+from node_daemon.state.concurrency import Observable
 from sandbox.nvml.hardware import VARIABLE, FakeHardware
 from tests import fake_gpus
 from tests.support.fake_cards import FakeCards
@@ -63,9 +63,9 @@ async def running(
     last: Inventory | None = None,
     open_driver: Callable[[], Driver] = lambda: nvml_driver.open_driver(1.0),
     cards: Cards | None = None,
-) -> AsyncIterator[tuple[Latest[Inventory], Listener, CardSource]]:
+) -> AsyncIterator[tuple[Observable[Inventory], Listener, CardSource]]:
     """A source of cards while the block runs."""
-    published: Latest[Inventory] = Latest()
+    published: Observable[Inventory] = Observable()
     listener = Listener()
 
     def open_cards() -> Cards:
@@ -82,7 +82,7 @@ async def running(
 
 
 async def shows(
-    published: Latest[Inventory], holds: Callable[[Inventory], bool], within_s: float = 8.0
+    published: Observable[Inventory], holds: Callable[[Inventory], bool], within_s: float = 8.0
 ) -> Inventory:
     """Wait for an inventory of which something holds."""
     async with asyncio.timeout(within_s):
