@@ -125,7 +125,7 @@ class NodeDaemon:
         return found
 
     async def _warn_if_cdi_off(self) -> NoReturn:
-        """Say once that containers may start without their cards, where that is so."""
+        """Warn once if the container runtime may not read CDI files."""
         if warning := cdi_warning(await self._node.container_runtime()):
             _log.warning("container_runtime_may_ignore_cdi", why=warning)
             self._reporter.runtime_warning(warning)
@@ -133,7 +133,7 @@ class NodeDaemon:
         raise AssertionError("unreachable: waits until cancelled")
 
     async def _watch_clear_annotation(self) -> NoReturn:
-        """Declare cards fine when an administrator annotates the Node so."""
+        """Declare cards healthy when an administrator annotates the Node."""
         while True:
             self._cards.clear(health_events.parse_clear(await self._node.clear_asked()))
 

@@ -1,4 +1,4 @@
-"""What the node daemon tells Prometheus about slices, from its own state."""
+"""Metrics of slices, from the daemon's own state."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -53,7 +53,7 @@ class Metrics:
 
 
 class SliceGauges(Collector):
-    """What each card has and what of it is allocated, read when it is asked for."""
+    """Capacity and allocation of each card, read at each scrape."""
 
     def __init__(self, state: NodeState) -> None:
         self._state = state

@@ -74,7 +74,7 @@ class UsageGauges(Collector):
     def _joined(
         self, card: CardUsage, bindings: Mapping[tuple[PodUid, str], Binding]
     ) -> Iterator[tuple[Binding, ContainerUse]]:
-        """Usage with its container; processes of pods that hold no slice are nobody's."""
+        """Usage with its container; processes of pods without a slice are left out."""
         for member, usage in card.by.items():
             pod = self._state.pods.by_uid(PodUid(member.pod_uid))
             name = pod.container_of(member.container_id) if pod is not None else None

@@ -68,7 +68,7 @@ class CardHealth:
 
     @property
     def healthy(self) -> bool:
-        """True where nothing is known against the card."""
+        """True where the card has no conditions."""
         return not self.conditions
 
     @property
@@ -79,7 +79,7 @@ class CardHealth:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The cards of the node and how they are."""
+    """The cards of the node and their health."""
 
     targets: tuple[Target, ...] = ()
     cards: Mapping[str, CardHealth] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class HealthPolicy:
-    """How quickly a card is believed.
+    """How many polls decide that a card is sick or healthy.
 
     Attributes:
         good_polls: Needed in a row to recover, 1 or more.
@@ -135,7 +135,7 @@ def sick(state: Health) -> dict[str, str]:
 
 
 def changes(before: Health, after: Health) -> tuple[Change, ...]:
-    """The cards whose health or reason differs; those new or gone are not named."""
+    """The cards whose health or reason differs, without cards that are new or gone."""
     return tuple(
         Change(uuid, card.healthy, card.reason)
         for uuid, card in after.cards.items()

@@ -1,4 +1,4 @@
-"""What can be said of the health of cards, and by whom: NVML, the polls, an administrator."""
+"""Events of card health: from NVML, from polls, from an administrator."""
 
 import enum
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from gpu_fraction.domain.inventory import Inventory
 from node_daemon.cards.inventory_reader import InstanceReading, NodeReading
 
 CLEAR_ANNOTATION: Final = keys.PREFIX + "clear-health"
-"""On the Node, written by administrators; removed by the daemon once it has been obeyed."""
+"""On the Node, written by administrators; the daemon removes it once it has acted on it."""
 
 # Source: nvmlDeviceGpuRecoveryAction_t, NVML R615.
 RECOVERY_ACTIONS: Final = {
@@ -120,7 +120,7 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class Clear:
-    """Somebody says that these cards are fine; None is all of them."""
+    """An administrator declares these cards healthy; None means all of them."""
 
     uuids: frozenset[str] | None
 
@@ -144,7 +144,7 @@ def _place(instance: InstanceReading | None) -> tuple[int | None, int | None]:
 
 
 def parse_clear(value: str) -> Clear:
-    """The Node annotation by which an administrator declares cards fine.
+    """The value of the Node annotation that declares cards healthy.
 
     Args:
         value: ``all``, or card UUIDs with commas between.

@@ -1,4 +1,4 @@
-"""Asks the cards how they are, and listens: two threads that hand events to the daemon.
+"""Polls the cards and waits for their events: two threads that pass events to the daemon.
 
 One waits for NVML's events, one polls; neither is the event loop, and a card that hangs delays
 at most its own poll.
@@ -161,13 +161,13 @@ class HealthWatch:
         return found
 
     def _receive(self, watch: EventWatch, go_on: Callable[[], bool], wait_s: float) -> None:
-        """Hand on events until there is none and ``go_on`` says no."""
+        """Pass on events until there is none and ``go_on`` returns False."""
         raw: nvml.RawEvent | None = None
         while not self._stopping.is_set() and (raw is not None or go_on()):
             try:
                 raw = watch.wait(wait_s)
             except nvml.NvmlError as e:
-                # A lost card can make the wait fail for all. The polls tell which one it is.
+                # A lost card can make the wait fail for all. The polls find out which one it is.
                 self._warn("nvml_event_wait_failed", e)
                 self._poll_now.set()
                 self._stopping.wait(self._retry_s)
@@ -197,7 +197,7 @@ def _instance(number: int) -> int | None:
 
 
 def poll(device: Device, uuid: str) -> Poll:
-    """Ask a card how it is. Values that it or its driver does not know are left out.
+    """Poll a card's health. Values that it or its driver does not support are left out.
 
     Raises:
         NvmlError: it does not answer.

@@ -1,7 +1,7 @@
-"""From what NVML showed to the node's published inventory: a pure function.
+"""Builds the published inventory from a reading of NVML: a pure function.
 
 A card that stops answering stays listed, unhealthy, with what was known of it: a card that
-vanished from the inventory would look to the scheduler like one that never was, and its
+vanished from the inventory would look to the scheduler as if it had never existed, and its
 running slices like a mistake.
 """
 
@@ -22,7 +22,7 @@ MIG_SLOTS: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class CardIsolation:
-    """What the node's configuration and the card can enforce.
+    """The isolation that the configuration and the card can enforce.
 
     Attributes:
         name: The strongest engine in use on the card.
@@ -122,7 +122,7 @@ def _core_milli(instance: InstanceReading, slices: int) -> int:
 
 
 def _remembered(card: Card, before: Card | None) -> Card:
-    """Fill what could not be read now with what was read before; unusable without memory."""
+    """Fill unreadable values with those of the last reading; unusable without a memory size."""
     if before is not None:
         card = msgspec.structs.replace(
             card,

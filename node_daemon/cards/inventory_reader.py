@@ -1,4 +1,4 @@
-"""Reads the cards of this machine: all of them, whatever one of them does.
+"""Reads the cards of this machine; a card that hangs or fails does not affect the others.
 
 Cards are read beside each other, each on its own thread and every call by a deadline. A value
 that cannot be read becomes a default and a line in ``problems``; nothing here raises for one card.
@@ -198,7 +198,7 @@ def _sysfs_address(bus_id: str) -> str:
 
 
 def _numa(sysfs: pathlib.Path, pci: str) -> int:
-    # NVML's own NUMA call tells the node of the card's memory on Grace, not the one it is
+    # NVML's own NUMA call returns the node of the card's memory on Grace, not the one it is
     # plugged in at.
     try:
         return int((sysfs / "bus/pci/devices" / pci / "numa_node").read_text()) if pci else -1

@@ -114,7 +114,7 @@ class InstancePlace:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process on a card; memory in bytes, 0 where the driver does not say."""
+    """One process on a card; memory in bytes, 0 where the driver does not report it."""
 
     pid: int
     memory: int

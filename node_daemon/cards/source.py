@@ -1,4 +1,4 @@
-"""Keeps the inventory as the cards are: read now and then, and at once when one turns sick."""
+"""Keeps the inventory current: read at intervals, and at once when a card turns sick."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -87,7 +87,7 @@ class CardSource:
     ) -> None:
         """Publish to ``published``; keep health over a restart in the directory ``state``.
 
-        ``card_changed`` is told when a card turns sick or well; it must be quick and not raise.
+        ``card_changed`` is called when a card turns sick or healthy; it must not block or raise.
         """
         self._open_cards = open_cards
         self._published = published
@@ -104,7 +104,7 @@ class CardSource:
         """The driver, once it is loaded."""
 
     def clear(self, event: health_events.Clear) -> None:
-        """Somebody says that cards are fine."""
+        """Declare cards healthy."""
         self._events.put_nowait(event)
 
     async def run(self, last: Inventory | None = None) -> NoReturn:
@@ -127,7 +127,7 @@ class CardSource:
             await self._opened(cards.reopen)
 
     async def _opened(self, attempt: Callable[[], T]) -> T:
-        """What ``attempt`` gives, once there is a driver; meanwhile no card can be used."""
+        """The result of ``attempt``, once there is a driver; until then no card can be used."""
         while True:
             try:
                 return await asyncio.to_thread(attempt)
@@ -149,7 +149,7 @@ class CardSource:
         """Publish for as long as there is a driver. No watch outlives this.
 
         Raises:
-            NvmlError: there is none, or it never told what cards there are.
+            NvmlError: there is none, or the cards could never be read.
         """
         loop = asyncio.get_running_loop()
 
@@ -175,7 +175,7 @@ class CardSource:
             except nvml.NvmlError as e:
                 if known is None:
                     raise
-                # Of what was read last, the polls and events still tell which card is sick.
+                # Polls and events still find the sick cards among those read last.
                 _log.error("cards_unreadable", error=str(e))
                 pause_s = self._settings.driver_retry_s
             else:

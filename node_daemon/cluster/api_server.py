@@ -84,8 +84,7 @@ class WireNode(msgspec.Struct, frozen=True):
 class NodePublisher:
     """Keeps labels, inventory and capacity of this Node as the cards are.
 
-    Level triggered: whatever changed them, the cards or somebody else, what is missing is
-    written again.
+    Level triggered: what is missing is written again, whatever removed it.
     """
 
     def __init__(self, client: Client, node_name: str, inventory: Observable[Inventory]) -> None:
@@ -115,7 +114,7 @@ class NodePublisher:
         return node.status.node_info.container_runtime_version
 
     async def clear_asked(self) -> str:
-        """What an administrator asked to be declared fine; the annotation is then taken away."""
+        """The cards that an administrator declares healthy; the annotation is then removed."""
         # A watch that lags still shows the Node with what was taken away.
         node = self._obeyed
         while True:
@@ -175,7 +174,7 @@ class NodePublisher:
 
 
 def cdi_warning(reported: str) -> str:
-    """Why containers may start without their cards; empty where nothing speaks for it.
+    """Why containers may start without their cards; empty where the runtime reads CDI files.
 
     Args:
         reported: ``status.nodeInfo.containerRuntimeVersion`` of the Node.

@@ -1,7 +1,7 @@
-"""What of the inventory stands on the Node object, and what must change to make it so.
+"""The inventory on the Node object, and the patches that bring it there.
 
 Pure: the composition reads the Node and sends the patches. Both are JSON merge patches
-(RFC 7386), which name only our keys, so that nobody else's are touched.
+(RFC 7386) with our keys alone, so that no other key changes.
 """
 
 import re
@@ -38,7 +38,7 @@ class NodeFields:
 
 @dataclass(frozen=True, slots=True)
 class NodePatches:
-    """Merge patches for the Node and for its ``status`` subresource; None where all is well."""
+    """Merge patches for the Node and its ``status`` subresource; None where nothing differs."""
 
     node: dict[str, object] | None
     status: dict[str, object] | None

@@ -97,7 +97,7 @@ class PodFeed:
 
 
 def read(wire: WirePod) -> Pod:
-    """The pod as the daemon knows it."""
+    """The pod in the fields that the daemon uses."""
     annotations = wire.metadata.annotations or {}
     return Pod(
         namespace=wire.metadata.namespace,

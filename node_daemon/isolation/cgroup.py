@@ -141,7 +141,7 @@ class CgroupEngine(Engine):
                     del self._held[pod, uuid]
 
     def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
-        """Set the limits of all these slices again, wherever their pods still are."""
+        """Set the limits of all these containers again, where their pods still exist."""
         del known
         with self._lock:
             self._held = {}

@@ -1,4 +1,4 @@
-"""Where pods are in the cgroup tree, and which pod a process belongs to."""
+"""Finds the cgroups of pods, and the pod of a process."""
 
 import pathlib
 import re
@@ -26,7 +26,7 @@ class Member:
 
 
 def member(cgroup_file: str) -> Member | None:
-    """Who a process belongs to, None where it is in no pod.
+    """The pod and container of a process, None where it is in no pod.
 
     Args:
         cgroup_file: The content of ``/proc/<pid>/cgroup``, version 1 or 2.

@@ -57,7 +57,7 @@ class ComputeModes:
     def release(self, uuids: Iterable[str]) -> None:
         """Put the modes of these cards back, of those that were claimed.
 
-        One that another hand has changed meanwhile stays. What fails is logged, and done at the
+        A mode that has been changed by hand stays. A failure is logged, and tried again at the
         next call.
         """
         try:

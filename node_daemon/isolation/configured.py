@@ -27,7 +27,7 @@ from node_daemon.state.errors import EngineFailedError
 EngineName = Literal["cgroup", "mps", "hami-core"]
 MpsStart = Literal["host", "here", "never"]
 """Where the MPS control daemon is started: as a process of the host, which outlives this
-daemon's container; inside the container; or by somebody else."""
+daemon's container; inside the container; or by another component."""
 
 NAMESPACES_SINCE: Final = 615
 """The driver branch from which MPS has namespaces.
@@ -120,8 +120,8 @@ class ConfiguredIsolation(NodeIsolation):
         new = _branch(driver) >= NAMESPACES_SINCE
         control = MpsControl(self._settings.mps, 3 if new else 2)
         on_host = self._settings.mps_start == "host"
-        # Mounted by who starts the control daemon, and only on the host: clients of another one
-        # would not find the directory, or would share it with nobody.
+        # Mounted together with a control daemon of the host alone: clients of another one
+        # would not find the directory, or would not share it with their server.
         shm = self._settings.mps_shm if on_host and not new else None
         daemon = MpsDaemon(
             control,
@@ -134,7 +134,7 @@ class ConfiguredIsolation(NodeIsolation):
 
 
 def _branch(driver: Driver) -> int:
-    """The first number of the driver's version, 0 where it cannot be told."""
+    """The first number of the driver's version, 0 where it is unknown."""
     try:
         first = driver.version().partition(".")[0]
     except nvml.NvmlError:

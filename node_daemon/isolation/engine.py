@@ -149,7 +149,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
-        """Make outside what these containers need, and remove what is nobody's.
+        """Set up what these containers need, and remove what belongs to none.
 
         Args:
             parts: What it does, on the cards as they are now.

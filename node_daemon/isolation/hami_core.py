@@ -1,7 +1,7 @@
 """``hami-core``: a library loaded into every program of the container keeps it within limits.
 
 It stands between the program and the CUDA driver. The library comes from a HAMi installation on
-the host; nothing of it is part of this product.
+the host; this product does not contain it.
 """
 
 import pathlib
@@ -31,7 +31,7 @@ LOCK_IN_CONTAINER: Final = "/tmp/vgpulock"  # noqa: S108 - the library has this 
 
 
 class HamiCoreEngine(Engine):
-    """Mounts the library and tells it the limits.
+    """Mounts the library and passes it the limits.
 
     Args:
         library: Directory on the host with ``libvgpu.so`` and ``ld.so.preload``.
@@ -58,7 +58,7 @@ class HamiCoreEngine(Engine):
         return {c.uuid: "the hardware isolates MIG instances" for c in cards if c.mig_instance}
 
     def prepare(self, part: Part) -> None:
-        """Make the container's directory, open to whatever user it runs as."""
+        """Make the container's directory, writable by any user it runs as."""
         try:
             for directory in (self._own(part.binding), self._state / "lock"):
                 directory.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ class HamiCoreEngine(Engine):
         shutil.rmtree(self._own(binding), ignore_errors=True)
 
     def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
-        """Make the directories that are missing, remove those of nobody."""
+        """Make missing directories; remove those of containers that are gone."""
         for part in parts:
             self.prepare(part)
         containers = self._state / "containers"

@@ -1,7 +1,7 @@
 """Starts programs that are the host's, not this container's.
 
 The end of a container ends every process of its control group, and of its PID namespace where it
-has one; and the files of an image that nobody uses are deleted some day. A program that is to
+has one; and the files of an unused image are deleted at some point. A program that is to
 outlive the node daemon's container therefore leaves all three behind before it begins.
 """
 
@@ -20,7 +20,7 @@ GROUP: Final = "gpu-fraction-mps"
 
 @dataclass(frozen=True, slots=True)
 class HostProcess:
-    """How to leave this container.
+    """How to start a program outside this container.
 
     Attributes:
         shm: Host directory that the program sees as ``/dev/shm``, made a tmpfs of limited size
@@ -34,7 +34,7 @@ class HostProcess:
     proc: pathlib.Path = pathlib.Path("/proc")
 
     def words(self) -> tuple[str, ...]:
-        """What to write before the program and its arguments.
+        """The words before the program and its arguments.
 
         Raises:
             EngineFailedError: a program that is started from here would end with this container.

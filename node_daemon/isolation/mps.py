@@ -130,7 +130,7 @@ class MpsEngine(Engine):
         return ContainerEdits(env, tuple(mounts))
 
     def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
-        """Have the control daemon, where anybody needs it."""
+        """Start the control daemon if a container needs it."""
         del known
         if parts and self._cards:
             with self._lock:

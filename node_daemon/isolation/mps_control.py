@@ -17,7 +17,7 @@ COMMAND_TIMEOUT_S: Final = 5.0
 """Chosen: the daemon answers in milliseconds; one that is wedged does not answer at all."""
 
 SAID_MAX: Final = 300
-"""Characters of what the program says that go into a reason. Chosen: its messages are shorter."""
+"""Characters of the program's output in an error message. Chosen: its messages are shorter."""
 
 Protocol = Literal[2, 3]
 

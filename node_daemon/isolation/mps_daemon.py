@@ -35,7 +35,7 @@ PID_BYTES: Final = 32
 RECORD: Final = "control-daemon.json"
 START_LOG: Final = "start.log"
 MAX_SAID: Final = 500
-"""Characters of its own words that are repeated: chosen, some lines."""
+"""Characters of its output in an error message: chosen, some lines."""
 
 START_TIMEOUT_S: Final = 8.0
 """Chosen: it enumerates every card before it answers; less than a container start may take."""
@@ -111,7 +111,7 @@ class MpsDaemon:
     def ensure(self, cards: Sequence[str]) -> bool:
         """Have it running; True where it is another process than the last time.
 
-        A new process knows nothing of what was set up in the old one.
+        A new process has none of the namespaces of the old one.
 
         Args:
             cards: UUIDs it should serve; used where it is started.
@@ -216,7 +216,7 @@ class MpsDaemon:
     def _record(self, process: MpsProcess) -> None:
         self._state.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(StoreError):
-            # Without a record the same process counts as new: work done twice, nothing lost.
+            # Without a record the same process counts as new, which only repeats work.
             write_durably(self._state / RECORD, msgspec.json.encode(process))
 
 
@@ -232,7 +232,7 @@ def _start_of(path: pathlib.Path, most_bytes: int) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(place).st_mode):
             raise OSError(errno.EINVAL, "not a plain file", str(path))
-        # The file that was looked at, whatever has its name by now, and no wait for a lease on it.
+        # Opens the inspected file even if its name was reused, and does not wait for a lease.
         descriptor = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK)
     finally:
         os.close(place)

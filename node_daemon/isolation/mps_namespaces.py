@@ -25,7 +25,7 @@ from node_daemon.state.errors import EngineFailedError
 
 SERVER: Final = "gpu_fraction"
 NAMESPACE_PREFIX: Final = "gf_"
-# Nobody is sent to the server's own namespace. Chosen: little enough that whoever finds a way
+# No container uses the server's own namespace. Chosen: little enough that a container that gets
 # there gains nothing, and enough that a program runs and can be noticed.
 DEFAULT_PERCENT: Final = 10
 DEFAULT_MEMORY_MIB: Final = 512
@@ -116,7 +116,7 @@ class MpsNamespaceEngine(MpsEngine):
                 raise EngineFailedError(f"MPS namespace {name} is at {made.pipe}")
 
     def edits(self, part: Part) -> ContainerEdits:
-        """The namespace's own directory and nothing above it, and the limits once more.
+        """Mounts the namespace's directory alone, and sets the limits a second time.
 
         The environment can only lower the namespace's limits; where cards have different
         amounts it does.
@@ -134,7 +134,7 @@ class MpsNamespaceEngine(MpsEngine):
                     self._control.run_v3("namespace", "delete", name, f"--server={SERVER}")
 
     def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
-        """Make the namespaces again that a new control daemon has not, delete those of nobody.
+        """Recreate namespaces that a new control daemon lacks; delete those of no container.
 
         Programs lose their contexts with the old daemon in any case.
         """
@@ -169,7 +169,7 @@ def _name(tag: str) -> str:
 
 
 def _holds(found: MpsNamespace | None, memory: int | None, percent: float) -> bool:
-    """Whether the namespace has the limits. A memory limit that cannot be read is believed."""
+    """True where the namespace has the limits; an unreadable memory limit counts as equal."""
     if found is None or found.percent != percent:
         return False
     return None in {memory, found.memory_mib} or memory == found.memory_mib

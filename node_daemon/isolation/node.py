@@ -26,7 +26,7 @@ _log = structlog.get_logger()
 
 
 def facts(reading: NodeReading) -> tuple[CardFacts, ...]:
-    """What engines need to know of the cards that answer."""
+    """The facts that engines need about the cards that answer."""
     found: list[CardFacts] = []
     for one in reading.cards:
         if one.lost:
@@ -129,7 +129,7 @@ class NodeIsolation:
             self._restore()
 
     def repair(self) -> None:
-        """Make again what was set up and may have been lost; cheap, so now and then.
+        """Set up again what may have been lost; cheap enough for each reading of the cards.
 
         Raises:
             EngineFailedError: for some it could not.

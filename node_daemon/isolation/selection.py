@@ -1,4 +1,4 @@
-"""Which engine serves which card, and what that is worth: pure functions.
+"""Chooses the engines of each card: pure functions.
 
 A card has one engine for memory and one for compute. An engine that does both does both;
 ``cgroup``, which limits memory alone, can stand beside another for compute. A card without
@@ -23,7 +23,7 @@ class Choice:
 
     @property
     def engines(self) -> tuple[Engine, ...]:
-        """Those that there are; one that limits both resources stands here twice."""
+        """The engines in use; one that limits both resources appears twice."""
         return tuple(e for e in (self.memory, self.compute) if e is not None)
 
     def engine(self, resource: Resource) -> Engine | None:
@@ -73,7 +73,7 @@ def published(choice: Choice, accept: Strength) -> CardIsolation:
 
 
 def parts(binding: Binding, choices: Mapping[str, Choice]) -> list[tuple[Engine, Part]]:
-    """What each engine has to do for the slice.
+    """The work of each engine for a container.
 
     A pod that asks for no isolation is spared the engines it could get round anyway; those that
     shield the others from it stay.
@@ -104,7 +104,7 @@ def unenforced(
     cards: Mapping[str, CardFacts],
     accept: Strength,
 ) -> str:
-    """What of a slice would not be enforced, and why; empty where all of it is.
+    """The part of a slice that would not be enforced, and why; empty where all of it is.
 
     A share that is the whole card, and compute that is not limited, need no enforcement.
     """

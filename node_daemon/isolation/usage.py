@@ -61,7 +61,7 @@ class UsageReader:
         self._seen_us: dict[str, int] = {}
 
     def read(self, uuids: Iterable[str]) -> tuple[CardUsage, ...]:
-        """Each of these cards, whatever another one does. Blocks for a bounded time."""
+        """Read each card on its own: one that hangs delays no other. Blocks for a bounded time."""
         return tuple(self._card(uuid) for uuid in uuids)
 
     def _card(self, uuid: str) -> CardUsage:
@@ -97,7 +97,7 @@ class UsageReader:
         try:
             return member((self._proc / str(pid) / "cgroup").read_text())
         except (OSError, UnicodeDecodeError):
-            return None  # it ended meanwhile
+            return None  # the process has ended
 
 
 def _used(device: Device) -> int | None:
@@ -116,7 +116,7 @@ def _plus(usage: ContainerUse, process: nvml.Process, sample: nvml.Sample | None
 
 
 def _sum(one: int | None, other: int | None) -> int | None:
-    """Of what is known; None where nothing is."""
+    """The sum of the known values; None where neither is known."""
     if one is None or other is None:
         return other if one is None else one
     return min(100, one + other)

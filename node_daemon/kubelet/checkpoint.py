@@ -1,8 +1,8 @@
-"""The kubelet's own notes of its allocations: a second witness of who holds a token.
+"""The kubelet's checkpoint of its allocations: a second source for the holder of a token.
 
-PodResources tells no UID, and a token may have been answered with more than one name. The
-device manager's checkpoint tells both. Its format is private to the kubelet, so nothing
-depends on it: where it cannot be read as expected, there is no second witness.
+PodResources has no UID, and a token may have been answered with more than one name. The
+device manager's checkpoint has both. Its format is private to the kubelet, so nothing
+depends on it: where it cannot be read as expected, there is no second source.
 Source: kubernetes pkg/kubelet/cm/devicemanager/checkpoint/checkpoint.go, the same from 1.34 to
 1.37.
 """

@@ -98,7 +98,7 @@ class DevicePlugin(api_grpc.DevicePluginServicer):
     async def Allocate(  # noqa: N802
         self, request: api.AllocateRequest, context: _Context
     ) -> api.AllocateResponse:
-        """One fresh name a container, and nothing else: what it means comes later."""
+        """Answer one fresh CDI name for each container; its content is written later."""
         with self._metrics.allocate_seconds.time():
             nonces = [
                 await self._answer(self._allocate(list(r.devices_ids)), context)

@@ -1,4 +1,4 @@
-"""Who holds which token, as the kubelet tells it through PodResources v1."""
+"""The containers that hold tokens, as the kubelet lists them through PodResources v1."""
 
 import asyncio
 import random
@@ -29,7 +29,7 @@ class Holder:
     """A container that holds slots.
 
     Attributes:
-        pod: Its pod's name. PodResources tells no UID.
+        pod: Its pod's name. PodResources has no UID.
     """
 
     namespace: str
@@ -97,7 +97,7 @@ class PodResourcesClient:
         kubelet's rate limit.
 
         Raises:
-            KubeletError: no answer in time, or one that is none.
+            KubeletError: no answer in time, or an error.
         """
         wanted = self._started + 1
         async with self._lock:

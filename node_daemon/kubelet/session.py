@@ -50,7 +50,7 @@ class Waits:
         again_s: After a stream ended while the kubelet lives, so that it notices before the
             next registration.
         retry_s: First pause after a failure; doubles up to ``retry_most_s``.
-        poll_s: Between two looks at the sockets, where inotify tells nothing.
+        poll_s: Between two looks at the sockets, where inotify reports nothing.
     """
 
     register_s: float = 15.0
@@ -173,7 +173,7 @@ class KubeletSession:
         return await asyncio.to_thread(_file_id, self._directory / name)
 
     async def _serve(self) -> Path:
-        """Listen on a new socket, after whatever was served before has ended."""
+        """Listen on a new socket, after the previous server has ended."""
         await self._stop()
         await asyncio.to_thread(_remove, self._directory)
         socket = self._directory / f"gpu-fraction-{secrets.token_hex(4)}.sock"
@@ -214,7 +214,7 @@ def _remove(directory: Path) -> None:
 
 
 def _file_id(path: Path) -> FileId | None:
-    """What tells one file from a later one of the same name."""
+    """Distinguishes a file from a later one of the same name."""
     try:
         stat = path.stat()
     except OSError:

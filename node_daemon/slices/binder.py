@@ -44,7 +44,7 @@ class Timing:
 
 
 class LateBinder:
-    """Gives every container exactly its own slice."""
+    """Binds each container to its own slice."""
 
     def __init__(
         self,
@@ -62,12 +62,12 @@ class LateBinder:
         self._timing = timing
         self.locks: KeyedLocks[Token] = KeyedLocks()
         self.ready = asyncio.Event()
-        """Set once what was remembered has been compared with what is there."""
+        """Set once the stored allocations have been compared with the node."""
         self.changed = asyncio.Event()
-        """Set after each new binding; whoever acts on it clears it."""
+        """Set after each new binding; the reader clears it."""
 
     async def allocate(self, ids: Sequence[str]) -> Nonce:
-        """A fresh name for a token, remembered before it is answered.
+        """A fresh CDI name for a token, stored before it is returned.
 
         Raises:
             Refusal: not one token, or the name could not be remembered.
@@ -86,7 +86,7 @@ class LateBinder:
         return allocation.nonce
 
     async def pre_start(self, ids: Sequence[str]) -> Binding:
-        """Make the name of the container that is about to start mean its slice.
+        """Write the slice of the container that is about to start under its CDI name.
 
         Called before every start of a container; the second and later calls find the same
         slice.
@@ -175,7 +175,7 @@ class LateBinder:
     async def _again(
         self, allocation: Allocation, binding: Binding, claimant: Claimant
     ) -> Binding:
-        """An earlier name of the token is this container's own."""
+        """Start a container again whose binding is under an earlier name of the token."""
         if (binding.uid, binding.container) != (claimant.pod.uid, claimant.container.name):
             raise Refusal(
                 Reason.TOKEN_SHARED,
@@ -193,7 +193,7 @@ class LateBinder:
             raise Refusal(Reason.STATE_UNWRITABLE, str(e)) from e
 
     async def _publish(self, nonce: Nonce, binding: Binding) -> None:
-        """Put the slice's file there, and let the runtime notice it."""
+        """Write the slice's file, and give the runtime time to notice it."""
         if not self._publisher.restored.is_set():
             if await self._publisher.files.exists(nonce, binding.uid):
                 return

@@ -1,4 +1,4 @@
-"""Returns what containers that are gone have held, and keeps what living ones hold in place."""
+"""Releases the slices of containers that are gone, and keeps the files of the others in place."""
 
 import asyncio
 from collections.abc import Callable, Hashable
@@ -24,10 +24,10 @@ class Pace:
     """How often to look.
 
     Attributes:
-        idle_s: Pause between two looks where nothing happens; the kubelet's list is asked
+        idle_s: Pause between two looks without an event; the kubelet's list is asked
             rarely, as each question can make it give one id twice.
         missing_s: How long something must be missing, in two looks, to be gone.
-        unbound_s: Age from which an allocation that nobody holds is dropped. Chosen: far above
+        unbound_s: Age from which an allocation without a holder is dropped. Chosen: far above
             the moment between the answer to ``Allocate`` and its place in the kubelet's list.
         lingering_s: Pause while a pod that is gone from the API still runs on this host.
         retry_s: Pause after the kubelet did not answer.
@@ -41,7 +41,7 @@ class Pace:
 
 
 class Collector:
-    """Compares what is remembered with pods, the kubelet's list and the CDI directory."""
+    """Compares stored allocations with pods, the kubelet's list and the CDI directory."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Collector:
         has_cgroup: Callable[[PodUid], bool],
         pace: Pace,
     ) -> None:
-        """Count a pod as running while ``has_cgroup`` says so, whatever the API server shows."""
+        """Count a pod as running while it has a cgroup, even if the API server lacks it."""
         self._state = state
         self._store = state.store
         self._ledger = state.ledger
@@ -68,7 +68,7 @@ class Collector:
         self._missing: dict[Hashable, float] = {}
 
     async def run(self) -> None:
-        """Reconcile once, then look again at every departure and now and then."""
+        """Reconcile once, then again after each departure and after each pause."""
         await self._pods.wait_synced()
         self._adopt()
         await self.refresh(await self._state.inventory.wait())
@@ -94,7 +94,7 @@ class Collector:
         return self._pace.lingering_s if lingering else self._pace.idle_s
 
     def _adopt(self) -> None:
-        """Count containers that run although no allocation of theirs is remembered."""
+        """Count running containers whose allocation is not stored."""
         for pod in self._pods.living():
             try:
                 decided = assigned(pod) or {}
@@ -128,9 +128,9 @@ class Collector:
         """One look; what was missing in an earlier look too is released.
 
         Raises:
-            KubeletError: the kubelet's list could not be had; nothing was released.
+            KubeletError: the kubelet did not answer; nothing was released.
         """
-        listing = await self._identity.lister.fresh()
+        listing = await self._identity.pod_resources.fresh()
         present = await self._publisher.files.present()
         missing = self._missing
         self._missing = {}
@@ -154,7 +154,7 @@ class Collector:
         return self._pods.lives(uid) or self._has_cgroup(uid)
 
     async def _lost(self, allocation: Allocation, listing: Listing) -> bool:
-        """True where nobody can hold the allocation any more, as far as one look tells."""
+        """True where no container can hold the allocation any more, judged by this look alone."""
         holders = listing.of(allocation.token)
         binding = allocation.binding
         if binding is None:
@@ -175,14 +175,14 @@ class Collector:
         After its start the kubelet lists no pod until it has heard of them, which may take as
         long as the API server is down. It keeps its allocations and asks for no other name.
         """
-        entries = await asyncio.to_thread(self._identity.witness.entries, allocation.token)
+        entries = await asyncio.to_thread(self._identity.checkpoint.entries, allocation.token)
         if entries is not None:
             return any(entry.nonce in {None, allocation.nonce} for entry in entries)
         containers = (c for pod in self._pods.living() for c in pod.containers)
         return any(c.holds_slot and not c.started for c in containers)
 
     def _due(self, key: Hashable, missing: dict[Hashable, float]) -> bool:
-        """True where an earlier look missed it too, long enough ago; else it is noted."""
+        """True where it was also missing in an earlier look, long enough ago; else record it."""
         now = asyncio.get_running_loop().time()
         since = missing.get(key)
         if since is not None and now - since >= self._pace.missing_s:
@@ -191,7 +191,7 @@ class Collector:
         return False
 
     async def _release(self, allocation: Allocation) -> None:
-        """Return an allocation: first what a container could use, last what we remember."""
+        """Release an allocation: its isolation and file first, the stored record last."""
         async with self._binder.locks.of(allocation.token):
             if self._store.get(allocation.nonce) != allocation:
                 return

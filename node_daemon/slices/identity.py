@@ -1,8 +1,8 @@
-"""Which container a ``PreStartContainer`` is for.
+"""Finds the container that a ``PreStartContainer`` is for.
 
 The kubelet names only its token. PodResources names the pod and container that hold it, the
 watch names the pod's UID, and the kubelet's checkpoint, where it can be read, must agree.
-Whatever leaves a doubt is refused; the kubelet asks again.
+Any doubt is a refusal; the kubelet tries again.
 """
 
 import asyncio
@@ -38,8 +38,8 @@ class Identity:
         listed_s: Age from which an allocation is certainly in the kubelet's list.
     """
 
-    lister: PodResourcesClient
-    witness: Checkpoint
+    pod_resources: PodResourcesClient
+    checkpoint: Checkpoint
     pods: PodCache
     now_s: Callable[[], float]
     listed_s: float
@@ -63,14 +63,14 @@ class Identity:
             )
         try:
             container = _container(pod, holder.container)
-            entries = await asyncio.to_thread(self.witness.entries, token)
+            entries = await asyncio.to_thread(self.checkpoint.entries, token)
             return Claimant(pod, container, self._nonce(pod, holder, entries, allocations))
         except Refusal as e:
             raise e.about(pod.ref) from e
 
     async def _holder(self, token: Token) -> Holder:
         try:
-            listing = await self.lister.fresh()
+            listing = await self.pod_resources.fresh()
         except KubeletError as e:
             raise Refusal(Reason.KUBELET_SILENT, str(e)) from e
         holders = listing.of(token)
@@ -125,7 +125,7 @@ class Identity:
 def _attested(
     pod: Pod, holder: Holder, entries: Sequence[Entry], allocations: Sequence[Allocation]
 ) -> Nonce:
-    """The name by the kubelet's own notes."""
+    """The name that the kubelet's checkpoint holds."""
     mine = [e for e in entries if e.uid == pod.uid and e.container == holder.container]
     if not mine:
         raise Refusal(

@@ -1,4 +1,4 @@
-"""Makes the name of a slice mean its cards, its environment and its isolation."""
+"""Composes and writes the CDI file of a slice: cards, environment and isolation."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 
 
 class Publisher:
-    """Composes the files of slices and puts them where the container runtime reads."""
+    """Prepares isolation and writes the files that the container runtime reads."""
 
     def __init__(self, files: SliceFiles, host: HostSpecReader, isolation: NodeIsolation) -> None:
         self.files = files
@@ -44,14 +44,14 @@ class Publisher:
         # waiting, but none of the threads that everything else needs.
         self._engines = ThreadPoolExecutor(1, thread_name_prefix="isolation")
         self.restored = asyncio.Event()
-        """Set once isolation stands again for what an earlier process had set up."""
+        """Set once isolation is restored for the containers of an earlier process."""
 
     def close(self) -> None:
         """End the thread of the engines after its present call; does not wait."""
         self._engines.shutdown(wait=False, cancel_futures=True)
 
     async def restore(self, bindings: Iterable[Binding]) -> None:
-        """Set isolation up again for all slices that are remembered, once the cards are known."""
+        """Restore isolation for all stored bindings, once the cards are known."""
         try:
             await run_to_end(self._isolating(partial(self._isolation.restore, list(bindings))))
         except IsolationError as e:
@@ -73,7 +73,7 @@ class Publisher:
             raise Refusal(Reason.STATE_UNWRITABLE, str(e)) from e
 
     async def withdraw(self, nonce: Nonce, binding: Binding, *, last: bool) -> None:
-        """Take back what a container that is gone could use.
+        """Remove the isolation and the file of a container that is gone.
 
         Args:
             nonce: The name.

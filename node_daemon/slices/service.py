@@ -56,7 +56,7 @@ class Paths:
 
     @property
     def plugins(self) -> Path:
-        """Where device plugins and the kubelet meet."""
+        """The directory of device plugin sockets."""
         return self.kubelet / "device-plugins"
 
     @property
@@ -76,7 +76,7 @@ class Tempo:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What the daemon needs from others.
+    """The service's outside dependencies.
 
     Attributes:
         refused: Reports a refusal to the pod's readers.
@@ -90,7 +90,7 @@ class Ports:
 
 
 class SliceService:
-    """Everything wired together; ``state.pods`` and ``state.inventory`` are fed from outside."""
+    """Wires the parts together; ``state.pods`` and ``state.inventory`` are fed from outside."""
 
     def __init__(
         self,
@@ -107,9 +107,11 @@ class SliceService:
         self.metrics = Metrics(registry)
         registry.register(SliceGauges(state))
         self._files = SliceFiles(paths.cdi)
-        self._lister = PodResourcesClient(paths.pod_resources)
-        witness = checkpoint.Checkpoint(paths.plugins / checkpoint.FILE)
-        identity = Identity(self._lister, witness, state.pods, time.time, tempo.timing.listed_s)
+        self._pod_resources = PodResourcesClient(paths.pod_resources)
+        kubelet_checkpoint = checkpoint.Checkpoint(paths.plugins / checkpoint.FILE)
+        identity = Identity(
+            self._pod_resources, kubelet_checkpoint, state.pods, time.time, tempo.timing.listed_s
+        )
         shares = Shares(state.ledger, state.pods, ports.assigner)
         self._publisher = publisher = Publisher(
             self._files, HostSpecReader(paths.host_cdi), ports.isolation
@@ -134,7 +136,7 @@ class SliceService:
         self.session = KubeletSession(paths.plugins, self.plugin, self.metrics, tempo.waits)
 
     async def load(self) -> Inventory:
-        """Read what an earlier process left, and advertise it before any card is probed.
+        """Read the state of an earlier process, and advertise it before any card is probed.
 
         Returns:
             The cards that it knew.
@@ -149,7 +151,7 @@ class SliceService:
         return last
 
     async def restore(self) -> None:
-        """Set isolation up again for what is remembered; once, when it knows the cards."""
+        """Set isolation up again for all stored bindings, once, when the cards are known."""
         if not self._publisher.restored.is_set():
             await self._publisher.restore(self._bindings())
 
@@ -159,14 +161,14 @@ class SliceService:
     async def run(self) -> NoReturn:
         """Serve until cancelled, after ``load``."""
         with closing(self.state.store), closing(self._publisher):
-            async with self._lister, asyncio.TaskGroup() as tasks:
+            async with self._pod_resources, asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.session.run(), name="kubelet session")
                 tasks.create_task(self.collector.run(), name="collector")
                 tasks.create_task(self._advertise(), name="tokens")
         raise AssertionError("unreachable: the tasks run until cancelled")
 
     def _load(self) -> Inventory:
-        """Read what an earlier run left; the inventory only sizes the first list of tokens."""
+        """Read the stored state; the stored inventory only sizes the first list of tokens."""
         aside = self.state.store.load()
         self._files.prepare()
         _log.info("state_loaded", allocations=len(self.state.store), set_aside=aside)
@@ -175,7 +177,7 @@ class SliceService:
         return Inventory()
 
     async def _advertise(self) -> None:
-        """Keep the list of tokens up with the cards and what is bound to them."""
+        """Update the list of tokens after each change of cards and bindings."""
         inventory = await self.state.inventory.wait()
         remembered: Inventory | None = None
         while True:

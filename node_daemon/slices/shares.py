@@ -1,4 +1,4 @@
-"""Which cards a container gets: as it was assigned, else as chosen here."""
+"""The cards of a container: those assigned to it, else those chosen here."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Assigner(Protocol):
 
 
 class Shares:
-    """Finds the shares of a container, choosing and recording them where nobody has."""
+    """Finds the shares of a container; chooses and records them if no scheduler has."""
 
     def __init__(self, ledger: Ledger, pods: PodCache, assigner: Assigner) -> None:
         self._ledger = ledger
@@ -45,7 +45,7 @@ class Shares:
         """The shares of one container.
 
         Raises:
-            Refusal: the assignment is none or leaves the container out, nothing fits, or the
+            Refusal: the assignment is invalid or lacks the container, it does not fit, or the
                 choice could not be recorded.
         """
         decided = assigned(pod)
@@ -59,7 +59,7 @@ class Shares:
         return decided[container]
 
     def forget(self, uid: PodUid) -> None:
-        """Drop what was chosen for a pod that is gone."""
+        """Drop the choice for a pod that is gone."""
         self._chosen.pop(uid, None)
         self._locks.pop(uid, None)
 
@@ -102,7 +102,7 @@ class Shares:
             raise
 
     def _used(self, uid: PodUid) -> dict[str, Usage]:
-        """What is taken, counting pods that have an assignment but no binding yet."""
+        """The usage of the cards, with pods that have an assignment but no binding yet."""
         used = self._ledger.usage()
         for pod in self._pods.living():
             if pod.uid == uid:
@@ -134,7 +134,7 @@ def assigned(pod: Pod) -> Assignment | None:
 
 
 def asked(pod: Pod) -> dict[str, Ask]:
-    """What each container that gets cards asks of them, as the extender and quotas read it.
+    """The request of each container that gets cards, as the extender and quotas read it.
 
     Raises:
         Refusal: the pod cannot be served as it is written.
@@ -203,7 +203,7 @@ def verify(ask: Ask, shares: Sequence[CardShare], inventory: Inventory) -> None:
 
 
 def _unenforced(ask: Ask, share: CardShare, card: Card) -> str:
-    """What of the share the card does not enforce, by the rule of the placement."""
+    """The part of the share that the card does not enforce, by the rule of the placement."""
     (state,) = placement.empty([card])
     taken = placement.Share(share.core_milli, share.memory_mib)
     return placement.fit.unenforced(ask, state.kind, taken)

@@ -24,7 +24,7 @@ class StoreError(NodeDaemonError):
 
 
 class HostSpecError(NodeDaemonError):
-    """The host's CDI specification of its GPUs does not serve; the message says what to do."""
+    """The host's CDI specification of its GPUs cannot be used; the message says what to do."""
 
 
 class IsolationError(NodeDaemonError):
@@ -88,7 +88,7 @@ class Refusal(NodeDaemonError):  # noqa: N818 - a verdict, not a fault
     """A container may not start now.
 
     Attributes:
-        pods: The pods to tell, empty where none is known.
+        pods: The pods that get an Event, empty where none is known.
     """
 
     def __init__(self, reason: Reason, message: str, *pods: PodRef) -> None:
@@ -97,5 +97,5 @@ class Refusal(NodeDaemonError):  # noqa: N818 - a verdict, not a fault
         super().__init__(message)
 
     def about(self, *pods: PodRef) -> "Refusal":
-        """The same refusal, with the pods to tell where it names none yet."""
+        """The same refusal with these pods, unless it has some already."""
         return self if self.pods else Refusal(self.reason, str(self), *pods)

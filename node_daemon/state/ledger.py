@@ -27,7 +27,7 @@ class Usage:
 
 
 class Ledger:
-    """Shares by container. Pure bookkeeping: it neither waits nor writes."""
+    """Shares by container. Pure: it neither waits nor writes."""
 
     def __init__(self) -> None:
         self._shares: dict[ContainerKey, tuple[CardShare, ...]] = {}
@@ -73,11 +73,11 @@ class Ledger:
             self._shares[key] = tuple(shares)
 
     def record(self, key: ContainerKey, shares: Iterable[CardShare]) -> None:
-        """Note what a container already has, whether it fits or not: a fact, not a question."""
+        """Record what a container already has, even where it does not fit."""
         self._shares[key] = tuple(shares)
 
     def release(self, key: ContainerKey) -> None:
-        """Return a container's shares; one that holds none is no error."""
+        """Release a container's shares, if it holds any."""
         self._shares.pop(key, None)
 
     def _check(self, shares: Sequence[CardShare], cards: Mapping[str, Card]) -> None:

@@ -1,4 +1,4 @@
-"""What the daemon knows: allocations, what is taken, the pods and the cards of this node."""
+"""The daemon's state: allocations, usage of the cards, the pods and the cards of this node."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from node_daemon.state.store import AllocationStore
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """Everything that is known, each part in its own place.
+    """The state of one node.
 
     Attributes:
         store: Allocations, on disk as in memory.

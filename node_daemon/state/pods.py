@@ -44,7 +44,7 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """What the daemon reads of a pod.
+    """The parts of a pod that the daemon reads.
 
     Attributes:
         annotations: Those of ours.
@@ -67,7 +67,7 @@ class Pod:
 
     @property
     def ref(self) -> PodRef:
-        """Which pod it is."""
+        """The pod's reference, for Events."""
         return PodRef(self.namespace, self.name, self.uid)
 
     def container_of(self, container_id: str) -> str | None:
@@ -89,7 +89,7 @@ class PodCache:
         self._changed = asyncio.Event()
         self.synced = False
         self.departed = asyncio.Event()
-        """Set when a pod has gone or ended; whoever acts on it clears it."""
+        """Set when a pod has gone or ended; the reader clears it."""
 
     def get(self, namespace: str, name: str) -> Pod | None:
         """The pod that has that name now."""
@@ -109,12 +109,12 @@ class PodCache:
         return pod is not None and not pod.ended
 
     def mark_synced(self) -> None:
-        """Say that every pod of the node is here; from now on absence means something."""
+        """Mark the cache complete: from now on an absent pod does not exist."""
         self.synced = True
         self._wake()
 
     def put(self, pod: Pod) -> None:
-        """Take one pod, new or changed."""
+        """Add or replace a pod."""
         self._by_uid[pod.uid] = pod
         self._by_name[pod.namespace, pod.name] = pod
         if pod.ended:

@@ -1,4 +1,4 @@
-"""The daemon's own memory on disk: one small file for each allocation.
+"""The allocations on disk: one small file for each.
 
 A file is replaced whole (temporary file, fsync, rename, fsync of the directory), so that a
 crash leaves the old or the new one. What cannot be read back for certain is set aside, never
@@ -134,7 +134,7 @@ class AllocationStore:
         self._allocations[allocation.nonce] = allocation
 
     async def remove(self, nonce: Nonce) -> None:
-        """Forget an allocation; one that is not there is no error.
+        """Delete an allocation, if it exists.
 
         Raises:
             StoreError: the file could not be removed; it is still remembered.

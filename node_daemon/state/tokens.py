@@ -1,7 +1,7 @@
 """The device ids of ``gpu-fraction.dev/slot``: as many as containers may share the cards.
 
-A token names no card. How many there are follows the cards; which of them are healthy tells
-the kubelet how many more containers may come, and each pod whether its own cards are well.
+A token names no card. The number of tokens follows the cards; the healthy ones tell
+the kubelet how many more containers fit, and each pod whether its own cards are healthy.
 """
 
 from collections.abc import Iterable
