@@ -1,4 +1,4 @@
-"""What containers use of their cards, for Prometheus, beside what they were given."""
+"""Metrics of the containers' limits and use."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final

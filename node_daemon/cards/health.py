@@ -54,7 +54,7 @@ class CardHealth:
         reset_seen: A reset was seen since the last fault that needs one.
         uncorrected_ecc: As last polled, None where it never was.
         relapses: Times it turned sick soon after it had recovered.
-        recovered_s: When it last recovered, None where it never was sick.
+        recovered_s: Time of its last recovery, None where it never was sick.
     """
 
     conditions: Mapping[str, Condition] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class HealthPolicy:
-    """How many polls decide that a card is sick or healthy.
+    """The polls after which a card counts as sick or healthy.
 
     Attributes:
         good_polls: Needed in a row to recover, 1 or more.

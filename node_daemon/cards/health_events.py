@@ -43,7 +43,7 @@ RECOVERY_ACTION_CHANGED: Final = 154
 
 
 class XidClass(enum.Enum):
-    """What an XID does to the card's health."""
+    """The effect of an XID on a card's health."""
 
     IGNORED = "ignored"
     ASK = "ask"
@@ -52,7 +52,7 @@ class XidClass(enum.Enum):
 
 
 def classify(xid: int) -> XidClass:
-    """What this XID means for a card."""
+    """The class of an XID."""
     if xid == RECOVERY_ACTION_CHANGED:
         return XidClass.ASK
     if xid in IGNORED:
@@ -95,11 +95,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """What a physical card said when it was asked.
+    """The answer of a physical card to a poll.
 
     Attributes:
-        lost: Why it cannot be used at all, empty where it can.
-        error: Why it could not be asked, empty where it could.
+        lost: The reason why it cannot be used at all, empty where it can.
+        error: The reason why it could not be polled, empty where it could.
         recovery_action: NVML's number, None where the driver does not know it.
         repair_pending: Row remaps wait for a reset.
         repair_failed: A row remap failed: the card must be replaced.

@@ -43,7 +43,7 @@ class CardReading:
 
     Attributes:
         model: Product name, empty where unknown.
-        memory_mib: What containers may use, MiB: total less what the driver reserves; 0 where
+        memory_mib: Memory for containers: total less the driver's reserve; 0 where
             unknown.
         compute_capability: ``major.minor``, empty where unknown.
         pci: PCI address as sysfs writes it, empty where unknown.

@@ -105,7 +105,7 @@ class NvLink:
 
 @dataclass(frozen=True, slots=True)
 class InstancePlace:
-    """Where a MIG instance is on its card: ids, and its compute slices."""
+    """The place of a MIG instance on its card: ids, and its compute slices."""
 
     gpu_instance: int
     compute_instance: int
@@ -140,7 +140,7 @@ class MemoryLimits:
 
 @dataclass(frozen=True, slots=True)
 class RawEvent:
-    """What NVML's event set reported; ``uuid`` is empty where the card could not be named."""
+    """An event of NVML; ``uuid`` is empty where the card could not be named."""
 
     uuid: str
     kind: int

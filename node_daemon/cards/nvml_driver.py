@@ -69,7 +69,7 @@ class Driver:
         return self._call("driver version", lambda: str(pynvml.nvmlSystemGetDriverVersion()))
 
     def count(self) -> int:
-        """How many cards there are, lost ones included."""
+        """The number of cards, lost ones included."""
         return self._call("device count", lambda: int(pynvml.nvmlDeviceGetCount()))
 
     def device(self, index: int) -> Device:

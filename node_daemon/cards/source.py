@@ -28,7 +28,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class CardSettings:
-    """How cards are looked after.
+    """Settings of reading and health.
 
     Attributes:
         slots_per_card: Containers that may share a card, 1 or more.
@@ -111,7 +111,7 @@ class CardSource:
         """Publish until cancelled.
 
         Args:
-            last: What an earlier process published: cards that do not answer now stay known.
+            last: The inventory of an earlier process: cards that do not answer now stay listed.
         """
         self._last = last or Inventory()
         self._boot_id, self._health = await asyncio.to_thread(self._load)

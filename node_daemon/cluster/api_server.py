@@ -1,4 +1,4 @@
-"""What the daemon writes to the API server: assignments and its own Node."""
+"""Writes to the API server: assignments and the daemon's own Node."""
 
 import asyncio
 import re
@@ -174,7 +174,7 @@ class NodePublisher:
 
 
 def cdi_warning(reported: str) -> str:
-    """Why containers may start without their cards; empty where the runtime reads CDI files.
+    """The reason why containers may start without their cards; empty where there is none.
 
     Args:
         reported: ``status.nodeInfo.containerRuntimeVersion`` of the Node.

@@ -45,7 +45,7 @@ class NodePatches:
 
 
 def desired(inventory: Inventory) -> NodeFields:
-    """What the Node should carry for this inventory.
+    """The fields of the Node for this inventory.
 
     Sick cards count in the labels, which describe the machine, and not in the capacity, which
     the scheduler hands out.
@@ -62,7 +62,7 @@ def desired(inventory: Inventory) -> NodeFields:
 
 
 def diff(seen: NodeFields, wanted: NodeFields) -> NodePatches:
-    """What to send so that the Node carries what it should."""
+    """The patches that bring the Node from ``seen`` to ``wanted``."""
     labels: dict[str, str | None] = _changed(seen.labels, wanted.labels)
     for stale in LABELS:
         if stale in seen.labels and stale not in wanted.labels:

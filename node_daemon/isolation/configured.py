@@ -26,7 +26,7 @@ from node_daemon.state.errors import EngineFailedError
 
 EngineName = Literal["cgroup", "mps", "hami-core"]
 MpsStart = Literal["host", "here", "never"]
-"""Where the MPS control daemon is started: as a process of the host, which outlives this
+"""Place where the MPS control daemon is started: as a process of the host, which outlives this
 daemon's container; inside the container; or by another component."""
 
 NAMESPACES_SINCE: Final = 615
@@ -40,7 +40,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class IsolationSettings:
-    """How the node keeps containers within their shares.
+    """The node's choice of isolation engines.
 
     Attributes:
         engines: Most wanted first; a card uses the strongest of those that serve it.
@@ -48,7 +48,7 @@ class IsolationSettings:
         accept: The least strength that counts as enforced.
         state: Directory for what engines must remember.
         mps: Directory of the MPS control daemon's pipes, the same inside and outside.
-        mps_start: Where the MPS control daemon is started.
+        mps_start: Place where the MPS control daemon is started.
         mps_shm: Host tmpfs that MPS, started on the host, and its clients of old drivers share;
             none leaves their own, as another start does.
         hami_library: Host directory of HAMi-core's library.
@@ -88,7 +88,7 @@ class ConfiguredIsolation(NodeIsolation):
     def assess(
         self, cards: Sequence[CardFacts], driver: Driver | None = None
     ) -> Mapping[str, CardIsolation]:
-        """What can be enforced on which card, by the engines of the first driver that is given.
+        """The isolation of each card, by engines that are built for the first driver given.
 
         Cards that MPS does not serve, because it is not configured or refused, are freed, and
         limits that were lost are set again: a reset of a card takes them, and the end of MPS the

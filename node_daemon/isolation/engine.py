@@ -1,4 +1,4 @@
-"""What an isolation engine is, and what it does for a container."""
+"""The interface of isolation engines, and the types they work on."""
 
 import abc
 import enum
@@ -11,14 +11,14 @@ from node_daemon.state.allocation import Binding
 
 
 class Resource(enum.Enum):
-    """What a share is a share of."""
+    """The resources of a card that are shared."""
 
     MEMORY = "memory"
     COMPUTE = "compute"
 
 
 class Strength(enum.IntEnum):
-    """How far a limit holds.
+    """The strength of a limit.
 
     NONE: there is no limit. COOPERATIVE: it holds for programs that do not try to get round it:
     something inside the container keeps it. ENFORCED: driver or hardware keeps it, and nothing
@@ -32,10 +32,10 @@ class Strength(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CardFacts:
-    """What decides which engines a card can have.
+    """The properties of a card that decide which engines it can have.
 
     Attributes:
-        memory_mib: What containers may use of it.
+        memory_mib: Memory for containers.
         compute_capability: Major, minor; (0, 0) where unknown.
         mig_instance: It is an instance, isolated by the hardware.
     """
@@ -49,7 +49,7 @@ class CardFacts:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one engine does for a container: on these cards, for these resources."""
+    """The work of one engine for a container: on these cards, for these resources."""
 
     binding: Binding
     shares: tuple[CardShare, ...]
@@ -117,7 +117,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def enforces(self, resource: Resource) -> Strength:
-        """How far it limits this, on a card that it can serve."""
+        """The strength of its limit on this resource, on a card that it can serve."""
 
     def loophole(self, resource: Resource, binding: Binding) -> str:
         """Why its limit would not hold for this one container, empty where it does."""
@@ -138,7 +138,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def edits(self, part: Part) -> ContainerEdits:
-        """What the container needs; pure, the same for each of its starts."""
+        """The container's edits; pure, the same for each of its starts."""
 
     def release(self, binding: Binding) -> None:  # noqa: B027 - an engine may keep nothing
         """Undo ``prepare``; idempotent, also for containers that it never served.
@@ -152,7 +152,7 @@ class Engine(abc.ABC):
         """Set up what these containers need, and remove what belongs to none.
 
         Args:
-            parts: What it does, on the cards as they are now.
+            parts: Its work for each container, on the cards as they are now.
             known: Tags of all containers that are set up. A card may have got a better engine
                 since one was; a container uses what it was started with until it ends.
 

@@ -19,7 +19,7 @@ COMMAND_TIMEOUT_S: Final = 5.0
 SAID_MAX: Final = 300
 """Characters of the program's output in an error message. Chosen: its messages are shorter."""
 
-Protocol = Literal[2, 3]
+MpsVersion = Literal[2, 3]
 
 _SIZE: Final = re.compile(r"(\d+)([KMG]?)", re.ASCII)
 _SCALE: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -53,12 +53,12 @@ class MpsControl:
     def __init__(
         self,
         pipe: pathlib.Path,
-        protocol: Protocol,
+        protocol: MpsVersion,
         binary: str = BINARY,
         timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> None:
         self.pipe = pipe
-        self.protocol: Protocol = protocol
+        self.protocol: MpsVersion = protocol
         self.binary = binary
         self._timeout_s = timeout_s
 

@@ -52,12 +52,12 @@ _log = structlog.get_logger()
 
 
 class MpsProcess(msgspec.Struct, frozen=True):
-    """Which process it is: no two have the same id and start time within one boot.
+    """A process: no two have the same id and start time within one boot.
 
     Attributes:
         pid: Process id, as in its pid file.
         started: Start time in clock ticks since boot; 0 where it runs in another PID namespace.
-        cards: What it was started with.
+        cards: The cards that it was started with.
     """
 
     pid: int
@@ -73,7 +73,7 @@ class MpsDaemon:
     """Finds or starts the control daemon.
 
     Args:
-        control: How to talk to it; its pipe directory must be this product's alone.
+        control: Its interface; the pipe directory must be this product's alone.
         state: Directory of its record and logs; must outlive this process.
         may_start: False where something else starts it, such as a container of its own.
         host: Starts it as a process of the host; None starts it in this container, whose end is
@@ -104,7 +104,7 @@ class MpsDaemon:
             return None
 
     def cards(self) -> tuple[str, ...]:
-        """What it was started with; empty where that is not known."""
+        """The cards that it was started with; empty where they are not known."""
         recorded = self.recorded()
         return recorded.cards if recorded else ()
 

@@ -67,7 +67,7 @@ class NodeIsolation:
         self._cards: dict[str, CardFacts] = {}
         self._work = threading.Lock()
         self._active: dict[str, Binding] | None = None
-        """What is set up, by tag; None before the first ``restore``."""
+        """The bindings that are set up, by tag; None before the first ``restore``."""
 
     def configure(
         self, engines: Sequence[Engine], special: Mapping[str, Sequence[Engine]]
@@ -177,7 +177,7 @@ class NodeIsolation:
             return edits
 
     def _known(self) -> dict[str, Binding]:
-        """What is set up; the limits of a pod's containers depend on each other."""
+        """The bindings that are set up; the limits of a pod's containers depend on each other."""
         if self._active is None:
             raise EngineFailedError("isolation is not ready: running containers are unknown")
         return self._active

@@ -61,7 +61,7 @@ def _strongest(engines: Sequence[Engine], resource: Resource) -> Engine | None:
 
 
 def published(choice: Choice, accept: Strength) -> CardIsolation:
-    """What the inventory says of a card; what is weaker than ``accept`` is not enforced."""
+    """The isolation that the inventory shows; a limit weaker than ``accept`` is not enforced."""
     used = choice.engines
     bounds = [engine.max_containers for engine in used if engine.max_containers is not None]
     return CardIsolation(

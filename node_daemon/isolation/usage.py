@@ -1,4 +1,4 @@
-"""What pods use of the cards: NVML's processes, traced to pods by their cgroups.
+"""Use of the cards by pods: NVML's processes, traced to pods by their cgroups.
 
 NVML gives process ids of the host, so the daemon must see the host's processes (``hostPID``).
 Memory is what a process holds now; utilisation is NVML's latest sample of it. A process whose
@@ -24,7 +24,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ContainerUse:
-    """What one container uses of one card.
+    """Use of one card by one container.
 
     Attributes:
         sm_percent: Share of time in which its kernels ran, percent of the whole card; None where
@@ -37,7 +37,7 @@ class ContainerUse:
 
 @dataclass(frozen=True, slots=True)
 class CardUsage:
-    """What is used of one card or MIG instance.
+    """Use of one card or MIG instance.
 
     Attributes:
         used_bytes: Device memory in use, the driver's included; None where unknown.

@@ -63,7 +63,7 @@ class Checkpoint:
         self._latest: tuple[tuple[int, int, int], dict[Token, tuple[Entry, ...]]] | None = None
 
     def entries(self, token: Token) -> tuple[Entry, ...] | None:
-        """Who was allocated a token; None where the file cannot be read. Blocking."""
+        """The holders of a token; None where the file cannot be read. Blocking."""
         latest = self._latest
         try:
             stat = self._path.stat()

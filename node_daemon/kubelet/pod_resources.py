@@ -44,7 +44,7 @@ class Listing:
 
     Attributes:
         holders: Every container with a token, one entry for each pod of a name.
-        pods: How many pods go by each namespace and name.
+        pods: Number of pods with each namespace and name.
     """
 
     holders: tuple[Holder, ...] = ()

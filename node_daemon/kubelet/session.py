@@ -31,7 +31,7 @@ KUBELET_SOCKET: Final = "kubelet.sock"
 SOCKETS: Final = "gpu-fraction*.sock"
 """Our own in the kubelet's directory, those that an earlier process left among them."""
 GRACE_S: Final = 0.5
-"""How long a call in progress may take to end when the server is stopped: chosen."""
+"""Time for calls in progress when the server is stopped: chosen."""
 
 
 _log = structlog.get_logger()
@@ -41,7 +41,7 @@ FileId = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """How long to wait for the kubelet, seconds.
+    """Waits for the kubelet, seconds.
 
     Attributes:
         register_s: For the answer to a registration; the kubelet dials back within it for up
@@ -79,7 +79,7 @@ class KubeletSession:
 
     @property
     def socket(self) -> Path | None:
-        """Where the plugin listens; None while it does not."""
+        """The plugin's socket; None while it does not listen."""
         return self._socket
 
     async def run(self) -> NoReturn:

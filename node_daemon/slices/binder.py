@@ -27,7 +27,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long things take.
+    """Waits of a container start.
 
     Attributes:
         settle_s: Pause between writing a file and answering, in which the container runtime

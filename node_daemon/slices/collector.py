@@ -21,12 +21,12 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often to look.
+    """Intervals of the collector's looks.
 
     Attributes:
         idle_s: Pause between two looks without an event; the kubelet's list is asked
             rarely, as each question can make it give one id twice.
-        missing_s: How long something must be missing, in two looks, to be gone.
+        missing_s: Least time between the two looks that must both miss something.
         unbound_s: Age from which an allocation without a holder is dropped. Chosen: far above
             the moment between the answer to ``Allocate`` and its place in the kubelet's list.
         lingering_s: Pause while a pod that is gone from the API still runs on this host.

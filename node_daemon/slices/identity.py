@@ -17,7 +17,7 @@ from node_daemon.state.errors import KubeletError, Reason, Refusal
 from node_daemon.state.pods import Container, Pod, PodCache
 
 POD_WAIT_S: Final = 5.0
-"""How long the watch may lag behind the kubelet: chosen, well below its 30 s."""
+"""Longest lag of the pod watch behind the kubelet: chosen, well below its 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Identity:
         """The one container that holds ``token``.
 
         Args:
-            token: What the kubelet asked with.
+            token: The device id in the kubelet's request.
             allocations: Every allocation of that token, the latest last, at least one.
 
         Raises:

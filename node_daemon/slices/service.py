@@ -41,12 +41,12 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where things lie on the host.
+    """The daemon's paths on the host.
 
     Attributes:
         state: The daemon's own directory; must survive a reboot.
-        cdi: Where slices are written; the container runtime must read it.
-        host_cdi: Where the host's own CDI specifications lie, highest priority last.
+        cdi: Directory of our CDI files; the container runtime must read it.
+        host_cdi: Directories of the host's own CDI files, highest priority last.
     """
 
     kubelet: Path = Path("/var/lib/kubelet")
@@ -67,7 +67,7 @@ class Paths:
 
 @dataclass(frozen=True, slots=True)
 class Tempo:
-    """How long things take and how often they happen."""
+    """Waits and intervals."""
 
     timing: Timing = field(default_factory=Timing)
     pace: Pace = field(default_factory=Pace)

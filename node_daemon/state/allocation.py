@@ -1,4 +1,4 @@
-"""What the daemon remembers of one ``Allocate``, and of the container it was bound to later."""
+"""The stored record of one ``Allocate``, and of the container that it was bound to later."""
 
 import hashlib
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         shares: Its part of each of its cards, at least one.
-        isolation: What its pod asks of isolation.
+        isolation: The isolation that its pod requests.
         root_risk: The field by which a process of its pod could be user 0, with what is
             allowed there; empty where none can.
     """

@@ -1,4 +1,4 @@
-"""How tasks of one event loop wait for each other."""
+"""Waiting between tasks of one event loop."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Hashable

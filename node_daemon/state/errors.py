@@ -1,4 +1,4 @@
-"""What can go wrong in the node daemon.
+"""Errors of the node daemon.
 
 NodeDaemonError
 ├── Refusal            a container may not start now; the kubelet asks again by itself
@@ -48,7 +48,7 @@ class ApiUnavailableError(NodeDaemonError):
 
 
 class Reason(StrEnum):
-    """Why a container may not start now: the reason of the Event and the metric's label."""
+    """The reason why a container may not start now, as in the Event and the metric's label."""
 
     TOKEN_COUNT = "SlotCountInvalid"  # noqa: S105 - no password
     TOKEN_UNKNOWN = "SlotUnknown"  # noqa: S105
@@ -77,7 +77,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PodRef:
-    """Which pod an Event is about."""
+    """The pod that an Event is about."""
 
     namespace: str
     name: str

@@ -1,4 +1,4 @@
-"""What is taken of each card. The sum never exceeds the card."""
+"""The usage of each card. The sum of reserved shares never exceeds the card."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from node_daemon.state.errors import Reason, Refusal
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What is taken of one card: thousandths, MiB, containers."""
+    """The shares in use of one card: thousandths, MiB, containers."""
 
     core_milli: int = 0
     memory_mib: int = 0
@@ -40,17 +40,16 @@ class Ledger:
         return tuple(self._shares)
 
     def shares(self, key: ContainerKey) -> tuple[CardShare, ...]:
-        """What a container holds; empty where it holds nothing."""
+        """The shares of a container; empty where it has none."""
         return self._shares.get(key, ())
 
-    def usage(self, *, without: ContainerKey | None = None) -> dict[str, Usage]:
-        """What is taken, by card UUID, optionally as if one container were gone."""
+    def usage(self) -> dict[str, Usage]:
+        """The usage by card UUID."""
         used: dict[str, Usage] = {}
         # Metrics are read on another thread, and a copy is one step of the interpreter.
-        for key, shares in self._shares.copy().items():
-            if key != without:
-                for share in shares:
-                    used[share.uuid] = used.get(share.uuid, Usage()).plus(share)
+        for shares in self._shares.copy().values():
+            for share in shares:
+                used[share.uuid] = used.get(share.uuid, Usage()).plus(share)
         return used
 
     def reserve(

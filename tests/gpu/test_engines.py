@@ -19,7 +19,7 @@ from node_daemon.isolation.cgroup import CgroupEngine
 from node_daemon.isolation.cgroup_paths import ROOT, PodCgroups
 from node_daemon.isolation.engine import CardFacts, Part, Resource
 from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine
-from node_daemon.isolation.mps_control import BINARY, MpsControl, Protocol
+from node_daemon.isolation.mps_control import BINARY, MpsControl, MpsVersion
 from node_daemon.isolation.mps_daemon import MpsDaemon
 from node_daemon.isolation.mps_namespaces import SERVER, MpsNamespaceEngine
 from node_daemon.isolation.node import facts
@@ -116,7 +116,7 @@ def mps(request: pytest.FixtureRequest) -> Iterator[MpsEngine]:
     """An engine with a control daemon of its own, ended with the test; no compute mode is set."""
     if shutil.which(BINARY) is None:
         pytest.skip(f"no {BINARY} on this machine")
-    protocol: Protocol = request.param
+    protocol: MpsVersion = request.param
     directory = pathlib.Path(tempfile.mkdtemp(prefix="mps"))
     control = MpsControl(directory / "pipe", protocol)
     daemon = MpsDaemon(control, directory / "state")

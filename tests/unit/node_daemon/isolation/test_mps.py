@@ -13,7 +13,7 @@ from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.engine import CardFacts, Part, Resource, Strength
 from node_daemon.isolation.host_process import GROUP, HostProcess
 from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine
-from node_daemon.isolation.mps_control import MpsControl, Protocol, size_mib
+from node_daemon.isolation.mps_control import MpsControl, MpsVersion, size_mib
 from node_daemon.isolation.mps_daemon import PID_FILE, MpsDaemon
 from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
 from node_daemon.isolation.node import NodeIsolation
@@ -398,7 +398,7 @@ def test_old_cards_and_mig_instances_are_unfit(mps: Mps, driver: Driver) -> None
 
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_nothing_is_started_before_the_cards_are_known(
-    mps: Mps, driver: Driver, protocol: Protocol
+    mps: Mps, driver: Driver, protocol: MpsVersion
 ) -> None:
     """A control daemon without cards would serve none for as long as it lives."""
     engine = mps.engine(driver, protocol)
