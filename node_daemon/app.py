@@ -39,7 +39,6 @@ PROBE_S: Final = 2.0
 LOCK: Final = "node-daemon.lock"
 """File of the state directory that the one daemon of the node holds locked."""
 
-
 _log = structlog.get_logger()
 
 

@@ -14,7 +14,6 @@ P = ParamSpec("P")
 # NVML numbers links from 0 without gaps; NVML_NVLINK_MAX_LINKS is the most any card has.
 _MAX_LINKS: Final = int(pynvml.NVML_NVLINK_MAX_LINKS)
 
-
 Method = Callable[Concatenate["Device", P], T]
 
 

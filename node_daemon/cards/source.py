@@ -20,7 +20,6 @@ from node_daemon.state.errors import StoreError
 
 HEALTH_FILE: Final = "health.json"
 
-
 T = TypeVar("T")
 
 _log = structlog.get_logger()

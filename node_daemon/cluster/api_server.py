@@ -30,7 +30,6 @@ RETRY_S: Final = 5.0
 
 _RUNTIME: Final = re.compile(r"(containerd|cri-o)://v?(\d+)\.", re.ASCII)
 
-
 _log = structlog.get_logger()
 
 

@@ -22,7 +22,6 @@ from node_daemon.state.pods import Container, Kind, Pod, PodCache
 
 OURS: Final = (keys.REQUEST, keys.ASSIGNED)
 
-
 _log = structlog.get_logger()
 
 

@@ -21,7 +21,6 @@ from node_daemon.state.allocation import KIND, Nonce, PodUid, Token
 
 FILE: Final = "kubelet_internal_checkpoint"
 
-
 _log = structlog.get_logger()
 
 

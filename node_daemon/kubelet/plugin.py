@@ -19,12 +19,10 @@ HEALTHY: Final = "Healthy"
 UNHEALTHY: Final = "Unhealthy"
 """Source: kubernetes deviceplugin/v1beta1/constants.go."""
 
-
 _log = structlog.get_logger()
 _T = TypeVar("_T")
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-
 
 Refused = Callable[[PodRef, str, str], None]
 """Reports that a container of a pod may not start now: the pod, the reason and a message."""

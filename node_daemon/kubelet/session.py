@@ -33,7 +33,6 @@ SOCKETS: Final = "gpu-fraction*.sock"
 GRACE_S: Final = 0.5
 """Time for calls in progress when the server is stopped: chosen."""
 
-
 _log = structlog.get_logger()
 
 FileId = tuple[int, int]

@@ -21,7 +21,6 @@ from node_daemon.state.node_state import NodeState
 NONCE_BYTES: Final = 16
 """Random bytes of a name: chosen, so that no two are ever equal."""
 
-
 _log = structlog.get_logger()
 
 

@@ -25,7 +25,6 @@ MAX_BYTES: Final = 4 << 20
 
 RawEdits = dict[str, Any]
 
-
 _log = structlog.get_logger()
 
 

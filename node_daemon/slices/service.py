@@ -35,7 +35,6 @@ from node_daemon.state.tokens import TokenState, token_states
 
 LAST_INVENTORY: Final = "inventory.json"
 
-
 _log = structlog.get_logger()
 
 

@@ -30,7 +30,6 @@ WRITERS: Final = 4
 store's own: the kubelet admits no pod while it waits for an answer, and an answer waits for
 nothing but the disk."""
 
-
 _log = structlog.get_logger()
 
 

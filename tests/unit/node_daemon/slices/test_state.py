@@ -12,6 +12,7 @@ import pytest
 
 from node_daemon.state.allocation import Allocation, ContainerKey, Nonce, PodUid, Token
 from node_daemon.state.durable import write_durably
+from node_daemon.state.errors import Reason, Refusal
 from node_daemon.state.ledger import Ledger
 from node_daemon.state.store import AllocationStore
 from tests.support.node_rig import Rig, StartError, card, inventory, node, share
@@ -161,6 +162,21 @@ async def test_nothing_changes_under_a_reader_that_does_not_wait(tmp_path: Path)
         assert store.of_token(Token("t")) == seen
     await removals
     assert store.of_token(Token("t")) == ()
+
+
+def test_the_ledger_says_why_it_refuses() -> None:
+    """By the reason of the Event, and with the amounts; what it holds stays as it was."""
+    ledger, key = Ledger(), ContainerKey(PodUid("uid"), "main")
+    cards = {"GPU-0": card(0)}
+    ledger.reserve(key, [share(0)], cards)
+    with pytest.raises(Refusal, match=r"250 milli 10000 MiB.*1 milli 2 MiB") as differs:
+        ledger.reserve(key, [share(0, 1, 2)], cards)
+    other = ContainerKey(PodUid("uid"), "other")
+    with pytest.raises(Refusal, match="no card 'GPU-7'") as unknown:
+        ledger.reserve(other, [share(7)], cards)
+    assert differs.value.reason is Reason.ASSIGNMENT_DIFFERS
+    assert unknown.value.reason is Reason.CARD_UNKNOWN
+    assert (ledger.shares(key), ledger.shares(other)) == ((share(0),), ())
 
 
 def test_usage_can_be_read_beside_the_event_loop() -> None:
