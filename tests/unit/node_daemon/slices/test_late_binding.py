@@ -82,7 +82,7 @@ async def test_pace_of_a_real_installation(tmp_path: Path) -> None:
     With the waits that are the defaults, none of which the other tests have.
     """
     async with node(tmp_path, card(0), tempo=Tempo()) as rig:
-        notices_after_s = Timing().settle_s * 2 / 3
+        notices_after_s = Timing().settle_s / 3
         rig.kubelet.runtime = runtime = WatchingRuntime(rig.paths.cdi, notices_after_s)
         async with runtime.watching():
             pods = [rig.pod({"main": [share(0)]}) for _ in range(3)]

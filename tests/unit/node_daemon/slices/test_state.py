@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from node_daemon.state.allocation import Allocation, ContainerKey, Nonce, PodUid, Token
+from node_daemon.state.allocation import Allocation, Binding, ContainerKey, Nonce, PodUid, Token
 from node_daemon.state.durable import write_durably
 from node_daemon.state.errors import Reason, Refusal
 from node_daemon.state.ledger import Ledger
@@ -119,6 +120,17 @@ def test_a_file_is_on_the_disk_before_its_name_and_its_name_before_the_return(
 
     write_durably(path, b"new", fsync=fsync)
     assert synced == [(".a1.json.tmp", b"new", b"old"), (".", b"", b"new")]
+
+
+def test_stored_bindings_keep_their_field_names() -> None:
+    """A newer daemon reads the files of the one before it."""
+    stored = (
+        b'{"namespace":"ns","pod":"p","uid":"u","container":"c","shares":'
+        b'[{"uuid":"GPU-0","coreMilli":250,"memoryMib":10000}],"demand":"required","root_risk":""}'
+    )
+    binding = msgspec.json.decode(stored, type=Binding)
+    assert binding == Binding("ns", "p", PodUid("u"), "c", (share(0),), "required", "")
+    assert msgspec.json.encode(binding) == stored
 
 
 async def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
