@@ -59,7 +59,7 @@ bench-cluster: venv
 # Small changes of the code that no test notices: make mutants MODULES="quota/plan.py" MINUTES=20
 mutants: venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,mutants]'
-	$(BIN)/python scripts/mutants.py --minutes $(or $(MINUTES),20) $(if $(TESTS),--tests $(TESTS) --) $(MODULES)
+	$(BIN)/python tests/mutants.py --minutes $(or $(MINUTES),20) $(if $(TESTS),--tests $(TESTS) --) $(MODULES)
 
 # On a machine with an NVIDIA GPU; changes no setting of the card.
 test-gpu: venv

@@ -1,6 +1,6 @@
 """Changes modules in small ways, one at a time, and prints the changes that no test notices.
 
-    python scripts/mutants.py [--minutes N] [--tests PATH ...] [MODULE.py ...]
+    python tests/mutants.py [--minutes N] [--tests PATH ...] [MODULE.py ...]
 
 Without modules, those that differ from the branch main. Without tests, the whole fast level, of
 which mutmut runs the tests that reach the changed function. It works on a copy of the tree, so a
@@ -38,7 +38,7 @@ process_isolation = "forkserver"
 
 def git(*words: str) -> list[str]:
     """The lines of an answer about this tree."""
-    answer = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607
+    answer = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
     return answer.stdout.splitlines()
 
 
@@ -101,6 +101,8 @@ def main() -> None:
     ]
     if not modules:
         sys.exit("no module differs from main: name the modules to change")
+    if absent := [name for name in (*modules, *args.tests) if not (ROOT / name).exists()]:
+        sys.exit(f"{', '.join(absent)}: not found; give paths from {ROOT}")
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         copy = Path(name)
         prepare(copy, packages, modules, args.tests)
