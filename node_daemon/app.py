@@ -34,7 +34,7 @@ from node_daemon.state.node_state import NodeState
 from node_daemon.usage_metrics import UsageGauges
 
 PROBE_S: Final = 2.0
-"""After which the daemon's own socket counts as dead: chosen, above any pause seen."""
+"""The daemon's own socket counts as dead after this time. Chosen: above any pause seen."""
 
 LOCK: Final = "node-daemon.lock"
 """File of the state directory that the one daemon of the node holds locked."""

@@ -111,7 +111,7 @@ class HealthWatch:
         return polls
 
     def _poll_card(self, index: int) -> Poll | None:
-        """None where the card cannot be named and never could."""
+        """The poll of a card; None where the card could never be named."""
         try:
             device = self._driver.device(index)
             self._names[index] = device.uuid()
@@ -146,7 +146,7 @@ class HealthWatch:
             old.close()
 
     def _warn(self, event: str, error: nvml.NvmlError) -> None:
-        """Once, and again when something else is wrong: these are met every few seconds."""
+        """Log a warning unless it is the last one again: errors come back every few seconds."""
         if self._warned.get(event) != str(error):
             self._warned[event] = str(error)
             _log.warning(event, error=str(error))

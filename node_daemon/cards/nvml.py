@@ -166,7 +166,7 @@ def translate(what: str, call: Callable[[], T]) -> T:
 
 
 def on_lane(lane: Lane, what: str, call: Callable[[], T], timeout_s: float) -> T:
-    """As ``translate``, on a lane and by a deadline.
+    """Run a pynvml call as ``translate`` does, on a lane and by a deadline.
 
     Raises:
         NvmlError: the call failed; NvmlTimeoutError where it did not return.

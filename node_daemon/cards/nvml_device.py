@@ -83,7 +83,7 @@ class Device:
 
     @_on_lane("PCI info")
     def pci_bus_id(self) -> str:
-        """As NVML writes it, ``00000000:1B:00.0``."""
+        """The PCI address in NVML's form, ``00000000:1B:00.0``."""
         return _text(_pci(self._handle).busId)
 
     @_on_lane("MIG mode")
@@ -117,7 +117,7 @@ class Device:
 
     @_on_lane("MIG attributes")
     def place(self) -> nvml.InstancePlace:
-        """For a MIG instance, its ids on the card."""
+        """The ids of a MIG instance on its card."""
         return nvml.InstancePlace(
             int(pynvml.nvmlDeviceGetGpuInstanceId(self._handle)),
             int(pynvml.nvmlDeviceGetComputeInstanceId(self._handle)),

@@ -65,7 +65,7 @@ class Driver:
         return self._lanes.setdefault(index, Lane(f"GPU {index}"))
 
     def version(self) -> str:
-        """For example ``615.71.09``."""
+        """The driver's version, such as ``615.71.09``."""
         return self._call("driver version", lambda: str(pynvml.nvmlSystemGetDriverVersion()))
 
     def count(self) -> int:

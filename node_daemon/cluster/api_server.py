@@ -22,7 +22,7 @@ from node_daemon.state.concurrency import Observable, first_completed
 from node_daemon.state.errors import ApiUnavailableError, PodRef, Reason, Refusal
 
 ASSIGN_TIMEOUT_S: Final = 8.0
-"""For one annotation with its retries: chosen, so that a container start can fail well before
+"""Time for one annotation with its retries. Chosen: a container start can fail well before
 the kubelet's 30 s."""
 
 RETRY_S: Final = 5.0

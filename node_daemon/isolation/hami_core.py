@@ -51,7 +51,7 @@ class HamiCoreEngine(Engine):
         return Strength.COOPERATIVE
 
     def probe(self, cards: Sequence[CardFacts]) -> Mapping[str, str]:
-        """Every card but MIG instances, where the library is."""
+        """All cards are unfit without the library, MIG instances always."""
         for name in (LIBRARY, PRELOAD):
             if not (self._library / name).is_file():
                 return {card.uuid: f"no {self._library / name} on the node" for card in cards}

@@ -15,7 +15,7 @@ from node_daemon.isolation.cgroup_paths import ROOT
 from node_daemon.state.errors import EngineFailedError
 
 GROUP: Final = "gpu-fraction-mps"
-"""Its control group, at the top of the host's tree beside the kubelet's: no pod ends there."""
+"""The program's control group, at the top of the host's tree, where it outlives every pod."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class MpsControl:
         self._timeout_s = timeout_s
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Of the program: ours, the pipe directory, and what is given."""
+        """The program's environment: ours, the pipe directory, and ``more``."""
         return {**os.environ, "CUDA_MPS_PIPE_DIRECTORY": str(self.pipe), **more}
 
     def run_v2(self, command: str) -> str:

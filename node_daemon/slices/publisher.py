@@ -26,7 +26,7 @@ from node_daemon.state.errors import (
 )
 
 ISOLATION_TIMEOUT_S: Final = 10.0
-"""After which a start is refused: chosen, half of what a container start may take."""
+"""A start is refused after this time. Chosen: half of the time that a start may take."""
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")

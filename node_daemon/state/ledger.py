@@ -18,7 +18,7 @@ class Usage:
     slots: int = 0
 
     def plus(self, share: CardShare) -> "Usage":
-        """With one more container's share."""
+        """The usage with one more container's share."""
         return Usage(
             self.core_milli + share.core_milli,
             self.memory_mib + share.memory_mib,
