@@ -13,8 +13,10 @@ from asyncinotify import Inotify, Mask
 from gpu_fraction.domain import assignment, keys, request_annotation
 from gpu_fraction.domain.request import Request, Slice
 from node_daemon.isolation.engine import CardFacts
+from node_daemon.isolation.node import NodeIsolation
 from node_daemon.slices.binder import Timing
 from node_daemon.slices.service import Tempo
+from node_daemon.state.allocation import Binding
 from node_daemon.state.pods import Container
 from sandbox.kubelet.runtime import CdiRuntime
 from tests.support.node_rig import TEMPO, Rig, StartError, card, node, share
@@ -148,6 +150,34 @@ async def test_a_slice_is_returned_only_after_two_looks(tmp_path: Path) -> None:
         rig.end(pod)
         await rig.until(lambda: not rig.files())
         assert rig.kubelet.lists == looks + 2
+
+
+class RecordedIsolation(NodeIsolation):
+    """Notes the containers whose isolation is taken down."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.released: list[tuple[str, str]] = []
+
+    def release(self, binding: Binding) -> None:
+        """Note it first."""
+        self.released.append((binding.pod, binding.container))
+        super().release(binding)
+
+
+async def test_isolation_is_taken_down_once_for_each_container(tmp_path: Path) -> None:
+    """With its slice, so that no limit outlives it."""
+    async with node(tmp_path, card(0)) as rig:
+        rig.isolation = isolation = RecordedIsolation()
+        await rig.kill_daemon()
+        await rig.start_daemon()
+        await rig.ready()
+        pod = rig.pod({"main": [share(0)], "side": [share(0)]})
+        await rig.run_pod(pod)
+        assert isolation.released == []
+        rig.end(pod)
+        await rig.until(lambda: len(rig.service.state.store) == 0)
+        assert sorted(isolation.released) == [(pod.name, "main"), (pod.name, "side")]
 
 
 async def test_ended_pod_returns_its_slice_while_its_object_remains(tmp_path: Path) -> None:
