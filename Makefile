@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check bench bench-cluster protos configuration
+.PHONY: venv demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check mutants bench bench-cluster protos configuration
 
 venv: $(STAMP)
 
@@ -55,6 +55,11 @@ bench-cluster: venv
 	$(BIN)/python -m tests.performance.bench_admission
 	$(BIN)/python -m tests.performance.bench_quota
 	$(BIN)/python -m tests.performance.bench_scheduler
+
+# Small changes of the code that no test notices: make mutants MODULES="quota/plan.py" MINUTES=20
+mutants: venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,mutants]'
+	$(BIN)/python tests/mutants.py --minutes $(or $(MINUTES),20) $(if $(TESTS),--tests $(TESTS) --) $(MODULES)
 
 # On a machine with an NVIDIA GPU; changes no setting of the card.
 test-gpu: venv

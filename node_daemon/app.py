@@ -1,8 +1,8 @@
 """The node daemon, put together."""
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, NoReturn
 
 import grpc
@@ -17,9 +17,10 @@ from gpu_fraction.serving.probes import serve_probes
 from node_daemon.cards import health_events
 from node_daemon.cards.inventory import CardIsolation
 from node_daemon.cards.inventory_reader import NodeReading
-from node_daemon.cards.nvml_driver import Driver, open_driver
-from node_daemon.cards.source import CardSource
-from node_daemon.cluster.api_server import ApiAssigner, NodePublisher, cdi_doubt
+from node_daemon.cards.nvml_cards import NvmlCards
+from node_daemon.cards.nvml_driver import Driver
+from node_daemon.cards.source import Cards, CardSource
+from node_daemon.cluster.api_server import ApiAssigner, NodePublisher, cdi_warning
 from node_daemon.cluster.pod_feed import PodFeed
 from node_daemon.cluster.reporter import Reporter
 from node_daemon.isolation.cgroup_paths import PodCgroups
@@ -27,32 +28,18 @@ from node_daemon.isolation.configured import ConfiguredIsolation
 from node_daemon.isolation.node import facts
 from node_daemon.settings import NodeDaemonSettings
 from node_daemon.slices.service import Ports, SliceService
-from node_daemon.state.concurrency import first
+from node_daemon.state import durable
+from node_daemon.state.concurrency import first_completed
 from node_daemon.state.node_state import NodeState
 from node_daemon.usage_metrics import UsageGauges
 
 PROBE_S: Final = 2.0
-"""After which the daemon's own socket counts as dead: chosen, above any pause seen."""
+"""The daemon's own socket counts as dead after this time. Chosen: above any pause seen."""
 
-__all__ = ["NodeDaemon"]
+LOCK: Final = "node-daemon.lock"
+"""File of the state directory that the one daemon of the node holds locked."""
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Isolator:
-    """Assesses the cards, and sets isolation up again as soon as they are known."""
-
-    isolation: ConfiguredIsolation
-    slices: SliceService
-
-    async def use(self, driver: Driver) -> None:
-        await asyncio.to_thread(self.isolation.use, driver)
-
-    async def assess(self, reading: NodeReading) -> Mapping[str, CardIsolation]:
-        found = await asyncio.to_thread(self.isolation.assess, facts(reading))
-        await self.slices.restore()
-        return found
 
 
 class NodeDaemon:
@@ -63,7 +50,9 @@ class NodeDaemon:
         settings: NodeDaemonSettings,
         client: Client,
         registry: CollectorRegistry,
+        open_cards: Callable[[], Cards] | None = None,
     ) -> None:
+        """Run on the cards of this machine, or on those that ``open_cards`` finds."""
         self._settings = settings
         self._registry = registry
         node_name = settings.node_name
@@ -73,24 +62,26 @@ class NodeDaemon:
         )
         self._reporter = reporter = Reporter(state, node_name, self._events)
         cgroups = PodCgroups()
-        isolation = ConfiguredIsolation(settings.isolation, settings.paths.isolation, cgroups)
+        self._isolation = ConfiguredIsolation(
+            settings.isolation, settings.paths.isolation, cgroups
+        )
         self._slices = SliceService(
             settings.paths,
             state,
             Ports(
                 assigner=ApiAssigner(client),
-                recorder=reporter,
+                refused=reporter.refused,
                 has_cgroup=lambda uid: cgroups.find(uid) is not None,
-                isolation=isolation,
+                isolation=self._isolation,
             ),
             registry,
             settings.tempo,
         )
         self._cards = CardSource(
-            open_driver,
+            open_cards or partial(NvmlCards.open, settings.cards),
             state.inventory,
             settings.paths.state,
-            _Isolator(isolation, self._slices),
+            self._assess,
             reporter.card_changed,
             settings.cards,
         )
@@ -102,35 +93,48 @@ class NodeDaemon:
         """Serve until ``stop`` is set. Running containers are left as they are.
 
         Raises:
-            StoreError: the state or CDI directory cannot be used at all.
+            StoreError: the state or CDI directory cannot be used at all, or another daemon uses
+                it. Two of them would remove each other's sockets for ever.
         """
+        with await asyncio.to_thread(durable.lock, self._settings.paths.state / LOCK):
+            await self._run(stop)
+        _log.info("stopped")
+
+    async def _run(self, stop: asyncio.Event) -> None:
         last = await self._slices.load()
         settings = self._settings
         async with serve_probes(
             settings.host, settings.port, self._registry, ready=self._ready, live=self._live
         ):
-            await first(
+            await first_completed(
                 stop=stop.wait(),
                 slices=self._slices.run(),
                 cards=self._cards.run(last),
                 pods=self._pods.run(),
                 node=self._node.run(),
-                clearing=self._obey_clears(),
-                runtime=self._doubt_runtime(),
+                clearing=self._watch_clear_annotation(),
+                runtime=self._warn_if_cdi_off(),
                 events=self._events.run(),
             )
-        _log.info("stopped")
 
-    async def _doubt_runtime(self) -> NoReturn:
-        """Say once that containers may start without their cards, where that is so."""
-        if doubt := cdi_doubt(await self._node.container_runtime()):
-            _log.warning("container_runtime_doubtful", why=doubt)
-            self._reporter.runtime_doubted(doubt)
+    async def _assess(
+        self, driver: Driver | None, reading: NodeReading
+    ) -> Mapping[str, CardIsolation]:
+        """Assess the cards, and set isolation up again as soon as they are known."""
+        found = await asyncio.to_thread(self._isolation.assess, facts(reading), driver)
+        await self._slices.restore()
+        return found
+
+    async def _warn_if_cdi_off(self) -> NoReturn:
+        """Warn once if the container runtime may not read CDI files."""
+        if warning := cdi_warning(await self._node.container_runtime()):
+            _log.warning("container_runtime_may_ignore_cdi", why=warning)
+            self._reporter.runtime_warning(warning)
         await asyncio.Event().wait()
         raise AssertionError("unreachable: waits until cancelled")
 
-    async def _obey_clears(self) -> NoReturn:
-        """Declare cards fine when an administrator annotates the Node so."""
+    async def _watch_clear_annotation(self) -> NoReturn:
+        """Declare cards healthy when an administrator annotates the Node."""
         while True:
             self._cards.clear(health_events.parse_clear(await self._node.clear_asked()))
 

@@ -1,4 +1,4 @@
-"""What the node daemon tells Prometheus about slices, from its own state."""
+"""Metrics of slices, from the daemon's own state."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -15,8 +15,6 @@ BUCKETS_S: Final = (
     *(0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5),
     *(1.0, 2.0, 5.0, 10.0, 20.0),
 )
-
-__all__ = ["Metrics", "SliceGauges"]
 
 
 class Metrics:
@@ -55,7 +53,7 @@ class Metrics:
 
 
 class SliceGauges(Collector):
-    """What each card has and what of it is allocated, read when it is asked for."""
+    """Capacity and allocation of each card, read at each scrape."""
 
     def __init__(self, state: NodeState) -> None:
         self._state = state

@@ -1,33 +1,37 @@
-"""What containers use of their cards, for Prometheus, beside what they were given."""
+"""Metrics of the containers' limits and use."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.usage import CardUsage, Usage, UsageReader
+from node_daemon.isolation.usage import CardUsage, ContainerUse, UsageReader
 from node_daemon.metrics import MIB
 from node_daemon.state.allocation import Binding, PodUid
-from node_daemon.state.concurrency import Latest
+from node_daemon.state.concurrency import Observable
 from node_daemon.state.node_state import NodeState
 
-__all__ = ["UsageGauges"]
+_CONTAINER: Final = ("namespace", "pod", "container", "uuid")
 
-_CONTAINER = ["namespace", "pod", "container", "uuid"]
+LIMIT: Final = "container_memory_limit_bytes"
+USED: Final = "container_memory_used_bytes"
+BUSY: Final = "container_busy_ratio"
+CARD_USED: Final = "card_memory_used_bytes"
+CARD_OTHERS: Final = "card_memory_foreign_bytes"
 
-
-@dataclass(frozen=True, slots=True)
-class _Families:
-    limit: GaugeMetricFamily
-    used: GaugeMetricFamily
-    busy: GaugeMetricFamily
-    card_used: GaugeMetricFamily
-    card_others: GaugeMetricFamily
-
-    def all(self) -> Iterator[Metric]:
-        yield from (self.limit, self.used, self.busy, self.card_used, self.card_others)
+_METRICS: Final = (
+    (LIMIT, "Memory of a card that a container was given.", _CONTAINER),
+    (USED, "Memory of a card that a container's processes hold.", _CONTAINER),
+    (
+        BUSY,
+        "Part of the time in which a container's kernels ran on a card, last sample.",
+        _CONTAINER,
+    ),
+    (CARD_USED, "Memory of a card in use, by any process and the driver.", ("uuid",)),
+    (CARD_OTHERS, "Memory of a card held by processes that belong to no pod.", ("uuid",)),
+)
 
 
 class UsageGauges(Collector):
@@ -36,14 +40,14 @@ class UsageGauges(Collector):
     Pods are labels here: a node has at most some hundreds, and they go with their pods.
     """
 
-    def __init__(self, state: NodeState, driver: Latest[Driver]) -> None:
+    def __init__(self, state: NodeState, driver: Observable[Driver]) -> None:
         self._state = state
         self._driver = driver
         self._reader: UsageReader | None = None
 
     def describe(self) -> Iterator[Metric]:
         """The names, without asking NVML."""
-        return _families().all()
+        return iter(_families().values())
 
     def collect(self) -> Iterator[Metric]:
         """The gauges; blocks for a bounded time, on the thread that serves metrics."""
@@ -55,10 +59,10 @@ class UsageGauges(Collector):
         }
         for binding in bindings.values():
             for share in binding.shares:
-                families.limit.add_metric(_labels(binding, share.uuid), share.memory_mib * MIB)
+                families[LIMIT].add_metric(_labels(binding, share.uuid), share.memory_mib * MIB)
         for card in self._read():
             _add(families, card, self._joined(card, bindings))
-        return families.all()
+        return iter(families.values())
 
     def _read(self) -> tuple[CardUsage, ...]:
         driver, inventory = self._driver.value, self._state.inventory.value
@@ -69,8 +73,8 @@ class UsageGauges(Collector):
 
     def _joined(
         self, card: CardUsage, bindings: Mapping[tuple[PodUid, str], Binding]
-    ) -> Iterator[tuple[Binding, Usage]]:
-        """Usage with its container; processes of pods that hold no slice are nobody's."""
+    ) -> Iterator[tuple[Binding, ContainerUse]]:
+        """Usage with its container; processes of pods without a slice are left out."""
         for member, usage in card.by.items():
             pod = self._state.pods.by_uid(PodUid(member.pod_uid))
             name = pod.container_of(member.container_id) if pod is not None else None
@@ -79,47 +83,28 @@ class UsageGauges(Collector):
                 yield binding, usage
 
 
-def _families() -> _Families:
-    return _Families(
-        GaugeMetricFamily(
-            "gpu_fraction_container_memory_limit_bytes",
-            "Memory of a card that a container was given.",
-            labels=_CONTAINER,
-        ),
-        GaugeMetricFamily(
-            "gpu_fraction_container_memory_used_bytes",
-            "Memory of a card that a container's processes hold.",
-            labels=_CONTAINER,
-        ),
-        GaugeMetricFamily(
-            "gpu_fraction_container_busy_ratio",
-            "Part of the time in which a container's kernels ran on a card, last sample.",
-            labels=_CONTAINER,
-        ),
-        GaugeMetricFamily(
-            "gpu_fraction_card_memory_used_bytes",
-            "Memory of a card in use, by anybody and the driver.",
-            labels=["uuid"],
-        ),
-        GaugeMetricFamily(
-            "gpu_fraction_card_memory_foreign_bytes",
-            "Memory of a card held by processes that belong to no pod.",
-            labels=["uuid"],
-        ),
-    )
+def _families() -> dict[str, GaugeMetricFamily]:
+    return {
+        name: GaugeMetricFamily(f"gpu_fraction_{name}", text, labels=labels)
+        for name, text, labels in _METRICS
+    }
 
 
-def _add(families: _Families, card: CardUsage, joined: Iterator[tuple[Binding, Usage]]) -> None:
+def _add(
+    families: Mapping[str, GaugeMetricFamily],
+    card: CardUsage,
+    joined: Iterator[tuple[Binding, ContainerUse]],
+) -> None:
     if card.error:
         return
     if card.used_bytes is not None:
-        families.card_used.add_metric([card.uuid], card.used_bytes)
-    families.card_others.add_metric([card.uuid], card.others.memory_bytes)
+        families[CARD_USED].add_metric([card.uuid], card.used_bytes)
+    families[CARD_OTHERS].add_metric([card.uuid], card.others.memory_bytes)
     for binding, usage in joined:
         labels = _labels(binding, card.uuid)
-        families.used.add_metric(labels, usage.memory_bytes)
+        families[USED].add_metric(labels, usage.memory_bytes)
         if usage.sm_percent is not None:
-            families.busy.add_metric(labels, usage.sm_percent / 100)
+            families[BUSY].add_metric(labels, usage.sm_percent / 100)
 
 
 def _labels(binding: Binding, uuid: str) -> list[str]:

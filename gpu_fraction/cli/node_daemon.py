@@ -11,6 +11,7 @@ from gpu_fraction.cli.daemon import add_daemon, process
 from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.serving import logs
 from gpu_fraction.settings.declaration import group
+from gpu_fraction.settings.option import SettingsError
 from node_daemon.settings import NodeDaemonSettings
 
 DESCRIPTION: Final = """\
@@ -52,8 +53,12 @@ add_parser = partial(
 async def _serve(settings: NodeDaemonSettings, source: AccessSource) -> None:
     # Imported here: the command line's help must not need gRPC and NVML.
     from node_daemon.app import NodeDaemon  # noqa: PLC0415
+    from node_daemon.state.errors import StoreError  # noqa: PLC0415
 
     logs.configure(settings.log_level)
     registry, stop = process()
     async with connected(source, component="node-daemon", registry=registry) as client:
-        await NodeDaemon(settings, client, registry).run(stop)
+        try:
+            await NodeDaemon(settings, client, registry).run(stop)
+        except StoreError as e:
+            raise SettingsError([str(e)]) from e

@@ -25,26 +25,12 @@ from node_daemon.cards.health_events import (
     Poll,
     Target,
     Xid,
+    XidClass,
+    classify,
 )
-from node_daemon.cards.health_xid import XidClass, XidPolicy
 
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 SAVED_VERSION: Final = 1
-
-__all__ = [
-    "BOOT_ID",
-    "CardHealth",
-    "Change",
-    "Condition",
-    "Health",
-    "HealthPolicy",
-    "changes",
-    "dump",
-    "load",
-    "sick",
-    "step",
-    "watching",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +54,7 @@ class CardHealth:
         reset_seen: A reset was seen since the last fault that needs one.
         uncorrected_ecc: As last polled, None where it never was.
         relapses: Times it turned sick soon after it had recovered.
-        recovered_s: When it last recovered, None where it never was sick.
+        recovered_s: Time of its last recovery, None where it never was sick.
     """
 
     conditions: Mapping[str, Condition] = field(default_factory=dict)
@@ -82,7 +68,7 @@ class CardHealth:
 
     @property
     def healthy(self) -> bool:
-        """True where nothing is known against the card."""
+        """True where the card has no conditions."""
         return not self.conditions
 
     @property
@@ -93,7 +79,7 @@ class CardHealth:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The cards of the node and how they are."""
+    """The cards of the node and their health."""
 
     targets: tuple[Target, ...] = ()
     cards: Mapping[str, CardHealth] = field(default_factory=dict)
@@ -101,21 +87,19 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class HealthPolicy:
-    """How quickly a card is believed.
+    """The polls after which a card counts as sick or healthy.
 
     Attributes:
         good_polls: Needed in a row to recover, 1 or more.
         failed_polls: In a row that make a card sick, 1 or more.
         relapse_window_s: A fault this soon after a recovery is a relapse.
         max_doublings: Relapses that still double the number of good polls.
-        xids: Which XIDs count.
     """
 
     good_polls: int = 3
     failed_polls: int = 2
     relapse_window_s: float = 3600.0
     max_doublings: int = 3
-    xids: XidPolicy = field(default_factory=XidPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +118,7 @@ def watching(state: Health, targets: Iterable[Target]) -> Health:
 
 
 def step(state: Health, event: Event, now_s: float, policy: HealthPolicy) -> Health:
-    """The state after an event; events of unknown cards change nothing.
-
-    Args:
-        state: Before.
-        event: What happened.
-        now_s: Monotonic time, seconds.
-        policy: The node's settings.
-    """
+    """The state after an event at a monotonic time; events of unknown cards change nothing."""
     cards = dict(state.cards)
     for target in state.targets:
         if _concerns(event, target, state.targets):
@@ -158,7 +135,7 @@ def sick(state: Health) -> dict[str, str]:
 
 
 def changes(before: Health, after: Health) -> tuple[Change, ...]:
-    """The cards whose health or reason differs; those new or gone are not named."""
+    """The cards whose health or reason differs, without cards that are new or gone."""
     return tuple(
         Change(uuid, card.healthy, card.reason)
         for uuid, card in after.cards.items()
@@ -197,7 +174,7 @@ def _react(card: CardHealth, event: Event, now_s: float, policy: HealthPolicy) -
         case Poll():
             return _polled(card, event, now_s, policy)
         case Xid(_, xid):
-            kind = policy.xids.classify(xid)
+            kind = classify(xid)
             if kind in {XidClass.IGNORED, XidClass.ASK}:
                 return card
             return _worse(
@@ -243,9 +220,9 @@ def _standing_faults(poll: Poll) -> Iterator[tuple[str, str]]:
         yield "lost", f"lost: {poll.lost}"
     if poll.recovery_action:
         action = RECOVERY_ACTIONS.get(poll.recovery_action, f"action {poll.recovery_action}")
-        yield "recovery-action", f"the driver asks for: {action}"
+        yield "recovery-action", f"the driver requests: {action}"
     if poll.repair_failed:
-        yield "repair-failed", "a row remap failed, the card must be replaced"
+        yield "repair-failed", "a row remap failed; replace the card"
 
 
 def _reset_evidence(card: CardHealth, poll: Poll) -> CardHealth:
@@ -292,12 +269,7 @@ _DECODER: Final = msgspec.json.Decoder(_Saved)
 
 
 def dump(state: Health, boot_id: str) -> bytes:
-    """The state as a file's content.
-
-    Args:
-        state: To keep. Its times are monotonic, so they hold within one boot.
-        boot_id: The kernel's boot id.
-    """
+    """The state as a file's content; its times are monotonic, so they hold within one boot."""
     return msgspec.json.encode(_Saved(v=SAVED_VERSION, boot=boot_id, health=state))
 
 

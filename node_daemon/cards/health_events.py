@@ -1,5 +1,6 @@
-"""What can be said of the health of cards, and by whom: NVML, the polls, an administrator."""
+"""Events of card health: from NVML, from polls, from an administrator."""
 
+import enum
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,7 +9,7 @@ from gpu_fraction.domain.inventory import Inventory
 from node_daemon.cards.inventory_reader import InstanceReading, NodeReading
 
 CLEAR_ANNOTATION: Final = keys.PREFIX + "clear-health"
-"""On the Node, written by administrators; removed by the daemon once it has been obeyed."""
+"""On the Node, written by administrators; the daemon removes it once it has acted on it."""
 
 # Source: nvmlDeviceGpuRecoveryAction_t, NVML R615.
 RECOVERY_ACTIONS: Final = {
@@ -21,18 +22,42 @@ RECOVERY_ACTIONS: Final = {
     7: "system reboot",
 }
 
-__all__ = [
-    "CLEAR_ANNOTATION",
-    "RECOVERY_ACTIONS",
-    "Clear",
-    "Event",
-    "Fault",
-    "Poll",
-    "Target",
-    "Xid",
-    "parse_clear",
-    "targets",
-]
+IGNORED: Final = frozenset({13, 31, 43, 45, 68, 109})
+"""Errors of applications; the card is fine.
+
+Source: NVIDIA/k8s-device-plugin, internal/rm/health.go, the list of ignored XIDs: graphics engine
+exception, memory page fault, stopped processing, preemptive cleanup, video processor
+exception, context switch timeout.
+"""
+
+UNTIL_RESET: Final = frozenset({48, 64, 74, 79, 95, 119, 120})
+"""Errors after which a card is not used again before a reset was seen.
+
+Double bit ECC, failed row remap, NVLink, off the bus, uncontained ECC, GSP timeouts. Chosen: the
+XID catalogue (https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html) asks for
+a reset or a reboot for these; other errors heal when the card says that nothing is pending.
+"""
+
+RECOVERY_ACTION_CHANGED: Final = 154
+"""Announces a new recovery action, also the end of one: a reason to ask the card, no fault."""
+
+
+class XidClass(enum.Enum):
+    """The effect of an XID on a card's health."""
+
+    IGNORED = "ignored"
+    ASK = "ask"
+    TRANSIENT = "transient"
+    UNTIL_RESET = "until reset"
+
+
+def classify(xid: int) -> XidClass:
+    """The class of an XID."""
+    if xid == RECOVERY_ACTION_CHANGED:
+        return XidClass.ASK
+    if xid in IGNORED:
+        return XidClass.IGNORED
+    return XidClass.UNTIL_RESET if xid in UNTIL_RESET else XidClass.TRANSIENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +95,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """What a physical card said when it was asked.
+    """The answer of a physical card to a poll.
 
     Attributes:
-        uuid: The card.
-        lost: Why it cannot be used at all, empty where it can.
-        error: Why it could not be asked, empty where it could.
+        lost: The reason why it cannot be used at all, empty where it can.
+        error: The reason why it could not be polled, empty where it could.
         recovery_action: NVML's number, None where the driver does not know it.
         repair_pending: Row remaps wait for a reset.
         repair_failed: A row remap failed: the card must be replaced.
@@ -96,7 +120,7 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class Clear:
-    """Somebody says that these cards are fine; None is all of them."""
+    """An administrator declares these cards healthy; None means all of them."""
 
     uuids: frozenset[str] | None
 
@@ -120,7 +144,7 @@ def _place(instance: InstanceReading | None) -> tuple[int | None, int | None]:
 
 
 def parse_clear(value: str) -> Clear:
-    """The Node annotation by which an administrator declares cards fine.
+    """The value of the Node annotation that declares cards healthy.
 
     Args:
         value: ``all``, or card UUIDs with commas between.

@@ -1,4 +1,4 @@
-"""Asks the cards how they are, and listens: two threads that hand events to the daemon.
+"""Polls the cards and waits for their events: two threads that pass events to the daemon.
 
 One waits for NVML's events, one polls; neither is the event loop, and a card that hangs delays
 at most its own poll.
@@ -13,8 +13,7 @@ from typing import Final, TypeVar
 import structlog
 
 from node_daemon.cards import nvml
-from node_daemon.cards.health_events import Event, Fault, Poll, Xid
-from node_daemon.cards.health_xid import RECOVERY_ACTION_CHANGED
+from node_daemon.cards.health_events import RECOVERY_ACTION_CHANGED, Event, Fault, Poll, Xid
 from node_daemon.cards.nvml_device import Device
 from node_daemon.cards.nvml_driver import Driver, EventWatch
 
@@ -28,19 +27,16 @@ _GAP_S: Final = 0.5
 
 _FAULTS: Final = {
     nvml.EVENT_FATAL_POISON: "fatal memory poison",
-    nvml.EVENT_GPU_UNAVAILABLE: "the driver says that the card is unavailable",
+    nvml.EVENT_GPU_UNAVAILABLE: "the driver reports the card as unavailable",
 }
 
 _log = structlog.get_logger()
-
-__all__ = ["POLL_INTERVAL_S", "HealthWatch", "poll", "translate"]
 
 
 class HealthWatch:
     """Runs from ``start`` to ``stop``.
 
     Args:
-        driver: The machine's driver.
         sink: Receives each event, on a thread of the watch; must not block. A composition on
             an event loop gives ``call_soon_threadsafe`` of its queue.
         poll_interval_s: Between polls; a poll also follows an event that asks for one.
@@ -62,10 +58,10 @@ class HealthWatch:
         self._wait_s = wait_s
         self._retry_s = retry_s
         self._stopping = threading.Event()
-        self._ask_now = threading.Event()
+        self._poll_now = threading.Event()
         self._rebuild = threading.Event()
         self._names: dict[int, str] = {}
-        self._told: dict[str, str] = {}
+        self._warned: dict[str, str] = {}
         self._answering: frozenset[str] = frozenset()
         self._threads = [
             threading.Thread(target=self._listen, name="health-events", daemon=True),
@@ -80,13 +76,13 @@ class HealthWatch:
     def stop(self, timeout_s: float = 5.0) -> None:
         """End them; a thread stuck in a call of the driver is left behind."""
         self._stopping.set()
-        self._ask_now.set()
+        self._poll_now.set()
         for thread in self._threads:
             thread.join(timeout_s)
 
     def ask(self) -> None:
         """Poll all cards now, from any thread."""
-        self._ask_now.set()
+        self._poll_now.set()
 
     def _poll(self) -> None:
         due_s = time.monotonic()
@@ -94,12 +90,12 @@ class HealthWatch:
             regular = time.monotonic() >= due_s
             if regular:
                 due_s = time.monotonic() + self._poll_interval_s
-            self._ask_now.clear()
+            self._poll_now.clear()
             for one in self._polls():
                 if one is not None and not self._stopping.is_set():
                     self._sink(dataclasses.replace(one, regular=regular))
             self._stopping.wait(min(_GAP_S, self._poll_interval_s))
-            self._ask_now.wait(max(0.0, due_s - time.monotonic()))
+            self._poll_now.wait(max(0.0, due_s - time.monotonic()))
 
     def _polls(self) -> Iterable[Poll | None]:
         try:
@@ -115,7 +111,7 @@ class HealthWatch:
         return polls
 
     def _poll_card(self, index: int) -> Poll | None:
-        """None where the card cannot be named and never could."""
+        """The poll of a card; None where the card could never be named."""
         try:
             device = self._driver.device(index)
             self._names[index] = device.uuid()
@@ -150,9 +146,9 @@ class HealthWatch:
             old.close()
 
     def _warn(self, event: str, error: nvml.NvmlError) -> None:
-        """Once, and again when something else is wrong: these are met every few seconds."""
-        if self._told.get(event) != str(error):
-            self._told[event] = str(error)
+        """Log a warning unless it is the last one again: errors come back every few seconds."""
+        if self._warned.get(event) != str(error):
+            self._warned[event] = str(error)
             _log.warning(event, error=str(error))
 
     def _devices(self) -> Iterable[Device]:
@@ -165,22 +161,22 @@ class HealthWatch:
         return found
 
     def _receive(self, watch: EventWatch, go_on: Callable[[], bool], wait_s: float) -> None:
-        """Hand on events until there is none and ``go_on`` says no."""
+        """Pass on events until there is none and ``go_on`` returns False."""
         raw: nvml.RawEvent | None = None
         while not self._stopping.is_set() and (raw is not None or go_on()):
             try:
                 raw = watch.wait(wait_s)
             except nvml.NvmlError as e:
-                # A lost card can make the wait fail for all. The polls tell which one it is.
+                # A lost card can make the wait fail for all. The polls find out which one it is.
                 self._warn("nvml_event_wait_failed", e)
-                self._ask_now.set()
+                self._poll_now.set()
                 self._stopping.wait(self._retry_s)
                 return
             event = None if raw is None else translate(raw)
             if event is not None:
                 self._sink(event)
             elif raw is not None:
-                self._ask_now.set()
+                self._poll_now.set()
 
 
 def translate(raw: nvml.RawEvent) -> Event | None:
@@ -201,7 +197,7 @@ def _instance(number: int) -> int | None:
 
 
 def poll(device: Device, uuid: str) -> Poll:
-    """Ask a card how it is. Values that it or its driver does not know are left out.
+    """Poll a card's health. Values that it or its driver does not support are left out.
 
     Raises:
         NvmlError: it does not answer.

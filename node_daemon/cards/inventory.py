@@ -1,7 +1,7 @@
-"""From what NVML showed to the node's published inventory: a pure function.
+"""Builds the published inventory from a reading of NVML: a pure function.
 
 A card that stops answering stays listed, unhealthy, with what was known of it: a card that
-vanished from the inventory would look to the scheduler like one that never was, and its
+vanished from the inventory would look to the scheduler as if it had never existed, and its
 running slices like a mistake.
 """
 
@@ -19,17 +19,13 @@ SLOTS_PER_CARD: Final = 32
 MIG_SLOTS: Final = 1
 """One container an instance: MIG separates instances, not containers that share one."""
 
-__all__ = ["SLOTS_PER_CARD", "CardIsolation", "build"]
-
 
 @dataclass(frozen=True, slots=True)
 class CardIsolation:
-    """What the node's configuration and the card can enforce.
+    """The isolation that the configuration and the card can enforce.
 
     Attributes:
         name: The strongest engine in use on the card.
-        enforces_memory: Whether the memory share is enforced.
-        enforces_compute: Whether the compute share is enforced.
         max_containers: The most containers the engine serves on one card, None for any number.
     """
 
@@ -52,12 +48,8 @@ def build(
 ) -> Inventory:
     """The inventory to publish.
 
-    Args:
-        reading: What NVML shows now.
-        previous: What was published before, for the cards that do not answer now.
-        isolation: Card to what can be enforced on it.
-        sick: Card to why it is unhealthy; cards not named are healthy.
-        slots_per_card: Containers that may share a card, 1 or more.
+    Cards that do not answer now are taken from ``previous``. ``isolation`` and ``sick`` are by
+    UUID: what can be enforced on a card, and why it is unhealthy.
     """
     known = {card.uuid: card for card in previous.cards} if previous else {}
     divided = {card.parent for card in known.values() if card.parent}
@@ -131,7 +123,7 @@ def _core_milli(instance: InstanceReading, slices: int) -> int:
 
 
 def _remembered(card: Card, before: Card | None) -> Card:
-    """Fill what could not be read now with what was read before; unusable without memory."""
+    """Fill unreadable values with those of the last reading; unusable without a memory size."""
     if before is not None:
         card = msgspec.structs.replace(
             card,
@@ -145,7 +137,7 @@ def _remembered(card: Card, before: Card | None) -> Card:
         )
     if card.memory_mib and card.core_milli:
         return card
-    return msgspec.structs.replace(card, healthy=False, health_reason="NVML does not say its size")
+    return msgspec.structs.replace(card, healthy=False, health_reason="NVML reports no size")
 
 
 def _silent(reading: NodeReading, known: Mapping[str, Card], listed: set[str]) -> Iterator[Card]:

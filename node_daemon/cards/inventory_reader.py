@@ -1,4 +1,4 @@
-"""Reads the cards of this machine: all of them, whatever one of them does.
+"""Reads the cards of this machine; a card that hangs or fails does not affect the others.
 
 Cards are read beside each other, each on its own thread and every call by a deadline. A value
 that cannot be read becomes a default and a line in ``problems``; nothing here raises for one card.
@@ -24,8 +24,6 @@ _WORKERS: Final = 16
 _PCIE_CLOSENESS: Final = {0: 5, 10: 4, 20: 3, 30: 2, 40: 1, 50: 0}
 _NVLINK_CLOSENESS: Final = 100
 
-__all__ = ["CardReading", "InstanceReading", "NodeReading", "read"]
-
 
 @dataclass(frozen=True, slots=True)
 class InstanceReading:
@@ -44,17 +42,14 @@ class CardReading:
     """One physical card as NVML shows it now.
 
     Attributes:
-        index: Position on the node.
-        uuid: NVML's name of the card.
         model: Product name, empty where unknown.
-        memory_mib: What containers may use, MiB: total less what the driver reserves; 0 where
+        memory_mib: Memory for containers: total less the driver's reserve; 0 where
             unknown.
         compute_capability: ``major.minor``, empty where unknown.
         pci: PCI address as sysfs writes it, empty where unknown.
         numa: NUMA node, -1 where unknown.
         mig: In MIG mode: its instances are the cards, it is none itself. None where unknown.
         mig_slices: Compute slices of the whole card, 0 where unknown.
-        instances: The instances that could be read.
         instances_complete: False where an instance could not be read.
         links: UUID of another card to closeness, as in ``domain.inventory.Card.links``.
         lost: Fell off the bus, or must be reset before it can be used.
@@ -88,10 +83,6 @@ class NodeReading:
 
 def read(driver: Driver, sysfs: pathlib.Path = SYSFS) -> NodeReading:
     """Read every card. Blocks, at most a few deadlines however many cards hang.
-
-    Args:
-        driver: The machine's driver.
-        sysfs: Where PCI devices say their NUMA node.
 
     Raises:
         NvmlError: the driver itself does not answer, so the number of cards is unknown.
@@ -207,7 +198,7 @@ def _sysfs_address(bus_id: str) -> str:
 
 
 def _numa(sysfs: pathlib.Path, pci: str) -> int:
-    # NVML's own NUMA call tells the node of the card's memory on Grace, not the one it is
+    # NVML's own NUMA call returns the node of the card's memory on Grace, not the one it is
     # plugged in at.
     try:
         return int((sysfs / "bus/pci/devices" / pci / "numa_node").read_text()) if pci else -1

@@ -1,14 +1,7 @@
-"""NVML's names and errors; only ``nvml``, ``nvml_device`` and ``nvml_driver`` import pynvml.
+"""NVML's names, values and errors.
 
-Every call runs on a thread of its card (``nvml_lane``) and ends by a deadline. Errors:
-
-    NvmlError                     any call that failed
-    +-- NvmlUnavailableError      no library, no driver: this machine has no usable NVIDIA stack
-    +-- NvmlUnsupportedError      the card or this driver does not know the call
-    +-- NvmlCardLostError         the card fell off the bus or must be reset first
-    +-- NvmlNotFoundError         no such card, instance, cgroup or sample
-    +-- NvmlDeniedError           the daemon lacks the privilege
-    +-- NvmlTimeoutError          the call did not return by its deadline
+Only ``nvml``, ``nvml_device`` and ``nvml_driver`` import pynvml. Every call runs on a thread of
+its card (``nvml_lane``) and ends by a deadline.
 """
 
 import ctypes
@@ -112,7 +105,7 @@ class NvLink:
 
 @dataclass(frozen=True, slots=True)
 class InstancePlace:
-    """Where a MIG instance is on its card: ids, and its compute slices."""
+    """The place of a MIG instance on its card: ids, and its compute slices."""
 
     gpu_instance: int
     compute_instance: int
@@ -121,7 +114,7 @@ class InstancePlace:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process on a card; memory in bytes, 0 where the driver does not say."""
+    """One process on a card; memory in bytes, 0 where the driver does not report it."""
 
     pid: int
     memory: int
@@ -129,12 +122,11 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Use of a card by one process, percent; ``time_us`` is NVML's clock."""
+    """One process's use of a card; ``time_us`` is NVML's clock."""
 
     pid: int
     time_us: int
     sm_percent: int
-    memory_percent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +140,7 @@ class MemoryLimits:
 
 @dataclass(frozen=True, slots=True)
 class RawEvent:
-    """What NVML's event set reported; ``uuid`` is empty where the card could not be named."""
+    """An event of NVML; ``uuid`` is empty where the card could not be named."""
 
     uuid: str
     kind: int
@@ -174,7 +166,7 @@ def translate(what: str, call: Callable[[], T]) -> T:
 
 
 def on_lane(lane: Lane, what: str, call: Callable[[], T], timeout_s: float) -> T:
-    """As ``translate``, on a lane and by a deadline.
+    """Run a pynvml call as ``translate`` does, on a lane and by a deadline.
 
     Raises:
         NvmlError: the call failed; NvmlTimeoutError where it did not return.

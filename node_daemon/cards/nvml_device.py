@@ -1,7 +1,7 @@
 """One card or MIG instance through pynvml; see ``nvml`` for the rules."""
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import pynvml
 
@@ -9,9 +9,24 @@ from node_daemon.cards import nvml
 from node_daemon.cards.nvml_lane import Lane
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 # NVML numbers links from 0 without gaps; NVML_NVLINK_MAX_LINKS is the most any card has.
 _MAX_LINKS: Final = int(pynvml.NVML_NVLINK_MAX_LINKS)
+
+Method = Callable[Concatenate["Device", P], T]
+
+
+def _on_lane(what: str) -> Callable[[Method[P, T]], Method[P, T]]:
+    """Run a method as one call of the library, on its card's lane and by the deadline."""
+
+    def wrap(method: Method[P, T]) -> Method[P, T]:
+        def run(self: "Device", /, *args: P.args, **kwargs: P.kwargs) -> T:
+            return self.run(what, lambda: method(self, *args, **kwargs))
+
+        return run
+
+    return wrap
 
 
 class Device:
@@ -40,57 +55,50 @@ class Device:
         """A call of the library that concerns this card, on its lane and by the deadline."""
         return nvml.on_lane(self._lane, what, call, self._timeout_s)
 
+    @_on_lane("UUID")
     def uuid(self) -> str:
         """``GPU-…`` or ``MIG-…``."""
-        return self.run("UUID", lambda: str(pynvml.nvmlDeviceGetUUID(self._handle)))
+        return str(pynvml.nvmlDeviceGetUUID(self._handle))
 
+    @_on_lane("name")
     def name(self) -> str:
         """The product name."""
-        return self.run("name", lambda: str(pynvml.nvmlDeviceGetName(self._handle)))
+        return str(pynvml.nvmlDeviceGetName(self._handle))
 
+    @_on_lane("memory")
     def memory(self) -> nvml.Memory:
         """Total, reserved and used bytes; older drivers count reserved as used."""
+        try:
+            m = pynvml.nvmlDeviceGetMemoryInfo(self._handle, version=pynvml.nvmlMemory_v2)
+            return nvml.Memory(int(m.total), int(m.reserved), int(m.used))
+        except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
+            m = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
+            return nvml.Memory(int(m.total), 0, int(m.used))
 
-        def call() -> nvml.Memory:
-            try:
-                m = pynvml.nvmlDeviceGetMemoryInfo(self._handle, version=pynvml.nvmlMemory_v2)
-                return nvml.Memory(int(m.total), int(m.reserved), int(m.used))
-            except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
-                m = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
-                return nvml.Memory(int(m.total), 0, int(m.used))
-
-        return self.run("memory", call)
-
+    @_on_lane("compute capability")
     def compute_capability(self) -> tuple[int, int]:
         """Major, minor."""
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(self._handle)
+        return int(major), int(minor)
 
-        def call() -> tuple[int, int]:
-            major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(self._handle)
-            return int(major), int(minor)
-
-        return self.run("compute capability", call)
-
+    @_on_lane("PCI info")
     def pci_bus_id(self) -> str:
-        """As NVML writes it, ``00000000:1B:00.0``."""
-        return self.run("PCI info", lambda: _text(_pci(self._handle).busId))
+        """The PCI address in NVML's form, ``00000000:1B:00.0``."""
+        return _text(_pci(self._handle).busId)
 
+    @_on_lane("MIG mode")
     def mig_enabled(self) -> bool:
         """True while the card is in MIG mode; False also where it has none."""
+        try:
+            current, _pending = pynvml.nvmlDeviceGetMigMode(self._handle)
+        except pynvml.NVMLError_NotSupported:
+            return False
+        return bool(current == pynvml.NVML_DEVICE_MIG_ENABLE)
 
-        def call() -> bool:
-            try:
-                current, _pending = pynvml.nvmlDeviceGetMigMode(self._handle)
-            except pynvml.NVMLError_NotSupported:
-                return False
-            return bool(current == pynvml.NVML_DEVICE_MIG_ENABLE)
-
-        return self.run("MIG mode", call)
-
+    @_on_lane("MIG device count")
     def mig_slices(self) -> int:
         """The most instances the card can have: its compute slices."""
-        return self.run(
-            "MIG device count", lambda: int(pynvml.nvmlDeviceGetMaxMigDeviceCount(self._handle))
-        )
+        return int(pynvml.nvmlDeviceGetMaxMigDeviceCount(self._handle))
 
     def instances(self) -> tuple["Device", ...]:
         """The card's MIG instances; gaps in NVML's numbering are passed over."""
@@ -107,142 +115,108 @@ class Device:
         handles = self.run("MIG instances", call)
         return tuple(Device(h, self._index, self._lane, self._timeout_s) for h in handles)
 
+    @_on_lane("MIG attributes")
     def place(self) -> nvml.InstancePlace:
-        """For a MIG instance, its ids on the card."""
+        """The ids of a MIG instance on its card."""
+        return nvml.InstancePlace(
+            int(pynvml.nvmlDeviceGetGpuInstanceId(self._handle)),
+            int(pynvml.nvmlDeviceGetComputeInstanceId(self._handle)),
+            int(pynvml.nvmlDeviceGetAttributes(self._handle).computeInstanceSliceCount),
+        )
 
-        def call() -> nvml.InstancePlace:
-            return nvml.InstancePlace(
-                int(pynvml.nvmlDeviceGetGpuInstanceId(self._handle)),
-                int(pynvml.nvmlDeviceGetComputeInstanceId(self._handle)),
-                int(pynvml.nvmlDeviceGetAttributes(self._handle).computeInstanceSliceCount),
-            )
-
-        return self.run("MIG attributes", call)
-
+    @_on_lane("topology")
     def common_ancestor(self, other: "Device") -> int:
         """NVML's topology level between two cards: 0 one board to 50 across sockets."""
-        return self.run(
-            "topology",
-            lambda: int(pynvml.nvmlDeviceGetTopologyCommonAncestor(self._handle, other.handle)),
-        )
+        return int(pynvml.nvmlDeviceGetTopologyCommonAncestor(self._handle, other.handle))
 
+    @_on_lane("NVLinks")
     def nvlinks(self) -> tuple[nvml.NvLink, ...]:
         """The active links."""
-
-        def call() -> tuple[nvml.NvLink, ...]:
-            return tuple(
-                nvml.NvLink(link, _remote(self._handle, link))
-                for link in range(_MAX_LINKS)
-                if _active(self._handle, link)
-            )
-
-        return self.run("NVLinks", call)
-
-    def recovery_action(self) -> int:
-        """NVML's GPU recovery action: 0 none, else what the card needs."""
-
-        def call() -> int:
-            field = pynvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION
-            value = pynvml.nvmlDeviceGetFieldValues(self._handle, [field])[0]
-            if value.nvmlReturn != pynvml.NVML_SUCCESS:
-                raise pynvml.NVMLError(value.nvmlReturn)
-            return int(value.value.uiVal)
-
-        return self.run("recovery action", call)
-
-    def remapped_rows(self) -> tuple[bool, bool]:
-        """Whether row remaps are pending, and whether one failed."""
-
-        def call() -> tuple[bool, bool]:
-            _corrected, _uncorrected, pending, failure = pynvml.nvmlDeviceGetRemappedRows(
-                self._handle
-            )
-            return bool(pending), bool(failure)
-
-        return self.run("remapped rows", call)
-
-    def uncorrected_ecc(self) -> int:
-        """Uncorrected ECC errors since the driver was loaded."""
-        return self.run(
-            "ECC errors",
-            lambda: int(
-                pynvml.nvmlDeviceGetTotalEccErrors(
-                    self._handle,
-                    pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
-                    pynvml.NVML_VOLATILE_ECC,
-                )
-            ),
+        return tuple(
+            nvml.NvLink(link, _remote(self._handle, link))
+            for link in range(_MAX_LINKS)
+            if _active(self._handle, link)
         )
 
+    @_on_lane("recovery action")
+    def recovery_action(self) -> int:
+        """NVML's GPU recovery action: 0 none, else what the card needs."""
+        field = pynvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION
+        value = pynvml.nvmlDeviceGetFieldValues(self._handle, [field])[0]
+        if value.nvmlReturn != pynvml.NVML_SUCCESS:
+            raise pynvml.NVMLError(value.nvmlReturn)
+        return int(value.value.uiVal)
+
+    @_on_lane("remapped rows")
+    def remapped_rows(self) -> tuple[bool, bool]:
+        """Whether row remaps are pending, and whether one failed."""
+        _corrected, _uncorrected, pending, failure = pynvml.nvmlDeviceGetRemappedRows(self._handle)
+        return bool(pending), bool(failure)
+
+    @_on_lane("ECC errors")
+    def uncorrected_ecc(self) -> int:
+        """Uncorrected ECC errors since the driver was loaded."""
+        return int(
+            pynvml.nvmlDeviceGetTotalEccErrors(
+                self._handle,
+                pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
+                pynvml.NVML_VOLATILE_ECC,
+            )
+        )
+
+    @_on_lane("processes")
     def processes(self) -> tuple[nvml.Process, ...]:
         """All compute processes, MPS clients included, one entry a pid."""
+        memory: dict[int, int] = {}
+        for p in pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle):
+            memory[int(p.pid)] = int(p.usedGpuMemory or 0)
+        try:
+            clients = pynvml.nvmlDeviceGetMPSComputeRunningProcesses(self._handle)
+        except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
+            clients = []
+        for p in clients:
+            # A client may stand in both lists; its memory is one and the same.
+            memory[int(p.pid)] = max(memory.get(int(p.pid), 0), int(p.usedGpuMemory or 0))
+        return tuple(nvml.Process(pid, used) for pid, used in memory.items())
 
-        def call() -> tuple[nvml.Process, ...]:
-            memory: dict[int, int] = {}
-            for p in pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle):
-                memory[int(p.pid)] = int(p.usedGpuMemory or 0)
-            try:
-                clients = pynvml.nvmlDeviceGetMPSComputeRunningProcesses(self._handle)
-            except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
-                clients = []
-            for p in clients:
-                # A client may stand in both lists; its memory is one and the same.
-                memory[int(p.pid)] = max(memory.get(int(p.pid), 0), int(p.usedGpuMemory or 0))
-            return tuple(nvml.Process(pid, used) for pid, used in memory.items())
-
-        return self.run("processes", call)
-
+    @_on_lane("process utilisation")
     def samples(self, since_us: int) -> tuple[nvml.Sample, ...]:
         """Use per process, newer than ``since_us``; the newest sample of each pid."""
+        try:
+            raw = pynvml.nvmlDeviceGetProcessUtilization(self._handle, since_us)
+        except pynvml.NVMLError_NotFound:
+            return ()  # no process ran since then
+        newest: dict[int, nvml.Sample] = {}
+        for s in sorted(raw, key=lambda s: int(s.timeStamp)):
+            newest[int(s.pid)] = nvml.Sample(int(s.pid), int(s.timeStamp), int(s.smUtil))
+        return tuple(newest.values())
 
-        def call() -> tuple[nvml.Sample, ...]:
-            try:
-                raw = pynvml.nvmlDeviceGetProcessUtilization(self._handle, since_us)
-            except pynvml.NVMLError_NotFound:
-                return ()  # no process ran since then
-            newest: dict[int, nvml.Sample] = {}
-            for s in sorted(raw, key=lambda s: int(s.timeStamp)):
-                newest[int(s.pid)] = nvml.Sample(
-                    int(s.pid), int(s.timeStamp), int(s.smUtil), int(s.memUtil)
-                )
-            return tuple(newest.values())
-
-        return self.run("process utilisation", call)
-
+    @_on_lane("compute mode")
     def compute_mode(self) -> int:
         """``COMPUTE_MODE_DEFAULT`` and so on."""
-        return self.run("compute mode", lambda: int(pynvml.nvmlDeviceGetComputeMode(self._handle)))
+        return int(pynvml.nvmlDeviceGetComputeMode(self._handle))
 
+    @_on_lane("set compute mode")
     def set_compute_mode(self, mode: int) -> None:
         """Needs root."""
+        pynvml.nvmlDeviceSetComputeMode(self._handle, mode)
 
-        def call() -> None:
-            pynvml.nvmlDeviceSetComputeMode(self._handle, mode)
-
-        self.run("set compute mode", call)
-
+    @_on_lane("memory limits")
     def memory_limits(self, cgroup: str) -> nvml.MemoryLimits:
         """Limits of a cgroup v2 directory on this card. Driver R615 and newer."""
+        limits = pynvml.c_nvmlGetMemoryLimits_v1_t(nameSpace=cgroup.encode())
+        pynvml.nvmlDeviceGetMemoryLimits_v1(self._handle, limits)
+        return nvml.MemoryLimits(
+            int(limits.softLimit), int(limits.hardLimit), int(limits.currentUsed)
+        )
 
-        def call() -> nvml.MemoryLimits:
-            limits = pynvml.c_nvmlGetMemoryLimits_v1_t(nameSpace=cgroup.encode())
-            pynvml.nvmlDeviceGetMemoryLimits_v1(self._handle, limits)
-            return nvml.MemoryLimits(
-                int(limits.softLimit), int(limits.hardLimit), int(limits.currentUsed)
-            )
-
-        return self.run("memory limits", call)
-
+    @_on_lane("set memory limits")
     def set_memory_limits(self, cgroup: str, soft: int, hard: int) -> None:
         """Bytes; 0 and ``UNLIMITED`` clear them. Needs root; driver R615 and newer."""
-
-        def call() -> None:
-            limits = pynvml.c_nvmlSetMemoryLimits_v1_t(
-                nameSpace=cgroup.encode(), softLimit=soft, hardLimit=hard
-            )
-            pynvml.nvmlDeviceSetMemoryLimits_v1(self._handle, limits)
-
-        self.run("set memory limits", call)
+        limits = pynvml.c_nvmlSetMemoryLimits_v1_t(
+            nameSpace=cgroup.encode(), softLimit=soft, hardLimit=hard
+        )
+        pynvml.nvmlDeviceSetMemoryLimits_v1(self._handle, limits)
 
 
 def _text(value: object) -> str:

@@ -17,8 +17,6 @@ CALL_TIMEOUT_S: Final = 3.0
 
 _WAIT_MARGIN_S: Final = 2.0
 
-__all__ = ["CALL_TIMEOUT_S", "Driver", "open_driver"]
-
 
 def open_driver(timeout_s: float = CALL_TIMEOUT_S) -> "Driver":
     """Load and initialise NVML.
@@ -67,11 +65,11 @@ class Driver:
         return self._lanes.setdefault(index, Lane(f"GPU {index}"))
 
     def version(self) -> str:
-        """For example ``615.71.09``."""
+        """The driver's version, such as ``615.71.09``."""
         return self._call("driver version", lambda: str(pynvml.nvmlSystemGetDriverVersion()))
 
     def count(self) -> int:
-        """How many cards there are, lost ones included."""
+        """The number of cards, lost ones included."""
         return self._call("device count", lambda: int(pynvml.nvmlDeviceGetCount()))
 
     def device(self, index: int) -> Device:

@@ -13,8 +13,6 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-__all__ = ["Lane", "LaneTimeoutError"]
-
 
 class LaneTimeoutError(TimeoutError):
     """The call did not return by its deadline, or stands behind one that did not."""

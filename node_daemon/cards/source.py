@@ -1,7 +1,7 @@
-"""Keeps the inventory as the cards are: read now and then, and at once when one turns sick."""
+"""Keeps the inventory current: read at intervals, and at once when a card turns sick."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn, Protocol, TypeVar
@@ -12,18 +12,15 @@ import structlog
 from gpu_fraction.domain.inventory import Inventory
 from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.parsers import integer, seconds
-from node_daemon.cards import health, health_events, inventory, inventory_reader, nvml
-from node_daemon.cards.health_watch import HealthWatch
+from node_daemon.cards import health, health_events, inventory, nvml
 from node_daemon.cards.inventory import SLOTS_PER_CARD, CardIsolation
 from node_daemon.cards.inventory_reader import NodeReading
 from node_daemon.cards.nvml_driver import Driver
-from node_daemon.state.concurrency import Latest
+from node_daemon.state.concurrency import Observable
 from node_daemon.state.durable import write_durably
 from node_daemon.state.errors import StoreError
 
 HEALTH_FILE: Final = "health.json"
-
-__all__ = ["CardSettings", "CardSource", "Isolator"]
 
 T = TypeVar("T")
 
@@ -32,13 +29,12 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class CardSettings:
-    """How cards are looked after.
+    """Settings of reading and health.
 
     Attributes:
         event_wait_s: Longest wait for events of NVML, and so for the daemon's end.
         driver_retry_s: Between two tries to open NVML; a driver container may still be
             installing it.
-        policy: How quickly a card is believed.
     """
 
     slots_per_card: int = setting(
@@ -53,16 +49,29 @@ class CardSettings:
     policy: health.HealthPolicy = field(default_factory=health.HealthPolicy)
 
 
-class Isolator(Protocol):
-    """Says what can be enforced on which card."""
+class Cards(Protocol):
+    """The cards of one machine. The methods block, each for a bounded time.
 
-    async def use(self, driver: Driver) -> None:
-        """The driver is there; once, before all else."""
-        ...
+    They raise NvmlError where there are no cards to be had at all.
+    """
 
-    async def assess(self, reading: NodeReading) -> Mapping[str, CardIsolation]:
-        """The strongest engine of each card, by UUID."""
-        ...
+    @property
+    def driver(self) -> Driver | None:
+        """NVML, for engines and usage; None where the cards are not NVIDIA's."""
+
+    def reopen(self) -> None:
+        """Look for the cards again, after they could not be had."""
+
+    def read(self) -> NodeReading:
+        """Every card as it is now."""
+
+    def watch(self, sink: Callable[[health_events.Event], None]) -> Callable[[], None]:
+        """Hand events to ``sink``, from any thread, until the function returned is called."""
+
+
+Assess = Callable[[Driver | None, NodeReading], Awaitable[Mapping[str, CardIsolation]]]
+"""Finds the strongest isolation engine of each card, by UUID; the driver is None where the cards
+have none."""
 
 
 class CardSource:
@@ -70,21 +79,21 @@ class CardSource:
 
     def __init__(
         self,
-        open_driver: Callable[[], Driver],
-        published: Latest[Inventory],
+        open_cards: Callable[[], Cards],
+        published: Observable[Inventory],
         state: Path,
-        isolator: Isolator,
+        assess: Assess,
         card_changed: Callable[[health.Change], None],
         settings: CardSettings | None = None,
     ) -> None:
         """Publish to ``published``; keep health over a restart in the directory ``state``.
 
-        ``card_changed`` is told when a card turns sick or well; it must be quick and not raise.
+        ``card_changed`` is called when a card turns sick or healthy; it must not block or raise.
         """
-        self._open_driver = open_driver
+        self._open_cards = open_cards
         self._published = published
         self._file = state / HEALTH_FILE
-        self._isolator = isolator
+        self._assess = assess
         self._card_changed = card_changed
         self._settings = settings or CardSettings()
         self._events: asyncio.Queue[health_events.Event] = asyncio.Queue()
@@ -92,42 +101,42 @@ class CardSource:
         self._boot_id = ""
         self._last = Inventory()
         self._lost = ""
-        self.driver: Latest[Driver] = Latest()
+        self.driver: Observable[Driver] = Observable()
         """The driver, once it is loaded."""
 
     def clear(self, event: health_events.Clear) -> None:
-        """Somebody says that cards are fine."""
+        """Declare cards healthy."""
         self._events.put_nowait(event)
 
     async def run(self, last: Inventory | None = None) -> NoReturn:
         """Publish until cancelled.
 
         Args:
-            last: What an earlier process published: cards that do not answer now stay known.
+            last: The inventory of an earlier process: cards that do not answer now stay listed.
         """
         self._last = last or Inventory()
         self._boot_id, self._health = await asyncio.to_thread(self._load)
-        driver = await self._opened(self._open_driver)
-        await self._isolator.use(driver)
-        self.driver.set(driver)
+        cards = await self._opened(self._open_cards)
+        if cards.driver is not None:
+            self.driver.set(cards.driver)
         while True:
             try:
-                await self._follow(driver)
+                await self._follow(cards)
             except nvml.NvmlError as e:
-                self._lose(e)
+                self._driver_lost(e)
             await asyncio.sleep(self._settings.driver_retry_s)
-            await self._opened(driver.reopen)
+            await self._opened(cards.reopen)
 
     async def _opened(self, attempt: Callable[[], T]) -> T:
-        """What ``attempt`` gives, once there is a driver; meanwhile no card can be used."""
+        """The result of ``attempt``, once there is a driver; until then no card can be used."""
         while True:
             try:
                 return await asyncio.to_thread(attempt)
             except nvml.NvmlError as e:
-                self._lose(e)
+                self._driver_lost(e)
             await asyncio.sleep(self._settings.driver_retry_s)
 
-    def _lose(self, error: nvml.NvmlError) -> None:
+    def _driver_lost(self, error: nvml.NvmlError) -> None:
         """Keep the known cards listed, none of them usable."""
         if str(error) != self._lost:
             self._lost = str(error)
@@ -137,44 +146,41 @@ class CardSource:
             self._last = _without_driver(self._last, self._lost)
             self._published.set(self._last)
 
-    async def _follow(self, driver: Driver) -> NoReturn:
-        """Publish for as long as there is a driver. No event set outlives this.
+    async def _follow(self, cards: Cards) -> NoReturn:
+        """Publish for as long as there is a driver. No watch outlives this.
 
         Raises:
-            NvmlError: there is none, or it never told what cards there are.
+            NvmlError: there is none, or the cards could never be read.
         """
         loop = asyncio.get_running_loop()
 
         def sink(event: health_events.Event) -> None:
             loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-        watch = HealthWatch(
-            driver, sink, self._settings.poll_interval_s, self._settings.event_wait_s
-        )
-        watch.start()
+        stop = await asyncio.to_thread(cards.watch, sink)
         try:
-            await self._keep(driver)
+            await self._read_and_judge(cards)
         finally:
-            await asyncio.to_thread(watch.stop)
-        raise AssertionError("unreachable: the cards are kept until there is no driver")
+            await asyncio.to_thread(stop)
+        raise AssertionError("unreachable: the cards are read until there is no driver")
 
-    async def _keep(self, driver: Driver) -> NoReturn:
+    async def _read_and_judge(self, cards: Cards) -> NoReturn:
         loop = asyncio.get_running_loop()
         known: tuple[NodeReading, Mapping[str, CardIsolation]] | None = None
         while True:
             pause_s = self._settings.read_interval_s
             try:
-                reading = await asyncio.to_thread(inventory_reader.read, driver)
+                reading = await asyncio.to_thread(cards.read)
             except nvml.NvmlUnavailableError:
                 raise
             except nvml.NvmlError as e:
                 if known is None:
                     raise
-                # Of what was read last, the polls and events still tell which card is sick.
+                # Polls and events still find the sick cards among those read last.
                 _log.error("cards_unreadable", error=str(e))
                 pause_s = self._settings.driver_retry_s
             else:
-                known = reading, await self._isolator.assess(reading)
+                known = reading, await self._assess(cards.driver, reading)
                 self._publish(*known)
             again_s = loop.time() + pause_s
             while (event := await self._event(again_s - loop.time())) is not None:

@@ -1,4 +1,4 @@
-"""What the daemon writes to the API server: assignments and its own Node."""
+"""Writes to the API server: assignments and the daemon's own Node."""
 
 import asyncio
 import re
@@ -18,19 +18,17 @@ from gpu_fraction.kube.resources import NODES, PODS
 from gpu_fraction.kube.store import Change
 from node_daemon.cards.health_events import CLEAR_ANNOTATION
 from node_daemon.cluster import inventory_node
-from node_daemon.state.concurrency import Latest, first
+from node_daemon.state.concurrency import Observable, first_completed
 from node_daemon.state.errors import ApiUnavailableError, PodRef, Reason, Refusal
 
 ASSIGN_TIMEOUT_S: Final = 8.0
-"""For one annotation with its retries: chosen, so that a container start can fail well before
+"""Time for one annotation with its retries. Chosen: a container start can fail well before
 the kubelet's 30 s."""
 
 RETRY_S: Final = 5.0
 """Pause after the Node could not be written: chosen."""
 
 _RUNTIME: Final = re.compile(r"(containerd|cri-o)://v?(\d+)\.", re.ASCII)
-
-__all__ = ["ApiAssigner", "NodePublisher", "WireNode", "cdi_doubt"]
 
 _log = structlog.get_logger()
 
@@ -85,15 +83,14 @@ class WireNode(msgspec.Struct, frozen=True):
 class NodePublisher:
     """Keeps labels, inventory and capacity of this Node as the cards are.
 
-    Level triggered: whatever changed them, the cards or somebody else, what is missing is
-    written again.
+    Level triggered: what is missing is written again, whatever removed it.
     """
 
-    def __init__(self, client: Client, node_name: str, inventory: Latest[Inventory]) -> None:
+    def __init__(self, client: Client, node_name: str, inventory: Observable[Inventory]) -> None:
         self._client = client
         self._node_name = node_name
         self._inventory = inventory
-        self.node: Latest[WireNode] = Latest()
+        self.node: Observable[WireNode] = Observable()
         """The Node as last seen."""
         self._obeyed: WireNode | None = None
         self._reflector = Reflector(
@@ -116,7 +113,7 @@ class NodePublisher:
         return node.status.node_info.container_runtime_version
 
     async def clear_asked(self) -> str:
-        """What an administrator asked to be declared fine; the annotation is then taken away."""
+        """The cards that an administrator declares healthy; the annotation is then removed."""
         # A watch that lags still shows the Node with what was taken away.
         node = self._obeyed
         while True:
@@ -153,13 +150,13 @@ class NodePublisher:
                 _log.warning("node_not_published", error=str(e), retry_s=RETRY_S)
                 await asyncio.sleep(RETRY_S)
                 continue
-            await first(
+            await first_completed(
                 inventory=self._inventory.changed_from(inventory),
                 node=self.node.changed_from(node),
             )
 
     async def _publish(self, inventory: Inventory, node: WireNode) -> None:
-        seen = inventory_node.NodeState(
+        seen = inventory_node.NodeFields(
             labels=node.metadata.labels or {},
             annotations=node.metadata.annotations or {},
             capacity=node.status.capacity or {},
@@ -175,8 +172,8 @@ class NodePublisher:
             _log.info("node_published", cards=len(inventory.cards))
 
 
-def cdi_doubt(reported: str) -> str:
-    """Why containers may start without their cards; empty where nothing speaks for it.
+def cdi_warning(reported: str) -> str:
+    """The reason why containers may start without their cards; empty where there is none.
 
     Args:
         reported: ``status.nodeInfo.containerRuntimeVersion`` of the Node.
@@ -189,5 +186,5 @@ def cdi_doubt(reported: str) -> str:
     if match is None:
         return f"container runtime {reported!r} is not known to read CDI files"
     if match[1] == "containerd" and int(match[2]) < 2:
-        return "containerd before 2.0 reads CDI files only where it is told enable_cdi = true"
+        return "containerd before 2.0 reads CDI files only if enable_cdi = true is set"
     return ""

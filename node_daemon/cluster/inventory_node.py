@@ -1,7 +1,7 @@
-"""What of the inventory stands on the Node object, and what must change to make it so.
+"""The inventory on the Node object, and the patches that bring it there.
 
 Pure: the composition reads the Node and sends the patches. Both are JSON merge patches
-(RFC 7386), which name only our keys, so that nobody else's are touched.
+(RFC 7386) with our keys alone, so that no other key changes.
 """
 
 import re
@@ -27,11 +27,9 @@ _LABEL_LENGTH: Final = 63
 _GIB: Final = 1024
 _NOT_IN_LABELS: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
-__all__ = ["MIXED", "NodePatches", "NodeState", "desired", "diff", "slots"]
-
 
 @dataclass(frozen=True, slots=True)
-class NodeState:
+class NodeFields:
     """The parts of a Node that are ours or may be."""
 
     labels: Mapping[str, str]
@@ -41,20 +39,20 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class NodePatches:
-    """Merge patches for the Node and for its ``status`` subresource; None where all is well."""
+    """Merge patches for the Node and its ``status`` subresource; None where nothing differs."""
 
     node: dict[str, object] | None
     status: dict[str, object] | None
 
 
-def desired(inventory: Inventory) -> NodeState:
-    """What the Node should carry for this inventory.
+def desired(inventory: Inventory) -> NodeFields:
+    """The fields of the Node for this inventory.
 
     Sick cards count in the labels, which describe the machine, and not in the capacity, which
     the scheduler hands out.
     """
     healthy = [card for card in inventory.cards if card.healthy]
-    return NodeState(
+    return NodeFields(
         labels=_labels(inventory.cards),
         annotations={keys.INVENTORY: wire.render(inventory)},
         capacity={
@@ -64,18 +62,8 @@ def desired(inventory: Inventory) -> NodeState:
     )
 
 
-def slots(inventory: Inventory) -> int:
-    """Tokens that the device plugin advertises as healthy."""
-    return sum(card.slots for card in inventory.cards if card.healthy)
-
-
-def diff(seen: NodeState, wanted: NodeState) -> NodePatches:
-    """What to send so that the Node carries what it should.
-
-    Args:
-        seen: The Node's labels, annotations and ``status.capacity`` now.
-        wanted: From ``desired``.
-    """
+def diff(seen: NodeFields, wanted: NodeFields) -> NodePatches:
+    """The patches that bring the Node from ``seen`` to ``wanted``."""
     labels: dict[str, str | None] = _changed(seen.labels, wanted.labels)
     for stale in LABELS:
         if stale in seen.labels and stale not in wanted.labels:

@@ -22,8 +22,6 @@ from node_daemon.state.pods import Container, Kind, Pod, PodCache
 
 OURS: Final = (keys.REQUEST, keys.ASSIGNED)
 
-__all__ = ["PodFeed", "WirePod", "read"]
-
 _log = structlog.get_logger()
 
 
@@ -98,7 +96,7 @@ class PodFeed:
 
 
 def read(wire: WirePod) -> Pod:
-    """The pod as the daemon knows it."""
+    """The pod in the fields that the daemon uses."""
     annotations = wire.metadata.annotations or {}
     return Pod(
         namespace=wire.metadata.namespace,

@@ -1,4 +1,4 @@
-"""Turns what happened into Events on pods and on the Node."""
+"""Events on pods and on the Node."""
 
 from typing import Final
 
@@ -10,17 +10,15 @@ from node_daemon.state.node_state import NodeState
 
 SICK: Final = "CardUnhealthy"
 WELL: Final = "CardHealthy"
-RUNTIME: Final = "ContainerRuntimeDoubtful"
-
-__all__ = ["Reporter"]
+RUNTIME: Final = "ContainerRuntimeMayIgnoreCDI"
 
 
 class Reporter:
-    """Knows whom to tell."""
+    """Records Events about pods, cards and the container runtime."""
 
     def __init__(self, state: NodeState, node_name: str, sink: EventRecorder) -> None:
         self._state = state
-        # The kubelet's own Events name the Node's name as its UID, and so does who reads them.
+        # The kubelet's own Events use the Node's name as its UID, and so do their readers.
         # Source: kubernetes pkg/kubelet/kubelet.go, nodeRef.
         self._node = ObjectReference("v1", "Node", node_name, node_name, "")
         self._sink = sink
@@ -29,12 +27,12 @@ class Reporter:
         """A container of the pod may not start now."""
         self._sink.record(_about(pod), EventType.WARNING, reason, message)
 
-    def runtime_doubted(self, why: str) -> None:
+    def runtime_warning(self, why: str) -> None:
         """The container runtime may not read what the daemon writes."""
         self._sink.record(self._node, EventType.WARNING, RUNTIME, why)
 
     def card_changed(self, change: Change) -> None:
-        """A card turned sick or well: the Node and every pod that holds a part of it."""
+        """Record on the Node and on every pod with a share of the card that its health changed."""
         reason = WELL if change.healthy else SICK
         verdict = "is healthy again" if change.healthy else f"is not healthy: {change.reason}"
         message = f"card {change.uuid} {verdict}"

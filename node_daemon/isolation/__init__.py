@@ -1,1 +1,1 @@
-"""What keeps a container within its share of a card: engines, and which one serves which card."""
+"""Keeps a container within its share of a card: engines, and the choice between them."""

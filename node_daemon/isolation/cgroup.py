@@ -20,8 +20,16 @@ from gpu_fraction.domain.inventory import Isolation
 from node_daemon.cards import nvml
 from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.cgroup_paths import PodCgroups
-from node_daemon.isolation.engine import CardFacts, ContainerEdits, Part, Resource, Slice, Strength
-from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.isolation.engine import (
+    CardFacts,
+    ContainerEdits,
+    Engine,
+    Part,
+    Resource,
+    Strength,
+)
+from node_daemon.state.allocation import Binding
+from node_daemon.state.errors import EngineFailedError
 
 MIB: Final = 1 << 20
 PROBE: Final = "gpu-fraction-probe"
@@ -31,22 +39,16 @@ PROBE: Final = "gpu-fraction-probe"
 ENV_REQUEST: Final = "NVIDIA_GPU_MEMORY_REQUEST"
 ENV_LIMIT: Final = "NVIDIA_GPU_MEMORY_LIMIT"
 
-__all__ = ["CgroupEngine"]
 
-
-class CgroupEngine:
+class CgroupEngine(Engine):
     """Sets and lifts the limits.
 
     Args:
-        driver: The machine's driver.
-        pods: The kubelet's cgroups.
         hook: Path of ``nvidia-cdi-hook`` on the host where the slice's file should call it;
             empty where the host's own specification does, or there is none.
     """
 
     name: Isolation = "cgroup"
-    max_containers: int | None = None
-    optional = False  # others are shielded by it
 
     def __init__(self, driver: Driver, pods: PodCgroups, hook: str = "") -> None:
         self._driver = driver
@@ -61,19 +63,16 @@ class CgroupEngine:
         """Memory, by the driver; compute not at all."""
         return Strength.ENFORCED if resource is Resource.MEMORY else Strength.NONE
 
-    def doubt(self, resource: Resource, slice_: Slice) -> str:
-        """None: nothing in the container has a say."""
-        del resource, slice_
-        return ""
-
     def probe(self, cards: Sequence[CardFacts]) -> Mapping[str, str]:
         """Set a limit on a cgroup of our own, read it back, and take it away again."""
         if not self._pods.unified:
             return {card.uuid: "the node has no cgroup v2" for card in cards}
         parent = next(self._pods.kubepods(), None)
         if parent is None:
-            return {card.uuid: "the kubelet's cgroup is not found" for card in cards}
-        unfit = {card.uuid: "MIG instances have no limits" for card in cards if card.mig_instance}
+            return {card.uuid: "the kubelet's cgroup was not found" for card in cards}
+        unfit = {
+            card.uuid: "MIG instances cannot have limits" for card in cards if card.mig_instance
+        }
         untried = [c.uuid for c in cards if c.uuid not in self._able and c.uuid not in unfit]
         if untried:
             unfit |= self._try(parent / PROBE, untried)
@@ -99,12 +98,12 @@ class CgroupEngine:
     def prepare(self, part: Part) -> None:
         """Raise the pod's limit on each card by this container's part."""
         with self._lock:
-            path = self._pods.find(part.slice.pod_uid)
+            path = self._pods.find(part.binding.uid)
             if path is None:
-                raise EngineFailedError(f"pod {part.slice.pod_uid} has no cgroup on this node")
+                raise EngineFailedError(f"pod {part.binding.uid} has no cgroup on this node")
             for share in part.shares:
-                held = self._held.setdefault((part.slice.pod_uid, share.uuid), {})
-                held[part.slice.container] = share.memory_mib
+                held = self._held.setdefault((part.binding.uid, share.uuid), {})
+                held[part.binding.container] = share.memory_mib
                 self._set(share.uuid, path, sum(held.values()))
 
     def edits(self, part: Part) -> ContainerEdits:
@@ -125,15 +124,15 @@ class CgroupEngine:
         }
         return ContainerEdits(env, hooks=(hook,))
 
-    def release(self, slice_: Slice) -> None:
+    def release(self, binding: Binding) -> None:
         """Lower the pod's limits by this container's part; none is left after the last."""
         with self._lock:
-            path = self._pods.find(slice_.pod_uid)
-            for pod, uuid in [key for key in self._held if key[0] == slice_.pod_uid]:
+            path = self._pods.find(binding.uid)
+            for pod, uuid in [key for key in self._held if key[0] == binding.uid]:
                 held = self._held[pod, uuid]
-                if slice_.container not in held:
+                if binding.container not in held:
                     continue
-                left = {c: mib for c, mib in held.items() if c != slice_.container}
+                left = {c: mib for c, mib in held.items() if c != binding.container}
                 if path is not None:
                     self._set(uuid, path, sum(left.values()) or None)
                 # Forgotten only now: a limit that could not be lowered is tried again.
@@ -142,14 +141,14 @@ class CgroupEngine:
                     del self._held[pod, uuid]
 
     def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
-        """Set the limits of all these slices again, wherever their pods still are."""
+        """Set the limits of all these containers again, where their pods still exist."""
         del known
         with self._lock:
             self._held = {}
             for part in parts:
                 for share in part.shares:
-                    held = self._held.setdefault((part.slice.pod_uid, share.uuid), {})
-                    held[part.slice.container] = share.memory_mib
+                    held = self._held.setdefault((part.binding.uid, share.uuid), {})
+                    held[part.binding.container] = share.memory_mib
             failed: list[str] = []
             for (pod, uuid), held in self._held.items():
                 path = self._pods.find(pod)
@@ -174,4 +173,4 @@ class CgroupEngine:
         device.set_memory_limits(str(path), 0, wanted)
         found = device.memory_limits(str(path)).hard
         if found != wanted:
-            raise EngineFailedError(f"the driver shows {found} bytes for {path}, set {wanted}")
+            raise EngineFailedError(f"the driver reports {found} bytes for {path}, not {wanted}")

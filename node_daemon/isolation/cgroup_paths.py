@@ -1,4 +1,4 @@
-"""Where pods are in the cgroup tree, and which pod a process belongs to."""
+"""Finds the cgroups of pods, and the pod of a process."""
 
 import pathlib
 import re
@@ -16,8 +16,6 @@ _POD: Final = re.compile(
 )
 _CONTAINER: Final = re.compile(r"(?<![0-9a-f])([0-9a-f]{64})(?![0-9a-f])")
 
-__all__ = ["ROOT", "Member", "PodCgroups", "member"]
-
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -28,7 +26,7 @@ class Member:
 
 
 def member(cgroup_file: str) -> Member | None:
-    """Who a process belongs to, None where it is in no pod.
+    """The pod and container of a process, None where it is in no pod.
 
     Args:
         cgroup_file: The content of ``/proc/<pid>/cgroup``, version 1 or 2.

@@ -15,11 +15,8 @@ import structlog
 
 from node_daemon.cards import nvml
 from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.errors import EngineFailedError
 from node_daemon.state.durable import write_durably
-from node_daemon.state.errors import StoreError
-
-__all__ = ["ComputeModes"]
+from node_daemon.state.errors import EngineFailedError, StoreError
 
 _UNREADABLE: Final = "compute_modes_unreadable"
 
@@ -30,7 +27,6 @@ class ComputeModes:
     """Claims cards for MPS and gives them back.
 
     Args:
-        driver: The machine's driver.
         record: File of the cards that were changed; must survive a restart of the daemon.
     """
 
@@ -58,10 +54,10 @@ class ComputeModes:
         except (nvml.NvmlError, StoreError, OSError) as e:
             raise EngineFailedError(f"compute mode: {e}") from e
 
-    def give_back(self, uuids: Iterable[str]) -> None:
+    def release(self, uuids: Iterable[str]) -> None:
         """Put the modes of these cards back, of those that were claimed.
 
-        One that another hand has changed meanwhile stays. What fails is logged, and done at the
+        A mode that has been changed by hand stays. A failure is logged, and tried again at the
         next call.
         """
         try:
@@ -81,9 +77,9 @@ class ComputeModes:
                 with self._lock:
                     self._keep({u: m for u, m in self._claimed().items() if u != uuid})
             except (nvml.NvmlError, StoreError, OSError) as e:
-                _log.error("compute_mode_not_given_back", card=uuid, error=str(e))
+                _log.error("compute_mode_not_restored", card=uuid, error=str(e))
             else:
-                _log.info("compute_mode_given_back", card=uuid, mode=before)
+                _log.info("compute_mode_restored", card=uuid, mode=before)
 
     def _claimed(self) -> dict[str, int]:
         """Card to its mode before; read from disk once.

@@ -16,20 +16,20 @@ from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.cgroup import CgroupEngine
 from node_daemon.isolation.cgroup_paths import PodCgroups
 from node_daemon.isolation.compute_mode import ComputeModes
-from node_daemon.isolation.engine import CardFacts, ContainerEdits, Engine, Slice, Strength
-from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.isolation.engine import CardFacts, Engine, Strength
 from node_daemon.isolation.hami_core import HamiCoreEngine
 from node_daemon.isolation.host_process import HostProcess
-from node_daemon.isolation.mps import MpsEngine, MpsSettings
+from node_daemon.isolation.mps import MpsEngine
 from node_daemon.isolation.mps_control import MpsControl
-from node_daemon.isolation.mps_daemon import Launch, MpsDaemon
+from node_daemon.isolation.mps_daemon import MpsDaemon
 from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
 from node_daemon.isolation.node import NodeIsolation
+from node_daemon.state.errors import EngineFailedError
 
 EngineName = Literal["cgroup", "mps", "hami-core"]
 MpsStart = Literal["host", "here", "never"]
-"""Where the MPS control daemon is started: as a process of the host, which outlives this
-daemon's container; inside the container; or by somebody else."""
+"""Place where the MPS control daemon is started: as a process of the host, which outlives this
+daemon's container; inside the container; or by another component."""
 
 NAMESPACES_SINCE: Final = 615
 """The driver branch from which MPS has namespaces.
@@ -38,8 +38,6 @@ Source: https://docs.nvidia.com/deploy/mps/latest/mpsv3-namespaces.html"""
 MODES: Final = "compute-modes.json"
 
 _log = structlog.get_logger()
-
-__all__ = ["ConfiguredIsolation", "EngineName", "IsolationSettings", "MpsStart"]
 
 
 _ENGINES: Final[tuple[str, ...]] = get_args(EngineName)
@@ -70,7 +68,7 @@ def _strength(given: str) -> Strength:
 
 @dataclass(frozen=True, slots=True)
 class IsolationSettings:
-    """How the node keeps containers within their shares."""
+    """The node's choice of isolation engines."""
 
     engines: tuple[EngineName, ...] = setting(
         _engines, ("cgroup",), "engines, most wanted first", name="isolation"
@@ -101,64 +99,47 @@ class IsolationSettings:
     )
 
 
-class ConfiguredIsolation:
-    """The node's isolation. Before ``use`` there is no driver, and every slice is refused."""
+class ConfiguredIsolation(NodeIsolation):
+    """The node's isolation, by engines that are built once there is a driver."""
 
     def __init__(self, settings: IsolationSettings, state: Path, cgroups: PodCgroups) -> None:
         """Prepare; engines keep what they must remember in ``state``."""
+        super().__init__([], settings.accept)
         self._settings = settings
         self._state = state
         self._cgroups = cgroups
-        self._node: NodeIsolation | None = None
         self._modes: ComputeModes | None = None
 
-    def use(self, driver: Driver) -> None:
-        """Build the engines; blocks for a bounded time."""
-        modes = ComputeModes(driver, self._state / "mps" / MODES)
+    def _build(self, driver: Driver) -> None:
         settings = self._settings
+        self._modes = modes = ComputeModes(driver, self._state / "mps" / MODES)
         names = dict.fromkeys(chain(settings.engines, *settings.cards.values()))
         made = {name: self._engine(name, driver, modes) for name in names}
-        self._modes = modes
-        self._node = NodeIsolation(
+        self.configure(
             [made[name] for name in settings.engines],
-            settings.accept,
             {uuid: [made[name] for name in own] for uuid, own in settings.cards.items()},
         )
 
-    def assess(self, cards: Sequence[CardFacts]) -> Mapping[str, CardIsolation]:
-        """What can be enforced on which card.
+    def assess(
+        self, cards: Sequence[CardFacts], driver: Driver | None = None
+    ) -> Mapping[str, CardIsolation]:
+        """The isolation of each card, by engines that are built for the first driver given.
 
         Cards that MPS does not serve, because it is not configured or refused, are freed, and
         limits that were lost are set again: a reset of a card takes them, and the end of MPS the
         namespaces.
         """
-        node = self._ready()
-        found = node.assess(cards)
+        if driver is not None and self._modes is None:
+            self._build(driver)
+        found = super().assess(cards)
         if self._modes is not None:
-            self._modes.give_back(c.uuid for c in cards if "mps" not in node.engines(c.uuid))
+            self._modes.release(c.uuid for c in cards if "mps" not in self.engines(c.uuid))
         try:
-            node.repair()
+            self.repair()
         except EngineFailedError as e:
-            # Each start prepares its own slice again, and is refused where that fails.
+            # Each start prepares its own container again, and is refused where that fails.
             _log.error("isolation_not_repaired", error=str(e))
         return found
-
-    def restore(self, slices: Sequence[Slice]) -> None:
-        """Make what these slices need, and no others."""
-        self._ready().restore(slices)
-
-    def prepare(self, slice_: Slice) -> ContainerEdits:
-        """Set a slice up before a start of its container."""
-        return self._ready().prepare(slice_)
-
-    def release(self, slice_: Slice) -> None:
-        """Undo what was set up for a slice."""
-        self._ready().release(slice_)
-
-    def _ready(self) -> NodeIsolation:
-        if self._node is None:
-            raise EngineFailedError("isolation is not ready: there is no driver yet")
-        return self._node
 
     def _engine(self, name: EngineName, driver: Driver, modes: ComputeModes) -> Engine:
         settings = self._settings
@@ -174,21 +155,21 @@ class ConfiguredIsolation:
         new = _branch(driver) >= NAMESPACES_SINCE
         control = MpsControl(self._settings.mps_dir, 3 if new else 2)
         on_host = self._settings.mps_start == "host"
-        # Mounted by who starts the control daemon, and only on the host: clients of another one
-        # would not find the directory, or would share it with nobody.
+        # Mounted together with a control daemon of the host alone: clients of another one
+        # would not find the directory, or would not share it with their server.
         shm = self._settings.mps_shm_dir if on_host and not new else None
-        launch = Launch(
-            allowed=self._settings.mps_start != "never",
-            outside=HostProcess(shm) if on_host else None,
+        daemon = MpsDaemon(
+            control,
+            self._state / "mps",
+            may_start=self._settings.mps_start != "never",
+            host=HostProcess(shm) if on_host else None,
         )
-        daemon = MpsDaemon(control, self._state / "mps", launch)
-        settings = MpsSettings(shm=shm)
         kind = MpsNamespaceEngine if new else MpsEngine
-        return kind(modes, control, daemon, settings)
+        return kind(modes, control, daemon, shm)
 
 
 def _branch(driver: Driver) -> int:
-    """The first number of the driver's version, 0 where it cannot be told."""
+    """The first number of the driver's version, 0 where it is unknown."""
     try:
         first = driver.version().partition(".")[0]
     except nvml.NvmlError:

@@ -1,40 +1,24 @@
-"""What an isolation engine is, and the slice it serves."""
+"""The interface of isolation engines, and the types they work on."""
 
+import abc
 import enum
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
 
-from gpu_fraction.domain import request
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.inventory import Isolation
-from gpu_fraction.domain.root_user import NOT_KNOWN
-
-_TAG_LENGTH: Final = 20
-
-__all__ = [
-    "CardFacts",
-    "ContainerEdits",
-    "Engine",
-    "Part",
-    "Resource",
-    "Slice",
-    "Strength",
-    "bind_mount",
-    "compute_percent",
-]
+from node_daemon.state.allocation import Binding
 
 
 class Resource(enum.Enum):
-    """What a share is a share of."""
+    """The resources of a card that are shared."""
 
     MEMORY = "memory"
     COMPUTE = "compute"
 
 
 class Strength(enum.IntEnum):
-    """How far a limit holds.
+    """The strength of a limit.
 
     NONE: there is no limit. COOPERATIVE: it holds for programs that do not try to get round it:
     something inside the container keeps it. ENFORCED: driver or hardware keeps it, and nothing
@@ -48,12 +32,10 @@ class Strength(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CardFacts:
-    """What decides which engines a card can have.
+    """The properties of a card that decide which engines it can have.
 
     Attributes:
-        uuid: The card.
-        index: Its position on the node.
-        memory_mib: What containers may use of it.
+        memory_mib: Memory for containers.
         compute_capability: Major, minor; (0, 0) where unknown.
         mig_instance: It is an instance, isolated by the hardware.
     """
@@ -66,36 +48,10 @@ class CardFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
-    """One container's part of its cards.
-
-    Attributes:
-        pod_uid: The pod.
-        container: The container's name.
-        shares: Its part of each of its cards, in the order it sees them.
-        demand: What the pod asks of isolation.
-        root_risk: The field by which a process of the pod could be user 0, with what is
-            allowed there; empty where none can.
-    """
-
-    pod_uid: str
-    container: str
-    shares: tuple[CardShare, ...]
-    demand: request.Isolation = request.DEFAULT_ISOLATION
-    root_risk: str = NOT_KNOWN
-
-    @property
-    def tag(self) -> str:
-        """A short name of lowercase letters and digits; the same for each start."""
-        name = f"{self.pod_uid}/{self.container}".encode()
-        return hashlib.sha256(name).hexdigest()[:_TAG_LENGTH]
-
-
-@dataclass(frozen=True, slots=True)
 class Part:
-    """What one engine does for a slice: on these cards, for these resources."""
+    """The work of one engine for a container: on these cards, for these resources."""
 
-    slice: Slice
+    binding: Binding
     shares: tuple[CardShare, ...]
     resources: frozenset[Resource]
 
@@ -106,9 +62,6 @@ class ContainerEdits:
 
     Attributes:
         env: Environment; replaces what the pod sets under the same name.
-        mounts: CDI ``mounts`` objects.
-        device_nodes: CDI ``deviceNodes`` objects.
-        hooks: CDI ``hooks`` objects.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -146,33 +99,36 @@ def compute_percent(shares: Sequence[CardShare]) -> int:
     return max(1, min(limited) // 10) if limited else 0
 
 
-class Engine(Protocol):
+class Engine(abc.ABC):
     """One way to keep containers within their shares.
 
     The methods block, each for a bounded time, and may be called from several threads.
+
+    Attributes:
+        name: The engine's name in the inventory.
+        max_containers: The most containers it serves on one card, None for any number.
+        optional: True where a pod may do without it: it neither shields others nor holds the
+            card.
     """
 
-    @property
-    def name(self) -> Isolation:
-        """As in the inventory."""
+    name: Isolation
+    max_containers: int | None = None
+    optional = False
 
-    @property
-    def max_containers(self) -> int | None:
-        """The most containers it serves on one card, None for any number."""
-
-    @property
-    def optional(self) -> bool:
-        """True where a pod may do without it: it neither shields others nor holds the card."""
-
+    @abc.abstractmethod
     def enforces(self, resource: Resource) -> Strength:
-        """How far it limits this, on a card that it can serve."""
+        """The strength of its limit on this resource, on a card that it can serve."""
 
-    def doubt(self, resource: Resource, slice_: Slice) -> str:
-        """Why its limit would not hold for this one slice, empty where it does."""
+    def loophole(self, resource: Resource, binding: Binding) -> str:
+        """Why its limit would not hold for this one container, empty where it does."""
+        del resource, binding
+        return ""
 
+    @abc.abstractmethod
     def probe(self, cards: Sequence[CardFacts]) -> Mapping[str, str]:
         """The cards that it cannot serve now, and why."""
 
+    @abc.abstractmethod
     def prepare(self, part: Part) -> None:
         """Set up what is outside the container; idempotent, before each of its starts.
 
@@ -180,23 +136,25 @@ class Engine(Protocol):
             EngineFailedError: it could not.
         """
 
+    @abc.abstractmethod
     def edits(self, part: Part) -> ContainerEdits:
-        """What the container needs; pure, the same for each of its starts."""
+        """The container's edits; pure, the same for each of its starts."""
 
-    def release(self, slice_: Slice) -> None:
-        """Undo ``prepare``; idempotent, also for slices it never served.
+    def release(self, binding: Binding) -> None:  # noqa: B027 - an engine may keep nothing
+        """Undo ``prepare``; idempotent, also for containers that it never served.
 
         Raises:
             EngineFailedError: not yet; to be tried again.
         """
 
+    @abc.abstractmethod
     def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
-        """Make outside what these slices need, and remove what is nobody's; after any restart.
+        """Set up what these containers need, and remove what belongs to none.
 
         Args:
-            parts: What it does, on the cards as they are now.
-            known: Tags of all slices that are set up. A card may have got a better engine since
-                one was; its container uses what it was started with until it ends.
+            parts: Its work for each container, on the cards as they are now.
+            known: Tags of all containers that are set up. A card may have got a better engine
+                since one was; a container uses what it was started with until it ends.
 
         Raises:
             EngineFailedError: for some it could not.

@@ -21,7 +21,7 @@ MS_REC: Final = 0x4000
 MS_SLAVE: Final = 0x80000
 
 SHM_OPTIONS: Final = "mode=1777,size=10%,nr_inodes=100k"
-"""Everybody writes, each removes his own, and who fills it takes no more than this of the host.
+"""Every user may write and may remove only its own files; the size bounds what a user can take.
 Chosen: half of what systemd gives /run; the files are few."""
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -33,7 +33,7 @@ def _must(done: int, what: str) -> None:
 
 
 def _enter_mounts(namespace: str) -> None:
-    """Take the files of another process; nothing where they are the same."""
+    """Enter the mount namespace of another process, unless it is this one's."""
     if pathlib.Path(namespace).samefile("/proc/self/ns/mnt"):
         return
     descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)

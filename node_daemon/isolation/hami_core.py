@@ -1,7 +1,7 @@
 """``hami-core``: a library loaded into every program of the container keeps it within limits.
 
 It stands between the program and the CUDA driver. The library comes from a HAMi installation on
-the host; nothing of it is part of this product.
+the host; this product does not contain it.
 """
 
 import pathlib
@@ -13,14 +13,15 @@ from gpu_fraction.domain.inventory import Isolation
 from node_daemon.isolation.engine import (
     CardFacts,
     ContainerEdits,
+    Engine,
     Part,
     Resource,
-    Slice,
     Strength,
     bind_mount,
     compute_percent,
 )
-from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.state.allocation import Binding
+from node_daemon.state.errors import EngineFailedError
 
 # Source: Project-HAMi/HAMi, the environment and mounts of its device plugin's Allocate.
 LIBRARY: Final = "libvgpu.so"
@@ -28,11 +29,9 @@ PRELOAD: Final = "ld.so.preload"
 IN_CONTAINER: Final = "/usr/local/vgpu"
 LOCK_IN_CONTAINER: Final = "/tmp/vgpulock"  # noqa: S108 - the library has this path built in
 
-__all__ = ["HamiCoreEngine"]
 
-
-class HamiCoreEngine:
-    """Mounts the library and tells it the limits.
+class HamiCoreEngine(Engine):
+    """Mounts the library and passes it the limits.
 
     Args:
         library: Directory on the host with ``libvgpu.so`` and ``ld.so.preload``.
@@ -40,7 +39,6 @@ class HamiCoreEngine:
     """
 
     name: Isolation = "hami-core"
-    max_containers: int | None = None
     optional = True  # a program could get round it in any case
 
     def __init__(self, library: pathlib.Path, state: pathlib.Path) -> None:
@@ -52,22 +50,17 @@ class HamiCoreEngine:
         del resource
         return Strength.COOPERATIVE
 
-    def doubt(self, resource: Resource, slice_: Slice) -> str:
-        """None beyond what cooperative means."""
-        del resource, slice_
-        return ""
-
     def probe(self, cards: Sequence[CardFacts]) -> Mapping[str, str]:
-        """Every card but MIG instances, where the library is."""
+        """All cards are unfit without the library, MIG instances always."""
         for name in (LIBRARY, PRELOAD):
             if not (self._library / name).is_file():
                 return {card.uuid: f"no {self._library / name} on the node" for card in cards}
-        return {c.uuid: "the hardware separates MIG instances" for c in cards if c.mig_instance}
+        return {c.uuid: "the hardware isolates MIG instances" for c in cards if c.mig_instance}
 
     def prepare(self, part: Part) -> None:
-        """Make the container's directory, open to whatever user it runs as."""
+        """Make the container's directory, writable by any user it runs as."""
         try:
-            for directory in (self._own(part.slice), self._state / "lock"):
+            for directory in (self._own(part.binding), self._state / "lock"):
                 directory.mkdir(parents=True, exist_ok=True)
                 directory.chmod(0o777)
         except OSError as e:
@@ -75,11 +68,11 @@ class HamiCoreEngine:
 
     def edits(self, part: Part) -> ContainerEdits:
         """Limits by the position at which the container sees the card."""
-        order = {share.uuid: index for index, share in enumerate(part.slice.shares)}
+        order = {share.uuid: index for index, share in enumerate(part.binding.shares)}
         env = {
             # What the pod sets under this name would switch the library off.
             "CUDA_DISABLE_CONTROL": "false",
-            "CUDA_DEVICE_MEMORY_SHARED_CACHE": f"{IN_CONTAINER}/{part.slice.tag}.cache",
+            "CUDA_DEVICE_MEMORY_SHARED_CACHE": f"{IN_CONTAINER}/{part.binding.tag}.cache",
         }
         if Resource.MEMORY in part.resources:
             for share in part.shares:
@@ -89,19 +82,19 @@ class HamiCoreEngine:
         return ContainerEdits(
             env,
             mounts=(
-                bind_mount(str(self._own(part.slice)), IN_CONTAINER, writable=True),
+                bind_mount(str(self._own(part.binding)), IN_CONTAINER, writable=True),
                 bind_mount(str(self._library / LIBRARY), f"{IN_CONTAINER}/{LIBRARY}"),
                 bind_mount(str(self._library / PRELOAD), f"/etc/{PRELOAD}"),
                 bind_mount(str(self._state / "lock"), LOCK_IN_CONTAINER, writable=True),
             ),
         )
 
-    def release(self, slice_: Slice) -> None:
+    def release(self, binding: Binding) -> None:
         """Remove the container's directory."""
-        shutil.rmtree(self._own(slice_), ignore_errors=True)
+        shutil.rmtree(self._own(binding), ignore_errors=True)
 
     def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
-        """Make the directories that are missing, remove those of nobody."""
+        """Make missing directories; remove those of containers that are gone."""
         for part in parts:
             self.prepare(part)
         containers = self._state / "containers"
@@ -109,5 +102,5 @@ class HamiCoreEngine:
             if directory.name not in known:
                 shutil.rmtree(directory, ignore_errors=True)
 
-    def _own(self, slice_: Slice) -> pathlib.Path:
-        return self._state / "containers" / slice_.tag
+    def _own(self, binding: Binding) -> pathlib.Path:
+        return self._state / "containers" / binding.tag

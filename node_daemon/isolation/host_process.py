@@ -1,7 +1,7 @@
 """Starts programs that are the host's, not this container's.
 
 The end of a container ends every process of its control group, and of its PID namespace where it
-has one; and the files of an image that nobody uses are deleted some day. A program that is to
+has one; and the files of an unused image are deleted at some point. A program that is to
 outlive the node daemon's container therefore leaves all three behind before it begins.
 """
 
@@ -12,17 +12,15 @@ from typing import Final
 
 from node_daemon.isolation import enter_host
 from node_daemon.isolation.cgroup_paths import ROOT
-from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.state.errors import EngineFailedError
 
 GROUP: Final = "gpu-fraction-mps"
-"""Its control group, at the top of the host's tree beside the kubelet's: no pod ends there."""
-
-__all__ = ["GROUP", "HostProcess"]
+"""The program's control group, at the top of the host's tree, where it outlives every pod."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostProcess:
-    """How to leave this container.
+    """How to start a program outside this container.
 
     Attributes:
         shm: Host directory that the program sees as ``/dev/shm``, made a tmpfs of limited size
@@ -36,13 +34,13 @@ class HostProcess:
     proc: pathlib.Path = pathlib.Path("/proc")
 
     def words(self) -> tuple[str, ...]:
-        """What to write before the program and its arguments.
+        """The words before the program and its arguments.
 
         Raises:
             EngineFailedError: a program that is started from here would end with this container.
         """
         if not (self.cgroups / "cgroup.controllers").is_file():
-            raise EngineFailedError(self._no(f"{self.cgroups} is no cgroup v2"))
+            raise EngineFailedError(self._no(f"{self.cgroups} is not cgroup v2"))
         # Only the root of all has no type. Source: Documentation/admin-guide/cgroup-v2.rst.
         if (self.cgroups / "cgroup.type").exists():
             raise EngineFailedError(self._no(f"{self.cgroups} is not the host's"))
@@ -50,7 +48,7 @@ class HostProcess:
         try:
             first, own = ((self.proc / p / "cgroup").read_text() for p in ("1", "self"))
             if first == own:
-                raise EngineFailedError(self._no("process 1 is this container's (hostPID: true)"))
+                raise EngineFailedError(self._no("process 1 is not the host's: set hostPID"))
             group.mkdir(exist_ok=True)
         except OSError as e:
             raise EngineFailedError(self._no(f"{e.filename}: {e.strerror}")) from e
@@ -61,4 +59,4 @@ class HostProcess:
 
     @staticmethod
     def _no(why: str) -> str:
-        return f"MPS would end with the node daemon: {why}; see the setting mps_start"
+        return f"MPS would stop together with the node daemon: {why}; see the setting mps_start"

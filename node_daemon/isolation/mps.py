@@ -10,7 +10,6 @@ gets no context at all instead of the whole card.
 import pathlib
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from gpu_fraction.domain.inventory import Isolation
@@ -18,16 +17,16 @@ from node_daemon.isolation.compute_mode import ComputeModes
 from node_daemon.isolation.engine import (
     CardFacts,
     ContainerEdits,
+    Engine,
     Part,
     Resource,
-    Slice,
     Strength,
     bind_mount,
     compute_percent,
 )
-from node_daemon.isolation.errors import EngineFailedError
 from node_daemon.isolation.mps_control import MpsControl
 from node_daemon.isolation.mps_daemon import MpsDaemon
+from node_daemon.state.errors import EngineFailedError
 
 IN_CONTAINER: Final = "/run/gpu-fraction/mps"
 # Source: MPS documentation, "Client connection limits" and "Volta MPS": 48 clients a card, and
@@ -39,48 +38,33 @@ ENV_PIPE: Final = "CUDA_MPS_PIPE_DIRECTORY"
 ENV_PERCENT: Final = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 ENV_MEMORY: Final = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"
 
-__all__ = ["IN_CONTAINER", "MpsEngine", "MpsSettings", "limits"]
 
+class MpsEngine(Engine):
+    """Version 2: one control daemon for the node; limits in each container's environment.
 
-@dataclass(frozen=True, slots=True)
-class MpsSettings:
-    """The node's choice.
-
-    Attributes:
+    Args:
+        modes: The cards' compute modes; None leaves them, so that a program may leave MPS.
         shm: Host directory (a tmpfs) mounted as ``/dev/shm`` of version 2 clients, which share
             memory with the server through it; None leaves the container's own.
         server_timeout_s: Longest wait for a version 3 server to be ready.
     """
 
-    shm: pathlib.Path | None = None
-    server_timeout_s: float = 5.0
-
-
-class MpsEngine:
-    """Version 2: one control daemon for the node; limits in each container's environment.
-
-    Args:
-        modes: The cards' compute modes; None leaves them, so that a program may leave MPS.
-        control: The control daemon's interface.
-        daemon: The control daemon's process.
-        settings: The node's choice.
-    """
-
     name: Isolation = "mps"
-    max_containers: int | None = MAX_CLIENTS
-    optional = False  # the card takes no other work
+    max_containers = MAX_CLIENTS
 
     def __init__(
         self,
         modes: ComputeModes | None,
         control: MpsControl,
         daemon: MpsDaemon,
-        settings: MpsSettings | None = None,
+        shm: pathlib.Path | None = None,
+        server_timeout_s: float = 5.0,
     ) -> None:
         self._modes = modes
         self._control = control
         self._daemon = daemon
-        self._settings = settings or MpsSettings()
+        self._shm = shm
+        self._server_timeout_s = server_timeout_s
         self._lock = threading.Lock()
         self._cards: tuple[str, ...] = ()
 
@@ -88,11 +72,6 @@ class MpsEngine:
         """Both as long as the program keeps its environment."""
         del resource
         return Strength.COOPERATIVE
-
-    def doubt(self, resource: Resource, slice_: Slice) -> str:
-        """None beyond what cooperative means."""
-        del resource, slice_
-        return ""
 
     def probe(self, cards: Sequence[CardFacts]) -> Mapping[str, str]:
         """Cards new enough and not in MIG mode, while the control daemon answers."""
@@ -113,7 +92,7 @@ class MpsEngine:
                 return unfit | dict.fromkeys(fit, str(e))
         served = self._daemon.cards()
         late = [uuid for uuid in fit if served and uuid not in served]
-        unfit |= dict.fromkeys(late, "came after the MPS control daemon was started")
+        unfit |= dict.fromkeys(late, "was added after the MPS control daemon started")
         return unfit | self._claim([uuid for uuid in fit if uuid not in late])
 
     def _running(self, cards: tuple[str, ...]) -> bool:
@@ -146,15 +125,12 @@ class MpsEngine:
         env = {ENV_PIPE: IN_CONTAINER, **limits(part)}
         # The log directory is the daemon's; a client that writes there needs none.
         mounts = [bind_mount(str(self._control.pipe), IN_CONTAINER, writable=True)]
-        if self._settings.shm is not None:
-            mounts.append(bind_mount(str(self._settings.shm), "/dev/shm", writable=True))  # noqa: S108
+        if self._shm is not None:
+            mounts.append(bind_mount(str(self._shm), "/dev/shm", writable=True))  # noqa: S108
         return ContainerEdits(env, tuple(mounts))
 
-    def release(self, slice_: Slice) -> None:
-        """Nothing is kept of a version 2 client."""
-
     def restore(self, parts: Sequence[Part], known: Collection[str]) -> None:
-        """Have the control daemon, where anybody needs it."""
+        """Start the control daemon if a container needs it."""
         del known
         if parts and self._cards:
             with self._lock:

@@ -10,21 +10,19 @@ import subprocess
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.state.errors import EngineFailedError
 
 BINARY: Final = "nvidia-cuda-mps-control"
 COMMAND_TIMEOUT_S: Final = 5.0
 """Chosen: the daemon answers in milliseconds; one that is wedged does not answer at all."""
 
 SAID_MAX: Final = 300
-"""Characters of what the program says that go into a reason. Chosen: its messages are shorter."""
+"""Characters of the program's output in an error message. Chosen: its messages are shorter."""
 
-Protocol = Literal[2, 3]
+MpsVersion = Literal[2, 3]
 
 _SIZE: Final = re.compile(r"(\d+)([KMG]?)", re.ASCII)
 _SCALE: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-
-__all__ = ["BINARY", "COMMAND_TIMEOUT_S", "MpsControl", "MpsNamespace", "Protocol", "size_mib"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +48,25 @@ class MpsControl:
         pipe: ``CUDA_MPS_PIPE_DIRECTORY`` of the daemon.
         protocol: 2, or 3 where the driver has it.
         binary: The program; a name is looked up on PATH.
-        timeout_s: Longest time that one command may take.
     """
 
     def __init__(
         self,
         pipe: pathlib.Path,
-        protocol: Protocol,
+        protocol: MpsVersion,
         binary: str = BINARY,
         timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> None:
         self.pipe = pipe
-        self.protocol: Protocol = protocol
+        self.protocol: MpsVersion = protocol
         self.binary = binary
         self._timeout_s = timeout_s
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Of the program: ours, the pipe directory, and what is given."""
+        """The program's environment: ours, the pipe directory, and ``more``."""
         return {**os.environ, "CUDA_MPS_PIPE_DIRECTORY": str(self.pipe), **more}
 
-    def tell(self, command: str) -> str:
+    def run_v2(self, command: str) -> str:
         """A version 2 command; its output.
 
         Raises:
@@ -77,7 +74,7 @@ class MpsControl:
         """
         return self._run([self.binary], command, command + "\n")
 
-    def ask(self, *words: str) -> str:
+    def run_v3(self, *words: str) -> str:
         """A version 3 command; its output.
 
         Raises:
@@ -89,22 +86,22 @@ class MpsControl:
         """True where the daemon is there and serves commands."""
         try:
             if self.protocol == 2:
-                self.tell("get_default_active_thread_percentage")
+                self.run_v2("get_default_active_thread_percentage")
             else:
-                self.ask("server", "list", "--format=csv,noheader")
+                self.run_v3("server", "list", "--format=csv,noheader")
         except EngineFailedError:
             return False
         return True
 
     def servers(self) -> dict[str, str]:
         """Version 3: the servers by name, with their status."""
-        lines = self.ask("server", "list", "--format=csv,noheader").splitlines()
+        lines = self.run_v3("server", "list", "--format=csv,noheader").splitlines()
         rows = [line.split(",") for line in lines if line.count(",") >= 3]
         return {row[0].strip(): row[3].strip() for row in rows}
 
     def namespaces(self, server: str) -> dict[str, MpsNamespace]:
         """Version 3: the namespaces of a server by name."""
-        listed = self.ask("namespace", "list", f"--server={server}", "--format=csv,noheader")
+        listed = self.run_v3("namespace", "list", f"--server={server}", "--format=csv,noheader")
         found = [_namespace(line) for line in listed.splitlines() if line.count(",") >= 4]
         return {one.name: one for one in found}
 

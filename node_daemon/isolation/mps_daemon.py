@@ -16,16 +16,16 @@ import stat
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 import structlog
 
 from node_daemon.isolation.cgroup_paths import member
-from node_daemon.isolation.errors import EngineFailedError
 from node_daemon.isolation.host_process import HostProcess
 from node_daemon.isolation.mps_control import MpsControl
+from node_daemon.state.durable import write_durably
+from node_daemon.state.errors import EngineFailedError, StoreError
 
 # Source: MPS documentation, "nvidia-cuda-mps-control": written into the pipe directory.
 PID_FILE: Final = "nvidia-cuda-mps-control.pid"
@@ -35,7 +35,7 @@ PID_BYTES: Final = 32
 RECORD: Final = "control-daemon.json"
 START_LOG: Final = "start.log"
 MAX_SAID: Final = 500
-"""Characters of its own words that are repeated: chosen, some lines."""
+"""Characters of its output in an error message: chosen, some lines."""
 
 START_TIMEOUT_S: Final = 8.0
 """Chosen: it enumerates every card before it answers; less than a container start may take."""
@@ -50,80 +50,68 @@ PIPE_LENGTH: Final = 107 - len("/control")
 
 _log = structlog.get_logger()
 
-__all__ = ["PIPE_LENGTH", "Identity", "Launch", "MpsDaemon"]
 
-
-class Identity(msgspec.Struct, frozen=True):
-    """Which process it is: no two have the same id and start time within one boot.
+class MpsProcess(msgspec.Struct, frozen=True):
+    """A process: no two have the same id and start time within one boot.
 
     Attributes:
         pid: Process id, as in its pid file.
         started: Start time in clock ticks since boot; 0 where it runs in another PID namespace.
-        cards: What it was started with.
+        cards: The cards that it was started with.
     """
 
     pid: int
     started: int
     cards: tuple[str, ...] = ()
 
-    def is_(self, other: "Identity") -> bool:
+    def is_(self, other: "MpsProcess") -> bool:
         """Whether it is the same process."""
         return (self.pid, self.started) == (other.pid, other.started)
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How to start it.
-
-    Attributes:
-        allowed: False where something else starts it, such as a container of its own.
-        outside: The way out of this container, whose end would be its end; None starts it
-            here.
-    """
-
-    allowed: bool = True
-    outside: HostProcess | None = None
 
 
 class MpsDaemon:
     """Finds or starts the control daemon.
 
     Args:
-        control: How to talk to it; its pipe directory must be this product's alone.
+        control: Its interface; the pipe directory must be this product's alone.
         state: Directory of its record and logs; must outlive this process.
-        launch: How to start it.
-        proc: The kernel's process information.
+        may_start: False where something else starts it, such as a container of its own.
+        host: Starts it as a process of the host; None starts it in this container, whose end is
+            its end.
     """
 
     def __init__(
         self,
         control: MpsControl,
         state: pathlib.Path,
-        launch: Launch | None = None,
+        *,
+        may_start: bool = True,
+        host: HostProcess | None = None,
         proc: pathlib.Path = pathlib.Path("/proc"),
     ) -> None:
         self._control = control
         self._state = state
-        self._launch = launch or Launch()
+        self._may_start = may_start
+        self._host = host
         self._proc = proc
         self._trusted_until_s = 0.0
 
-    def recorded(self) -> Identity | None:
+    def recorded(self) -> MpsProcess | None:
         """The process found or started last, None where there is no readable record."""
         try:
-            return msgspec.json.decode((self._state / RECORD).read_bytes(), type=Identity)
+            return msgspec.json.decode((self._state / RECORD).read_bytes(), type=MpsProcess)
         except (OSError, msgspec.MsgspecError):
             return None
 
     def cards(self) -> tuple[str, ...]:
-        """What it was started with; empty where that is not known."""
+        """The cards that it was started with; empty where they are not known."""
         recorded = self.recorded()
         return recorded.cards if recorded else ()
 
     def ensure(self, cards: Sequence[str]) -> bool:
         """Have it running; True where it is another process than the last time.
 
-        A new process knows nothing of what was set up in the old one.
+        A new process has none of the namespaces of the old one.
 
         Args:
             cards: UUIDs it should serve; used where it is started.
@@ -150,7 +138,7 @@ class MpsDaemon:
         self._start(cards)
         return True
 
-    def _present(self, recorded: Identity | None = None) -> Identity | None:
+    def _present(self, recorded: MpsProcess | None = None) -> MpsProcess | None:
         """The process that is recorded, while it lives, else the one that the pid file names."""
         if recorded is not None and recorded.started and self._seen(recorded.pid).is_(recorded):
             return recorded
@@ -159,26 +147,26 @@ class MpsDaemon:
         except (OSError, ValueError):
             return None
 
-    def _seen(self, pid: int) -> Identity:
+    def _seen(self, pid: int) -> MpsProcess:
         """The process of that id where it is the program; time 0 where it is not seen."""
         try:
             name = (self._proc / str(pid) / "cmdline").read_bytes()
             status = (self._proc / str(pid) / "stat").read_text()
             group = (self._proc / str(pid) / "cgroup").read_text()
         except OSError:
-            return Identity(pid, 0)
+            return MpsProcess(pid, 0)
         program = pathlib.PurePath(self._control.binary).name.encode()
         if program not in name:
-            return Identity(pid, 0)  # the id was given to another program, or is another's
-        if self._launch.outside and member(group):
-            return Identity(pid, 0)  # a container took the program's name and wrote its own id
+            return MpsProcess(pid, 0)  # the id was given to another program, or is another's
+        if self._host and member(group):
+            return MpsProcess(pid, 0)  # a container took the program's name and wrote its own id
         # The name in parentheses may hold spaces; the start time is field 22. Source: proc(5).
-        return Identity(pid, int(status.rpartition(")")[2].split()[19]))
+        return MpsProcess(pid, int(status.rpartition(")")[2].split()[19]))
 
     def _start(self, cards: Sequence[str]) -> None:
-        if not self._launch.allowed:
+        if not self._may_start:
             raise EngineFailedError(f"no MPS control daemon answers on {self._control.pipe}")
-        out = self._launch.outside.words() if self._launch.outside else ()
+        out = self._host.words() if self._host else ()
         logs = self._state / "log"
         try:
             for directory in (self._control.pipe, logs):
@@ -214,24 +202,22 @@ class MpsDaemon:
             raise EngineFailedError(
                 f"MPS control daemon: {why or f'exit status {run.returncode}'}"
             )
-        self._settle(tuple(cards))
+        self._await_answer(tuple(cards))
 
-    def _settle(self, cards: tuple[str, ...]) -> None:
+    def _await_answer(self, cards: tuple[str, ...]) -> None:
         end_s = time.monotonic() + START_TIMEOUT_S
         while (present := self._present()) is None or not self._control.answers():
             if time.monotonic() > end_s:
-                raise EngineFailedError(f"MPS control daemon silent for {START_TIMEOUT_S:g} s")
+                raise EngineFailedError(f"no MPS control daemon answered in {START_TIMEOUT_S:g} s")
             time.sleep(_POLL_S)
-        self._record(Identity(present.pid, present.started, cards))
+        self._record(MpsProcess(present.pid, present.started, cards))
         _log.info("mps_daemon_started", pid=present.pid, cards=list(cards))
 
-    def _record(self, identity: Identity) -> None:
+    def _record(self, process: MpsProcess) -> None:
         self._state.mkdir(parents=True, exist_ok=True)
-        temporary = self._state / (RECORD + ".new")
-        with contextlib.suppress(OSError):
-            # Without a record the same process counts as new: work done twice, nothing lost.
-            temporary.write_bytes(msgspec.json.encode(identity))
-            temporary.replace(self._state / RECORD)
+        with contextlib.suppress(StoreError):
+            # Without a record the same process counts as new, which only repeats work.
+            write_durably(self._state / RECORD, msgspec.json.encode(process))
 
 
 def _start_of(path: pathlib.Path, most_bytes: int) -> bytes:
@@ -246,7 +232,7 @@ def _start_of(path: pathlib.Path, most_bytes: int) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(place).st_mode):
             raise OSError(errno.EINVAL, "not a plain file", str(path))
-        # The file that was looked at, whatever has its name by now, and no wait for a lease on it.
+        # Opens the inspected file even if its name was reused, and does not wait for a lease.
         descriptor = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK)
     finally:
         os.close(place)

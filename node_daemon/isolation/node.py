@@ -16,19 +16,17 @@ from node_daemon.isolation.engine import (
     CardFacts,
     ContainerEdits,
     Engine,
-    Slice,
     Strength,
 )
-from node_daemon.isolation.errors import EngineFailedError, NotEnforceableError
 from node_daemon.isolation.selection import Choice, choose, parts, published, unenforced
+from node_daemon.state.allocation import Binding
+from node_daemon.state.errors import EngineFailedError, NotEnforceableError
 
 _log = structlog.get_logger()
 
-__all__ = ["NodeIsolation", "facts"]
-
 
 def facts(reading: NodeReading) -> tuple[CardFacts, ...]:
-    """What engines need to know of the cards that answer."""
+    """The facts that engines need about the cards that answer."""
     found: list[CardFacts] = []
     for one in reading.cards:
         if one.lost:
@@ -63,15 +61,21 @@ class NodeIsolation:
         special: Mapping[str, Sequence[Engine]] | None = None,
     ) -> None:
         self._accept = accept
-        self._default = tuple(engines)
-        self._special = {uuid: tuple(own) for uuid, own in (special or {}).items()}
-        self._engines = tuple(dict.fromkeys(chain(engines, *self._special.values())))
+        self.configure(engines, special or {})
         self._lock = threading.Lock()
         self._choices: dict[str, Choice] = {}
         self._cards: dict[str, CardFacts] = {}
         self._work = threading.Lock()
-        self._active: dict[str, Slice] | None = None
-        """What is set up, by tag; None before the first ``restore``."""
+        self._active: dict[str, Binding] | None = None
+        """The bindings that are set up, by tag; None before the first ``restore``."""
+
+    def configure(
+        self, engines: Sequence[Engine], special: Mapping[str, Sequence[Engine]]
+    ) -> None:
+        """Use these engines; before anything else is called."""
+        self._default = tuple(engines)
+        self._special = {uuid: tuple(own) for uuid, own in special.items()}
+        self._engines = tuple(dict.fromkeys(chain(engines, *self._special.values())))
 
     def assess(self, cards: Sequence[CardFacts]) -> Mapping[str, CardIsolation]:
         """Find the engines of each card; also for cards seen before that are not given now.
@@ -87,7 +91,7 @@ class NodeIsolation:
                 choice, before = choose(able), self._choices.get(card.uuid)
                 if before is None or choice.better_than(before):
                     self._choices[card.uuid] = choice
-                    self._tell(card.uuid, choice, unfit)
+                    self._log(card.uuid, choice, unfit)
             return {u: published(c, self._accept) for u, c in self._choices.items()}
 
     def engines(self, uuid: str) -> frozenset[Isolation]:
@@ -105,7 +109,7 @@ class NodeIsolation:
         others = [c.uuid for c in cards if c not in mine]
         return dict(engine.probe(mine)) | dict.fromkeys(others, "not configured for this card")
 
-    def _tell(self, uuid: str, choice: Choice, unfit: Mapping[Engine, Mapping[str, str]]) -> None:
+    def _log(self, uuid: str, choice: Choice, unfit: Mapping[Engine, Mapping[str, str]]) -> None:
         _log.info(
             "card_isolation",
             card=uuid,
@@ -114,7 +118,7 @@ class NodeIsolation:
             unfit={e.name: cards[uuid] for e, cards in unfit.items() if uuid in cards},
         )
 
-    def restore(self, slices: Sequence[Slice]) -> None:
+    def restore(self, slices: Sequence[Binding]) -> None:
         """Make what these slices need, undo what belongs to none; once before any ``prepare``.
 
         Raises:
@@ -125,7 +129,7 @@ class NodeIsolation:
             self._restore()
 
     def repair(self) -> None:
-        """Make again what was set up and may have been lost; cheap, so now and then.
+        """Set up again what may have been lost; cheap enough for each reading of the cards.
 
         Raises:
             EngineFailedError: for some it could not.
@@ -147,7 +151,7 @@ class NodeIsolation:
         if failed:
             raise EngineFailedError("; ".join(failed))
 
-    def prepare(self, slice_: Slice) -> ContainerEdits:
+    def prepare(self, binding: Binding) -> ContainerEdits:
         """Set up the slice outside the container; what the container itself needs.
 
         Idempotent; before each start of the container.
@@ -157,37 +161,43 @@ class NodeIsolation:
             EngineFailedError: an engine failed, or ``restore`` has not been called.
         """
         with self._work:
-            if self._active is None:
-                # The limits of the pod's other containers are not known yet.
-                raise EngineFailedError("isolation is not ready: what runs is not known yet")
+            active = self._known()
             with self._lock:
-                gap = unenforced(slice_, self._choices, self._cards, self._accept)
-                work = parts(slice_, self._choices)
-            if gap and slice_.demand == "required":
+                gap = unenforced(binding, self._choices, self._cards, self._accept)
+                work = parts(binding, self._choices)
+            if gap and binding.isolation == "required":
                 raise NotEnforceableError(
-                    f"container {slice_.container} requires isolation: {gap}"
+                    f"container {binding.container} requires isolation, but {gap}"
                 )
-            self._active[slice_.tag] = slice_
+            active[binding.tag] = binding
             edits = ContainerEdits()
             for engine, part in work:
                 engine.prepare(part)
                 edits = edits.and_(engine.edits(part))
             return edits
 
-    def release(self, slice_: Slice) -> None:
+    def _known(self) -> dict[str, Binding]:
+        """The bindings that are set up; the limits of a pod's containers depend on each other."""
+        if self._active is None:
+            raise EngineFailedError("isolation is not ready: running containers are unknown")
+        return self._active
+
+    def release(self, binding: Binding) -> None:
         """Take down what any engine set up for the slice; idempotent.
 
         Raises:
-            EngineFailedError: not all of it yet; to be tried again.
+            EngineFailedError: not all of it yet, or ``restore`` has not been called; to be tried
+                again.
         """
         failed: list[str] = []
         with self._work:
+            active = self._known()
             for engine in self._engines:
                 try:
-                    engine.release(slice_)
+                    engine.release(binding)
                 except EngineFailedError as e:
                     failed.append(str(e))
-            if self._active is not None and not failed:
-                self._active.pop(slice_.tag, None)
+            if not failed:
+                active.pop(binding.tag, None)
         if failed:
             raise EngineFailedError("; ".join(failed))

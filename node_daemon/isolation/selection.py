@@ -1,4 +1,4 @@
-"""Which engine serves which card, and what that is worth: pure functions.
+"""Chooses the engines of each card: pure functions.
 
 A card has one engine for memory and one for compute. An engine that does both does both;
 ``cgroup``, which limits memory alone, can stand beside another for compute. A card without
@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from gpu_fraction.domain.units import MILLI
 from node_daemon.cards.inventory import CardIsolation
-from node_daemon.isolation.engine import CardFacts, Engine, Part, Resource, Slice, Strength
-
-__all__ = ["Choice", "choose", "parts", "published", "unenforced"]
+from node_daemon.isolation.engine import CardFacts, Engine, Part, Resource, Strength
+from node_daemon.state.allocation import Binding
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class Choice:
 
     @property
     def engines(self) -> tuple[Engine, ...]:
-        """Those that there are; one that limits both resources stands here twice."""
+        """The engines in use; one that limits both resources appears twice."""
         return tuple(e for e in (self.memory, self.compute) if e is not None)
 
     def engine(self, resource: Resource) -> Engine | None:
@@ -62,12 +61,7 @@ def _strongest(engines: Sequence[Engine], resource: Resource) -> Engine | None:
 
 
 def published(choice: Choice, accept: Strength) -> CardIsolation:
-    """What the inventory says of a card.
-
-    Args:
-        choice: The card's engines.
-        accept: The least strength that counts as enforced.
-    """
+    """The isolation that the inventory shows; a limit weaker than ``accept`` is not enforced."""
     used = choice.engines
     bounds = [engine.max_containers for engine in used if engine.max_containers is not None]
     return CardIsolation(
@@ -78,43 +72,43 @@ def published(choice: Choice, accept: Strength) -> CardIsolation:
     )
 
 
-def parts(slice_: Slice, choices: Mapping[str, Choice]) -> list[tuple[Engine, Part]]:
-    """What each engine has to do for the slice.
+def parts(binding: Binding, choices: Mapping[str, Choice]) -> list[tuple[Engine, Part]]:
+    """The work of each engine for a container.
 
     A pod that asks for no isolation is spared the engines it could get round anyway; those that
     shield the others from it stay.
     """
     found: list[tuple[Engine, Part]] = []
-    chosen = [choices.get(share.uuid, Choice()) for share in slice_.shares]
+    chosen = [choices.get(share.uuid, Choice()) for share in binding.shares]
     engines = dict.fromkeys(engine for choice in chosen for engine in choice.engines)
     for engine in engines:
-        if engine.optional and slice_.demand == "none":
+        if engine.optional and binding.isolation == "none":
             continue
         mine = {
             resource: [
                 share
-                for share in slice_.shares
+                for share in binding.shares
                 if choices.get(share.uuid, Choice()).engine(resource) is engine
             ]
             for resource in Resource
         }
-        shares = tuple(s for s in slice_.shares if any(s in m for m in mine.values()))
+        shares = tuple(s for s in binding.shares if any(s in m for m in mine.values()))
         resources = frozenset(resource for resource, held in mine.items() if held)
-        found.append((engine, Part(slice_, shares, resources)))
+        found.append((engine, Part(binding, shares, resources)))
     return found
 
 
 def unenforced(
-    slice_: Slice,
+    binding: Binding,
     choices: Mapping[str, Choice],
     cards: Mapping[str, CardFacts],
     accept: Strength,
 ) -> str:
-    """What of a slice would not be enforced, and why; empty where all of it is.
+    """The part of a slice that would not be enforced, and why; empty where all of it is.
 
     A share that is the whole card, and compute that is not limited, need no enforcement.
     """
-    for share in slice_.shares:
+    for share in binding.shares:
         card = cards.get(share.uuid, CardFacts(share.uuid))
         choice = choices.get(share.uuid, Choice())
         needed = {
@@ -125,7 +119,7 @@ def unenforced(
             engine = choice.engine(resource)
             if engine is None or engine.enforces(resource) < accept:
                 by = engine.name if engine else "none"
-                return f"{share.uuid} does not enforce {resource.value} (isolation: {by})"
-            if doubt := engine.doubt(resource, slice_):
-                return f"{share.uuid}: {doubt}"
+                return f"card {share.uuid} does not enforce {resource.value} (isolation: {by})"
+            if loophole := engine.loophole(resource, binding):
+                return f"card {share.uuid} cannot enforce {resource.value}: {loophole}"
     return ""

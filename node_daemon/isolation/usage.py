@@ -1,4 +1,4 @@
-"""What pods use of the cards: NVML's processes, traced to pods by their cgroups.
+"""Use of the cards by pods: NVML's processes, traced to pods by their cgroups.
 
 NVML gives process ids of the host, so the daemon must see the host's processes (``hostPID``).
 Memory is what a process holds now; utilisation is NVML's latest sample of it. A process whose
@@ -21,56 +21,39 @@ PROC: Final = pathlib.Path("/proc")
 
 _log = structlog.get_logger()
 
-__all__ = ["CardUsage", "Consumer", "Usage", "UsageReader"]
-
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """Of one card by one consumer; percents of the whole card.
+class ContainerUse:
+    """Use of one card by one container.
 
     Attributes:
-        memory_bytes: Device memory held.
-        sm_percent: Share of time in which its kernels ran, None where NVML has no sample.
-        memory_percent: Share of time in which device memory was read or written, likewise.
-        processes: How many processes that is.
+        sm_percent: Share of time in which its kernels ran, percent of the whole card; None where
+            NVML has no sample.
     """
 
     memory_bytes: int = 0
     sm_percent: int | None = None
-    memory_percent: int | None = None
-    processes: int = 0
-
-
-Consumer = Member
-"""The pod and container; ``container_id`` as the container runtime gives it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CardUsage:
-    """One card or MIG instance.
+    """Use of one card or MIG instance.
 
     Attributes:
-        uuid: The card.
-        used_bytes: Device memory in use, by anybody and the driver; None where unknown.
-        by: By container.
+        used_bytes: Device memory in use, the driver's included; None where unknown.
         others: By processes that are in no pod.
         error: Why it could not be read, empty where it could.
     """
 
     uuid: str
     used_bytes: int | None = None
-    by: Mapping[Consumer, Usage] = field(default_factory=dict)
-    others: Usage = Usage()
+    by: Mapping[Member, ContainerUse] = field(default_factory=dict)
+    others: ContainerUse = ContainerUse()
     error: str = ""
 
 
 class UsageReader:
-    """Reads the cards again and again; remembers up to when samples were seen.
-
-    Args:
-        driver: The machine's driver.
-        proc: The kernel's process information.
-    """
+    """Reads the cards again and again; remembers up to when samples were seen."""
 
     def __init__(self, driver: Driver, proc: pathlib.Path = PROC) -> None:
         self._driver = driver
@@ -78,7 +61,7 @@ class UsageReader:
         self._seen_us: dict[str, int] = {}
 
     def read(self, uuids: Iterable[str]) -> tuple[CardUsage, ...]:
-        """Each of these cards, whatever another one does. Blocks for a bounded time."""
+        """Read each card on its own: one that hangs delays no other. Blocks for a bounded time."""
         return tuple(self._card(uuid) for uuid in uuids)
 
     def _card(self, uuid: str) -> CardUsage:
@@ -88,15 +71,15 @@ class UsageReader:
         except nvml.NvmlError as e:
             return CardUsage(uuid, error=str(e))
         samples = self._samples(device, uuid)
-        by: dict[Consumer, Usage] = {}
-        others = Usage()
+        by: dict[Member, ContainerUse] = {}
+        others = ContainerUse()
         for process in processes:
-            who = self._member(process.pid)
+            container = self._member(process.pid)
             sample = samples.get(process.pid)
-            if who is None:
+            if container is None:
                 others = _plus(others, process, sample)
             else:
-                by[who] = _plus(by.get(who, Usage()), process, sample)
+                by[container] = _plus(by.get(container, ContainerUse()), process, sample)
         return CardUsage(uuid, _used(device), by, others)
 
     def _samples(self, device: Device, uuid: str) -> dict[int, nvml.Sample]:
@@ -114,7 +97,7 @@ class UsageReader:
         try:
             return member((self._proc / str(pid) / "cgroup").read_text())
         except (OSError, UnicodeDecodeError):
-            return None  # it ended meanwhile
+            return None  # the process has ended
 
 
 def _used(device: Device) -> int | None:
@@ -125,17 +108,15 @@ def _used(device: Device) -> int | None:
     return memory.used + memory.reserved
 
 
-def _plus(usage: Usage, process: nvml.Process, sample: nvml.Sample | None) -> Usage:
-    return Usage(
+def _plus(usage: ContainerUse, process: nvml.Process, sample: nvml.Sample | None) -> ContainerUse:
+    return ContainerUse(
         memory_bytes=usage.memory_bytes + process.memory,
         sm_percent=_sum(usage.sm_percent, sample.sm_percent if sample else None),
-        memory_percent=_sum(usage.memory_percent, sample.memory_percent if sample else None),
-        processes=usage.processes + 1,
     )
 
 
 def _sum(one: int | None, other: int | None) -> int | None:
-    """Of what is known; None where nothing is."""
+    """The sum of the known values; None where neither is known."""
     if one is None or other is None:
         return other if one is None else one
     return min(100, one + other)

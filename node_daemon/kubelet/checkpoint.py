@@ -1,8 +1,8 @@
-"""The kubelet's own notes of its allocations: a second witness of who holds a token.
+"""The kubelet's checkpoint of its allocations: a second source for the holder of a token.
 
-PodResources tells no UID, and a token may have been answered with more than one name. The
-device manager's checkpoint tells both. Its format is private to the kubelet, so nothing
-depends on it: where it cannot be read as expected, there is no second witness.
+PodResources has no UID, and a token may have been answered with more than one name. The
+device manager's checkpoint has both. Its format is private to the kubelet, so nothing
+depends on it: where it cannot be read as expected, there is no second source.
 Source: kubernetes pkg/kubelet/cm/devicemanager/checkpoint/checkpoint.go, the same from 1.34 to
 1.37.
 """
@@ -20,8 +20,6 @@ from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2
 from node_daemon.state.allocation import KIND, Nonce, PodUid, Token
 
 FILE: Final = "kubelet_internal_checkpoint"
-
-__all__ = ["FILE", "Checkpoint", "Entry"]
 
 _log = structlog.get_logger()
 
@@ -64,7 +62,7 @@ class Checkpoint:
         self._latest: tuple[tuple[int, int, int], dict[Token, tuple[Entry, ...]]] | None = None
 
     def entries(self, token: Token) -> tuple[Entry, ...] | None:
-        """Who was allocated a token; None where the file cannot be read. Blocking."""
+        """The holders of a token; None where the file cannot be read. Blocking."""
         latest = self._latest
         try:
             stat = self._path.stat()

@@ -1,8 +1,8 @@
 """The device plugin service, version v1beta1."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import Any, Final, NoReturn, Protocol, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
 import structlog
@@ -11,7 +11,7 @@ from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
 from node_daemon.metrics import Metrics
 from node_daemon.state.allocation import Binding, Nonce, qualified
-from node_daemon.state.concurrency import first
+from node_daemon.state.concurrency import Observable, first_completed
 from node_daemon.state.errors import PodRef, Reason, Refusal
 from node_daemon.state.tokens import TokenState
 
@@ -19,68 +19,13 @@ HEALTHY: Final = "Healthy"
 UNHEALTHY: Final = "Unhealthy"
 """Source: kubernetes deviceplugin/v1beta1/constants.go."""
 
-__all__ = ["Binder", "DevicePlugin", "Recorder", "TokenBoard"]
-
 _log = structlog.get_logger()
 _T = TypeVar("_T")
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
-
-class Binder(Protocol):
-    """What a name is given to, and later means."""
-
-    async def allocate(self, ids: Sequence[str]) -> Nonce:
-        """A fresh name; raises Refusal."""
-        ...
-
-    async def pre_start(self, ids: Sequence[str]) -> Binding:
-        """Make the name mean its container's slice; raises Refusal."""
-        ...
-
-
-class Recorder(Protocol):
-    """Tells a pod's readers what happened, without waiting for it."""
-
-    def refused(self, pod: PodRef, reason: str, message: str) -> None:
-        """A container of the pod may not start now."""
-        ...
-
-
-class TokenBoard:
-    """The list of tokens that every open stream shows."""
-
-    def __init__(self) -> None:
-        self._states: tuple[TokenState, ...] = ()
-        self._dirty: set[asyncio.Event] = set()
-
-    @property
-    def states(self) -> tuple[TokenState, ...]:
-        """The present list."""
-        return self._states
-
-    def publish(self, states: tuple[TokenState, ...]) -> None:
-        """Replace the list.
-
-        Streams are told only of a difference: for each message the kubelet writes and fsyncs
-        its whole checkpoint.
-        """
-        if states != self._states:
-            self._states = states
-            for event in self._dirty:
-                event.set()
-
-    async def follow(self, end: asyncio.Event) -> AsyncIterator[tuple[TokenState, ...]]:
-        """The list now and after each change, until ``end`` is set."""
-        dirty = asyncio.Event()
-        self._dirty.add(dirty)
-        try:
-            while not end.is_set():
-                dirty.clear()
-                yield self._states
-                await first(dirty=dirty.wait(), end=end.wait())
-        finally:
-            self._dirty.discard(dirty)
+Refused = Callable[[PodRef, str, str], None]
+"""Reports that a container of a pod may not start now: the pod, the reason and a message."""
 
 
 class Stream:
@@ -95,11 +40,18 @@ class DevicePlugin(api_grpc.DevicePluginServicer):
     """Answers the kubelet. At most one stream is open at a time."""
 
     def __init__(
-        self, board: TokenBoard, binder: Binder, recorder: Recorder, metrics: Metrics
+        self,
+        tokens: Observable[tuple[TokenState, ...]],
+        allocate: Callable[[Sequence[str]], Awaitable[Nonce]],
+        pre_start: Callable[[Sequence[str]], Awaitable[Binding]],
+        refused: Refused,
+        metrics: Metrics,
     ) -> None:
-        self._board = board
-        self._binder = binder
-        self._recorder = recorder
+        """Show ``tokens``; answer by ``allocate`` and ``pre_start``, which raise Refusal."""
+        self._tokens = tokens
+        self._allocate = allocate
+        self._pre_start = pre_start
+        self._refused = refused
         self._metrics = metrics
         self._stream: Stream | None = None
         self._opened = asyncio.Event()
@@ -121,8 +73,13 @@ class DevicePlugin(api_grpc.DevicePluginServicer):
         self._opened.set()
         self._metrics.streams.set(1)
         try:
-            async for states in self._board.follow(stream.end):
+            while not stream.end.is_set():
+                # Only a difference is sent: for each message the kubelet fsyncs its checkpoint.
+                states = await self._tokens.wait()
                 yield _response(states)
+                await first_completed(
+                    changed=self._tokens.changed_from(states), end=stream.end.wait()
+                )
         finally:
             stream.ended.set()
             if self._stream is stream:
@@ -132,21 +89,17 @@ class DevicePlugin(api_grpc.DevicePluginServicer):
     async def GetPreferredAllocation(  # noqa: N802
         self, request: api.PreferredAllocationRequest, context: _Context
     ) -> api.PreferredAllocationResponse:
-        """No preference: tokens are alike. The kubelet is told not to ask."""
-        del context
-        return api.PreferredAllocationResponse(
-            container_responses=[
-                api.ContainerPreferredAllocationResponse() for _ in request.container_requests
-            ]
-        )
+        """Never asked for by the kubelet: tokens are alike."""
+        del request, context
+        return api.PreferredAllocationResponse()
 
     async def Allocate(  # noqa: N802
         self, request: api.AllocateRequest, context: _Context
     ) -> api.AllocateResponse:
-        """One fresh name a container, and nothing else: what it means comes later."""
+        """Answer one fresh CDI name for each container; its content is written later."""
         with self._metrics.allocate_seconds.time():
             nonces = [
-                await self._answer(self._binder.allocate(list(r.devices_ids)), context)
+                await self._answer(self._allocate(list(r.devices_ids)), context)
                 for r in request.container_requests
             ]
         names = [api.CDIDevice(name=qualified(nonce)) for nonce in nonces]
@@ -159,7 +112,7 @@ class DevicePlugin(api_grpc.DevicePluginServicer):
     ) -> api.PreStartContainerResponse:
         """Give the name its meaning; an error makes the kubelet ask again."""
         with self._metrics.pre_start_seconds.time():
-            await self._answer(self._binder.pre_start(list(request.devices_ids)), context)
+            await self._answer(self._pre_start(list(request.devices_ids)), context)
         return api.PreStartContainerResponse()
 
     @property
@@ -192,7 +145,7 @@ class DevicePlugin(api_grpc.DevicePluginServicer):
             self._metrics.refusals.labels(e.reason.value).inc()
             _log.warning("refused", reason=e.reason.value, message=str(e))
             for pod in e.pods:
-                self._recorder.refused(pod, e.reason.value, str(e))
+                self._refused(pod, e.reason.value, str(e))
             await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, f"{e.reason}: {e}")
         except Exception:  # noqa: BLE001 - a bug must not look like the kubelet's fault
             self._metrics.refusals.labels(Reason.INTERNAL.value).inc()

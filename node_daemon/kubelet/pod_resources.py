@@ -1,4 +1,4 @@
-"""Who holds which token, as the kubelet tells it through PodResources v1."""
+"""The containers that hold tokens, as the kubelet lists them through PodResources v1."""
 
 import asyncio
 import random
@@ -23,18 +23,13 @@ RETRY_S: Final = (0.05, 0.25)
 """Pause after the kubelet's "rejected by rate limit". Its bucket is 100 calls a second, ten in
 reserve. Source: kubernetes pkg/kubelet/apis/podresources/constants.go."""
 
-__all__ = ["Holder", "Listing", "PodResourcesClient"]
-
 
 @dataclass(frozen=True, slots=True)
 class Holder:
     """A container that holds slots.
 
     Attributes:
-        namespace: Its pod's namespace.
-        pod: Its pod's name. PodResources tells no UID.
-        container: Its name.
-        tokens: Every token that it holds.
+        pod: Its pod's name. PodResources has no UID.
     """
 
     namespace: str
@@ -49,7 +44,7 @@ class Listing:
 
     Attributes:
         holders: Every container with a token, one entry for each pod of a name.
-        pods: How many pods go by each namespace and name.
+        pods: Number of pods with each namespace and name.
     """
 
     holders: tuple[Holder, ...] = ()
@@ -102,7 +97,7 @@ class PodResourcesClient:
         kubelet's rate limit.
 
         Raises:
-            KubeletError: no answer in time, or one that is none.
+            KubeletError: no answer in time, or an error.
         """
         wanted = self._started + 1
         async with self._lock:

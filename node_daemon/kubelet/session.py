@@ -1,6 +1,5 @@
 """Keeps the plugin known to the kubelet.
 
-from dataclasses import dataclass
 The kubelet never dials a plugin again whose stream has ended, and removes all sockets of its
 directory when it starts. Up to 1.36, a registration that comes while an earlier stream of ours is
 still open is lost when that one ends, so the order is always: end the stream, then register. From
@@ -25,25 +24,23 @@ from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
 from node_daemon.kubelet.plugin import DevicePlugin
 from node_daemon.metrics import Metrics
-from node_daemon.state.concurrency import first
+from node_daemon.state.concurrency import first_completed
 
 VERSION: Final = "v1beta1"
 KUBELET_SOCKET: Final = "kubelet.sock"
 SOCKETS: Final = "gpu-fraction*.sock"
 """Our own in the kubelet's directory, those that an earlier process left among them."""
 GRACE_S: Final = 0.5
-"""How long a call in progress may take to end when the server is stopped: chosen."""
-
-__all__ = ["KUBELET_SOCKET", "KubeletSession", "Waits"]
+"""Time for calls in progress when the server is stopped: chosen."""
 
 _log = structlog.get_logger()
 
-Identity = tuple[int, int]
+FileId = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """How long to wait for the kubelet, seconds.
+    """Waits for the kubelet, seconds.
 
     Attributes:
         register_s: For the answer to a registration; the kubelet dials back within it for up
@@ -52,8 +49,7 @@ class Waits:
         again_s: After a stream ended while the kubelet lives, so that it notices before the
             next registration.
         retry_s: First pause after a failure; doubles up to ``retry_most_s``.
-        retry_most_s: Longest pause.
-        poll_s: Between two looks at the sockets, where inotify tells nothing.
+        poll_s: Between two looks at the sockets, where inotify reports nothing.
     """
 
     register_s: float = 15.0
@@ -77,12 +73,12 @@ class KubeletSession:
         self._waits = waits or Waits()
         self._server: grpc.aio.Server | None = None
         self._socket: Path | None = None
-        self._kubelet: Identity | None = None
+        self._kubelet: FileId | None = None
         self._pause_s = self._waits.retry_s
 
     @property
     def socket(self) -> Path | None:
-        """Where the plugin listens; None while it does not."""
+        """The plugin's socket; None while it does not listen."""
         return self._socket
 
     async def run(self) -> NoReturn:
@@ -108,12 +104,12 @@ class KubeletSession:
         """
         self._kubelet = kubelet = await self._present()
         socket = await self._serve()
-        served = await self._identity(socket.name)
+        served = await self._file_id(socket.name)
         if served is None:
             return "socket_removed"
         # A kubelet that starts removes our socket, then listens: one made in the instant before
         # is dialled in vain for ten seconds, while the kubelet refuses pods for good.
-        ended = await first(
+        ended = await first_completed(
             registered=self._register(socket.name),
             kubelet_restarted=self._differs(KUBELET_SOCKET, kubelet),
             socket_removed=self._differs(socket.name, served),
@@ -123,7 +119,7 @@ class KubeletSession:
             async with asyncio.timeout(self._waits.stream_s):
                 await self._plugin.opened()
             _log.info("registered", cause=cause, resource=keys.SLOT)
-            ended = await first(
+            ended = await first_completed(
                 stream_ended=self._plugin.closed(),
                 kubelet_restarted=self._differs(KUBELET_SOCKET, kubelet),
                 socket_removed=self._differs(socket.name, served),
@@ -149,22 +145,22 @@ class KubeletSession:
         self._pause_s = self._waits.retry_s
         return "kubelet_restarted"
 
-    async def _present(self) -> Identity:
+    async def _present(self) -> FileId:
         """The kubelet's socket, once it is there."""
-        while (identity := await self._identity(KUBELET_SOCKET)) is None:
+        while (file_id := await self._file_id(KUBELET_SOCKET)) is None:
             await self._differs(KUBELET_SOCKET, None)
-        return identity
+        return file_id
 
-    async def _differs(self, name: str, identity: Identity | None) -> None:
-        """Return once the file of that name is another one than ``identity``."""
-        while await self._identity(name) == identity:
+    async def _differs(self, name: str, file_id: FileId | None) -> None:
+        """Return once the file of that name is another one than ``file_id``."""
+        while await self._file_id(name) == file_id:
             with Inotify() as inotify:
                 try:
                     inotify.add_watch(self._directory, Mask.CREATE | Mask.DELETE | Mask.MOVE)
                 except OSError:
                     await asyncio.sleep(min(1.0, self._waits.poll_s))
                     continue
-                if await self._identity(name) != identity:
+                if await self._file_id(name) != file_id:
                     return
                 try:
                     async with asyncio.timeout(self._waits.poll_s):
@@ -172,11 +168,11 @@ class KubeletSession:
                 except TimeoutError:
                     continue
 
-    async def _identity(self, name: str) -> Identity | None:
-        return await asyncio.to_thread(_identity, self._directory / name)
+    async def _file_id(self, name: str) -> FileId | None:
+        return await asyncio.to_thread(_file_id, self._directory / name)
 
     async def _serve(self) -> Path:
-        """Listen on a new socket, after whatever was served before has ended."""
+        """Listen on a new socket, after the previous server has ended."""
         await self._stop()
         await asyncio.to_thread(_remove, self._directory)
         socket = self._directory / f"gpu-fraction-{secrets.token_hex(4)}.sock"
@@ -216,8 +212,8 @@ def _remove(directory: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _identity(path: Path) -> Identity | None:
-    """What tells one file from a later one of the same name."""
+def _file_id(path: Path) -> FileId | None:
+    """Distinguishes a file from a later one of the same name."""
     try:
         stat = path.stat()
     except OSError:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import structlog
 
 from gpu_fraction.domain import keys
@@ -22,14 +23,12 @@ from node_daemon.state.node_state import NodeState
 NONCE_BYTES: Final = 16
 """Random bytes of a name: chosen, so that no two are ever equal."""
 
-__all__ = ["LateBinder", "Timing"]
-
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long things take.
+    """Waits of a container start.
 
     Attributes:
         settle_s: In which the container runtime notices the file. Measured: 1 ms is enough on an
@@ -46,7 +45,7 @@ class Timing:
 
 
 class LateBinder:
-    """Gives every container exactly its own slice."""
+    """Binds each container to its own slice."""
 
     def __init__(
         self,
@@ -64,12 +63,12 @@ class LateBinder:
         self._timing = timing
         self.locks: KeyedLocks[Token] = KeyedLocks()
         self.ready = asyncio.Event()
-        """Set once what was remembered has been compared with what is there."""
+        """Set once the stored allocations have been compared with the node."""
         self.changed = asyncio.Event()
-        """Set after each new binding; whoever acts on it clears it."""
+        """Set after each new binding; the reader clears it."""
 
     async def allocate(self, ids: Sequence[str]) -> Nonce:
-        """A fresh name for a token, remembered before it is answered.
+        """A fresh CDI name for a token, stored before it is returned.
 
         Raises:
             Refusal: not one token, or the name could not be remembered.
@@ -88,7 +87,7 @@ class LateBinder:
         return allocation.nonce
 
     async def pre_start(self, ids: Sequence[str]) -> Binding:
-        """Make the name of the container that is about to start mean its slice.
+        """Write the slice of the container that is about to start under its CDI name.
 
         Called before every start of a container; the second and later calls find the same
         slice.
@@ -102,7 +101,7 @@ class LateBinder:
                 return await self._pre_start(token)
         except TimeoutError as e:
             raise Refusal(
-                Reason.NOT_READY, f"not done within {self._timing.deadline_s:g} s"
+                Reason.NOT_READY, f"the slice was not ready within {self._timing.deadline_s:g} s"
             ) from e
 
     async def _pre_start(self, token: Token) -> Binding:
@@ -110,8 +109,8 @@ class LateBinder:
         if not allocations:
             raise Refusal(
                 Reason.TOKEN_UNKNOWN,
-                f"nothing is known of slot {token}: the daemon's state was lost; "
-                "delete the pod, so that the kubelet allocates again",
+                f"slot {token} is unknown because the daemon's state was lost; "
+                "delete the pod so that the kubelet allocates again",
             )
         latest = allocations[-1]
         if latest.binding is not None:
@@ -142,7 +141,7 @@ class LateBinder:
         pod, container = claimant.pod, claimant.container
         allocation = self._store.get(claimant.nonce)
         if allocation is None:
-            raise Refusal(Reason.TOKEN_UNKNOWN, "the allocation was released meanwhile")
+            raise Refusal(Reason.TOKEN_UNKNOWN, "the allocation has been released")
         if allocation.binding is not None:
             return await self._again(allocation, allocation.binding, claimant)
         if pod.ended:
@@ -177,33 +176,27 @@ class LateBinder:
     async def _again(
         self, allocation: Allocation, binding: Binding, claimant: Claimant
     ) -> Binding:
-        """An earlier name of the token is this container's own."""
+        """Start a container again whose binding is under an earlier name of the token."""
         if (binding.uid, binding.container) != (claimant.pod.uid, claimant.container.name):
             raise Refusal(
                 Reason.TOKEN_SHARED,
-                f"the kubelet holds the name of container {binding.container!r} of pod "
-                f"{binding.namespace}/{binding.pod} for another container",
+                f"the kubelet gave the CDI name of container {binding.container!r} of pod "
+                f"{binding.namespace}/{binding.pod} to another container",
             )
         await self._restart(allocation, binding)
         return binding
 
     async def _remember(self, allocation: Allocation, binding: Binding) -> None:
-        bound = Allocation(
-            allocation.nonce,
-            allocation.token,
-            allocation.sequence,
-            allocation.allocated_at_s,
-            binding,
-        )
+        bound = msgspec.structs.replace(allocation, binding=binding)
         try:
             await self._store.put(bound)
         except StoreError as e:
             raise Refusal(Reason.STATE_UNWRITABLE, str(e)) from e
 
     async def _publish(self, nonce: Nonce, binding: Binding) -> None:
-        """Put the slice's file there, and let the runtime notice it."""
+        """Write the slice's file, and give the runtime time to notice it."""
         if not self._publisher.restored.is_set():
-            if await self._publisher.published(nonce, binding.uid):
+            if await self._publisher.files.exists(nonce, binding.uid):
                 return
             await self._publisher.restored.wait()
         inventory = await self._state.inventory.wait()
@@ -215,6 +208,6 @@ def _single(ids: Sequence[str]) -> Token:
     if len(ids) != 1:
         raise Refusal(
             Reason.TOKEN_COUNT,
-            f"a container takes exactly 1 of {keys.SLOT}, got {len(ids)}",
+            f"a container must request exactly 1 of {keys.SLOT}, got {len(ids)}",
         )
     return Token(ids[0])

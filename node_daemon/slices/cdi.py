@@ -31,8 +31,6 @@ _LISTS: Final = ("env", "deviceNodes", "netDevices", "hooks", "mounts", "additio
 _NAME: Final = re.compile(r"gpu-fraction-slice_([0-9a-z]+)_([0-9A-Za-z-]+)\.json", re.ASCII)
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
-__all__ = ["SliceFiles", "compose"]
-
 
 def compose(
     nonce: Nonce,
@@ -73,7 +71,7 @@ def compose(
 
 
 def _environment(shares: Sequence[CardShare], cards: Mapping[str, Card]) -> dict[str, str]:
-    """What every container of a slice is told about itself."""
+    """The variables that every container of a slice gets."""
     fractions = [_fraction(share, cards.get(share.uuid)) for share in shares]
     memory = [str(share.memory_mib) for share in shares]
     return {
@@ -137,7 +135,7 @@ class SliceFiles:
             raise StoreError(f"CDI directory {self._directory}: {e.strerror}") from e
 
     def path(self, nonce: Nonce, uid: PodUid) -> Path:
-        """Where a slice's file lies; the pod's UID is in the name for whoever cleans up."""
+        """The path of a slice's file; the pod's UID in the name lets the cleanup find its pod."""
         return self._directory / f"gpu-fraction-slice_{nonce}_{uid}.json"
 
     async def exists(self, nonce: Nonce, uid: PodUid) -> bool:

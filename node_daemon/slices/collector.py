@@ -1,4 +1,4 @@
-"""Returns what containers that are gone have held, and keeps what living ones hold in place."""
+"""Releases the slices of containers that are gone, and keeps the files of the others in place."""
 
 import asyncio
 from collections.abc import Callable, Hashable
@@ -7,30 +7,27 @@ from dataclasses import dataclass
 import structlog
 
 from gpu_fraction.domain.inventory import Inventory
-from node_daemon.isolation.errors import IsolationError
 from node_daemon.kubelet.pod_resources import Listing
 from node_daemon.slices.binder import LateBinder
 from node_daemon.slices.identity import Identity
 from node_daemon.slices.publisher import Publisher
 from node_daemon.slices.shares import Shares, assigned
 from node_daemon.state.allocation import Allocation, Binding, ContainerKey, Nonce, PodUid
-from node_daemon.state.errors import KubeletError, Refusal, StoreError
+from node_daemon.state.errors import IsolationError, KubeletError, Refusal, StoreError
 from node_daemon.state.node_state import NodeState
-
-__all__ = ["Collector", "Pace"]
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often to look.
+    """Intervals of the collector's looks.
 
     Attributes:
-        idle_s: Pause between two looks where nothing happens; the kubelet's list is asked
+        idle_s: Pause between two looks without an event; the kubelet's list is asked
             rarely, as each question can make it give one id twice.
-        missing_s: How long something must be missing, in two looks, to be gone.
-        unbound_s: Age from which an allocation that nobody holds is dropped. Chosen: far above
+        missing_s: Least time between the two looks that must both miss something.
+        unbound_s: Age from which an allocation without a holder is dropped. Chosen: far above
             the moment between the answer to ``Allocate`` and its place in the kubelet's list.
         lingering_s: Pause while a pod that is gone from the API still runs on this host.
         retry_s: Pause after the kubelet did not answer.
@@ -44,7 +41,7 @@ class Pace:
 
 
 class Collector:
-    """Compares what is remembered with pods, the kubelet's list and the CDI directory."""
+    """Compares stored allocations with pods, the kubelet's list and the CDI directory."""
 
     def __init__(
         self,
@@ -57,7 +54,7 @@ class Collector:
         has_cgroup: Callable[[PodUid], bool],
         pace: Pace,
     ) -> None:
-        """Count a pod as running while ``has_cgroup`` says so, whatever the API server shows."""
+        """Count a pod as running while it has a cgroup, even if the API server lacks it."""
         self._state = state
         self._store = state.store
         self._ledger = state.ledger
@@ -71,7 +68,7 @@ class Collector:
         self._missing: dict[Hashable, float] = {}
 
     async def run(self) -> None:
-        """Reconcile once, then look again at every departure and now and then."""
+        """Reconcile once, then again after each departure and after each pause."""
         await self._pods.wait_synced()
         self._adopt()
         await self.refresh(await self._state.inventory.wait())
@@ -97,7 +94,7 @@ class Collector:
         return self._pace.lingering_s if lingering else self._pace.idle_s
 
     def _adopt(self) -> None:
-        """Count containers that run although no allocation of theirs is remembered."""
+        """Count running containers whose allocation is not stored."""
         for pod in self._pods.living():
             try:
                 decided = assigned(pod) or {}
@@ -131,10 +128,10 @@ class Collector:
         """One look; what was missing in an earlier look too is released.
 
         Raises:
-            KubeletError: the kubelet's list could not be had; nothing was released.
+            KubeletError: the kubelet did not answer; nothing was released.
         """
-        listing = await self._identity.lister.fresh()
-        present = await self._publisher.present()
+        listing = await self._identity.pod_resources.fresh()
+        present = await self._publisher.files.present()
         missing = self._missing
         self._missing = {}
         for allocation in self._store:
@@ -157,7 +154,7 @@ class Collector:
         return self._pods.lives(uid) or self._has_cgroup(uid)
 
     async def _lost(self, allocation: Allocation, listing: Listing) -> bool:
-        """True where nobody can hold the allocation any more, as far as one look tells."""
+        """True where no container can hold the allocation any more, judged by this look alone."""
         holders = listing.of(allocation.token)
         binding = allocation.binding
         if binding is None:
@@ -178,23 +175,23 @@ class Collector:
         After its start the kubelet lists no pod until it has heard of them, which may take as
         long as the API server is down. It keeps its allocations and asks for no other name.
         """
-        entries = await asyncio.to_thread(self._identity.witness.entries, allocation.token)
+        entries = await asyncio.to_thread(self._identity.checkpoint.entries, allocation.token)
         if entries is not None:
             return any(entry.nonce in {None, allocation.nonce} for entry in entries)
         containers = (c for pod in self._pods.living() for c in pod.containers)
         return any(c.holds_slot and not c.started for c in containers)
 
     def _due(self, key: Hashable, missing: dict[Hashable, float]) -> bool:
-        """Note something as missing; True where it has been so for long enough."""
+        """True where it was also missing in an earlier look, long enough ago; else record it."""
         now = asyncio.get_running_loop().time()
-        self._missing[key] = since = missing.get(key, now)
-        if now - since < self._pace.missing_s:
-            return False
-        del self._missing[key]
-        return True
+        since = missing.get(key)
+        if since is not None and now - since >= self._pace.missing_s:
+            return True
+        self._missing[key] = now if since is None else since
+        return False
 
     async def _release(self, allocation: Allocation) -> None:
-        """Return an allocation: first what a container could use, last what we remember."""
+        """Release an allocation: its isolation and file first, the stored record last."""
         async with self._binder.locks.of(allocation.token):
             if self._store.get(allocation.nonce) != allocation:
                 return
@@ -221,7 +218,7 @@ class Collector:
 
     async def _remove_orphan(self, nonce: Nonce, uid: PodUid) -> None:
         try:
-            await self._publisher.remove(nonce, uid)
+            await self._publisher.files.remove(nonce, uid)
             _log.warning("orphan_slice_file_removed", nonce=nonce, uid=uid)
         except StoreError as e:
             _log.error("orphan_slice_file_kept", nonce=nonce, error=str(e))

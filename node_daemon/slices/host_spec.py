@@ -25,8 +25,6 @@ MAX_BYTES: Final = 4 << 20
 
 RawEdits = dict[str, Any]
 
-__all__ = ["KIND", "HostSpec", "HostSpecReader"]
-
 _log = structlog.get_logger()
 
 
@@ -47,9 +45,7 @@ class HostSpec:
     """One ``nvidia.com/gpu`` specification.
 
     Attributes:
-        cdi_version: The version it declares.
         common: Edits for whichever device is used.
-        devices: Device name to its edits.
     """
 
     cdi_version: str
@@ -67,8 +63,8 @@ class HostSpec:
         for uuid in uuids:
             if uuid not in self.devices:
                 raise HostSpecError(
-                    f"the host's {KIND} specification has no device named {uuid}; write it again "
-                    "with: nvidia-ctk cdi generate --device-name-strategy=uuid"
+                    f"the host's {KIND} specification has no device named {uuid}; regenerate "
+                    "it with: nvidia-ctk cdi generate --device-name-strategy=uuid"
                 )
             found.append(self.devices[uuid])
         return found
@@ -135,4 +131,4 @@ def _read(path: Path) -> _Spec | None:
             return msgspec.json.decode(content, type=_Spec)
         return msgspec.convert(YAML(typ="safe", pure=True).load(content), type=_Spec)
     except (OSError, msgspec.MsgspecError, YAMLError) as e:
-        raise HostSpecError(f"{path} is no CDI specification: {e}") from e
+        raise HostSpecError(f"{path} is not a CDI specification: {e}") from e

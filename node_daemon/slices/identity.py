@@ -1,8 +1,8 @@
-"""Which container a ``PreStartContainer`` is for.
+"""Finds the container that a ``PreStartContainer`` is for.
 
 The kubelet names only its token. PodResources names the pod and container that hold it, the
 watch names the pod's UID, and the kubelet's checkpoint, where it can be read, must agree.
-Whatever leaves a doubt is refused; the kubelet asks again.
+Any doubt is a refusal; the kubelet tries again.
 """
 
 import asyncio
@@ -17,9 +17,7 @@ from node_daemon.state.errors import KubeletError, Reason, Refusal
 from node_daemon.state.pods import Container, Pod, PodCache
 
 POD_WAIT_S: Final = 5.0
-"""How long the watch may lag behind the kubelet: chosen, well below its 30 s."""
-
-__all__ = ["Claimant", "Identity"]
+"""Longest lag of the pod watch behind the kubelet: chosen, well below its 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +34,12 @@ class Identity:
     """Finds the claimant of a token.
 
     Attributes:
-        lister: PodResources.
-        witness: The kubelet's checkpoint.
-        pods: The pods of this node.
         now_s: Wall clock, seconds since the epoch.
         listed_s: Age from which an allocation is certainly in the kubelet's list.
     """
 
-    lister: PodResourcesClient
-    witness: Checkpoint
+    pod_resources: PodResourcesClient
+    checkpoint: Checkpoint
     pods: PodCache
     now_s: Callable[[], float]
     listed_s: float
@@ -53,7 +48,7 @@ class Identity:
         """The one container that holds ``token``.
 
         Args:
-            token: What the kubelet asked with.
+            token: The device id in the kubelet's request.
             allocations: Every allocation of that token, the latest last, at least one.
 
         Raises:
@@ -64,26 +59,26 @@ class Identity:
         if pod is None:
             raise Refusal(
                 Reason.POD_UNKNOWN,
-                f"pod {holder.namespace}/{holder.pod} is not in the watch of this node's pods yet",
+                f"the API server has not reported pod {holder.namespace}/{holder.pod} yet",
             )
         try:
             container = _container(pod, holder.container)
-            entries = await asyncio.to_thread(self.witness.entries, token)
+            entries = await asyncio.to_thread(self.checkpoint.entries, token)
             return Claimant(pod, container, self._nonce(pod, holder, entries, allocations))
         except Refusal as e:
             raise e.about(pod.ref) from e
 
     async def _holder(self, token: Token) -> Holder:
         try:
-            listing = await self.lister.fresh()
+            listing = await self.pod_resources.fresh()
         except KubeletError as e:
             raise Refusal(Reason.KUBELET_SILENT, str(e)) from e
         holders = listing.of(token)
         if not holders:
             raise Refusal(
                 Reason.NOT_LISTED,
-                f"the kubelet lists no container with slot {token}; regular init containers, "
-                "which it never lists, may not hold one",
+                f"the kubelet lists no container with slot {token}; it never lists a regular "
+                "init container, so none can hold a slot",
             )
         names = sorted({f"{h.namespace}/{h.pod}/{h.container}" for h in holders})
         if len(holders) > 1:
@@ -98,13 +93,13 @@ class Identity:
         if holder.tokens != {token}:
             raise Refusal(
                 Reason.TOKEN_COUNT,
-                f"{names[0]} holds {len(holder.tokens)} slots, a container takes exactly 1",
+                f"{names[0]} holds {len(holder.tokens)} slots; a container must hold exactly 1",
             )
         if listing.pods.get((holder.namespace, holder.pod), 0) > 1:
             raise Refusal(
                 Reason.POD_REPLACED,
                 f"the kubelet runs two pods named {holder.namespace}/{holder.pod}; "
-                "the later one starts once the earlier has gone",
+                "the newer pod starts when the older one is gone",
             )
         return holder
 
@@ -130,21 +125,21 @@ class Identity:
 def _attested(
     pod: Pod, holder: Holder, entries: Sequence[Entry], allocations: Sequence[Allocation]
 ) -> Nonce:
-    """The name by the kubelet's own notes."""
+    """The name that the kubelet's checkpoint holds."""
     mine = [e for e in entries if e.uid == pod.uid and e.container == holder.container]
     if not mine:
         raise Refusal(
             Reason.POD_REPLACED,
-            f"the kubelet's checkpoint gives this slot to another pod than {pod.uid}, which goes "
-            f"by the name {pod.namespace}/{pod.name} now",
+            f"the kubelet's checkpoint gives this slot to another pod; pod {pod.uid} has the "
+            f"name {pod.namespace}/{pod.name} now",
         )
     known = {allocation.nonce for allocation in allocations}
     nonce = mine[-1].nonce
     if nonce is None or nonce not in known:
         raise Refusal(
             Reason.TOKEN_UNKNOWN,
-            "the kubelet holds a CDI name that this daemon did not give or has lost; "
-            "delete the pod, so that the kubelet allocates again",
+            "the kubelet holds a CDI name that this daemon does not know; "
+            "delete the pod so that the kubelet allocates again",
         )
     return nonce
 
@@ -153,6 +148,6 @@ def _container(pod: Pod, name: str) -> Container:
     container = pod.container(name)
     if container is None or not container.holds_slot:
         raise Refusal(
-            Reason.CONTAINER_UNFIT, f"container {name!r} asks for no slot in the pod's object"
+            Reason.CONTAINER_UNFIT, f"container {name!r} does not request a slot in the pod's spec"
         )
     return container

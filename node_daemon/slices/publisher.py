@@ -1,77 +1,58 @@
-"""Makes the name of a slice mean its cards, its environment and its isolation."""
+"""Composes and writes the CDI file of a slice: cards, environment and isolation."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
 from gpu_fraction.domain.inventory import Inventory
-from node_daemon.isolation.engine import ContainerEdits, Slice
-from node_daemon.isolation.errors import EngineFailedError, IsolationError, NotEnforceableError
+from node_daemon.isolation.engine import ContainerEdits
+from node_daemon.isolation.node import NodeIsolation
 from node_daemon.slices.cdi import SliceFiles, compose
 from node_daemon.slices.host_spec import HostSpecReader
-from node_daemon.state.allocation import Binding, Nonce, PodUid
+from node_daemon.state.allocation import Binding, Nonce
 from node_daemon.state.durable import run_to_end
-from node_daemon.state.errors import HostSpecError, Reason, Refusal, StoreError
+from node_daemon.state.errors import (
+    EngineFailedError,
+    HostSpecError,
+    IsolationError,
+    NotEnforceableError,
+    Reason,
+    Refusal,
+    StoreError,
+)
 
 ISOLATION_TIMEOUT_S: Final = 10.0
-"""After which a start is refused: chosen, half of what a container start may take."""
-
-__all__ = ["Isolation", "Publisher"]
+"""A start is refused after this time. Chosen: half of the time that a start may take."""
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
 
 
-class Isolation(Protocol):
-    """What keeps containers within their shares; its methods block for a bounded time."""
-
-    def restore(self, slices: Sequence[Slice]) -> None:
-        """Make what these slices need, and no others; raises IsolationError."""
-        ...
-
-    def prepare(self, slice_: Slice) -> ContainerEdits:
-        """Set a slice up before a start of its container; raises IsolationError."""
-        ...
-
-    def release(self, slice_: Slice) -> None:
-        """Undo what was set up for a slice; raises IsolationError."""
-        ...
-
-
 class Publisher:
-    """Composes the files of slices and puts them where the container runtime reads."""
+    """Prepares isolation and writes the files that the container runtime reads."""
 
-    def __init__(self, files: SliceFiles, host: HostSpecReader, isolation: Isolation) -> None:
-        self._files = files
+    def __init__(self, files: SliceFiles, host: HostSpecReader, isolation: NodeIsolation) -> None:
+        self.files = files
         self._host = host
         self._isolation = isolation
         # A thread of its own: engines work one call at a time, and one that hangs may keep starts
         # waiting, but none of the threads that everything else needs.
         self._engines = ThreadPoolExecutor(1, thread_name_prefix="isolation")
         self.restored = asyncio.Event()
-        """Set once isolation stands again for what an earlier process had set up."""
+        """Set once isolation is restored for the containers of an earlier process."""
 
     def close(self) -> None:
         """End the thread of the engines after its present call; does not wait."""
         self._engines.shutdown(wait=False, cancel_futures=True)
 
-    async def published(self, nonce: Nonce, uid: PodUid) -> bool:
-        """True where the slice has its file."""
-        return await self._files.exists(nonce, uid)
-
-    async def present(self) -> dict[Nonce, PodUid]:
-        """Every slice that has a file, with the pod it was written for."""
-        return await self._files.present()
-
     async def restore(self, bindings: Iterable[Binding]) -> None:
-        """Set isolation up again for all slices that are remembered, once the cards are known."""
-        slices = [_slice(binding) for binding in bindings]
+        """Restore isolation for all stored bindings, once the cards are known."""
         try:
-            await run_to_end(self._isolating(partial(self._isolation.restore, slices)))
+            await run_to_end(self._isolating(partial(self._isolation.restore, list(bindings))))
         except IsolationError as e:
             # Each start prepares its own slice again, and is refused where that fails.
             _log.error("isolation_not_restored", error=str(e))
@@ -86,12 +67,12 @@ class Publisher:
         """
         content = await self._content(nonce, binding, inventory)
         try:
-            return await self._files.write(nonce, binding.uid, content)
+            return await self.files.write(nonce, binding.uid, content)
         except StoreError as e:
             raise Refusal(Reason.STATE_UNWRITABLE, str(e)) from e
 
     async def withdraw(self, nonce: Nonce, binding: Binding, *, last: bool) -> None:
-        """Take back what a container that is gone could use.
+        """Remove the isolation and the file of a container that is gone.
 
         Args:
             nonce: The name.
@@ -103,17 +84,9 @@ class Publisher:
             StoreError: the file could not be removed.
         """
         if last:
-            work = partial(self._isolation.release, _slice(binding))
+            work = partial(self._isolation.release, binding)
             await run_to_end(self._isolating(work))
-        await self._files.remove(nonce, binding.uid)
-
-    async def remove(self, nonce: Nonce, uid: PodUid) -> None:
-        """Remove a file that belongs to no slice.
-
-        Raises:
-            StoreError: it could not be removed.
-        """
-        await self._files.remove(nonce, uid)
+        await self.files.remove(nonce, binding.uid)
 
     async def _content(self, nonce: Nonce, binding: Binding, inventory: Inventory) -> bytes:
         cards = {card.uuid: card for card in inventory.cards}
@@ -130,10 +103,11 @@ class Publisher:
     async def _prepare(self, binding: Binding) -> ContainerEdits:
         try:
             async with asyncio.timeout(ISOLATION_TIMEOUT_S):
-                return await self._isolating(partial(self._isolation.prepare, _slice(binding)))
+                return await self._isolating(partial(self._isolation.prepare, binding))
         except TimeoutError as e:
             raise Refusal(
-                Reason.ISOLATION_FAILED, f"isolation not set up within {ISOLATION_TIMEOUT_S:g} s"
+                Reason.ISOLATION_FAILED,
+                f"isolation was not ready within {ISOLATION_TIMEOUT_S:g} s",
             ) from e
         except NotEnforceableError as e:
             raise Refusal(Reason.ISOLATION_MISSING, str(e)) from e
@@ -143,7 +117,3 @@ class Publisher:
     def _isolating(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
         """Work on the engines' thread; where it is cancelled before its turn, it is not done."""
         return asyncio.get_running_loop().run_in_executor(self._engines, work)
-
-
-def _slice(binding: Binding) -> Slice:
-    return Slice(binding.uid, binding.container, binding.shares, binding.demand, binding.root_risk)

@@ -15,8 +15,9 @@ from gpu_fraction.domain import inventory as inventory_format
 from gpu_fraction.domain.inventory import Inventory, InventoryError
 from gpu_fraction.settings.declaration import group, setting
 from gpu_fraction.settings.parsers import path, words
+from node_daemon.isolation.node import NodeIsolation
 from node_daemon.kubelet import checkpoint
-from node_daemon.kubelet.plugin import DevicePlugin, Recorder, TokenBoard
+from node_daemon.kubelet.plugin import DevicePlugin, Refused
 from node_daemon.kubelet.pod_resources import PodResourcesClient
 from node_daemon.kubelet.session import KubeletSession, Waits
 from node_daemon.metrics import Metrics, SliceGauges
@@ -25,25 +26,23 @@ from node_daemon.slices.cdi import SliceFiles
 from node_daemon.slices.collector import Collector, Pace
 from node_daemon.slices.host_spec import HostSpecReader
 from node_daemon.slices.identity import Identity
-from node_daemon.slices.publisher import Isolation, Publisher
+from node_daemon.slices.publisher import Publisher
 from node_daemon.slices.shares import Assigner, Shares
 from node_daemon.state.allocation import Binding, PodUid
-from node_daemon.state.concurrency import first
+from node_daemon.state.concurrency import Observable, first_completed
 from node_daemon.state.durable import write_durably
 from node_daemon.state.errors import StoreError
 from node_daemon.state.node_state import NodeState
-from node_daemon.state.tokens import token_states
+from node_daemon.state.tokens import TokenState, token_states
 
 LAST_INVENTORY: Final = "inventory.json"
-
-__all__ = ["Paths", "Ports", "SliceService", "Tempo"]
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where things lie on the host."""
+    """The daemon's paths on the host."""
 
     kubelet: Path = setting(
         path, Path("/var/lib/kubelet"), "the kubelet's directory", name="kubelet_dir"
@@ -71,7 +70,7 @@ class Paths:
 
     @property
     def plugins(self) -> Path:
-        """Where device plugins and the kubelet meet."""
+        """The directory of device plugin sockets."""
         return self.kubelet / "device-plugins"
 
     @property
@@ -82,7 +81,7 @@ class Paths:
 
 @dataclass(frozen=True, slots=True)
 class Tempo:
-    """How long things take and how often they happen."""
+    """Waits and intervals."""
 
     timing: Timing = group(Timing)
     pace: Pace = field(default_factory=Pace)
@@ -91,23 +90,21 @@ class Tempo:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What the daemon needs from others.
+    """The service's outside dependencies.
 
     Attributes:
-        assigner: Writes what was chosen.
-        recorder: Tells a pod's readers of refusals.
-        isolation: What keeps containers within their shares.
+        refused: Reports a refusal to the pod's readers.
         has_cgroup: Whether a pod still has a cgroup on this host.
     """
 
     assigner: Assigner
-    recorder: Recorder
+    refused: Refused
     has_cgroup: Callable[[PodUid], bool]
-    isolation: Isolation
+    isolation: NodeIsolation
 
 
 class SliceService:
-    """Everything wired together; ``state.pods`` and ``state.inventory`` are fed from outside."""
+    """Wires the parts together; ``state.pods`` and ``state.inventory`` are fed from outside."""
 
     def __init__(
         self,
@@ -120,13 +117,15 @@ class SliceService:
         tempo = tempo or Tempo()
         self._paths = paths
         self.state = state
-        self.board = TokenBoard()
+        self.tokens: Observable[tuple[TokenState, ...]] = Observable(())
         self.metrics = Metrics(registry)
         registry.register(SliceGauges(state))
         self._files = SliceFiles(paths.cdi)
-        self._lister = PodResourcesClient(paths.pod_resources)
-        witness = checkpoint.Checkpoint(paths.plugins / checkpoint.FILE)
-        identity = Identity(self._lister, witness, state.pods, time.time, tempo.timing.listed_s)
+        self._pod_resources = PodResourcesClient(paths.pod_resources)
+        kubelet_checkpoint = checkpoint.Checkpoint(paths.plugins / checkpoint.FILE)
+        identity = Identity(
+            self._pod_resources, kubelet_checkpoint, state.pods, time.time, tempo.timing.listed_s
+        )
         shares = Shares(state.ledger, state.pods, ports.assigner)
         self._publisher = publisher = Publisher(
             self._files, HostSpecReader(paths.host_cdi), ports.isolation
@@ -141,11 +140,17 @@ class SliceService:
             has_cgroup=ports.has_cgroup,
             pace=tempo.pace,
         )
-        self.plugin = DevicePlugin(self.board, self.binder, ports.recorder, self.metrics)
+        self.plugin = DevicePlugin(
+            self.tokens,
+            self.binder.allocate,
+            self.binder.pre_start,
+            ports.refused,
+            self.metrics,
+        )
         self.session = KubeletSession(paths.plugins, self.plugin, self.metrics, tempo.waits)
 
     async def load(self) -> Inventory:
-        """Read what an earlier process left, and advertise it before any card is probed.
+        """Read the state of an earlier process, and advertise it before any card is probed.
 
         Returns:
             The cards that it knew.
@@ -156,11 +161,11 @@ class SliceService:
         last = await asyncio.to_thread(self._load)
         for binding in self._bindings():
             self.state.ledger.record(binding.key, binding.shares)
-        self.board.publish(token_states(last, self.state.store))
+        self.tokens.set(token_states(last, self.state.store))
         return last
 
     async def restore(self) -> None:
-        """Set isolation up again for what is remembered; once, when it knows the cards."""
+        """Set isolation up again for all stored bindings, once, when the cards are known."""
         if not self._publisher.restored.is_set():
             await self._publisher.restore(self._bindings())
 
@@ -170,14 +175,14 @@ class SliceService:
     async def run(self) -> NoReturn:
         """Serve until cancelled, after ``load``."""
         with closing(self.state.store), closing(self._publisher):
-            async with self._lister, asyncio.TaskGroup() as tasks:
+            async with self._pod_resources, asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.session.run(), name="kubelet session")
                 tasks.create_task(self.collector.run(), name="collector")
                 tasks.create_task(self._advertise(), name="tokens")
         raise AssertionError("unreachable: the tasks run until cancelled")
 
     def _load(self) -> Inventory:
-        """Read what an earlier run left; the inventory only sizes the first list of tokens."""
+        """Read the stored state; the stored inventory only sizes the first list of tokens."""
         aside = self.state.store.load()
         self._files.prepare()
         _log.info("state_loaded", allocations=len(self.state.store), set_aside=aside)
@@ -186,12 +191,12 @@ class SliceService:
         return Inventory()
 
     async def _advertise(self) -> None:
-        """Keep the list of tokens up with the cards and what is bound to them."""
+        """Update the list of tokens after each change of cards and bindings."""
         inventory = await self.state.inventory.wait()
         remembered: Inventory | None = None
         while True:
             self.binder.changed.clear()
-            self.board.publish(token_states(inventory, self.state.store))
+            self.tokens.set(token_states(inventory, self.state.store))
             if inventory != remembered:
                 await self._remember(inventory)
                 remembered = inventory
@@ -199,7 +204,7 @@ class SliceService:
 
     async def _next(self, inventory: Inventory) -> Inventory:
         """The inventory after it or a binding changed."""
-        await first(
+        await first_completed(
             inventory=self.state.inventory.changed_from(inventory),
             binding=self.binder.changed.wait(),
         )

@@ -1,4 +1,4 @@
-"""Which cards a container gets: as it was assigned, else as chosen here."""
+"""The cards of a container: those assigned to it, else those chosen here."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,6 @@ from node_daemon.state.allocation import ContainerKey, PodUid
 from node_daemon.state.errors import ApiUnavailableError, PodRef, Reason, Refusal
 from node_daemon.state.ledger import Ledger, Usage
 from node_daemon.state.pods import Pod, PodCache
-
-__all__ = ["Assigner", "Shares", "asked", "assigned", "choose", "verify"]
 
 _log = structlog.get_logger()
 
@@ -34,7 +32,7 @@ class Assigner(Protocol):
 
 
 class Shares:
-    """Finds the shares of a container, choosing and recording them where nobody has."""
+    """Finds the shares of a container; chooses and records them if no scheduler has."""
 
     def __init__(self, ledger: Ledger, pods: PodCache, assigner: Assigner) -> None:
         self._ledger = ledger
@@ -47,7 +45,7 @@ class Shares:
         """The shares of one container.
 
         Raises:
-            Refusal: the assignment is none or leaves the container out, nothing fits, or the
+            Refusal: the assignment is invalid or lacks the container, it does not fit, or the
                 choice could not be recorded.
         """
         decided = assigned(pod)
@@ -56,12 +54,12 @@ class Shares:
         if container not in decided:
             raise Refusal(
                 Reason.ASSIGNMENT_INVALID,
-                f"{keys.ASSIGNED} leaves out container {container!r}, which asks for a slot",
+                f"{keys.ASSIGNED} does not list container {container!r}, which requests a slot",
             )
         return decided[container]
 
     def forget(self, uid: PodUid) -> None:
-        """Drop what was chosen for a pod that is gone."""
+        """Drop the choice for a pod that is gone."""
         self._chosen.pop(uid, None)
         self._locks.pop(uid, None)
 
@@ -104,7 +102,7 @@ class Shares:
             raise
 
     def _used(self, uid: PodUid) -> dict[str, Usage]:
-        """What is taken, counting pods that have an assignment but no binding yet."""
+        """The usage of the cards, with pods that have an assignment but no binding yet."""
         used = self._ledger.usage()
         for pod in self._pods.living():
             if pod.uid == uid:
@@ -136,7 +134,7 @@ def assigned(pod: Pod) -> Assignment | None:
 
 
 def asked(pod: Pod) -> dict[str, Ask]:
-    """What each container that gets cards asks of them, as the extender and quotas read it.
+    """The request of each container that gets cards, as the extender and quotas read it.
 
     Raises:
         Refusal: the pod cannot be served as it is written.
@@ -175,11 +173,6 @@ def choose(pod: Pod, inventory: Inventory, used: Mapping[str, Usage]) -> Assignm
 def verify(ask: Ask, shares: Sequence[CardShare], inventory: Inventory) -> None:
     """Check an assignment against what the container asks for and what the cards can do.
 
-    Args:
-        ask: What the container asks.
-        shares: What it was assigned.
-        inventory: The cards of this node.
-
     Raises:
         Refusal: they differ, or a card is unknown, sick or cannot enforce.
     """
@@ -190,8 +183,8 @@ def verify(ask: Ask, shares: Sequence[CardShare], inventory: Inventory) -> None:
         if each is not None and each * ask.cards != total:
             raise Refusal(
                 Reason.ASSIGNMENT_INVALID,
-                f"container {ask.container!r} asks for {each * ask.cards} of {resource}, "
-                f"its assignment gives {total}",
+                f"container {ask.container!r} requests {each * ask.cards} of {resource}, "
+                f"but its assignment gives {total}",
             )
     cards = {card.uuid: card for card in inventory.cards}
     for share in shares:
@@ -214,6 +207,6 @@ def verify(ask: Ask, shares: Sequence[CardShare], inventory: Inventory) -> None:
         if loose and ask.isolation == "required":
             raise Refusal(
                 Reason.ISOLATION_MISSING,
-                f"{keys.ISOLATION} is required, and card {card.uuid} with engine "
-                f"{card.isolation!r} does not enforce {loose}",
+                f"{keys.ISOLATION} is required, but card {card.uuid} (engine "
+                f"{card.isolation!r}) does not enforce {loose}",
             )

@@ -1,1 +1,1 @@
-"""What the daemon knows and keeps: allocations, pods, tokens, what is taken of each card."""
+"""The daemon's state: allocations, pods, tokens, the usage of each card."""

@@ -1,5 +1,6 @@
-"""What the daemon remembers of one ``Allocate``, and of the container it was bound to later."""
+"""The stored record of one ``Allocate``, and of the container that it was bound to later."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final, NewType
 
@@ -18,18 +19,10 @@ Nonce = NewType("Nonce", str)
 PodUid = NewType("PodUid", str)
 
 KIND: Final = "gpu-fraction.dev/slice"
-"""Of a slice, as CDI names it."""
+"""The kind of our CDI devices."""
 
-__all__ = [
-    "KIND",
-    "Allocation",
-    "Binding",
-    "ContainerKey",
-    "Nonce",
-    "PodUid",
-    "Token",
-    "qualified",
-]
+TAG_LENGTH: Final = 20
+"""Characters of a binding's tag: chosen, so that no two of a node are equal."""
 
 
 def qualified(nonce: Nonce) -> str:
@@ -49,14 +42,10 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A container and the cards it was given.
 
     Attributes:
-        namespace: The pod's namespace.
-        pod: The pod's name.
-        uid: The pod's UID.
-        container: The container's name.
         shares: Its part of each of its cards, at least one.
-        demand: What its pod asks of isolation.
-        root_risk: The field by which a process of its pod could be user 0; empty where none
-            can.
+        isolation: The isolation that its pod requests.
+        root_risk: The field by which a process of its pod could be user 0, with what is
+            allowed there; empty where none can.
     """
 
     namespace: str
@@ -64,13 +53,19 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     uid: PodUid
     container: str
     shares: tuple[CardShare, ...]
-    demand: Isolation = DEFAULT_ISOLATION
+    isolation: Isolation = msgspec.field(default=DEFAULT_ISOLATION, name="demand")
     root_risk: str = NOT_KNOWN
 
     @property
     def key(self) -> ContainerKey:
         """The container."""
         return ContainerKey(self.uid, self.container)
+
+    @property
+    def tag(self) -> str:
+        """A short name of lowercase letters and digits; the same for each start."""
+        name = f"{self.uid}/{self.container}".encode()
+        return hashlib.sha256(name).hexdigest()[:TAG_LENGTH]
 
 
 class Allocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

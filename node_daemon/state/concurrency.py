@@ -1,17 +1,15 @@
-"""How tasks of one event loop wait for each other."""
+"""Waiting between tasks of one event loop."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Hashable
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
-__all__ = ["KeyedLocks", "Latest", "first"]
-
 _T = TypeVar("_T")
 _K = TypeVar("_K", bound=Hashable)
 
 
-async def first(**waits: Coroutine[Any, Any, object]) -> str:
+async def first_completed(**waits: Coroutine[Any, Any, object]) -> str:
     """The name of the wait that returned first; the others are cancelled before it returns.
 
     A wait that raises, raises here.
@@ -28,7 +26,7 @@ async def first(**waits: Coroutine[Any, Any, object]) -> str:
     return min(tasks[task] for task in done)
 
 
-class Latest(Generic[_T]):
+class Observable(Generic[_T]):
     """The latest value of something, absent at first."""
 
     def __init__(self, value: _T | None = None) -> None:

@@ -1,20 +1,40 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all, and the lock that keeps one writer a node."""
 
 import asyncio
+import fcntl
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from node_daemon.state.errors import StoreError
-
-__all__ = ["run_to_end", "write_durably"]
 
 _T = TypeVar("_T")
 
 
-def write_durably(path: Path, content: bytes, *, temporary_suffix: str = ".tmp") -> None:
+def lock(path: Path) -> IO[bytes]:
+    """Take a file's lock, which is held until the file returned is closed; blocking.
+
+    Raises:
+        StoreError: another process holds it, or the file cannot be opened.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as e:
+        raise StoreError(f"{path} cannot be opened: {e.strerror}") from e
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        file.close()
+        raise StoreError(
+            f"another node daemon runs on this node and holds {path}: stop it first"
+        ) from e
+    return file
+
+
+def write_durably(path: Path, content: bytes, *, fsync: Callable[[int], None] = os.fsync) -> None:
     """Replace a file whole; blocking.
 
     The temporary file lies in the same directory under a name that starts with a dot: a
@@ -24,26 +44,22 @@ def write_durably(path: Path, content: bytes, *, temporary_suffix: str = ".tmp")
     Raises:
         StoreError: it could not be written; an earlier file of that name is unchanged.
     """
-    temporary = path.with_name(f".{path.name}{temporary_suffix}")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            fsync(file.fileno())
         temporary.replace(path)
-        _fsync_directory(path.parent)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fsync(directory)
+        finally:
+            os.close(directory)
     except OSError as e:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise StoreError(f"{path} cannot be written: {e.strerror or e}") from e
-
-
-def _fsync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 async def run_to_end(work: Awaitable[_T]) -> _T:

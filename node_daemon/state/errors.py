@@ -1,26 +1,18 @@
-"""What can go wrong in the node daemon.
+"""Errors of the node daemon.
 
 NodeDaemonError
 ├── Refusal            a container may not start now; the kubelet asks again by itself
 ├── StoreError         the state directory or the CDI directory cannot be written
 ├── HostSpecError      the host's nvidia.com/gpu specification lacks a card
+├── IsolationError     the isolation engines cannot serve a container now
+│   ├── NotEnforceableError  its pod requires what no engine on the card enforces
+│   └── EngineFailedError    an engine that should work did not; trying again may help
 ├── KubeletError       the kubelet did not answer, or not in time
 └── ApiUnavailableError  the API server did not take a write; its outcome may be unknown
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
-
-__all__ = [
-    "ApiUnavailableError",
-    "HostSpecError",
-    "KubeletError",
-    "NodeDaemonError",
-    "PodRef",
-    "Reason",
-    "Refusal",
-    "StoreError",
-]
 
 
 class NodeDaemonError(Exception):
@@ -32,7 +24,19 @@ class StoreError(NodeDaemonError):
 
 
 class HostSpecError(NodeDaemonError):
-    """The host's CDI specification of its GPUs does not serve; the message says what to do."""
+    """The host's CDI specification of its GPUs cannot be used; the message says what to do."""
+
+
+class IsolationError(NodeDaemonError):
+    """A container must not start now; the message says why and what would help."""
+
+
+class NotEnforceableError(IsolationError):
+    """The pod requires what no engine on the card enforces."""
+
+
+class EngineFailedError(IsolationError):
+    """An engine that should work did not; trying again may help."""
 
 
 class KubeletError(NodeDaemonError):
@@ -44,7 +48,7 @@ class ApiUnavailableError(NodeDaemonError):
 
 
 class Reason(StrEnum):
-    """Why a container may not start now: the reason of the Event and the metric's label."""
+    """The reason why a container may not start now, as in the Event and the metric's label."""
 
     TOKEN_COUNT = "SlotCountInvalid"  # noqa: S105 - no password
     TOKEN_UNKNOWN = "SlotUnknown"  # noqa: S105
@@ -73,7 +77,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PodRef:
-    """Which pod an Event is about."""
+    """The pod that an Event is about."""
 
     namespace: str
     name: str
@@ -84,8 +88,7 @@ class Refusal(NodeDaemonError):  # noqa: N818 - a verdict, not a fault
     """A container may not start now.
 
     Attributes:
-        reason: One of a closed set.
-        pods: The pods to tell, empty where none is known.
+        pods: The pods that get an Event, empty where none is known.
     """
 
     def __init__(self, reason: Reason, message: str, *pods: PodRef) -> None:
@@ -94,5 +97,5 @@ class Refusal(NodeDaemonError):  # noqa: N818 - a verdict, not a fault
         super().__init__(message)
 
     def about(self, *pods: PodRef) -> "Refusal":
-        """The same refusal, with the pods to tell where it names none yet."""
+        """The same refusal with these pods, unless it has some already."""
         return self if self.pods else Refusal(self.reason, str(self), *pods)

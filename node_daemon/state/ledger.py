@@ -1,4 +1,4 @@
-"""What is taken of each card. The sum never exceeds the card."""
+"""The usage of each card. The sum of reserved shares never exceeds the card."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,19 +8,17 @@ from gpu_fraction.domain.inventory import Card
 from node_daemon.state.allocation import ContainerKey
 from node_daemon.state.errors import Reason, Refusal
 
-__all__ = ["Ledger", "Usage"]
-
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What is taken of one card: thousandths, MiB, containers."""
+    """The shares in use of one card: thousandths, MiB, containers."""
 
     core_milli: int = 0
     memory_mib: int = 0
     slots: int = 0
 
     def plus(self, share: CardShare) -> "Usage":
-        """With one more container's share."""
+        """The usage with one more container's share."""
         return Usage(
             self.core_milli + share.core_milli,
             self.memory_mib + share.memory_mib,
@@ -29,7 +27,7 @@ class Usage:
 
 
 class Ledger:
-    """Shares by container. Pure bookkeeping: it neither waits nor writes."""
+    """Shares by container. Pure: it neither waits nor writes."""
 
     def __init__(self) -> None:
         self._shares: dict[ContainerKey, tuple[CardShare, ...]] = {}
@@ -42,17 +40,16 @@ class Ledger:
         return tuple(self._shares)
 
     def shares(self, key: ContainerKey) -> tuple[CardShare, ...]:
-        """What a container holds; empty where it holds nothing."""
+        """The shares of a container; empty where it has none."""
         return self._shares.get(key, ())
 
-    def usage(self, *, without: ContainerKey | None = None) -> dict[str, Usage]:
-        """What is taken, by card UUID, optionally as if one container were gone."""
+    def usage(self) -> dict[str, Usage]:
+        """The usage by card UUID."""
         used: dict[str, Usage] = {}
         # Metrics are read on another thread, and a copy is one step of the interpreter.
-        for key, shares in self._shares.copy().items():
-            if key != without:
-                for share in shares:
-                    used[share.uuid] = used.get(share.uuid, Usage()).plus(share)
+        for shares in self._shares.copy().values():
+            for share in shares:
+                used[share.uuid] = used.get(share.uuid, Usage()).plus(share)
         return used
 
     def reserve(
@@ -68,18 +65,18 @@ class Ledger:
             raise Refusal(
                 Reason.ASSIGNMENT_DIFFERS,
                 f"container {key.name!r} already holds {_text(held)}, "
-                f"its assignment now says {_text(shares)}; a slice is never changed in place",
+                f"but its assignment now says {_text(shares)}; a slice cannot change in place",
             )
         if held is None:
             self._check(shares, cards)
             self._shares[key] = tuple(shares)
 
     def record(self, key: ContainerKey, shares: Iterable[CardShare]) -> None:
-        """Note what a container already has, whether it fits or not: a fact, not a question."""
+        """Record what a container already has, even where it does not fit."""
         self._shares[key] = tuple(shares)
 
     def release(self, key: ContainerKey) -> None:
-        """Return a container's shares; one that holds none is no error."""
+        """Release a container's shares, if it holds any."""
         self._shares.pop(key, None)
 
     def _check(self, shares: Sequence[CardShare], cards: Mapping[str, Card]) -> None:
@@ -88,28 +85,15 @@ class Ledger:
             card = cards.get(share.uuid)
             if card is None:
                 raise Refusal(Reason.CARD_UNKNOWN, f"this node has no card {share.uuid!r}")
-            before = used.get(share.uuid, Usage())
-            after = before.plus(share)
+            was = used.get(share.uuid, Usage())
             over = [
-                f"{name} {was} + {asked} of {limit}"
-                for name, was, asked, now, limit in (
-                    (
-                        "memory",
-                        before.memory_mib,
-                        share.memory_mib,
-                        after.memory_mib,
-                        card.memory_mib,
-                    ),
-                    (
-                        "core-milli",
-                        before.core_milli,
-                        share.core_milli,
-                        after.core_milli,
-                        card.core_milli,
-                    ),
-                    ("slots", before.slots, 1, after.slots, card.slots),
+                f"{name} {taken} + {asked} of {limit}"
+                for name, taken, asked, limit in (
+                    ("memory", was.memory_mib, share.memory_mib, card.memory_mib),
+                    ("core-milli", was.core_milli, share.core_milli, card.core_milli),
+                    ("slots", was.slots, 1, card.slots),
                 )
-                if now > limit
+                if taken + asked > limit
             ]
             if over:
                 raise Refusal(

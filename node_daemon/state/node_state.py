@@ -1,33 +1,29 @@
-"""What the daemon knows: allocations, what is taken, the pods and the cards of this node."""
+"""The daemon's state: allocations, usage of the cards, the pods and the cards of this node."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from gpu_fraction.domain.inventory import Inventory
-from node_daemon.state.concurrency import Latest
+from node_daemon.state.concurrency import Observable
 from node_daemon.state.ledger import Ledger
 from node_daemon.state.pods import PodCache
 from node_daemon.state.store import AllocationStore
 
-__all__ = ["NodeState"]
-
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """Everything that is known, each part in its own place.
+    """The state of one node.
 
     Attributes:
         store: Allocations, on disk as in memory.
-        ledger: What is taken of each card.
-        pods: The pods of this node.
         inventory: The cards of this node, absent until they were probed.
     """
 
     store: AllocationStore
     ledger: Ledger = field(default_factory=Ledger)
     pods: PodCache = field(default_factory=PodCache)
-    inventory: Latest[Inventory] = field(default_factory=Latest)
+    inventory: Observable[Inventory] = field(default_factory=Observable)
 
     @classmethod
     def below(cls, directory: Path) -> Self:

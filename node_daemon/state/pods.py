@@ -15,15 +15,12 @@ Kind = Literal["app", "sidecar", "init"]
 ENDED: Final = frozenset({"Succeeded", "Failed"})
 """Phases of a pod whose containers never start again. Source: Kubernetes, pod lifecycle."""
 
-__all__ = ["Container", "Kind", "Pod", "PodCache"]
-
 
 @dataclass(frozen=True, slots=True)
 class Container:
     """One container of a pod.
 
     Attributes:
-        name: Its name.
         kind: ``app``, ``sidecar`` (init container that restarts always) or ``init``.
         limits: Our resources among its limits, resource name to whole number.
         container_id: As the runtime named it last; empty where it has not been made yet.
@@ -47,13 +44,9 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """What the daemon reads of a pod.
+    """The parts of a pod that the daemon reads.
 
     Attributes:
-        namespace: Its namespace.
-        name: Its name.
-        uid: Its UID.
-        phase: Its phase.
         annotations: Those of ours.
         containers: Init containers, then the others; no ephemeral ones.
         root_risk: The field by which a process of it could be user 0; empty where none can.
@@ -74,7 +67,7 @@ class Pod:
 
     @property
     def ref(self) -> PodRef:
-        """Which pod it is."""
+        """The pod's reference, for Events."""
         return PodRef(self.namespace, self.name, self.uid)
 
     def container_of(self, container_id: str) -> str | None:
@@ -96,7 +89,7 @@ class PodCache:
         self._changed = asyncio.Event()
         self.synced = False
         self.departed = asyncio.Event()
-        """Set when a pod has gone or ended; whoever acts on it clears it."""
+        """Set when a pod has gone or ended; the reader clears it."""
 
     def get(self, namespace: str, name: str) -> Pod | None:
         """The pod that has that name now."""
@@ -116,12 +109,12 @@ class PodCache:
         return pod is not None and not pod.ended
 
     def mark_synced(self) -> None:
-        """Say that every pod of the node is here; from now on absence means something."""
+        """Mark the cache complete: from now on an absent pod does not exist."""
         self.synced = True
         self._wake()
 
     def put(self, pod: Pod) -> None:
-        """Take one pod, new or changed."""
+        """Add or replace a pod."""
         self._by_uid[pod.uid] = pod
         self._by_name[pod.namespace, pod.name] = pod
         if pod.ended:

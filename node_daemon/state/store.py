@@ -1,4 +1,4 @@
-"""The daemon's own memory on disk: one small file for each allocation.
+"""The allocations on disk: one small file for each.
 
 A file is replaced whole (temporary file, fsync, rename, fsync of the directory), so that a
 crash leaves the old or the new one. What cannot be read back for certain is set aside, never
@@ -29,8 +29,6 @@ WRITERS: Final = 4
 """Threads that write: chosen, so that the fsyncs of a burst wait beside each other. They are the
 store's own: the kubelet admits no pod while it waits for an answer, and an answer waits for
 nothing but the disk."""
-
-__all__ = ["AllocationStore"]
 
 _log = structlog.get_logger()
 
@@ -135,7 +133,7 @@ class AllocationStore:
         self._allocations[allocation.nonce] = allocation
 
     async def remove(self, nonce: Nonce) -> None:
-        """Forget an allocation; one that is not there is no error.
+        """Delete an allocation, if it exists.
 
         Raises:
             StoreError: the file could not be removed; it is still remembered.

@@ -1,7 +1,7 @@
 """The device ids of ``gpu-fraction.dev/slot``: as many as containers may share the cards.
 
-A token names no card. How many there are follows the cards; which of them are healthy tells
-the kubelet how many more containers may come, and each pod whether its own cards are well.
+A token names no card. The number of tokens follows the cards; the healthy ones tell
+the kubelet how many more containers fit, and each pod whether its own cards are healthy.
 """
 
 from collections.abc import Iterable
@@ -14,8 +14,6 @@ from node_daemon.state.allocation import Allocation, Token
 MAX_TOKENS: Final = 2000
 """The kubelet's work at its own restart grows with the square of the ids: measured 0.3 s at
 1,928 ids, 12.5 s at 12,000, with admission blocked meanwhile."""
-
-__all__ = ["TokenState", "token", "token_states"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,13 +42,14 @@ class CdiRuntime:
         """
         env: dict[str, str] = {}
         for cdi_name in cdi_names:
-            found = [edits for n, edits in self._devices() if n == cdi_name]
+            found = [edits for n, edits in self.devices() if n == cdi_name]
             if len(found) != 1:
                 raise UnresolvableError(f"{cdi_name}: {len(found)} devices")
             env |= found[0]
         return Started(uid, name, cdi_names, env)
 
-    def _devices(self) -> list[tuple[str, dict[str, str]]]:
+    def devices(self) -> list[tuple[str, dict[str, str]]]:
+        """Every device that it knows, by CDI name, with the environment that it gives."""
         devices = []
         for path in sorted(self._directory.glob("*.json")):
             spec = json.loads(path.read_bytes())

@@ -182,7 +182,7 @@ async def test_what_the_system_does_goes_on(
     async with connect(kubeconfig(account("node-daemon")), component="test") as client:
         await ApiAssigner(client).assign(PodRef(namespace, "late", uids["late"]), "{}")
     wanted_node = inventory_node.desired(CARDS)
-    patches = inventory_node.diff(inventory_node.NodeState({}, {}, {}), wanted_node)
+    patches = inventory_node.diff(inventory_node.NodeFields({}, {}, {}), wanted_node)
     daemon = await users.named(ACCOUNTS["node-daemon"], "system:serviceaccounts")
     await daemon.patch(f"/api/v1/nodes/{NODE}", patches.node)
     await daemon.patch(f"/api/v1/nodes/{NODE}/status", patches.status)

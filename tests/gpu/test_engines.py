@@ -17,13 +17,14 @@ from node_daemon.cards.nvml_device import Device
 from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.cgroup import CgroupEngine
 from node_daemon.isolation.cgroup_paths import ROOT, PodCgroups
-from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice
-from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine, MpsSettings
-from node_daemon.isolation.mps_control import BINARY, MpsControl, Protocol
-from node_daemon.isolation.mps_daemon import Launch, MpsDaemon
+from node_daemon.isolation.engine import CardFacts, Part, Resource
+from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine
+from node_daemon.isolation.mps_control import BINARY, MpsControl, MpsVersion
+from node_daemon.isolation.mps_daemon import MpsDaemon
 from node_daemon.isolation.mps_namespaces import SERVER, MpsNamespaceEngine
 from node_daemon.isolation.node import facts
 from tests.support import fake_gpus
+from tests.support.fake_gpus import bound
 
 PROGRAM = pathlib.Path(__file__).with_name("cuda_program.py")
 LIMIT_MIB = 4096
@@ -46,7 +47,7 @@ def card(driver: Driver, device: Device) -> CardFacts:
 def part(card: CardFacts, container: str = "main", core_milli: int = 250) -> Part:
     """A quarter of the card's compute and the limit of memory."""
     shares = (CardShare(card.uuid, core_milli, LIMIT_MIB),)
-    return Part(Slice(f"pod-{container}", container, shares), shares, frozenset(Resource))
+    return Part(bound(f"pod-{container}", container, shares), shares, frozenset(Resource))
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_cgroup_limits_memory_and_leaves_another_slice_alone(
         pytest.skip("a kubelet runs here: its cgroups are not for tests")
     one, other = part(card, "one"), part(card, "other")
     try:
-        paths = [cgroups(p.slice.pod_uid) for p in (one, other)]
+        paths = [cgroups(p.binding.uid) for p in (one, other)]
     except OSError as e:
         pytest.skip(f"cgroups cannot be made: {e}")
     engine = CgroupEngine(driver, PodCgroups())
@@ -104,7 +105,7 @@ def test_cgroup_limits_memory_and_leaves_another_slice_alone(
         finally:
             flag.unlink(missing_ok=True)
     for each in (one, other):
-        engine.release(each.slice)
+        engine.release(each.binding)
     record(limit_mib=LIMIT_MIB, neighbour_held=neighbour, **got)
     assert neighbour == "1"
     assert LIMIT_MIB - ROOM_MIB <= got["got_mib"] <= LIMIT_MIB
@@ -115,12 +116,12 @@ def mps(request: pytest.FixtureRequest) -> Iterator[MpsEngine]:
     """An engine with a control daemon of its own, ended with the test; no compute mode is set."""
     if shutil.which(BINARY) is None:
         pytest.skip(f"no {BINARY} on this machine")
-    protocol: Protocol = request.param
+    protocol: MpsVersion = request.param
     directory = pathlib.Path(tempfile.mkdtemp(prefix="mps"))
     control = MpsControl(directory / "pipe", protocol)
-    daemon = MpsDaemon(control, directory / "state", Launch())
+    daemon = MpsDaemon(control, directory / "state")
     kind = MpsEngine if protocol == 2 else MpsNamespaceEngine
-    yield kind(None, control, daemon, MpsSettings())
+    yield kind(None, control, daemon)
     if control.answers():
         subprocess.run(
             [BINARY, *(["-p", "3", "-q"] if protocol == 3 else [])],
@@ -157,7 +158,7 @@ def test_mps_limits_processors_and_memory(
     fast, slow = cuda("spin", blocks)["ms"], cuda("spin", blocks, env=inside)["ms"]
     memory = cuda("allocate", card.memory_mib, env=inside)
     record(server=SERVER, whole=whole, few=few, whole_ms=fast, few_ms=slow, **memory)
-    mps.release(one.slice)
+    mps.release(one.binding)
     assert 0 < few <= whole * 0.27
     assert slow > fast * 2
     assert LIMIT_MIB - ROOM_MIB <= memory["got_mib"] <= LIMIT_MIB
@@ -176,6 +177,6 @@ def test_a_program_cannot_raise_its_share_of_processors(
     greedy = {**environment(mps, one), "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "100"}
     whole = cuda("processors")["processors"]
     few = cuda("processors", env=greedy)["processors"]
-    mps.release(one.slice)
+    mps.release(one.binding)
     record(whole=whole, few=few)
     assert few <= whole * 0.27

@@ -5,8 +5,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from node_daemon.cards import health
-from node_daemon.cards.health_events import Clear, Event, Fault, Poll, Target, Xid
-from node_daemon.cards.health_xid import IGNORED, UNTIL_RESET
+from node_daemon.cards.health_events import (
+    IGNORED,
+    UNTIL_RESET,
+    Clear,
+    Event,
+    Fault,
+    Poll,
+    Target,
+    Xid,
+)
 
 POLICY = health.HealthPolicy()
 MOST_GOOD_POLLS = POLICY.good_polls << POLICY.max_doublings

@@ -3,12 +3,16 @@
 import ctypes
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
+from gpu_fraction.domain.assignment import CardShare
+from gpu_fraction.domain.request import Isolation
+from gpu_fraction.domain.root_user import NOT_KNOWN
 from node_daemon.cards import nvml_driver
 from node_daemon.cards.nvml_driver import Driver
+from node_daemon.state.allocation import Binding, PodUid
 from sandbox.nvml import build
 from sandbox.nvml.hardware import VARIABLE, FakeCard, FakeHardware, FakeInstance
 
@@ -21,6 +25,17 @@ HASTY_S = 0.5
 def uuid(index: int) -> str:
     """Name of the card at that position."""
     return f"GPU-{index:08d}-1111-2222-3333-444444444444"
+
+
+def bound(
+    uid: str,
+    container: str,
+    shares: Sequence[CardShare],
+    isolation: Isolation = "preferred",
+    root_risk: str = NOT_KNOWN,
+) -> Binding:
+    """A container and its shares, of a pod whose name does not matter."""
+    return Binding("ns", "pod", PodUid(uid), container, tuple(shares), isolation, root_risk)
 
 
 def mig_uuid(card: int, instance: int) -> str:

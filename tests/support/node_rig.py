@@ -149,7 +149,7 @@ class Rig:
         self.registry = CollectorRegistry()
         ports = Ports(
             assigner=self.api,
-            recorder=self.api,
+            refused=self.api.refused,
             isolation=self.isolation,
             has_cgroup=lambda uid: uid in self.cgroups,
         )
@@ -293,10 +293,14 @@ class Rig:
 
 @asynccontextmanager
 async def node(
-    root: Path, *cards: Card, checkpoint: bool = True, ready: bool = True
+    root: Path,
+    *cards: Card,
+    checkpoint: bool = True,
+    ready: bool = True,
+    tempo: Tempo = TEMPO,
 ) -> AsyncIterator[Rig]:
     """A node whose daemon and kubelet run while the block runs."""
-    rig = Rig(root, inventory(*cards), checkpoint=checkpoint)
+    rig = Rig(root, inventory(*cards), checkpoint=checkpoint, tempo=tempo)
     await rig.kubelet.start()
     await rig.start_daemon()
     try:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from gpu_fraction.cli import cluster
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.server_version import UnsupportedServerError
 from sandbox.apiserver import ApiServer
-from tests.support.access import fixed
+from tests.support.access import fixed, kubeconfig
 from tests.support.tls import make
 from tests.unit.cli.conftest import Command
 
@@ -42,22 +41,6 @@ def serving(minor: str) -> Iterator[str]:
         loop.call_soon_threadsafe(stop.set)
         thread.join()
         loop.close()
-
-
-def kubeconfig(folder: Path, server: str) -> Path:
-    """A file that names the server."""
-    named = {"cluster": "sandbox", "user": "sandbox"}
-    content = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "sandbox",
-        "contexts": [{"name": "sandbox", "context": named}],
-        "clusters": [{"name": "sandbox", "cluster": {"server": server}}],
-        "users": [{"name": "sandbox", "user": {}}],
-    }
-    path = folder / "kubeconfig"
-    path.write_text(json.dumps(content))
-    return path
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,16 @@ import pytest
 from gpu_fraction.domain.inventory import Inventory
 from node_daemon.cards import nvml, nvml_driver
 from node_daemon.cards.health import Change, HealthPolicy
-from node_daemon.cards.health_events import Clear
+from node_daemon.cards.health_events import Clear, Fault, Poll
 from node_daemon.cards.inventory import CardIsolation
-from node_daemon.cards.inventory_reader import NodeReading
+from node_daemon.cards.inventory_reader import CardReading, NodeReading
+from node_daemon.cards.nvml_cards import NvmlCards
 from node_daemon.cards.nvml_driver import Driver
-from node_daemon.cards.source import CardSettings, CardSource
-from node_daemon.state.concurrency import Latest
+from node_daemon.cards.source import Cards, CardSettings, CardSource
+from node_daemon.state.concurrency import Observable
 from sandbox.nvml.hardware import VARIABLE, FakeHardware
 from tests.support import fake_gpus
+from tests.support.fake_cards import FakeCards
 
 SETTINGS = CardSettings(
     slots_per_card=4,
@@ -40,15 +42,10 @@ class Listener:
         self.changes.append(change)
 
 
-class Isolator:
-    """Says that every card enforces memory."""
-
-    async def use(self, driver: Driver) -> None:
-        """Nothing to prepare."""
-
-    async def assess(self, reading: NodeReading) -> Mapping[str, CardIsolation]:
-        """The same for each."""
-        return {c.uuid: CardIsolation("cgroup", enforces_memory=True) for c in reading.cards}
+async def assess(driver: Driver | None, reading: NodeReading) -> Mapping[str, CardIsolation]:
+    """Say that every card enforces memory."""
+    del driver
+    return {c.uuid: CardIsolation("cgroup", enforces_memory=True) for c in reading.cards}
 
 
 @pytest.fixture
@@ -65,11 +62,16 @@ async def running(
     *,
     last: Inventory | None = None,
     open_driver: Callable[[], Driver] = lambda: nvml_driver.open_driver(1.0),
-) -> AsyncIterator[tuple[Latest[Inventory], Listener, CardSource]]:
+    cards: Cards | None = None,
+) -> AsyncIterator[tuple[Observable[Inventory], Listener, CardSource]]:
     """A source of cards while the block runs."""
-    published: Latest[Inventory] = Latest()
+    published: Observable[Inventory] = Observable()
     listener = Listener()
-    source = CardSource(open_driver, published, state, Isolator(), listener.card_changed, SETTINGS)
+
+    def open_cards() -> Cards:
+        return cards or NvmlCards(open_driver(), SETTINGS)
+
+    source = CardSource(open_cards, published, state, assess, listener.card_changed, SETTINGS)
     task = asyncio.create_task(source.run(last))
     try:
         yield published, listener, source
@@ -80,7 +82,7 @@ async def running(
 
 
 async def shows(
-    published: Latest[Inventory], holds: Callable[[Inventory], bool], within_s: float = 8.0
+    published: Observable[Inventory], holds: Callable[[Inventory], bool], within_s: float = 8.0
 ) -> Inventory:
     """Wait for an inventory of which something holds."""
     async with asyncio.timeout(within_s):
@@ -201,3 +203,19 @@ async def test_cards_that_cannot_be_counted_are_still_judged(
         assert all("cannot be read" in c.health_reason for c in inventory.cards)
         hardware.heal()
         await shows(published, lambda i: healthy(i) == [True, True])
+
+
+async def test_cards_need_not_be_nvidias(tmp_path: Path) -> None:
+    """Any object that reads and watches cards will do: a demo has some in pure Python."""
+    cards = FakeCards(CardReading(0, "FAKE-0", "Fake", 1000), CardReading(1, "FAKE-1"))
+    async with running(tmp_path, cards=cards) as (published, listener, _):
+        inventory = await shows(published, lambda i: len(i.cards) == 2)
+        assert [card.memory_mib for card in inventory.cards] == [1000, 0]
+        assert inventory.cards[1].health_reason == "NVML reports no size"
+        cards.tell(Fault("FAKE-0", "on fire"))
+        await shows(published, lambda i: i.cards[0].health_reason == "on fire")
+        for _ in range(2):
+            cards.tell(Poll("FAKE-0"))
+        await shows(published, lambda i: i.cards[0].healthy)
+        assert [change.healthy for change in listener.changes] == [False, True]
+    assert cards.sink is None

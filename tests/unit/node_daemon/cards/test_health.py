@@ -5,7 +5,9 @@ import pytest
 from gpu_fraction.domain.inventory import Card, Inventory
 from node_daemon.cards import health
 from node_daemon.cards.health_events import (
+    IGNORED,
     RECOVERY_ACTIONS,
+    UNTIL_RESET,
     Clear,
     Event,
     Fault,
@@ -15,7 +17,6 @@ from node_daemon.cards.health_events import (
     parse_clear,
     targets,
 )
-from node_daemon.cards.health_xid import IGNORED, UNTIL_RESET, XidPolicy
 from node_daemon.cards.inventory_reader import CardReading, InstanceReading, NodeReading
 
 A, B = Target("GPU-a"), Target("GPU-b")
@@ -59,17 +60,6 @@ def test_an_xid_makes_its_card_sick_and_no_other() -> None:
 def test_errors_of_applications_are_ignored(xid: int) -> None:
     """NVIDIA's list: the program failed, the card did not."""
     assert Node().then(Xid("GPU-a", xid)).sick == {}
-
-
-def test_the_node_can_ignore_and_watch_other_xids() -> None:
-    """``watch`` wins over ``ignore`` and over NVIDIA's list."""
-    policy = health.HealthPolicy(xids=XidPolicy.of(ignore=[62, 63], watch=[31, 63]))
-    node = Node(policy=policy).then(
-        Xid("GPU-a", 62),
-        Xid("GPU-a", 63),
-        Xid("GPU-b", 31),
-    )
-    assert node.sick == {"GPU-a": "XID 63", "GPU-b": "XID 31"}
 
 
 def test_the_announcement_of_a_recovery_action_is_no_fault() -> None:
@@ -134,14 +124,14 @@ def test_a_reset_before_the_error_does_not_count() -> None:
 def test_a_recovery_action_makes_the_card_sick_until_it_is_done(action: int, text: str) -> None:
     """Whatever the driver asks for, no new work goes there meanwhile."""
     node = Node().then(Poll("GPU-a", recovery_action=action))
-    assert node.sick == {"GPU-a": f"the driver asks for: {text}"}
+    assert node.sick == {"GPU-a": f"the driver requests: {text}"}
     assert node.then(*good(times=3)).sick == {}
 
 
 def test_a_failed_row_remap_lasts() -> None:
     """The poll says so for as long as the card is in the machine."""
     node = Node().then(*(Poll("GPU-a", repair_failed=True) for _ in range(9)))
-    assert "must be replaced" in node.sick["GPU-a"]
+    assert "replace the card" in node.sick["GPU-a"]
 
 
 def test_one_failed_poll_is_forgiven_and_two_are_not() -> None:

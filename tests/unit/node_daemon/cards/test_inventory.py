@@ -168,7 +168,7 @@ def test_a_card_without_a_size_gets_no_work(hardware: FakeHardware, driver: Driv
     hardware.fault("nvmlDeviceGetMemoryInfo_v2", 999, fake_gpus.uuid(1))
     card = published(driver).cards[1]
     assert (card.memory_mib, card.healthy) == (0, False)
-    assert card.health_reason == "NVML does not say its size"
+    assert card.health_reason == "NVML reports no size"
 
 
 def test_a_passing_error_keeps_what_was_known(hardware: FakeHardware, driver: Driver) -> None:

@@ -148,7 +148,7 @@ def test_samples_are_the_newest_of_each_process(hardware: FakeHardware, driver: 
         FakeProcess(pid=11, memory_mib=1, sm=10, time_us=3),
     ]
     hardware.apply()
-    assert driver.device(0).samples(4) == (nvml.Sample(10, 9, 40, 7),)
+    assert driver.device(0).samples(4) == (nvml.Sample(10, 9, 40),)
     assert driver.device(0).samples(9) == ()
 
 

@@ -16,7 +16,7 @@ from gpu_fraction.kube.resources import NODES, PODS
 from node_daemon.cards.health_events import CLEAR_ANNOTATION
 from node_daemon.cluster.api_server import ApiAssigner, NodePublisher, WireNode
 from node_daemon.cluster.pod_feed import PodFeed, WirePod, read
-from node_daemon.state.concurrency import Latest
+from node_daemon.state.concurrency import Observable
 from node_daemon.state.errors import ApiUnavailableError, PodRef, Refusal
 from node_daemon.state.pods import PodCache
 from sandbox.apiserver.faults import Answer, Fault
@@ -187,7 +187,7 @@ async def test_node_is_published_and_repaired(
     client: Client, background: Callable[[Any], None]
 ) -> None:
     """Inventory, labels and capacity follow the cards, and return when somebody resets them."""
-    cards = Latest(inventory(rig_card(0), rig_card(1)))
+    cards = Observable(inventory(rig_card(0), rig_card(1)))
     background(NodePublisher(client, NODE, cards).run())
     capacity: dict[str, Any] = {}
 
@@ -224,7 +224,7 @@ async def test_clear_annotation_is_obeyed_once(
     client: Client, background: Callable[[Any], None]
 ) -> None:
     """An administrator declares cards fine; the annotation is taken away."""
-    publisher = NodePublisher(client, NODE, Latest(inventory(rig_card(0))))
+    publisher = NodePublisher(client, NODE, Observable(inventory(rig_card(0))))
     background(publisher.run())
     asked = {"metadata": {"annotations": {CLEAR_ANNOTATION: "GPU-0"}}}
     await client.patch(NODES.at(NODE), PatchKind.MERGE, asked, dict)
@@ -236,7 +236,7 @@ async def test_clear_annotation_is_obeyed_once(
 
 async def test_clear_annotation_is_not_obeyed_again_while_the_watch_lags(client: Client) -> None:
     """The Node is still shown with what was taken away; the next thing asked is obeyed."""
-    publisher = NodePublisher(client, NODE, Latest(inventory(rig_card(0), rig_card(1))))
+    publisher = NodePublisher(client, NODE, Observable(inventory(rig_card(0), rig_card(1))))
 
     async def ask(what: str) -> WireNode:
         asked = {"metadata": {"annotations": {CLEAR_ANNOTATION: what}}}

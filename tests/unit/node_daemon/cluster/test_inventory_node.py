@@ -12,7 +12,7 @@ L4 = Card(uuid="GPU-2", index=1, model="NVIDIA L4", memory_mib=22731, isolation=
 SICK = Card(uuid="GPU-3", index=2, model="NVIDIA L4", memory_mib=22731, healthy=False)
 
 
-def node(*cards: Card) -> inventory_node.NodeState:
+def node(*cards: Card) -> inventory_node.NodeFields:
     """What the Node should carry for these cards."""
     return inventory_node.desired(Inventory(driver_version="615", cards=cards))
 
@@ -35,14 +35,13 @@ def test_different_cards_are_said_to_be_mixed_and_memory_is_the_smallest() -> No
 
 
 def test_capacity_counts_healthy_cards_alone() -> None:
-    """A sick card lowers slots, cores and memory; the labels still count it.
+    """A sick card lowers cores and memory; the labels still count it.
 
     Memory is in whole GiB, as cards are sold: shares counted by a configured 80 GiB must pass
     the scheduler and the kubelet.
     """
     wanted = node(H100, L4, SICK)
     assert wanted.capacity == {keys.CORE_MILLI: "2000", keys.MEMORY_MIB: str((80 + 23) * 1024)}
-    assert inventory_node.slots(Inventory(cards=(H100, L4, SICK))) == 40
     assert wanted.labels[keys.LABEL_COUNT] == "3"
 
 
@@ -55,7 +54,7 @@ def test_the_annotation_is_the_inventory() -> None:
 def test_a_fresh_node_gets_everything_and_a_second_look_nothing() -> None:
     """Applying the patches makes the difference empty."""
     wanted = node(H100, L4)
-    patches = inventory_node.diff(inventory_node.NodeState({}, {}, {}), wanted)
+    patches = inventory_node.diff(inventory_node.NodeFields({}, {}, {}), wanted)
     assert patches.node == {
         "metadata": {"labels": dict(wanted.labels), "annotations": dict(wanted.annotations)}
     }
@@ -67,10 +66,10 @@ def test_amounts_are_compared_as_the_api_server_writes_them() -> None:
     """The server turns 2000 into 2k; that is no difference, and 3k is one."""
     wanted = node(H100, Card(uuid="GPU-4", index=1, model="x", memory_mib=4096))
     same = {keys.CORE_MILLI: "2k", keys.MEMORY_MIB: "86016000m"}
-    seen = inventory_node.NodeState(wanted.labels, wanted.annotations, same)
+    seen = inventory_node.NodeFields(wanted.labels, wanted.annotations, same)
     assert inventory_node.diff(seen, wanted).status is None
     reset = {keys.CORE_MILLI: "3k", keys.MEMORY_MIB: "0"}
-    seen = inventory_node.NodeState(wanted.labels, wanted.annotations, reset)
+    seen = inventory_node.NodeFields(wanted.labels, wanted.annotations, reset)
     assert inventory_node.diff(seen, wanted).status == {
         "status": {"capacity": {keys.CORE_MILLI: "2000", keys.MEMORY_MIB: "86016"}}
     }
@@ -78,7 +77,7 @@ def test_amounts_are_compared_as_the_api_server_writes_them() -> None:
 
 def test_labels_of_cards_that_are_gone_are_removed_and_others_left_alone() -> None:
     """A node without cards loses its model label; other people's labels are not named."""
-    seen = inventory_node.NodeState(
+    seen = inventory_node.NodeFields(
         {keys.LABEL_MODEL: "NVIDIA-L4", keys.LABEL_COUNT: "1", "example.com/zone": "a"}, {}, {}
     )
     patch = inventory_node.diff(seen, node()).node

@@ -2,11 +2,11 @@
 
 import pytest
 
-from node_daemon.cluster.api_server import cdi_doubt
+from node_daemon.cluster.api_server import cdi_warning
 
 
 @pytest.mark.parametrize(
-    ("reported", "doubt"),
+    ("reported", "warning"),
     [
         ("containerd://2.1.9", ""),
         ("containerd://1.7.24~ds1", "enable_cdi = true"),
@@ -15,7 +15,7 @@ from node_daemon.cluster.api_server import cdi_doubt
         ("", "not known"),
     ],
 )
-def test_doubt_by_version(reported: str, doubt: str) -> None:
+def test_warning_by_version(reported: str, warning: str) -> None:
     """Known good versions raise none; others say what is needed."""
-    found = cdi_doubt(reported)
-    assert (doubt in found) if doubt else not found
+    found = cdi_warning(reported)
+    assert (warning in found) if warning else not found

@@ -14,9 +14,9 @@ from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.compute_mode import ComputeModes
 from node_daemon.isolation.configured import MODES
 from node_daemon.isolation.host_process import HostProcess
-from node_daemon.isolation.mps import MpsEngine, MpsSettings
-from node_daemon.isolation.mps_control import MpsControl, Protocol
-from node_daemon.isolation.mps_daemon import PID_FILE, Launch, MpsDaemon
+from node_daemon.isolation.mps import MpsEngine
+from node_daemon.isolation.mps_control import MpsControl, MpsVersion
+from node_daemon.isolation.mps_daemon import PID_FILE, MpsDaemon
 from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
 from tests.support import fake_gpus
 
@@ -54,26 +54,26 @@ class Mps:
         self.binary.chmod(0o755)
         self.failing = directory / "fail"
 
-    def control(self, protocol: Protocol = 3, timeout_s: float = 5.0) -> MpsControl:
+    def control(self, protocol: MpsVersion = 3, timeout_s: float = 5.0) -> MpsControl:
         """How to talk to it."""
         return MpsControl(self.pipe, protocol, str(self.binary), timeout_s)
 
-    def daemon(self, protocol: Protocol = 3, launch: Launch | None = None) -> MpsDaemon:
+    def daemon(self, protocol: MpsVersion = 3, host: HostProcess | None = None) -> MpsDaemon:
         """How a fresh node daemon finds or starts it."""
-        return MpsDaemon(self.control(protocol), self.directory / "state", launch)
+        return MpsDaemon(self.control(protocol), self.directory / "state", host=host)
 
     def modes(self, driver: Driver) -> ComputeModes:
         """As a fresh node daemon remembers them."""
         return ComputeModes(driver, self.directory / "state" / "mps" / MODES)
 
-    def engine(self, driver: Driver, protocol: Protocol = 3) -> MpsEngine:
+    def engine(self, driver: Driver, protocol: MpsVersion = 3) -> MpsEngine:
         """An engine over it, as after a restart of the node daemon."""
         made = MpsEngine if protocol == 2 else MpsNamespaceEngine
         return made(
             self.modes(driver),
             self.control(protocol),
             self.daemon(protocol),
-            MpsSettings(server_timeout_s=0.5),
+            server_timeout_s=0.5,
         )
 
     def fail(self, what: str) -> None:

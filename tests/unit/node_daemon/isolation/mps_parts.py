@@ -1,8 +1,9 @@
 """Cards and containers of the tests of MPS, and the control daemon's limits."""
 
 from gpu_fraction.domain.assignment import CardShare
-from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice
+from node_daemon.isolation.engine import CardFacts, Part, Resource
 from tests.support import fake_gpus
+from tests.support.fake_gpus import bound
 from tests.unit.node_daemon.isolation.conftest import Mps
 
 ONE, TWO = fake_gpus.uuid(0), fake_gpus.uuid(1)
@@ -17,7 +18,7 @@ def part(
 ) -> Part:
     """A container's card, thousandths and MiB."""
     held = tuple(CardShare(*share) for share in shares or ((ONE, 250, 8000),))
-    return Part(Slice("3f2e1d0c-aaaa-bbbb-cccc-0123456789ab", container, held), held, resources)
+    return Part(bound("3f2e1d0c-aaaa-bbbb-cccc-0123456789ab", container, held), held, resources)
 
 
 def limits(mps: Mps) -> dict[str, tuple[int | None, float | None]]:
@@ -28,4 +29,4 @@ def limits(mps: Mps) -> dict[str, tuple[int | None, float | None]]:
 
 def name(one: Part) -> str:
     """The container's namespace."""
-    return f"gf_{one.slice.tag}"
+    return f"gf_{one.binding.tag}"

@@ -9,10 +9,11 @@ from node_daemon.cards import nvml
 from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.cgroup import PROBE, CgroupEngine
 from node_daemon.isolation.cgroup_paths import Member, PodCgroups, member
-from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice, Strength
-from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.isolation.engine import CardFacts, Part, Resource, Strength
+from node_daemon.state.errors import EngineFailedError
 from sandbox.nvml.hardware import FakeHardware
 from tests.support import fake_gpus
+from tests.support.fake_gpus import bound
 
 POD = "3f2e1d0c-aaaa-bbbb-cccc-0123456789ab"
 POD_ = POD.replace("-", "_")
@@ -39,7 +40,7 @@ def engine(driver: Driver, tree: pathlib.Path) -> CgroupEngine:
 def part(container: str, *shares: tuple[str, int]) -> Part:
     """A container's memory on some cards, MiB."""
     held = tuple(CardShare(uuid, 250, mib) for uuid, mib in shares)
-    return Part(Slice(POD, container, held), held, frozenset({Resource.MEMORY}))
+    return Part(bound(POD, container, held), held, frozenset({Resource.MEMORY}))
 
 
 def limit(driver: Driver, tree: pathlib.Path, card: str = ONE) -> int | None:
@@ -64,10 +65,10 @@ def test_the_pods_limit_is_the_sum_of_its_containers(
     assert limit(driver, tree) == 8000
     engine.prepare(part("b", (ONE, 500), (TWO, 700)))
     assert (limit(driver, tree), limit(driver, tree, TWO)) == (8500, 700)
-    engine.release(part("a", (ONE, 8000)).slice)
+    engine.release(part("a", (ONE, 8000)).binding)
     assert limit(driver, tree) == 500
-    engine.release(part("b").slice)
-    engine.release(part("b").slice)
+    engine.release(part("b").binding)
+    engine.release(part("b").binding)
     assert (limit(driver, tree), limit(driver, tree, TWO)) == (None, None)
 
 
@@ -84,13 +85,13 @@ def test_after_a_restart_the_limits_are_as_before(driver: Driver, tree: pathlib.
     again = CgroupEngine(driver, PodCgroups(tree))
     again.restore([part("a", (ONE, 8000)), part("b", (ONE, 500))], set())
     assert limit(driver, tree) == 8500
-    again.release(part("b").slice)
+    again.release(part("b").binding)
     assert limit(driver, tree) == 8000
 
 
 def test_a_pod_without_a_cgroup_is_refused(engine: CgroupEngine) -> None:
     """Nothing to limit is no limit."""
-    stranger = Slice("00000000-0000-0000-0000-000000000000", "a", ())
+    stranger = bound("00000000-0000-0000-0000-000000000000", "a", ())
     with pytest.raises(EngineFailedError, match="no cgroup"):
         engine.prepare(Part(stranger, (CardShare(ONE, 0, 1),), frozenset({Resource.MEMORY})))
 
@@ -106,9 +107,9 @@ def test_a_limit_that_cannot_be_set_is_an_error_and_tried_again(
     engine.prepare(part("a", (ONE, 8000)))
     hardware.fault("nvmlDeviceSetMemoryLimits_v1", 999, ONE)
     with pytest.raises(EngineFailedError):
-        engine.release(part("a").slice)
+        engine.release(part("a").binding)
     hardware.heal()
-    engine.release(part("a").slice)
+    engine.release(part("a").binding)
     assert limit(driver, tree) is None
 
 
@@ -130,7 +131,7 @@ def test_releasing_a_pod_whose_cgroup_is_gone_is_fine(
     found = PodCgroups(tree).find(POD)
     assert found is not None
     found.rmdir()
-    engine.release(part("a").slice)
+    engine.release(part("a").binding)
     engine.restore([], set())
 
 
@@ -165,7 +166,7 @@ def test_a_node_without_cgroup_v2_is_unfit(driver: Driver, tmp_path: pathlib.Pat
     assert set(CgroupEngine(driver, PodCgroups(tmp_path)).probe(CARDS)) == {ONE, TWO}
     (tmp_path / "cgroup.controllers").write_text("")
     reasons = CgroupEngine(driver, PodCgroups(tmp_path)).probe(CARDS)
-    assert reasons[ONE] == "the kubelet's cgroup is not found"
+    assert reasons[ONE] == "the kubelet's cgroup was not found"
 
 
 def test_nvidias_hook_gets_the_limit_from_the_environment(

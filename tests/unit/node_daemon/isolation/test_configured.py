@@ -19,10 +19,11 @@ from node_daemon.isolation.configured import (
     IsolationSettings,
     MpsStart,
 )
-from node_daemon.isolation.engine import CardFacts, Slice
-from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.isolation.engine import CardFacts
+from node_daemon.state.errors import EngineFailedError
 from sandbox.nvml.hardware import FakeHardware
 from tests.support import fake_gpus
+from tests.support.fake_gpus import bound
 from tests.support.settings import configured
 from tests.unit.node_daemon.isolation.conftest import Mps
 
@@ -39,8 +40,7 @@ def assess(mps: Mps, driver: Driver, *engines: EngineName) -> None:
     """Start a node daemon with these engines, as far as its first look at the cards."""
     settings = IsolationSettings(engines, mps_dir=mps.pipe, mps_start="here")
     isolation = ConfiguredIsolation(settings, mps.directory / "state", PodCgroups(mps.directory))
-    isolation.use(driver)
-    isolation.assess(CARDS)
+    isolation.assess(CARDS, driver)
 
 
 def test_cards_that_leave_mps_get_their_compute_mode_back(
@@ -71,15 +71,13 @@ def test_a_card_is_given_back_where_mps_is_refused(
     settings = IsolationSettings(("mps",), mps_dir=mps.pipe, mps_start="here")
     exclusive, default = nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS, nvml.COMPUTE_MODE_DEFAULT
     first = ConfiguredIsolation(settings, mps.directory / "state", PodCgroups(mps.directory))
-    first.use(driver)
-    first.assess(CARDS)
+    first.assess(CARDS, driver)
     mps.kill()
     mps.binary.unlink()
-    first.assess(CARDS)
+    first.assess(CARDS, driver)
     assert modes(driver) == [exclusive, exclusive]
     again = ConfiguredIsolation(settings, mps.directory / "state", PodCgroups(mps.directory))
-    again.use(driver)
-    assert again.assess(CARDS)[ONE].name == "none"
+    assert again.assess(CARDS, driver)[ONE].name == "none"
     assert modes(driver) == [default, default]
 
 
@@ -88,7 +86,7 @@ def test_a_mode_that_was_changed_by_hand_meanwhile_stays(driver: Driver, mps: Mp
     prohibited = 2
     mps.modes(driver).claim(ONE)
     driver.device(0).set_compute_mode(prohibited)
-    mps.modes(driver).give_back([ONE])
+    mps.modes(driver).release([ONE])
     assert modes(driver)[0] == prohibited
 
 
@@ -98,10 +96,10 @@ def test_a_card_that_cannot_be_given_back_is_tried_again(
     """Its claim is remembered until then."""
     mps.modes(driver).claim(ONE)
     hardware.fault("nvmlDeviceSetComputeMode", 999, ONE)
-    mps.modes(driver).give_back([ONE])
+    mps.modes(driver).release([ONE])
     assert modes(driver)[0] == nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS
     hardware.heal()
-    mps.modes(driver).give_back([ONE])
+    mps.modes(driver).release([ONE])
     assert modes(driver)[0] == nvml.COMPUTE_MODE_DEFAULT
 
 
@@ -125,11 +123,11 @@ def test_a_record_that_cannot_be_read_gives_nothing_back(mps: Mps, driver: Drive
     kept = record.rename(record.with_suffix(".kept"))
     record.mkdir()
     modes_of_daemon = mps.modes(driver)
-    modes_of_daemon.give_back([ONE])
+    modes_of_daemon.release([ONE])
     assert modes(driver)[0] == nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS
     record.rmdir()
     kept.rename(record)
-    modes_of_daemon.give_back([ONE])
+    modes_of_daemon.release([ONE])
     assert modes(driver)[0] == nvml.COMPUTE_MODE_DEFAULT
 
 
@@ -153,8 +151,7 @@ def test_who_starts_the_daemon_is_a_setting(
         isolation = ConfiguredIsolation(
             settings, mps.directory / "state", PodCgroups(mps.directory)
         )
-        isolation.use(driver)
-        assert isolation.assess(CARDS)[ONE].name == engine
+        assert isolation.assess(CARDS, driver)[ONE].name == engine
         assert bool(mps.pid) is (start == "here")
 
 
@@ -176,10 +173,9 @@ def test_shared_memory_is_that_of_a_daemon_that_is_started_on_the_host(
         isolation = ConfiguredIsolation(
             settings, mps.directory / "state", PodCgroups(mps.directory)
         )
-        isolation.use(driver)
-        isolation.assess(CARDS)
+        isolation.assess(CARDS, driver)
         isolation.restore([])
-        mounts = isolation.prepare(Slice("u", "c", (CardShare(ONE, 250, 8000),))).mounts
+        mounts = isolation.prepare(bound("u", "c", (CardShare(ONE, 250, 8000),))).mounts
         places = [mount["containerPath"] for mount in mounts]
         assert ("/dev/shm" in places) is (start == "host")
 
@@ -214,8 +210,7 @@ def test_each_card_gets_the_engine_that_is_configured_for_it(
     mps.modes(driver).claim(TWO)
     settings = IsolationSettings((), {ONE: ("mps",)}, mps_dir=mps.pipe, mps_start="here")
     isolation = ConfiguredIsolation(settings, mps.directory / "state", PodCgroups(mps.directory))
-    isolation.use(driver)
-    found = isolation.assess(CARDS)
+    found = isolation.assess(CARDS, driver)
     assert [found[uuid].name for uuid in (ONE, TWO)] == ["mps", "none"]
     exclusive, default = nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS, nvml.COMPUTE_MODE_DEFAULT
     assert modes(driver) == [exclusive, default]
@@ -231,13 +226,12 @@ def test_limits_that_were_lost_are_set_again_with_the_next_look(
     isolation = ConfiguredIsolation(
         IsolationSettings(("cgroup",)), tmp_path, PodCgroups(tmp_path / "cgroup")
     )
-    isolation.use(driver)
-    isolation.assess(CARDS)
+    isolation.assess(CARDS, driver)
     isolation.restore([])
-    isolation.prepare(Slice(pod.name.removeprefix("pod"), "main", (CardShare(ONE, 0, 8000),)))
+    isolation.prepare(bound(pod.name.removeprefix("pod"), "main", (CardShare(ONE, 0, 8000),)))
     driver.device(0).set_memory_limits(str(pod), 0, nvml.UNLIMITED)
     hardware.fault("nvmlDeviceSetMemoryLimits_v1", 999)
-    assert isolation.assess(CARDS)[ONE].name == "cgroup"
+    assert isolation.assess(CARDS, driver)[ONE].name == "cgroup"
     hardware.heal()
-    isolation.assess(CARDS)
+    isolation.assess(CARDS, driver)
     assert driver.device(0).memory_limits(str(pod)).hard == 8000 << 20

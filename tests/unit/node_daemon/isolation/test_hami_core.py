@@ -5,9 +5,10 @@ import pathlib
 import pytest
 
 from gpu_fraction.domain.assignment import CardShare
-from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice, Strength
-from node_daemon.isolation.errors import EngineFailedError
+from node_daemon.isolation.engine import CardFacts, Part, Resource, Strength
 from node_daemon.isolation.hami_core import HamiCoreEngine
+from node_daemon.state.errors import EngineFailedError
+from tests.support.fake_gpus import bound
 
 CARDS = (CardFacts("GPU-1"), CardFacts("MIG-1", mig_instance=True))
 
@@ -24,7 +25,7 @@ def engine(tmp_path: pathlib.Path) -> HamiCoreEngine:
 
 def part(*shares: CardShare, resources: frozenset[Resource] = frozenset(Resource)) -> Part:
     """Of a container with these cards."""
-    return Part(Slice("uid", "main", shares), shares, resources)
+    return Part(bound("uid", "main", shares), shares, resources)
 
 
 TWO = (CardShare("GPU-1", 250, 8000), CardShare("GPU-2", 500, 9000))
@@ -78,15 +79,15 @@ def test_directories_go_with_their_containers(
     engine: HamiCoreEngine, tmp_path: pathlib.Path
 ) -> None:
     """At release, or at the next restart where that was missed."""
-    one, other = part(*TWO), Part(Slice("uid", "other", TWO), TWO, frozenset(Resource))
+    one, other = part(*TWO), Part(bound("uid", "other", TWO), TWO, frozenset(Resource))
     for each in (one, other):
         engine.prepare(each)
-    engine.release(one.slice)
-    engine.release(one.slice)
+    engine.release(one.binding)
+    engine.release(one.binding)
     kept = {path.name for path in (tmp_path / "state/containers").iterdir()}
-    assert kept == {other.slice.tag}
-    engine.restore([one], {one.slice.tag})
-    assert {p.name for p in (tmp_path / "state/containers").iterdir()} == {one.slice.tag}
+    assert kept == {other.binding.tag}
+    engine.restore([one], {one.binding.tag})
+    assert {p.name for p in (tmp_path / "state/containers").iterdir()} == {one.binding.tag}
 
 
 def test_a_full_disk_is_an_error_of_the_engine(tmp_path: pathlib.Path) -> None:

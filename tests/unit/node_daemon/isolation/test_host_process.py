@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from node_daemon.isolation.errors import EngineFailedError
 from node_daemon.isolation.host_process import GROUP, HostProcess
+from node_daemon.state.errors import EngineFailedError
 
 Machine = Callable[..., HostProcess]
 
@@ -30,9 +30,9 @@ def test_the_program_is_in_the_hosts_group_before_it_begins(machine: Machine) ->
 @pytest.mark.parametrize(
     ("present", "first", "why"),
     [
-        (["cpu"], "/init.scope", "is no cgroup v2"),
+        (["cpu"], "/init.scope", "is not cgroup v2"),
         (["cgroup.controllers", "cgroup.type"], "/init.scope", "is not the host's"),
-        (["cgroup.controllers"], "/kubepods/pod1/daemon", "hostPID: true"),
+        (["cgroup.controllers"], "/kubepods/pod1/daemon", "hostPID"),
         (["cgroup.controllers", GROUP], "/init.scope", "File exists"),
     ],
 )

@@ -6,11 +6,12 @@ import pytest
 
 from gpu_fraction.domain.assignment import CardShare
 from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.engine import CardFacts, Resource, Slice, Strength
-from node_daemon.isolation.errors import EngineFailedError, NotEnforceableError
+from node_daemon.isolation.engine import CardFacts, Resource, Strength
 from node_daemon.isolation.mps import IN_CONTAINER
 from node_daemon.isolation.mps_control import size_mib
 from node_daemon.isolation.node import NodeIsolation
+from node_daemon.state.errors import EngineFailedError, NotEnforceableError
+from tests.support.fake_gpus import bound
 from tests.unit.node_daemon.isolation.conftest import Mps
 from tests.unit.node_daemon.isolation.mps_parts import CARDS, ONE, TWO, limits, name, part
 
@@ -42,9 +43,9 @@ def test_strength_differs_between_the_versions(mps: Mps, driver: Driver) -> None
     assert {two.enforces(r) for r in Resource} == {Strength.COOPERATIVE}
     assert three.enforces(Resource.COMPUTE) is Strength.ENFORCED
     assert three.enforces(Resource.MEMORY) is Strength.COOPERATIVE
-    root, user = Slice("u", "c", ()), Slice("u", "c", (), root_risk="")
-    assert "nobody can be root: spec." in three.doubt(Resource.COMPUTE, root)
-    assert three.doubt(Resource.COMPUTE, user) == ""
+    root, user = bound("u", "c", ()), bound("u", "c", (), root_risk="")
+    assert "cannot run as root: spec." in three.loophole(Resource.COMPUTE, root)
+    assert three.loophole(Resource.COMPUTE, user) == ""
 
 
 @pytest.mark.parametrize(
@@ -58,8 +59,8 @@ def test_a_pod_that_requires_isolation_must_not_be_able_to_become_root(
     node.assess(CARDS)
     node.restore([])
     compute_only = (CardShare(ONE, 250, CARDS[0].memory_mib),)
-    node.prepare(Slice("u", "c", compute_only, "preferred", risk))
-    required = Slice("u", "c", compute_only, "required", risk)
+    node.prepare(bound("u", "c", compute_only, "preferred", risk))
+    required = bound("u", "c", compute_only, "required", risk)
     if not risk:
         node.prepare(required)
         return
@@ -102,12 +103,12 @@ def test_releasing_deletes_the_namespace_once_no_client_is_left(mps: Mps, driver
     engine, one = mps.engine(driver), part()
     engine.probe(CARDS)
     engine.prepare(one)
-    mps.control().ask("client", "connect", name(one))
+    mps.control().run_v3("client", "connect", name(one))
     with pytest.raises(EngineFailedError, match="active clients"):
-        engine.release(one.slice)
-    mps.control().ask("client", "disconnect", name(one))
-    engine.release(one.slice)
-    engine.release(one.slice)
+        engine.release(one.binding)
+    mps.control().run_v3("client", "disconnect", name(one))
+    engine.release(one.binding)
+    engine.release(one.binding)
     assert limits(mps) == {}
 
 
@@ -116,9 +117,9 @@ def test_a_connected_client_does_not_hinder_a_second_start(mps: Mps, driver: Dri
     engine, one = mps.engine(driver), part()
     engine.probe(CARDS)
     engine.prepare(one)
-    mps.control().ask("client", "connect", name(one))
+    mps.control().run_v3("client", "connect", name(one))
     engine.prepare(one)
-    mps.engine(driver).restore([one], {one.slice.tag})
+    mps.engine(driver).restore([one], {one.binding.tag})
     assert limits(mps) == {name(one): (8000, 25.0)}
 
 
@@ -128,9 +129,9 @@ def test_a_new_control_daemon_gets_the_namespaces_again(mps: Mps, driver: Driver
     engine.probe(CARDS)
     engine.prepare(one)
     mps.kill()
-    engine.restore([one, two], {one.slice.tag, two.slice.tag})
+    engine.restore([one, two], {one.binding.tag, two.binding.tag})
     assert limits(mps) == {name(one): (8000, 25.0), name(two): (500, 10.0)}
-    engine.restore([two], {two.slice.tag})
+    engine.restore([two], {two.binding.tag})
     assert limits(mps) == {name(two): (500, 10.0)}
 
 
@@ -139,10 +140,10 @@ def test_what_cannot_be_made_again_is_told_and_the_rest_is_made(mps: Mps, driver
     engine, one, two, gone = mps.engine(driver), part("a"), part("b"), part("c")
     engine.probe(CARDS)
     engine.prepare(gone)
-    mps.control().ask("client", "connect", name(gone))
+    mps.control().run_v3("client", "connect", name(gone))
     mps.fail(f"namespace create {name(one)}")
     with pytest.raises(EngineFailedError, match=r"told to fail; .*active clients"):
-        engine.restore([one, two], {one.slice.tag, two.slice.tag})
+        engine.restore([one, two], {one.binding.tag, two.binding.tag})
     assert set(limits(mps)) == {name(two), name(gone)}
 
 
@@ -175,6 +176,6 @@ def test_what_a_container_says_on_the_socket_is_a_reason_and_no_crash(mps: Mps) 
     """Version 2's socket is in a folder that containers write: any bytes, any number of them."""
     mps.binary.write_text("#!/bin/sh\nhead -c 100000 /dev/zero | tr '\\0' '\\377'\nexit 1\n")
     with pytest.raises(EngineFailedError) as failed:
-        mps.control(2).tell("get_default_active_thread_percentage")
+        mps.control(2).run_v2("get_default_active_thread_percentage")
     assert "get_default_active_thread_percentage" in str(failed.value)
     assert len(str(failed.value)) < 500

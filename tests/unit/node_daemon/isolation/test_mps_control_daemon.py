@@ -9,12 +9,12 @@ import pytest
 
 from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.engine import Resource
-from node_daemon.isolation.errors import EngineFailedError
 from node_daemon.isolation.host_process import GROUP, HostProcess
-from node_daemon.isolation.mps import MpsEngine, MpsSettings
-from node_daemon.isolation.mps_control import MpsControl, Protocol
-from node_daemon.isolation.mps_daemon import PID_FILE, Launch, MpsDaemon
+from node_daemon.isolation.mps import MpsEngine
+from node_daemon.isolation.mps_control import MpsControl, MpsVersion
+from node_daemon.isolation.mps_daemon import PID_FILE, MpsDaemon
 from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
+from node_daemon.state.errors import EngineFailedError
 from tests.unit.node_daemon.isolation.conftest import Mps, running
 from tests.unit.node_daemon.isolation.mps_parts import CARDS, ONE, TWO, limits, name, part
 
@@ -38,15 +38,15 @@ def test_the_control_daemon_outlives_the_node_daemon(mps: Mps, driver: Driver) -
 def test_version_2_looks_for_its_daemon_after_a_restart(mps: Mps, driver: Driver) -> None:
     """Started again where it is gone and somebody needs it; shared memory where configured."""
     shm = mps.directory / "shm"
-    engine = MpsEngine(mps.modes(driver), mps.control(2), mps.daemon(2), MpsSettings(shm=shm))
+    engine = MpsEngine(mps.modes(driver), mps.control(2), mps.daemon(2), shm)
     engine.probe(CARDS)
     mps.kill()
     engine.restore([], set())
     assert not running(mps.pid)
-    engine.restore([part()], {part().slice.tag})
+    engine.restore([part()], {part().binding.tag})
     assert running(mps.pid)
-    engine.release(part().slice)
-    assert engine.doubt(Resource.MEMORY, part().slice) == ""
+    engine.release(part().binding)
+    assert engine.loophole(Resource.MEMORY, part().binding) == ""
     places = {m["containerPath"]: m["hostPath"] for m in engine.edits(part()).mounts}
     assert places["/dev/shm"] == str(shm)
 
@@ -159,8 +159,8 @@ def test_a_pods_process_is_not_the_hosts_daemon(
     (seen / "cgroup").write_text(f"0::/{group}\n")
     mps.pipe.mkdir()
     (mps.pipe / PID_FILE).write_text(f"{other}\n")
-    launch = Launch(outside=machine())
-    daemon = MpsDaemon(mps.control(2), mps.directory / "state", launch, proc)
+    host = machine()
+    daemon = MpsDaemon(mps.control(2), mps.directory / "state", host=host, proc=proc)
     try:
         if started:
             assert daemon.ensure([ONE])
@@ -181,7 +181,7 @@ def test_what_cannot_be_taken_away_is_told(mps: Mps, driver: Driver) -> None:
 
 def test_a_daemon_of_somebody_else_is_used_and_none_is_started(mps: Mps, driver: Driver) -> None:
     """Where a container of its own runs it, this daemon only looks for it."""
-    waiting = MpsDaemon(mps.control(), mps.directory / "state", Launch(allowed=False))
+    waiting = MpsDaemon(mps.control(), mps.directory / "state", may_start=False)
     engine = MpsNamespaceEngine(mps.modes(driver), mps.control(), waiting)
     assert set(engine.probe(CARDS)) == {ONE, TWO}
     assert mps.pid == 0
@@ -194,7 +194,7 @@ def test_the_daemon_is_started_outside_the_container(
 ) -> None:
     """In a control group of the host; the end of the container's would be its end."""
     outside = machine()
-    daemon = mps.daemon(launch=Launch(outside=outside))
+    daemon = mps.daemon(host=outside)
     assert daemon.ensure([ONE]) is True
     assert (outside.cgroups / GROUP / "cgroup.procs").read_text().strip().isdigit()
     assert daemon.ensure([ONE]) is False
@@ -207,7 +207,7 @@ def test_what_the_program_says_of_a_failed_start_is_told(
     """Here the way out is barred; nothing runs then, and no container starts on the cards."""
     outside = machine()
     (outside.cgroups / GROUP / "cgroup.procs").mkdir(parents=True)
-    daemon = mps.daemon(launch=Launch(outside=outside))
+    daemon = mps.daemon(host=outside)
     engine = MpsNamespaceEngine(mps.modes(driver), mps.control(), daemon)
     assert "Is a directory" in engine.probe(CARDS)[ONE]
     assert mps.pid == 0
@@ -219,7 +219,7 @@ def test_a_program_that_is_missing_or_fails_is_told(mps: Mps) -> None:
     with pytest.raises(EngineFailedError, match="nothing"):
         MpsDaemon(missing, mps.directory / "state").ensure([ONE])
     with pytest.raises(EngineFailedError, match="Cannot find MPS control daemon"):
-        mps.control().ask("server", "list")
+        mps.control().run_v3("server", "list")
 
 
 def test_a_server_that_vanishes_keeps_containers_from_starting(mps: Mps, driver: Driver) -> None:
@@ -227,16 +227,16 @@ def test_a_server_that_vanishes_keeps_containers_from_starting(mps: Mps, driver:
     mps.daemon().ensure([ONE])  # started without the second card
     reasons = mps.engine(driver).probe(CARDS)
     assert set(reasons) == {ONE, TWO}
-    assert "is gone" in reasons[ONE]
+    assert "is not among" in reasons[ONE]
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_nothing_is_started_before_the_cards_are_known(
-    mps: Mps, driver: Driver, protocol: Protocol
+    mps: Mps, driver: Driver, protocol: MpsVersion
 ) -> None:
     """A control daemon without cards would serve none for as long as it lives."""
     engine = mps.engine(driver, protocol)
-    engine.restore([part()], {part().slice.tag})
+    engine.restore([part()], {part().binding.tag})
     with pytest.raises(EngineFailedError, match="no card"):
         engine.prepare(part())
     assert mps.pid == 0

@@ -11,12 +11,14 @@ from node_daemon.cards.inventory import CardIsolation
 from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.cgroup import CgroupEngine
 from node_daemon.isolation.cgroup_paths import PodCgroups
-from node_daemon.isolation.engine import CardFacts, Engine, Slice, Strength
-from node_daemon.isolation.errors import EngineFailedError, NotEnforceableError
+from node_daemon.isolation.engine import CardFacts, Engine, Strength
 from node_daemon.isolation.hami_core import HamiCoreEngine
 from node_daemon.isolation.node import NodeIsolation, facts
+from node_daemon.state.allocation import Binding
+from node_daemon.state.errors import EngineFailedError, NotEnforceableError
 from sandbox.nvml.hardware import FakeHardware
 from tests.support import fake_gpus
+from tests.support.fake_gpus import bound
 from tests.unit.node_daemon.isolation.conftest import Mps
 
 POD = "3f2e1d0c-aaaa-bbbb-cccc-0123456789ab"
@@ -46,9 +48,9 @@ def hami(tmp_path: pathlib.Path) -> HamiCoreEngine:
 
 def slice_(
     demand: Isolation = "preferred", core_milli: int = 250, memory_mib: int = 8000, card: str = ONE
-) -> Slice:
+) -> Binding:
     """A container on a card."""
-    return Slice(POD, "main", (CardShare(card, core_milli, memory_mib),), demand)
+    return bound(POD, "main", (CardShare(card, core_milli, memory_mib),), demand)
 
 
 def ready(*engines: Engine, **options: Strength) -> NodeIsolation:
@@ -114,7 +116,7 @@ def test_a_container_on_two_cards_gets_what_each_needs(
     hardware.fault("nvmlDeviceSetMemoryLimits_v1", 3, TWO)
     node = ready(cgroup, hami)
     both = (CardShare(ONE, 250, 8000), CardShare(TWO, 300, 9000))
-    env = node.prepare(Slice(POD, "main", both)).env
+    env = node.prepare(bound(POD, "main", both)).env
     assert env["NVIDIA_GPU_MEMORY_LIMIT"] == "8000"
     assert env["CUDA_DEVICE_MEMORY_LIMIT_1"] == "9000m"
     assert env["CUDA_DEVICE_SM_LIMIT"] == "25"
@@ -246,7 +248,7 @@ def test_lost_limits_are_made_again(
 ) -> None:
     """Those of the slices that are set up, and of no others."""
     node = ready(cgroup)
-    other = Slice(POD, "other", (CardShare(ONE, 100, 500),))
+    other = bound(POD, "other", (CardShare(ONE, 100, 500),))
     node.prepare(slice_())
     node.prepare(other)
     node.release(other)

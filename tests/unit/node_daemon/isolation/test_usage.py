@@ -5,7 +5,8 @@ import pathlib
 import pytest
 
 from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.usage import CardUsage, Consumer, Usage, UsageReader
+from node_daemon.isolation.cgroup_paths import Member
+from node_daemon.isolation.usage import CardUsage, ContainerUse, UsageReader
 from sandbox.nvml.hardware import FakeHardware, FakeProcess
 from tests.support import fake_gpus
 
@@ -48,10 +49,10 @@ def test_memory_and_utilisation_are_summed_by_container(
         ONE,
         (1500 + 600) * MIB,
         {
-            Consumer(POD, MAIN): Usage(300 * MIB, 50, 15, 2),
-            Consumer(POD, SIDE): Usage(300 * MIB, None, None, 1),
+            Member(POD, MAIN): ContainerUse(300 * MIB, 50),
+            Member(POD, SIDE): ContainerUse(300 * MIB, None),
         },
-        Usage(57 * MIB, 1, 0, 2),
+        ContainerUse(57 * MIB, 1),
     )
 
 
@@ -60,11 +61,11 @@ def test_a_sample_is_used_once(hardware: FakeHardware, driver: Driver, proc: pat
     hardware.machine.processes[ONE] = [FakeProcess(pid=10, memory_mib=1, sm=80, time_us=5)]
     hardware.apply()
     reader = UsageReader(driver, proc)
-    used = [reader.read([ONE])[0].by[Consumer(POD, MAIN)].sm_percent for _ in range(2)]
+    used = [reader.read([ONE])[0].by[Member(POD, MAIN)].sm_percent for _ in range(2)]
     assert used == [80, None]
     hardware.machine.processes[ONE] = [FakeProcess(pid=10, memory_mib=1, sm=70, time_us=6)]
     hardware.apply()
-    assert reader.read([ONE])[0].by[Consumer(POD, MAIN)].sm_percent == 70
+    assert reader.read([ONE])[0].by[Member(POD, MAIN)].sm_percent == 70
 
 
 def test_a_mig_instance_has_memory_and_no_utilisation(
@@ -76,7 +77,7 @@ def test_a_mig_instance_has_memory_and_no_utilisation(
     hardware.machine.processes[name] = [FakeProcess(pid=10, memory_mib=100, sm=30)]
     hardware.apply()
     [card] = UsageReader(driver, proc).read([name])
-    assert card.by == {Consumer(POD, MAIN): Usage(100 * MIB, None, None, 1)}
+    assert card.by == {Member(POD, MAIN): ContainerUse(100 * MIB, None)}
 
 
 @pytest.mark.parametrize("code", [999, 15, None])
@@ -88,7 +89,7 @@ def test_a_card_that_fails_or_hangs_does_not_hide_another(
     hardware.fault("nvmlDeviceGetComputeRunningProcesses_v3", code, ONE)
     bad, good = UsageReader(hasty, proc).read([ONE, TWO])
     assert bad.error
-    assert good.by == {Consumer(POD, SIDE): Usage(3 * MIB, None, None, 1)}
+    assert good.by == {Member(POD, SIDE): ContainerUse(3 * MIB, None)}
 
 
 def test_utilisation_never_exceeds_the_card(
@@ -101,4 +102,4 @@ def test_utilisation_never_exceeds_the_card(
     ]
     hardware.apply()
     [card] = UsageReader(driver, proc).read([ONE])
-    assert card.by[Consumer(POD, MAIN)].sm_percent == 100
+    assert card.by[Member(POD, MAIN)].sm_percent == 100

@@ -2,8 +2,9 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.resources import EVENTS, PODS
 from node_daemon.app import NodeDaemon
+from node_daemon.cards.inventory_reader import CardReading
+from node_daemon.cards.source import Cards
 from node_daemon.settings import NodeDaemonSettings
 from sandbox.apiserver.server import ApiServer
 from sandbox.kubelet.devices import StartError
 from sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
 from sandbox.nvml.hardware import VARIABLE, FakeHardware
 from tests.support import fake_gpus
-from tests.support.access import fixed
+from tests.support.access import fixed, kubeconfig
+from tests.support.fake_cards import FakeCards
 from tests.support.node_rig import TEMPO
 from tests.support.settings import configured
 
@@ -63,10 +67,11 @@ class World:
         self.settings = replace(settings, tempo=TEMPO, cards=cards)
 
     @asynccontextmanager
-    async def daemon(self) -> AsyncIterator[None]:
+    async def daemon(self, cards: Cards | None = None) -> AsyncIterator[None]:
         """The daemon while the block runs; it ends as on SIGTERM."""
         stop = asyncio.Event()
-        daemon = NodeDaemon(self.settings, self.client, CollectorRegistry())
+        open_cards = None if cards is None else lambda: cards
+        daemon = NodeDaemon(self.settings, self.client, CollectorRegistry(), open_cards)
         task = asyncio.create_task(daemon.run(stop))
         try:
             async with asyncio.timeout(8):
@@ -166,6 +171,15 @@ async def test_slices_from_nvml_to_the_container(world: World) -> None:
     assert await world.get("/livez") == (0, "")
 
 
+async def test_a_container_starts_on_a_card_in_pure_python(world: World) -> None:
+    """Nothing between the reading of the cards and the container needs NVML."""
+    async with world.daemon(FakeCards(CardReading(0, "FAKE-0", "Fake", 16_000))):
+        pod = await world.pod("main", None)
+        started = await world.kubelet.start_container(pod.uid, "main")
+        assert started.env["GPU_FRACTION_DEVICES"] == "FAKE-0"
+        assert 'gpu_fraction_card_slices{uuid="FAKE-0"} 1.0' in (await world.get("/metrics"))[1]
+
+
 async def test_refusal_is_an_event_on_the_pod(world: World) -> None:
     """``kubectl describe pod`` tells why the container does not start."""
     async with world.daemon():
@@ -179,3 +193,52 @@ async def test_refusal_is_an_event_on_the_pod(world: World) -> None:
         assert (event["type"], event["reason"]) == ("Warning", "CardFull")
         assert event["involvedObject"]["uid"] == pod.uid
         assert "200000 of" in event["message"]
+
+
+async def test_a_second_daemon_on_the_node_ends_with_a_reason(tmp_path: Path) -> None:
+    """Two would remove each other's sockets; the next one starts once the first is gone."""
+    plugins = tmp_path / "k" / "device-plugins"
+    kubelet = FakeKubelet(tmp_path / "k", tmp_path / "cdi", keys.SLOT)
+    server = ApiServer()
+    server.add({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}, "status": {}})
+
+    async def daemon() -> asyncio.subprocess.Process:
+        paths = {"kubelet": "k", "state": "state", "cdi": "cdi"}
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gpu_fraction.cli.main", "node-daemon", "--port=0"),
+            *(f"--node-name={NODE}", f"--kubeconfig={kubeconfig(tmp_path, server.url)}"),
+            *(f"--{name}-dir={tmp_path / path}" for name, path in paths.items()),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    async def serves() -> set[str]:
+        async with asyncio.timeout(30):
+            while not (sockets := {p.name for p in plugins.glob("gpu-fraction*.sock")}):
+                await asyncio.sleep(0.02)
+        return sockets
+
+    async with server.serve():
+        await kubelet.start()
+        first = await daemon()
+        try:
+            sockets = await serves()
+            second = await daemon()
+            _, said = await second.communicate()
+            assert second.returncode == 2
+            assert said.decode() == (
+                "gpu-fraction: another node daemon runs on this node and holds "
+                f"{tmp_path}/state/node-daemon.lock: stop it first\n"
+            )
+            assert await serves() == sockets
+            first.kill()
+            await first.communicate()
+            first = await daemon()
+            async with asyncio.timeout(30):
+                while await serves() <= sockets:
+                    await asyncio.sleep(0.02)
+        finally:
+            with suppress(ProcessLookupError):
+                first.kill()
+            await first.communicate()
+            await kubelet.stop()

@@ -126,7 +126,7 @@ async def test_unreadable_specification_is_refused(tmp_path: Path, content: str)
         path.write_text(content)
         pod = rig.pod({"main": [share(0)]})
         await rig.admit(pod)
-        with pytest.raises(StartError, match="no CDI specification"):
+        with pytest.raises(StartError, match="not a CDI specification"):
             await rig.kubelet.start_container(pod.uid, "main")
         path.unlink()
         await rig.start(pod)

@@ -3,9 +3,17 @@
 import asyncio
 from pathlib import Path
 
+import grpc
 import pytest
 
-from tests.support.node_rig import StartError, node, rig_card, share
+from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
+from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
+from tests.support.node_rig import (
+    StartError,
+    node,
+    rig_card,
+    share,
+)
 
 
 @pytest.mark.parametrize("checkpoint", [True, False])
@@ -110,3 +118,15 @@ async def test_more_than_one_slot_is_refused(tmp_path: Path) -> None:
     async with node(tmp_path, rig_card(0)) as rig:
         with pytest.raises(Exception, match=r"exactly 1 of gpu-fraction\.dev/slot, got 2"):
             await rig.service.binder.allocate(["a", "b"])
+
+
+async def test_a_second_stream_ends_the_first(tmp_path: Path) -> None:
+    """A kubelet that opened another list would lose the daemon when the old one ends."""
+    async with node(tmp_path, rig_card(0)) as rig:
+        first, socket = rig.kubelet.devices.endpoint.stream, rig.service.session.socket
+        assert first is not None
+        async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+            second = api_grpc.DevicePluginStub(channel).ListAndWatch(api.Empty())
+            await anext(aiter(second))
+            await rig.until(first.done)
+        await rig.registered()

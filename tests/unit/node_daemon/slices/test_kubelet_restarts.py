@@ -9,7 +9,15 @@ import structlog
 
 from node_daemon.kubelet.session import Waits
 from sandbox.kubelet.devices import CHECKPOINT
-from tests.support.node_rig import TEMPO, Rig, StartError, inventory, node, rig_card, share
+from tests.support.node_rig import (
+    TEMPO,
+    Rig,
+    StartError,
+    inventory,
+    node,
+    rig_card,
+    share,
+)
 
 
 async def test_registers_again_after_a_kubelet_restart(tmp_path: Path) -> None:

@@ -2,16 +2,24 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from asyncinotify import Inotify, Mask
 
 from gpu_fraction.domain import assignment, keys, request_annotation
 from gpu_fraction.domain.request import Request, Slice
 from node_daemon.isolation.engine import CardFacts
+from node_daemon.isolation.node import NodeIsolation
+from node_daemon.slices.binder import Timing
+from node_daemon.slices.service import Tempo
+from node_daemon.state.allocation import Binding
 from node_daemon.state.pods import Container
-from tests.support.node_rig import Rig, StartError, node, rig_card, share
+from sandbox.kubelet.runtime import CdiRuntime
+from tests.support.node_rig import TEMPO, Rig, StartError, node, rig_card, share
 
 
 def slot_limits(core_milli: int = 250, memory_mib: int = 10_000) -> dict[str, int]:
@@ -36,6 +44,60 @@ async def test_container_gets_the_slice_that_was_assigned(tmp_path: Path) -> Non
             "GPU_MEMORY_LIMIT_MIB": "10000",
             "NVIDIA_VISIBLE_DEVICES": "GPU-1",
         }
+
+
+class WatchingRuntime(CdiRuntime):
+    """Knows the files of its last look, which comes a while after the directory has changed."""
+
+    def __init__(self, directory: Path, notices_after_s: float) -> None:
+        super().__init__(directory)
+        self._directory = directory
+        self._notices_after_s = notices_after_s
+        self._known: list[tuple[str, dict[str, str]]] = []
+
+    def devices(self) -> list[tuple[str, dict[str, str]]]:
+        """Those of the last look."""
+        return self._known
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Look again after each arrival by rename, while the block runs."""
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            self._known = CdiRuntime.devices(self)
+
+        async def watch(inotify: Inotify) -> None:
+            async for _ in inotify:
+                loop.call_later(self._notices_after_s, look)
+
+        with Inotify() as inotify:
+            inotify.add_watch(self._directory, Mask.MOVED_TO)
+            task = asyncio.create_task(watch(inotify))
+            yield
+            task.cancel()
+
+
+async def test_pace_of_a_real_installation(tmp_path: Path) -> None:
+    """A runtime that notices files late resolves each name at the first try, and all returns.
+
+    With the waits that are the defaults, none of which the other tests have.
+    """
+    async with node(tmp_path, rig_card(0), tempo=Tempo()) as rig:
+        notices_after_s = Timing().settle_s / 3
+        rig.kubelet.runtime = runtime = WatchingRuntime(rig.paths.cdi, notices_after_s)
+        async with runtime.watching():
+            pods = [rig.pod({"main": [share(0)]}) for _ in range(3)]
+            for pod in pods:
+                await rig.admit(pod)
+                await rig.kubelet.start_container(pod.uid, "main")
+            await rig.kubelet.restart()
+            await rig.registered()
+            rig.kubelet.stop_container(pods[0].uid, "main")
+            await rig.kubelet.start_container(pods[0].uid, "main")
+        for pod in pods:
+            rig.end(pod)
+        await rig.until(lambda: not rig.files() and len(rig.service.state.store) == 0, 20)
 
 
 async def test_several_containers_and_cards(tmp_path: Path) -> None:
@@ -76,6 +138,46 @@ async def test_deleted_pods_return_everything(tmp_path: Path) -> None:
             rig.end(pod)
         await rig.until(lambda: not rig.files() and not rig.service.state.ledger.holders())
         await rig.until(lambda: len(rig.service.state.store) == 0)
+
+
+async def test_a_slice_is_returned_only_after_two_looks(tmp_path: Path) -> None:
+    """One look may be wrong: the kubelet lists no pods for a while after its start."""
+    pace = replace(TEMPO.pace, idle_s=60.0, lingering_s=60.0)
+    async with node(tmp_path, rig_card(0), tempo=replace(TEMPO, pace=pace)) as rig:
+        pod = rig.pod({"main": [share(0)]})
+        await rig.run_pod(pod)
+        looks = rig.kubelet.lists
+        rig.end(pod)
+        await rig.until(lambda: not rig.files())
+        assert rig.kubelet.lists == looks + 2
+
+
+class RecordedIsolation(NodeIsolation):
+    """Notes the containers whose isolation is taken down."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.released: list[tuple[str, str]] = []
+
+    def release(self, binding: Binding) -> None:
+        """Note it first."""
+        self.released.append((binding.pod, binding.container))
+        super().release(binding)
+
+
+async def test_isolation_is_taken_down_once_for_each_container(tmp_path: Path) -> None:
+    """With its slice, so that no limit outlives it."""
+    async with node(tmp_path, rig_card(0)) as rig:
+        rig.isolation = isolation = RecordedIsolation()
+        await rig.kill_daemon()
+        await rig.start_daemon()
+        await rig.ready()
+        pod = rig.pod({"main": [share(0)], "side": [share(0)]})
+        await rig.run_pod(pod)
+        assert isolation.released == []
+        rig.end(pod)
+        await rig.until(lambda: len(rig.service.state.store) == 0)
+        assert sorted(isolation.released) == [(pod.name, "main"), (pod.name, "side")]
 
 
 async def test_ended_pod_returns_its_slice_while_its_object_remains(tmp_path: Path) -> None:
@@ -123,8 +225,8 @@ async def test_slice_is_kept_while_the_pods_cgroup_exists(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        (slot_limits(memory_mib=9_999), "asks for 9999 of gpu-fraction.dev/memory-mib"),
-        (slot_limits(core_milli=251), "asks for 251 of gpu-fraction.dev/core-milli"),
+        (slot_limits(memory_mib=9_999), "requests 9999 of gpu-fraction.dev/memory-mib"),
+        (slot_limits(core_milli=251), "requests 251 of gpu-fraction.dev/core-milli"),
     ],
 )
 async def test_assignment_must_match_the_containers_requests(
@@ -160,7 +262,7 @@ async def test_container_that_the_assignment_leaves_out_is_refused(tmp_path: Pat
         pod = rig.pod(annotations=notes, containers=members)
         await rig.admit(pod)
         await rig.start(pod, "main")
-        with pytest.raises(StartError, match="leaves out container 'other'"):
+        with pytest.raises(StartError, match="does not list container 'other'"):
             await rig.kubelet.start_container(pod.uid, "other")
 
 

@@ -12,9 +12,16 @@ from pathlib import Path
 import pytest
 import structlog
 
-from node_daemon.isolation.engine import ContainerEdits, Slice
+from node_daemon.isolation.engine import ContainerEdits
 from node_daemon.isolation.node import NodeIsolation
-from tests.support.node_rig import AdmissionError, StartError, node, rig_card, share
+from node_daemon.state.allocation import Binding
+from tests.support.node_rig import (
+    AdmissionError,
+    StartError,
+    node,
+    rig_card,
+    share,
+)
 
 
 @contextmanager
@@ -36,10 +43,10 @@ class Wedged(NodeIsolation):
         super().__init__([])
         self.go_on = threading.Event()
 
-    def prepare(self, slice_: Slice) -> ContainerEdits:
+    def prepare(self, binding: Binding) -> ContainerEdits:
         """Wait first."""
         self.go_on.wait()
-        return super().prepare(slice_)
+        return super().prepare(binding)
 
 
 async def test_allocate_needs_no_thread_that_others_may_hold(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from node_daemon.state.allocation import Allocation, ContainerKey, Nonce, PodUid, Token
+from node_daemon.state.allocation import Allocation, Binding, ContainerKey, Nonce, PodUid, Token
+from node_daemon.state.durable import write_durably
+from node_daemon.state.errors import Reason, Refusal
 from node_daemon.state.ledger import Ledger
 from node_daemon.state.store import AllocationStore
 from tests.support.node_rig import Rig, StartError, inventory, node, rig_card, share
@@ -101,6 +104,35 @@ async def test_flipped_bit_is_noticed(tmp_path: Path) -> None:
     assert list(again) == []
 
 
+def test_a_file_is_on_the_disk_before_its_name_and_its_name_before_the_return(
+    tmp_path: Path,
+) -> None:
+    """A power cut at any moment leaves the old content or the new, and the new after the end."""
+    path = tmp_path / "a1.json"
+    path.write_bytes(b"old")
+    synced: list[tuple[str, bytes, bytes]] = []
+
+    def fsync(descriptor: int) -> None:
+        """Note what is synced, and what the file holds under either name at that moment."""
+        name = Path(f"/proc/self/fd/{descriptor}").readlink()
+        content = b"" if name.is_dir() else name.read_bytes()
+        synced.append((str(name.relative_to(tmp_path)), content, path.read_bytes()))
+
+    write_durably(path, b"new", fsync=fsync)
+    assert synced == [(".a1.json.tmp", b"new", b"old"), (".", b"", b"new")]
+
+
+def test_stored_bindings_keep_their_field_names() -> None:
+    """A newer daemon reads the files of the one before it."""
+    stored = (
+        b'{"namespace":"ns","pod":"p","uid":"u","container":"c","shares":'
+        b'[{"uuid":"GPU-0","coreMilli":250,"memoryMib":10000}],"demand":"required","root_risk":""}'
+    )
+    binding = msgspec.json.decode(stored, type=Binding)
+    assert binding == Binding("ns", "p", PodUid("u"), "c", (share(0),), "required", "")
+    assert msgspec.json.encode(binding) == stored
+
+
 async def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     """A temporary file that a crash left is dropped at the next start."""
     store = AllocationStore(tmp_path)
@@ -142,6 +174,21 @@ async def test_nothing_changes_under_a_reader_that_does_not_wait(tmp_path: Path)
         assert store.of_token(Token("t")) == seen
     await removals
     assert store.of_token(Token("t")) == ()
+
+
+def test_the_ledger_says_why_it_refuses() -> None:
+    """By the reason of the Event, and with the amounts; what it holds stays as it was."""
+    ledger, key = Ledger(), ContainerKey(PodUid("uid"), "main")
+    cards = {"GPU-0": rig_card(0)}
+    ledger.reserve(key, [share(0)], cards)
+    with pytest.raises(Refusal, match=r"250 milli 10000 MiB.*1 milli 2 MiB") as differs:
+        ledger.reserve(key, [share(0, 1, 2)], cards)
+    other = ContainerKey(PodUid("uid"), "other")
+    with pytest.raises(Refusal, match="no card 'GPU-7'") as unknown:
+        ledger.reserve(other, [share(7)], cards)
+    assert differs.value.reason is Reason.ASSIGNMENT_DIFFERS
+    assert unknown.value.reason is Reason.CARD_UNKNOWN
+    assert (ledger.shares(key), ledger.shares(other)) == ((share(0),), ())
 
 
 def test_usage_can_be_read_beside_the_event_loop() -> None:
