@@ -6,8 +6,7 @@ from typing import Final
 import msgspec
 
 from gpu_fraction.domain import assignment, keys, request_annotation, user_annotations
-from gpu_fraction.domain.demand import demand
-from gpu_fraction.domain.gpu_resources import is_gpu
+from gpu_fraction.domain.backends import demand, is_gpu, placed_late
 from gpu_fraction.domain.pod import Metadata, Pod, Spec, containers
 from gpu_fraction.domain.request import Bounds, Refused, Request
 from gpu_fraction.kube.objects import Meta
@@ -96,7 +95,7 @@ def facts_of(record: PodRecord) -> PodFacts:
         facts,
         models=asked.models if asked else (),
         not_models=asked.not_models if asked else (),
-        placed_late=request_annotation.placed_late(
+        placed_late=placed_late(
             rendered,
             pod.annotations(),
             scheduler_name=record.spec.scheduler_name,

@@ -20,7 +20,7 @@ __all__ = ["Remembered", "essence"]
 def essence(path: str, backend: str, pod: Pod, *, trusted: bool) -> bytes:
     """Everything that an answer on a new pod depends on, besides the settings."""
     # All annotations, not ours alone: what is there already is left out of the patch.
-    return _ENCODER.encode((path, backend, trusted, pod.metadata.annotations, pod.spec))
+    return _ENCODER.encode((path, backend, trusted, pod))
 
 
 class Remembered:

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from gpu_fraction.domain import guard, kai, keys, patch, units, user_annotations
-from gpu_fraction.domain.backends import Backend
+from gpu_fraction.domain import guard, keys, patch, units, user_annotations
+from gpu_fraction.domain.backends import LEFT_TO, Backend, any_sets, is_gpu
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.gpu_resources import is_gpu
 from gpu_fraction.domain.pod import Pod, containers
 from gpu_fraction.domain.problems import MAX_SHOWN, Problem, nearest, quote
 from gpu_fraction.domain.request import Bounds, Refused, Request, annotation_path
@@ -27,7 +26,7 @@ class Rules:
 
     bounds: Bounds = field(default_factory=Bounds)
     policy: guard.Policy = field(default_factory=guard.Policy)
-    left_to: frozenset[str] = frozenset({kai.SCHEDULER})
+    left_to: frozenset[str] = frozenset(LEFT_TO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +78,13 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
     except Refused as e:
         problems += e.problems
     getting = {part.container for part in asked.slices} if asked else frozenset()
-    problems += guard.check(pod, rules.policy, gpu=uses_gpu(pod), getting=getting)
+    problems += guard.check(
+        pod, rules.policy, gpu=uses_gpu(pod), getting=getting, sets=backend.sets
+    )
     if not trusted:
         # Beside a request of the pod's own, the request annotation is compared in ``patch``.
-        problems += _system_keys(pod, (keys.ASSIGNED,) if asked else keys.SYSTEM_KEYS)
+        system = (keys.ASSIGNED, *backend.assignments) if asked else keys.SYSTEM_KEYS
+        problems += _system_keys(pod, system)
     if asked is not None:
         return _render(pod, asked, backend, rules, problems)
     if problems:
@@ -92,7 +94,7 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
 
 def _left_alone(pod: Pod, rules: Rules, *, trusted: bool) -> Verdict:
     """A pod of another system's scheduler, whose name must not be a way round ours."""
-    problems = [*guard.chosen_cards(pod)]
+    problems = [*guard.check(pod, rules.policy, gpu=False, sets=any_sets)]
     ours = uses_gpu(pod)
     if ours and not trusted:
         problems += _system_keys(pod, keys.SYSTEM_KEYS)

@@ -1,16 +1,24 @@
 """The settings that decide how a pod is rewritten; webhook and command line share them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gpu_fraction.domain import guard, kai, units
+from gpu_fraction.domain import guard, units
 from gpu_fraction.domain.admission import Rules
-from gpu_fraction.domain.backends import BACKENDS, Backend, BackendConfig
+from gpu_fraction.domain.backends import BACKENDS, LEFT_TO, Backend, BackendConfig
 from gpu_fraction.domain.guard import Policy
 from gpu_fraction.domain.request import ISOLATIONS, PLACEMENTS, Bounds
 from gpu_fraction.domain.sizes import CardSizes
-from gpu_fraction.settings.option import Option, Value, choice, integer, text, words
+from gpu_fraction.settings.option import (
+    Option,
+    SettingsError,
+    Value,
+    choice,
+    integer,
+    text,
+    words,
+)
 
 __all__ = ["OPTIONS", "RewriteSettings", "rewrite_settings"]
 
@@ -91,8 +99,8 @@ OPTIONS: Final = (
     Option(
         "left_to_schedulers",
         words,
-        (kai.SCHEDULER,),
-        "schedulers whose pods are not touched",
+        LEFT_TO,
+        "schedulers whose pods are not touched, none of a configured backend",
     ),
 )
 
@@ -119,7 +127,11 @@ class RewriteSettings:
 
 
 def rewrite_settings(values: Mapping[str, Value]) -> RewriteSettings:
-    """The parsed options, as the domain takes them."""
+    """The parsed options, as the domain takes them.
+
+    Raises:
+        SettingsError: pods of a configured backend's scheduler are to be left alone.
+    """
     get: dict[str, Any] = {name: value.value for name, value in values.items()}
     config = BackendConfig(
         card_sizes=CardSizes(get["gpu_memory_mib"], get["gpu_memory_by_model"]),
@@ -141,8 +153,28 @@ def rewrite_settings(values: Mapping[str, Value]) -> RewriteSettings:
                 node_name=get["policy_node_name"],
                 other_scheduler=get["policy_other_scheduler"],
             ),
-            left_to=frozenset(get["left_to_schedulers"]),
+            left_to=_left_to(values, names),
         ),
         backends={name: BACKENDS[name](config) for name in names},
         default_backend=get["backend"],
     )
+
+
+def _left_to(values: Mapping[str, Value], names: Iterable[str]) -> frozenset[str]:
+    """Schedulers whose pods are left alone; a default gives way to a configured backend."""
+    given = values["left_to_schedulers"]
+    owners = {BACKENDS[name].scheduler: name for name in names}
+    clashes = [scheduler for scheduler in given.value if scheduler in owners]
+    if clashes and given.source != "default":
+        raise SettingsError(
+            f"left_to_schedulers ({given.source}) names {scheduler}, which places the pods of "
+            f"{_source(values, owners[scheduler])}; leave one of the two out"
+            for scheduler in clashes
+        )
+    return frozenset(given.value) - frozenset(clashes)
+
+
+def _source(values: Mapping[str, Value], backend: str) -> str:
+    """The setting that configures a backend, and where it was given."""
+    name = "backend" if values["backend"].value == backend else "namespace_backends"
+    return f"{name} {backend} ({values[name].source})"

@@ -40,6 +40,7 @@ RESOURCES = [
     "amd.com/nic",
     "example.com/gpu",
     "aliyun.com/gpu-mem",
+    "example.com/hca",
     "cpu",
 ]
 VARIABLES = ["NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "CUDA_VISIBLE_DEVICES"]

@@ -3,16 +3,15 @@
 Names, units and rules: HAMi pkg/device/nvidia/device.go and charts/hami/values.yaml.
 """
 
-from dataclasses import dataclass, field
 from typing import Final
 
 from gpu_fraction.domain import units
-from gpu_fraction.domain.backends.base import BackendConfig, Draft, amount_of, settled
+from gpu_fraction.domain.backend import NVIDIA_TAINT, Backend, amount_of
+from gpu_fraction.domain.demand import Demand, aggregate
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod
-from gpu_fraction.domain.request import Refused, Request, Slice
+from gpu_fraction.domain.request import Request, Slice
 from gpu_fraction.domain.sizes import Amounts
-from gpu_fraction.domain.tally import Demand, aggregate
 
 GPU: Final = "nvidia.com/gpu"
 MEMORY: Final = "nvidia.com/gpumem"
@@ -20,59 +19,60 @@ MEMORY_PERCENT: Final = "nvidia.com/gpumem-percentage"
 CORES: Final = "nvidia.com/gpucores"
 SHARE_RESOURCES: Final = (MEMORY, MEMORY_PERCENT, CORES)
 
-SCHEDULER: Final = "hami-scheduler"
 USE_TYPE: Final = "nvidia.com/use-gputype"
 AVOID_TYPE: Final = "nvidia.com/nouse-gputype"
 USE_UUID: Final = "nvidia.com/use-gpuuuid"
 NODE_POLICY: Final = "hami.io/node-scheduler-policy"
 GPU_POLICY: Final = "hami.io/gpu-scheduler-policy"
 
-__all__ = ["GPU", "SHARE_RESOURCES", "Hami"]
 
-
-@dataclass(frozen=True, slots=True)
-class Hami:
+class Hami(Backend):
     """Shares that HAMi hands out; all its amounts are for each card."""
 
-    config: BackendConfig = field(default_factory=BackendConfig)
-    name: str = "hami"
+    name = "hami"
+    scheduler = "hami-scheduler"
+    resources = ("nvidia.com/gpumem", "nvidia.com/gpucores", "nvidia.com/priority")
+    takes_over = frozenset({GPU})
+    tolerations = (NVIDIA_TAINT,)
+    assignments = ("hami.io/vgpu-devices-to-allocate", "hami.io/vgpu-devices-allocated")
 
-    def render(self, request: Request, pod: Pod) -> PodEdit:  # noqa: ARG002 - the Protocol's
+    def render(self, request: Request, pod: Pod) -> PodEdit:  # noqa: ARG002 - the base class's
         """Count, memory and compute of each card; never both forms of memory."""
-        draft = Draft(self.config)
-        parts, problems = settled(self.config, request, draft)
-        if problems:
-            raise Refused(problems)
-        draft.annotations.update(_annotations(request))
+        edit = self.start(request)
+        parts = self.parts(request, edit)
+        edit.annotations.update(_annotations(request))
         for part, amounts in parts:
             if request.isolation == "none":
                 # HAMi's own switch: without it, HAMi enforces whatever the pod says.
-                draft.env[part.container] = {"CUDA_DISABLE_CONTROL": "true"}
-            draft.add(part, amounts, _resources(part, amounts, draft))
-        return draft.finish(self.name, request, scheduler=SCHEDULER)
+                edit.env[part.container] = {"CUDA_DISABLE_CONTROL": "true"}
+            self.give(edit, part, amounts, _resources(part, amounts, edit))
+        return edit
 
     def demand(self, pod: Pod) -> Demand:
         """Count times the amounts of each card, as HAMi reads them."""
         return aggregate(pod, _container_demand)
 
 
-def _resources(part: Slice, amounts: Amounts, draft: Draft) -> dict[str, int]:
+STACK = Hami
+
+
+def _resources(part: Slice, amounts: Amounts, edit: PodEdit) -> dict[str, int]:
     resources = {GPU: part.cards}
     if amounts.memory_mib is not None:
         # A plain count of MiB: HAMi reads 16Gi as that many MiB and drops the request.
         resources[MEMORY] = amounts.memory_mib
     elif part.memory_milli is not None:
-        resources[MEMORY_PERCENT] = _percent(part, part.memory_milli, "memory", draft)
+        resources[MEMORY_PERCENT] = _percent(part, part.memory_milli, "memory", edit)
     if amounts.core_milli is not None:
-        resources[CORES] = _percent(part, amounts.core_milli, "compute", draft)
+        resources[CORES] = _percent(part, amounts.core_milli, "compute", edit)
     return resources
 
 
-def _percent(part: Slice, milli: int, what: str, draft: Draft) -> int:
+def _percent(part: Slice, milli: int, what: str, edit: PodEdit) -> int:
     """Rounded up, because HAMi knows whole percents only and 0 means no limit to it."""
     percent = units.ceil_div(milli, 10)
     if percent * 10 != milli:
-        draft.warnings.append(
+        edit.warn(
             f"container {part.container}: {units.format_milli(milli)} of {what} is rounded up to "
             f"{percent}%, HAMi knows whole percents"
         )

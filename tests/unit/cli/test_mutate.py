@@ -54,6 +54,10 @@ spec:
         - name: GPU_MEMORY_LIMIT_MIB
           value: '20480'
   schedulerName: gpu-fraction-scheduler
+  tolerations:
+    - key: nvidia.com/gpu
+      operator: Exists
+      effect: NoSchedule
 """
 
 SAID = "container main: 25% of a GPU's memory is 20480 MiB (GPUs have 81920 MiB by configuration)"
@@ -539,6 +543,17 @@ def test_flags_environment_and_file(
     monkeypatch.setenv("GPU_FRACTION_GPU_MEMORY_MIB", "8192")
     assert memory() == "2048"
     assert memory("--gpu-memory-mib", "16384") == "4096"
+
+
+def test_settings_that_contradict_each_other(command: Command) -> None:
+    """Both are named, before any pod is looked at."""
+    flags = ("--backend", "hami", "--left-to-schedulers", "hami-scheduler")
+    result = command("mutate", "-f", "-", *flags, stdin=NOTEBOOK)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        "gpu-fraction: left_to_schedulers (flag --left-to-schedulers) names hami-scheduler, which "
+        "places the pods of backend hami (flag --backend); leave one of the two out\n"
+    )
 
 
 def test_settings_that_cannot_be_used(command: Command, tmp_path: Path) -> None:

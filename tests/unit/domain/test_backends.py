@@ -8,6 +8,7 @@ import pytest
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.backends import BACKENDS, BackendConfig
 from gpu_fraction.domain.edit import PodEdit
+from gpu_fraction.domain.pod import Toleration
 from gpu_fraction.domain.request import Bounds, Refused
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.domain.user_annotations import parse
@@ -209,6 +210,13 @@ def test_hami_choice_of_cards(annotations: dict[str, str], expected: dict[str, s
     edit = render("hami", {"gpu-fraction": "0.5", **annotations})
     chosen = {k: v for k, v in edit.annotations.items() if k.startswith("nvidia.com/")}
     assert chosen == expected
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_pods_tolerate_the_taint_of_gpu_nodes(backend: str) -> None:
+    """As the API server's plugin ExtendedResourceToleration does for NVIDIA's resource."""
+    edit = render(backend, {"gpu-fraction": "1"})
+    assert edit.tolerations == (Toleration("nvidia.com/gpu", "Exists", effect="NoSchedule"),)
 
 
 @pytest.mark.parametrize(("isolation", "off"), [("none", True), ("preferred", False)])

@@ -172,3 +172,12 @@ def test_messages() -> None:
             "that chooses a GPU; use nodeSelector or affinity (cluster setting policy_node_name)"
         ),
     ]
+
+
+def test_a_stacks_components_set_variables() -> None:
+    """Those that the pod's stack says are its own pass, the rest are refused."""
+    names = ("NVIDIA_VISIBLE_DEVICES", "CUDA_MPS_PIPE_DIRECTORY", "CUDA_VISIBLE_DEVICES")
+    raw = pod(None, container("main", NATIVE, env=env(*((name, "x") for name in names))))
+    for index, name in enumerate(names):
+        told = paths(check(typed(raw), OPEN, gpu=True, sets=lambda _pod, _at, v: v.name == name))  # noqa: B023
+        assert told == [f"spec.containers[0].env[{i}]" for i in range(3) if i != index]

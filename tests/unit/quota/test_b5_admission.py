@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from ruamel.yaml import YAML
 
+from gpu_fraction.domain.demand import ZERO
 from gpu_fraction.domain.sizes import CardSizes
-from gpu_fraction.domain.tally import ZERO
 from gpu_fraction.settings import rewrite
 from gpu_fraction.settings.option import load
 from quota.admission import Settings

@@ -4,12 +4,15 @@ import pytest
 
 from gpu_fraction.domain.admission import Rules
 from gpu_fraction.domain.backends import BackendConfig
+from gpu_fraction.domain.backends.hami import Hami
 from gpu_fraction.domain.guard import Policy
 from gpu_fraction.domain.request import Bounds
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.settings import rewrite
-from gpu_fraction.settings.option import SettingsError, load
+from gpu_fraction.settings.option import SettingsError, Value, load
 from tests.reviews import rewriting
+
+KAI = {"name": "kai", "scheduler": "kai-scheduler"}
 
 
 def test_defaults_are_strict() -> None:
@@ -53,6 +56,53 @@ def test_every_setting_arrives() -> None:
         "hami": config,
         "nvidia": config,
     }
+
+
+@pytest.mark.parametrize(
+    ("flags", "scheduler", "owner"),
+    [
+        (
+            {"backend": "hami", "left_to_schedulers": "volcano,hami-scheduler"},
+            "hami-scheduler",
+            "backend hami (flag --backend)",
+        ),
+        (
+            {"left_to_schedulers": "gpu-fraction-scheduler"},
+            "gpu-fraction-scheduler",
+            "backend native (default)",
+        ),
+        (
+            {"namespace_backends": "nvidia,hami", "left_to_schedulers": "hami-scheduler"},
+            "hami-scheduler",
+            "namespace_backends hami (flag --namespace-backends)",
+        ),
+    ],
+)
+def test_a_configured_backends_pods_cannot_be_left_alone(
+    flags: dict[str, str], scheduler: str, owner: str
+) -> None:
+    """They would be rewritten, and then refused for what was written."""
+    with pytest.raises(SettingsError) as refused:
+        rewriting(**flags)
+    (told,) = refused.value.errors
+    assert told == (
+        f"left_to_schedulers (flag --left-to-schedulers) names {scheduler}, which places the pods "
+        f"of {owner}; leave one of the two out"
+    )
+
+
+def test_schedulers_of_backends_that_are_not_configured_may_be_left_alone() -> None:
+    """Their pods are another system's."""
+    made = rewriting(backend="nvidia", left_to_schedulers="hami-scheduler,gpu-fraction-scheduler")
+    assert made.rules.left_to == {"hami-scheduler", "gpu-fraction-scheduler"}
+
+
+def test_a_default_gives_way_to_a_configured_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asked for it, so it contradicts nobody."""
+    monkeypatch.setitem(rewrite.BACKENDS, "kai", type("Kai", (Hami,), KAI))
+    values = load(rewrite.OPTIONS, flags={}, environ={}, file={})
+    made = rewrite.rewrite_settings({**values, "backend": Value("kai", "flag --backend")})
+    assert made.rules.left_to == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """The verdict on reviews that no cluster happened to send."""
 
+import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpu_fraction.domain import keys
+from gpu_fraction.settings.rewrite import RewriteSettings
 from tests.pods import Raw, container, env, pod
 from tests.reviews import body, changed, review, rewriting
 from webhook.decide import Decider
@@ -12,6 +15,8 @@ from webhook.review import Answer, BadReview, decode, encode
 
 SYSTEM = "system:serviceaccount:gpu-fraction-system:gpu-fraction-scheduler"
 QUARTER = {"gpu-fraction": "0.25"}
+GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+TOY = Path(__file__).parents[2] / "data/toy/gpu_fraction/domain/backends/toy.py"
 
 
 def decider(**settings: str) -> Decider:
@@ -250,6 +255,7 @@ def test_an_answer_does_not_depend_on_the_pods_before(backend: str) -> None:
         pod({"gpu-fraction": "1", "nvidia.com/use-gputype": "T4"}),
         pod({"gpu-fraction": "1"}, container("main", env=env(("GPU_FRACTION", "mine")))),
         pod({"gpu-fraction": "1"}, container("main", {"cpu": "1"})),
+        pod({"gpu-fraction": "1"}, tolerations=[GPU_TAINT]),
         pod({}),
         pod(None),
     ]
@@ -258,6 +264,23 @@ def test_an_answer_does_not_depend_on_the_pods_before(backend: str) -> None:
         busy = decider(backend=backend)
         together = [busy.mutate(decode(body(review(raw)))) for raw in order]
         assert together == (alone if order is pods else alone[::-1])
+
+
+def test_an_answer_depends_on_labels_and_claims_that_the_backend_sets() -> None:
+    """What the pod has already is not set again, and what contradicts is refused."""
+    toy = runpy.run_path(str(TOY))["STACK"]
+    settings = rewriting()
+    busy = Decider(RewriteSettings(settings.rules, {"toy": toy()}, "toy"))
+    expected = {"default": True, "mine": False}
+    patches = set()
+    for queue in (None, "default", "mine"):
+        raw = pod(QUARTER)
+        if queue is not None:
+            raw["metadata"]["labels"] = {"toy.example/queue": queue}
+        answer = busy.mutate(decode(body(review(raw))))
+        assert answer.allowed is expected.get(queue or "", True)
+        patches.add(answer.patch)
+    assert len(patches) == 3
 
 
 # System annotations, by every road.
