@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
 
+from gpu_fraction.domain import keys
 from gpu_fraction.domain.backends import is_gpu
 from gpu_fraction.domain.pod import Container, ContainerAt, EnvVar, Pod, containers
 from gpu_fraction.domain.problems import Problem, quote
@@ -20,6 +21,9 @@ HARMLESS_VISIBLE: Final = frozenset({"void", "none"})
 
 RESERVED_ENV: Final = ("CUDA_MPS_", "CUDA_VISIBLE_DEVICES")
 """Name prefixes by which a container could step out of its share of a card."""
+
+PLUGIN_FOLDERS: Final = tuple(f"/var/lib/kubelet/device-plugins{end}" for end in ("", "/"))
+"""Where device plugins register with the kubelet (pkg/kubelet/apis/deviceplugin/v1beta1)."""
 
 Sets = Callable[[Pod, ContainerAt, EnvVar], bool]
 """Whether a variable is one that a GPU-sharing stack's own components set."""
@@ -82,7 +86,14 @@ def check(
     found = [
         (at, at.container.name in getting or _holds_gpu(at.container)) for at in containers(pod)
     ]
+    asks = gpu or any(holds for _, holds in found) or any(map(keys.is_ours, pod.annotations()))
+    plugin = not asks and any(
+        volume.host_path is not None and volume.host_path.path in PLUGIN_FOLDERS
+        for volume in pod.spec.volumes or ()
+    )
     for at, holds in found:
+        if not asks and (plugin or _privileged(at.container)):
+            continue  # a vendor's own DaemonSet: it reaches every GPU with or without variables
         yield from container_problems(
             at, policy, gpu=gpu, holds=holds, sets=partial(sets, pod, at)
         )

@@ -283,6 +283,40 @@ def test_an_answer_depends_on_labels_and_claims_that_the_backend_sets() -> None:
     assert len(patches) == 3
 
 
+# The vendors' own pods.
+
+PRIVILEGED = {"privileged": True}
+CHOSEN = env(("NVIDIA_VISIBLE_DEVICES", "all"))
+
+
+@pytest.mark.parametrize("backend", ["native", "hami", "nvidia"])
+@pytest.mark.parametrize(
+    ("namespace", "raw"),
+    [
+        (
+            "nvidia-device-plugin",
+            pod(None, container("ctr", env=CHOSEN, securityContext=PRIVILEGED)),
+        ),
+        (
+            "gpu-operator",
+            pod(None, init=[container("toolkit", env=CHOSEN, securityContext=PRIVILEGED)]),
+        ),
+    ],
+)
+def test_the_vendors_own_pods_start(backend: str, namespace: str, raw: Raw) -> None:
+    """On every backend, and wherever they are installed."""
+    asked = review(raw, namespace=namespace)
+    assert not mutate(asked, backend=backend).patch
+    assert validate(asked, backend=backend).allowed
+
+
+@pytest.mark.parametrize("namespace", ["team-a", "gpu-operator"])
+def test_a_namespaces_name_makes_no_pod_a_vendors(namespace: str) -> None:
+    """Whoever may make namespaces may call one so."""
+    told = validate(review(pod(None, container("ctr", env=CHOSEN)), namespace=namespace))
+    assert told.message.startswith("spec.containers[0].env[0]: NVIDIA_VISIBLE_DEVICES may not")
+
+
 # System annotations, by every road.
 
 
