@@ -3,9 +3,11 @@
 Names, units and rules: HAMi pkg/device/nvidia/device.go and charts/hami/values.yaml.
 """
 
+from collections.abc import Collection, Iterable
+from itertools import chain
 from typing import Final
 
-from gpu_fraction.domain import units
+from gpu_fraction.domain import models, units
 from gpu_fraction.domain.backend import NVIDIA_TAINT, Backend, amount_of
 from gpu_fraction.domain.demand import Demand, aggregate
 from gpu_fraction.domain.edit import PodEdit
@@ -40,7 +42,7 @@ class Hami(Backend):
         """Count, memory and compute of each card; never both forms of memory."""
         edit = self.start(request)
         parts = self.parts(request, edit)
-        edit.annotations.update(_annotations(request))
+        _choose_cards(request, edit, self.config.card_sizes.by_model_mib)
         for part, amounts in parts:
             if request.isolation == "none":
                 # HAMi's own switch: without it, HAMi enforces whatever the pod says.
@@ -79,12 +81,29 @@ def _percent(part: Slice, milli: int, what: str, edit: PodEdit) -> int:
     return percent
 
 
-def _annotations(request: Request) -> dict[str, str]:
-    annotations = {}
+def _choose_cards(request: Request, edit: PodEdit, configured: Iterable[str]) -> None:
+    """HAMi's annotations for models, cards and placement."""
+    annotations = edit.annotations
+    avoided = _spelt(request.not_models)
     if request.models:
-        annotations[USE_TYPE] = ",".join(request.models)
-    if request.not_models:
-        annotations[AVOID_TYPE] = ",".join(request.not_models)
+        annotations[USE_TYPE] = ",".join(_spelt(request.models))
+        # What is a part of a wanted name as well would keep the pod off that one.
+        mistaken = _mistaken(request.models, configured)
+        wanted = ",".join(request.models).casefold()
+        avoided = [name for name in mistaken if name.casefold() not in wanted]
+        if mistaken:
+            edit.warn(
+                f"HAMi looks for {','.join(request.models)} anywhere in a card's name: "
+                f"{AVOID_TYPE} keeps the pod off {', '.join(avoided) or 'none'}; other names "
+                "that hold it are not told apart"
+            )
+    elif also := _mistaken(request.not_models, configured):
+        edit.warn(
+            f"HAMi looks for {','.join(request.not_models)} anywhere in a card's name: the pod "
+            f"stays off {', '.join(also)} too"
+        )
+    if avoided:
+        annotations[AVOID_TYPE] = ",".join(avoided)
     if request.uuids:
         annotations[USE_UUID] = ",".join(request.uuids)
     if request.placement == "topology":
@@ -92,7 +111,26 @@ def _annotations(request: Request) -> dict[str, str]:
     else:
         annotations[NODE_POLICY] = request.placement
         annotations[GPU_POLICY] = request.placement
-    return annotations
+
+
+def _spelt(names: Iterable[str]) -> list[str]:
+    """Each name with hyphens and with spaces, which ``models.matches`` takes for one."""
+    spelt = ((n, n.replace(" ", "-"), n.replace("-", " ")) for n in names)
+    return list(dict.fromkeys(chain.from_iterable(spelt)))
+
+
+def _mistaken(names: Collection[str], configured: Iterable[str]) -> list[str]:
+    """Models that HAMi takes for one of these, because the name is a part of theirs.
+
+    Source of the comparison: HAMi pkg/device/devices.go, CheckType.
+    """
+    found = {
+        model
+        for model in (*models.KNOWN, *configured)
+        if any(name.casefold() in model.casefold() for name in _spelt(names))
+        and models.allowed(model, (), names)
+    }
+    return sorted(found)
 
 
 def _container_demand(container: Container) -> Demand:
