@@ -12,7 +12,7 @@ MAX_ANSWERS: Final = 512
 MAX_KEY_BYTES: Final = 8192
 """Chosen: a few MiB at most, whatever tenants send."""
 
-_ENCODER: Final = msgspec.json.Encoder()
+_ENCODER: Final = msgspec.msgpack.Encoder()
 
 __all__ = ["Remembered", "essence"]
 
