@@ -1,1 +1,1 @@
-"""Certificates that look after themselves: CA, leaf, rotation, injection, reload."""
+"""Self-managed certificates: CA, leaf, rotation, injection, reload."""

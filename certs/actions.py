@@ -1,12 +1,12 @@
-"""What a plan is made of: steps to carry out, and things to say."""
+"""The content of a plan: steps to carry out, and notices for people."""
 
 from dataclasses import dataclass
 
+from certs.bundle import Target
 from certs.certificate import Certificate
-from certs.observation import Target
 from certs.state import CaState, Phase
 
-__all__ = ["Action", "Notice", "Plan", "PublishBundle", "StageAuthority", "WriteState"]
+__all__ = ["Action", "Notice", "Plan", "PublishBundle", "WriteState"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Notice:
     Attributes:
         reason: CamelCase, stable.
         message: One sentence.
-        warning: Whether somebody should look.
+        warning: Whether a person should act.
     """
 
     reason: str
@@ -26,18 +26,17 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class WriteState:
-    """Write the Secret, unless it has changed since it was read."""
+    """Write the Secret, unless it has changed since it was read.
+
+    Attributes:
+        state: The content to write.
+        notice: Reported once it is written.
+        new_ca: Make a CA first and write it as the next one, in phase Trust.
+    """
 
     state: CaState
     notice: Notice
-
-
-@dataclass(frozen=True, slots=True)
-class StageAuthority:
-    """Make a CA and write the Secret with it as the next one, in phase Trust."""
-
-    state: CaState
-    notice: Notice
+    new_ca: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class PublishBundle:
     Attributes:
         target: The configuration as it was read.
         entry: The webhook in it.
-        certificates: What the caBundle shall hold.
+        certificates: The certificates to put into the caBundle.
         must_trust: Fingerprints that replicas serve from and that it must not lose.
     """
 
@@ -57,7 +56,7 @@ class PublishBundle:
     must_trust: frozenset[str] = frozenset()
 
 
-Action = WriteState | StageAuthority | PublishBundle
+Action = WriteState | PublishBundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +66,8 @@ class Plan:
     Attributes:
         phase: The phase that is in progress.
         actions: To be carried out in order; none means: wait.
-        notices: What holds at the moment, whether or not anything is done.
-        wake_in_s: When to look again even if nothing changes; 0 after an action.
+        notices: Standing notices, whether or not there is an action.
+        wake_in_s: Seconds until the next look, even if nothing changes; 0 after an action.
     """
 
     phase: Phase

@@ -1,4 +1,4 @@
-"""caBundles: what a webhook configuration tells the API server to trust.
+"""caBundles: the certificates that a webhook configuration tells the API server to trust.
 
 The API server does not check a caBundle when it is written (only those of CRD conversions);
 with an unreadable one every call fails. So a bundle is read back here before it is published.
@@ -6,12 +6,13 @@ with an unreadable one every call fails. So a bundle is read back here before it
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from certs import reading
 from certs.certificate import Certificate
 from certs.errors import BundleError, PkiError
 
-__all__ = ["Bundle", "read_bundle", "render_bundle"]
+__all__ = ["Bundle", "Target", "TargetKind", "read_bundle", "render_bundle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +20,9 @@ class Bundle:
     """The caBundle of one webhook of one configuration.
 
     Attributes:
-        entry: Name of the webhook in its configuration; for a CRD, of the conversion.
-        certificates: What it holds, in order.
-        server_name: What the API server expects in the leaf when it calls this webhook.
+        entry: Name of the webhook in its configuration.
+        certificates: Its certificates, in order.
+        server_name: The name that the API server expects in the leaf when it calls this webhook.
         readable: False where the text is not a series of certificates, as after damage; then
             the API server trusts nothing and ``certificates`` is empty.
     """
@@ -40,8 +41,32 @@ class Bundle:
         return any(c.fingerprint == fingerprint for c in self.certificates)
 
 
+class TargetKind(StrEnum):
+    """The kinds of objects that carry caBundles."""
+
+    MUTATING = "MutatingWebhookConfiguration"
+    VALIDATING = "ValidatingWebhookConfiguration"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A webhook configuration of ours that exists.
+
+    Attributes:
+        kind: Mutating or validating.
+        name: Its name.
+        bundles: The caBundle of each webhook in it that is ours.
+        resource_version: The version that was read.
+    """
+
+    kind: TargetKind
+    name: str
+    bundles: tuple[Bundle, ...]
+    resource_version: str = ""
+
+
 def read_bundle(entry: str, pem: bytes, server_name: str = "") -> Bundle:
-    """A caBundle as it was found; an empty one trusts nothing and is readable."""
+    """The caBundle of a PEM text; an empty one trusts nothing and is readable."""
     if not pem.strip():
         return Bundle(entry, server_name=server_name)
     try:
@@ -58,10 +83,10 @@ def render_bundle(
     """The PEM text to publish, read back and checked.
 
     Args:
-        certificates: What it shall hold.
-        must_trust: Fingerprints that something is being served from right now.
-        present: Fingerprints of what it holds already. Others may trust a leaf itself, as with
-            an issuer of self-signed ones; what we add must be a CA.
+        certificates: The certificates to put into it.
+        must_trust: Fingerprints of CAs whose leaves are served right now.
+        present: Fingerprints of the certificates that it holds already. Others may trust a leaf
+            itself, as with an issuer of self-signed ones; a certificate that we add is a CA.
 
     Raises:
         BundleError: it would be empty, gain a certificate that signs nothing, read back

@@ -1,14 +1,21 @@
 """A certificate as this package reasons about it: facts and PEM text, no library objects."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from typing import Final
 
-__all__ = ["Authority", "Certificate", "Leaf", "utc_text"]
+from gpu_fraction.kube.timestamps import time as api_time
+
+__all__ = ["Authority", "Certificate", "Leaf"]
+
+WARN_AT: Final = (0.25, 0.10)
+"""Shares of a life left at which there is a warning. Chosen: renewal happens well before both,
+so a warning always means that something stops it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What is read of one X.509 certificate.
+    """The facts of one X.509 certificate.
 
     Attributes:
         fingerprint: SHA-256 of the DER encoding, lower-case hex: the identity used here.
@@ -34,16 +41,35 @@ class Certificate:
 
     def renew_from(self, share: float, backdate_s: float) -> datetime:
         """The instant at which ``share`` of the life is over, counted from the issuing."""
-        issued = min(self.not_before + timedelta(seconds=backdate_s), self.not_after)
+        issued = self._issued(backdate_s)
         return issued + (self.not_after - issued) * share
 
     def life_left(self, now: datetime, backdate_s: float) -> float:
         """The share of the life that is left, 0 when expired, 1 when just issued."""
-        issued = min(self.not_before + timedelta(seconds=backdate_s), self.not_after)
-        life_s = (self.not_after - issued).total_seconds()
+        life_s = (self.not_after - self._issued(backdate_s)).total_seconds()
         if life_s <= 0:
             return 0.0
         return min(1.0, max(0.0, (self.not_after - now).total_seconds() / life_s))
+
+    def expiry_warning(self, name: str, now: datetime, backdate_s: float) -> str:
+        """A sentence for people once little of the life is left; empty before.
+
+        The sentence changes only at the next threshold of ``WARN_AT``.
+
+        Args:
+            name: Names the certificate in the sentence.
+            now: The time, UTC.
+            backdate_s: As for ``renew_from``.
+        """
+        left = self.life_left(now, backdate_s)
+        passed = [share for share in WARN_AT if left <= share]
+        if not passed:
+            return ""
+        ends = api_time(self.not_after)
+        return f"{name} has {min(passed):.0%} of its life left or less: it ends {ends}"
+
+    def _issued(self, backdate_s: float) -> datetime:
+        return min(self.not_before + timedelta(seconds=backdate_s), self.not_after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +100,3 @@ class Leaf:
     chain_pem: str = field(repr=False)
     key_pem: str = field(repr=False)
     issuer: str = ""
-
-
-def utc_text(at: datetime) -> str:
-    """RFC 3339 in UTC with microseconds, as Kubernetes' MicroTime is written."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

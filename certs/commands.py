@@ -1,55 +1,46 @@
-"""``gpu-fraction certs``: what people see of the certificates, and how they ask for new ones."""
+"""``gpu-fraction certs``: the state of the certificates in text, and requests for new ones."""
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from certs.actions import Plan, PublishBundle, StageAuthority
+from certs.actions import Plan, PublishBundle
+from certs.bundle import Target
 from certs.certificate import Certificate
 from certs.injection import Injector
 from certs.installation import Installation
+from certs.leaf import Replica
 from certs.lifetimes import Lifetimes
-from certs.observation import Replica, Target
 from certs.planner import plan
-from certs.presence import replica_of, selection
+from certs.presence import Roster
 from certs.secret import SecretStore
 from certs.state import CaState
-from certs.wire import ReplicaLease
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.listing import ListOptions
-from gpu_fraction.kube.resources import LEASES
+from gpu_fraction.kube.timestamps import time as api_time
 from gpu_fraction.kube.timestamps import utc_now
 
 __all__ = ["render_status", "rotate", "status"]
 
 
-async def status(
-    client: Client,
-    installation: Installation,
-    lifetimes: Lifetimes,
-    *,
-    clock: Callable[[], datetime] = utc_now,
-) -> str:
-    """The CA and its rotation, who trusts what, who serves what, and what is done next.
+async def status(client: Client, installation: Installation, lifetimes: Lifetimes) -> str:
+    """The CA and its rotation, every caBundle, every replica's leaf, and the next step, as text.
 
     Raises:
         KubeError: something could not be read.
     """
-    now = clock()
+    now = utc_now()
     held = await SecretStore(client, installation).read(now)
     targets = await Injector(client, installation).read()
-    listing = await client.list(
-        LEASES.at(namespace=installation.namespace),
-        ReplicaLease,
-        ListOptions(selection(installation)),
-    )
-    replicas = [replica_of(lease) for lease in listing.items]
+    replicas = await Roster(client, installation, lifetimes).read()
     title = f"CA in Secret {installation.namespace}/{installation.secret}"
     return render_status(title, now, held.state, targets, replicas, lifetimes)
 
 
 async def rotate(client: Client, installation: Installation, *, ca: bool) -> str:
-    """Ask for a new CA, or for new leaves of the present one; what to expect, for people.
+    """Ask for a new CA, or for new leaves of the present one.
+
+    Returns:
+        What to expect, for people.
 
     Raises:
         NotFoundError: there is no CA Secret yet.
@@ -74,7 +65,7 @@ def render_status(
     lifetimes: Lifetimes,
 ) -> str:
     """The text of ``status``."""
-    names = _names(state)
+    names = {} if state is None else {c.fingerprint: role for role, c in state.roles()}
     lines = [title, *_state_lines(now, state, lifetimes), "", "Trusted by"]
     for target in sorted(targets, key=lambda t: (t.kind, t.name)):
         lines.append(f"  {target.kind} {target.name}")
@@ -100,35 +91,21 @@ def _state_lines(now: datetime, state: CaState | None, lifetimes: Lifetimes) -> 
         return ["  does not exist"]
     why = f" ({state.reason})" if state.reason else ""
     seconds = (now - state.since).total_seconds()
-    lines = [f"  phase     {state.phase} since {_at(state.since)}, {_span(seconds)} ago{why}"]
-    live = [("current", state.current), ("next", state.next)]
-    found = [(role, authority.certificate) for role, authority in live if authority is not None]
-    found += [("previous", certificate) for certificate in state.previous]
-    for role, certificate in found:
+    lines = [f"  phase     {state.phase} since {api_time(state.since)}, {_span(seconds)} ago{why}"]
+    for role, certificate in state.roles():
         left = certificate.life_left(now, lifetimes.backdate_s)
         lines.append(
-            f"  {role:<9} {_short(certificate.fingerprint)} {certificate.subject}, until"
-            f" {_at(certificate.not_after)}, {left:.0%} of its life left"
+            f"  {role:<9} {certificate.fingerprint[:12]} {certificate.subject}, until"
+            f" {api_time(certificate.not_after)}, {left:.0%} of its life left"
         )
     lines += [f"  problem   {problem}" for problem in state.problems]
     return lines
 
 
-def _names(state: CaState | None) -> dict[str, str]:
-    if state is None:
-        return {}
-    names = {c.fingerprint: "previous" for c in state.previous}
-    if state.current is not None:
-        names[state.current.fingerprint] = "current"
-    if state.next is not None:
-        names[state.next.fingerprint] = "next"
-    return names
-
-
 def _listed(certificates: Iterable[Certificate], names: dict[str, str]) -> str:
     words = [
-        f"{_short(c.fingerprint)} ({names.get(c.fingerprint, 'unknown' if c.own else 'foreign')},"
-        f" until {_at(c.not_after)})"
+        f"{c.fingerprint[:12]} ({names.get(c.fingerprint, 'unknown' if c.own else 'foreign')},"
+        f" until {api_time(c.not_after)})"
         for c in certificates
     ]
     return ", ".join(words) or "nothing: every call fails"
@@ -140,28 +117,20 @@ def _replica_line(now: datetime, replica: Replica, names: dict[str, str]) -> str
     issuer = names.get(replica.issuer, "unknown")
     ended = "" if replica.serves(now) else ", EXPIRED"
     return (
-        f"  {replica.name}: a leaf of {_short(replica.issuer)} ({issuer}),"
-        f" until {_at(replica.leaf_not_after)}{ended}"
+        f"  {replica.name}: a leaf of {replica.issuer[:12]} ({issuer}),"
+        f" until {api_time(replica.leaf_not_after)}{ended}"
     )
 
 
 def _next(made: Plan) -> str:
     if not made.actions:
-        return f"nothing to do; looked at again within {_span(made.wake_in_s)}"
+        return f"nothing to do; the next check is within {_span(made.wake_in_s)}"
     first = made.actions[0]
     if isinstance(first, PublishBundle):
         return f"publish the caBundle of {first.target.kind} {first.target.name}"
-    if isinstance(first, StageAuthority):
+    if first.new_ca:
         return "make the next CA"
     return f"enter {first.state.phase}: {first.notice.message}"
-
-
-def _short(fingerprint: str) -> str:
-    return fingerprint[:12]
-
-
-def _at(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _span(seconds: float) -> str:

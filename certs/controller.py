@@ -1,26 +1,29 @@
-"""The lease holder's work: look at everything, plan, do one step, look again."""
+"""The lease holder's work: read everything, plan, do one step, read again."""
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
+from typing import Final
 
 import structlog
 
 from certs import pki
-from certs.actions import Notice, Plan, PublishBundle, StageAuthority, WriteState
+from certs.actions import Notice, Plan, PublishBundle, WriteState
 from certs.errors import BundleError
 from certs.injection import Injector
 from certs.installation import Installation
 from certs.lifetimes import Lifetimes
 from certs.planner import plan
 from certs.presence import Roster
-from certs.reporting import Reporting
+from certs.reporting import Reporter
 from certs.secret import Held, SecretStore
 from certs.state import Phase
 from gpu_fraction.kube import errors
+from gpu_fraction.kube.backoff import Backoff, TokenBucket
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.timestamps import utc_now
 
@@ -28,41 +31,14 @@ __all__ = ["Controller"]
 
 _log = structlog.get_logger(__name__)
 
-# Chosen: a failed step is tried again soon, because a failed repair means failing requests,
-# and later each time, because an API server that is down is not helped by being asked.
-RETRY_FIRST_S = 0.2
-RETRY_CAP_S = 5.0
+RETRY: Final = Backoff(initial_s=0.4, cap_s=5.0)
+"""Chosen: a failed step is tried again soon, because a failed repair means failing requests,
+and later each time, because retries do not help an API server that is down."""
 
-
-# Chosen: a rotation needs two writes of each configuration, so this is never met in peace;
-# somebody who puts another caBundle in place again and again is answered once a second.
-PUBLISH_BURST = 20
-PUBLISH_PER_S = 1.0
-
-
-@dataclass(slots=True)
-class _Pace:
-    """How many caBundles may still be written now: a bucket that fills with time."""
-
-    left: float = PUBLISH_BURST
-    at_s: float = 0.0
-
-    def wait_s(self, now_s: float) -> float:
-        """Take one; or how long to wait for it, and nothing is taken."""
-        self.left = min(PUBLISH_BURST, self.left + (now_s - self.at_s) * PUBLISH_PER_S)
-        self.at_s = now_s
-        if self.left < 1:
-            return (1 - self.left) / PUBLISH_PER_S
-        self.left -= 1
-        return 0.0
-
-
-@dataclass(slots=True)
-class _Seen:
-    """Since when this process has seen the state in its phase, on the monotonic clock."""
-
-    phase: tuple[Phase, datetime] | None = None
-    since_s: float = 0.0
+PUBLISH_BURST: Final = 20
+PUBLISH_PER_S: Final = 1.0
+"""Writes of configurations. Chosen: a rotation needs two writes of each, so it never meets the
+limit; a controller that puts another caBundle in place again and again does."""
 
 
 class Controller:
@@ -74,7 +50,7 @@ class Controller:
         installation: Installation,
         lifetimes: Lifetimes,
         *,
-        reporting: Reporting,
+        reporter: Reporter,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """Prepare; ``run`` does the work.
@@ -83,7 +59,7 @@ class Controller:
             client: The API server.
             installation: The names.
             lifetimes: Lifetimes and waits.
-            reporting: Is told what happens.
+            reporter: For metrics and Events.
             clock: The wall clock.
         """
         self._secret = SecretStore(client, installation)
@@ -91,16 +67,16 @@ class Controller:
         self._roster = Roster(client, installation, lifetimes)
         self._service = f"{installation.service}.{installation.namespace}"
         self._lifetimes = lifetimes
-        self._reporting = reporting
-        self._metrics = reporting.metrics
+        self._reporter = reporter
         self._clock = clock
         self._wake = asyncio.Event()
-        self._seen = _Seen()
-        self._pace = _Pace()
+        self._phase: tuple[Phase, datetime] | None = None
+        self._phase_since_s = 0.0
+        self._publishes = TokenBucket(PUBLISH_BURST, PUBLISH_PER_S)
         self._standing: frozenset[Notice] = frozenset()
 
     def wake(self) -> None:
-        """Look again now: something has changed."""
+        """Run the next step now: something has changed."""
         self._wake.set()
 
     async def run(self, check: Callable[[], None]) -> None:
@@ -110,28 +86,28 @@ class Controller:
             check: Called right before each write; raises where this process may no longer
                 write.
         """
-        self._seen = _Seen()
-        failures = 0
+        self._phase = None
+        failures, rng = 0, random.SystemRandom()
         while True:
             self._wake.clear()
             try:
                 wait_s = await self.step(check)
                 failures = 0
             except (errors.ConflictError, errors.AlreadyExistsError) as error:
-                # Somebody else was quicker: look again at once, but not for ever.
-                wait_s = min(RETRY_FIRST_S * failures, RETRY_CAP_S)
+                # Another process has written first: read again at once, but not for ever.
+                wait_s = RETRY.wait_s(failures, rng) if failures else 0.0
                 failures += 1
                 _log.info("certs.conflict", error=str(error))
-                self._metrics.conflict()
+                self._reporter.conflicts.inc()
             except (errors.KubeError, BundleError) as error:
                 failures += 1
-                wait_s = min(RETRY_FIRST_S * 2**failures, RETRY_CAP_S)
+                wait_s = RETRY.wait_s(failures, rng)
                 _log.warning("certs.step_failed", error=str(error), retry_in_s=wait_s)
-                self._metrics.failed()
+                self._reporter.failures.inc()
             await self._pause(wait_s, failed=failures > 0)
 
     async def _pause(self, wait_s: float, *, failed: bool) -> None:
-        """Until it is time; a change ends the pause, unless it follows a failure."""
+        """Wait; a change ends the pause, unless it follows a failure."""
         if failed:
             await asyncio.sleep(wait_s)
             return
@@ -140,10 +116,10 @@ class Controller:
                 await self._wake.wait()
 
     async def step(self, check: Callable[[], None]) -> float:
-        """Look, plan, and carry out the plan.
+        """Read, plan, and carry out the plan.
 
         Returns:
-            Seconds until the next look is due.
+            Seconds until the next step is due.
 
         Raises:
             KubeError: something could not be read or written.
@@ -154,7 +130,7 @@ class Controller:
         targets = await self._injector.read()
         replicas = await self._roster.read()
         made = plan(now, held.state, targets, replicas, self._lifetimes, self._seen_s(held))
-        self._metrics.planned(made.phase, held.state, targets)
+        self._reporter.planned(made.phase, held.state, targets)
         self._announce(made, held)
         publish = [a for a in made.actions if isinstance(a, PublishBundle)]
         if publish:
@@ -169,7 +145,7 @@ class Controller:
         """Write every configuration that needs it, also if one of them cannot be written."""
         problem: errors.KubeError | BundleError | None = None
         for target, group in groupby(actions, key=lambda action: action.target):
-            wait_s = self._pace.wait_s(asyncio.get_running_loop().time())
+            wait_s = self._publishes.take(asyncio.get_running_loop().time())
             if wait_s:
                 _log.warning("certs.bundle_contended", target=target.name, wait_s=wait_s)
                 return wait_s
@@ -179,14 +155,14 @@ class Controller:
             except (errors.KubeError, BundleError) as error:
                 problem = problem or error
             else:
-                self._metrics.published()
+                self._reporter.published.inc()
         if problem is not None:
             raise problem
         return 0.0
 
-    async def _write(self, held: Held, action: WriteState | StageAuthority, now: datetime) -> Held:
+    async def _write(self, held: Held, action: WriteState, now: datetime) -> Held:
         state = action.state
-        if isinstance(action, StageAuthority):
+        if action.new_ca:
             authority = await asyncio.to_thread(
                 pki.new_authority, self._service, now, self._lifetimes
             )
@@ -198,21 +174,21 @@ class Controller:
             reason=action.notice.reason,
             message=action.notice.message,
         )
-        self._reporting.tell(action.notice, written.uid)
+        self._reporter.event(action.notice, written.uid)
         return written
 
     def _seen_s(self, held: Held) -> float:
-        """How long this process has itself seen the state in this phase."""
+        """Seconds for which this process has itself seen the state in this phase."""
         now_s = asyncio.get_running_loop().time()
         phase = None if held.state is None else (held.state.phase, held.state.since)
-        if phase != self._seen.phase:
-            self._seen = _Seen(phase, now_s)
-        return now_s - self._seen.since_s
+        if phase != self._phase:
+            self._phase, self._phase_since_s = phase, now_s
+        return now_s - self._phase_since_s
 
     def _announce(self, made: Plan, held: Held) -> None:
-        """Say each standing notice once, and again when it has changed."""
+        """Report each standing notice once, and again when it has changed."""
         new = frozenset(made.notices) - self._standing
         self._standing = frozenset(made.notices)
         for notice in new:
             _log.warning("certs.notice", reason=notice.reason, message=notice.message)
-            self._reporting.tell(notice, held.uid)
+            self._reporter.event(notice, held.uid)

@@ -1,13 +1,12 @@
-"""What can go wrong here.
+"""The errors of this package.
 
 CertificateError
 ├── PkiError        a certificate or key is unreadable, or two things do not belong together
-│   └── ChainError  a leaf does not chain to the certificates it is checked against
 ├── BundleError     a caBundle must not be published
-└── LifetimeError   a lifetime, renewal point or wait is out of its range
+└── LifetimeError   a lifetime or wait is out of its range
 """
 
-__all__ = ["BundleError", "CertificateError", "ChainError", "LifetimeError", "PkiError"]
+__all__ = ["BundleError", "CertificateError", "LifetimeError", "PkiError"]
 
 
 class CertificateError(Exception):
@@ -15,11 +14,7 @@ class CertificateError(Exception):
 
 
 class PkiError(CertificateError, ValueError):
-    """A certificate or key is unreadable, or a certificate and a key do not match."""
-
-
-class ChainError(PkiError):
-    """A leaf does not chain to the certificates it is checked against."""
+    """A certificate, key or chain is unreadable, or does not fit what it is checked against."""
 
 
 class BundleError(CertificateError, ValueError):
@@ -27,4 +22,4 @@ class BundleError(CertificateError, ValueError):
 
 
 class LifetimeError(CertificateError, ValueError):
-    """A lifetime, renewal point or wait is out of its range."""
+    """A lifetime or wait is out of its range."""

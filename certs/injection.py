@@ -1,71 +1,51 @@
-"""The caBundles in our webhook configurations and CRDs: read, written, read back.
+"""The caBundles in our webhook configurations: read and written.
 
-Written by server-side apply under a field manager of our own, so that whoever applies the
-manifests (without caBundle in them) does not take it away, and refused if the object has
-changed since it was read.
+They are written by server-side apply under a field manager of our own, so that applying the
+manifests (without caBundle in them) takes none away, and refused if the object has changed
+since it was read.
 """
 
 import base64
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+import msgspec
+
 from certs.actions import PublishBundle
-from certs.bundle import Bundle, read_bundle, render_bundle
-from certs.installation import Installation
-from certs.observation import Target, TargetKind
-from certs.wire import ClientConfig, ConversionCrd, WebhookConfiguration
+from certs.bundle import Target, TargetKind, read_bundle, render_bundle
+from certs.installation import FIELD_MANAGER, Installation
+from certs.wire import ClientConfig, WebhookConfiguration
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.resources import (
-    CRDS,
-    MUTATING_WEBHOOKS,
-    VALIDATING_WEBHOOKS,
-    Address,
-    Resource,
-)
+from gpu_fraction.kube.resources import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, Address
 
-__all__ = ["Injector", "addresses", "resource_of", "target_of"]
+__all__ = ["Injector", "addresses", "target_of"]
 
-Carrier = WebhookConfiguration | ConversionCrd
 
 _RESOURCES = {
     TargetKind.MUTATING: MUTATING_WEBHOOKS,
     TargetKind.VALIDATING: VALIDATING_WEBHOOKS,
-    TargetKind.CRD: CRDS,
 }
-_CONVERSION = "conversion"
-
-
-def resource_of(kind: TargetKind) -> Resource:
-    """The API resource of a kind."""
-    return _RESOURCES[kind]
 
 
 def addresses(installation: Installation) -> list[tuple[TargetKind, Address]]:
-    """Every object of ours that may carry a caBundle, whether or not it exists."""
-    names = {
-        TargetKind.MUTATING: installation.mutating,
-        TargetKind.VALIDATING: installation.validating,
-        TargetKind.CRD: installation.crds,
-    }
-    return [(kind, _RESOURCES[kind].at(name)) for kind in names for name in names[kind]]
+    """Every configuration of ours, whether or not it exists."""
+    mutating = [(TargetKind.MUTATING, name) for name in installation.mutating]
+    validating = [(TargetKind.VALIDATING, name) for name in installation.validating]
+    return [(kind, _RESOURCES[kind].at(name)) for kind, name in (*mutating, *validating)]
 
 
-def target_of(kind: TargetKind, carrier: Carrier, installation: Installation) -> Target:
-    """What the planner needs of an object; webhooks of other Services are left alone."""
-    if isinstance(carrier, ConversionCrd):
-        conversion = carrier.spec.conversion
-        webhook = None if conversion is None else conversion.webhook
-        found = [] if webhook is None else [(_CONVERSION, webhook.client_config or ClientConfig())]
-    else:
-        found = [(entry.name, entry.client_config) for entry in carrier.webhooks or ()]
+def target_of(
+    kind: TargetKind, configuration: WebhookConfiguration, installation: Installation
+) -> Target:
+    """The caBundles of a configuration; webhooks of other Services are left alone."""
     bundles = tuple(
-        read_bundle(name, config.ca_bundle or b"", server_name)
-        for name, config in found
-        if (server_name := _server_name(config, installation))
+        read_bundle(entry.name, entry.client_config.ca_bundle or b"", server_name)
+        for entry in configuration.webhooks or ()
+        if (server_name := _server_name(entry.client_config, installation))
     )
-    return Target(kind, carrier.metadata.name, bundles, carrier.metadata.resource_version)
+    metadata = configuration.metadata
+    return Target(kind, metadata.name, bundles, metadata.resource_version)
 
 
 class Injector:
@@ -83,12 +63,11 @@ class Injector:
         """
         targets = []
         for kind, address in addresses(self._installation):
-            into: type[Carrier] = ConversionCrd if kind is TargetKind.CRD else WebhookConfiguration
             try:
-                carrier = await self._client.get(address, into)
+                found = await self._client.get(address, WebhookConfiguration)
             except errors.NotFoundError:
                 continue
-            targets.append(target_of(kind, carrier, self._installation))
+            targets.append(target_of(kind, found, self._installation))
         return targets
 
     async def publish(self, actions: Sequence[PublishBundle]) -> None:
@@ -103,7 +82,7 @@ class Injector:
             KubeError: it could not be written.
         """
         target = actions[0].target
-        # What an apply does not name is given up, so the untouched ones are named too.
+        # A field that an apply does not name is given up, so the untouched ones are named too.
         wanted = {
             b.entry: "".join(c.pem for c in b.certificates)
             for b in target.bundles
@@ -115,57 +94,33 @@ class Injector:
                 action.certificates, action.must_trust, present[action.entry]
             )
         resource = _RESOURCES[target.kind]
+        webhooks = [
+            {
+                "name": entry,
+                "clientConfig": {"caBundle": base64.b64encode(pem.encode()).decode()},
+            }
+            for entry, pem in wanted.items()
+        ]
         body = {
             "apiVersion": resource.api_version,
             "kind": resource.kind,
             "metadata": {"name": target.name, "resourceVersion": target.resource_version},
-            **_fields(target.kind, wanted),
+            "webhooks": webhooks,
         }
-        into: type[Carrier] = (
-            ConversionCrd if target.kind is TargetKind.CRD else WebhookConfiguration
-        )
-        written = await self._client.apply(
+        # The lease holder reads the result again before it goes on.
+        await self._client.apply(
             resource.at(target.name),
             body,
-            into,
-            field_manager=self._installation.field_manager,
+            msgspec.Raw,
+            field_manager=FIELD_MANAGER,
             force=True,
         )
-        _check(target_of(target.kind, written, self._installation), wanted)
 
 
 def _server_name(config: ClientConfig, installation: Installation) -> str:
-    """What the API server will expect in our leaf; empty where the webhook is not ours."""
-    if config.service is not None:
-        ours = (config.service.name, config.service.namespace) == (
-            installation.service,
-            installation.namespace,
-        )
-        return f"{installation.service}.{installation.namespace}.svc" if ours else ""
-    return urlsplit(config.url or "").hostname or ""
-
-
-def _fields(kind: TargetKind, wanted: Mapping[str, str]) -> dict[str, Any]:
-    encoded = {entry: base64.b64encode(pem.encode()).decode() for entry, pem in wanted.items()}
-    if kind is TargetKind.CRD:
-        config = {"caBundle": encoded[_CONVERSION]}
-        return {"spec": {"conversion": {"webhook": {"clientConfig": config}}}}
-    webhooks = [
-        {"name": entry, "clientConfig": {"caBundle": bundle}} for entry, bundle in encoded.items()
-    ]
-    return {"webhooks": webhooks}
-
-
-def _check(target: Target, wanted: Mapping[str, str]) -> None:
-    """The server's answer shows what was sent.
-
-    Raises:
-        ConflictError: it does not; look again.
-    """
-    back: dict[str, Bundle] = {b.entry: b for b in target.bundles}
-    for entry, pem in wanted.items():
-        expected = read_bundle(entry, pem.encode()).fingerprints()
-        if entry not in back or back[entry].fingerprints() != expected:
-            raise errors.ConflictError(
-                f"{target.kind} {target.name}: the caBundle of {entry} is not what was written"
-            )
+    """The name that the API server will expect in our leaf; empty for a webhook of others."""
+    if config.service is None:
+        return urlsplit(config.url or "").hostname or ""
+    named = (config.service.name, config.service.namespace)
+    ours = named == (installation.service, installation.namespace)
+    return installation.server_names[0] if ours else ""

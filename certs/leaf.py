@@ -1,8 +1,8 @@
-"""Which leaf a replica serves: a pure function of what it sees.
+"""Which leaf a replica serves: a pure function of the Secret, the caBundles and the time.
 
 A replica moves to another CA only when every caBundle that it sees trusts that CA; else it
-keeps what works. It acts alone: its leaf key never leaves the process, and renewing a leaf
-writes nothing that another process reads to decide anything.
+keeps the leaf that works. It acts alone: its leaf key never leaves the process, and renewing a
+leaf writes nothing that another process bases a decision on.
 """
 
 import hashlib
@@ -12,10 +12,29 @@ from datetime import datetime, timedelta
 
 from certs.bundle import Bundle
 from certs.certificate import Authority, Leaf
-from certs.lifetimes import Lifetimes
+from certs.lifetimes import LEAF_JITTER, LEAF_RENEW_AT, Lifetimes
 from certs.state import CaState, Phase
 
-__all__ = ["Sign", "choose_authority", "renew_at", "trusted_by_all"]
+__all__ = ["Replica", "Sign", "choose_authority", "renew_at"]
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One process that serves, as it reports itself.
+
+    Attributes:
+        name: Its name.
+        issuer: Fingerprint of the CA that signed its leaf; empty before the first leaf.
+        leaf_not_after: The end of that leaf, UTC.
+    """
+
+    name: str
+    issuer: str = ""
+    leaf_not_after: datetime | None = None
+
+    def serves(self, now: datetime) -> bool:
+        """Whether it serves a leaf that has not expired."""
+        return bool(self.issuer) and self.leaf_not_after is not None and now < self.leaf_not_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +53,8 @@ class Sign:
 def renew_at(leaf: Leaf, replica: str, lifetimes: Lifetimes) -> datetime:
     """When this replica renews its leaf; differs a little from replica to replica."""
     digest = hashlib.sha256(f"{replica}/{leaf.certificate.fingerprint}".encode()).digest()
-    early = int.from_bytes(digest[:4], "big") / 2**32 * lifetimes.leaf_jitter
-    return leaf.certificate.renew_from(lifetimes.leaf_renew_at - early, lifetimes.backdate_s)
+    early = int.from_bytes(digest[:4], "big") / 2**32 * LEAF_JITTER
+    return leaf.certificate.renew_from(LEAF_RENEW_AT - early, lifetimes.backdate_s)
 
 
 def choose_authority(
@@ -52,26 +71,29 @@ def choose_authority(
 
     Args:
         now: The time, UTC.
-        state: What the Secret holds; None while it does not exist.
+        state: The content of the Secret; None while it does not exist.
         bundles: Every caBundle of every configuration of ours.
-        leaf: What is being served; None before the first.
+        leaf: The leaf that is served; None before the first.
         renew_from: When that leaf is due (see ``renew_at``).
         lifetimes: For the life of a new leaf.
-        forced: Somebody has asked for a new leaf.
+        forced: A person has asked for a new leaf.
     """
     if state is None:
         return None
     # The next CA may sign only in Switch: before, an API server may not have seen it yet.
     signing = (state.next, state.current) if state.phase is Phase.SWITCH else (state.current,)
     usable = [a for a in signing if a is not None and not a.certificate.expired(now)]
-    trusted = [a for a in usable if trusted_by_all(a.fingerprint, bundles)]
-    if leaf is None:
-        first = next(iter(trusted or usable), None)
-        return Sign(first, "there is none yet") if first is not None else None
-    if leaf.certificate.expired(now) or not trusted_by_all(leaf.issuer, bundles):
-        return _rescue(now, state, leaf, trusted, usable)
+    trusted = [a for a in usable if _trusted_by_all(a.fingerprint, bundles)]
+    best = next(iter(trusted or usable), None)
+    if leaf is None or leaf.certificate.expired(now):
+        why = "there is none yet" if leaf is None else "it has expired"
+        return Sign(best, why) if best is not None else None
+    if not _trusted_by_all(leaf.issuer, bundles):
+        return _rescue(state, leaf, trusted, usable)
+    # A leaf that works moves to another CA only in Switch, and stays on the next one.
+    on_next = state.next is not None and leaf.issuer == state.next.fingerprint
     if state.phase is Phase.SWITCH and trusted and trusted[0].fingerprint != leaf.issuer:
-        return _move(state, leaf, trusted[0])
+        return None if on_next else Sign(trusted[0], "its CA is being replaced")
     due = forced or (renew_from is not None and now >= renew_from)
     return _renewal(now, state, leaf, lifetimes, forced=forced) if due else None
 
@@ -90,28 +112,10 @@ def _renewal(
     return Sign(authority, "it is due") if until > leaf.certificate.not_after else None
 
 
-def trusted_by_all(fingerprint: str, bundles: Sequence[Bundle]) -> bool:
-    """Whether every caBundle holds this CA; true where there is none."""
-    return all(bundle.trusts(fingerprint) for bundle in bundles)
-
-
-def _move(state: CaState, leaf: Leaf, best: Authority) -> Sign | None:
-    """In Switch, to the next CA. A leaf that works is never moved in any other phase."""
-    on_next = state.next is not None and leaf.issuer == state.next.fingerprint
-    return None if on_next else Sign(best, "its CA is being replaced")
-
-
 def _rescue(
-    now: datetime,
-    state: CaState,
-    leaf: Leaf,
-    trusted: Sequence[Authority],
-    usable: Sequence[Authority],
+    state: CaState, leaf: Leaf, trusted: Sequence[Authority], usable: Sequence[Authority]
 ) -> Sign | None:
-    """The present leaf does not work; another one may."""
-    if leaf.certificate.expired(now):
-        best = next(iter(trusted or usable), None)
-        return Sign(best, "it has expired") if best is not None else None
+    """The present leaf is not trusted everywhere; another one may be."""
     if trusted:
         return Sign(trusted[0], "its CA is not trusted everywhere, another is")
     # Nothing is trusted everywhere: the lease holder is about to publish what is missing, so
@@ -119,3 +123,8 @@ def _rescue(
     if state.authority(leaf.issuer) is None and usable:
         return Sign(usable[0], "its CA is unknown")
     return None
+
+
+def _trusted_by_all(fingerprint: str, bundles: Sequence[Bundle]) -> bool:
+    """Whether every caBundle holds this CA; true where there is none."""
+    return all(bundle.trusts(fingerprint) for bundle in bundles)

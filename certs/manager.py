@@ -1,4 +1,4 @@
-"""Everything of the self-managed certificates in one process, put together."""
+"""The self-managed certificates of one process: its leaf, and the CA while it leads."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,24 +6,17 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry
 
+from certs.cache import CertificateCache
 from certs.controller import Controller
 from certs.installation import Installation
 from certs.lifetimes import Lifetimes
-from certs.metrics import CertificateMetrics
-from certs.presence import ReplicaIdentity, selection
-from certs.readiness import Readiness
+from certs.presence import ReplicaIdentity
 from certs.replica import ReplicaCertificates
-from certs.reporting import Reporting
-from certs.serving import ServingContext
-from certs.watched import Watched
-from certs.wire import ReplicaLease
+from certs.reporting import Reporter
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.election import Election, LeaseTimings
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kube.lease import unique_identity
-from gpu_fraction.kube.reflector import Reflector
-from gpu_fraction.kube.resources import LEASES
-from gpu_fraction.kube.store import Change
 from gpu_fraction.kube.timestamps import utc_now
 
 __all__ = ["CertificateManager"]
@@ -54,36 +47,22 @@ class CertificateManager:
             client: The API server.
             installation: The names.
             lifetimes: Lifetimes and waits.
-            me: Who this process is, and what it does.
+            me: The name of this process, and its tasks.
             registry: For the metrics.
             recorder: Writes Events; run elsewhere. None makes none.
-            timings: Of the election.
+            timings: The election's.
             clock: The wall clock.
         """
-        self.serving = ServingContext(clock())
-        reporting = Reporting(CertificateMetrics(registry), installation, recorder)
-        self._watched = Watched(client, installation)
+        reporter = Reporter(registry, installation, recorder)
+        self._cache = cache = CertificateCache(client, installation)
         self._replica = ReplicaCertificates(
-            client,
-            installation,
-            lifetimes,
-            me,
-            watched=self._watched,
-            serving=self.serving,
-            reporting=reporting,
-            clock=clock,
+            client, installation, lifetimes, me, cache=cache, reporter=reporter, clock=clock
         )
         self._controller = Controller(
-            client, installation, lifetimes, reporting=reporting, clock=clock
+            client, installation, lifetimes, reporter=reporter, clock=clock
         )
-        self._watched.subscribe(self._controller.wake)
-        self._presence = Reflector(
-            client,
-            LEASES.at(namespace=installation.namespace),
-            ReplicaLease,
-            selection=selection(installation),
-        )
-        self._presence.subscribe(self._presence_changed)
+        cache.subscribe(self._controller.wake)
+        self.serving = self._replica.serving
         self._me = me
         self._election = Election(
             client,
@@ -93,38 +72,21 @@ class CertificateManager:
             timings=timings,
         )
 
-    @property
-    def is_leader(self) -> bool:
-        """Whether this process writes the CA's Secret and the caBundles."""
-        return self._election.is_leader
-
-    def readiness(self) -> Readiness:
-        """Whether an API server accepts what this process serves."""
-        return self._replica.readiness()
+    def check(self) -> str | None:
+        """Readiness: why requests may not be sent here; None where they may."""
+        return self._replica.check()
 
     async def run(self) -> None:
         """Work until cancelled.
 
-        To be cancelled after the HTTPS server has stopped: on the way out, the replica says
-        that it serves nothing any more.
+        To be cancelled after the HTTPS server has stopped: on the way out, the replica
+        withdraws its report.
         """
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._watched.run(), name="certificates-watch")
+            group.create_task(self._cache.run(), name="certificates-watch")
             if self._me.serves:
                 group.create_task(self._replica.run(), name="certificates-replica")
             if self._me.leads:
-                group.create_task(self._election.run(self._lead), name="certificates-election")
-
-    async def _lead(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._presence.run(), name="certificates-presence-watch")
-            group.create_task(
-                self._controller.run(self._election.check), name="certificates-controller"
-            )
-
-    def _presence_changed(self, change: Change[ReplicaLease]) -> None:
-        """A replica came, went or serves something else; that it is alive is no news."""
-        old = change.old and change.old.metadata.annotations
-        new = change.new and change.new.metadata.annotations
-        if old != new:
-            self._controller.wake()
+                election, work = self._election, self._controller
+                leading = election.run(lambda: work.run(election.check))
+                group.create_task(leading, name="certificates-election")

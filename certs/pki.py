@@ -17,12 +17,13 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs.certificate import Authority, Certificate, Leaf
-from certs.errors import ChainError
+from certs.errors import PkiError
 from certs.lifetimes import Lifetimes
 from certs.reading import facts_of, parse, parse_one, private_key
 from gpu_fraction.domain import keys
+from gpu_fraction.kube.timestamps import time as api_time
 
-__all__ = ["check_chain", "issue_leaf", "new_authority", "service_names"]
+__all__ = ["check_chain", "issue_leaf", "new_authority"]
 
 _CURVE: Final = ec.SECP256R1()
 # X.520 ub-common-name.
@@ -38,21 +39,6 @@ _LEAF_POLICY: Final = verification.ExtensionPolicy.permit_all().require_present(
 )
 
 
-def service_names(
-    service: str, namespace: str, cluster_domain: str = "cluster.local"
-) -> list[str]:
-    """Every form in which a client inside the cluster may name a Service, API server's first.
-
-    Source: Kubernetes DNS specification; the API server uses ``<service>.<namespace>.svc``.
-    """
-    return [
-        f"{service}.{namespace}.svc",
-        service,
-        f"{service}.{namespace}",
-        f"{service}.{namespace}.svc.{cluster_domain}",
-    ]
-
-
 def new_authority(name: str, now: datetime, lifetimes: Lifetimes) -> Authority:
     """A new self-signed CA.
 
@@ -62,38 +48,34 @@ def new_authority(name: str, now: datetime, lifetimes: Lifetimes) -> Authority:
         lifetimes: Its life and how far it is dated back.
     """
     key = ec.generate_private_key(_CURVE)
-    serial = _serial()
     # The subject differs from one CA to the next, so that a verifier finds the right one by
     # name even where it ignores key identifiers.
-    suffix = f" CA {serial & 0xFFFFFFFF:08x}"
+    suffix = f" CA {secrets.token_hex(4)}"
     subject = _name(name[: _COMMON_NAME_MAX - len(suffix)] + suffix)
-    builder = _dated(now, now + timedelta(seconds=lifetimes.ca_life_s), lifetimes.backdate_s)
-    certificate = (
-        builder.subject_name(subject)
-        .issuer_name(subject)
-        .serial_number(serial)
-        .public_key(key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(ca=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
-        )
-        .sign(key, hashes.SHA256())
+    since = now - timedelta(seconds=lifetimes.backdate_s)
+    until = now + timedelta(seconds=lifetimes.ca_life_s)
+    builder = _builder(subject, subject, key, since, until, ca=True).add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
     )
-    return Authority(facts_of(certificate), _key_text(key))
+    return Authority(facts_of(builder.sign(key, hashes.SHA256())), _key_text(key))
 
 
 def issue_leaf(
-    authority: Authority, names: Sequence[str], now: datetime, lifetimes: Lifetimes
+    authority: Authority,
+    names: Sequence[str],
+    now: datetime,
+    lifetimes: Lifetimes,
+    *,
+    usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
 ) -> Leaf:
-    """A serving certificate with a new key.
+    """A certificate with a new key.
 
     Args:
         authority: The CA that signs.
         names: DNS names and IP addresses of the subject, the most important first.
         now: The time, UTC.
         lifetimes: Its life and how far it is dated back.
+        usage: Server or client authentication.
 
     Raises:
         PkiError: the CA's certificate or key cannot be read.
@@ -101,45 +83,37 @@ def issue_leaf(
     ca = parse_one(authority.certificate.pem)
     ca_key = private_key(authority.key_pem)
     key = ec.generate_private_key(_CURVE)
-    since = max(now, ca.not_valid_before_utc + timedelta(seconds=lifetimes.backdate_s))
+    backdate = timedelta(seconds=lifetimes.backdate_s)
+    since = max(now, ca.not_valid_before_utc + backdate)
     until = min(since + timedelta(seconds=lifetimes.leaf_life_s), ca.not_valid_after_utc)
-    builder = _dated(min(since, until), until, lifetimes.backdate_s)
-    certificate = (
-        builder.subject_name(_name(names[0][:_COMMON_NAME_MAX]))
-        .issuer_name(ca.subject)
-        .serial_number(_serial())
-        .public_key(key.public_key())
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(ca=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(
-            x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False
-        )
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    subject = _name(names[0][:_COMMON_NAME_MAX])
+    alternatives = x509.SubjectAlternativeName([_general_name(n) for n in names])
+    builder = (
+        _builder(subject, ca.subject, key, min(since, until) - backdate, until, ca=False)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        .add_extension(alternatives, critical=False)
         .add_extension(_issuer_key_identifier(ca, ca_key), critical=False)
-        .sign(ca_key, hashes.SHA256())
     )
-    facts = facts_of(certificate)
+    facts = facts_of(builder.sign(ca_key, hashes.SHA256()))
     return Leaf(facts, facts.pem, _key_text(key), authority.fingerprint)
 
 
 def check_chain(
     chain_pem: str | bytes, trusted: Iterable[Certificate], server_name: str, at: datetime
 ) -> None:
-    """Check what an API server checks: signature path, dates, basic constraints, names.
+    """Check a chain as an API server does: signatures, dates, basic constraints, names.
 
     A leaf that is itself in the caBundle needs no CA, as in Go's verifier: so a certificate
     that signed itself works, with or without a subject.
 
     Args:
-        chain_pem: What the server sends, leaf first.
+        chain_pem: The chain that the server sends, leaf first.
         trusted: The certificates of the caBundle.
         server_name: DNS name or IP address that the client dials.
         at: The time of the check, UTC.
 
     Raises:
-        ChainError: it would refuse; the message says why.
-        PkiError: a certificate cannot be read.
+        PkiError: it would refuse, and why; or a certificate cannot be read.
     """
     leaf, *intermediates = parse(chain_pem)
     known = {c.fingerprint: c for c in trusted}
@@ -148,7 +122,7 @@ def check_chain(
         return
     roots = [parse_one(c.pem) for c in known.values() if c.is_ca]
     if not roots:
-        raise ChainError("no CA certificate to check against")
+        raise PkiError("no CA certificate to check against")
     builder = (
         verification.PolicyBuilder()
         .store(verification.Store(roots))
@@ -160,7 +134,7 @@ def check_chain(
         builder.build_server_verifier(name).verify(leaf, intermediates)
     except verification.VerificationError as e:
         # The library's message names the certificate it stopped at, without key material.
-        raise ChainError(f"{server_name}: {e}") from e
+        raise PkiError(f"{server_name}: {e}") from e
 
 
 def _check_itself(
@@ -169,13 +143,13 @@ def _check_itself(
     """Dates and names of a leaf that is trusted itself.
 
     Raises:
-        ChainError: it is not valid at that time, or not for that name.
+        PkiError: it is not valid at that time, or not for that name.
     """
     if not facts.not_before <= at <= facts.not_after:
-        text = f"valid from {facts.not_before:%Y-%m-%dT%H:%M:%SZ}"
-        raise ChainError(f"{server_name}: {text} to {facts.not_after:%Y-%m-%dT%H:%M:%SZ}")
+        valid = f"valid from {api_time(facts.not_before)} to {api_time(facts.not_after)}"
+        raise PkiError(f"{server_name}: {valid}")
     if not _names(leaf, server_name):
-        raise ChainError(f"{server_name}: not among the names of {facts.subject!r}")
+        raise PkiError(f"{server_name}: not among the names of {facts.subject!r}")
 
 
 def _names(leaf: x509.Certificate, server_name: str) -> bool:
@@ -192,18 +166,26 @@ def _names(leaf: x509.Certificate, server_name: str) -> bool:
     return server_name.lower() in found or (bool(label) and f"*.{parent}" in found)
 
 
-def _dated(since: datetime, until: datetime, backdate_s: float) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    since: datetime,
+    until: datetime,
+    *,
+    ca: bool,
+) -> x509.CertificateBuilder:
+    public_key = key.public_key()
+    constraints = x509.BasicConstraints(ca=ca, path_length=0 if ca else None)
     return (
-        x509.CertificateBuilder()
-        .not_valid_before(since - timedelta(seconds=backdate_s))
+        x509.CertificateBuilder(issuer, subject, public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(since)
         .not_valid_after(until)
+        .add_extension(constraints, critical=True)
+        .add_extension(_key_usage(ca=ca), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
-
-
-def _serial() -> int:
-    # Two certificates of one issuer with one serial number are refused by some clients; 128
-    # random bits need no record of what was issued.
-    return secrets.randbits(128) or 1
 
 
 def _name(common_name: str) -> x509.Name:

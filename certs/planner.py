@@ -1,13 +1,13 @@
-"""What to do next about the CA: a pure function of the time and of what is stored.
+"""The next step of the CA's life: a pure function of the time and the stored state.
 
-One rule carries the whole: a leaf is served only from a CA that every API server already
+The rule behind everything: a leaf is served only from a CA that every API server already
 trusts, and a CA is dropped only when nothing is served from it. So a new CA is *staged* in
 the Secret, added to every caBundle (*trust*), given time to be seen (*settle*), then signed
 with (*switch*), and only later is the old one dropped (*retire*).
 
 Each plan is one step: at most one write of the Secret, or the caBundles of one round. The
 caller carries it out, looks again and plans again; a crash between any two steps loses
-nothing, because the next plan starts from what is stored.
+nothing, because the next plan starts from the stored state.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from certs.actions import Notice, Plan, StageAuthority, WriteState
+from certs.actions import Notice, Plan, WriteState
+from certs.bundle import Target
+from certs.leaf import Replica
 from certs.lifetimes import Lifetimes
-from certs.observation import Replica, Target
+from certs.snapshot import Snapshot
 from certs.state import CaState, Phase
-from certs.view import View
 
 __all__ = ["plan"]
 
@@ -36,9 +37,9 @@ def plan(
 
     Args:
         now: The time, UTC.
-        state: What the Secret holds; None where it does not exist.
+        state: The content of the Secret; None where it does not exist.
         targets: Every configuration of ours that exists, with its caBundles.
-        replicas: Every replica that has been heard of lately.
+        replicas: Every replica that has reported lately.
         lifetimes: Renewal points and waits.
         phase_seen_s: How long the caller itself has seen the state in this phase, seconds.
     """
@@ -48,13 +49,13 @@ def plan(
         message = "put right: " + "; ".join(state.problems)
         notice = Notice("SecretRepaired", message, warning=True)
         return Plan(state.phase, (WriteState(state, notice),))
-    view = View(now, state, targets, replicas, lifetimes, phase_seen_s)
-    notices = view.notices()
-    if step := view.damage() or view.reintroduce():
+    seen = Snapshot(now, state, targets, replicas, lifetimes, phase_seen_s)
+    notices = seen.notices()
+    if step := seen.damage() or seen.reintroduce():
         return replace(step, notices=notices)
-    if publish := view.publish():
+    if publish := seen.publish():
         return Plan(state.phase, publish, notices)
-    step = view.clock_behind() or _restart(view) or _STEPS[state.phase](view)
+    step = seen.clock_behind() or _restart(seen) or _STEPS[state.phase](seen)
     return replace(step, notices=(*notices, *step.notices))
 
 
@@ -64,77 +65,75 @@ def _first_write(now: datetime) -> Plan:
     return Plan(Phase.STAGE, (WriteState(state, notice),))
 
 
-def _begin(view: View, reason: str) -> Plan:
+def _begin(seen: Snapshot, reason: str) -> Plan:
     notice = Notice("RotationStarted", f"{reason}: a new CA is made")
-    return view.enter(Phase.STAGE, notice, reason=reason)
+    return seen.enter(Phase.STAGE, notice, reason=reason)
 
 
-def _restart(view: View) -> Plan | None:
+def _restart(seen: Snapshot) -> Plan | None:
     """A rotation lost its CA, or hung so long that its CA is worn out."""
-    if view.state.phase not in {Phase.TRUST, Phase.SETTLE, Phase.SWITCH}:
-        return None
-    if view.state.next is not None and not _worn_out(view):
+    lost = seen.state.next is None or seen.worn_out()
+    if not lost or seen.state.phase not in {Phase.TRUST, Phase.SETTLE, Phase.SWITCH}:
         return None
     notice = Notice("RotationStarted", "the next CA is lost or worn out", warning=True)
-    return view.enter(Phase.STAGE, notice)
+    return seen.enter(Phase.STAGE, notice)
 
 
-def _steady(view: View) -> Plan:
-    if reason := view.rotation_reason():
-        return _begin(view, reason)
-    orphans = view.orphans()
-    if orphans:
+def _steady(seen: Snapshot) -> Plan:
+    if reason := seen.rotation_reason():
+        return _begin(seen, reason)
+    if orphans := seen.orphans():
         notice = Notice("OrphanFound", "a caBundle holds an earlier CA of ours: it is retired")
-        return view.enter(Phase.RETIRE, notice, previous=orphans)
-    return view.wait(view.until_rotation_s())
+        return seen.enter(Phase.RETIRE, notice, previous=orphans)
+    return seen.wait(seen.until_rotation_s())
 
 
-def _stage(view: View) -> Plan:
-    state = view.state
-    if state.next is not None and not _worn_out(view):
+def _stage(seen: Snapshot) -> Plan:
+    state = seen.state
+    if state.next is not None and not seen.worn_out():
         notice = Notice("CaStaged", "the next CA is in the Secret")
-        return view.enter(Phase.TRUST, notice, rotate_ca="")
+        return seen.enter(Phase.TRUST, notice, rotate_ca="")
     if state.next is not None:
         state = replace(state, previous=(*state.previous, state.next.certificate), next=None)
     state = replace(state, rotate_ca="")
     notice = Notice("CaStaged", "a new CA was made and is in the Secret")
-    return Plan(Phase.STAGE, (StageAuthority(state, notice),))
+    return Plan(Phase.STAGE, (WriteState(state, notice, new_ca=True),))
 
 
-def _trust(view: View) -> Plan:
+def _trust(seen: Snapshot) -> Plan:
     # Reached only when no caBundle had to be written: each holds the next CA, re-read.
-    if not view.something_works():
-        return _to_switch(view, "nothing works that could be disturbed")
+    if not seen.something_works():
+        return _to_switch(seen, "nothing works that could be disturbed")
     notice = Notice("CaTrusted", "every caBundle has the next CA")
-    return view.enter(Phase.SETTLE, notice)
+    return seen.enter(Phase.SETTLE, notice)
 
 
-def _settle(view: View) -> Plan:
-    left_s = view.lifetimes.settle_s - view.settled_s()
+def _settle(seen: Snapshot) -> Plan:
+    left_s = seen.lifetimes.settle_s - seen.settled_s()
     if left_s <= 0:
-        return _to_switch(view, f"every caBundle has had it for {view.settled_s():.3g} s")
-    if not view.something_works():
-        return _to_switch(view, "nothing works that could be disturbed")
-    return view.wait(left_s)
+        return _to_switch(seen, f"every caBundle has had it for {seen.settled_s():.3g} s")
+    if not seen.something_works():
+        return _to_switch(seen, "nothing works that could be disturbed")
+    return seen.wait(left_s)
 
 
-def _to_switch(view: View, why: str) -> Plan:
+def _to_switch(seen: Snapshot, why: str) -> Plan:
     notice = Notice("CaSwitching", f"replicas now serve from the next CA: {why}")
-    return view.enter(Phase.SWITCH, notice)
+    return seen.enter(Phase.SWITCH, notice)
 
 
-def _switch(view: View) -> Plan:
-    state = view.state
+def _switch(seen: Snapshot) -> Plan:
+    state = seen.state
     wanted = None if state.next is None else state.next.fingerprint
-    behind = sorted(r.name for r in view.serving if r.issuer != wanted)
+    behind = sorted(r.name for r in seen.serving if r.issuer != wanted)
     if behind:
-        late = view.elapsed_s() > view.lifetimes.settle_s
+        late = seen.elapsed_s() > seen.lifetimes.settle_s
         message = f"{len(behind)} replicas still serve from an earlier CA, first {behind[0]}"
         notices = (Notice("ReplicaBehind", message, warning=True),) if late else ()
-        return view.wait(view.lifetimes.presence_s, *notices)
+        return seen.wait(seen.lifetimes.presence_s, *notices)
     old = () if state.current is None else (state.current.certificate,)
-    previous = (*state.previous, *old, *view.orphans())
-    return view.enter(
+    previous = (*state.previous, *old, *seen.orphans())
+    return seen.enter(
         Phase.RETIRE if previous else Phase.STEADY,
         Notice("CaSwitched", "every replica serves from the new CA"),
         current=state.next,
@@ -143,23 +142,15 @@ def _switch(view: View) -> Plan:
     )
 
 
-def _retire(view: View) -> Plan:
-    if view.retiring():
+def _retire(seen: Snapshot) -> Plan:
+    if seen.retiring():
         # Reached only when no caBundle had to be written: none holds a previous CA any more.
         notice = Notice("CaRetired", "no caBundle has the old CA any more")
-        return view.enter(Phase.STEADY, notice, previous=())
-    if reason := view.rotation_reason():
-        return _begin(view, reason)
-    left_s = view.lifetimes.retire_s - view.elapsed_s()
-    return view.wait(min(left_s, view.until_rotation_s()))
-
-
-def _worn_out(view: View) -> bool:
-    """The next CA is already due for renewal itself: a rotation hung for half a life."""
-    authority = view.state.next
-    return authority is not None and view.now >= authority.certificate.renew_from(
-        view.lifetimes.ca_renew_at, view.lifetimes.backdate_s
-    )
+        return seen.enter(Phase.STEADY, notice, previous=())
+    if reason := seen.rotation_reason():
+        return _begin(seen, reason)
+    left_s = seen.lifetimes.retire_s - seen.elapsed_s()
+    return seen.wait(min(left_s, seen.until_rotation_s()))
 
 
 _STEPS: Final = {

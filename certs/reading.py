@@ -1,8 +1,9 @@
-"""Read certificates and keys: PEM text in, facts out, and nothing that does not fit together."""
+"""Read certificates and keys: PEM text in, facts out; a pair that does not match is refused."""
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import NameOID
 
 from certs.certificate import Authority, Certificate, Leaf
@@ -39,8 +40,7 @@ def read_authority(certificate_pem: str | bytes, key_pem: str | bytes) -> Author
     facts = facts_of(certificate)
     if not facts.is_ca:
         raise PkiError(f"certificate {facts.subject!r} is not a CA")
-    private_key(key_pem)
-    _check_key(certificate, key_pem)
+    _check_match(certificate, private_key(key_pem))
     return Authority(facts, _text(key_pem))
 
 
@@ -51,16 +51,16 @@ def read_leaf(chain_pem: str | bytes, key_pem: str | bytes) -> Leaf:
         PkiError: unreadable, or the key is another certificate's.
     """
     chain = parse(chain_pem)
-    _check_key(chain[0], key_pem)
+    _check_match(chain[0], _load_key(key_pem))
     facts = [facts_of(certificate) for certificate in chain]
     return Leaf(facts[0], "".join(f.pem for f in facts), _text(key_pem))
 
 
 def facts_of(certificate: x509.Certificate) -> Certificate:
-    """What this package reasons about.
+    """The facts of a certificate that this package reasons about.
 
     Raises:
-        PkiError: it holds something that cannot be read.
+        PkiError: a part of it cannot be read.
     """
     try:
         return _read(certificate)
@@ -91,9 +91,8 @@ def parse(pem: str | bytes) -> list[x509.Certificate]:
     Raises:
         PkiError: there is none, or one cannot be read.
     """
-    data = pem.encode() if isinstance(pem, str) else pem
     try:
-        return x509.load_pem_x509_certificates(data)
+        return x509.load_pem_x509_certificates(_bytes(pem))
     except ValueError as e:
         raise PkiError(f"no readable certificate: {e}") from e
 
@@ -116,29 +115,31 @@ def private_key(pem: str | bytes) -> ec.EllipticCurvePrivateKey:
     Raises:
         PkiError: it cannot be read, or is no ECDSA key.
     """
-    data = pem.encode() if isinstance(pem, str) else pem
-    try:
-        key = serialization.load_pem_private_key(data, password=None)
-    except (ValueError, TypeError) as e:
-        # The library's message may not quote the key; ours must not either.
-        raise PkiError("no readable private key") from e
+    key = _load_key(pem)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise PkiError("the private key of a CA here is an ECDSA key")
     return key
 
 
-def _check_key(certificate: x509.Certificate, key_pem: str | bytes) -> None:
-    data = key_pem.encode() if isinstance(key_pem, str) else key_pem
+def _load_key(pem: str | bytes) -> PrivateKeyTypes:
     try:
-        key = serialization.load_pem_private_key(data, password=None)
+        return serialization.load_pem_private_key(_bytes(pem), password=None)
     except (ValueError, TypeError) as e:
+        # The library's message may not quote the key; ours must not either.
         raise PkiError("no readable private key") from e
+
+
+def _check_match(certificate: x509.Certificate, key: PrivateKeyTypes) -> None:
     if key.public_key() != certificate.public_key():
         raise PkiError(
             f"the key does not belong to certificate {certificate.subject.rfc4514_string()!r}"
         )
 
 
+def _bytes(pem: str | bytes) -> bytes:
+    return pem.encode() if isinstance(pem, str) else pem
+
+
 def _text(pem: str | bytes) -> str:
-    # Only what has been read as PEM comes here; text around the blocks may be anything.
+    # Only text that has been read as PEM comes here; around the blocks there may be anything.
     return pem if isinstance(pem, str) else pem.decode("ascii", errors="ignore")

@@ -1,4 +1,4 @@
-"""Every replica's work: see what is to be served, sign it, serve it, say so."""
+"""Every replica's work: choose a CA, sign a leaf, serve it, report it."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,20 +11,18 @@ import structlog
 from certs import pki
 from certs.actions import Notice
 from certs.bundle import Bundle
+from certs.cache import CertificateCache
 from certs.certificate import Leaf
 from certs.errors import PkiError
-from certs.expiry import expiry_warning
 from certs.injection import Injector
 from certs.installation import Installation
 from certs.leaf import Sign, choose_authority, renew_at
 from certs.lifetimes import Lifetimes
 from certs.presence import Presence, ReplicaIdentity
-from certs.readiness import Readiness, judge
-from certs.reporting import Reporting
+from certs.reporting import Reporter
 from certs.secret import SecretStore
-from certs.serving import ServingContext
+from certs.source import CertificateSource
 from certs.state import CaState
-from certs.watched import Watched
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.timestamps import utc_now
@@ -33,11 +31,11 @@ __all__ = ["ReplicaCertificates"]
 
 _log = structlog.get_logger(__name__)
 
-# Chosen: between two looks although nothing was announced, in case a watch is late.
 LOOK_S: Final = 5.0
+"""Chosen: between two looks although nothing was announced, in case a watch is late."""
 
 
-class ReplicaCertificates:
+class ReplicaCertificates(CertificateSource):
     """Keeps one process' serving context on a leaf that every API server accepts."""
 
     def __init__(
@@ -47,9 +45,8 @@ class ReplicaCertificates:
         lifetimes: Lifetimes,
         me: ReplicaIdentity,
         *,
-        watched: Watched,
-        serving: ServingContext,
-        reporting: Reporting,
+        cache: CertificateCache,
+        reporter: Reporter,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """Prepare; ``run`` does the work.
@@ -58,62 +55,48 @@ class ReplicaCertificates:
             client: The API server.
             installation: The names.
             lifetimes: Lifetimes and waits.
-            me: Who this process is.
-            watched: Local copies of the Secret and the configurations; run elsewhere.
-            serving: Is given each new leaf.
-            reporting: Is told what happens.
+            me: The name of this process.
+            cache: Local copies of the Secret and the configurations; run elsewhere.
+            reporter: For metrics and Events.
             clock: The wall clock.
         """
+        super().__init__(lifetimes, reporter=reporter, cache=cache, clock=clock)
         self._installation = installation
-        self._lifetimes = lifetimes
         self._me = me
-        self._watched = watched
-        self._serving = serving
-        self._reporting = reporting
-        self._metrics = reporting.metrics
-        self._clock = clock
+        self._seen = cache
         self._secret = SecretStore(client, installation)
         self._injector = Injector(client, installation)
         self._presence = Presence(client, installation, me, lifetimes)
         self._changed = asyncio.Event()
-        self._untold = asyncio.Event()
+        self._unreported = asyncio.Event()
         self._renew_from: datetime | None = None
         self._token: str | None = None
-        self._warned = ""
-        watched.subscribe(self._changed.set)
+        cache.subscribe(self._changed.set)
 
     async def run(self) -> None:
-        """Serve and say so until cancelled; on the way out, say that it is over."""
+        """Serve and report until cancelled; on the way out, withdraw the report."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._serve(), name="serve-certificates")
-                group.create_task(self._say(), name="say-what-is-served")
+                group.create_task(self._follow(), name="serve-certificates")
+                group.create_task(self._heartbeat(), name="report-certificates")
         finally:
-            await asyncio.shield(self._presence.leave())
+            await asyncio.shield(self._presence.withdraw())
 
-    def readiness(self) -> Readiness:
-        """Whether requests may be sent here; for the readiness probe."""
-        verdict = self._verdict()
-        self._metrics.ready(ready=verdict.ready)
-        return verdict
-
-    def _verdict(self) -> Readiness:
-        if not self._watched.synced:
-            return Readiness(ready=False, reason="the configurations have not been read yet")
-        silent_s = self._presence.silent_s()
-        if silent_s > self._lifetimes.replica_gone_s:
+    def _fault(self, bundles: Sequence[Bundle]) -> str | None:
+        if self._presence.idle_s() > self._lifetimes.replica_gone_s:
             # The lease holder no longer waits for this replica when it drops a CA.
-            return Readiness(ready=False, reason="the API server cannot be told what is served")
-        bundles = self._watched.bundles()
-        return judge(self._clock(), self._serving.leaf, bundles, self._lifetimes)
+            return "the API server cannot be told what is served"
+        return super()._fault(bundles)
 
-    async def _serve(self) -> None:
-        await self._watched.wait_synced()
+    async def _follow(self) -> None:
+        await self._seen.wait_synced()
         while True:
             self._changed.clear()
             now = self._clock()
-            self._metrics.watched(self._watched.state(now), self._watched.targets())
-            self._warn(now)
+            self._reporter.watched(self._seen.state(now), self._seen.targets())
+            if message := self._expiry_warning(f"the serving certificate of {self._me.name}"):
+                notice = Notice("CertificateExpiring", message, warning=True)
+                self._reporter.event(notice, self._seen.secret_uid)
             try:
                 await self._look(now)
             except errors.KubeError as error:
@@ -122,95 +105,59 @@ class ReplicaCertificates:
                 async with asyncio.timeout(min(LOOK_S, self._lifetimes.presence_s)):
                     await self._changed.wait()
 
-    def _warn(self, now: datetime) -> None:
-        """Renewal comes well before; a warning means that something stops it."""
-        leaf = self._serving.leaf
-        if leaf is None:
-            return
-        what = f"the serving certificate of {self._me.name}"
-        message = expiry_warning(what, leaf.certificate, now, self._lifetimes)
-        if message and message != self._warned:
-            _log.warning("certs.leaf_expiring", message=message)
-            notice = Notice("CertificateExpiring", message, warning=True)
-            self._reporting.tell(notice, self._watched.secret_uid)
-        self._warned = message
-
     async def _look(self, now: datetime) -> None:
-        state, bundles = self._watched.state(now), self._watched.bundles()
-        sign = self._choice(now, state, bundles)
+        """Serve another leaf if the present one is to be replaced."""
+        sign = self._choice(now, self._seen.state(now), self._seen.bundles())
         if sign is None:
             return
         leaf = await self._sign(sign, now)
-        if self._serving.leaf is None:
-            # Said before it is served, then looked again past the caches: a rotation that
-            # had already passed us by waits for us, or is seen here.
-            await self._presence.tell(leaf, now)
+        if self.serving.leaf is None:
+            # Reported before it is served, then chosen again past the caches: either a
+            # rotation that is under way waits for this replica, or it is seen here.
+            await self._presence.report(leaf, now)
             bundles = [b for target in await self._injector.read() for b in target.bundles]
-            state = (await self._secret.read(now)).state
-            sign = self._choice(now, state, bundles)
+            sign = self._choice(now, (await self._secret.read(now)).state, bundles)
             if sign is None:
                 return
             if sign.authority.fingerprint != leaf.issuer:
                 leaf = await self._sign(sign, now)
-        await self._swap(leaf, sign.why)
+        try:
+            await self._swap(leaf, sign.why)
+        except PkiError as error:
+            _log.error("certs.leaf_not_served", error=str(error))
+            self._reporter.load_failures.inc()
+            return
+        self._renew_from = renew_at(leaf, self._me.name, self._lifetimes)
+        self._unreported.set()
 
     def _choice(
         self, now: datetime, state: CaState | None, bundles: Sequence[Bundle]
     ) -> Sign | None:
-        forced = False
-        if state is not None and self._serving.leaf is not None:
+        leaf, forced = self.serving.leaf, False
+        if state is not None and leaf is not None:
             forced = self._token is not None and state.rotate_leaf != self._token
             self._token = state.rotate_leaf
         return choose_authority(
-            now,
-            state,
-            bundles,
-            self._serving.leaf,
-            self._renew_from,
-            self._lifetimes,
-            forced=forced,
+            now, state, bundles, leaf, self._renew_from, self._lifetimes, forced=forced
         )
 
     async def _sign(self, sign: Sign, now: datetime) -> Leaf:
-        leaf = await asyncio.to_thread(
-            pki.issue_leaf,
-            sign.authority,
-            self._installation.server_names,
-            now,
-            self._lifetimes,
-        )
-        self._metrics.signed()
+        names = self._installation.server_names
+        leaf = await asyncio.to_thread(pki.issue_leaf, sign.authority, names, now, self._lifetimes)
+        self._reporter.signed.inc()
         return leaf
 
-    async def _swap(self, leaf: Leaf, why: str) -> None:
-        try:
-            await asyncio.to_thread(self._serving.swap, leaf)
-        except PkiError as error:
-            _log.error("certs.leaf_not_served", error=str(error))
-            self._metrics.load_failed()
-            return
-        self._renew_from = renew_at(leaf, self._me.name, self._lifetimes)
-        self._metrics.served(leaf)
-        self._untold.set()
-        _log.info(
-            "certs.leaf_served",
-            why=why,
-            leaf=leaf.certificate.fingerprint[:16],
-            issuer=leaf.issuer[:16],
-            not_after=leaf.certificate.not_after.isoformat(),
-        )
-
-    async def _say(self) -> None:
-        """Say what is served when it changes, and every few seconds."""
+    async def _heartbeat(self) -> None:
+        """Report what is served when it changes, and every few seconds."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._lifetimes.presence_s):
-                    await self._untold.wait()
-            self._untold.clear()
-            leaf = self._serving.leaf
+                    await self._unreported.wait()
+            self._unreported.clear()
+            leaf = self.serving.leaf
             if leaf is None:
                 continue
             try:
-                await self._presence.tell(leaf, self._clock())
+                await self._presence.report(leaf, self._clock())
             except errors.KubeError as error:
-                _log.warning("certs.presence_not_told", error=str(error))
+                _log.warning("certs.presence_not_reported", error=str(error))

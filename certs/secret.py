@@ -1,28 +1,23 @@
-"""The CA's Secret: read, and written only if nobody else has written since it was read."""
+"""The CA's Secret: read, and written only if it has not changed since it was read."""
 
 import base64
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from certs.installation import Installation
-from certs.state import (
-    ANNOTATIONS,
-    DATA_KEYS,
-    ROTATE_CA,
-    ROTATE_LEAF,
-    CaState,
-    annotations_of,
-    data_of,
-    read_state,
-)
+from certs import state as stored
+from certs.installation import FIELD_MANAGER, Installation
+from certs.state import CaState
 from certs.wire import SecretObject
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.requests import PatchKind, WriteOptions
-from gpu_fraction.kube.resources import SECRETS, Address
+from gpu_fraction.kube.resources import SECRETS
 
 __all__ = ["Held", "SecretStore", "state_of"]
+
+
+_OPTIONS: Final = WriteOptions(field_manager=FIELD_MANAGER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +25,9 @@ class Held:
     """A Secret as it was read.
 
     Attributes:
-        state: What it holds; None where there is no Secret.
-        resource_version: Of that reading; empty where there is none.
-        uid: Of the Secret, for Events; empty where there is none.
+        state: Its content; None where there is no Secret.
+        resource_version: The version that was read; empty where there is none.
+        uid: The Secret's uid, for Events; empty where there is none.
     """
 
     state: CaState | None = None
@@ -41,10 +36,10 @@ class Held:
 
 
 def state_of(secret: SecretObject | None, now: datetime) -> CaState | None:
-    """What a Secret holds; None where there is none."""
+    """The content of a Secret; None where there is none."""
     if secret is None:
         return None
-    return read_state(secret.data or {}, secret.metadata.annotations or {}, now)
+    return stored.read_state(secret.data or {}, secret.metadata.annotations or {}, now)
 
 
 class SecretStore:
@@ -53,11 +48,7 @@ class SecretStore:
     def __init__(self, client: Client, installation: Installation) -> None:
         self._client = client
         self._installation = installation
-
-    @property
-    def address(self) -> Address:
-        """Where the Secret is."""
-        return SECRETS.at(self._installation.secret, namespace=self._installation.namespace)
+        self._address = SECRETS.at(installation.secret, namespace=installation.namespace)
 
     async def read(self, now: datetime) -> Held:
         """The Secret as of now, past every cache.
@@ -66,7 +57,7 @@ class SecretStore:
             KubeError: it could not be read.
         """
         try:
-            found = await self._client.get(self.address, SecretObject)
+            found = await self._client.get(self._address, SecretObject)
         except errors.NotFoundError:
             return Held()
         return Held(state_of(found, now), found.metadata.resource_version, found.metadata.uid)
@@ -78,34 +69,31 @@ class SecretStore:
         precondition.
 
         Raises:
-            ConflictError, AlreadyExistsError, NotFoundError: somebody else was quicker.
+            ConflictError, AlreadyExistsError, NotFoundError: another process has written first.
             KubeError: it could not be written.
         """
-        options = WriteOptions(field_manager=self._installation.field_manager)
-        annotations: dict[str, str | None] = dict.fromkeys(ANNOTATIONS)
-        annotations |= annotations_of(state)
-        data: dict[str, str | None] = dict.fromkeys(DATA_KEYS)
-        data |= {key: base64.b64encode(v).decode() for key, v in data_of(state).items()}
-        if not held.resource_version:
+        annotations = stored.annotations_of(state)
+        data = {key: base64.b64encode(v).decode() for key, v in stored.data_of(state).items()}
+        if held.resource_version:
+            change = {
+                "metadata": {
+                    "resourceVersion": held.resource_version,
+                    "annotations": dict.fromkeys(stored.ANNOTATIONS) | annotations,
+                },
+                "data": dict.fromkeys(stored.DATA_KEYS) | data,
+            }
+            written = await self._patch(change)
+        else:
             written = await self._client.create(
                 SECRETS.at(namespace=self._installation.namespace),
-                self._manifest(_present(data), _present(annotations)),
+                self._manifest(data, annotations),
                 SecretObject,
-                options,
-            )
-        else:
-            metadata = {"resourceVersion": held.resource_version, "annotations": annotations}
-            written = await self._client.patch(
-                self.address,
-                PatchKind.MERGE,
-                {"metadata": metadata, "data": data},
-                SecretObject,
-                options,
+                _OPTIONS,
             )
         return Held(state, written.metadata.resource_version, written.metadata.uid)
 
     async def request(self, token: str, *, ca: bool) -> None:
-        """Ask whoever is responsible for new certificates.
+        """Ask the lease holder, or the replicas, for new certificates.
 
         Args:
             token: Any text that was not used before.
@@ -115,13 +103,12 @@ class SecretStore:
             NotFoundError: there is no Secret yet.
             KubeError: it could not be written.
         """
-        annotation = ROTATE_CA if ca else ROTATE_LEAF
-        await self._client.patch(
-            self.address,
-            PatchKind.MERGE,
-            {"metadata": {"annotations": {annotation: token}}},
-            SecretObject,
-            WriteOptions(field_manager=self._installation.field_manager),
+        annotation = stored.ROTATE_CA if ca else stored.ROTATE_LEAF
+        await self._patch({"metadata": {"annotations": {annotation: token}}})
+
+    async def _patch(self, change: dict[str, Any]) -> SecretObject:
+        return await self._client.patch(
+            self._address, PatchKind.MERGE, change, SecretObject, _OPTIONS
         )
 
     def _manifest(self, data: dict[str, str], annotations: dict[str, str]) -> dict[str, Any]:
@@ -137,7 +124,3 @@ class SecretStore:
             "type": "Opaque",
             "data": data,
         }
-
-
-def _present(fields: dict[str, str | None]) -> dict[str, str]:
-    return {key: value for key, value in fields.items() if value is not None}

@@ -16,7 +16,6 @@ from certs import pki
 from certs.certificate import Leaf
 from certs.errors import PkiError
 from certs.lifetimes import Lifetimes
-from gpu_fraction.kube.timestamps import utc_now
 
 __all__ = ["ServingContext"]
 
@@ -29,22 +28,21 @@ class ServingContext:
 
     Attributes:
         context: For the HTTPS server; one for the life of the process.
-        leaf: What new handshakes are answered with; None before the first.
+        leaf: The leaf that new handshakes get; None before the first.
     """
 
-    def __init__(self, now: datetime | None = None) -> None:
+    def __init__(self, now: datetime) -> None:
         """A context that completes handshakes from the start.
 
-        Until the first real leaf it shows a throw-away certificate: probes work, the API
+        Until the first real leaf it serves a throw-away certificate: probes work, the API
         server refuses it.
 
         Args:
-            now: For that certificate's dates; the system's time by default.
+            now: For that certificate's dates, UTC.
         """
-        at = now or utc_now()
         lifetimes = Lifetimes()
-        authority = pki.new_authority("placeholder", at, lifetimes)
-        placeholder = pki.issue_leaf(authority, ["placeholder.invalid"], at, lifetimes)
+        authority = pki.new_authority("placeholder", now, lifetimes)
+        placeholder = pki.issue_leaf(authority, ["placeholder.invalid"], now, lifetimes)
         self.leaf: Leaf | None = None
         self.context = _new_context()
         _load(self.context, placeholder)
@@ -57,7 +55,7 @@ class ServingContext:
         Blocks for about a millisecond, in OpenSSL; may be called in any thread.
 
         Raises:
-            PkiError: it cannot be served; what was served before still is.
+            PkiError: it cannot be served; the leaf before it still is.
         """
         context = _new_context()
         _load(context, leaf)

@@ -1,8 +1,8 @@
-"""What is stored of the CA: one Secret, its data and the annotations of the rotation.
+"""The stored state of the CA: one Secret, its data and the annotations of the rotation.
 
-Everything a rotation needs to go on after a crash is in here; no process remembers anything.
-Whatever is unreadable is dropped and named in ``problems``, so that the planner always has a
-state to start from.
+Everything that a rotation needs to go on after a crash is in it; no process remembers anything.
+Unreadable parts are dropped and named in ``problems``, so that the planner always has a state
+to start from.
 """
 
 from collections.abc import Mapping
@@ -12,9 +12,10 @@ from enum import StrEnum
 from typing import Final
 
 from certs import reading
-from certs.certificate import Authority, Certificate, utc_text
+from certs.certificate import Authority, Certificate
 from certs.errors import PkiError
 from gpu_fraction.domain import keys
+from gpu_fraction.kube.timestamps import micro_time
 
 __all__ = [
     "ANNOTATIONS",
@@ -44,14 +45,14 @@ DATA_KEYS: Final = (CURRENT_CRT, CURRENT_KEY, NEXT_CRT, NEXT_KEY, PREVIOUS_CRT)
 
 
 class Phase(StrEnum):
-    """Where a rotation is; the name says what is being done."""
+    """Where a rotation is; named after its work."""
 
-    STEADY = "Steady"  # nothing: one CA, all serve from it
+    STEADY = "Steady"  # one CA, all replicas serve from it
     STAGE = "Stage"  # a rotation is decided, the next CA is being made
     TRUST = "Trust"  # the next CA is being added to every caBundle
     SETTLE = "Settle"  # every caBundle has it; API servers are given time to see that
     SWITCH = "Switch"  # replicas sign and serve from the next CA
-    RETIRE = "Retire"  # none serves the old one; it stays trusted for a while
+    RETIRE = "Retire"  # no replica serves from the old CA; it stays trusted for a while
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +61,14 @@ class CaState:
 
     Attributes:
         phase: Where the rotation is.
-        since: When that phase was entered, UTC, by the clock of who wrote it.
+        since: When that phase was entered, UTC, by the writer's clock.
         current: The CA that signs leaves, except in Switch.
         next: The CA that is being introduced; in Switch it signs.
         previous: Certificates that stay trusted until they are retired.
         reason: Why the last rotation began, for people.
         rotate_ca: A person's request for a CA rotation; any non-empty text.
         rotate_leaf: A person's request for new leaves; replicas act when it changes.
-        problems: What could not be read and was dropped.
+        problems: Parts that could not be read and were dropped.
     """
 
     phase: Phase
@@ -80,10 +81,11 @@ class CaState:
     rotate_leaf: str = ""
     problems: tuple[str, ...] = field(default=(), compare=False)
 
-    @property
-    def issuer(self) -> Authority | None:
-        """The CA that new leaves are signed by."""
-        return self.next if self.phase is Phase.SWITCH else self.current
+    def roles(self) -> list[tuple[str, Certificate]]:
+        """Each certificate with its role: current, next or previous."""
+        live = (("current", self.current), ("next", self.next))
+        found = [(role, a.certificate) for role, a in live if a is not None]
+        return [*found, *(("previous", c) for c in self.previous)]
 
     def authority(self, fingerprint: str) -> Authority | None:
         """The stored CA with this fingerprint, if it can sign."""
@@ -96,7 +98,7 @@ class CaState:
 def read_state(
     data: Mapping[str, bytes], annotations: Mapping[str, str], now: datetime
 ) -> CaState:
-    """The state that a Secret holds, with whatever is unreadable or contradictory put right.
+    """The state that a Secret holds; unreadable and contradictory parts are put right.
 
     Args:
         data: The Secret's data, decoded from base64.
@@ -141,13 +143,10 @@ def data_of(state: CaState) -> dict[str, bytes]:
 
 def annotations_of(state: CaState) -> dict[str, str]:
     """The Secret's annotations for a state; those that are absent are to be removed."""
-    annotations = {PHASE: state.phase.value, SINCE: utc_text(state.since)}
-    optional = {
-        REASON: state.reason,
-        ROTATE_CA: state.rotate_ca,
-        ROTATE_LEAF: state.rotate_leaf,
-    }
-    return annotations | {key: value for key, value in optional.items() if value}
+    annotations = {PHASE: state.phase.value, SINCE: micro_time(state.since)}
+    annotations |= {REASON: state.reason, ROTATE_CA: state.rotate_ca}
+    annotations |= {ROTATE_LEAF: state.rotate_leaf}
+    return {key: value for key, value in annotations.items() if value}
 
 
 def _authority(
@@ -201,7 +200,7 @@ def _since(annotations: Mapping[str, str], now: datetime, problems: list[str]) -
 
 
 def _consistent(state: CaState, now: datetime, problems: list[str]) -> CaState:
-    """The phase that fits what is there: never further than what the content proves."""
+    """The phase that fits what is there: never further than the content proves."""
     phase = state.phase
     if phase in {Phase.TRUST, Phase.SETTLE, Phase.SWITCH} and state.next is None:
         phase = Phase.STAGE

@@ -1,19 +1,11 @@
-"""The Kubernetes objects that are read here, as far as they are read."""
+"""The Kubernetes objects that are read here, with the fields that are read."""
 
 import msgspec
 
 from gpu_fraction.kube.lease import LeaseSpec
 from gpu_fraction.kube.objects import Meta
 
-__all__ = [
-    "ClientConfig",
-    "ConversionCrd",
-    "ReplicaLease",
-    "SecretObject",
-    "ServiceReference",
-    "WebhookConfiguration",
-    "WebhookEntry",
-]
+__all__ = ["ClientConfig", "ReplicaLease", "SecretObject", "WebhookConfiguration"]
 
 
 class AnnotatedMeta(Meta, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -62,33 +54,8 @@ class WebhookConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     webhooks: list[WebhookEntry] | None = None
 
 
-class ConversionWebhook(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The webhook of a conversion."""
-
-    client_config: ClientConfig | None = None
-
-
-class Conversion(msgspec.Struct, frozen=True, kw_only=True):
-    """How a CRD converts between its versions."""
-
-    webhook: ConversionWebhook | None = None
-
-
-class ConversionSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a CRD that names its conversion."""
-
-    conversion: Conversion | None = None
-
-
-class ConversionCrd(msgspec.Struct, frozen=True, kw_only=True):
-    """A CRD, as far as its conversion goes."""
-
-    metadata: Meta = Meta()
-    spec: ConversionSpec = ConversionSpec()
-
-
 class ReplicaLease(msgspec.Struct, frozen=True, kw_only=True):
-    """The Lease in which a replica says what it serves."""
+    """The Lease in which a replica reports what it serves."""
 
     metadata: AnnotatedMeta = AnnotatedMeta()
     spec: LeaseSpec = LeaseSpec()

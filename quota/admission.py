@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from gpu_fraction.kube import errors as kube_errors
 from gpu_fraction.kube.timestamps import time as api_time
@@ -23,11 +24,13 @@ from quota.cache import QuotaCache
 from quota.charge import PodFacts
 from quota.decision import Outcome, Required, decide
 from quota.errors import NotReadyError
+from quota.ledger import PROMISE_S, Reservation
 from quota.metrics import AdmissionMetrics
 from quota.state import Quota, reservation_wire
 
-MAX_RESERVATIONS: Final = 4000
-"""Promises in one quota: chosen, about 600 kB of the 1.5 MiB that etcd stores at most."""
+MAX_RESERVATIONS: Final = 2500
+"""Promises in one quota: chosen, at most 1.3 MB of the 1.5 MiB that etcd stores, 520 bytes each
+with a name of 253 characters."""
 
 FIRST_PAUSE_S: Final = 0.005
 LONGEST_PAUSE_S: Final = 0.04
@@ -53,13 +56,11 @@ class Settings:
 
     Attributes:
         required: What may be used only under a quota.
-        ttl_s: Seconds that promises are meant to last, for the ``expires`` field. It must be
-            above the 34 s that the API server gives a request (apiserver
-            endpoints/handlers/rest.go, requestTimeoutUpperBound).
+        ttl_s: Seconds that promises are meant to last, for the ``expires`` field.
     """
 
     required: Required = field(default_factory=Required)
-    ttl_s: float = 60.0
+    ttl_s: float = PROMISE_S
 
 
 @dataclass(eq=False, slots=True)
@@ -119,7 +120,7 @@ class Admission:
         self._api = api
         self._cache = cache
         self._settings = settings or Settings()
-        self._metrics = metrics
+        self._metrics = metrics or AdmissionMetrics(CollectorRegistry())
         self._rng = rng or random.SystemRandom()
         self._now = now
         self._waiting: dict[str, list[_Waiter]] = {}
@@ -160,8 +161,7 @@ class Admission:
             self._busy.add(namespace)
             self._tasks.create_task(self._serve(namespace), name=f"quota-admission/{namespace}")
         outcome = await waiter.answer
-        if self._metrics is not None:
-            self._metrics.decided(outcome, dry_run=dry_run)
+        self._metrics.decided(outcome, dry_run=dry_run)
         return outcome
 
     async def _serve(self, namespace: str) -> None:
@@ -193,8 +193,7 @@ class Admission:
             if await self._write(look):
                 _tell(look.outcomes)
                 return
-            if self._metrics is not None:
-                self._metrics.conflicted()
+            self._metrics.conflicts.inc()
             self._contended[namespace] = asyncio.get_running_loop().time()
             await asyncio.sleep(self._rng.uniform(0, pause_s))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
@@ -231,9 +230,8 @@ class Admission:
             for promise in outcome.promises:
                 quota = after[promise.quota]
                 if quota.ledger is not None:
-                    taken = ledger.reserve(
-                        quota.ledger, waiter.facts.uid, promise.amounts, expires
-                    )
+                    made = Reservation(promise.amounts, expires, waiter.facts.name)
+                    taken = ledger.reserve(quota.ledger, waiter.facts.uid, made)
                     after[promise.quota] = replace(quota, ledger=taken)
         return _Round(before, after, outcomes)
 
@@ -257,13 +255,13 @@ class Admission:
             except kube_errors.NotFoundError:
                 self._cache.forget(old.key)
                 return False
-            if self._metrics is not None:
-                self._metrics.wrote(len(reserved) - len(old.reserved))
+            self._metrics.writes.inc()
+            self._metrics.promises.inc(max(0, len(reserved) - len(old.reserved)))
         return True
 
     async def _refresh(self, namespace: str) -> None:
         listing = await self._api.list_quotas(namespace)
-        self._cache.replace(namespace, listing.quotas, listing.version)
+        self._cache.replace(namespace, listing.items, listing.resource_version)
 
 
 def _tell(outcomes: Sequence[tuple[_Waiter, Outcome]]) -> None:

@@ -51,8 +51,8 @@ __all__ = [
 
 
 def model_key(model: str, key: str) -> str:
-    """The key of an amount that is counted for one GPU model."""
-    return f"{model}.{key}"
+    """The key of an amount that is counted for one GPU model; for all GPUs where it is empty."""
+    return f"{model}.{key}" if model else key
 
 
 def split_key(key: str) -> tuple[str, str]:

@@ -1,12 +1,12 @@
 """What quotas need of the API server, and how it is asked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.listing import Listing
 from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import GPU_QUOTAS, PODS
@@ -30,26 +30,8 @@ __all__ = [
     "ADMISSION_RETRY",
     "ADMISSION_TIMEOUT_S",
     "KubeQuotaApi",
-    "PodListing",
     "QuotaApi",
-    "QuotaListing",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class QuotaListing:
-    """All quotas of a namespace at one moment."""
-
-    version: str
-    quotas: Sequence[GPUQuota]
-
-
-@dataclass(frozen=True, slots=True)
-class PodListing:
-    """All pods of a namespace at one moment."""
-
-    version: str
-    pods: Sequence[PodRecord]
 
 
 class QuotaApi(Protocol):
@@ -58,10 +40,10 @@ class QuotaApi(Protocol):
     Every method raises ``gpu_fraction.kube.errors.KubeError``.
     """
 
-    async def list_quotas(self, namespace: str) -> QuotaListing:
+    async def list_quotas(self, namespace: str) -> Listing[GPUQuota]:
         """The namespace's quotas."""
 
-    async def list_pods(self, namespace: str) -> PodListing:
+    async def list_pods(self, namespace: str) -> Listing[PodRecord]:
         """The namespace's pods."""
 
     async def write_reserved(
@@ -85,19 +67,17 @@ class KubeQuotaApi:
         self._client = client
         self._timeout_s = timeout_s
 
-    async def list_quotas(self, namespace: str) -> QuotaListing:
+    async def list_quotas(self, namespace: str) -> Listing[GPUQuota]:
         """See ``QuotaApi``."""
-        found = await self._client.list(
+        return await self._client.list(
             GPU_QUOTAS.at(namespace=namespace), GPUQuota, timeout_s=self._timeout_s
         )
-        return QuotaListing(found.resource_version, found.items)
 
-    async def list_pods(self, namespace: str) -> PodListing:
+    async def list_pods(self, namespace: str) -> Listing[PodRecord]:
         """See ``QuotaApi``."""
-        found = await self._client.list(
+        return await self._client.list(
             PODS.at(namespace=namespace), PodRecord, timeout_s=self._timeout_s
         )
-        return PodListing(found.resource_version, found.items)
 
     async def write_reserved(
         self, quota: GPUQuota, reserved: Sequence[ReservationWire]

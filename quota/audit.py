@@ -12,7 +12,7 @@ from gpu_fraction.domain.request import Slice
 from gpu_fraction.kube.event_limits import ObjectReference
 from gpu_fraction.kube.events import EventRecorder, EventType, reference
 from gpu_fraction.kube.resources import GPU_QUOTAS
-from quota.decision import Outcome, Refusal
+from quota.decision import Outcome
 from quota.pods import PodRecord
 from quota.state import Quota
 
@@ -36,24 +36,21 @@ class Audit:
         by_name = {quota.name: quota for quota in quotas}
         who = _maker(namespace, pod)
         author = f"{who.kind} {who.name}" if who else f"pod {_pod_name(pod)}"
-        for refusal in outcome.refusals:
-            self._about_quota(by_name, refusal, REFUSED, f"refused a pod of {author}")
-            if who is not None:
-                self._sink.record(who, EventType.WARNING, REFUSED, refusal.message)
-        for refusal in (*outcome.warnings, *outcome.notes):
-            self._about_quota(by_name, refusal, TOLERATED, f"admitted a pod of {author}")
+        tolerated = (*outcome.warnings, *outcome.notes)
+        for word, reason, found in (
+            ("refused", REFUSED, outcome.refusals),
+            ("admitted", TOLERATED, tolerated),
+        ):
+            for refusal in found:
+                if (quota := by_name.get(refusal.quota)) is not None:
+                    about = reference(GPU_QUOTAS, quota.wire.metadata)
+                    told = f"{word} a pod of {author}: {refusal.message}"
+                    self._sink.record(about, EventType.WARNING, reason, told)
+                if who is not None and reason == REFUSED:
+                    self._sink.record(who, EventType.WARNING, reason, refusal.message)
         if not outcome.refusals and (message := rewritten(pod)) is not None:
             about = ObjectReference("v1", "Pod", pod.metadata.name, pod.metadata.uid, namespace)
             self._sink.record(about, EventType.NORMAL, REWRITTEN, message)
-
-    def _about_quota(
-        self, quotas: dict[str, Quota], refusal: Refusal, reason: str, what: str
-    ) -> None:
-        quota = quotas.get(refusal.quota)
-        if quota is None:
-            return
-        about = reference(GPU_QUOTAS, quota.wire.metadata)
-        self._sink.record(about, EventType.WARNING, reason, f"{what}: {refusal.message}")
 
 
 def rewritten(pod: PodRecord) -> str | None:

@@ -5,7 +5,7 @@ ResourceQuota's evaluator went from 12 conflicts in 22 updates to none this way 
 apiserver plugin/resourcequota/resource_access.go).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from gpu_fraction.kube.objects import Key
 from quota.state import Quota, read
@@ -84,6 +84,3 @@ class QuotaCache:
     def namespaces(self) -> list[str]:
         """Every namespace that has a quota."""
         return list(self._namespaces)
-
-    def __iter__(self) -> Iterator[Quota]:
-        return (quota for quotas in self._namespaces.values() for quota in quotas.values())

@@ -41,6 +41,7 @@ class PodFacts:
 
     Attributes:
         uid: The pod's own, final at the validating call.
+        name: The pod's own; a generated one is final at the validating call too.
         demand: What it costs.
         priority_class: Its priority class; None where it has none.
         cards: Kinds of GPUs that it holds, or may still be given; empty where unknown.
@@ -52,6 +53,7 @@ class PodFacts:
     """
 
     uid: str
+    name: str = ""
     demand: Demand = ZERO
     priority_class: str | None = None
     cards: tuple[CardType, ...] = ()
@@ -85,7 +87,7 @@ def charge(facts: PodFacts, limited_models: Iterable[str] = ()) -> Charge:
     """The pod's charge: every key of ``amounts.KEYS``, and those of the limited models."""
     if not facts.demand:
         return NOTHING
-    total, open_memory = _settled(facts.demand, facts.cards)
+    total, open_memory = _amounts_on(facts.demand, facts.cards)
     found = {**total, amounts.PODS: 1}
     unknown = {amounts.MEMORY} if open_memory else set()
     for model in limited_models:
@@ -93,7 +95,7 @@ def charge(facts: PodFacts, limited_models: Iterable[str] = ()) -> Charge:
         part: Amounts = {}
         open_memory = False
         if not facts.placed_late and (cards or (not facts.cards and _may_be(model, facts))):
-            part, open_memory = _settled(facts.demand, cards)
+            part, open_memory = _amounts_on(facts.demand, cards)
         for kind in amounts.MODEL_KEYS:
             found[amounts.model_key(model, kind)] = part.get(kind, 0)
         if open_memory:
@@ -101,7 +103,7 @@ def charge(facts: PodFacts, limited_models: Iterable[str] = ()) -> Charge:
     return Charge(found, frozenset(unknown))
 
 
-def _settled(demand: Demand, cards: tuple[CardType, ...]) -> tuple[dict[str, int], bool]:
+def _amounts_on(demand: Demand, cards: tuple[CardType, ...]) -> tuple[dict[str, int], bool]:
     """Amounts on any of these cards, and whether memory stays unknown."""
     sizes = [card.memory_mib for card in cards]
     # A card of 1 MiB would give all of its compute: the upper bound where no size is known.

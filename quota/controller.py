@@ -13,12 +13,13 @@ work, because of the three rules that every write keeps:
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from gpu_fraction.kube import errors as kube_errors
 from gpu_fraction.kube.timestamps import time as api_time
@@ -29,12 +30,12 @@ from quota.cache import QuotaCache, newer
 from quota.fleet import Fleet
 from quota.metrics import ControllerMetrics
 from quota.state import Quota
-from quota.view import Count, CountedPod, PodView, count
+from quota.usage import CountedPod, PodCache, Usage, count
 
 RESYNC_S: Final = 300.0
 """Source: kube-controller-manager --resource-quota-sync-period."""
 
-SETTLE_S: Final = 0.5
+INTERVAL_S: Final = 0.5
 """Seconds between two counts of one namespace: chosen, a burst of pods shares a write, and
 admission, which writes the same object, is seldom in the way."""
 
@@ -57,12 +58,12 @@ class ControllerSettings:
     Attributes:
         ttl_s: Seconds after which a promise whose pod was never seen is looked into.
         resync_s: Seconds after which every namespace is counted anew without a reason.
-        settle_s: Seconds between two counts of one namespace.
+        interval_s: Seconds between two counts of one namespace.
     """
 
-    ttl_s: float = 60.0
+    ttl_s: float = ledger.PROMISE_S
     resync_s: float = RESYNC_S
-    settle_s: float = SETTLE_S
+    interval_s: float = INTERVAL_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Sources:
     """
 
     cache: QuotaCache
-    pods: PodView
+    pods: PodCache
     pods_version: Callable[[], str]
     fleet: Fleet
 
@@ -114,7 +115,7 @@ class Controller:
         self._settings = settings or ControllerSettings()
         self._clock = clock
         self._now = now
-        self._metrics = metrics
+        self._metrics = metrics or ControllerMetrics(CollectorRegistry())
         self._freed = freed
         self._rng = rng or random.SystemRandom()
         self._due: dict[str, float] = {}
@@ -123,21 +124,18 @@ class Controller:
         self._first_seen: dict[tuple[str, str], float] = {}
         self._wake = asyncio.Event()
 
-    def touch(self, namespace: str, after_s: float = 0.0) -> None:
+    def enqueue(self, namespace: str) -> None:
         """Count a namespace soon: something in it changed."""
         now_s = self._clock()
         self._asked.setdefault(namespace, now_s)
-        self._schedule(namespace, now_s + after_s)
-
-    def _schedule(self, namespace: str, at_s: float) -> None:
-        if at_s < self._due.get(namespace, float("inf")):
-            self._due[namespace] = at_s
+        if now_s < self._due.get(namespace, float("inf")):
+            self._due[namespace] = now_s
             self._wake.set()
 
     async def run(self) -> None:
         """Count until cancelled, every namespace with a quota at least once a resync."""
         for namespace in self._sources.cache.namespaces():
-            self.touch(namespace)
+            self.enqueue(namespace)
         while True:
             now_s = self._clock()
             due = [n for n, at_s in self._due.items() if at_s <= now_s][:WORKERS]
@@ -173,16 +171,15 @@ class Controller:
         else:
             self._failures.pop(namespace, None)
             ended_s = self._clock()
-            if self._metrics is not None:
-                self._metrics.reconciled(ended_s - started_s, ended_s - asked_s)
-            again_s = max(self._settings.settle_s, again_s)
-        self._settle(namespace, again_s)
+            self._metrics.reconciled(ended_s - started_s, ended_s - asked_s)
+            again_s = max(self._settings.interval_s, again_s)
+        self._reschedule(namespace, again_s)
 
-    def _settle(self, namespace: str, again_s: float) -> None:
-        """Come again after that time; what was touched meanwhile waits for the settling time."""
+    def _reschedule(self, namespace: str, again_s: float) -> None:
+        """Count again after that time, or after the interval where it was enqueued meanwhile."""
         at_s = self._clock() + again_s
         if namespace in self._due:
-            earliest_s = self._clock() + self._settings.settle_s
+            earliest_s = self._clock() + self._settings.interval_s
             self._due[namespace] = min(at_s, max(self._due[namespace], earliest_s))
         elif self._sources.cache.within(namespace):
             self._due[namespace] = at_s
@@ -208,35 +205,26 @@ class Controller:
         version = self._sources.pods_version()
         pods: Iterable[CountedPod] = self._sources.pods.within(namespace)
         behind = newer(quota.wire.status.pods_resource_version or "0", version)
-        listed: frozenset[str] | None = None
         if late or behind:
             listing = await self._api.list_pods(namespace)
-            version = listing.version
-            pods = list(self._sources.pods.read(namespace, listing.pods))
-            listed = frozenset(pod.uid for pod in pods)
-        total = count(quota.spec, pods, self._sources.fleet, self._clock())
-        void = frozenset(late) - (listed or frozenset())
-        settled = self._settled(namespace, listed, void)
-        state = ledger.recount(ledger.Ledger({}, quota.reserved), total.used, settled)
-        recount = plan.Recount(total, state, version, api_time(self._now()))
-        await self._store(quota, recount)
+            version = listing.resource_version
+            pods = list(self._sources.pods.read(namespace, listing.items))
+        names = frozenset(r.name for r in quota.reserved.values())
+        usage = count(quota.spec, pods, self._sources.fleet, self._clock(), names)
+        # A promise ends: its pod is in the count, is gone, or can never come.
+        here = {pod.uid for pod in pods}
+        void = {uid for uid in late if uid not in here}
+        gone = filter(self._sources.pods.gone, quota.reserved)
+        state = ledger.recount(quota.reserved, usage.used, here.union(void, gone), usage.by_name)
+        recount = plan.Recount(usage, state, version, api_time(self._now()))
+        await self._store(quota, recount, waiting)
         if void:
             log.info("quota.reservations_expired", namespace=namespace, name=name, count=len(void))
-        return self._next_s(state, waiting, total)
+        return self._next_s(state, waiting, usage)
 
-    def _settled(
-        self, namespace: str, listed: frozenset[str] | None, void: frozenset[str]
-    ) -> Callable[[str], bool]:
-        """Which promises end: their pod is in the count, is gone, or can never come."""
-        gone = self._sources.pods.gone
-
-        def settled(uid: str) -> bool:
-            here = uid in listed if listed is not None else self._sources.pods.has(namespace, uid)
-            return here or uid in void or gone(uid)
-
-        return settled
-
-    async def _store(self, quota: Quota, recount: plan.Recount) -> None:
+    async def _store(
+        self, quota: Quota, recount: plan.Recount, waiting: Mapping[str, float]
+    ) -> None:
         wanted = plan.status(quota, recount)
         namespace, name = quota.key
         if not plan.same(wanted, quota.wire.status):
@@ -244,23 +232,21 @@ class Controller:
                 stored = await self._api.write_status(quota.wire, wanted)
             except kube_errors.ConflictError:
                 listing = await self._api.list_quotas(namespace)
-                self._sources.cache.replace(namespace, listing.quotas, listing.version)
+                self._sources.cache.replace(namespace, listing.items, listing.resource_version)
                 raise
             except kube_errors.NotFoundError:
                 self._sources.cache.forget(quota.key)
                 self.forget(namespace, name)
                 return
             self._sources.cache.put(stored)
-        if self._metrics is not None:
-            oldest_s = self._oldest_s(quota, recount.ledger)
-            self._metrics.counted(quota, recount.ledger, oldest_s)
-        if plan.freed(quota, recount.ledger):
+        oldest_s = max((waiting.get(uid, 0.0) for uid in recount.ledger.reserved), default=0.0)
+        self._metrics.counted(quota, recount.ledger, oldest_s)
+        if plan.freed(quota, recount):
             self._freed(namespace, name)
 
     def forget(self, namespace: str, name: str) -> None:
         """A quota was deleted: what it held back may come now."""
-        if self._metrics is not None:
-            self._metrics.forgotten(namespace, name)
+        self._metrics.forgotten(namespace, name)
         self._freed(namespace, name)
 
     def _waiting(self, quota: Quota) -> dict[str, float]:
@@ -273,16 +259,9 @@ class Controller:
             del self._first_seen[key]
         return waiting
 
-    def _oldest_s(self, quota: Quota, state: ledger.Ledger) -> float:
-        owner, now_s = quota.wire.metadata.uid, self._clock()
-        return max(
-            (now_s - self._first_seen.get((owner, uid), now_s) for uid in state.reserved),
-            default=0.0,
-        )
-
-    def _next_s(self, state: ledger.Ledger, waiting: dict[str, float], total: Count) -> float:
+    def _next_s(self, state: ledger.Ledger, waiting: dict[str, float], usage: Usage) -> float:
         """Until the next promise expires, or the next pod that is being deleted is overdue."""
         waits_s = [self._settings.ttl_s - waiting[uid] for uid in state.reserved if uid in waiting]
-        if total.next_change_s is not None:
-            waits_s.append(total.next_change_s - self._clock())
+        if usage.next_change_s is not None:
+            waits_s.append(usage.next_change_s - self._clock())
         return max(0.0, min(waits_s, default=self._settings.resync_s))

@@ -1,7 +1,7 @@
 """Whether a pod fits into the quotas of its namespace. Pure: states in, verdict out."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from gpu_fraction.domain.problems import join
@@ -9,6 +9,7 @@ from quota import amounts, ledger
 from quota.amounts import Amounts
 from quota.charge import Charge, PodFacts, charge
 from quota.state import Quota
+from quota.wire import SET_SIZES
 
 ANY: Final = "any"
 """In ``Required.resources``: whatever it limits, some quota must count the pod."""
@@ -72,15 +73,6 @@ class Outcome:
         return not (self.refusals or self.uncounted)
 
 
-@dataclass(slots=True)
-class _Findings:
-    by_enforcement: dict[str, list[Refusal]] = field(
-        default_factory=lambda: {"Deny": [], "Warn": [], "Audit": []}
-    )
-    promises: list[Promise] = field(default_factory=list)
-    uncounted: list[str] = field(default_factory=list)
-
-
 def decide(facts: PodFacts, quotas: Iterable[Quota], required: Required) -> Outcome:
     """The verdict on one pod against every quota of its namespace.
 
@@ -88,43 +80,40 @@ def decide(facts: PodFacts, quotas: Iterable[Quota], required: Required) -> Outc
     """
     if not facts.demand:
         return Outcome()
-    found = _Findings()
+    refusals: list[Refusal] = []
+    # An enforcement that is not known is the strictest one.
+    tolerated: dict[str, list[Refusal]] = {"Warn": [], "Audit": []}
+    promises, uncounted = [], []
     matching = sorted(
         (q for q in quotas if q.spec.matches(facts.priority_class)), key=lambda q: q.name
     )
     for quota in matching:
-        _judge(facts, quota, found)
-    found.by_enforcement["Deny"] += _uncovered(facts, matching, required)
-    refusals = tuple(found.by_enforcement["Deny"])
+        objections: Iterable[str] = ()
+        if quota.problems:
+            objections = (f"GPU quota {quota.name} is invalid: {join(quota.problems)}",)
+        elif quota.ledger is None:
+            uncounted.append(quota.name)
+        elif facts.uid not in quota.ledger.reserved:  # else this is a repeated review
+            cost = charge(facts, quota.spec.models)
+            objections = _objections(facts, cost, quota, quota.ledger)
+            promises.append(Promise(quota.name, cost.amounts))
+        place = tolerated.get(quota.spec.enforcement, refusals)
+        place += [Refusal(quota.name, message) for message in objections]
+    refusals += _uncovered(facts, matching, required)
     return Outcome(
-        refusals=refusals,
-        warnings=tuple(found.by_enforcement["Warn"]),
-        notes=tuple(found.by_enforcement["Audit"]),
-        promises=() if refusals or found.uncounted else tuple(found.promises),
-        uncounted=tuple(found.uncounted),
+        refusals=tuple(refusals),
+        warnings=tuple(tolerated["Warn"]),
+        notes=tuple(tolerated["Audit"]),
+        promises=() if refusals or uncounted else tuple(promises),
+        uncounted=tuple(uncounted),
     )
 
 
-def _judge(facts: PodFacts, quota: Quota, found: _Findings) -> None:
-    # An enforcement that is not known is the strictest one.
-    place = found.by_enforcement.get(quota.spec.enforcement, found.by_enforcement["Deny"])
-    if quota.problems:
-        message = f"GPU quota {quota.name} is invalid: {join(quota.problems)}"
-        place.append(Refusal(quota.name, message))
-        return
-    if quota.ledger is None:
-        found.uncounted.append(quota.name)
-        return
-    if facts.uid in quota.ledger.reserved:
-        return  # a repeated review of a pod that was admitted already
-    cost = charge(facts, quota.spec.models)
-    place += [Refusal(quota.name, message) for message in _objections(facts, cost, quota)]
-    found.promises.append(Promise(quota.name, cost.amounts))
-
-
-def _objections(facts: PodFacts, cost: Charge, quota: Quota) -> Iterator[str]:
+def _objections(
+    facts: PodFacts, cost: Charge, quota: Quota, state: ledger.Ledger
+) -> Iterator[str]:
     spec = quota.spec
-    if unspecified := _unspecified(cost, quota):
+    if unspecified := sorted(cost.unknown & {*spec.hard, *spec.pod_max, *spec.pod_min}):
         names = ",".join(sorted(facts.containers)) or "the pod"
         missing = "; ".join(f"{key} for: {names}" for key in unspecified)
         yield (
@@ -135,20 +124,21 @@ def _objections(facts: PodFacts, cost: Charge, quota: Quota) -> Iterator[str]:
     # What no limit can express is refused also where it is not limited: a promise has every key.
     most = {**dict.fromkeys(cost.amounts, amounts.MAX_AMOUNT), **spec.pod_max}
     yield from _outside(cost.amounts, most, spec.pod_min, quota.name)
-    state = quota.ledger
-    if state is not None and (keys := ledger.exceeded(state, spec.hard, cost.amounts)):
+    if quota.memory_unknown and any(
+        amounts.split_key(key)[1] == amounts.MEMORY and cost.amounts.get(key) for key in spec.hard
+    ):
         yield (
-            f"exceeded GPU quota: {quota.name}, "
-            f"requested: {amounts.format_list(cost.amounts, keys)}, "
-            f"used: {amounts.format_list(state.taken, keys)}, "
-            f"limited: {amounts.format_list(spec.hard, keys)}"
+            f"failed GPU quota: {quota.name}: the used memory is unknown, because the memory size "
+            f"of GPUs in use is unknown to the controller; {SET_SIZES}"
         )
-
-
-def _unspecified(cost: Charge, quota: Quota) -> list[str]:
-    """Limited keys that the pod's amount is unknown of."""
-    spec = quota.spec
-    return sorted(cost.unknown & {*spec.hard, *spec.pod_max, *spec.pod_min})
+    if not (keys := ledger.exceeded(state, spec.hard, cost.amounts, facts.name)):
+        return
+    parts = [("requested", cost.amounts), ("used", state.used)]
+    if any(state.promised.get(key) for key in keys):
+        parts.append(("reserved", state.promised))
+    parts.append(("limited", spec.hard))
+    texts = (f"{word}: {amounts.format_list(of, keys)}" for word, of in parts)
+    yield f"exceeded GPU quota: {quota.name}, {', '.join(texts)}"
 
 
 def _outside(wanted: Amounts, most: Amounts, least: Amounts, name: str) -> Iterator[str]:

@@ -1,20 +1,10 @@
-"""What can go wrong in this package.
+"""What can go wrong in this package."""
 
-::
-
-    QuotaError
-    └── NotReadyError    no answer can be given now; another try, or another replica, can
-"""
-
-__all__ = ["NotReadyError", "QuotaError"]
+__all__ = ["NotReadyError"]
 
 
-class QuotaError(Exception):
-    """Any failure of this package."""
-
-
-class NotReadyError(QuotaError):
-    """No answer can be given now.
+class NotReadyError(Exception):
+    """No answer can be given now; another try, or another replica, can.
 
     Attributes:
         retry_after_s: Whole seconds after which to ask again.

@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -17,37 +16,7 @@ from quota.pods import PodRecord, assigned_uuids
 NVIDIA_MODEL: Final = "nvidia.com/gpu.product"
 NVIDIA_MEMORY_MIB: Final = "nvidia.com/gpu.memory"
 
-__all__ = ["ConfiguredFleet", "Fleet", "NodeFleet", "NodeRecord"]
-
-
-class Fleet(Protocol):
-    """The cluster's GPUs."""
-
-    @property
-    def version(self) -> int:
-        """Grows with every change of the answers."""
-
-    def cards_for(self, pod: PodRecord, facts: PodFacts) -> tuple[CardType, ...]:
-        """The kinds of GPUs that the pod holds, or may be given; empty where unknown."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConfiguredFleet:
-    """GPUs as the configuration says."""
-
-    sizes: CardSizes = field(default_factory=CardSizes)
-    version: int = 0
-
-    def cards_for(self, pod: PodRecord, facts: PodFacts) -> tuple[CardType, ...]:  # noqa: ARG002 - the Protocol's
-        """Every configured kind that the pod's wishes allow."""
-        found = [
-            CardType(model, mib)
-            for model, mib in self.sizes.by_model_mib.items()
-            if _allowed(model, facts)
-        ]
-        if self.sizes.one_mib is not None:
-            found.append(CardType("", self.sizes.one_mib))
-        return tuple(found)
+__all__ = ["Fleet", "NodeRecord"]
 
 
 class NodeMeta(Meta, frozen=True, kw_only=True, rename="camel"):
@@ -63,11 +32,22 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
     metadata: NodeMeta = NodeMeta()
 
 
-class NodeFleet:
-    """GPUs as the Nodes publish them; where none does, as another fleet says."""
+class Fleet:
+    """The cluster's GPUs as the Nodes publish them; where none does, as the configuration says.
 
-    def __init__(self, fallback: Fleet) -> None:
-        self._fallback = fallback
+    Attributes:
+        version: Grows with every change of the answers.
+    """
+
+    def __init__(self, sizes: CardSizes | None = None) -> None:
+        """No Nodes yet.
+
+        Args:
+            sizes: The configured GPUs.
+        """
+        sizes = sizes or CardSizes()
+        self._configured = [CardType(model, mib) for model, mib in sizes.by_model_mib.items()]
+        self._others = () if sizes.one_mib is None else (CardType("", sizes.one_mib),)
         self._nodes: dict[str, Mapping[str, CardType]] = {}
         self._kinds: Counter[CardType] = Counter()
         self.version = 0
@@ -90,17 +70,18 @@ class NodeFleet:
         node = self._nodes.get(pod.spec.node_name) if pod.spec.node_name else None
         if node is not None:
             chosen = {node[uuid] for uuid in assigned_uuids(pod) if uuid in node}
-            return tuple(chosen) or _unique(c for c in node.values() if _allowed(c.model, facts))
-        found = _unique(kind for kind in self._kinds if _allowed(kind.model, facts))
-        return found or self._fallback.cards_for(pod, facts)
+            return tuple(chosen) or _allowed(node.values(), facts)
+        found = _allowed(self._kinds, facts)
+        return found or (*_allowed(self._configured, facts), *self._others)
 
 
-def _unique(kinds: Iterable[CardType]) -> tuple[CardType, ...]:
-    return tuple(dict.fromkeys(kinds))
-
-
-def _allowed(model: str, facts: PodFacts) -> bool:
-    return models.allowed(model, facts.models, facts.not_models)
+def _allowed(kinds: Iterable[CardType], facts: PodFacts) -> tuple[CardType, ...]:
+    """Those that the pod may be given, each once."""
+    return tuple(
+        kind
+        for kind in dict.fromkeys(kinds)
+        if models.allowed(kind.model, facts.models, facts.not_models)
+    )
 
 
 def _cards(node: NodeRecord) -> dict[str, CardType]:

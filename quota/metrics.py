@@ -17,27 +17,33 @@ __all__ = ["AdmissionMetrics", "ControllerMetrics"]
 
 
 class AdmissionMetrics:
-    """What admission does."""
+    """What admission does.
+
+    Attributes:
+        conflicts: Writes that met a newer version.
+        writes: Writes that were stored.
+        promises: Promises in them.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register with ``registry``."""
         self._decisions = Counter(
             "gpu_fraction_quota_decisions",
-            "GPU pods judged, by decision: admitted, warned, noted, refused, uncounted",
+            "GPU pods judged, by decision: admitted, warned, noted, refused",
             ["decision", "dry_run"],
             registry=registry,
         )
-        self._conflicts = Counter(
+        self.conflicts = Counter(
             "gpu_fraction_quota_conflict_retries",
             "Writes of promises that met a newer version of the quota and were repeated",
             registry=registry,
         )
-        self._writes = Counter(
+        self.writes = Counter(
             "gpu_fraction_quota_reservation_writes",
             "Writes of promises",
             registry=registry,
         )
-        self._pods = Counter(
+        self.promises = Counter(
             "gpu_fraction_quota_reservations_made",
             "Promises made; beside the writes it shows how many pods share one",
             registry=registry,
@@ -45,25 +51,14 @@ class AdmissionMetrics:
 
     def decided(self, outcome: Outcome, *, dry_run: bool) -> None:
         """A request was answered."""
-        decision = "admitted"
-        for word, held in (
-            ("refused", outcome.refusals),
-            ("warned", outcome.warnings),
-            ("noted", outcome.notes),
-        ):
-            if held:
-                decision = word
-                break
+        found = {
+            "refused": outcome.refusals,
+            "warned": outcome.warnings,
+            "noted": outcome.notes,
+            "admitted": True,
+        }
+        decision = next(word for word, held in found.items() if held)
         self._decisions.labels(decision, str(dry_run).lower()).inc()
-
-    def conflicted(self) -> None:
-        """A write met a newer version of the quota and is repeated."""
-        self._conflicts.inc()
-
-    def wrote(self, pods: int) -> None:
-        """A write made promises to that many pods."""
-        self._writes.inc()
-        self._pods.inc(max(0, pods))
 
 
 class ControllerMetrics:

@@ -17,7 +17,6 @@ from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.reflector import Reflector, ReflectorSettings
 from gpu_fraction.kube.resources import GPU_QUOTAS
 from gpu_fraction.kube.store import Change
-from gpu_fraction.kube.watching import EventKind
 from quota import amounts
 from quota.amounts import Amounts
 from quota.spec import QuotaSpec, parse_spec
@@ -152,7 +151,6 @@ class ModelLimitsWatch:
         self._certain_after_s = certain_after_s
         self._look_again_s = look_again_s
         self._limits = ModelLimits()
-        self._absence = _Absence()
         self._absent = False
         self._reflector = self._new()
 
@@ -183,11 +181,7 @@ class ModelLimitsWatch:
 
     def _new(self) -> Reflector[WatchedQuota]:
         reflector = Reflector(
-            self._client,
-            GPU_QUOTAS.at(),
-            WatchedQuota,
-            settings=self._following,
-            observer=self._absence,
+            self._client, GPU_QUOTAS.at(), WatchedQuota, settings=self._following
         )
         reflector.subscribe(self._limits.changed)
         return reflector
@@ -195,8 +189,8 @@ class ModelLimitsWatch:
     async def _vanished(self) -> None:
         """Wait until the resource is certainly not served."""
         while True:
-            self._absence.seen.clear()
-            await self._absence.seen.wait()
+            self._reflector.missing.clear()
+            await self._reflector.missing.wait()
             await asyncio.sleep(self._certain_after_s)
             if not await self._served():
                 return
@@ -211,31 +205,6 @@ class ModelLimitsWatch:
         except errors.KubeError:
             return True  # whoever follows the quotas finds out, and is not synced until then
         return True
-
-
-class _Absence:
-    """Hears from a reflector that the resource may not be served.
-
-    Attributes:
-        seen: Set by a 404.
-    """
-
-    def __init__(self) -> None:
-        self.seen = asyncio.Event()
-
-    def listed(self, resource: str, count: int) -> None:
-        """Nothing."""
-
-    def received(self, resource: str, kind: EventKind) -> None:
-        """Nothing."""
-
-    def malformed(self, resource: str) -> None:
-        """Nothing."""
-
-    def failed(self, resource: str, error: errors.KubeError) -> None:  # noqa: ARG002 - the Protocol's
-        """A list or watch failed."""
-        if isinstance(error, errors.NotFoundError):
-            self.seen.set()
 
 
 def _limits(quota: WatchedQuota) -> Iterator[ModelLimit]:

@@ -10,15 +10,15 @@ from gpu_fraction.domain.problems import join
 from quota import amounts, ledger
 from quota.ledger import Ledger
 from quota.state import Quota, amounts_wire, reservation_wire
-from quota.view import Count
-from quota.wire import Condition, StatusWire
+from quota.usage import Usage
+from quota.wire import AMOUNT_UNKNOWN, READY, SET_SIZES, Condition, StatusWire
 
 NEAR_PERCENT: Final = 90
 """Part of a budget from which NearLimit is said: chosen, one GPU of ten is left."""
 
-READY, EXCEEDED, NEAR_LIMIT = "Ready", "Exceeded", "NearLimit"
+EXCEEDED, NEAR_LIMIT = "Exceeded", "NearLimit"
 
-__all__ = ["EXCEEDED", "NEAR_LIMIT", "READY", "Recount", "freed", "same", "status"]
+__all__ = ["EXCEEDED", "NEAR_LIMIT", "Recount", "freed", "same", "status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ class Recount:
     """A new count of a quota's pods.
 
     Attributes:
-        count: The sum.
+        usage: The sum.
         ledger: The ledger with it.
         version: The state of the pods that was counted.
         now: The moment, as an API timestamp.
     """
 
-    count: Count
+    usage: Usage
     ledger: Ledger
     version: str
     now: str
@@ -88,15 +88,15 @@ def _columns(quota: Quota, state: Ledger) -> dict[str, str]:
 
 def _conditions(quota: Quota, recount: Recount) -> Iterator[tuple[str, bool, str, str]]:
     hard = quota.spec.hard
-    unknown = sorted(recount.count.unknown & hard.keys())
+    unknown = sorted(recount.usage.unknown & hard.keys())
     if quota.problems:
         yield READY, False, "InvalidSpec", join(quota.problems)
     elif unknown:
         yield (
             READY,
             False,
-            "AmountUnknown",
-            f"counted without the {', '.join(unknown)} of pods on GPUs of unknown memory size",
+            AMOUNT_UNKNOWN,
+            f"counted without {', '.join(unknown)}: the GPUs' memory size is unknown; {SET_SIZES}",
         )
     else:
         yield READY, True, "Counted", "every GPU pod is counted"
@@ -121,10 +121,9 @@ def _conditions(quota: Quota, recount: Recount) -> Iterator[tuple[str, bool, str
     )
 
 
-def freed(quota: Quota, after: Ledger) -> bool:
-    """Whether there is more room than there was, so that pods that were refused may fit now."""
-    if quota.ledger is None:
+def freed(quota: Quota, recount: Recount) -> bool:
+    """Whether pods that were refused may fit now."""
+    if quota.ledger is None or (quota.memory_unknown and not recount.usage.unknown):
         return True
-    was = ledger.headroom(quota.ledger, quota.spec.hard)
-    left = ledger.headroom(after, quota.spec.hard)
-    return any(left[key] > was[key] for key in left)
+    was, now = quota.ledger.taken, recount.ledger.taken
+    return any(now.get(key, 0) < was.get(key, 0) for key in quota.spec.hard)

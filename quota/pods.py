@@ -1,4 +1,8 @@
-"""Pods as quotas see them, and which of them count."""
+"""Pods as quotas see them, and which of them count.
+
+The watch keeps one object for each pod of the cluster, so every pod sheds what quotas do not read
+as it is decoded, and a pod without GPUs everything but its identity.
+"""
 
 from dataclasses import replace
 from typing import Final
@@ -46,12 +50,34 @@ class Status(msgspec.Struct, frozen=True):
     phase: str | None = None
 
 
+_NO_SPEC: Final = Spec()
+_UNREAD: Final = (
+    *("volumes", "ephemeral_containers", "node_selector", "tolerations", "resource_claims"),
+)
+
+
 class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A pod with what the domain reads, and its identity besides."""
+    """A pod with what its charge depends on, and its identity besides."""
 
     metadata: PodMeta = PodMeta()
-    spec: Spec = Spec()
+    spec: Spec = _NO_SPEC
     status: Status | None = None
+
+    def __post_init__(self) -> None:
+        if demand(self.pod()):
+            msgspec.structs.force_setattr(self, "spec", _without_env(self.spec))
+            return
+        meta = self.metadata
+        bare = PodMeta(
+            name=meta.name,
+            namespace=meta.namespace,
+            uid=meta.uid,
+            resource_version=meta.resource_version,
+            deletion_timestamp=meta.deletion_timestamp,
+        )
+        msgspec.structs.force_setattr(self, "metadata", bare)
+        msgspec.structs.force_setattr(self, "spec", _NO_SPEC)
+        msgspec.structs.force_setattr(self, "status", None)
 
     def pod(self) -> Pod:
         """The pod as the domain knows it."""
@@ -61,6 +87,17 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
     def owner(self) -> OwnerReference | None:
         """The controller that made it."""
         return next((o for o in self.metadata.owner_references or () if o.controller), None)
+
+
+def _without_env(spec: Spec) -> Spec:
+    """The specification without variables and the fields that no charge depends on."""
+    kept = {
+        name: [msgspec.structs.replace(c, env=None, security_context=None) for c in found]
+        for name in ("containers", "init_containers")
+        if (found := getattr(spec, name))
+    }
+    shed = dict.fromkeys(_UNREAD)
+    return msgspec.structs.replace(spec, **shed, **kept)
 
 
 def terminal(pod: PodRecord) -> bool:
@@ -86,7 +123,8 @@ def facts_of(record: PodRecord) -> PodFacts:
     """What quotas need to know of a pod, but for the GPUs that it may land on."""
     pod = record.pod()
     cost = demand(pod)
-    facts = PodFacts(record.metadata.uid, cost, record.spec.priority_class_name)
+    meta = record.metadata
+    facts = PodFacts(meta.uid, meta.name, cost, record.spec.priority_class_name)
     if not cost:
         return facts
     rendered = request_annotation.find(pod.annotations())

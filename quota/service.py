@@ -19,11 +19,11 @@ from quota.cache import QuotaCache, newer
 from quota.controller import Controller, ControllerSettings, Sources
 from quota.decision import Outcome
 from quota.errors import NotReadyError
-from quota.fleet import ConfiguredFleet, NodeFleet, NodeRecord
+from quota.fleet import Fleet, NodeRecord
 from quota.metrics import AdmissionMetrics, ControllerMetrics
 from quota.pods import PodRecord, facts_of
-from quota.redrive import Redrive
-from quota.view import PodView
+from quota.requeue import Requeue
+from quota.usage import PodCache
 from quota.wire import GPUQuota
 
 Lead = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
@@ -39,7 +39,7 @@ class _Watched:
         self, client: Client, sizes: CardSizes, following: ReflectorSettings | None = None
     ) -> None:
         self.cache = QuotaCache()
-        self.fleet = NodeFleet(ConfiguredFleet(sizes))
+        self.fleet = Fleet(sizes)
         self.quotas = Reflector(client, GPU_QUOTAS.at(), GPUQuota, settings=following)
         self.nodes = Reflector(client, NODES.at(), NodeRecord, settings=following)
         self.quotas.subscribe(self._quota)
@@ -160,21 +160,21 @@ class ControllerService:
         clock = asyncio.get_running_loop().time
         self._watched = _Watched(client, sizes)
         self._lead = lead
-        self._view = PodView(clock, remember_s=2 * settings.ttl_s)
+        self._pod_cache = PodCache(clock, remember_s=2 * settings.ttl_s)
         self._pods = Reflector(client, PODS.at(), PodRecord)
-        self._redrive = Redrive(client)
+        self._requeue = Requeue(client)
         self._controller = Controller(
             KubeQuotaApi(client),
             Sources(
                 self._watched.cache,
-                self._view,
+                self._pod_cache,
                 lambda: self._pods.resource_version,
                 self._watched.fleet,
             ),
             settings,
             clock=clock,
             metrics=ControllerMetrics(registry),
-            freed=lambda namespace, _quota: self._redrive.freed(namespace),
+            freed=lambda namespace, _quota: self._requeue.enqueue(namespace),
         )
         self._pods.subscribe(self._pod)
         self._watched.quotas.subscribe(self._quota)
@@ -198,16 +198,16 @@ class ControllerService:
     async def _work(self) -> None:
         # Whoever led before may have gone between making room and waking those who wait for it.
         for namespace in self._watched.cache.namespaces():
-            self._redrive.freed(namespace)
+            self._requeue.enqueue(namespace)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._controller.run(), name="quota-controller")
-            tasks.create_task(self._redrive.run(), name="quota-redrive")
+            tasks.create_task(self._requeue.run(), name="quota-requeue")
 
     def _pod(self, change: Change[PodRecord]) -> None:
-        matters = self._view.change(change.old, change.new)
+        matters = self._pod_cache.change(change.old, change.new)
         pod = change.new or change.old
         if matters and pod is not None:
-            self._touch(pod.metadata.namespace)
+            self._enqueue(pod.metadata.namespace)
 
     def _quota(self, change: Change[GPUQuota]) -> None:
         if change.new is None:
@@ -218,14 +218,14 @@ class ControllerService:
         known = self._watched.cache.get((meta.namespace, meta.name))
         # What the cache has already seen is an echo of our own write.
         if known is None or not newer(known.wire.metadata.resource_version, meta.resource_version):
-            self._controller.touch(meta.namespace)
+            self._controller.enqueue(meta.namespace)
 
     def _node(self, _change: Change[NodeRecord]) -> None:
         if self._watched.fleet.version != self._fleet_version:
             self._fleet_version = self._watched.fleet.version
             for namespace in self._watched.cache.namespaces():
-                self._touch(namespace)
+                self._enqueue(namespace)
 
-    def _touch(self, namespace: str) -> None:
+    def _enqueue(self, namespace: str) -> None:
         if self._watched.cache.within(namespace):
-            self._controller.touch(namespace)
+            self._controller.enqueue(namespace)

@@ -10,10 +10,7 @@ from gpu_fraction.settings.option import Option, Value, choice, integer, seconds
 from quota import admission, amounts
 from quota.controller import ControllerSettings
 from quota.decision import ANY, Required
-
-TTL_S: Final = 60.0
-"""Promises live longer than the 34 s that the API server gives a request (apiserver
-endpoints/handlers/rest.go, requestTimeoutUpperBound), with room for etcd's own time limits."""
+from quota.ledger import PROMISE_S
 
 __all__ = [
     "ADMISSION_OPTIONS",
@@ -32,8 +29,8 @@ def _keys(given: str) -> tuple[str, ...]:
 _TTL: Final = Option(
     "quota_ttl",
     seconds(1, 3600),
-    TTL_S,
-    "drop the promise to a pod that never appears after, above 34 in production, seconds",
+    PROMISE_S,
+    "drop the promise to a pod that never appears after, 41 or more in production, seconds",
 )
 
 ADMISSION_OPTIONS: Final = (

@@ -74,7 +74,8 @@ class QuotaSpec:
 def parse_spec(wire: SpecWire) -> tuple[QuotaSpec, tuple[Problem, ...]]:
     """The specification, and what is wrong with it; with problems it must not be used."""
     problems: list[Problem] = []
-    hard = {**_read(wire.hard, "spec.hard", problems), **_read_models(wire.hard, problems)}
+    hard = _read(wire.hard, "spec.hard", problems)
+    problems += _bad_models(wire.hard)
     per_pod = wire.per_pod
     pod_max = _read(per_pod.max, "spec.perPod.max", problems) if per_pod else {}
     pod_min = _read(per_pod.min, "spec.perPod.min", problems) if per_pod else {}
@@ -97,33 +98,25 @@ def parse_spec(wire: SpecWire) -> tuple[QuotaSpec, tuple[Problem, ...]]:
 
 def _read(wire: ModelAmounts | None, path: str, problems: list[Problem]) -> dict[str, int]:
     found: dict[str, int] = {}
-    kinds = amounts.KEYS if isinstance(wire, AmountsWire) else amounts.MODEL_KEYS
-    for kind in kinds:
-        value = getattr(wire, kind, None)
-        if value is None:
-            continue
+    for model, kind, value in wire.quantities() if wire else ():
+        at = f"{path}.models[{quote(model)[1:-1]}]" if model else path
         try:
-            found[kind] = amounts.parse_amount(kind, value)
+            found[amounts.model_key(model, kind)] = amounts.parse_amount(kind, value)
         except units.UnitError as e:
             given = quote(str(value))
             problems.append(
-                Problem(f"{path}.{kind}", f"{given} is {e.reason}; allowed: {e.allowed}")
+                Problem(f"{at}.{kind}", f"{given} is {e.reason}; allowed: {e.allowed}")
             )
     return found
 
 
-def _read_models(wire: AmountsWire, problems: list[Problem]) -> dict[str, int]:
-    found = {}
-    for model, limits in (wire.models or {}).items():
-        path = f"spec.hard.models[{quote(model)[1:-1]}]"
+def _bad_models(wire: AmountsWire) -> Iterator[Problem]:
+    for model in wire.models or ():
         if not model.strip() or any(c in model for c in ",=\n"):
-            problems.append(
-                Problem(path, "not a GPU model; allowed: names such as A100, H100-80GB")
+            yield Problem(
+                f"spec.hard.models[{quote(model)[1:-1]}]",
+                "not a GPU model; allowed: names such as A100, H100-80GB",
             )
-            continue
-        for kind, amount in _read(limits, path, problems).items():
-            found[amounts.model_key(model, kind)] = amount
-    return found
 
 
 def _crossed(low: Amounts, high: Amounts) -> Iterator[Problem]:

@@ -1,6 +1,6 @@
 """A quota object in the form that decisions are made on, and back to the wire."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from gpu_fraction.domain import units
@@ -10,7 +10,15 @@ from quota import amounts
 from quota.amounts import Amounts
 from quota.ledger import Ledger, Reservation
 from quota.spec import QuotaSpec, parse_spec
-from quota.wire import AmountsWire, GPUQuota, ModelAmounts, ReservationWire, StatusWire
+from quota.wire import (
+    AMOUNT_UNKNOWN,
+    READY,
+    AmountsWire,
+    GPUQuota,
+    ModelAmounts,
+    ReservationWire,
+    StatusWire,
+)
 
 __all__ = ["Quota", "amounts_wire", "read", "reservation_wire"]
 
@@ -43,6 +51,12 @@ class Quota:
         """Its name."""
         return self.wire.metadata.name
 
+    @property
+    def memory_unknown(self) -> bool:
+        """Whether pods were counted without their memory."""
+        conditions = self.wire.status.conditions or ()
+        return any((c.type, c.reason) == (READY, AMOUNT_UNKNOWN) for c in conditions)
+
 
 def read(wire: GPUQuota) -> Quota:
     """The object, parsed; never raises, because a status may hold anything."""
@@ -54,12 +68,13 @@ def read(wire: GPUQuota) -> Quota:
 def _reserved(status: StatusWire, spec: QuotaSpec) -> Iterator[tuple[str, Reservation]]:
     """The promises. An amount that somebody else wrote unreadably is all that there is."""
     for wire in status.reserved or ():
-        found = _amounts(wire, wire.models, _promised)
+        found = _amounts(wire, amounts.MAX_AMOUNT)
         for model in spec.models:
             for kind in amounts.MODEL_KEYS:
                 # The model's limit is newer than the promise: the pod may get that model.
                 found.setdefault(amounts.model_key(model, kind), found.get(kind, 0))
-        yield wire.pod_uid, Reservation(found, wire.expires)
+        counted = _amounts(wire.counted, 0) if wire.counted else {}
+        yield wire.pod_uid, Reservation(found, wire.expires, wire.pod_name, counted)
 
 
 def _ledger(wire: GPUQuota, spec: QuotaSpec, reserved: Mapping[str, Reservation]) -> Ledger | None:
@@ -68,41 +83,32 @@ def _ledger(wire: GPUQuota, spec: QuotaSpec, reserved: Mapping[str, Reservation]
     if status.used is None or status.observed_generation != wire.metadata.generation:
         return None
     try:
-        used = _amounts(status.used, status.used.models, amounts.parse_taken)
+        used = _amounts(status.used)
     except units.UnitError:
         return None  # written by somebody else; the controller counts anew
     return Ledger(used, reserved) if spec.hard.keys() <= used.keys() else None
 
 
-_Reader = Callable[[str, str | int], int]
-"""From the kind of an amount and its quantity to the amount."""
+def _amounts(wire: AmountsWire, unreadable: int | None = None) -> dict[str, int]:
+    """Amounts by key.
 
+    Args:
+        wire: The amounts as quantities.
+        unreadable: What an amount is that cannot be read; None to raise.
 
-def _promised(kind: str, value: str | int) -> int:
-    try:
-        return amounts.parse_taken(kind, value)
-    except units.UnitError:
-        return amounts.MAX_AMOUNT
-
-
-def _amounts(
-    wire: AmountsWire | ReservationWire,
-    by_model: Mapping[str, ModelAmounts] | None,
-    parse: _Reader,
-) -> dict[str, int]:
-    found = _kinds(wire, amounts.KEYS, parse)
-    for model, part in (by_model or {}).items():
-        for kind, amount in _kinds(part, amounts.MODEL_KEYS, parse).items():
-            found[amounts.model_key(model, kind)] = amount
+    Raises:
+        UnitError: an amount cannot be read.
+    """
+    found: dict[str, int] = {}
+    for model, kind, value in wire.quantities():
+        try:
+            amount = amounts.parse_taken(kind, value)
+        except units.UnitError:
+            if unreadable is None:
+                raise
+            amount = unreadable
+        found[amounts.model_key(model, kind)] = amount
     return found
-
-
-def _kinds(
-    wire: ModelAmounts | AmountsWire | ReservationWire, kinds: Iterable[str], parse: _Reader
-) -> dict[str, int]:
-    return {
-        kind: parse(kind, value) for kind in kinds if (value := getattr(wire, kind)) is not None
-    }
 
 
 def amounts_wire(of: Amounts) -> AmountsWire:
@@ -114,7 +120,14 @@ def amounts_wire(of: Amounts) -> AmountsWire:
 def reservation_wire(uid: str, reservation: Reservation) -> ReservationWire:
     """A reservation as quantities."""
     flat, by_model = _grouped(reservation.amounts)
-    return ReservationWire(pod_uid=uid, expires=reservation.expires, **flat, models=by_model)
+    return ReservationWire(
+        pod_uid=uid,
+        pod_name=reservation.name,
+        expires=reservation.expires,
+        counted=amounts_wire(reservation.counted) if reservation.counted else None,
+        models=by_model,
+        **flat,
+    )
 
 
 def _grouped(of: Amounts) -> tuple[dict[str, str], dict[str, ModelAmounts] | None]:

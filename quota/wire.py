@@ -1,20 +1,34 @@
 """A GPUQuota as the API server stores it (deploy/crd/gpuquotas.yaml)."""
 
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
 from gpu_fraction.domain import keys
 from gpu_fraction.kube.objects import Meta
+from quota.amounts import KEYS
 
 API_VERSION: Final = f"{keys.GROUP}/v1alpha1"
 KIND: Final = "GPUQuota"
 
+READY: Final = "Ready"
+AMOUNT_UNKNOWN: Final = "AmountUnknown"
+"""Reason of the condition Ready where the memory of counted pods is not known."""
+
+SET_SIZES: Final = (
+    "set --gpu-memory-mib or --gpu-memory-by-model of gpu-fraction controller as for the webhook"
+)
+"""What an administrator does about it."""
+
 Quantity = str | int
 
 __all__ = [
+    "AMOUNT_UNKNOWN",
     "API_VERSION",
     "KIND",
+    "READY",
+    "SET_SIZES",
     "AmountsWire",
     "Condition",
     "GPUQuota",
@@ -43,12 +57,24 @@ class ModelAmounts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     memory: Quantity | None = None
     gpus: Quantity | None = None
 
+    def quantities(self, model: str = "") -> Iterator[tuple[str, str, Quantity]]:
+        """Model, kind and quantity of each amount; the model is empty for all GPUs."""
+        for kind in KEYS:
+            if (value := getattr(self, kind, None)) is not None:
+                yield model, kind, value
+
 
 class AmountsWire(ModelAmounts, frozen=True, omit_defaults=True, kw_only=True):
     """Amounts of all GPUs, and of some models besides."""
 
     pods: Quantity | None = None
     models: dict[str, ModelAmounts] | None = None
+
+    def quantities(self, model: str = "") -> Iterator[tuple[str, str, Quantity]]:
+        """Those of all GPUs, then those of each model."""
+        yield from super().quantities(model)
+        for name, part in (self.models or {}).items():
+            yield from part.quantities(name)
 
 
 class PerPodWire(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, rename="camel"):
@@ -84,16 +110,20 @@ class SpecWire(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, re
     enforcement: str = "Deny"
 
 
-class ReservationWire(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """An admitted pod that the controller has not counted yet."""
+class ReservationWire(AmountsWire, frozen=True, omit_defaults=True, kw_only=True):
+    """An admitted pod that the controller has not counted yet.
+
+    Attributes:
+        pod_uid: The pod's uid.
+        pod_name: The pod's name.
+        expires: When it is dropped if the pod has not appeared.
+        counted: What another pod of that name costs in ``status.used``.
+    """
 
     pod_uid: str = msgspec.field(name="podUID")
+    pod_name: str = msgspec.field(name="podName", default="")
     expires: str
-    cores: Quantity | None = None
-    memory: Quantity | None = None
-    gpus: Quantity | None = None
-    pods: Quantity | None = None
-    models: dict[str, ModelAmounts] | None = None
+    counted: AmountsWire | None = None
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from tests.tls import Tls, make
+from tests.support.tls import Tls, make
 
 # No deadline: timings are never asserted, and the machine is shared.
 settings.register_profile("dev", max_examples=40, deadline=None)

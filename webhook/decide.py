@@ -176,8 +176,8 @@ def _validated(verdict: admission.Verdict, backend: Backend) -> Answer:
         missing = ", ".join(str(op["path"]) for op in verdict.operations[:3])
         problem = Problem(
             "pod",
-            f"does not hold what its annotations come to (missing: {missing}): "
-            "gpu-fraction's mutating webhook did not run, or another one undid its work",
+            f"does not match its GPU annotations (missing: {missing}): "
+            "gpu-fraction's mutating webhook did not run, or another webhook removed its changes",
         )
         return _refusal([problem], backend)
     return Answer(allowed=True, audit=_audit(verdict.request, backend, "allowed"))

@@ -20,8 +20,8 @@ OPTIONS: Final = (
     Option("tls_cert", text, None, "file with the certificate chain, PEM"),
     Option("tls_key", text, None, "file with the private key, PEM"),
     Option("system_users", words, SYSTEM_USERS, "users that may write system annotations"),
-    Option("drain_least", seconds(0, 600), 15.0, "serve on after SIGTERM at least, seconds"),
-    Option("drain_most", seconds(0, 600), 100.0, "serve on after SIGTERM at most, seconds"),
+    Option("drain_least", seconds(0, 600), 15.0, "minimum drain time after SIGTERM, seconds"),
+    Option("drain_most", seconds(0, 600), 100.0, "maximum drain time after SIGTERM, seconds"),
     Option("log_level", choice(*LEVELS), "info", f"{', '.join(LEVELS)}"),
 )
 

@@ -1,4 +1,4 @@
-"""``gpu-fraction certs``: the webhook's certificates, for people."""
+"""``gpu-fraction certs``: show the webhook's certificates, or ask for new ones."""
 
 import argparse
 import asyncio
@@ -16,10 +16,10 @@ from gpu_fraction.kube.errors import KubeError
 from gpu_fraction.settings.option import Value, add_flags
 
 DESCRIPTION: Final = """\
-Look at the webhook's certificates, or ask for new ones.
+Show the webhook's certificates, or ask for new ones.
 
-The webhook looks after them by itself: a CA in a Secret, a leaf for each replica, caBundles
-in the webhook configurations. These commands are for people who want to see or to hurry it.
+The webhook and the controller manage them: a CA in a Secret, a leaf for each replica, caBundles
+in the webhook configurations. Rotation needs no person; these commands show it or start it early.
 
 examples:
   gpu-fraction certs status --kubeconfig ~/.kube/config
@@ -30,7 +30,7 @@ examples:
 CERTIFICATES: Final = (*certs_options.INSTALLATION_OPTIONS, *certs_options.LIFETIME_OPTIONS)
 OPTIONS: Final = (*cluster.OPTIONS, *CERTIFICATES)
 TIMEOUT_S: Final = 30.0
-"""Of a whole command: chosen, a person waits."""
+"""Seconds for a whole command. Chosen: a person waits."""
 
 __all__ = ["add_parser", "run"]
 
@@ -39,12 +39,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Declare the command."""
     parser = commands.add_parser(
         "certs",
-        help="look at the webhook's certificates, or renew them",
+        help="show the webhook's certificates, or renew them",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="status|rotate")
-    shown = actions.add_parser("status", help="the chain, lifetimes, phase, and who serves what")
+    shown = actions.add_parser("status", help="the CA, its rotation, every caBundle and leaf")
     renewed = actions.add_parser("rotate", help="ask for new leaves, or with --ca for a new CA")
     renewed.add_argument("--ca", action="store_true", help="a new CA and then new leaves")
     for action in (shown, renewed):
@@ -55,7 +55,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Run the command; the exit code."""
+    """Run the command and return the exit code."""
     values = load_options(OPTIONS, args, environ)
     cluster.require(values, environ)
     try:

@@ -53,7 +53,7 @@ CERTIFICATES: Final = (
         "manage_certificates",
         boolean,
         True,
-        "look after the webhook's CA and the caBundles; false with cert-manager",
+        "manage the webhook's CA and the caBundles; false with cert-manager",
     ),
     *certs_options.INSTALLATION_OPTIONS,
     *certs_options.LIFETIME_OPTIONS,

@@ -1,7 +1,8 @@
 """``gpu-fraction demo``: the product in a minute, on a machine without a cluster.
 
-Prints every example as a coloured diff, then starts the real webhook on TLS with a throw-away
-certificate and posts it what a real API server once sent.
+Prints every example as a coloured diff, then starts the real webhook on TLS with a temporary
+certificate and posts the reviews that a real API server sent. As an API server does, it sends a
+pod to ``/validate`` with the patch of ``/mutate`` applied.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import jsonpatch
 
 from certs import pki
 from certs.lifetimes import Lifetimes
@@ -37,12 +39,12 @@ __all__ = ["add_parser", "run"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One review and what became of it."""
+    """One review and the webhook's answer."""
 
     file: str
     decision: str
-    patch: str
-    notes: str
+    patch: list[dict[str, Any]]
+    notes: list[str]
     ms: float
 
 
@@ -100,11 +102,16 @@ async def _post_reviews(files: list[Path]) -> list[Row]:
             timeout = aiohttp.ClientTimeout(total=_CALL_S)
             async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
                 sys.stdout.write(f"\nposting {len(files)} recorded reviews over TLS\n\n")
-                return [await _post(session, port, file) for file in files]
+                rows: dict[str, Row] = {}
+                for file in files:
+                    mutated = rows.get(file.stem.replace("-validating", "-mutating"))
+                    patch = mutated.patch if mutated else []
+                    rows[file.stem] = await _post(session, port, file, patch)
+                return list(rows.values())
 
 
 def _certificate(folder: Path) -> ssl.SSLContext:
-    """Write a pair for localhost, and return what trusts it."""
+    """Write a certificate and key for localhost; return a TLS context that trusts them."""
     now = utc_now()
     authority = pki.new_authority("gpu-fraction demo", now, Lifetimes())
     leaf = pki.issue_leaf(authority, ["localhost"], now, Lifetimes())
@@ -137,7 +144,7 @@ async def _webhook(folder: Path) -> AsyncIterator[int]:
 
 
 async def _port(process: asyncio.subprocess.Process) -> int:
-    """From the line that says where the server listens."""
+    """The port, from the log line ``server.listening``."""
     if process.stdout is None:
         raise RuntimeError("the webhook has no output")
     async with asyncio.timeout(_START_S):
@@ -148,9 +155,14 @@ async def _port(process: asyncio.subprocess.Process) -> int:
     raise RuntimeError("the webhook ended before it listened")
 
 
-async def _post(session: aiohttp.ClientSession, port: int, file: Path) -> Row:
+async def _post(
+    session: aiohttp.ClientSession, port: int, file: Path, patch: list[dict[str, Any]]
+) -> Row:
+    """Post a recorded review; ``patch`` is applied to its object first."""
     recorded = await asyncio.to_thread(file.read_text)
     body = json.loads(recorded)["body"]
+    if patch:
+        jsonpatch.JsonPatch(patch).apply(body["request"]["object"], in_place=True)
     path = "mutate" if file.stem.endswith("-mutating") else "validate"
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -159,20 +171,14 @@ async def _post(session: aiohttp.ClientSession, port: int, file: Path) -> Row:
         text = await response.text()
     ms = (loop.time() - started) * 1000
     if response.status != 200:
-        return Row(file.stem, f"HTTP {response.status}", "", text.strip(), ms)
-    return _row(file.stem, json.loads(text)["response"], ms)
-
-
-def _row(name: str, answer: dict[str, Any], ms: float) -> Row:
-    operations = json.loads(base64.b64decode(answer.get("patch", "W10=")))
-    notes = [*answer.get("warnings", ())]
-    if not answer["allowed"]:
-        notes.insert(0, answer["status"]["message"])
+        return Row(file.stem, f"HTTP {response.status}", [], [text.strip()], ms)
+    answer = json.loads(text)["response"]
+    notes = [] if answer["allowed"] else [answer["status"]["message"]]
     return Row(
-        name,
+        file.stem,
         "allowed" if answer["allowed"] else "refused",
-        "\n".join(f"{o['op']} {o['path']}" for o in operations),
-        "\n".join(notes),
+        json.loads(base64.b64decode(answer.get("patch", "W10="))),
+        notes + answer.get("warnings", []),
         ms,
     )
 
@@ -181,10 +187,7 @@ def _print_table(rows: list[Row]) -> None:
     width = max(len(row.file) for row in rows)
     sys.stdout.write(f"{'review':{width}}  {'decision':8}  {'ms':>6}  patch, warnings\n")
     for row in rows:
-        sys.stdout.write(f"{row.file:{width}}  {row.decision:8}  {row.ms:6.2f}")
-        lines = [line for line in (row.patch, row.notes) if line]
-        pad = " " * (width + 20)
-        for i, line in enumerate(part for text in lines for part in text.split("\n")):
-            sys.stdout.write(("  " if i == 0 else pad) + line + "\n")
-        if not lines:
-            sys.stdout.write("\n")
+        start = f"{row.file:{width}}  {row.decision:8}  {row.ms:6.2f}"
+        for line in [f"{o['op']} {o['path']}" for o in row.patch] + row.notes or [""]:
+            sys.stdout.write(f"{start}  {line}".rstrip() + "\n")
+            start = " " * len(start)

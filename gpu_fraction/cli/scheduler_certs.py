@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from certs.pod_tls import write_pod_tls
 from gpu_fraction.kube.timestamps import utc_now
-from scheduler.pod_tls import write_pod_tls
 
 DESCRIPTION: Final = """\
 Write ca.crt, tls.crt, tls.key, client.crt and client.key into a folder that kube-scheduler and

@@ -49,7 +49,7 @@ def add_parser(commands: Commands) -> None:
         summary="serve kube-scheduler's extender calls",
         description=DESCRIPTION,
         groups={
-            "where to serve, and whom": (*extender_options.OPTIONS, EVENT_LOOP),
+            "address and callers": (*extender_options.OPTIONS, EVENT_LOOP),
             "which cluster": cluster.OPTIONS,
         },
         serve=serve,

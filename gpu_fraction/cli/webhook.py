@@ -41,7 +41,7 @@ Serve the admission webhook over TLS: /mutate, /validate, /livez, /readyz, /metr
 Every setting may be given as a flag, as a variable GPU_FRACTION_NAME or in the --config file
 (YAML); the first of these wins. With --kubeconfig, or inside a cluster, GPUQuotas are kept and
 namespaces may choose their backend; otherwise pods are rewritten and checked only. Without
---tls-cert and --tls-key the certificate looks after itself, which needs the cluster too.
+--tls-cert and --tls-key the certificates are self-managed, which needs the cluster too.
 SIGTERM drains: every request is answered, none is dropped.
 
 example:
@@ -53,7 +53,7 @@ GROUPS: Final = {
     "how pods are rewritten": rewrite.OPTIONS,
     "which cluster": cluster.OPTIONS,
     "GPUQuotas": quota_options.ADMISSION_OPTIONS,
-    "certificates that look after themselves": tls.OPTIONS,
+    "self-managed certificates": tls.OPTIONS,
 }
 OPTIONS: Final = tuple(chain.from_iterable(GROUPS.values()))
 
@@ -89,7 +89,7 @@ async def _run(
 ) -> None:
     registry = process_registry()
     if not cluster.reachable(values, environ):
-        certificate = tls.mounted(settings, values, registry, None)
+        certificate: tls.Certificate = tls.mounted(settings, values, registry, None)
         decider = Decider(rewriting, settings.system_users)
         await _Server(settings, certificate, registry).serve(decider.mutate, decider.validate)
         return
@@ -113,10 +113,10 @@ async def _run(
             backend_label=namespaces.backend,
             default_fraction=budget.default_fraction,
         )
-        if not tls.is_mounted(settings, values):
-            certificate = tls.managed(client, values, registry, events)
-        else:
+        if tls.is_mounted(settings, values):
             certificate = tls.mounted(settings, values, registry, client)
+        else:
+            certificate = tls.managed(client, values, registry, events)
         await _Server(settings, certificate, registry).serve(
             decider.mutate,
             Validator(decider, budget),
@@ -152,7 +152,7 @@ class _Server:
             app.build(),
             host=settings.host,
             port=settings.port,
-            tls=self.certificate.context,
+            tls=self.certificate.serving.context,
             drain=settings.drain,
         )
         # What is loaded by now lives as long as the process; the collector need not look at it.

@@ -110,8 +110,8 @@ def preset_node(pod: Pod) -> Iterator[Problem]:
     if pod.spec.node_name:
         yield Problem(
             "spec.nodeName",
-            f"{quote(pod.spec.node_name)} is refused in a pod that uses GPUs: it goes past the "
-            "scheduler that chooses a GPU; use nodeSelector or affinity "
+            f"{quote(pod.spec.node_name)} is refused in a pod that uses GPUs: it bypasses the "
+            "GPU scheduler; use nodeSelector or affinity "
             "(cluster setting policy_node_name)",
         )
 

@@ -24,7 +24,7 @@ DEFAULT_SCHEDULER: Final = "default-scheduler"
 
 _SYSTEMS: Final = "only the system writes it; {given} was set by hand, remove it"
 _OTHER: Final = (
-    "is {given}, but the annotations come to {wanted}; remove it, the annotations are enough"
+    "is {given}, but the annotations ask for {wanted}; remove it, the annotations are enough"
 )
 
 Operation = dict[str, Any]

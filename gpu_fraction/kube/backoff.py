@@ -1,8 +1,8 @@
-"""How long to wait before the next try."""
+"""How long to wait before the next try, and how often something may be done."""
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +38,35 @@ class Backoff:
     def spread(self, wait_s: float, rng: random.Random) -> float:
         """A wait between ``1 - jitter`` and 1 times the given one."""
         return wait_s * (1 - self.jitter * rng.random())
+
+
+@dataclass(slots=True)
+class TokenBucket:
+    """Limits a rate: it starts full, and each use takes a token.
+
+    Attributes:
+        burst: tokens at most, 1 or more.
+        per_s: tokens gained per second, above 0.
+    """
+
+    burst: int
+    per_s: float
+    _tokens: float = field(init=False)
+    _counted_at_s: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        """Fill the bucket."""
+        self._tokens = self.burst
+
+    def take(self, now_s: float) -> float:
+        """Take a token at a monotonic time in seconds.
+
+        Returns:
+            0 where there was one; else the seconds until there is one, and none is taken.
+        """
+        gained = (now_s - self._counted_at_s) * self.per_s
+        self._tokens, self._counted_at_s = min(self._tokens + gained, self.burst), now_s
+        if self._tokens < 1:
+            return (1 - self._tokens) / self.per_s
+        self._tokens -= 1
+        return 0.0

@@ -1,21 +1,33 @@
 """Which events become objects in the API, and which only raise a count. No I/O, no clock.
 
-The rules and figures of client-go (tools/record/events_cache.go), so that a controller of
-this product cannot load a cluster more than Kubernetes' own:
-
-- an event that was seen before raises the count of its object
-- the tenth message that differs within ten minutes, about one object, type and reason, makes
-  one combined event whose message follows the newest
-- beyond 25 events about one object and type, one in five minutes passes
+Equal events share one object whose count rises. Each object that events are about has a token
+bucket, so a controller that loops cannot flood the API server.
 """
 
+import re
+import secrets
 from collections import OrderedDict
-from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
-from typing import Final, Generic, TypeVar
+from typing import Final, TypeVar
 
-COMBINED_PREFIX: Final = "(combined from similar events): "
+from gpu_fraction.kube.backoff import TokenBucket
+
+BURST: Final = 25
+"""Events about one object and type before the limit holds.
+Source: client-go tools/record/events_cache.go, defaultSpamBurst."""
+
+PER_S: Final = 1 / 300
+"""Events about one object and type per second after the burst. Source: as for ``BURST``."""
+
+REMEMBERED: Final = 4096
+"""Series and buckets kept in memory, each. Source: as for ``BURST``, maxLruCacheEntries."""
+
+_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_NAME_ROOM: Final = 253 - len(".") - 16
+"""Characters of the object's name in the event's: 253 in all, 16 for a random number."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -33,25 +45,6 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class EventLimits:
-    """The figures; the defaults are client-go's.
-
-    Attributes:
-        remembered: events, groups and objects that are kept in mind, each.
-        similar: differing messages from which on they are combined.
-        similar_within_s: seconds of silence after which a group is new again.
-        burst: events about one object and type before the limit holds.
-        refill_s: seconds after which one more may pass.
-    """
-
-    remembered: int = 4096
-    similar: int = 10
-    similar_within_s: float = 600.0
-    burst: int = 25
-    refill_s: float = 300.0
-
-
-@dataclass(frozen=True, slots=True)
 class ObjectReference:
     """The object that an event is about.
 
@@ -66,7 +59,7 @@ class ObjectReference:
 
 
 @dataclass(frozen=True, slots=True)
-class Occurrence:
+class Event:
     """Something that happened.
 
     Attributes:
@@ -81,135 +74,71 @@ class Occurrence:
     reason: str
     message: str
 
-    @property
-    def group(self) -> Hashable:
-        """What events must share to be combined."""
-        return self.about, self.type, self.reason
 
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What to write.
+@dataclass(slots=True)
+class Series:
+    """Equal events, which share one object in the API.
 
     Attributes:
-        key: names the series of equal events; hand it to :meth:`Correlator.wrote`.
-        occurrence: with the message to write.
-        count: how often it happened so far, this time included.
-        name: of the object whose count rises; empty where one is to be created.
-        first_at: when the series began, as the caller wrote it down; empty for a new one.
+        event: the event.
+        name: of the object, a legal one.
+        first_at: time of the first event.
+        last_at: time of the last event that was not limited.
+        count: how often the event happened, limited ones included.
+        waiting: whether the series is to be written.
+        written: whether it has been written before.
     """
 
-    key: Hashable
-    occurrence: Occurrence
-    count: int = 1
-    name: str = ""
-    first_at: str = ""
-
-
-@dataclass(slots=True)
-class _Group:
-    seen_at: float
-    messages: set[str] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class _Bucket:
-    """Tokens that refill with time."""
-
-    tokens: float
-    counted_at: float
-
-    def take(self, now_s: float, limits: EventLimits) -> bool:
-        """Use a token if there is one."""
-        refilled = self.tokens + (now_s - self.counted_at) / limits.refill_s
-        self.tokens, self.counted_at = min(refilled, float(limits.burst)), now_s
-        if self.tokens < 1:
-            return False
-        self.tokens -= 1
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class _Series:
-    count: int
+    event: Event
     name: str
-    first_at: str
+    first_at: datetime
+    last_at: datetime
+    count: int = 0
+    waiting: bool = False
+    written: bool = False
 
 
-class _Recent(OrderedDict[K, V], Generic[K, V]):
-    """A dictionary that forgets what was not used for longest."""
+class EventLimiter:
+    """Joins and limits the events of one source."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self._limit = limit
+    def __init__(self, remembered: int = REMEMBERED) -> None:
+        """Prepare; ``remembered`` bounds the series and the buckets that are kept."""
+        self._remembered = remembered
+        self._series: OrderedDict[Event, Series] = OrderedDict()
+        self._buckets: OrderedDict[Hashable, TokenBucket] = OrderedDict()
 
-    def look(self, key: K) -> V | None:
-        """The value, which counts as a use."""
-        if key not in self:
+    def admit(self, event: Event, at: datetime, now_s: float) -> Series | None:
+        """Count an event.
+
+        Args:
+            event: what happened.
+            at: when, UTC.
+            now_s: the same moment in monotonic seconds.
+
+        Returns:
+            The series to write; None where the object has too many events.
+        """
+        series = self._recall(self._series, event, lambda: Series(event, _name(event), at, at))
+        series.count += 1
+        bucket = self._recall(
+            self._buckets, (event.about, event.type), lambda: TokenBucket(BURST, PER_S)
+        )
+        if bucket.take(now_s):
             return None
-        self.move_to_end(key)
-        return self[key]
+        series.last_at = at
+        return series
 
-    def keep(self, key: K, value: V) -> None:
-        """Set a value and forget the oldest beyond the limit."""
-        self[key] = value
-        self.move_to_end(key)
-        if len(self) > self._limit:
-            self.popitem(last=False)
+    def _recall(self, memory: OrderedDict[K, V], key: K, new: Callable[[], V]) -> V:
+        """The value of a key, a new one where there is none; the least recent one is dropped."""
+        value = memory[key] = memory.pop(key, None) or new()
+        if len(memory) > self._remembered:
+            memory.popitem(last=False)
+        return value
 
 
-class Correlator:
-    """Decides for one source of events."""
-
-    def __init__(self, limits: EventLimits | None = None) -> None:
-        """Nothing was seen yet."""
-        self._limits = limits or EventLimits()
-        self._groups: _Recent[Hashable, _Group] = _Recent(self._limits.remembered)
-        self._series: _Recent[Hashable, _Series] = _Recent(self._limits.remembered)
-        self._buckets: _Recent[Hashable, _Bucket] = _Recent(self._limits.remembered)
-
-    def decide(self, occurrence: Occurrence, now_s: float) -> Decision | None:
-        """What to write for an occurrence, or None where there are too many.
-
-        Args:
-            occurrence: what happened.
-            now_s: monotonic seconds.
-        """
-        key, combined = self._combine(occurrence, now_s)
-        known = self._series.look(key)
-        decision = Decision(key, combined)
-        if known is not None:
-            decision = Decision(key, combined, known.count + 1, known.name, known.first_at)
-            self._series.keep(key, replace(known, count=known.count + 1))
-        return decision if self._passes(occurrence, now_s) else None
-
-    def wrote(self, decision: Decision, *, name: str, first_at: str) -> None:
-        """Remember the object that was written, so that its count can rise.
-
-        Args:
-            decision: from :meth:`decide`.
-            name: of the event object.
-            first_at: when its series began.
-        """
-        self._series.keep(decision.key, _Series(decision.count, name, first_at))
-
-    def _combine(self, occurrence: Occurrence, now_s: float) -> tuple[Hashable, Occurrence]:
-        group = self._groups.look(occurrence.group)
-        if group is None or now_s - group.seen_at > self._limits.similar_within_s:
-            group = _Group(now_s)
-        group.messages.add(occurrence.message)
-        group.seen_at = now_s
-        self._groups.keep(occurrence.group, group)
-        if len(group.messages) < self._limits.similar:
-            return occurrence, occurrence
-        group.messages.pop()
-        message = COMBINED_PREFIX + occurrence.message
-        return occurrence.group, replace(occurrence, message=message)
-
-    def _passes(self, occurrence: Occurrence, now_s: float) -> bool:
-        key = (occurrence.about, occurrence.type)
-        bucket = self._buckets.look(key)
-        if bucket is None:
-            bucket = _Bucket(float(self._limits.burst), now_s)
-            self._buckets.keep(key, bucket)
-        return bucket.take(now_s, self._limits)
+def _name(event: Event) -> str:
+    """A name that no other series has: the object's, if it is legal, and a random number."""
+    name = event.about.name
+    legal = _SUBDOMAIN.fullmatch(name) is not None
+    prefix = name[:_NAME_ROOM].rstrip(".-") if legal else "event"
+    return f"{prefix}.{secrets.token_hex(8)}"

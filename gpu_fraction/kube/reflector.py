@@ -88,6 +88,7 @@ class Reflector(Generic[T]):
         store: the copy.
         synced: set once the first list is in the store.
         resource_version: up to which the store is current; empty before the first list.
+        missing: set by an answer that the server does not know the collection.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Reflector(Generic[T]):
         """
         self.store: Store[T] = Store(indexes)
         self.synced = asyncio.Event()
+        self.missing = asyncio.Event()
         self.resource_version = ""
         self._client = client
         self._collection = collection
@@ -245,6 +247,8 @@ class Reflector(Generic[T]):
     def _note_failure(self, error: errors.KubeError) -> None:
         if isinstance(error, errors.GoneError):
             self.resource_version = ""
+        if isinstance(error, errors.NotFoundError):
+            self.missing.set()
         _log.warning(
             "kube.reflector_failed",
             resource=self._collection.resource.qualified,

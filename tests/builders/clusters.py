@@ -44,7 +44,7 @@ def holder(
         for at, (core_milli, memory_mib) in shares.items()
     )
     ask = Ask("main", cards=len(cards), core_milli=cards[0].core_milli, memory_mib=1)
-    return pods.pod(
+    return pods.scheduler_pod(
         name,
         ask,
         node=node,

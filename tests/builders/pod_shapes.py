@@ -7,8 +7,8 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from gpu_fraction.domain import keys
-from tests.pods import Raw, container, env, pod
-from tests.reviews import RECORDED, recorded
+from tests.builders.pods import Raw, container, env, pod
+from tests.support.reviews import RECORDED, recorded
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ANNOTATIONS: list[dict[str, str] | None] = [

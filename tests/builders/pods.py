@@ -1,17 +1,84 @@
-"""Pods and nodes as the API server sends them."""
+"""Pods for tests, one function for each form in which the product reads them.
+
+``pod`` is a manifest as a user writes it and ``typed`` the same for the domain; ``plain_pod``
+asks for no GPU; ``asking_manifest`` is a manifest after the webhook and ``scheduler_pod`` the
+same for the extender; ``quota_pod`` is a pod as quotas decode it.
+"""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from gpu_fraction.domain import inventory, keys
 from gpu_fraction.domain.placement import Ask
-from scheduler.pods import Pod
+from gpu_fraction.domain.pod import Container, Pod, Resources, Spec
+from quota.pods import OwnerReference, PodMeta, PodRecord, Status
+from scheduler.pods import Pod as SchedulerPod
+
+Raw = dict[str, Any]
 
 
-def request(*asks: Ask) -> str:
+def container(name: str = "main", resources: Mapping[str, Any] | None = None, **rest: Any) -> Raw:
+    """A container; ``resources`` are limits and requests alike."""
+    made: Raw = {"name": name, "image": "busybox", **rest}
+    if resources is not None:
+        made["resources"] = {"limits": dict(resources), "requests": dict(resources)}
+    return made
+
+
+def pod(
+    annotations: Mapping[str, str] | None = None,
+    *containers: Raw,
+    init: Sequence[Raw] = (),
+    ephemeral: Sequence[Raw] = (),
+    **spec: Any,
+) -> Raw:
+    """A pod in namespace ``team-a``; one container ``main`` where none is given."""
+    metadata: Raw = {"name": "p", "namespace": "team-a"}
+    if annotations is not None:
+        metadata["annotations"] = dict(annotations)
+    body: Raw = {"containers": [dict(c) for c in containers or (container(),)], **spec}
+    if init:
+        body["initContainers"] = list(init)
+    if ephemeral:
+        body["ephemeralContainers"] = list(ephemeral)
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": body}
+
+
+def plain_pod(name: str, *, node: str = "", **metadata: Any) -> Raw:
+    """A small pod, bound to a node where one is named."""
+    spec: Raw = {"containers": [{"name": "c", "image": "example.test/i"}]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, **metadata},
+        "spec": {**spec, "nodeName": node} if node else spec,
+    }
+
+
+def typed(raw: Mapping[str, Any]) -> Pod:
+    """The pod as the domain sees it, by the same road as the wire."""
+    return msgspec.json.decode(msgspec.json.encode(raw), type=Pod)
+
+
+def env(*pairs: tuple[str, str | None]) -> list[Raw]:
+    """Environment variables; None stands for a reference to somewhere else."""
+    return [
+        {"name": name, "value": value}
+        if value is not None
+        else {"name": name, "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}
+        for name, value in pairs
+    ]
+
+
+def paths(problems: Iterable[Any]) -> list[str]:
+    """The fields that problems are about."""
+    return [problem.path for problem in problems]
+
+
+def request_annotation(*asks: Ask) -> str:
     """The request annotation of these asks, in the form the webhook writes."""
     first = asks[0]
     containers = [
@@ -42,7 +109,7 @@ def request(*asks: Ask) -> str:
     )
 
 
-def manifest(
+def asking_manifest(
     name: str,
     *asks: Ask,
     uid: str = "",
@@ -56,7 +123,7 @@ def manifest(
     spec: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A pod whose containers ask by annotation and by resources, as after the webhook."""
-    annotations = {keys.REQUEST: request(*asks)} if asks else {}
+    annotations = {keys.REQUEST: request_annotation(*asks)} if asks else {}
     if assigned:
         annotations[keys.ASSIGNED] = assigned
     containers = []
@@ -94,11 +161,72 @@ def manifest(
     }
 
 
-def pod(name: str, *asks: Ask, **fields: Any) -> Pod:
-    """The same, decoded."""
-    return msgspec.convert(manifest(name, *asks, **fields), Pod)
+def scheduler_pod(name: str, *asks: Ask, **fields: Any) -> SchedulerPod:
+    """The same pod, as the extender decodes it."""
+    return msgspec.convert(asking_manifest(name, *asks, **fields), SchedulerPod)
 
 
 def inventory_of(cards: Iterable[inventory.Card]) -> str:
     """The node daemon's annotation."""
     return inventory.render(inventory.Inventory(cards=tuple(cards)))
+
+
+def quota_pod(
+    uid: str = "u1",
+    *,
+    cores: int = 0,
+    memory: int = 0,
+    gpus: int = 0,
+    name: str = "",
+    namespace: str = "team-a",
+    priority_class: str | None = None,
+    phase: str = "Pending",
+    containers: Sequence[Container] | None = None,
+    init: Sequence[Container] | None = None,
+    annotations: dict[str, str] | None = None,
+    owner: OwnerReference | None = None,
+    node: str | None = None,
+) -> PodRecord:
+    """A pod; ``gpus`` are whole NVIDIA cards, ``cores`` and ``memory`` native resources."""
+    own = containers or [quota_container(cores=cores, memory=memory, gpus=gpus)]
+    return PodRecord(
+        metadata=PodMeta(
+            name=name or uid,
+            namespace=namespace,
+            uid=uid,
+            annotations=annotations,
+            owner_references=[owner] if owner else None,
+        ),
+        spec=Spec(
+            containers=list(own),
+            init_containers=list(init) if init else None,
+            priority_class_name=priority_class,
+            node_name=node,
+        ),
+        status=Status(phase),
+    )
+
+
+def quota_container(
+    name: str = "main",
+    *,
+    cores: int = 0,
+    memory: int = 0,
+    gpus: int = 0,
+    restart_policy: str | None = None,
+    **limits: str,
+) -> Container:
+    """A container with GPU limits; memory without cores asks for no compute at all."""
+    asked = {key.replace("__", "/").replace("_", "-"): value for key, value in limits.items()}
+    if cores or memory:
+        asked["gpu-fraction.dev/slot"] = "1"
+        asked["gpu-fraction.dev/core-milli"] = str(cores)
+    if memory:
+        asked["gpu-fraction.dev/memory-mib"] = str(memory)
+    if gpus:
+        asked["nvidia.com/gpu"] = str(gpus)
+    return Container(
+        name=name,
+        resources=Resources(limits=asked) if asked else None,
+        restart_policy=restart_policy,
+    )

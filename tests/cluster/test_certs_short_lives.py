@@ -18,14 +18,12 @@ async def test_ten_ca_rotations_by_themselves(own_control_plane: ControlPlane) -
     """Ten CAs wear out and are replaced, leaves many times more; no create fails."""
     async with self_managed(
         own_control_plane,
-        # Renewed long before their end, so that only a fault lets one expire.
-        ca_life_s=60,
-        ca_renew_at=0.2,
-        leaf_life_s=36,
-        leaf_renew_at=0.2,
+        # A rotation takes seconds and half a CA's life is left for it, so that only a fault
+        # lets a certificate expire.
+        ca_life_s=40,
+        leaf_life_s=24,
         settle_s=2,
         retire_s=1,
-        not_ready_below_s=1,
     ) as webhook:
         load = Load(webhook.client, webhook.plane.create_namespace(), RATE)
         seen = [await webhook.steady()]

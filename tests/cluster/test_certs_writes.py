@@ -1,7 +1,5 @@
 """The writes of the certificates, as a real API server takes and refuses them."""
 
-import asyncio
-import base64
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,7 +9,7 @@ import pytest
 
 from certs import pki
 from certs.actions import PublishBundle
-from certs.certificate import Authority, Certificate
+from certs.certificate import Authority
 from certs.injection import Injector
 from certs.installation import Installation
 from certs.lifetimes import Lifetimes
@@ -21,7 +19,7 @@ from certs.state import CaState, Phase
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.access import kubeconfig
 from gpu_fraction.kube.client import Client, connect
-from gpu_fraction.kube.resources import CRDS, MUTATING_WEBHOOKS
+from gpu_fraction.kube.resources import MUTATING_WEBHOOKS
 from tests.cluster.harness.control_plane import ControlPlane
 
 NOW = datetime.now(UTC)
@@ -43,7 +41,6 @@ def installation(namespace: str) -> Installation:
         namespace=namespace,
         mutating=(namespace,),
         validating=(),
-        crds=(f"things.{namespace}.test",),
     )
 
 
@@ -79,7 +76,6 @@ async def test_bundles_are_written_to_what_was_read(
 ) -> None:
     """Only the caBundle changes, and only where nobody has changed the object meanwhile."""
     await kube.create(MUTATING_WEBHOOKS.at(), configuration(installation), dict[str, Any])
-    await kube.create(CRDS.at(), crd(installation), dict[str, Any])
     try:
         injector = Injector(kube, installation)
         certificate = authority().certificate
@@ -87,9 +83,11 @@ async def test_bundles_are_written_to_what_was_read(
         assert [b.entry for t in before for b in t.bundles] == [
             "a.test.dev",
             "b.test.dev",
-            "conversion",
         ]
-        await publish_everywhere(injector, certificate)
+        for target in before:
+            await injector.publish(
+                [PublishBundle(target, b.entry, (certificate,)) for b in target.bundles]
+            )
         after = await injector.read()
         assert all(b.certificates == (certificate,) for t in after for b in t.bundles)
         stale = PublishBundle(before[0], "a.test.dev", (certificate,))
@@ -105,40 +103,21 @@ async def test_bundles_are_written_to_what_was_read(
         assert [b.certificates for b in last.bundles] == [(certificate,), (other,)]
     finally:
         await kube.delete(MUTATING_WEBHOOKS.at(installation.mutating[0]))
-        await kube.delete(CRDS.at(installation.crds[0]))
-
-
-async def publish_everywhere(injector: Injector, certificate: Certificate) -> None:
-    """Write as the lease holder does: whoever was overtaken reads again.
-
-    The API server itself writes the status of a definition that is new.
-    """
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                for target in await injector.read():
-                    await injector.publish(
-                        [PublishBundle(target, b.entry, (certificate,)) for b in target.bundles]
-                    )
-            except errors.ConflictError:
-                await asyncio.sleep(0.1)
-            else:
-                return
 
 
 async def test_presence_comes_and_goes(kube: Client, installation: Installation) -> None:
-    """A replica says what it serves, again and again, and leaves."""
-    lifetimes = replace(LIFETIMES, presence_s=5.0, replica_gone_s=30.0)
+    """A replica reports what it serves, again and again, and withdraws the report."""
+    lifetimes = replace(LIFETIMES, presence_s=5.0)
     me = ReplicaIdentity(name="pod-a")
     presence = Presence(kube, installation, me, lifetimes)
     leaf = pki.issue_leaf(authority(), ["a"], NOW, LIFETIMES)
     for _ in range(2):
-        await presence.tell(leaf, NOW)
+        await presence.report(leaf, NOW)
     found = await Roster(kube, installation, lifetimes).read()
     assert [(r.issuer, r.leaf_not_after) for r in found] == [
         (leaf.issuer, leaf.certificate.not_after)
     ]
-    await presence.leave()
+    await presence.withdraw()
     assert await Roster(kube, installation, lifetimes).read() == []
 
 
@@ -162,30 +141,4 @@ def configuration(installation: Installation) -> dict[str, Any]:
         "kind": MUTATING_WEBHOOKS.kind,
         "metadata": {"name": installation.mutating[0]},
         "webhooks": [*webhooks, webhook("c.test.dev", other)],
-    }
-
-
-def crd(installation: Installation) -> dict[str, Any]:
-    """A CRD with a conversion webhook; its caBundle starts with some other CA."""
-    bundle = base64.b64encode(authority().certificate.pem.encode()).decode()
-    service = {"name": installation.service, "namespace": installation.namespace}
-    group = installation.crds[0].partition(".")[2]
-    schema = {"openAPIV3Schema": {"type": "object"}}
-    return {
-        "apiVersion": CRDS.api_version,
-        "kind": CRDS.kind,
-        "metadata": {"name": installation.crds[0]},
-        "spec": {
-            "group": group,
-            "names": {"plural": "things", "kind": "Thing"},
-            "scope": "Namespaced",
-            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
-            "conversion": {
-                "strategy": "Webhook",
-                "webhook": {
-                    "conversionReviewVersions": ["v1"],
-                    "clientConfig": {"service": service, "caBundle": bundle},
-                },
-            },
-        },
     }

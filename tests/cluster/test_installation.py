@@ -15,8 +15,7 @@ from tests.cluster.harness.process import Process
 from tests.cluster.harness.webhooks import loopback_service
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-QUICK = ("--cert-settle", "1", "--cert-retire", "1", "--cert-presence", "1")
-QUICKER = (*QUICK, "--cert-replica-gone", "3", "--cert-check", "1")
+QUICK = ("--cert-settle", "1", "--cert-retire", "1")
 
 
 def rendered(kubectl: Kubectl, folder: str) -> str:
@@ -39,7 +38,7 @@ def installation(own_control_plane: ControlPlane) -> Iterator[Admission]:
     def started(part: str, *words: str) -> Process:
         account = plane.service_account_kubeconfig(SYSTEM_NAMESPACE, f"gpu-fraction-{part}")
         argv = [sys.executable, "-m", "gpu_fraction.cli.main", part, "--host", "127.0.0.1"]
-        argv += ["--kubeconfig", str(account), *words, *QUICKER]
+        argv += ["--kubeconfig", str(account), *words, *QUICK]
         made = plane.process(f"installed-{part}", [*argv], PYTHONPATH=str(DEPLOY.parent))
         made.start()
         return made
@@ -87,7 +86,7 @@ def certs(installation: Admission, *words: str) -> str:
     """What ``gpu-fraction certs`` prints to an administrator."""
     done = subprocess.run(
         [sys.executable, "-m", "gpu_fraction.cli.main", "certs", *words]
-        + ["--kubeconfig", str(installation.plane.kubectl.kubeconfig), *QUICKER],
+        + ["--kubeconfig", str(installation.plane.kubectl.kubeconfig), *QUICK],
         capture_output=True,
         text=True,
         timeout=60,

@@ -16,11 +16,11 @@ from ruamel.yaml import YAML
 
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.pod import Pod
-from tests import reaching
 from tests.builders import pod_shapes
+from tests.builders.pods import Raw, container, env, pod, typed
 from tests.cluster.harness.api_client import STRATEGIC_PATCH, ApiClient, StatusError
 from tests.cluster.harness.cluster import Cluster
-from tests.pods import Raw, container, env, pod, typed
+from tests.support import reaching
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATIONS = ROOT / "deploy" / "webhook" / "configurations.yaml"

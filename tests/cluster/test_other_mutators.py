@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from gpu_fraction.domain import keys, request_annotation
+from tests.builders.pods import Raw, pod
 from tests.cluster.harness.api_client import ApiClient, StatusError
 from tests.cluster.harness.mutators import Patch, policy, webhook
 from tests.cluster.harness.quota import Quotas
-from tests.pods import Raw, pod
 
 MESH: Raw = {"name": "mesh", "image": "mesh:1"}
 VARIABLE: Raw = {"name": "MESH", "value": "1"}
@@ -95,8 +95,8 @@ async def charged_once(client: ApiClient, namespace: str) -> None:
     path = f"/api/v1/namespaces/{namespace}/pods"
     another = pod(SHARE)
     another["metadata"] = {"generateName": "another-", "annotations": SHARE}
-    used = "used: cores=500m,gpus=1,memory=40Gi,pods=1"
-    with pytest.raises(StatusError, match=f"exceeded GPU quota: .*{used}"):
+    taken = "(used|reserved): cores=500m,gpus=1,memory=40Gi,pods=1"
+    with pytest.raises(StatusError, match=f"exceeded GPU quota: .*{taken}"):
         await client.create(path, another)
 
 
@@ -173,7 +173,7 @@ async def test_a_pod_whose_share_another_takes_away_for_good_is_refused(
         with pytest.raises(StatusError) as refused:
             await created(client, namespace, SHARE)
         assert refused.value.code == 403
-        assert "another one undid its work" in refused.value.message
+        assert "another webhook removed its changes" in refused.value.message
 
 
 PATCH = (

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from gpu_fraction.domain import keys
+from tests.builders.pods import Raw
 from tests.cluster.harness.kubectl import Kubectl
 from tests.cluster.harness.quota import Quotas, quota
-from tests.pods import Raw
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 APPLY = ("apply", "--server-side", "--validate=strict", "-f")

@@ -23,7 +23,8 @@ from gpu_fraction.kube.resources import (
     VALIDATING_WEBHOOKS,
     Resource,
 )
-from tests.contract.manifests import Manifest, pod, to_node
+from tests.builders.pods import plain_pod
+from tests.contract.manifests import Manifest, to_node
 
 LABEL = "contract.example.test/run"
 ALLOW: Manifest = {"allowed": True}
@@ -88,7 +89,7 @@ async def until_asked(client: Client, namespace: str, webhook: Webhook) -> None:
     before = len(webhook.reviews)
     kept, webhook.answers = webhook.answers, []
     while len(webhook.reviews) == before:
-        await client.create(PODS.at(namespace=namespace), pod("probe"), Identity, probe)
+        await client.create(PODS.at(namespace=namespace), plain_pod("probe"), Identity, probe)
     webhook.reviews.clear()
     webhook.queries.clear()
     webhook.answers = kept
@@ -158,7 +159,7 @@ class AdmissionContract:
         webhook.answers = [
             patch({"op": "add", "path": "/metadata/annotations", "value": {"a": "1"}})
         ]
-        manifest = pod("x")
+        manifest = plain_pod("x")
         manifest["metadata"] = {"generateName": "gen-"}
         made = await client.create(PODS.at(namespace=namespace), manifest, Manifest)
         assert made["metadata"]["annotations"] == {"a": "1"}
@@ -181,7 +182,7 @@ class AdmissionContract:
     ) -> None:
         """With the name and uid under which it will be stored."""
         await register(VALIDATING_WEBHOOKS)
-        manifest = pod("x")
+        manifest = plain_pod("x")
         manifest["metadata"] = {"generateName": "gen-"}
         made = await client.create(PODS.at(namespace=namespace), manifest, Manifest)
         [review] = webhook.reviews
@@ -196,7 +197,7 @@ class AdmissionContract:
         await register(VALIDATING_WEBHOOKS)
         webhook.answers = [deny("exceeded GPU quota: q, requested: gpus=1")]
         with pytest.raises(errors.ForbiddenError) as caught:
-            await client.create(PODS.at(namespace=namespace), pod("p"), Identity)
+            await client.create(PODS.at(namespace=namespace), plain_pod("p"), Identity)
         assert str(caught.value) == (
             'admission webhook "v.example.test" denied the request:'
             " exceeded GPU quota: q, requested: gpus=1"
@@ -210,7 +211,7 @@ class AdmissionContract:
         """So that the webhook writes nothing either."""
         await register(VALIDATING_WEBHOOKS)
         dry = WriteOptions(dry_run=True)
-        await client.create(PODS.at(namespace=namespace), pod("p"), Identity, dry)
+        await client.create(PODS.at(namespace=namespace), plain_pod("p"), Identity, dry)
         assert [review["dryRun"] for review in webhook.reviews] == [True]
 
     async def test_updates_and_deletions_show_the_old_object(
@@ -218,7 +219,7 @@ class AdmissionContract:
     ) -> None:
         """An update has both, a deletion only the old one."""
         at = PODS.at("p", namespace=namespace)
-        await client.create(PODS.at(namespace=namespace), pod("p"), Identity)
+        await client.create(PODS.at(namespace=namespace), plain_pod("p"), Identity)
         await register(VALIDATING_WEBHOOKS)
         change = {"metadata": {"labels": {"a": "1"}}}
         await client.patch(at, PatchKind.MERGE, change, Identity)
@@ -236,7 +237,7 @@ class AdmissionContract:
     ) -> None:
         """Of the subresource, with the Binding as its object."""
         at = PODS.at("p", namespace=namespace)
-        await client.create(PODS.at(namespace=namespace), pod("p"), Identity)
+        await client.create(PODS.at(namespace=namespace), plain_pod("p"), Identity)
         await register(VALIDATING_WEBHOOKS)
         await client.create(at.sub("binding"), to_node("n1", "p"), Manifest)
         [review] = webhook.reviews
@@ -253,7 +254,7 @@ class AdmissionContract:
             web.Response(status=503, headers={"Retry-After": "0"}),
             web.Response(status=429, headers={"Retry-After": "0"}),
         ]
-        await client.create(PODS.at(namespace=namespace), pod("p"), Identity)
+        await client.create(PODS.at(namespace=namespace), plain_pod("p"), Identity)
         assert len(webhook.reviews) == 3
         assert len({review["uid"] for review in webhook.reviews}) == 1
 
@@ -270,7 +271,9 @@ class AdmissionContract:
         await register(VALIDATING_WEBHOOKS, failurePolicy=policy)
         for number, answer in enumerate((web.Response(status=500), {**ALLOW, "uid": "other"})):
             webhook.answers = [copy.copy(answer)]
-            creation = client.create(PODS.at(namespace=namespace), pod(f"p{number}"), Identity)
+            creation = client.create(
+                PODS.at(namespace=namespace), plain_pod(f"p{number}"), Identity
+            )
             if policy == "Ignore":
                 assert (await creation).metadata.name == f"p{number}"
                 continue
@@ -284,7 +287,7 @@ class AdmissionContract:
         await register(MUTATING_WEBHOOKS, failurePolicy="Ignore")
         webhook.answers = [patch({"op": "add", "path": "/metadata/none/a", "value": "1"})]
         with pytest.raises(errors.ServerFaultError):
-            await client.create(PODS.at(namespace=namespace), pod("p"), Identity)
+            await client.create(PODS.at(namespace=namespace), plain_pod("p"), Identity)
 
     async def test_selectors_and_rules_bound_what_is_asked(
         self, client: Client, namespace: str, webhook: Webhook, register: Register
@@ -298,7 +301,7 @@ class AdmissionContract:
         }
         await register(VALIDATING_WEBHOOKS, rules=[rule])
         at = PODS.at("p", namespace=namespace)
-        await client.create(PODS.at(namespace=namespace), pod("p"), Identity)
+        await client.create(PODS.at(namespace=namespace), plain_pod("p"), Identity)
         await client.patch(at, PatchKind.MERGE, {"metadata": {"labels": {"a": "1"}}}, Identity)
         await client.create(at.sub("binding"), to_node("n1", "p"), Manifest)
         assert [review["operation"] for review in webhook.reviews] == ["CREATE"]

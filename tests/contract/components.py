@@ -9,7 +9,8 @@ from gpu_fraction.kube.objects import Identity, Meta
 from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import EVENTS, LEASES, PODS, SECRETS
-from tests.contract.manifests import Manifest, pod, secret
+from tests.builders.pods import plain_pod
+from tests.contract.manifests import Manifest, secret
 
 TIMINGS = LeaseTimings(duration_s=3, renew_deadline_s=2.0, retry_period_s=0.1)
 
@@ -52,7 +53,7 @@ class ComponentsContract:
 
     async def test_events_are_written_and_counted(self, client: Client, namespace: str) -> None:
         """Two equal events are one object with count 2, which names the pod and its uid."""
-        made = await client.create(PODS.at(namespace=namespace), pod("p"), Identity)
+        made = await client.create(PODS.at(namespace=namespace), plain_pod("p"), Identity)
         recorder = EventRecorder(client, component="gpu-fraction-contract", instance="pod-0")
         run = asyncio.create_task(recorder.run())
         for _ in range(2):

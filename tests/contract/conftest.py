@@ -16,8 +16,8 @@ from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.resources import CRDS, NAMESPACES, Resource
-from tests.access import fixed
 from tests.contract.manifests import Manifest, widget_definition
+from tests.support.access import fixed
 
 # These modules hold the tests; the ones that collect them only say against which server.
 for module in ("admission", "applying", "components", "pods", "reading", "watching", "writing"):

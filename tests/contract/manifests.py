@@ -7,17 +7,6 @@ from gpu_fraction.kube.resources import Resource
 Manifest = dict[str, Any]
 
 
-def pod(name: str, *, node: str = "", **metadata: Any) -> Manifest:
-    """A small pod, bound to a node where one is named."""
-    spec: Manifest = {"containers": [{"name": "c", "image": "example.test/i"}]}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, **metadata},
-        "spec": {**spec, "nodeName": node} if node else spec,
-    }
-
-
 def to_node(node: str, name: str, **metadata: Any) -> Manifest:
     """A Binding of a pod."""
     return {

@@ -9,7 +9,8 @@ from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import PODS
-from tests.contract.manifests import Manifest, pod, to_node
+from tests.builders.pods import plain_pod
+from tests.contract.manifests import Manifest, to_node
 from tests.contract.writing import meta
 
 
@@ -20,7 +21,7 @@ class PodContract:
         self, client: Client, namespace: str
     ) -> None:
         """A status that was sent is dropped; requests default to limits."""
-        manifest: Any = {**pod("p"), "status": {"phase": "Running"}}
+        manifest: Any = {**plain_pod("p"), "status": {"phase": "Running"}}
         manifest["spec"]["containers"][0]["resources"] = {"limits": {"example.test/gpu": "1"}}
         made = await client.create(PODS.at(namespace=namespace), manifest, Manifest)
         assert made["status"]["phase"] == "Pending"
@@ -33,7 +34,7 @@ class PodContract:
     ) -> None:
         """Labels and images may change, resources and the node may not."""
         at = PODS.at("p", namespace=namespace)
-        await client.create(PODS.at(namespace=namespace), pod("p"), Manifest)
+        await client.create(PODS.at(namespace=namespace), plain_pod("p"), Manifest)
         change: Manifest = {
             "metadata": {"labels": {"a": "1"}},
             "spec": {"containers": [{"name": "c", "image": "example.test/j"}]},
@@ -51,7 +52,7 @@ class PodContract:
     ) -> None:
         """Until its gates are gone it is not bound; then its node selector is fixed."""
         at = PODS.at("p", namespace=namespace)
-        manifest = pod("p")
+        manifest = plain_pod("p")
         manifest["spec"]["schedulingGates"] = [{"name": "example.test/wait"}]
         made = await client.create(PODS.at(namespace=namespace), manifest, Manifest)
         [condition] = made["status"]["conditions"]
@@ -78,7 +79,7 @@ class PodContract:
     ) -> None:
         """One request chooses the node and writes the annotation, and only once."""
         at = PODS.at("p", namespace=namespace)
-        manifest = pod("p", annotations={"kept": "yes"})
+        manifest = plain_pod("p", annotations={"kept": "yes"})
         made = await client.create(PODS.at(namespace=namespace), manifest, Manifest)
         nominated = {"status": {"nominatedNodeName": "n1"}}
         await client.patch(at.sub("status"), PatchKind.MERGE, nominated, Identity)
@@ -102,7 +103,7 @@ class PodContract:
     ) -> None:
         """A successor of the same name is not bound in its place."""
         at = PODS.at("p", namespace=namespace)
-        await client.create(PODS.at(namespace=namespace), pod("p"), Manifest)
+        await client.create(PODS.at(namespace=namespace), plain_pod("p"), Manifest)
         wrong = to_node("n1", "p", uid="00000000-0000-0000-0000-000000000000")
         with pytest.raises(errors.ConflictError, match="UID in precondition"):
             await client.create(at.sub("binding"), wrong, Manifest)
@@ -114,12 +115,12 @@ class PodContract:
     async def test_a_pod_on_a_node_gets_time_to_stop(self, client: Client, namespace: str) -> None:
         """It stays, marked, until its kubelet deletes it with grace 0; others go at once."""
         collection = PODS.at(namespace=namespace)
-        await client.create(collection, pod("waiting"), Manifest)
+        await client.create(collection, plain_pod("waiting"), Manifest)
         await client.delete(PODS.at("waiting", namespace=namespace))
         with pytest.raises(errors.NotFoundError):
             await client.get(PODS.at("waiting", namespace=namespace), Identity)
         at = PODS.at("running", namespace=namespace)
-        made = await client.create(collection, pod("running", node="n1"), Manifest)
+        made = await client.create(collection, plain_pod("running", node="n1"), Manifest)
         await client.delete(at)
         marked = await client.get(at, Manifest)
         assert meta(marked)["deletionGracePeriodSeconds"] == 30
@@ -132,7 +133,7 @@ class PodContract:
     async def test_a_pod_that_has_ended_goes_at_once(self, client: Client, namespace: str) -> None:
         """There is nothing left to stop."""
         at = PODS.at("p", namespace=namespace)
-        await client.create(PODS.at(namespace=namespace), pod("p", node="n1"), Manifest)
+        await client.create(PODS.at(namespace=namespace), plain_pod("p", node="n1"), Manifest)
         await client.patch(
             at.sub("status"), PatchKind.MERGE, {"status": {"phase": "Succeeded"}}, Identity
         )

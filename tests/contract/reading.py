@@ -11,7 +11,8 @@ from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import PODS, SECRETS, Resource
-from tests.contract.manifests import Manifest, pod, secret, widget
+from tests.builders.pods import plain_pod
+from tests.contract.manifests import Manifest, secret, widget
 
 
 def names(objects: list[Manifest]) -> list[str]:
@@ -77,7 +78,7 @@ class ListContract:
         """Equality, sets and presence; a missing label differs from every value."""
         collection = PODS.at(namespace=namespace)
         for name, labels in (("a", {"x": "1"}), ("b", {"x": "2", "y": ""}), ("c", {})):
-            await client.create(collection, pod(name, labels=labels), Identity)
+            await client.create(collection, plain_pod(name, labels=labels), Identity)
         for selector, expected in (
             ("x=1", ["a"]),
             ("x==1", ["a"]),
@@ -99,8 +100,8 @@ class ListContract:
     async def test_field_selectors(self, client: Client, namespace: str) -> None:
         """Pods by node, phase and name; other fields are refused."""
         collection = PODS.at(namespace=namespace)
-        await client.create(collection, pod("a", node="n1"), Identity)
-        await client.create(collection, pod("b"), Identity)
+        await client.create(collection, plain_pod("a", node="n1"), Identity)
+        await client.create(collection, plain_pod("b"), Identity)
         for selector, expected in (
             ("spec.nodeName=n1", ["a"]),
             ("spec.nodeName=", ["b"]),

@@ -13,7 +13,8 @@ from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.requests import PatchKind, Request, Selection
 from gpu_fraction.kube.resources import PODS, SECRETS, Address, Resource
-from tests.contract.manifests import Manifest, pod, secret, widget
+from tests.builders.pods import plain_pod
+from tests.contract.manifests import Manifest, secret, widget
 
 ForgetVersions = Callable[[], Awaitable[None]]
 
@@ -79,7 +80,7 @@ class WatchContract:
     ) -> None:
         """Even where nothing has to be waited for; each change of the grace is told."""
         collection, at = PODS.at(namespace=namespace), PODS.at("p", namespace=namespace)
-        made = await client.create(collection, pod("p", node=node), Manifest)
+        made = await client.create(collection, plain_pod("p", node=node), Manifest)
         await client.delete(at)
         if node:
             await client.delete(at, grace_period_s=0)
@@ -115,7 +116,7 @@ class WatchContract:
         """
         collection = PODS.at(namespace=namespace)
         at = PODS.at("p", namespace=namespace)
-        made = await client.create(collection, pod("p"), Manifest)
+        made = await client.create(collection, plain_pod("p"), Manifest)
         for value in ("1", "2", "3", None):
             change = {"metadata": {"labels": {"a": value, "b": str(value)}}}
             last = await client.patch(at, PatchKind.MERGE, change, Manifest)

@@ -7,7 +7,8 @@ from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.requests import PatchKind, WriteOptions
 from gpu_fraction.kube.resources import LEASES, NODES, SECRETS, Resource
-from tests.contract.manifests import Manifest, lease, node, pod, secret, widget
+from tests.builders.pods import plain_pod
+from tests.contract.manifests import Manifest, lease, node, secret, widget
 
 
 def meta(obj: Manifest) -> Manifest:
@@ -44,7 +45,7 @@ class WritingContract:
         """Wrong kind, wrong name, no name, a version on create, a namespace that is not there."""
         at = SECRETS.at(namespace=namespace)
         with pytest.raises(errors.BadRequestError):
-            await client.create(at, pod("p"), Manifest)
+            await client.create(at, plain_pod("p"), Manifest)
         with pytest.raises(errors.InvalidError, match=r"metadata\.name"):
             await client.create(at, secret("No_Name"), Manifest)
         with pytest.raises(errors.InvalidError, match="name or generateName is required"):

@@ -23,7 +23,7 @@ from node_daemon.isolation.mps_control import BINARY, MpsControl, Protocol
 from node_daemon.isolation.mps_daemon import Launch, MpsDaemon
 from node_daemon.isolation.mps_namespaces import SERVER, MpsNamespaceEngine
 from node_daemon.isolation.node import facts
-from tests import fake_gpus
+from tests.support import fake_gpus
 
 PROGRAM = pathlib.Path(__file__).with_name("cuda_program.py")
 LIMIT_MIB = 4096

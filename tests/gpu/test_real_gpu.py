@@ -16,7 +16,7 @@ from node_daemon.cards.nvml_device import Device
 from node_daemon.cards.nvml_driver import Driver
 from node_daemon.cluster import inventory_node
 from node_daemon.isolation.usage import UsageReader
-from tests import fake_gpus
+from tests.support import fake_gpus
 
 PROGRAM = pathlib.Path(__file__).with_name("cuda_program.py")
 Record = Callable[..., None]

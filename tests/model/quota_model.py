@@ -32,6 +32,7 @@ class Budget(NamedTuple):
     used: int
     reserved: frozenset[int]
     counted: int  # how much of the pods' history was counted
+    named: frozenset[tuple[int, int]] = frozenset()  # promised pods, and what their names cost
 
 
 class Replica(NamedTuple):
@@ -75,7 +76,9 @@ class Setting:
         controllers: Controllers that believe to be the leader at once.
         repeats: Reviews that arrive although their request is over.
         broken: A rule to leave out: ``compare-and-swap``, ``monotonic-count``,
-            ``promise-until-seen``, ``wait-for-request`` or ``fresh-refusal``.
+            ``promise-until-seen``, ``wait-for-request``, ``fresh-refusal`` or
+            ``one-pod-a-name`` (of the server: a name is stored only once at a time).
+        names: A letter for the name of each pod; empty for a name each.
     """
 
     costs: tuple[int, ...]
@@ -84,6 +87,11 @@ class Setting:
     controllers: int = 1
     repeats: int = 0
     broken: str = ""
+    names: str = ""
+
+    def name(self, i: int) -> str:
+        """The name of pod i."""
+        return self.names[i] if self.names else f"pod-{i}"
 
 
 class BrokenInvariantError(Exception):
@@ -91,13 +99,24 @@ class BrokenInvariantError(Exception):
 
 
 @cache
-def _ledger(used: int, reserved: frozenset[int], costs: tuple[int, ...]) -> Ledger:
-    promises = {str(i): Reservation({GPUS: costs[i]}) for i in reserved}
-    return Ledger({GPUS: used}, promises)
+def _ledger(budget: Budget, setting: Setting) -> Ledger:
+    named = dict(budget.named)
+    promises = {str(i): _promise(setting, i, named.get(i, 0)) for i in budget.reserved}
+    return Ledger({GPUS: budget.used}, promises)
+
+
+def _promise(setting: Setting, i: int, counted: int = 0) -> Reservation:
+    return Reservation({GPUS: setting.costs[i]}, "", setting.name(i), {GPUS: counted})
 
 
 def _budget(ledger: Ledger, counted: int) -> Budget:
-    return Budget(ledger.used[GPUS], frozenset(int(uid) for uid in ledger.reserved), counted)
+    named = ((int(uid), r.counted.get(GPUS, 0)) for uid, r in ledger.reserved.items())
+    return Budget(
+        ledger.used[GPUS],
+        frozenset(int(uid) for uid in ledger.reserved),
+        counted,
+        frozenset((i, cost) for i, cost in named if cost),
+    )
 
 
 class Model:
@@ -121,7 +140,12 @@ class Model:
 
     def taken(self, budget: Budget) -> int:
         """Used and promised."""
-        return int(_ledger(budget.used, budget.reserved, self.setting.costs).taken[GPUS])
+        return int(_ledger(budget, self.setting).taken[GPUS])
+
+    def fits(self, budget: Budget, i: int) -> bool:
+        """Whether a pod fits into what is free."""
+        cost, setting = {GPUS: self.setting.costs[i]}, self.setting
+        return not exceeded(_ledger(budget, setting), {GPUS: setting.hard}, cost, setting.name(i))
 
     def live(self, pods: tuple[int, ...]) -> int:
         """What the stored pods cost."""
@@ -152,12 +176,20 @@ class Model:
                 yield f"request {i}", _phase(state, i, ASKING)
             if phase in (ASKING, APPROVED):
                 yield f"request {i} ends without a pod", _phase(state, i, ENDED)
-            if phase == APPROVED:
+            if phase == APPROVED and self._free(state, i):
                 stored = _phase(state, i, STORED)
                 yield f"store {i}", stored._replace(log=(*state.log, i + 1))
             if phase == STORED:
                 deleted = _phase(state, i, DELETED)
                 yield f"delete {i}", deleted._replace(log=(*state.log, -i - 1))
+
+    def _free(self, state: State, i: int) -> bool:
+        """Whether the server has no pod of that name."""
+        setting = self.setting
+        return setting.broken == "one-pod-a-name" or not any(
+            phase == STORED and setting.name(other) == setting.name(i)
+            for other, phase in enumerate(state.pods)
+        )
 
     def _replica(self, state: State, r: int) -> Iterator[tuple[str, State]]:
         replica = state.replicas[r]
@@ -178,12 +210,12 @@ class Model:
         """Look at the cache; whoever would be refused is judged on a fresh read."""
         replica, setting = state.replicas[r], self.setting
         for read in (replica.cache, state.budget):
-            ledger = _ledger(read.used, read.reserved, setting.costs)
+            ledger = _ledger(read, setting)
             if str(i) in ledger.reserved:
                 yield f"replica {r} knows {i}", _approve(state, i)
                 return
-            if not exceeded(ledger, {GPUS: setting.hard}, {GPUS: setting.costs[i]}):
-                promised = reserve(ledger, str(i), {GPUS: setting.costs[i]})
+            if self.fits(read, i):
+                promised = reserve(ledger, str(i), _promise(setting, i))
                 wanted = _budget(promised, read.counted)
                 yield (
                     f"replica {r} looks for {i}",
@@ -193,7 +225,7 @@ class Model:
             if setting.broken == "fresh-refusal":
                 break
         if state.pods[i] == ASKING:
-            fits = self.taken(state.budget) + setting.costs[i] <= setting.hard
+            fits = self.fits(state.budget, i)
             yield f"replica {r} refuses {i}", _phase(state, i, WRONGED if fits else ENDED)
 
     def _replica_writes(
@@ -244,11 +276,12 @@ class Model:
             here, _ = _pods(state.log, view, view)
         void = late - here
         used = sum(self.setting.costs[i] for i in here)
-        ledger = _ledger(it.cache.used, it.cache.reserved, self.setting.costs)
+        by_name = {self.setting.name(i): {GPUS: self.setting.costs[i]} for i in here}
+        ledger = _ledger(it.cache, self.setting)
         ended = here | gone | void
         if broken == "promise-until-seen":
             ended = set(range(len(state.pods)))
-        counted = recount(ledger, {GPUS: used}, lambda uid: int(uid) in ended)
+        counted = recount(ledger.reserved, {GPUS: used}, {str(i) for i in ended}, by_name)
         return _budget(counted, view)
 
     def settles(self, state: State) -> bool:
@@ -330,6 +363,7 @@ def _way(came: dict[State, tuple[State, str] | None], state: State) -> list[str]
 SMALL: Final = (
     Setting((1, 1), hard=1, replicas=1, controllers=1),
     Setting((1, 1), hard=1, replicas=2, controllers=1),
+    Setting((2, 1), hard=2, replicas=1, controllers=1, names="aa"),
 )
 LARGE: Final = (
     Setting((1, 2), hard=2, replicas=2, controllers=1),
@@ -337,6 +371,8 @@ LARGE: Final = (
     Setting((1, 1), hard=1, replicas=1, controllers=1, repeats=2),
     Setting((1, 1, 1), hard=2, replicas=1, controllers=1),
     Setting((1, 1), hard=1, replicas=2, controllers=1, repeats=1),
+    Setting((1, 2, 1), hard=2, replicas=1, controllers=1, names="aab"),
+    Setting((1, 2), hard=2, replicas=1, controllers=2, names="aa"),
 )
 
 

@@ -12,16 +12,17 @@ def test_no_order_of_steps_breaks_the_budget(setting: Setting) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "replicas"),
+    ("rule", "replicas", "names"),
     [
-        ("compare-and-swap", 2),
-        ("monotonic-count", 1),
-        ("promise-until-seen", 1),
-        ("wait-for-request", 1),
-        ("fresh-refusal", 1),
+        ("compare-and-swap", 2, ""),
+        ("monotonic-count", 1, ""),
+        ("promise-until-seen", 1, ""),
+        ("wait-for-request", 1, ""),
+        ("fresh-refusal", 1, ""),
+        ("one-pod-a-name", 1, "aa"),
     ],
 )
-def test_without_any_of_the_rules_a_fault_is_found(rule: str, replicas: int) -> None:
+def test_without_any_of_the_rules_a_fault_is_found(rule: str, replicas: int, names: str) -> None:
     """The model finds the fault that each rule is there to prevent."""
     with pytest.raises(BrokenInvariantError):
-        explore(Setting((1, 1), hard=1, replicas=replicas, broken=rule))
+        explore(Setting((1, 1), hard=1, replicas=replicas, broken=rule, names=names))

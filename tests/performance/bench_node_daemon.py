@@ -206,8 +206,8 @@ async def measure(node: Node) -> str:
     intro = (
         f"`make bench`: the daemon as a process with {CARDS} fake cards, between the sandbox's "
         "kubelet (the real gRPC protocols) and its API server over TLS. The pause of 30 ms in "
-        "which the container runtime notices a file is included. The fake NVML looks for events "
-        "200 times a second, where the real one sleeps: its thread is told apart."
+        "which the container runtime notices a file is included. The fake NVML polls for events "
+        "200 times a second, where the real one sleeps; the last row has its thread."
     )
     load = f"load average {os.getloadavg()[0]:.1f} at the end"
     figures = report.table(["what", "figure"], rows)

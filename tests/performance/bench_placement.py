@@ -91,11 +91,11 @@ def main() -> int:
         "placement",
         "Scheduling: filter and prioritize of a large cluster",
         f"`make bench`: {args.nodes:,} nodes x {args.cards} cards, {args.pods:,} pods that hold "
-        f"cards; medians of {args.rounds} rounds, the cluster changed by a bind between any two. "
+        f"cards; medians of {args.rounds} rounds, with a bind between any two. "
         "*Decide* is filter and prioritize on the state; *call* adds decoding the scheduler's two "
         f"bodies and encoding both answers. Goals: below {GOAL_MS:g} ms of processor time to "
-        f"decide, below {GOAL_MIB:.0f} MB. *Nearly fit* is what a pod can be made to cost: "
-        f"the search is bounded.\n\nMachine: {report.machine()}.\n\n"
+        f"decide, below {GOAL_MIB:.0f} MB. *Nearly fit* is the most "
+        f"expensive kind of pod: the search is bounded.\n\nMachine: {report.machine()}.\n\n"
         + report.table(
             ["pod", "fits on nodes", "decide ms", "of it CPU", "call ms", "of it CPU", "goal"],
             [line(row) for row in rows],
@@ -132,7 +132,7 @@ def fill(state: ClusterState, nodes: int, cards: int, held: int) -> list[str]:
         uuid = f"GPU-{at:08x}-0000-4000-8000-{card:012x}"
         milli = rng.choice([100, 250, 500])
         share = CardShare(uuid, milli, CARD_MIB * milli // 1000)
-        manifest = pods.manifest(
+        manifest = pods.asking_manifest(
             f"pod-{number}",
             Ask("main", memory_milli=milli, core_milli=milli),
             node=names[at],
@@ -151,13 +151,13 @@ def measure(
     """Time one case."""
     extender = Extender(state)
     decoder = msgspec.json.Decoder(FilterArgs)
-    manifest = pods.manifest("pending", *asks)
+    manifest = pods.asking_manifest("pending", *asks)
     fitting: list[str] = []
     churn = Churn(state, names)
 
     def decide() -> None:
         nonlocal fitting
-        view = state.view(pods.pod("pending", *asks))
+        view = state.view(pods.scheduler_pod("pending", *asks))
         assert not view.problem
         fitting = extender.filter(view, names).node_names or []
         extender.prioritize(view, fitting)
@@ -202,7 +202,9 @@ class Churn:
         """Bind or end one pod."""
         self._turn += 1
         node = self._names[self._turn * 37 % len(self._names)]
-        view = self._state.view(pods.pod(f"churn-{self._turn}", Ask("main", memory_mib=1)))
+        view = self._state.view(
+            pods.scheduler_pod(f"churn-{self._turn}", Ask("main", memory_mib=1))
+        )
         card = self._state.cards(node)[0]
         share = CardShare(card.uuid, 1, 1)
         self._state.send(view, node, {"main": (share,)}, 0.0)

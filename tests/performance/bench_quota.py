@@ -277,9 +277,8 @@ def main() -> None:
         "GPUQuota: creates in one namespace, and counting",
         f"`make bench`: {args.creates} creates by {CLIENTS} clients through kube-apiserver "
         f"{version} with both webhooks; etcd, API server, controllers, webhooks and clients all "
-        "on this machine. Writes are those of webhooks and controllers; of ResourceQuota only "
-        "those of "
-        "its controller, because the API server's own pass no front.\n\n"
+        "on this machine. Writes are those of webhooks and controllers. For ResourceQuota they "
+        "are only those of its controller: the API server does not count its own.\n\n"
         f"Machine: {report.machine()}.\n\n{text}",
     )
 

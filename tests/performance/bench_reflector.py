@@ -25,8 +25,8 @@ from gpu_fraction.kube.objects import Identity, Meta
 from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import PODS
-from tests.access import fixed
 from tests.performance import report
+from tests.support.access import fixed
 
 NAMESPACES = 20
 EVENTS = 2000
@@ -262,7 +262,7 @@ def main() -> int:
         "reflector",
         "Following pods",
         f"`make bench`: a reflector of {arguments.pods:,} pods against the sandbox's API server, "
-        "which is a process of its own.\n\n"
+        "which runs as a separate process.\n\n"
         f"Machine: {report.machine()}.\n\n"
         + report.table(["what", "figure"], [list(row) for row in rows]),
     )

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,9 +23,13 @@ def machine() -> str:
 
 
 def write_section(name: str, title: str, text: str) -> None:
-    """Replace the section between its markers, or append it."""
+    """Replace the section between its markers, or append it; lines of prose wrap at 100."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    section = f"{begin}\n## {title}\n\n{text.strip()}\n{end}"
+    lines = [
+        line if line.startswith("|") else textwrap.fill(line, 100, break_on_hyphens=False)
+        for line in text.strip().split("\n")
+    ]
+    section = "\n".join([begin, f"## {title}", "", *lines, end])
     old = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.exists() else "# Performance\n"
     pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
     if pattern.search(old):

@@ -17,8 +17,8 @@ from gpu_fraction.domain.pod import Pod
 from gpu_fraction.domain.request import Bounds, Refused
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.domain.user_annotations import parse
-from tests.pods import Raw, typed
-from tests.strategies import RESOURCES, asking_pods, hostile_pods, json_values
+from tests.builders.pods import Raw, typed
+from tests.builders.strategies import RESOURCES, asking_pods, hostile_pods, json_values
 
 RULES = Rules(bounds=Bounds(max_memory_mib=1 << 20))
 OPEN = Rules(policy=Policy("allow", "allow", "allow", "allow"), left_to=frozenset())

@@ -20,9 +20,9 @@ from node_daemon.slices.shares import asked, choose, verify
 from node_daemon.state.errors import Reason, Refusal
 from scheduler.pods import Pod
 from scheduler.views import PodView, view_of
-from tests.pods import Raw, container, pod, typed
+from tests.builders.pods import Raw, container, pod, typed
+from tests.builders.strategies import asking_pods
 from tests.property.test_admission import applied
-from tests.strategies import asking_pods
 
 CARD_MIB = 81920
 NODE = Inventory(

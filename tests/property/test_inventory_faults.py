@@ -12,7 +12,7 @@ from gpu_fraction.domain import inventory as wire
 from node_daemon.cards import inventory, inventory_reader, nvml_driver
 from node_daemon.cards.nvml_driver import Driver
 from sandbox.nvml.hardware import VARIABLE, FakeHardware, Fault
-from tests import fake_gpus
+from tests.support import fake_gpus
 
 CARDS = 4
 CODES = st.sampled_from([1, 2, 3, 4, 6, 7, 9, 10, 13, 15, 16, 17, 20, 999, 4242])

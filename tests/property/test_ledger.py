@@ -9,9 +9,11 @@ from node_daemon.state.allocation import Allocation, Binding, ContainerKey, Nonc
 from node_daemon.state.errors import Refusal
 from node_daemon.state.ledger import Ledger, Usage
 from node_daemon.state.tokens import MAX_TOKENS, token, token_states
-from tests.support.node_rig import card, inventory, share
+from tests.support.node_rig import inventory, rig_card, share
 
-CARDS = {c.uuid: c for c in (card(0, memory_mib=100, slots=3), card(1, memory_mib=50, slots=2))}
+CARDS = {
+    c.uuid: c for c in (rig_card(0, memory_mib=100, slots=3), rig_card(1, memory_mib=50, slots=2))
+}
 
 shares = st.lists(
     st.builds(
@@ -66,7 +68,7 @@ def test_a_slice_is_never_changed_in_place() -> None:
     """Other shares for the same container are refused, the same ones are no second take."""
     ledger = Ledger()
     key = ContainerKey(PodUid("u"), "main")
-    cards = {"GPU-0": card(0)}
+    cards = {"GPU-0": rig_card(0)}
     ledger.reserve(key, [share(0)], cards)
     ledger.reserve(key, [share(0)], cards)
     assert ledger.usage() == {"GPU-0": Usage(250, 10_000, 1)}
@@ -88,7 +90,7 @@ def test_tokens_are_healthy_as_far_as_healthy_cards_have_slots(
 ) -> None:
     """Holders on sick cards see it; nobody else does; newcomers find just the free slots."""
     cards = inventory(
-        card(0, slots=5, healthy=well_cards[0]), card(1, slots=4, healthy=well_cards[1])
+        rig_card(0, slots=5, healthy=well_cards[0]), rig_card(1, slots=4, healthy=well_cards[1])
     )
     known = [
         Allocation(
@@ -116,7 +118,7 @@ def test_tokens_are_healthy_as_far_as_healthy_cards_have_slots(
 
 def test_tokens_stay_within_what_a_kubelet_bears() -> None:
     """Ids are at most 63 characters and never more than a restart of the kubelet bears."""
-    many = inventory(*(card(i, slots=1_000) for i in range(8)))
+    many = inventory(*(rig_card(i, slots=1_000) for i in range(8)))
     states = token_states(many, ())
     assert len(states) == MAX_TOKENS
     assert len({s.token for s in states}) == MAX_TOKENS

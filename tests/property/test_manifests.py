@@ -12,9 +12,9 @@ from ruamel.yaml import YAML
 
 from gpu_fraction.cli.manifests import Source, read, to_json, to_yaml
 from gpu_fraction.cli.mutate import mutate_all
-from tests.pods import Raw
-from tests.reviews import body, patch_of, review, rewriting
-from tests.strategies import asking_pods, hostile_pods, json_values
+from tests.builders.pods import Raw
+from tests.builders.strategies import asking_pods, hostile_pods, json_values
+from tests.support.reviews import body, patch_of, review, rewriting
 from webhook.decide import Decider
 from webhook.review import decode, encode
 

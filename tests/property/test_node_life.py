@@ -25,7 +25,15 @@ from hypothesis.stateful import (
 from gpu_fraction.domain import assignment, keys
 from node_daemon.state.allocation import Nonce
 from node_daemon.state.pods import Pod
-from tests.support.node_rig import TEMPO, AdmissionError, Rig, StartError, card, inventory, share
+from tests.support.node_rig import (
+    TEMPO,
+    AdmissionError,
+    Rig,
+    StartError,
+    inventory,
+    rig_card,
+    share,
+)
 
 T = TypeVar("T")
 CARD_MIB = 3_000
@@ -42,7 +50,7 @@ class Node(RuleBasedStateMachine):
         """A node with two small cards."""
         self.loop = asyncio.new_event_loop()
         self.root = Path(tempfile.mkdtemp(prefix="node-"))
-        cards = inventory(*(card(i, memory_mib=CARD_MIB, slots=4) for i in range(CARDS)))
+        cards = inventory(*(rig_card(i, memory_mib=CARD_MIB, slots=4) for i in range(CARDS)))
         tempo = replace(
             TEMPO,
             timing=replace(TEMPO.timing, deadline_s=0.15),

@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 
 from gpu_fraction.domain.backends import demand
 from gpu_fraction.domain.demand import ZERO
-from tests import reaching
-from tests.pods import Raw, container, env, pod, typed
-from tests.reviews import body, review, rewriting
-from tests.strategies import (
+from tests.builders.pods import Raw, container, env, pod, typed
+from tests.builders.strategies import (
     RESOURCES,
     asking_pods,
     hostile_annotations,
     hostile_containers,
     hostile_pods,
 )
+from tests.support import reaching
+from tests.support.reviews import body, review, rewriting
 from webhook.decide import Decider
 from webhook.review import Answer, decode
 

@@ -10,8 +10,8 @@ from gpu_fraction.domain.problems import join
 from gpu_fraction.domain.request import Bounds, Refused, Request, Slice
 from gpu_fraction.domain.request_annotation import RequestAnnotationError
 from gpu_fraction.domain.user_annotations import parse
-from tests.pods import Raw, typed
-from tests.strategies import asking_pods, hostile_pods, requests, text
+from tests.builders.pods import Raw, typed
+from tests.builders.strategies import asking_pods, hostile_pods, requests, text
 
 
 @given(requests(), text)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_fraction.domain import units
-from tests.strategies import text
+from tests.builders.strategies import text
 
 NUMBERS = st.from_regex(r"-?[0-9]{0,28}(\.[0-9]{0,5})?%?", fullmatch=True)
 QUANTITIES = st.from_regex(r"[0-9]{0,12}(\.[0-9]{0,9})?([KMGTPE]i|[numkMGTPE])?", fullmatch=True)

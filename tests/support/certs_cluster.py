@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -32,7 +33,7 @@ from gpu_fraction.kube.resources import LEASES, MUTATING_WEBHOOKS, SECRETS, VALI
 from gpu_fraction.kube.retry import RetryPolicy
 from gpu_fraction.kube.timestamps import utc_now
 from sandbox.apiserver import ApiServer
-from tests.access import fixed
+from tests.support.access import fixed
 
 NAMESPACE = "gpu-fraction-system"
 INSTALLATION = Installation(mutating=("gpu-fraction",), validating=("gpu-fraction",))
@@ -43,9 +44,6 @@ LIFETIMES = Lifetimes(
     settle_s=0.25,
     retire_s=0.2,
     presence_s=0.2,
-    replica_gone_s=1.0,
-    check_s=5.0,
-    not_ready_below_s=60.0,
 )
 TIMINGS = LeaseTimings(
     duration_s=1, renew_deadline_s=0.7, retry_period_s=0.1, release_timeout_s=0.5
@@ -143,9 +141,9 @@ class Cluster:
         """The state once it is Steady and every replica is ready."""
 
         def ready(state: CaState | None) -> bool:
-            verdicts = [r.manager.readiness() for r in self.replicas.values()]
+            faults = [r.manager.check() for r in self.replicas.values()]
             steady = state is not None and state.phase is Phase.STEADY and not state.rotate_ca
-            return steady and all(v.ready for v in verdicts)
+            return steady and not any(faults)
 
         return await self.until(ready, "ready")
 
@@ -175,9 +173,11 @@ class Cluster:
             body = {"webhooks": config["webhooks"]}
             await self.client.patch(address, PatchKind.MERGE, body, dict[str, Any])
 
-    def leader(self) -> str:
+    async def leader(self) -> str:
         """The replica that holds the lease."""
-        return next(name for name, r in self.replicas.items() if r.manager.is_leader)
+        address = LEASES.at(INSTALLATION.election, namespace=NAMESPACE)
+        lease = await self.client.get(address, dict[str, Any])
+        return str(lease["spec"]["holderIdentity"]).partition("_")[0]
 
     def cut_off(self, name: str) -> None:
         """From now on the API server refuses everything that this replica asks."""
@@ -205,12 +205,12 @@ async def cluster() -> AsyncIterator[Cluster]:
 
 @asynccontextmanager
 async def running(
-    made: Cluster, *names: str, lifetimes: Lifetimes = LIFETIMES
+    made: Cluster, *names: str, clock: Callable[[], datetime] = utc_now
 ) -> AsyncIterator[Cluster]:
     """Replicas with these names, ended on the way out."""
     async with asyncio.TaskGroup() as group:
         for name in names:
-            made.replicas[name] = await start(made, name, group, lifetimes)
+            made.replicas[name] = await start(made, name, group, clock)
         try:
             yield made
         finally:
@@ -219,7 +219,10 @@ async def running(
 
 
 async def start(
-    made: Cluster, name: str, group: asyncio.TaskGroup, lifetimes: Lifetimes = LIFETIMES
+    made: Cluster,
+    name: str,
+    group: asyncio.TaskGroup,
+    clock: Callable[[], datetime] = utc_now,
 ) -> Replica:
     """One replica, listening on a port of its own."""
     registry = CollectorRegistry()
@@ -229,11 +232,12 @@ async def start(
     manager = CertificateManager(
         client,
         INSTALLATION,
-        lifetimes,
+        LIFETIMES,
         ReplicaIdentity(name=name),
         registry=registry,
         recorder=recorder,
         timings=TIMINGS,
+        clock=clock,
     )
     server = await asyncio.start_server(_answer, "127.0.0.1", 0, ssl=manager.serving.context)
 

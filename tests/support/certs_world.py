@@ -16,12 +16,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from certs import pki, reading, state
-from certs.actions import Action, Plan, PublishBundle, StageAuthority, WriteState
-from certs.bundle import Bundle, read_bundle, render_bundle
+from certs.actions import Action, Plan, PublishBundle, WriteState
+from certs.bundle import Bundle, Target, TargetKind, read_bundle, render_bundle
 from certs.certificate import Authority, Certificate, Leaf
-from certs.leaf import choose_authority, renew_at
+from certs.leaf import Replica, choose_authority, renew_at
 from certs.lifetimes import Lifetimes
-from certs.observation import Replica, Target, TargetKind
 from certs.planner import plan
 from certs.state import CaState, Phase
 
@@ -29,13 +28,9 @@ EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 LIFETIMES = Lifetimes(
     ca_life_s=1000,
     leaf_life_s=100,
-    backdate_s=10,
     settle_s=6,
     retire_s=20,
     presence_s=2,
-    replica_gone_s=8,
-    check_s=50,
-    not_ready_below_s=5,
 )
 # An API server sees every write well before a rotation relies on it.
 LAG_S = LIFETIMES.settle_s * 0.8
@@ -362,14 +357,12 @@ class World:
         snapshot.config_versions[name] = self.configs[name].version
         return True
 
-    def _write(
-        self, action: WriteState | StageAuthority, snapshot: Snapshot, clock_off_s: float
-    ) -> bool:
+    def _write(self, action: WriteState, snapshot: Snapshot, clock_off_s: float) -> bool:
         version = 0 if self.secret is None else self.secret.version
         if version != snapshot.secret_version:
             return False
         wanted = action.state
-        if isinstance(action, StageAuthority):
+        if action.new_ca:
             clock = self.now + timedelta(seconds=clock_off_s)
             made = pki.new_authority("webhook", clock, self.lifetimes)
             self.made += 1

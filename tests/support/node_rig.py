@@ -35,7 +35,7 @@ TEMPO = Tempo(
 )
 
 
-def card(index: int, *, memory_mib: int = 40_000, slots: int = 32, **fields: object) -> Card:
+def rig_card(index: int, *, memory_mib: int = 40_000, slots: int = 32, **fields: object) -> Card:
     """A card by its index."""
     base = Card(uuid=f"GPU-{index}", index=index, model="A", memory_mib=memory_mib, slots=slots)
     return replace_struct(base, **fields)
@@ -316,8 +316,8 @@ __all__ = [
     "Api",
     "Rig",
     "StartError",
-    "card",
     "inventory",
     "node",
+    "rig_card",
     "share",
 ]

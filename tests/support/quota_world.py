@@ -13,17 +13,16 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from gpu_fraction.domain.pod import Container, Resources, Spec
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.errors import ConflictError, NotFoundError
+from gpu_fraction.kube.listing import Listing
 from quota.admission import Admission, Settings
-from quota.api import PodListing, QuotaListing
 from quota.cache import QuotaCache
 from quota.controller import Controller, ControllerSettings, Sources
 from quota.decision import Outcome
-from quota.fleet import ConfiguredFleet, Fleet
-from quota.pods import OwnerReference, PodMeta, PodRecord, Status, facts_of
-from quota.view import PodView
+from quota.fleet import Fleet
+from quota.pods import PodRecord, Status, facts_of
+from quota.usage import PodCache
 from quota.wire import GPUQuota, QuotaMeta, ReservationWire, SpecWire, StatusWire
 
 NAMESPACE = "team-a"
@@ -35,67 +34,6 @@ Gate = Callable[[str], Awaitable[None]]
 async def open_gate(_call: str) -> None:
     """Let every call through after one turn of the loop."""
     await asyncio.sleep(0)
-
-
-def pod(
-    uid: str = "u1",
-    *,
-    cores: int = 0,
-    memory: int = 0,
-    gpus: int = 0,
-    name: str = "",
-    namespace: str = NAMESPACE,
-    priority_class: str | None = None,
-    phase: str = "Pending",
-    containers: Sequence[Container] | None = None,
-    init: Sequence[Container] | None = None,
-    annotations: dict[str, str] | None = None,
-    owner: OwnerReference | None = None,
-    node: str | None = None,
-) -> PodRecord:
-    """A pod; ``gpus`` are whole NVIDIA cards, ``cores`` and ``memory`` native resources."""
-    own = containers or [container(cores=cores, memory=memory, gpus=gpus)]
-    return PodRecord(
-        metadata=PodMeta(
-            name=name or uid,
-            namespace=namespace,
-            uid=uid,
-            annotations=annotations,
-            owner_references=[owner] if owner else None,
-        ),
-        spec=Spec(
-            containers=list(own),
-            init_containers=list(init) if init else None,
-            priority_class_name=priority_class,
-            node_name=node,
-        ),
-        status=Status(phase),
-    )
-
-
-def container(
-    name: str = "main",
-    *,
-    cores: int = 0,
-    memory: int = 0,
-    gpus: int = 0,
-    restart_policy: str | None = None,
-    **limits: str,
-) -> Container:
-    """A container with GPU limits; memory without cores asks for no compute at all."""
-    asked = {key.replace("__", "/").replace("_", "-"): value for key, value in limits.items()}
-    if cores or memory:
-        asked["gpu-fraction.dev/slot"] = "1"
-        asked["gpu-fraction.dev/core-milli"] = str(cores)
-    if memory:
-        asked["gpu-fraction.dev/memory-mib"] = str(memory)
-    if gpus:
-        asked["nvidia.com/gpu"] = str(gpus)
-    return Container(
-        name=name,
-        resources=Resources(limits=asked) if asked else None,
-        restart_policy=restart_policy,
-    )
 
 
 def quota(name: str = "team-a", namespace: str = NAMESPACE, **spec: object) -> GPUQuota:
@@ -152,22 +90,26 @@ class Server:
         self.pods[meta.uid] = stored
         return stored
 
+    def names(self) -> set[str]:
+        """The names of the pods."""
+        return {record.metadata.name for record in self.pods.values()}
+
     def delete_pod(self, uid: str) -> None:
         """Delete a pod for good."""
         self.version += 1
         self._note(self.pods.pop(uid), None)
 
-    async def list_quotas(self, namespace: str) -> QuotaListing:
+    async def list_quotas(self, namespace: str) -> Listing[GPUQuota]:
         """See ``QuotaApi``."""
         await self.gate("list_quotas")
         found = [q for (ns, _), q in self.quotas.items() if ns == namespace]
-        return QuotaListing(str(self.version), found)
+        return Listing(str(self.version), found)
 
-    async def list_pods(self, namespace: str) -> PodListing:
+    async def list_pods(self, namespace: str) -> Listing[PodRecord]:
         """See ``QuotaApi``."""
         await self.gate("list_pods")
         found = [p for p in self.pods.values() if p.metadata.namespace == namespace]
-        return PodListing(str(self.version), found)
+        return Listing(str(self.version), found)
 
     async def write_reserved(
         self, quota: GPUQuota, reserved: Sequence[ReservationWire]
@@ -234,7 +176,7 @@ class Replica:
         self, server: Server, settings: Settings | None = None, fleet: Fleet | None = None
     ) -> None:
         self.cache = QuotaCache()
-        self.fleet = fleet or ConfiguredFleet(CardSizes(CARD_MIB))
+        self.fleet = fleet or Fleet(CardSizes(CARD_MIB))
         self.watch = Watch(server)
         self.admission = Admission(
             server, self.cache, settings, rng=random.Random(1), now=lambda: NOW
@@ -267,10 +209,10 @@ class Counter:
     ) -> None:
         self.settings = settings or ControllerSettings()
         self.cache = QuotaCache()
-        self.view = PodView(clock, remember_s=2 * self.settings.ttl_s)
+        self.view = PodCache(clock, remember_s=2 * self.settings.ttl_s)
         self.watch = Watch(server)
         self.rooms: list[str] = []
-        self.fleet = fleet or ConfiguredFleet(CardSizes(CARD_MIB))
+        self.fleet = fleet or Fleet(CardSizes(CARD_MIB))
         self.controller = Controller(
             server,
             Sources(self.cache, self.view, lambda: self.watch.version, self.fleet),

@@ -34,8 +34,6 @@ LIFETIMES: Mapping[str, float] = {
     "settle_s": 2.0,
     "retire_s": 2.0,
     "presence_s": 1.0,
-    "replica_gone_s": 3.0,
-    "check_s": 10.0,
     "ca_life_s": 7200.0,
     "leaf_life_s": 3600.0,
 }

@@ -99,7 +99,7 @@ def _manager(
     return CertificateManager(
         client,
         Installation(),
-        Lifetimes(**settings.lifetimes),  # type: ignore[arg-type]
+        Lifetimes(**settings.lifetimes),
         ReplicaIdentity(name=settings.name, serves=bool(settings.port), leads=settings.lead),
         registry=registry,
         recorder=recorder,
@@ -116,15 +116,11 @@ def _server(
     options = option.load(rewrite.OPTIONS, flags={"gpu_memory_mib": "80Gi"}, environ={}, file={})
     decider = Decider(rewrite.rewrite_settings(options))
 
-    def certificate() -> str | None:
-        verdict = manager.readiness()
-        return None if verdict.ready else verdict.reason
-
     app = AdmissionApp(
         decider.mutate,
         decider.validate,
         registry,
-        checks=(certificate, lambda: "stopping" if stop.is_set() else None),
+        checks=(manager.check, lambda: "stopping" if stop.is_set() else None),
     ).build()
     turn = itertools.count(1)
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 
+from tests.builders.pods import Raw
 from tests.cluster.harness.api_client import ApiClient
 from tests.cluster.harness.control_plane import ControlPlane
-from tests.pods import Raw
 
 API = "/apis/admissionregistration.k8s.io/v1"
 POD_CREATION: Raw = {

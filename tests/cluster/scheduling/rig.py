@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 import aiohttp
 from ruamel.yaml import YAML
 
+from certs.pod_tls import CLIENT_NAME, write_pod_tls
 from gpu_fraction.domain import inventory, keys
 from gpu_fraction.domain.placement import Ask
-from scheduler.pod_tls import CLIENT_NAME, write_pod_tls
 from tests.builders import pods
 from tests.cluster.harness.api_client import ApiClient, StatusError
 from tests.cluster.harness.binaries import Binaries
@@ -180,7 +180,7 @@ def pod_manifest(
         priority_class: its priority class, if any.
         node: the only node it may go to, if any.
     """
-    manifest = pods.manifest(name, *asks)
+    manifest = pods.asking_manifest(name, *asks)
     del manifest["status"], manifest["spec"]["priority"]
     for field in ("uid", "resourceVersion", "namespace"):
         del manifest["metadata"][field]

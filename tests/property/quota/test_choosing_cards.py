@@ -16,9 +16,9 @@ from gpu_fraction.domain.request import Refused, Request, Slice
 from gpu_fraction.domain.sizes import CardSizes
 from quota.amounts import KEYS
 from quota.charge import charge
-from quota.fleet import ConfiguredFleet, NodeFleet, NodeMeta, NodeRecord
+from quota.fleet import Fleet, NodeMeta, NodeRecord
 from quota.pods import PodRecord, facts_of
-from tests.support.quota_world import container, pod
+from tests.builders.pods import quota_container, quota_pod
 
 NODE = "n"
 MOST_CARDS = 6
@@ -58,7 +58,7 @@ nodes = st.lists(cards, min_size=MOST_CARDS, max_size=2 * MOST_CARDS).map(
 
 def admitted(request: Request, sizes: CardSizes, *, sidecar: bool) -> PodRecord:
     """The pod as the webhook leaves it; where asked, its first container is a sidecar."""
-    edit = Native(BackendConfig(card_sizes=sizes)).render(request, pod().pod())
+    edit = Native(BackendConfig(card_sizes=sizes)).render(request, quota_pod().pod())
     made = [
         Container(
             name=part.container,
@@ -68,8 +68,8 @@ def admitted(request: Request, sizes: CardSizes, *, sidecar: bool) -> PodRecord:
         for at, part in enumerate(request.slices)
     ]
     split = 1 if sidecar else 0
-    return pod(
-        containers=made[split:] or [container("idle")],
+    return quota_pod(
+        containers=made[split:] or [quota_container("idle")],
         init=made[:split],
         annotations=dict(edit.annotations),
     )
@@ -96,7 +96,7 @@ def placed(record: PodRecord, node: tuple[Card, ...]) -> PodRecord | None:
     )
 
 
-def cost(record: PodRecord, fleet: NodeFleet) -> dict[str, int]:
+def cost(record: PodRecord, fleet: Fleet) -> dict[str, int]:
     """What the pod is charged."""
     facts = facts_of(record)
     return dict(charge(facts.on(fleet.cards_for(record, facts))).amounts)
@@ -120,7 +120,7 @@ def test_choosing_cards_only_lowers_the_charge(
 ) -> None:
     """For every request and all cards that it can be placed on, in each key."""
     sizes = CardSizes(max(card.memory_mib for card in node) if configured else None)
-    fleet = NodeFleet(ConfiguredFleet())
+    fleet = Fleet()
     text = inventory.render(inventory.Inventory(cards=node))
     fleet.change(
         None, NodeRecord(metadata=NodeMeta(name=NODE, annotations={keys.INVENTORY: text}))

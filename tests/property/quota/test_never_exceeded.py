@@ -20,18 +20,21 @@ from hypothesis.stateful import (
     rule,
 )
 
+from gpu_fraction.kube.listing import Listing
 from quota.admission import Admission
 from quota.admission import Settings as AdmissionSettings
-from quota.api import PodListing, QuotaListing
 from quota.decision import Outcome
+from quota.pods import PodRecord
 from quota.state import read
 from quota.wire import GPUQuota, StatusWire
-from tests.support.quota_world import NAMESPACE, Counter, Replica, Server, pod, quota
+from tests.builders.pods import quota_pod
+from tests.support.quota_world import NAMESPACE, Counter, Replica, Server, quota
 
 HARD = 3000
 REQUEST_S = 34.0
-"""The longest that the API server works on a request (facts of ``quota.settings.TTL_S``)."""
+"""The longest that the API server works on a request (facts of ``quota.ledger.PROMISE_S``)."""
 WORDS = ("first", "second")
+NAMES = ("a", "a", "b", "c", "d")
 WEIGHTS = {
     "create": 3,
     "create_smoothly": 2,
@@ -43,6 +46,7 @@ WEIGHTS = {
     "deliver": 6,
     "finish": 4,
     "delete": 4,
+    "choose_cards": 1,
     "wait": 1,
     "step_clock": 1,
 }
@@ -91,11 +95,11 @@ class Port:
         finally:
             await self._wait()
 
-    async def list_quotas(self, namespace: str) -> QuotaListing:
+    async def list_quotas(self, namespace: str) -> Listing[GPUQuota]:
         """See ``QuotaApi``."""
         return await self._call(self.server.list_quotas(namespace))  # type: ignore[no-any-return]
 
-    async def list_pods(self, namespace: str) -> PodListing:
+    async def list_pods(self, namespace: str) -> Listing[PodRecord]:
         """See ``QuotaApi``."""
         return await self._call(self.server.list_pods(namespace))  # type: ignore[no-any-return]
 
@@ -125,6 +129,7 @@ class Request:
     """One create that the API server works on."""
 
     uid: str
+    name: str
     cores: int
     started_s: float
     answers: list[tuple[int, asyncio.Task[Outcome]]] = field(default_factory=list)
@@ -186,7 +191,9 @@ class Budget(RuleBasedStateMachine):
     def create(self, pick: int) -> None:
         """A user creates a pod; the API server asks a replica."""
         self.count += 1
-        request = Request(f"u{self.count}", 2000 if pick % 5 == 0 else 1000, self.now_s)
+        cores = 2000 if pick % 5 == 0 else 1000
+        name = NAMES[(pick + self.count) % len(NAMES)]
+        request = Request(f"u{self.count}", name, cores, self.now_s)
         self.requests.append(request)
         self._review(request, pick % 2)
 
@@ -196,7 +203,7 @@ class Budget(RuleBasedStateMachine):
             self._review(self.requests[-1 - pick % len(self.requests)], pick // 2 % 2)
 
     def _review(self, request: Request, i: int) -> None:
-        record = pod(request.uid, cores=request.cores)
+        record = quota_pod(request.uid, cores=request.cores, name=request.name)
         task = self.loop.create_task(self.replicas[i].review(record))
         request.answers.append((i, task))
         self.loop.settle()
@@ -274,7 +281,9 @@ class Budget(RuleBasedStateMachine):
 
     def _store(self, request: Request) -> None:
         request.over = True
-        self.server.put_pod(pod(request.uid, cores=request.cores))
+        if request.name in self.server.names():
+            return  # AlreadyExists
+        self.server.put_pod(quota_pod(request.uid, cores=request.cores, name=request.name))
         self.live[request.uid] = request.cores
 
     def delete(self, pick: int) -> None:
@@ -283,6 +292,14 @@ class Budget(RuleBasedStateMachine):
             uid = sorted(self.live)[pick % len(self.live)]
             del self.live[uid]
             self.server.delete_pod(uid)
+
+    def choose_cards(self, pick: int) -> None:
+        """A pod costs less than it was charged, once its cards are chosen."""
+        if self.live:
+            uid = sorted(self.live)[pick % len(self.live)]
+            self.live[uid] = 500
+            name = self.server.pods[uid].metadata.name
+            self.server.put_pod(quota_pod(uid, cores=500, name=name))
 
     def wait(self, pick: int) -> None:
         """Time passes; the API server gives up on what takes too long."""

@@ -8,7 +8,7 @@ The extender under test is the real one, from filter to the last settled claim.
 import asyncio
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import settings
@@ -16,19 +16,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from prometheus_client import CollectorRegistry
 
-from gpu_fraction.domain import assignment, keys
-from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement import Ask, empty
 from gpu_fraction.kube import errors
 from scheduler.binding import CALL_S, DOUBT_S, Binder
 from scheduler.extender import Extender
 from scheduler.metrics import ExtenderMetrics
-from scheduler.pods import Pod
 from scheduler.state import ClusterState
 from scheduler.wire import BindingArgs
 from tests.builders import cards as build
-from tests.builders import pods
 from tests.builders.limits import FixedLimits, limits
+from tests.support.slow_bindings import Api, Call, Event, Stored
 
 SERVER_S = 34.0
 """Within this time the server carries a request out or never."""
@@ -56,35 +53,6 @@ FORBIDDEN = errors.ForbiddenError("a webhook said no", status=403)
 BUSY = errors.TooManyRequestsError("busy", status=429)
 
 
-@dataclass
-class Stored:
-    """A pod in the API server's storage."""
-
-    name: str
-    uid: str
-    asks: tuple[Ask, ...]
-    node: str = ""
-    cards: Assignment = field(default_factory=dict)
-    phase: str = "Pending"
-    priority_class: str = ""
-
-    def pod(self) -> Pod:
-        """What the API server would send."""
-        assigned = assignment.render(self.cards) if self.cards else ""
-        return pods.pod(
-            self.name,
-            *self.asks,
-            uid=self.uid,
-            node=self.node,
-            assigned=assigned,
-            phase=self.phase,
-            spec={
-                "schedulerName": keys.SCHEDULER,
-                "priorityClassName": self.priority_class,
-            },
-        )
-
-
 def model_limits() -> FixedLimits:
     """A quota for every pod, and one more for those of a class."""
     scope = {"scopeName": "PriorityClass", "operator": "In", "values": ["batch"]}
@@ -96,40 +64,6 @@ def model_limits() -> FixedLimits:
     return made
 
 
-@dataclass(eq=False)
-class Call:
-    """A Binding on its way."""
-
-    args: BindingArgs
-    cards: Assignment
-    answer: "asyncio.Future[None]"
-    sent_s: float
-    done: bool = False
-    error: errors.KubeError | None = None
-
-
-class Api:
-    """The two calls, answered when the machine says so."""
-
-    def __init__(self, machine: "Interleavings") -> None:
-        self.machine = machine
-        self.down = False
-
-    async def bind(self, args: BindingArgs, cards: Assignment) -> None:
-        """Wait for the machine to carry it out and to answer."""
-        call = Call(args, cards, self.machine.loop.create_future(), self.machine.now_s)
-        self.machine.calls.append(call)
-        await call.answer
-
-    async def find(self, namespace: str, name: str) -> Pod | None:
-        """A consistent read."""
-        assert namespace == "team"
-        if self.down:
-            raise errors.TransportError("down", sent=False)
-        stored = self.machine.storage.get(name)
-        return stored.pod() if stored else None
-
-
 class Interleavings(RuleBasedStateMachine):
     """Everything that can happen between a scheduler, an extender and an API server."""
 
@@ -138,7 +72,7 @@ class Interleavings(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.now_s = 0.0
         self.storage: dict[str, Stored] = {}
-        self.events: list[tuple[str, Pod | None]] = []
+        self.events: list[Event] = []
         self.delivered = 0
         self.shown: set[str] = set()
         self.calls: list[Call] = []

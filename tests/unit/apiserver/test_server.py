@@ -29,10 +29,11 @@ from gpu_fraction.kube.resources import (
 )
 from sandbox.apiserver import Answer, ApiServer, Fault, Hang, Slow
 from sandbox.apiserver.faults import Call, Faults
-from tests.access import fixed
+from tests.builders.pods import plain_pod
 from tests.cluster.harness.binaries import find_binaries
 from tests.contract.admission import Webhook, patch
-from tests.contract.manifests import Manifest, pod, secret, widget, widget_definition
+from tests.contract.manifests import Manifest, secret, widget, widget_definition
+from tests.support.access import fixed
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ async def test_a_namespace_goes_with_what_is_in_it(api: ApiServer, client: Clien
     """There is no controller, so the server does it at once."""
     api.add_namespace("gone")
     await client.create(SECRETS.at(namespace="gone"), secret("s"), Identity)
-    running = pod("p", node="n1", namespace="gone")
+    running = plain_pod("p", node="n1", namespace="gone")
     await client.create(PODS.at(namespace="gone"), running, Identity)
     await client.delete(NAMESPACES.at("gone"))
     for resource in (SECRETS, PODS):
@@ -127,7 +128,7 @@ async def test_what_it_cannot_read_is_told(api: ApiServer) -> None:
 
 async def test_objects_can_be_put_in_without_a_request(api: ApiServer, client: Client) -> None:
     """With their status; a kind that is not served is a mistake of the test."""
-    api.add({**pod("p", namespace="default"), "status": {"phase": "Running"}})
+    api.add({**plain_pod("p", namespace="default"), "status": {"phase": "Running"}})
     stored = await client.get(PODS.at("p", namespace="default"), Manifest)
     assert stored["status"]["phase"] == "Running"
     with pytest.raises(ValueError, match="not served"):
@@ -184,7 +185,7 @@ async def test_webhooks_behind_a_service(
         {"allowed": True},
         patch({"op": "add", "path": "/metadata/labels", "value": {"b": "1"}}),
     ]
-    await client.create(PODS.at(namespace="default"), pod("p"), Identity)
+    await client.create(PODS.at(namespace="default"), plain_pod("p"), Identity)
     labels = [review["object"]["metadata"].get("labels") for review in service_webhook.reviews]
     assert labels == [None, None, {"b": "1"}]
 
@@ -257,7 +258,7 @@ def test_kubectl_works_with_it(process: Any, tmp_path: Path) -> None:
 
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team-a"}}
     kubectl("create", "-f", "-", input=json.dumps(namespace))
-    manifest = json.dumps(pod("p", namespace="team-a"))
+    manifest = json.dumps(plain_pod("p", namespace="team-a"))
     for verb in (["create"], ["apply"], ["apply", "--server-side", "--force-conflicts"]):
         kubectl(*verb, "-f", "-", input=manifest)
     kubectl("label", "pod", "p", "-n", "team-a", "x=1")

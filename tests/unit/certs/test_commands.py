@@ -4,10 +4,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from certs import pki
-from certs.bundle import Bundle
+from certs.bundle import Bundle, Target, TargetKind
 from certs.commands import render_status
+from certs.leaf import Replica
 from certs.lifetimes import Lifetimes
-from certs.observation import Replica, Target, TargetKind
 from certs.state import CaState, Phase
 from tests.support.certs_world import foreign_ca
 
@@ -52,7 +52,7 @@ def test_a_rotation_under_way() -> None:
     assert "b: a leaf of " in text
     assert "EXPIRED" in text
     assert "c: nothing yet" in text
-    assert "nothing to do; looked at again within 60 min" in text
+    assert "nothing to do; the next check is within 60 min" in text
 
 
 def test_trouble_is_named() -> None:

@@ -11,27 +11,26 @@ from prometheus_client import CollectorRegistry
 
 from certs import commands, pki
 from certs.controller import Controller
-from certs.metrics import CertificateMetrics
-from certs.presence import Presence, ReplicaIdentity, Roster
-from certs.reporting import Reporting
+from certs.presence import LABEL, Presence, ReplicaIdentity, Roster
+from certs.reporting import Reporter
 from certs.state import CaState, Phase
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.election import LeaseLostError
-from gpu_fraction.kube.resources import CRDS, MUTATING_WEBHOOKS
+from gpu_fraction.kube.resources import MUTATING_WEBHOOKS
 from gpu_fraction.kube.timestamps import utc_now
 from sandbox.apiserver import Answer, Fault, Reset
 from tests.support.certs_cluster import INSTALLATION, LIFETIMES, NAMESPACE, Cluster, cluster
 
 CONFIG = MUTATING_WEBHOOKS.at("gpu-fraction")
 HOOKS = MUTATING_WEBHOOKS.qualified
-QUICK = replace(LIFETIMES, settle_s=0.02, retire_s=0.02, presence_s=0.02, replica_gone_s=30.0)
+QUICK = replace(LIFETIMES, settle_s=0.02, retire_s=0.02, presence_s=0.5)
 
 
 def controller(made: Cluster, **changes: Any) -> Controller:
     """A lease holder of its own."""
     installation = replace(INSTALLATION, **changes)
-    reporting = Reporting(CertificateMetrics(CollectorRegistry()), INSTALLATION)
-    return Controller(made.client, installation, QUICK, reporting=reporting)
+    reporter = Reporter(CollectorRegistry(), INSTALLATION)
+    return Controller(made.client, installation, QUICK, reporter=reporter)
 
 
 def nothing() -> None:
@@ -40,19 +39,22 @@ def nothing() -> None:
 
 @asynccontextmanager
 async def obedient_replica(made: Cluster) -> AsyncIterator[None]:
-    """A replica that serves whatever signs, and says so."""
+    """A replica that serves a leaf of the CA that signs, and reports it."""
     presence = Presence(made.client, INSTALLATION, ReplicaIdentity(name="a"), QUICK)
 
     async def follow() -> None:
-        told = ""
+        reported = ""
         while True:
             state = await made.state()
-            issuer = None if state is None else state.issuer
-            if issuer is not None and issuer.fingerprint != told:
+            issuer = None
+            if state is not None:
+                issuer = state.next if state.phase is Phase.SWITCH else state.current
+            late = presence.idle_s() > QUICK.presence_s
+            if issuer is not None and (late or issuer.fingerprint != reported):
                 leaf = pki.issue_leaf(issuer, ["a"], utc_now(), QUICK)
                 with suppress(errors.KubeError):
-                    await presence.tell(leaf, utc_now())
-                    told = issuer.fingerprint
+                    await presence.report(leaf, utc_now())
+                    reported = issuer.fingerprint
             await asyncio.sleep(0.01)
 
     async with asyncio.TaskGroup() as group:
@@ -206,58 +208,17 @@ async def test_webhooks_of_others_are_left_alone() -> None:
         assert found["validate.gpu-fraction.dev"] != ""
 
 
-CRD = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "gpuquotas.gpu-fraction.dev"},
-    "spec": {
-        "group": "gpu-fraction.dev",
-        "names": {"plural": "gpuquotas", "kind": "GPUQuota"},
-        "scope": "Namespaced",
-        "versions": [{"name": "v1alpha1", "served": True, "storage": True}],
-        "conversion": {
-            "strategy": "Webhook",
-            "webhook": {
-                "conversionReviewVersions": ["v1"],
-                "clientConfig": {
-                    "service": {"name": INSTALLATION.service, "namespace": NAMESPACE}
-                },
-            },
-        },
-    },
-}
-
-
-async def test_conversion_webhooks_are_filled_too() -> None:
-    """A CRD of ours trusts the same CA; a CRD without a conversion is no obstacle."""
-    async with cluster() as made, obedient_replica(made):
-        made.api.add(CRD)
-        plain = {k: v for k, v in CRD["spec"].items() if k != "conversion"}  # type: ignore[attr-defined]
-        made.api.add(CRD | {"metadata": {"name": "plain"}, "spec": plain})
-        names = ("gpuquotas.gpu-fraction.dev", "plain", "absent")
-        holder = controller(made, crds=names)
-        async with asyncio.timeout(10):
-            while True:
-                await holder.step(nothing)
-                state = await made.state()
-                if state is not None and steady(state):
-                    break
-        found = await made.client.get(CRDS.at(names[0]), dict[str, Any])
-        webhook = found["spec"]["conversion"]["webhook"]
-        assert webhook["clientConfig"]["caBundle"]
-        assert webhook["conversionReviewVersions"] == ["v1"]
-
-
 async def test_the_roster_forgets_who_is_silent() -> None:
     """Only after it has itself watched the silence, and never while it could not look."""
-    lifetimes = replace(QUICK, presence_s=0.2, replica_gone_s=0.5)
-    async with cluster() as made, obedient_replica(made):
-        await drive(made, [controller(made)], steady)
-        roster = Roster(made.client, INSTALLATION, lifetimes)
-        async with asyncio.timeout(10):
-            while not await roster.read():  # the last to be told comes after Steady
-                await asyncio.sleep(0.01)
-        await asyncio.sleep(0.6)
+    lifetimes = replace(QUICK, presence_s=0.2)
+    async with cluster() as made:
+        async with obedient_replica(made):
+            await drive(made, [controller(made)], steady)
+            roster = Roster(made.client, INSTALLATION, lifetimes)
+            async with asyncio.timeout(10):
+                while not await roster.read():  # the last report comes after Steady
+                    await asyncio.sleep(0.01)
+        await asyncio.sleep(lifetimes.replica_gone_s)
         assert len(await roster.read()) == 1, "it has not looked for a while"
         async with asyncio.timeout(10):
             while await roster.read():
@@ -267,12 +228,12 @@ async def test_the_roster_forgets_who_is_silent() -> None:
 async def test_a_lease_that_makes_no_sense_serves_nothing() -> None:
     """Somebody else's Lease under our label holds nothing up."""
     async with cluster() as made:
-        key, value = INSTALLATION.presence_label
+        labels = {LABEL: INSTALLATION.service}
         made.api.add(
             {
                 "apiVersion": "coordination.k8s.io/v1",
                 "kind": "Lease",
-                "metadata": {"name": "odd", "namespace": NAMESPACE, "labels": {key: value}},
+                "metadata": {"name": "odd", "namespace": NAMESPACE, "labels": labels},
             }
         )
         replicas = await Roster(made.client, INSTALLATION, QUICK).read()

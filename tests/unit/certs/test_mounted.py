@@ -13,11 +13,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from certs import pki
+from certs.cache import CertificateCache
 from certs.certificate import Leaf
 from certs.lifetimes import Lifetimes
-from certs.metrics import CertificateMetrics
-from certs.mounted import MountedCertificates, MountedFiles
-from certs.watched import Watched
+from certs.mounted import MountedCertificates
+from certs.reporting import Reporter
 from tests.support.certs_cluster import INSTALLATION, cluster
 
 NOW = datetime.now(UTC)
@@ -27,6 +27,11 @@ AUTHORITY = pki.new_authority("somebody", NOW, Lifetimes())
 def new_leaf() -> Leaf:
     """A pair that somebody issued."""
     return pki.issue_leaf(AUTHORITY, ["webhook.ns.svc"], NOW, Lifetimes())
+
+
+def pair(folder: Path) -> tuple[Path, Path]:
+    """Where a Secret of type TLS has its certificate and its key."""
+    return folder / "tls.crt", folder / "tls.key"
 
 
 class Volume:
@@ -55,13 +60,13 @@ class Volume:
 
 @pytest.fixture
 async def mounted(tmp_path: Path) -> AsyncIterator[tuple[MountedCertificates, Volume]]:
-    """A follower of a volume that is still empty; its poll is too rare to matter."""
+    """A follower of a volume that is still empty."""
     volume = Volume(tmp_path / "tls")
     made = MountedCertificates(
-        MountedFiles(volume.path),
+        *pair(volume.path),
         Lifetimes(),
-        metrics=CertificateMetrics(CollectorRegistry()),
-        poll_s=3600,
+        reporter=Reporter(CollectorRegistry(), INSTALLATION),
+        poll_s=0.05,
     )
     task = asyncio.create_task(made.run())
     await asyncio.sleep(0.2)
@@ -87,14 +92,14 @@ def serves(made: MountedCertificates, leaf: Leaf) -> Callable[[], bool]:
 async def test_swapped_volumes_are_followed(
     mounted: tuple[MountedCertificates, Volume],
 ) -> None:
-    """Three rotations in a row are seen, without waiting for the poll."""
+    """Three rotations in a row are seen."""
     made, volume = mounted
-    assert not made.readiness().ready
+    assert made.check()
     for _ in range(3):
         leaf = new_leaf()
         volume.write(leaf)
         await until(serves(made, leaf))
-    assert made.readiness().ready
+    assert made.check() is None
 
 
 async def test_a_half_written_pair_is_not_served(
@@ -112,12 +117,12 @@ async def test_a_half_written_pair_is_not_served(
     await until(serves(made, new))
 
 
-async def test_the_poll_finds_what_no_event_told(tmp_path: Path) -> None:
-    """A volume that appears, and then changes, after the start."""
+async def test_a_volume_that_appears_later_is_followed(tmp_path: Path) -> None:
+    """The directory does not exist at the start."""
     made = MountedCertificates(
-        MountedFiles(tmp_path / "tls"),
+        *pair(tmp_path / "tls"),
         Lifetimes(),
-        metrics=CertificateMetrics(CollectorRegistry()),
+        reporter=Reporter(CollectorRegistry(), INSTALLATION),
         poll_s=0.1,
     )
     task = asyncio.create_task(made.run())
@@ -132,7 +137,7 @@ async def test_the_poll_finds_what_no_event_told(tmp_path: Path) -> None:
 
 @contextmanager
 def no_descriptors() -> Iterator[None]:
-    """As in a process that has none left: nothing can be opened, and nothing watched."""
+    """As in a process that has none left: nothing can be opened."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest_free = os.dup(0)
     os.close(lowest_free)
@@ -143,14 +148,14 @@ def no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_it_outlives_a_directory_that_cannot_be_watched(tmp_path: Path) -> None:
-    """Out of inotify, the files are looked at all the same, and watched when that works again."""
+async def test_it_outlives_files_that_cannot_be_opened(tmp_path: Path) -> None:
+    """Failures are counted, and the pair is served as soon as it can be read."""
     volume = Volume(tmp_path / "tls")
     registry = CollectorRegistry()
     made = MountedCertificates(
-        MountedFiles(volume.path),
+        *pair(volume.path),
         Lifetimes(),
-        metrics=CertificateMetrics(registry),
+        reporter=Reporter(registry, INSTALLATION),
         poll_s=0.1,
     )
 
@@ -186,17 +191,17 @@ async def test_it_is_ready_while_every_bundle_trusts_it(tmp_path: Path) -> None:
     volume.write(pki.issue_leaf(AUTHORITY, INSTALLATION.server_names, NOW, Lifetimes()))
     async with cluster() as api:
         made = MountedCertificates(
-            MountedFiles(volume.path),
+            *pair(volume.path),
             Lifetimes(),
-            metrics=CertificateMetrics(CollectorRegistry()),
-            watched=Watched(api.client, INSTALLATION, with_secret=False),
+            reporter=Reporter(CollectorRegistry(), INSTALLATION),
+            cache=CertificateCache(api.client, INSTALLATION, with_secret=False),
         )
-        assert made.readiness().reason == "the configurations have not been read yet"
+        assert made.check() == "the configurations have not been read yet"
         task = asyncio.create_task(made.run())
-        await until(lambda: "no CA certificate" in made.readiness().reason)
+        await until(lambda: "no CA certificate" in (made.check() or ""))
         await api.set_bundles(AUTHORITY.certificate.pem)
-        await until(lambda: made.readiness().ready)
+        await until(lambda: made.check() is None)
         await api.set_bundles(pki.new_authority("else", NOW, Lifetimes()).certificate.pem)
-        await until(lambda: "candidates exhausted" in made.readiness().reason)
+        await until(lambda: "candidates exhausted" in (made.check() or ""))
         task.cancel()
         await asyncio.wait([task])

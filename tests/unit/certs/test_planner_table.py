@@ -8,11 +8,11 @@ from typing import Final
 import pytest
 
 from certs import pki
-from certs.actions import Plan, PublishBundle, StageAuthority, WriteState
-from certs.bundle import Bundle
+from certs.actions import Plan, PublishBundle, WriteState
+from certs.bundle import Bundle, Target, TargetKind
 from certs.certificate import Authority
+from certs.leaf import Replica
 from certs.lifetimes import Lifetimes
-from certs.observation import Replica, Target, TargetKind
 from certs.planner import plan
 from certs.state import CaState, Phase
 
@@ -100,7 +100,7 @@ def told(made: Plan) -> str:
         match action:
             case PublishBundle():
                 words.add("publish")
-            case StageAuthority():
+            case WriteState(new_ca=True):
                 words.add("make CA")
             case _:
                 words.add(action.state.phase.value)

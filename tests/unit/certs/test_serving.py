@@ -61,7 +61,7 @@ async def server() -> AsyncIterator[Server]:
             await writer.drain()
         writer.close()
 
-    serving = ServingContext()
+    serving = ServingContext(NOW)
     listening = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=serving.context)
     async with listening:
         yield Server(serving, listening.sockets[0].getsockname()[1])

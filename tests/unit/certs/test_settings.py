@@ -19,22 +19,20 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 
 def test_everything_can_be_set() -> None:
-    """Names, lists, seconds and shares."""
-    flags = {"cert_service": "hook", "cert_crds": "a, b", "cert_settle": "5.5"}
-    flags |= {"cert_ca_renew_at": "0.6", "cert_dir": "/tls"}
+    """Names, lists and seconds; the Secret's name follows from the Service's."""
+    flags = {"cert_service": "hook", "cert_mutating": "a, b", "cert_settle": "5.5"}
+    flags |= {"cert_dir": "/tls"}
     settings = load(option.load(OPTIONS, flags=flags, environ={}, file={}))
     assert settings.installation.service == "hook"
-    assert settings.installation.crds == ("a", "b")
+    assert settings.installation.secret == "hook-ca"
+    assert settings.installation.mutating == ("a", "b")
     assert settings.lifetimes.settle_s == 5.5
-    assert settings.lifetimes.ca_renew_at == 0.6
     assert settings.directory == Path("/tls")
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"cert_ca_renew_at": "1.5"}, "share of a life"),
-        ({"cert_ca_renew_at": "soon"}, "share of a life"),
         ({"cert_settle": "0"}, "seconds from 1"),
         ({"cert_ca_life": "3600"}, "at most ca_life_s"),
     ],

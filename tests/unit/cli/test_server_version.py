@@ -14,8 +14,8 @@ from gpu_fraction.cli import cluster
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.server_version import UnsupportedServerError
 from sandbox.apiserver import ApiServer
-from tests.access import fixed
-from tests.tls import make
+from tests.support.access import fixed
+from tests.support.tls import make
 from tests.unit.cli.conftest import Command
 
 

@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from gpu_fraction.cli.webhook import OPTIONS
-from tests.tls import Tls
+from tests.support.tls import Tls
 from tests.unit.cli.conftest import Command
 
 EVERY_FLAG = {
@@ -42,22 +42,13 @@ EVERY_FLAG = {
     "cert_dir": "/tls",
     "cert_namespace": "gpus",
     "cert_service": "hook",
-    "cert_secret": "hook-ca",
     "cert_mutating": "a,b",
     "cert_validating": "a",
-    "cert_crds": "c.example",
-    "cert_cluster_domain": "corp.example",
     "cert_extra_names": "hook.example,10.0.0.1",
     "cert_ca_life": "86400",
-    "cert_ca_renew_at": "0.4",
     "cert_leaf_life": "3600",
-    "cert_leaf_renew_at": "0.7",
     "cert_settle": "5",
     "cert_retire": "60",
-    "cert_presence": "1",
-    "cert_replica_gone": "4.5",
-    "cert_check": "30",
-    "cert_not_ready_below": "10",
     "replica_name": "hook-0",
     "replica_uid": "0f3b",
 }
@@ -120,8 +111,8 @@ def test_it_does_not_start_without_a_certificate(command: Command, tls: Tls) -> 
     assert (missing.code, missing.err) == (
         2,
         (
-            "gpu-fraction: --tls-cert and --tls-key are needed; inside a cluster, or with "
-            "--kubeconfig, the certificate can look after itself and both are left out\n"
+            "gpu-fraction: --tls-cert and --tls-key are needed outside a cluster; inside one, or "
+            "with --kubeconfig, omit both to use self-managed certificates\n"
         ),
     )
     for cert, key in ((tls.cert, tls.cert), (tls.key, tls.key), ("/none", tls.key)):

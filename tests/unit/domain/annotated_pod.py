@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gpu_fraction.domain.request import Bounds, Request, Slice
+import pytest
+
+from gpu_fraction.domain.request import Bounds, Refused, Request, Slice
 from gpu_fraction.domain.user_annotations import parse
-from tests.pods import container, pod, typed
+from tests.builders.pods import container, pod, typed
 
 THREE = (container("main"), container("side"), container("other"))
 SIDECAR = container("proxy", restartPolicy="Always")
@@ -23,3 +25,11 @@ def read(annotations: Mapping[str, str], bounds: Bounds | None = None, **more: A
 def share(container: str, milli: int, cards: int = 1) -> Slice:
     """The same share of compute and memory on each card."""
     return Slice(container, cards, core_milli=milli, memory_mib=None, memory_milli=milli)
+
+
+def refusals(annotations: Mapping[str, str], bounds: Bounds | None = None) -> list[str]:
+    """Every problem, as its author reads it."""
+    with pytest.raises(Refused) as refused:
+        read(annotations, bounds)
+    assert str(refused.value) == "; ".join(map(str, refused.value.problems))
+    return [str(problem) for problem in refused.value.problems]

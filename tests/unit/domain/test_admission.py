@@ -13,7 +13,7 @@ from gpu_fraction.domain.backends import BACKENDS, BackendConfig
 from gpu_fraction.domain.guard import Policy
 from gpu_fraction.domain.request import Refused
 from gpu_fraction.domain.sizes import CardSizes
-from tests.pods import Raw, container, env, pod, typed
+from tests.builders.pods import Raw, container, env, pod, typed
 
 CONFIG = BackendConfig(CardSizes(16384))
 NATIVE = {keys.SLOT: "1", keys.CORE_MILLI: "250", keys.MEMORY_MIB: "4096"}
@@ -242,7 +242,7 @@ def test_more_of_our_own_resource_in_a_copied_pod() -> None:
         copied["spec"]["containers"][0]["resources"][part][keys.MEMORY_MIB] = "8192"
     assert refusals(copied) == [
         f'spec.containers[0].resources.{part}[gpu-fraction.dev/memory-mib]: is "8192", but the '
-        "annotations come to 4096; remove it, the annotations are enough"
+        "annotations ask for 4096; remove it, the annotations are enough"
         for part in ("limits", "requests")
     ]
 

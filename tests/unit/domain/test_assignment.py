@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_fraction.domain.assignment import AssignmentError, CardShare, parse, render
-from tests.strategies import text
+from tests.builders.strategies import text
 
 shares = st.builds(
     CardShare,

@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 from gpu_fraction.domain.backends import BACKENDS
 from gpu_fraction.domain.demand import Demand
 from quota.pods import PodRecord, facts_of
-from tests.pods import Raw, container, pod
-from tests.reviews import body, patch_of, review, rewriting
+from tests.builders.pods import Raw, container, pod
+from tests.support.reviews import body, patch_of, review, rewriting
 from webhook.decide import Decider
 from webhook.review import decode, encode
 

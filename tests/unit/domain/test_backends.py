@@ -13,7 +13,7 @@ from gpu_fraction.domain.pod import Toleration
 from gpu_fraction.domain.request import Bounds, Refused
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.domain.user_annotations import parse
-from tests.pods import container, pod, typed
+from tests.builders.pods import container, pod, typed
 
 UNKNOWN = BackendConfig()
 CARD_16G = BackendConfig(card_sizes=CardSizes(16384))

@@ -8,7 +8,7 @@ import pytest
 from gpu_fraction.domain import changes, keys, request_annotation
 from gpu_fraction.domain.guard import Policy
 from gpu_fraction.domain.request import Request, Slice
-from tests.pods import Raw, container, env, pod, typed
+from tests.builders.pods import Raw, container, env, pod, typed
 
 QUARTER = {"gpu-fraction": "0.25"}
 RENDERED = {**QUARTER, keys.REQUEST: "r"}

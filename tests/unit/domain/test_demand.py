@@ -10,7 +10,7 @@ from gpu_fraction.domain import keys
 from gpu_fraction.domain.assignment import CardShare, render
 from gpu_fraction.domain.backends import demand, is_gpu
 from gpu_fraction.domain.demand import ZERO, Demand
-from tests.pods import Raw, container, pod, typed
+from tests.builders.pods import Raw, container, pod, typed
 
 WHOLE = Demand(cards=1, core_milli=1000, open_memory_milli=1000)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gpu_fraction.domain.guard import Policy, check
-from tests.pods import Raw, container, env, paths, pod, typed
+from tests.builders.pods import Raw, container, env, paths, pod, typed
 
 STRICT = Policy()
 OPEN = Policy("allow", "allow", "allow", "allow")
@@ -168,8 +168,8 @@ def test_messages() -> None:
             "(cluster setting policy_host_devices)"
         ),
         (
-            'spec.nodeName: "n" is refused in a pod that uses GPUs: it goes past the scheduler '
-            "that chooses a GPU; use nodeSelector or affinity (cluster setting policy_node_name)"
+            'spec.nodeName: "n" is refused in a pod that uses GPUs: it bypasses the GPU '
+            "scheduler; use nodeSelector or affinity (cluster setting policy_node_name)"
         ),
     ]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_fraction.domain.inventory import Card, Inventory, InventoryError, parse, render
-from tests.strategies import text
+from tests.builders.strategies import text
 
 cards = st.builds(
     Card,

@@ -10,7 +10,7 @@ from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.patch import Operation, build, escape
 from gpu_fraction.domain.pod import ResourceClaim, Toleration
 from gpu_fraction.domain.request import Refused
-from tests.pods import Raw, container, env, pod, typed
+from tests.builders.pods import Raw, container, env, pod, typed
 
 
 def operations(raw: Raw, edit: PodEdit) -> list[Operation]:
@@ -172,8 +172,8 @@ def test_another_amount_is_refused(part: str, given: str) -> None:
     raw["spec"]["containers"][0]["resources"][part]["x/gpu"] = given
     assert refusals(raw, PodEdit(resources={"main": {"x/gpu": "1"}})) == [
         (
-            f'spec.containers[0].resources.{part}[x/gpu]: is "{given}", but the annotations come '
-            "to 1; remove it, the annotations are enough"
+            f'spec.containers[0].resources.{part}[x/gpu]: is "{given}", but the annotations ask '
+            "for 1; remove it, the annotations are enough"
         )
     ]
 
@@ -307,7 +307,7 @@ def test_labels_and_node_selectors(part: str, field: str, edit: PodEdit) -> None
     raw[part][field] = {"a/b": "{2}"}
     assert refusals(raw, edit) == [
         (
-            f'{part}.{field}[a/b]: is "{{2}}", but the annotations come to 1; remove it, the '
+            f'{part}.{field}[a/b]: is "{{2}}", but the annotations ask for 1; remove it, the '
             "annotations are enough"
         )
     ]

@@ -5,7 +5,7 @@ import pytest
 
 from gpu_fraction.domain.pod import SecurityContext
 from gpu_fraction.domain.root_user import root_problem
-from tests.pods import Raw
+from tests.builders.pods import Raw
 
 PATH = "spec.containers[1]"
 CONTEXT = f"{PATH}.securityContext"

@@ -5,7 +5,7 @@ import pytest
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.request import Bounds, Request, Slice
 from gpu_fraction.domain.user_annotations import asks, parse
-from tests.pods import container, pod, typed
+from tests.builders.pods import container, pod, typed
 from tests.unit.domain.annotated_pod import read, share
 
 

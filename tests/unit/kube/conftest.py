@@ -10,7 +10,7 @@ from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.retry import RetryPolicy
 from sandbox.apiserver import ApiServer
-from tests.access import fixed
+from tests.support.access import fixed
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,7 +17,7 @@ from gpu_fraction.kube.election import Election, LeaseTimings
 from gpu_fraction.kube.errors import LeaseLostError, NotFoundError
 from gpu_fraction.kube.lease import unique_identity
 from gpu_fraction.kube.requests import PatchKind
-from gpu_fraction.kube.resources import LEASES
+from gpu_fraction.kube.resources import LEASES, Address
 from gpu_fraction.kube.timestamps import micro_time
 from gpu_fraction.kube.timestamps import time as whole_time
 from sandbox.apiserver import Answer, ApiServer, Fault, Hang, Late, Reset
@@ -172,6 +172,68 @@ async def test_a_leader_that_cannot_renew_stops_before_another_may_begin(
 
     actions = (Hang(), Reset(), Answer(503), Answer(403))
     await asyncio.gather(*(fail_and_recover(action) for action in actions))
+
+
+class MovedLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time can be moved on."""
+
+    moved_s = 0.0
+
+    def time(self) -> float:
+        """Real seconds, and those that were added."""
+        return super().time() + self.moved_s
+
+
+class SlowWrites:
+    """The API server as a client sees it: no Lease yet, and writes that take their time."""
+
+    observer = None
+
+    def __init__(self, loop: MovedLoop, write_s: float) -> None:
+        self.calls: list[str] = []
+        self._loop = loop
+        self._write_s = write_s
+
+    async def get(self, _address: Address, _into: type, **_options: Any) -> Any:
+        """Nothing is there."""
+        self.calls.append("get")
+        raise NotFoundError("no such Lease", status=404)
+
+    async def create(self, _at: Address, manifest: Any, into: type, **_options: Any) -> Any:
+        """Store the Lease at once, and answer late."""
+        self.calls.append("create")
+        self._loop.moved_s += self._write_s
+        return into(spec=manifest["spec"])
+
+    async def patch(
+        self, _at: Address, _kind: PatchKind, body: Any, into: type, **_options: Any
+    ) -> Any:
+        """The same for a change."""
+        self.calls.append("patch")
+        return into(spec=body["spec"])
+
+
+def test_the_time_of_a_renewal_is_the_one_before_its_write() -> None:
+    """Others may see the renewal as soon as it was sent, so the leader counts from there."""
+    loop = MovedLoop()
+    server = SlowWrites(loop, write_s=6.0)
+    candidate = election(cast("Client", server), timings=LeaseTimings(15, 10.0, 2.0))
+    seen: list[str] = []
+
+    async def work() -> None:
+        candidate.check()
+        loop.moved_s += 3.9  # 9.9 s after the write was sent, 3.9 s after its answer
+        candidate.check()
+        seen.append("leads")
+        loop.moved_s += 0.2
+        with pytest.raises(LeaseLostError):
+            candidate.check()
+        seen.append("stops")
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(candidate.run(work))
+    assert seen == ["leads", "stops"]
+    assert server.calls == ["get", "create", "patch"]
 
 
 async def test_work_that_fails_ends_the_leadership(client: Client) -> None:

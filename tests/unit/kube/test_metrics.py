@@ -15,7 +15,7 @@ from gpu_fraction.kube.objects import Identity, Meta
 from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.resources import NAMESPACES, PODS
 from sandbox.apiserver import Answer, ApiServer, Fault
-from tests.access import fixed
+from tests.support.access import fixed
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_fraction.kube import errors, requests
-from gpu_fraction.kube.backoff import Backoff
+from gpu_fraction.kube.backoff import Backoff, TokenBucket
 from gpu_fraction.kube.resources import PODS
 from gpu_fraction.kube.retry import RetryPolicy, may_repeat
 
@@ -48,6 +48,17 @@ def test_a_named_wait_is_waited_in_full(retry_after_s: int, failures: int, seed:
     assert retry_after_s <= wait_s <= retry_after_s + policy.backoff.cap_s
 
 
+@given(st.integers(0, 60), st.integers(1, 50), st.lists(st.integers(), min_size=9, unique=True))
+def test_clients_that_were_told_one_wait_do_not_come_back_together(
+    retry_after_s: int, failures: int, seeds: list[int]
+) -> None:
+    """A server that turned many away names the same wait to all of them."""
+    error = errors.TooManyRequestsError("x", retry_after_s=retry_after_s)
+    policy = RetryPolicy()
+    waits = {policy.wait_s(READ, error, failures, random.Random(seed)) for seed in seeds}
+    assert len(waits) > 1
+
+
 @given(
     st.floats(0.001, 10),
     st.floats(10, 600),
@@ -70,3 +81,12 @@ def test_waits_grow_to_the_cap() -> None:
     backoff = Backoff(initial_s=0.5, cap_s=3.0, factor=2.0, jitter=0.0)
     waits = backoff.waits_s(random.Random(0))
     assert [next(waits) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+
+
+def test_a_token_bucket_says_how_long_to_wait() -> None:
+    """The burst passes at once; then the wait is exact, and a refused use takes nothing."""
+    bucket = TokenBucket(burst=2, per_s=0.5)
+    assert [bucket.take(100.0) for _ in range(3)] == [0.0, 0.0, 2.0]
+    assert bucket.take(101.0) == 1.0
+    assert bucket.take(102.0) == 0.0
+    assert [bucket.take(1000.0) for _ in range(3)] == [0.0, 0.0, 2.0]

@@ -11,7 +11,7 @@ from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.server_version import UnsupportedServerError, check, doubt
 from sandbox.apiserver import ApiServer
-from tests.access import fixed
+from tests.support.access import fixed
 
 
 def told(version: str, *, minor: str = "") -> dict[str, str]:

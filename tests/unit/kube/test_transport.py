@@ -21,7 +21,7 @@ from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.resources import NAMESPACES, NODES, PODS
 from gpu_fraction.kube.retry import RetryPolicy
 from sandbox.apiserver import ApiServer
-from tests.access import fixed
+from tests.support.access import fixed
 
 pytestmark = pytest.mark.usefixtures("no_blocking_calls")
 

@@ -6,7 +6,7 @@ import pytest
 
 from node_daemon.cards.nvml_driver import Driver
 from sandbox.nvml.hardware import FakeHardware
-from tests import fake_gpus
+from tests.support import fake_gpus
 
 
 @pytest.fixture

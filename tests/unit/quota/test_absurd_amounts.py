@@ -5,7 +5,8 @@ import pytest
 
 from quota.state import read
 from quota.wire import AmountsWire, ReservationWire
-from tests.support.quota_world import NAMESPACE, World, pod, quota
+from tests.builders.pods import quota_pod
+from tests.support.quota_world import NAMESPACE, World, quota
 
 HUGE = 9_000_000_000_000_000_000
 """Kubernetes takes quantities up to 2^63 - 1 for what the product asks in thousandths."""
@@ -14,14 +15,14 @@ HUGE = 9_000_000_000_000_000_000
 async def test_a_pod_that_asks_for_more_than_any_budget_can_say_is_refused() -> None:
     """Also where that key is not limited: its promise takes a place in every key."""
     async with World(quota(hard={"memory": "160Gi"})).running() as world:
-        refused = await world.create(pod("u0", cores=HUGE, memory=163840))
+        refused = await world.create(quota_pod("u0", cores=HUGE, memory=163840))
         (only,) = refused.refusals
         assert only.message == (
             "outside GPU quota: team-a, requested: cores=9000000000000000,gpus=9000000000000000, "
             "maximum per pod: cores=1000000000000,gpus=1000000000000000"
         )
-        assert (await world.create(pod("u1", memory=163840))).final
-        assert (await world.create(pod("u2", memory=1))).refusals
+        assert (await world.create(quota_pod("u1", memory=163840))).final
+        assert (await world.create(quota_pod("u2", memory=1))).refusals
 
 
 @pytest.mark.parametrize("enforcement", ["Warn", "Audit"])
@@ -29,15 +30,15 @@ async def test_a_quota_that_refuses_nobody_stays_readable(enforcement: str) -> N
     """The promise and the count of such a pod are full in its key and exact in the others."""
     wire = quota(hard={"cores": "4", "memory": "160Gi"}, enforcement=enforcement)
     async with World(wire).running() as world:
-        outcome = await world.create(pod("u0", cores=HUGE, memory=1024))
+        outcome = await world.create(quota_pod("u0", cores=HUGE, memory=1024))
         assert [r.message.split(",")[0] for r in (*outcome.warnings, *outcome.notes)] == [
             "outside GPU quota: team-a",
             "exceeded GPU quota: team-a",
         ]
         for _ in range(2):  # as a promise, then counted
-            fits = await world.create(pod("u1", memory=159 * 1024), dry_run=True)
+            fits = await world.create(quota_pod("u1", memory=159 * 1024), dry_run=True)
             assert [*fits.warnings, *fits.notes] == []
-            over = await world.create(pod("u2", cores=1), dry_run=True)
+            over = await world.create(quota_pod("u2", cores=1), dry_run=True)
             assert [*over.warnings, *over.notes]
             await world.settle()
         assert world.condition("Exceeded")[0] == "True"
@@ -47,15 +48,15 @@ async def test_pods_from_before_the_webhook_are_counted_readably() -> None:
     """Whoever asks for what they have not used up is admitted beside them."""
     async with World(quota(hard={"cores": "4", "memory": "160Gi"})).running() as world:
         for number in range(3):
-            world.server.put_pod(pod(f"u{number}", cores=HUGE, memory=1024))
+            world.server.put_pod(quota_pod(f"u{number}", cores=HUGE, memory=1024))
         await world.settle()
-        assert (await world.create(pod("memory", memory=1024))).final
-        refused = await world.create(pod("cores", cores=1))
+        assert (await world.create(quota_pod("memory", memory=1024))).final
+        refused = await world.create(quota_pod("cores", cores=1))
         assert refused.refusals[0].message.startswith("exceeded GPU quota: team-a")
         for number in range(3):
             world.server.delete_pod(f"u{number}")
         await world.settle()
-        assert (await world.create(pod("cores", cores=1))).final
+        assert (await world.create(quota_pod("cores", cores=1))).final
 
 
 @pytest.mark.parametrize("amount", ["lots", "-1", "0.0001", 2**63])

@@ -4,9 +4,9 @@ from gpu_fraction.domain import assignment, inventory
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.sizes import CardSizes
 from quota.charge import CardType, charge
-from quota.fleet import ConfiguredFleet, NodeFleet, NodeMeta, NodeRecord
+from quota.fleet import Fleet, NodeMeta, NodeRecord
 from quota.pods import facts_of
-from tests.support.quota_world import pod
+from tests.builders.pods import quota_pod
 
 
 def node(name: str, *cards: tuple[str, str, int]) -> NodeRecord:
@@ -27,9 +27,9 @@ def labelled(name: str, **labels: str) -> NodeRecord:
     return NodeRecord(metadata=NodeMeta(name=name, labels=named))
 
 
-def memory(fleet: NodeFleet | ConfiguredFleet, **fields: object) -> int:
+def memory(fleet: Fleet, **fields: object) -> int:
     """The MiB that a pod with one whole GPU is charged."""
-    record = pod(gpus=1, **fields)  # type: ignore[arg-type]
+    record = quota_pod(gpus=1, **fields)  # type: ignore[arg-type]
     facts = facts_of(record)
     found = charge(facts.on(fleet.cards_for(record, facts)))
     assert not found.unknown
@@ -38,7 +38,7 @@ def memory(fleet: NodeFleet | ConfiguredFleet, **fields: object) -> int:
 
 def test_a_pod_is_charged_for_the_largest_gpu_until_it_has_one() -> None:
     """All nodes while it waits, its own node once bound, its own card once chosen."""
-    fleet = NodeFleet(ConfiguredFleet())
+    fleet = Fleet()
     small, mixed = ("GPU-s", "NVIDIA T4", 15360), ("GPU-l", "NVIDIA A100-SXM4-80GB", 81920)
     fleet.change(None, node("small", small))
     fleet.change(None, node("mixed", ("GPU-t", "NVIDIA T4", 15360), mixed))
@@ -55,18 +55,18 @@ def test_a_pod_is_charged_for_the_largest_gpu_until_it_has_one() -> None:
 
 def test_labels_stand_in_for_the_inventory() -> None:
     """Ours, and those of NVIDIA's feature discovery."""
-    fleet = NodeFleet(ConfiguredFleet())
+    fleet = Fleet()
     labels = {"nvidia_com__gpu_product": "Tesla-T4", "nvidia_com__gpu_memory": "15360"}
     fleet.change(None, labelled("n", **labels))
     assert memory(fleet) == 15360
     fleet.change(labelled("n", **labels), labelled("n", nvidia_com__gpu_memory="much"))
-    record = pod(gpus=1)
+    record = quota_pod(gpus=1)
     assert fleet.cards_for(record, facts_of(record)) == ()
 
 
 def test_the_configuration_stands_in_for_nodes() -> None:
     """Where no node says anything."""
-    fleet = NodeFleet(ConfiguredFleet(CardSizes(40960, {"A100-80GB": 81920})))
+    fleet = Fleet(CardSizes(40960, {"A100-80GB": 81920}))
     assert memory(fleet) == 81920
     only = {"gpu-fraction": "1", "gpu-fraction.dev/gpu-model": "!A100"}
     assert memory(fleet, annotations=only) == 40960
@@ -74,8 +74,8 @@ def test_the_configuration_stands_in_for_nodes() -> None:
 
 def test_a_card_of_unknown_model_counts_for_every_model() -> None:
     """Unless the pod's author has ruled the model out."""
-    facts = facts_of(pod(gpus=1)).on((CardType("", 40960),))
+    facts = facts_of(quota_pod(gpus=1)).on((CardType("", 40960),))
     assert charge(facts, ("A100",)).amounts["A100.gpus"] == 1
     avoiding = {"gpu-fraction": "1", "gpu-fraction.dev/gpu-model": "!A100"}
-    facts = facts_of(pod(gpus=1, annotations=avoiding)).on((CardType("", 40960),))
+    facts = facts_of(quota_pod(gpus=1, annotations=avoiding)).on((CardType("", 40960),))
     assert charge(facts, ("A100",)).amounts["A100.gpus"] == 0

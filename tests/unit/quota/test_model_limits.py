@@ -20,8 +20,8 @@ from quota.wire import API_VERSION, KIND
 from sandbox.apiserver import ApiServer
 from sandbox.apiserver.faults import Answer, DropWatch, Fault
 from sandbox.apiserver.kinds import from_crd
-from tests.access import fixed
 from tests.builders.limits import limits
+from tests.support.access import fixed
 
 CRD = dict(YAML(typ="safe").load(Path(__file__).parents[3] / "deploy" / "crd" / "gpuquotas.yaml"))
 

@@ -11,13 +11,14 @@ from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.request import Request, Slice
 from gpu_fraction.domain.sizes import CardSizes
 from quota.charge import charge
-from quota.fleet import ConfiguredFleet, NodeFleet, NodeMeta, NodeRecord
+from quota.fleet import Fleet, NodeMeta, NodeRecord
 from quota.pods import PodRecord, facts_of
-from tests.support.quota_world import World, pod, quota
+from tests.builders.pods import quota_pod
+from tests.support.quota_world import World, quota
 
 ANYWHERE = Request((Slice("main", 1, 500, None, 500),))
 LIMITED = ("A100", "T4")
-FLEET = ConfiguredFleet(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
+FLEET = Fleet(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
 
 
 def rendered(
@@ -33,7 +34,7 @@ def rendered(
     annotations = {keys.REQUEST: request_annotation.render(request, backend)}
     if assigned:
         annotations[keys.ASSIGNED] = assigned
-    record = pod(uid, cores=500, annotations=annotations, **fields)
+    record = quota_pod(uid, cores=500, annotations=annotations, **fields)
     spec = msgspec.structs.replace(record.spec, scheduler_name=scheduler)
     return msgspec.structs.replace(record, spec=spec)
 
@@ -82,8 +83,8 @@ def test_naming_models_to_avoid_is_no_choice_of_one() -> None:
         (rendered(backend="hami"), {"A100": 1, "T4": 1}),
         (rendered(node="somewhere"), {"A100": 1, "T4": 1}),
         (rendered(assigned="not readable"), {"A100": 1, "T4": 1}),
-        (pod(cores=500), {"A100": 1, "T4": 1}),
-        (pod(gpus=1), {"A100": 1, "T4": 1}),
+        (quota_pod(cores=500), {"A100": 1, "T4": 1}),
+        (quota_pod(gpus=1), {"A100": 1, "T4": 1}),
     ],
     ids=[
         "models",
@@ -107,7 +108,7 @@ def test_every_other_pod_is_charged_for_each_model_it_may_land_on(
 
 def test_once_the_cards_are_known_their_model_is_charged() -> None:
     """The Binding names node and cards in one step."""
-    fleet = NodeFleet(ConfiguredFleet())
+    fleet = Fleet()
     cards = tuple(
         inventory.Card(uuid=f"GPU-{at}", index=at, model=model, memory_mib=mib)
         for at, (model, mib) in enumerate((("Tesla T4", 15360), ("NVIDIA A100", 81920)))
@@ -131,7 +132,7 @@ async def test_pods_that_may_go_elsewhere_are_admitted_beside_a_full_model() -> 
             assert (await world.create(rendered(uid=f"late{number}"))).final
         assert (await world.create(rendered(chose, uid="chose"))).final
         refused = await world.create(rendered(chose, uid="one-more"))
-        assert "requested: A100.gpus=1, used: A100.gpus=1" in refused.refusals[0].message
+        assert "used: A100.gpus=0, reserved: A100.gpus=1" in refused.refusals[0].message
         await world.settle()
         used = world.status().used
         assert used is not None

@@ -23,9 +23,9 @@ from sandbox.apiserver import ApiServer
 from scheduler.auth import Callers, server_tls
 from scheduler.model_quota import NO_LIMITS, ModelLimits
 from scheduler.service import ExtenderService
-from tests.access import fixed
 from tests.builders import pods
 from tests.builders.clusters import node_cards
+from tests.support.access import fixed
 
 TOKEN = "let-the-scheduler-in"
 

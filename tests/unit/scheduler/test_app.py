@@ -26,7 +26,7 @@ from tests.unit.scheduler.conftest import TOKEN, Extend, Running
 
 def add_pod(api: ApiServer, name: str, *asks: Ask, **fields: Any) -> dict[str, Any]:
     """A pod in the API server; what the scheduler would send about it."""
-    manifest = pods.manifest(name, *asks, **fields)
+    manifest = pods.asking_manifest(name, *asks, **fields)
     del manifest["metadata"]["resourceVersion"]
     del manifest["metadata"]["uid"]
     api.add({"apiVersion": "v1", "kind": "Pod", **manifest})

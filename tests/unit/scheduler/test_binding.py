@@ -90,7 +90,7 @@ class World:
 def world() -> World:
     """Pod ``x`` asks for one of node ``a``'s two cards."""
     state = state_of({"a": node_cards("a", 2)})
-    state.pod_changed(pods.pod("x", WHOLE))
+    state.pod_changed(pods.scheduler_pod("x", WHOLE))
     api = Script()
     metrics = ExtenderMetrics(CollectorRegistry())
     made: World
@@ -103,7 +103,7 @@ def bound(name: str = "x", node: str = "a", card: int = 0, uid: str = "") -> Pod
     """The pod, bound to a node with one whole card."""
     share = assignment.CardShare(f"GPU-{node}-{card}", 1000, 16384)
     text = assignment.render({"main": (share,)})
-    return pods.pod(name, WHOLE, uid=uid, node=node, assigned=text)
+    return pods.scheduler_pod(name, WHOLE, uid=uid, node=node, assigned=text)
 
 
 async def test_a_refusal_after_a_lost_answer_does_not_free_the_cards(world: World) -> None:
@@ -141,7 +141,7 @@ async def test_doubt_ends_with_a_read_and_not_before_the_server_must_have_finish
 ) -> None:
     """The API server may take 34 s over a request whose client has gone."""
     world.api.answers = [LOST]
-    world.api.pods["x"] = pods.pod("x", WHOLE)
+    world.api.pods["x"] = pods.scheduler_pod("x", WHOLE)
     await world.binder.bind(X)
     world.now_s = 34.0
     await world.binder.settle()
@@ -202,7 +202,7 @@ async def test_a_conflict_is_looked_into(world: World) -> None:
     assert world.free_cards() == 1
     world.state.pod_removed("uid-x")
 
-    world.state.pod_changed(pods.pod("x", WHOLE))
+    world.state.pod_changed(pods.scheduler_pod("x", WHOLE))
     world.api.answers = [LOST, CONFLICT]
     world.api.pods["x"] = bound(node="b")
     await world.binder.bind(X)
@@ -300,7 +300,7 @@ async def test_an_interrupted_binding_is_in_doubt(world: World) -> None:
 async def test_a_pod_the_watch_does_not_show_yet_is_read(world: World) -> None:
     """After a restart of the scheduler the first call may be a bind."""
     world.api.answers = [None]
-    world.api.pods["new"] = pods.pod("new", HALF)
+    world.api.pods["new"] = pods.scheduler_pod("new", HALF)
     assert await world.binder.bind(BindingArgs("new", "team", "uid-new", "a")) == ""
     assert world.state.cards("a")[0].free_core_milli == 500
     gone = BindingArgs("gone", "team", "uid-gone", "a")

@@ -62,8 +62,8 @@ def bind(state: ClusterState, limited: FixedLimits, pod: Pod, node: str) -> None
 def test_a_full_model_turns_pods_to_other_models_at_filter_and_at_bind() -> None:
     """The claim counts from the moment that a Binding is about to be sent."""
     state, limited = two_models(), limits({"T4": {"gpus": 1}})
-    bind(state, limited, pods.pod("x", HALF), "t4")
-    late = pods.pod("y", HALF)
+    bind(state, limited, pods.scheduler_pod("x", HALF), "t4")
+    late = pods.scheduler_pod("y", HALF)
     assert fitting(state, limited, late) == ["a100"]
     scores = Extender(state, limited).prioritize(state.view(late), ["t4", "a100"])
     assert [score.score for score in scores] == [0, 10]
@@ -78,10 +78,10 @@ def test_a_full_model_turns_pods_to_other_models_at_filter_and_at_bind() -> None
 def test_evicting_others_is_no_way_around_a_quota() -> None:
     """The node is marked so that the scheduler does not look for victims there."""
     state, limited = two_models(), limits({"T4": {"gpus": 0}})
-    result = Extender(state, limited).filter(state.view(pods.pod("x", HALF)), ["t4"])
+    result = Extender(state, limited).filter(state.view(pods.scheduler_pod("x", HALF)), ["t4"])
     assert set(result.failed_and_unresolvable_nodes or ()) == {"t4"}
     state.pod_changed(holder("low", "t4", {0: (1000, 16384), 1: (1000, 16384)}))
-    high = state.view(pods.pod("high", WHOLE, priority=10))
+    high = state.view(pods.scheduler_pod("high", WHOLE, priority=10))
     barred = Extender(state, limited).barred(high)
     proposal = Proposal(("uid-low",))
     assert preemption.victims(state, high, "t4", proposal, barred) is None
@@ -91,9 +91,9 @@ def test_evicting_others_is_no_way_around_a_quota() -> None:
 def test_a_pod_that_chose_the_model_is_held_to_the_quota_as_well() -> None:
     """What is in use counts, whoever was admitted first."""
     state, limited = two_models(), limits({"T4": {"gpus": 1}})
-    chose = pods.pod("chose", T4_ONLY)
+    chose = pods.scheduler_pod("chose", T4_ONLY)
     assert fitting(state, limited, chose) == ["t4"]
-    bind(state, limited, pods.pod("x", HALF), "t4")
+    bind(state, limited, pods.scheduler_pod("x", HALF), "t4")
     assert "used: T4.gpus=1" in reason(state, limited, chose)
 
 
@@ -117,7 +117,7 @@ def test_a_pod_takes_what_its_shares_come_to_on_the_model(
 ) -> None:
     """Over all its cards and containers; an exact fit fits."""
     state, limited = two_models(), limits({"T4": hard})
-    pod = pods.pod("x", *asks)
+    pod = pods.scheduler_pod("x", *asks)
     if over:
         assert f"requested: {over}, used: " in reason(state, limited, pod)
     else:
@@ -130,15 +130,15 @@ def test_a_quota_holds_for_the_priority_classes_of_its_scope() -> None:
     state = two_models()
     limited = limits({"T4": {"gpus": 1}}, scopeSelector={"matchExpressions": [scope]})
     batch = {"schedulerName": keys.SCHEDULER, "priorityClassName": "batch"}
-    bind(state, limited, pods.pod("plain", HALF), "t4")
-    bind(state, limited, pods.pod("first", HALF, spec=batch), "t4")
-    assert fitting(state, limited, pods.pod("second", HALF, spec=batch)) == ["a100"]
-    assert "t4" in fitting(state, limited, pods.pod("third", HALF))
+    bind(state, limited, pods.scheduler_pod("plain", HALF), "t4")
+    bind(state, limited, pods.scheduler_pod("first", HALF, spec=batch), "t4")
+    assert fitting(state, limited, pods.scheduler_pod("second", HALF, spec=batch)) == ["a100"]
+    assert "t4" in fitting(state, limited, pods.scheduler_pod("third", HALF))
     for operator in ("Exists", "DoesNotExist"):
         scope = {"scopeName": "PriorityClass", "operator": operator}
         limited = limits({"T4": {"gpus": 1}}, scopeSelector={"matchExpressions": [scope]})
         for spec in ({}, batch):
-            pod = pods.pod("y", HALF, spec={"schedulerName": keys.SCHEDULER, **spec})
+            pod = pods.scheduler_pod("y", HALF, spec={"schedulerName": keys.SCHEDULER, **spec})
             held = (operator == "Exists") == bool(spec)
             assert ("t4" in fitting(state, limited, pod)) != held
 
@@ -155,13 +155,13 @@ def test_every_quota_that_means_a_card_holds() -> None:
     extender = Extender(state, limited)
 
     def open_nodes(name: str) -> list[str] | None:
-        view = state.view(pods.pod(name, HALF))
+        view = state.view(pods.scheduler_pod(name, HALF))
         return extender.filter(view, ["small", "large"]).node_names
 
     assert open_nodes("x") == ["small", "large"]
-    bind(state, limited, pods.pod("x", HALF), "small")
+    bind(state, limited, pods.scheduler_pod("x", HALF), "small")
     assert open_nodes("y") == ["large"]
-    bind(state, limited, pods.pod("y", HALF), "large")
+    bind(state, limited, pods.scheduler_pod("y", HALF), "large")
     assert open_nodes("z") == []
     limited.set("budget", {})
     assert open_nodes("z") == ["small", "large"]
@@ -172,57 +172,57 @@ def test_every_quota_that_means_a_card_holds() -> None:
 def test_other_namespaces_are_not_counted() -> None:
     """Quotas are of one namespace."""
     state, limited = two_models(), limits({"T4": {"gpus": 1}})
-    view = replace(state.view(pods.pod("x", HALF)), namespace="elsewhere")
+    view = replace(state.view(pods.scheduler_pod("x", HALF)), namespace="elsewhere")
     state.send(view, "t4", Extender(state, limited).cards_for(view, "t4"), 0.0)
-    assert "t4" in fitting(state, limited, pods.pod("y", HALF))
+    assert "t4" in fitting(state, limited, pods.scheduler_pod("y", HALF))
 
 
 def test_room_is_kept_for_pods_that_chose_the_model_and_wait() -> None:
     """They were charged for it when they were admitted; who chose nothing was not."""
     state, limited = two_models(), limits({"T4": {"gpus": 2}})
-    late = pods.pod("late", HALF)
+    late = pods.scheduler_pod("late", HALF)
     for name in ("c1", "c2"):
-        state.pod_changed(pods.pod(name, T4_ONLY))
+        state.pod_changed(pods.scheduler_pod(name, T4_ONLY))
     assert reason(state, limited, late) == (
         "cards 0, 1: exceeded GPU quota: budget, requested: T4.gpus=1, used: T4.gpus=0, "
         "kept for waiting pods: T4.gpus=2, limited: T4.gpus=2"
     )
-    bind(state, limited, pods.pod("c1", T4_ONLY), "t4")
+    bind(state, limited, pods.scheduler_pod("c1", T4_ONLY), "t4")
     assert "used: T4.gpus=1, kept for waiting pods: T4.gpus=1" in reason(state, limited, late)
     state.refused("uid-c1", "t4")
     assert "used: T4.gpus=0, kept for waiting pods: T4.gpus=2" in reason(state, limited, late)
     state.pod_removed("uid-c1")
     assert fitting(state, limited, late) == ["t4", "a100"]
-    state.pod_changed(pods.pod("c1", T4_ONLY))
-    state.pod_changed(pods.pod("c1", T4_ONLY, deleting=True))
+    state.pod_changed(pods.scheduler_pod("c1", T4_ONLY))
+    state.pod_changed(pods.scheduler_pod("c1", T4_ONLY, deleting=True))
     assert fitting(state, limited, late) == ["t4", "a100"], "a waiting pod that is deleted"
     state.pod_changed(holder("c2", "t4", {0: (1000, 16384)}))
     assert fitting(state, limited, late) == ["t4", "a100"], "counted once it has its card"
-    assert fitting(state, limited, pods.pod("c3", T4_ONLY)) == ["t4"]
+    assert fitting(state, limited, pods.scheduler_pod("c3", T4_ONLY)) == ["t4"]
 
 
 def test_what_is_kept_follows_the_waiting_pods_and_the_quotas() -> None:
     """One extender for all of it: what it remembers never outlives its truth."""
     state, limited = two_models(), limits({"T4": {"gpus": 2}})
     extender = Extender(state, limited)
-    late = state.view(pods.pod("late", HALF))
+    late = state.view(pods.scheduler_pod("late", HALF))
 
     def room() -> bool:
         return extender.filter(late, ["t4"]).node_names == ["t4"]
 
     assert room()
-    state.pod_changed(pods.pod("c1", T4_ONLY))
+    state.pod_changed(pods.scheduler_pod("c1", T4_ONLY))
     assert room()
-    state.pod_changed(pods.pod("c2", T4_ONLY))
+    state.pod_changed(pods.scheduler_pod("c2", T4_ONLY))
     assert not room()
     limited.set("budget", {"T4": {"gpus": 3}})
     assert room()
-    state.pod_changed(pods.pod("c3", T4_ONLY))
+    state.pod_changed(pods.scheduler_pod("c3", T4_ONLY))
     assert not room()
     for name in ("c1", "c2", "c3"):
         state.pod_removed(f"uid-{name}")
     assert room()
-    state.pod_changed(pods.pod("c4", replace(T4_ONLY, cards=3)))
+    state.pod_changed(pods.scheduler_pod("c4", replace(T4_ONLY, cards=3)))
     assert not room()
     limited.set("budget", {})
     assert room()
@@ -231,30 +231,30 @@ def test_what_is_kept_follows_the_waiting_pods_and_the_quotas() -> None:
 @pytest.mark.parametrize(
     ("pod", "kept"),
     [
-        (pods.pod("w", HALF), False),
-        (pods.pod("w", replace(HALF, models_out=("A100",))), False),
-        (pods.pod("w", replace(HALF, models_in=("A100",))), False),
-        (pods.pod("w", replace(HALF, models_in=("A100", "T4"))), True),
-        (pods.pod("w", replace(HALF, uuids=("GPU-t4-0",))), True),
-        (pods.pod("w", HALF, spec={"schedulerName": "default-scheduler"}), True),
-        (pods.pod("w", HALF, node="t4"), True),
-        (pods.pod("w", HALF, node="t4", phase="Succeeded"), False),
+        (pods.scheduler_pod("w", HALF), False),
+        (pods.scheduler_pod("w", replace(HALF, models_out=("A100",))), False),
+        (pods.scheduler_pod("w", replace(HALF, models_in=("A100",))), False),
+        (pods.scheduler_pod("w", replace(HALF, models_in=("A100", "T4"))), True),
+        (pods.scheduler_pod("w", replace(HALF, uuids=("GPU-t4-0",))), True),
+        (pods.scheduler_pod("w", HALF, spec={"schedulerName": "default-scheduler"}), True),
+        (pods.scheduler_pod("w", HALF, node="t4"), True),
+        (pods.scheduler_pod("w", HALF, node="t4", phase="Succeeded"), False),
     ],
 )
 def test_room_is_kept_for_whoever_was_charged_at_admission(pod: Pod, kept: bool) -> None:
     """Also for pods that another scheduler places and for those that name cards."""
     state, limited = two_models(), limits({"T4": {"gpus": 1}})
     state.pod_changed(pod)
-    assert ("t4" in fitting(state, limited, pods.pod("late", HALF))) != kept
+    assert ("t4" in fitting(state, limited, pods.scheduler_pod("late", HALF))) != kept
 
 
 def test_a_pod_without_our_annotation_was_charged_at_admission() -> None:
     """It asks by resources alone, so our webhook left nothing open."""
     state, limited = two_models(), limits({"T4": {"gpus": 1}})
-    stripped = pods.manifest("bare", Ask("main", core_milli=500, memory_mib=1))
+    stripped = pods.asking_manifest("bare", Ask("main", core_milli=500, memory_mib=1))
     stripped["metadata"]["annotations"] = {}
     state.pod_changed(msgspec.convert(stripped, Pod))
-    assert fitting(state, limited, pods.pod("late", HALF)) == ["a100"]
+    assert fitting(state, limited, pods.scheduler_pod("late", HALF)) == ["a100"]
     assert fitting(state, limited, msgspec.convert(stripped, Pod)) == ["t4", "a100"]
 
 
@@ -262,19 +262,21 @@ def test_a_pods_own_claims_do_not_stand_in_its_way() -> None:
     """Only one of its Bindings can take effect; for others each of them counts."""
     state = state_of({"t4": node_cards("t4", 1), "a100": node_cards("a100", 1)})
     limited = limits({"T4": {"gpus": 1}})
-    bind(state, limited, pods.pod("x", WHOLE), "t4")
+    bind(state, limited, pods.scheduler_pod("x", WHOLE), "t4")
     state.lost("uid-x", "t4", 0.0)
-    assert fitting(state, limited, pods.pod("x", WHOLE)) == ["t4", "a100"]
-    bind(state, limited, pods.pod("x", WHOLE), "a100")
-    assert fitting(state, limited, pods.pod("y", WHOLE)) == []
+    assert fitting(state, limited, pods.scheduler_pod("x", WHOLE)) == ["t4", "a100"]
+    bind(state, limited, pods.scheduler_pod("x", WHOLE), "a100")
+    assert fitting(state, limited, pods.scheduler_pod("y", WHOLE)) == []
     limited.set("budget", {"T4": {"gpus": 2}})
-    assert "used: T4.gpus=2" in reason(state, limits({"T4": {"gpus": 2}}), pods.pod("y", HALF))
+    assert "used: T4.gpus=2" in reason(
+        state, limits({"T4": {"gpus": 2}}), pods.scheduler_pod("y", HALF)
+    )
 
 
 def test_cards_of_a_node_that_is_gone_are_still_held() -> None:
     """Their models are remembered; where they never were known, they may be any."""
     state, limited = two_models(), limits({"T4": {"gpus": 1}, "A100": {"gpus": 1}})
-    late = pods.pod("late", HALF)
+    late = pods.scheduler_pod("late", HALF)
     state.pod_changed(holder("p", "t4", {0: (500, 1)}))
     state.node_removed("t4")
     state.pod_changed(holder("p", "t4", {0: (500, 1)}))
@@ -295,9 +297,9 @@ def test_pods_may_be_known_before_their_nodes() -> None:
     state.pod_changed(holder("q", "t4", {0: (500, 1)}))
     for node in ("t4", "a100"):
         state.node_changed(node, before.cards(node))
-    assert fitting(state, limited, pods.pod("late", HALF)) == ["a100"]
+    assert fitting(state, limited, pods.scheduler_pod("late", HALF)) == ["a100"]
     state.pod_removed("uid-q")
-    assert fitting(state, limited, pods.pod("late", HALF)) == ["t4", "a100"]
+    assert fitting(state, limited, pods.scheduler_pod("late", HALF)) == ["t4", "a100"]
 
 
 @given(st.data())
@@ -329,7 +331,9 @@ def test_a_pod_on_cards_of_several_models_keeps_to_their_common_limit(data: st.D
     }
     state, limited = state_of({"n": cards}), limits({"A100": hard})
     with suppress(BindRefusedError):
-        given_cards = Extender(state, limited).cards_for(state.view(pods.pod("x", *asks)), "n")
+        given_cards = Extender(state, limited).cards_for(
+            state.view(pods.scheduler_pod("x", *asks)), "n"
+        )
         taken = [share for shares in given_cards.values() for share in shares]
         assert sum(share.core_milli for share in taken) <= parse_amount("cores", hard["cores"])
         assert sum(share.memory_mib for share in taken) <= parse_amount("memory", hard["memory"])
@@ -339,7 +343,7 @@ def test_asks_are_judged_anew_when_a_model_gains_a_size() -> None:
     """A node with larger cards of the same name joins."""
     state, limited = two_models(), limits({"T4": {"memory": "8Gi"}})
     extender = Extender(state, limited)
-    view = state.view(pods.pod("x", HALF))
+    view = state.view(pods.scheduler_pod("x", HALF))
     assert extender.filter(view, ["t4"]).node_names == ["t4"]
     assert extender.filter(view, ["t4"]).node_names == ["t4"]
     state.node_changed("new", empty(node_cards("new", 1, memory_mib=32768)))

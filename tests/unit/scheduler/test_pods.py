@@ -11,7 +11,7 @@ from tests.builders.clusters import HALF, node_cards
 
 def test_a_pod_without_gpus_sheds_everything_but_its_names() -> None:
     """There may be a hundred thousand of them."""
-    whole = pods.manifest("plain", cpu="1")
+    whole = pods.asking_manifest("plain", cpu="1")
     whole["metadata"]["annotations"] = {"note": "x" * 1000}
     pod = msgspec.convert(whole, Pod)
     assert not pod.holds_gpu
@@ -22,7 +22,7 @@ def test_a_pod_without_gpus_sheds_everything_but_its_names() -> None:
 
 def test_a_pod_with_gpus_keeps_its_resources_and_our_annotations() -> None:
     """Other people's annotations, such as kubectl's copy of the manifest, go."""
-    whole = pods.manifest("gpu", HALF)
+    whole = pods.asking_manifest("gpu", HALF)
     whole["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] = "{}"
     pod = msgspec.convert(whole, Pod)
     assert pod.holds_gpu

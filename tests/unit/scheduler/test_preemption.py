@@ -37,7 +37,7 @@ def test_victims_that_free_no_card_are_exchanged_for_those_that_do() -> None:
         holder("r", "a", {1: (500, 8192)}, priority=5),
         holder("s", "a", {0: (500, 8192)}, priority=7),
     )
-    preemptor = pods.pod("x", WHOLE, priority=10)
+    preemptor = pods.scheduler_pod("x", WHOLE, priority=10)
     assert evicted(state, preemptor, "p", "q") == ["q", "r"]
 
 
@@ -49,7 +49,7 @@ def test_victims_are_answered_with_the_highest_priority_first() -> None:
         holder("mmm", "a", {0: (300, 4096)}, priority=500),
         holder("zzz", "a", {0: (300, 4096)}, priority=900),
     )
-    preemptor = state.view(pods.pod("x", WHOLE, priority=1000))
+    preemptor = state.view(pods.scheduler_pod("x", WHOLE, priority=1000))
     found = victims(state, preemptor, "a", Proposal(("uid-zzz",)))
     assert found is not None
     assert found.uids == ("uid-zzz", "uid-mmm", "uid-aaa")
@@ -63,7 +63,7 @@ def test_victims_of_unknown_priority_keep_their_place_in_the_proposal() -> None:
         holder("mmm", "a", {0: (300, 4096)}, priority=500),
         holder("zzz", "a", {0: (300, 4096)}, priority=900),
     )
-    preemptor = state.view(pods.pod("x", WHOLE, priority=1000))
+    preemptor = state.view(pods.scheduler_pod("x", WHOLE, priority=1000))
     proposed = ("uid-first", "uid-zzz", "uid-second", "uid-aaa", "uid-last")
     found = victims(state, preemptor, "a", Proposal(proposed))
     assert found is not None
@@ -78,7 +78,7 @@ def test_only_violations_that_the_scheduler_counted_are_answered() -> None:
         holder("s", "a", {0: (500, 8192)}, priority=10),
         holder("q", "a", {1: (1000, 16384)}),
     )
-    preemptor = state.view(pods.pod("x", WHOLE, priority=10))
+    preemptor = state.view(pods.scheduler_pod("x", WHOLE, priority=10))
     for proposed, violations, expected in (
         (("uid-p",), 0, Proposal(("uid-q",), 0)),
         (("uid-p",), 1, Proposal(("uid-q",), 0)),
@@ -95,7 +95,7 @@ def test_among_equals_the_schedulers_own_victims_are_kept() -> None:
     state = node_with(
         3, *(holder(name, "a", {at: (1000, 16384)}) for at, name in enumerate("pqr"))
     )
-    assert evicted(state, pods.pod("x", WHOLE, priority=10), "q") == ["q"]
+    assert evicted(state, pods.scheduler_pod("x", WHOLE, priority=10), "q") == ["q"]
 
 
 def test_fewer_victims_come_before_lower_priorities_and_those_before_names() -> None:
@@ -108,21 +108,21 @@ def test_fewer_victims_come_before_lower_priorities_and_those_before_names() -> 
         holder("high", "a", {1: (900, 16000)}, priority=8),
         holder("mid", "a", {2: (900, 16000)}, priority=6),
     )
-    assert evicted(state, pods.pod("x", half, priority=10), "high") == ["low1"]
-    assert evicted(state, pods.pod("y", WHOLE, priority=10), "high") == ["mid"]
-    assert evicted(state, pods.pod("z", WHOLE, priority=7), "low1") == ["mid"]
+    assert evicted(state, pods.scheduler_pod("x", half, priority=10), "high") == ["low1"]
+    assert evicted(state, pods.scheduler_pod("y", WHOLE, priority=10), "high") == ["mid"]
+    assert evicted(state, pods.scheduler_pod("z", WHOLE, priority=7), "low1") == ["mid"]
 
 
 def test_pods_of_the_same_or_higher_priority_are_never_victims() -> None:
     """And a node where only they could help is given up."""
     state = node_with(1, holder("p", "a", {0: (500, 8192)}, priority=10))
-    assert evicted(state, pods.pod("x", WHOLE, priority=10), "plain") is None
+    assert evicted(state, pods.scheduler_pod("x", WHOLE, priority=10), "plain") is None
 
 
 def test_proposed_victims_without_gpus_stay_victims() -> None:
     """They free what cards do not show."""
     state = node_with(1, holder("p", "a", {0: (500, 8192)}))
-    found = evicted(state, pods.pod("x", WHOLE, priority=10), "plain", "p")
+    found = evicted(state, pods.scheduler_pod("x", WHOLE, priority=10), "plain", "p")
     assert found == ["p", "plain"]
 
 
@@ -134,9 +134,9 @@ def test_other_resources_are_not_cut_short() -> None:
         holder("q", "a", {1: (500, 8192)}, cpu="8", priority=2),
         holder("r", "a", {1: (500, 8192)}, cpu="1", priority=2),
     )
-    greedy = pods.pod("x", WHOLE, priority=10, cpu="4")
+    greedy = pods.scheduler_pod("x", WHOLE, priority=10, cpu="4")
     assert evicted(state, greedy, "q") == ["p", "q"]
-    assert evicted(state, pods.pod("y", WHOLE, priority=10, cpu="500m"), "q") == ["p"]
+    assert evicted(state, pods.scheduler_pod("y", WHOLE, priority=10, cpu="500m"), "q") == ["p"]
 
 
 def test_what_the_pod_as_a_whole_asks_for_counts_like_kubernetes_counts_it() -> None:
@@ -150,10 +150,10 @@ def test_what_the_pod_as_a_whole_asks_for_counts_like_kubernetes_counts_it() -> 
     for held in (plain, whole):
         state = node_with(2, small, held)
         for cpu, spec in (("", level), ("1", level), ("1", overhead), ("", level | overhead)):
-            preemptor = pods.pod("x", WHOLE, priority=10, cpu=cpu, spec=spec)
+            preemptor = pods.scheduler_pod("x", WHOLE, priority=10, cpu=cpu, spec=spec)
             assert evicted(state, preemptor, "q") == ["p", "q"]
         modest = {"resources": {"requests": {"cpu": "500m"}}}
-        preemptor = pods.pod("x", WHOLE, priority=10, cpu="4", spec=modest)
+        preemptor = pods.scheduler_pod("x", WHOLE, priority=10, cpu="4", spec=modest)
         assert evicted(state, preemptor, "q") == ["p"]
 
 
@@ -166,7 +166,7 @@ def test_where_more_than_resources_decides_the_proposal_is_only_added_to() -> No
         holder("web", "a", {1: (100, 1)}, spec=port),
         holder("q", "a", {1: (900, 16000)}),
     )
-    preemptor = pods.pod("x", WHOLE, priority=10)
+    preemptor = pods.scheduler_pod("x", WHOLE, priority=10)
     assert evicted(state, preemptor, "web") in (["p", "web"], ["q", "web"])
 
 
@@ -177,8 +177,8 @@ def test_pods_on_their_way_out_are_not_replaced_by_others() -> None:
         holder("leaving", "a", {0: (1000, 16384)}, deleting=True, priority=9),
         holder("p", "a", {1: (1000, 16384)}),
     )
-    assert evicted(state, pods.pod("x", WHOLE, priority=10), "p") == ["p"]
-    assert evicted(state, pods.pod("x", WHOLE, priority=10), "leaving") == ["leaving"]
+    assert evicted(state, pods.scheduler_pod("x", WHOLE, priority=10), "p") == ["p"]
+    assert evicted(state, pods.scheduler_pod("x", WHOLE, priority=10), "leaving") == ["leaving"]
 
 
 def test_cards_that_are_kept_for_another_pod_are_not_counted_on() -> None:
@@ -188,10 +188,12 @@ def test_cards_that_are_kept_for_another_pod_are_not_counted_on() -> None:
         2,
         holder("leaving", "a", {0: (600, 9830)}, deleting=True),
         holder("equal", "a", {1: (500, 8192)}, priority=100),
-        pods.pod("first", most, priority=100, nominated="a"),
+        pods.scheduler_pod("first", most, priority=100, nominated="a"),
     )
-    assert evicted(state, pods.pod("x", most, priority=100, cpu="4"), "plain") is None
-    assert evicted(state, pods.pod("y", most, priority=101, cpu="4"), "plain") == ["plain"]
+    assert evicted(state, pods.scheduler_pod("x", most, priority=100, cpu="4"), "plain") is None
+    assert evicted(state, pods.scheduler_pod("y", most, priority=101, cpu="4"), "plain") == [
+        "plain"
+    ]
 
 
 def test_another_card_is_cleared_than_the_one_kept_for_another_pod() -> None:
@@ -200,10 +202,10 @@ def test_another_card_is_cleared_than_the_one_kept_for_another_pod() -> None:
         3,
         holder("p", "a", {0: (1000, 16384)}, priority=1),
         holder("q", "a", {1: (1000, 16384)}, priority=2),
-        pods.pod("first", WHOLE, priority=100, nominated="a"),
+        pods.scheduler_pod("first", WHOLE, priority=100, nominated="a"),
     )
-    assert evicted(state, pods.pod("x", WHOLE, priority=100), "q") == ["p"]
-    assert evicted(state, pods.pod("y", WHOLE, priority=101), "q") == ["q"]
+    assert evicted(state, pods.scheduler_pod("x", WHOLE, priority=100), "q") == ["p"]
+    assert evicted(state, pods.scheduler_pod("y", WHOLE, priority=101), "q") == ["q"]
 
 
 def test_several_cards_and_containers_are_freed_together() -> None:
@@ -214,9 +216,12 @@ def test_several_cards_and_containers_are_freed_together() -> None:
         holder("wide", "a", {0: (900, 16000), 1: (900, 16000)}, priority=5),
         holder("p", "a", {2: (900, 16000)}),
     )
-    assert evicted(state, pods.pod("x", two, priority=10), "p") in (["wide"], ["p", "wide"])
+    assert evicted(state, pods.scheduler_pod("x", two, priority=10), "p") in (
+        ["wide"],
+        ["p", "wide"],
+    )
     both = tuple(Ask(name, core_milli=1000, memory_milli=1000) for name in ("a", "b"))
-    found = evicted(state, pods.pod("y", *both, priority=10), "p")
+    found = evicted(state, pods.scheduler_pod("y", *both, priority=10), "p")
     assert found is not None
     assert "wide" in found
 
@@ -224,7 +229,7 @@ def test_several_cards_and_containers_are_freed_together() -> None:
 def test_pods_that_ask_for_no_cards_keep_the_proposal() -> None:
     """Not ours to judge."""
     state = node_with(1, holder("p", "a", {0: (500, 8192)}))
-    assert evicted(state, pods.pod("x", priority=10), "p") == ["p"]
+    assert evicted(state, pods.scheduler_pod("x", priority=10), "p") == ["p"]
 
 
 def test_a_finely_sliced_card_loses_its_least_important_pods() -> None:
@@ -233,7 +238,7 @@ def test_a_finely_sliced_card_loses_its_least_important_pods() -> None:
         holder(f"p{at:02}", "a", {0: (31, 512)}, priority=5 if at < 20 else 0) for at in range(32)
     ]
     third = Ask("main", core_milli=300, memory_mib=5120)
-    found = evicted(node_with(1, *slices), pods.pod("x", third, priority=10), "p00")
+    found = evicted(node_with(1, *slices), pods.scheduler_pod("x", third, priority=10), "p00")
     assert found == [f"p{at}" for at in range(20, 30)]
 
 
@@ -243,7 +248,7 @@ async def test_every_node_is_judged_while_there_is_time_and_one_in_any_case() ->
     for node in "ac":
         state.pod_changed(holder(node, node, {0: (1000, 16384)}))
     state.pod_changed(holder("b", "b", {0: (1000, 16384)}, priority=10))
-    preemptor = state.view(pods.pod("x", WHOLE, priority=10))
+    preemptor = state.view(pods.scheduler_pod("x", WHOLE, priority=10))
     proposals = {node: Proposal((f"uid-{node}",)) for node in "ac"}
     proposals["b"] = Proposal(("uid-plain",))
     expected = {node: proposals[node] for node in "ac"}
@@ -279,7 +284,7 @@ def test_no_smaller_set_of_pods_and_no_set_of_lower_priorities_would_do(
     """Compared with every set of pods of lower priority."""
     state, held = crowd
     ask = Ask("main", core_milli=tenths * 100, memory_mib=memory_mib)
-    preemptor = state.view(pods.pod("x", ask, priority=2))
+    preemptor = state.view(pods.scheduler_pod("x", ask, priority=2))
     priorities = {
         pod.metadata.uid: pod.spec.priority or 0
         for pod in held

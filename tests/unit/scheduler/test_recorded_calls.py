@@ -52,7 +52,9 @@ def state() -> ClusterState:
         cards = (
             '{"v":1,"containers":{"main":[{"uuid":"GPU-%d","coreMilli":700,"memoryMib":4096}]}}'
         )
-        state.pod_changed(pods.pod(uid, held, uid=uid, node="node-a", assigned=cards % at))
+        state.pod_changed(
+            pods.scheduler_pod(uid, held, uid=uid, node="node-a", assigned=cards % at)
+        )
     return state
 
 

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from gpu_fraction.serving.server import KEEPALIVE_S, Drain, HttpsServer
-from tests.tls import Tls
+from tests.support.tls import Tls
 
 
 @dataclass

@@ -10,7 +10,7 @@ from gpu_fraction.domain.request import Bounds
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.settings import rewrite
 from gpu_fraction.settings.option import SettingsError, Value, load
-from tests.reviews import rewriting
+from tests.support.reviews import rewriting
 
 KAI = {"name": "kai", "scheduler": "kai-scheduler"}
 

@@ -10,8 +10,8 @@ from blockbuster import blockbuster_ctx
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.serving.server import Drain, HttpsServer
-from tests.reviews import rewriting
-from tests.tls import Tls
+from tests.support.reviews import rewriting
+from tests.support.tls import Tls
 from webhook.app import AdmissionApp, Check, Decide
 from webhook.decide import Decider
 from webhook.review import AdmissionRequest, Answer

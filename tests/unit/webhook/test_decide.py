@@ -8,8 +8,8 @@ import pytest
 
 from gpu_fraction.domain import keys
 from gpu_fraction.settings.rewrite import RewriteSettings
-from tests.pods import Raw, container, env, pod
-from tests.reviews import body, changed, review, rewriting
+from tests.builders.pods import Raw, container, env, pod
+from tests.support.reviews import body, changed, review, rewriting
 from webhook.decide import Decider
 from webhook.review import Answer, BadReview, decode, encode
 

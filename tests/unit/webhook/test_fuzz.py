@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.reviews import RECORDED, body, recorded, review
-from tests.strategies import hostile_pods, json_values, text
-from tests.tls import Tls
+from tests.builders.strategies import hostile_pods, json_values, text
+from tests.support.reviews import RECORDED, body, recorded, review
+from tests.support.tls import Tls
 from tests.unit.webhook.conftest import Launcher
 
 BOUND_S = 20.0

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from tests.pods import Raw, container, env, pod
-from tests.reviews import body, changed, patch_of, review
-from tests.tls import Tls
+from tests.builders.pods import Raw, container, env, pod
+from tests.support.reviews import body, changed, patch_of, review
+from tests.support.tls import Tls
 
 CLIENTS = 6
 SECRET = "canary-91c2"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import jsonpatch
 import pytest
 
-from tests.pods import Raw
-from tests.reviews import RECORDED, body, patch_of, recorded, rewriting
+from tests.builders.pods import Raw
+from tests.support.reviews import RECORDED, body, patch_of, recorded, rewriting
 from webhook.decide import Decider
 from webhook.review import decode, encode
 
@@ -215,8 +215,9 @@ def test_what_the_user_and_the_audit_log_are_told(name: str) -> None:
 
 
 UNMUTATED = (
-    "pod: does not hold what its annotations come to (missing: "
-    "{}): gpu-fraction's mutating webhook did not run, or another one undid its work"
+    "pod: does not match its GPU annotations (missing: "
+    "{}): gpu-fraction's mutating webhook did not run, "
+    "or another webhook removed its changes"
 )
 ANNOTATION = "/metadata/annotations/gpu-fraction.dev~1request"
 MAIN = "/spec/containers/0"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.pods import pod
-from tests.reviews import body, changed, review
+from tests.builders.pods import pod
+from tests.support.reviews import body, changed, review
 from webhook.review import Answer, BadReview, decode, decode_pod, encode, encode_patch
 
 

@@ -17,7 +17,7 @@ from node_daemon.cards.nvml_driver import Driver
 from node_daemon.cards.source import CardSettings, CardSource
 from node_daemon.state.concurrency import Latest
 from sandbox.nvml.hardware import VARIABLE, FakeHardware
-from tests import fake_gpus
+from tests.support import fake_gpus
 
 SETTINGS = CardSettings(
     slots_per_card=4,

@@ -11,7 +11,7 @@ from node_daemon.cards import health_watch, nvml
 from node_daemon.cards.health_events import Event, Fault, Poll, Xid
 from node_daemon.cards.nvml_driver import Driver
 from sandbox.nvml.hardware import FakeHardware
-from tests import fake_gpus
+from tests.support import fake_gpus
 
 WHOLE = nvml.WHOLE_CARD
 

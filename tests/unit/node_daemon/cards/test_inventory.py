@@ -8,7 +8,7 @@ from gpu_fraction.domain.inventory import Inventory
 from node_daemon.cards import inventory, inventory_reader, nvml
 from node_daemon.cards.nvml_driver import Driver
 from sandbox.nvml.hardware import FakeHardware, FakeLink
-from tests import fake_gpus
+from tests.support import fake_gpus
 
 
 def published(driver: Driver, previous: Inventory | None = None) -> Inventory:
@@ -38,7 +38,7 @@ def test_a_card_is_published_with_all_that_nvml_says(
 
 def test_nvlink_counts_lanes_and_pcie_its_level(hardware: FakeHardware, driver: Driver) -> None:
     """Direct links count one by one, inactive ones not; elsewhere the PCIe level is given."""
-    hardware.cards.append(fake_gpus.card(2))
+    hardware.cards.append(fake_gpus.whole_card(2))
     hardware.cards[0].links = [
         FakeLink(link=0, remote=hardware.cards[1].pci),
         FakeLink(link=1, remote=hardware.cards[1].pci),

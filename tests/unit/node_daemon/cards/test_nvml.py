@@ -9,7 +9,7 @@ from node_daemon.cards import nvml, nvml_driver
 from node_daemon.cards.nvml_driver import Driver
 from node_daemon.cards.nvml_lane import Lane, LaneTimeoutError
 from sandbox.nvml.hardware import VARIABLE, FakeHardware, FakeProcess
-from tests import fake_gpus
+from tests.support import fake_gpus
 
 
 def test_no_driver_is_said(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def test_samples_are_the_newest_of_each_process(hardware: FakeHardware, driver: 
 
 def test_a_mig_instance_is_found_by_name(hardware: FakeHardware, driver: Driver) -> None:
     """Lookup by UUID knows instances, passes over cards that do not answer, and says no."""
-    hardware.cards[:] = [fake_gpus.card(0, lost=True), fake_gpus.mig_card(1, instances=3)]
+    hardware.cards[:] = [fake_gpus.whole_card(0, lost=True), fake_gpus.mig_card(1, instances=3)]
     hardware.apply()
     found = driver.device_by_uuid(fake_gpus.mig_uuid(1, 2))
     assert found.place() == nvml.InstancePlace(gpu_instance=3, compute_instance=0, slices=1)

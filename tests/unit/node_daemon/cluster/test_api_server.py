@@ -21,8 +21,8 @@ from node_daemon.state.errors import ApiUnavailableError, PodRef, Refusal
 from node_daemon.state.pods import PodCache
 from sandbox.apiserver.faults import Answer, Fault
 from sandbox.apiserver.server import ApiServer
-from tests.access import fixed
-from tests.support.node_rig import card, inventory
+from tests.support.access import fixed
+from tests.support.node_rig import inventory, rig_card
 
 NODE = "node-1"
 
@@ -187,7 +187,7 @@ async def test_node_is_published_and_repaired(
     client: Client, background: Callable[[Any], None]
 ) -> None:
     """Inventory, labels and capacity follow the cards, and return when somebody resets them."""
-    cards = Latest(inventory(card(0), card(1)))
+    cards = Latest(inventory(rig_card(0), rig_card(1)))
     background(NodePublisher(client, NODE, cards).run())
     capacity: dict[str, Any] = {}
 
@@ -207,7 +207,7 @@ async def test_node_is_published_and_repaired(
     assert node["metadata"]["labels"][keys.LABEL_COUNT] == "2"
     published = inventory_format.parse(node["metadata"]["annotations"][keys.INVENTORY])
     assert published.cards == cards.value.cards  # type: ignore[union-attr]
-    cards.set(inventory(card(0), card(1, healthy=False)))
+    cards.set(inventory(rig_card(0), rig_card(1, healthy=False)))
     await capacity_is("1000", "40000")
     reset = {"status": {"capacity": {keys.CORE_MILLI: "0", keys.MEMORY_MIB: "0"}}}
     await client.patch(NODES.at(NODE).sub("status"), PatchKind.MERGE, reset, dict)
@@ -224,7 +224,7 @@ async def test_clear_annotation_is_obeyed_once(
     client: Client, background: Callable[[Any], None]
 ) -> None:
     """An administrator declares cards fine; the annotation is taken away."""
-    publisher = NodePublisher(client, NODE, Latest(inventory(card(0))))
+    publisher = NodePublisher(client, NODE, Latest(inventory(rig_card(0))))
     background(publisher.run())
     asked = {"metadata": {"annotations": {CLEAR_ANNOTATION: "GPU-0"}}}
     await client.patch(NODES.at(NODE), PatchKind.MERGE, asked, dict)
@@ -236,7 +236,7 @@ async def test_clear_annotation_is_obeyed_once(
 
 async def test_clear_annotation_is_not_obeyed_again_while_the_watch_lags(client: Client) -> None:
     """The Node is still shown with what was taken away; the next thing asked is obeyed."""
-    publisher = NodePublisher(client, NODE, Latest(inventory(card(0), card(1))))
+    publisher = NodePublisher(client, NODE, Latest(inventory(rig_card(0), rig_card(1))))
 
     async def ask(what: str) -> WireNode:
         asked = {"metadata": {"annotations": {CLEAR_ANNOTATION: what}}}

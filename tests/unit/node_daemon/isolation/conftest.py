@@ -18,7 +18,7 @@ from node_daemon.isolation.mps import MpsEngine, MpsSettings
 from node_daemon.isolation.mps_control import MpsControl, Protocol
 from node_daemon.isolation.mps_daemon import PID_FILE, Launch, MpsDaemon
 from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
-from tests import fake_gpus
+from tests.support import fake_gpus
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ class Mps:
         self.directory = directory
         self.pipe = directory / "pipe"
         self.binary = directory / "nvidia-cuda-mps-control"
-        source = pathlib.Path(__file__).parents[3] / "fake_mps_control.py"
+        source = pathlib.Path(__file__).parents[3] / "support" / "fake_mps_control.py"
         self.binary.write_text(f"#!{sys.executable} -IS\n{source.read_text()}")
         self.binary.chmod(0o755)
         self.failing = directory / "fail"

@@ -12,7 +12,7 @@ from node_daemon.isolation.cgroup_paths import Member, PodCgroups, member
 from node_daemon.isolation.engine import CardFacts, Part, Resource, Slice, Strength
 from node_daemon.isolation.errors import EngineFailedError
 from sandbox.nvml.hardware import FakeHardware
-from tests import fake_gpus
+from tests.support import fake_gpus
 
 POD = "3f2e1d0c-aaaa-bbbb-cccc-0123456789ab"
 POD_ = POD.replace("-", "_")

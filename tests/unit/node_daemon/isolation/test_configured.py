@@ -22,7 +22,7 @@ from node_daemon.isolation.engine import CardFacts, Slice
 from node_daemon.isolation.errors import EngineFailedError
 from node_daemon.settings import OPTIONS, node_daemon_settings
 from sandbox.nvml.hardware import FakeHardware
-from tests import fake_gpus
+from tests.support import fake_gpus
 from tests.unit.node_daemon.isolation.conftest import Mps
 
 ONE, TWO = fake_gpus.uuid(0), fake_gpus.uuid(1)

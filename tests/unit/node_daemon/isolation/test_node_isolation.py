@@ -16,7 +16,7 @@ from node_daemon.isolation.errors import EngineFailedError, NotEnforceableError
 from node_daemon.isolation.hami_core import HamiCoreEngine
 from node_daemon.isolation.node import NodeIsolation, facts
 from sandbox.nvml.hardware import FakeHardware
-from tests import fake_gpus
+from tests.support import fake_gpus
 from tests.unit.node_daemon.isolation.conftest import Mps
 
 POD = "3f2e1d0c-aaaa-bbbb-cccc-0123456789ab"

@@ -7,7 +7,7 @@ import pytest
 from node_daemon.cards.nvml_driver import Driver
 from node_daemon.isolation.usage import CardUsage, Consumer, Usage, UsageReader
 from sandbox.nvml.hardware import FakeHardware, FakeProcess
-from tests import fake_gpus
+from tests.support import fake_gpus
 
 ONE, TWO = fake_gpus.uuid(0), fake_gpus.uuid(1)
 POD = "3f2e1d0c-aaaa-bbbb-cccc-0123456789ab"

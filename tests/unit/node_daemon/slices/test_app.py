@@ -24,8 +24,8 @@ from sandbox.apiserver.server import ApiServer
 from sandbox.kubelet.devices import StartError
 from sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
 from sandbox.nvml.hardware import VARIABLE, FakeHardware
-from tests import fake_gpus
-from tests.access import fixed
+from tests.support import fake_gpus
+from tests.support.access import fixed
 from tests.support.node_rig import TEMPO
 
 NODE = "node-1"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.node_rig import Rig, StartError, card, node, share
+from tests.support.node_rig import Rig, StartError, node, rig_card, share
 
 SPEC = {
     "cdiVersion": "0.7.0",
@@ -46,7 +46,7 @@ def write_spec(rig: Rig, spec: dict[str, Any]) -> None:
 
 async def test_edits_of_the_host_are_copied(tmp_path: Path) -> None:
     """Everything once, ours last; the version is the higher one."""
-    async with node(tmp_path, card(0), card(1)) as rig:
+    async with node(tmp_path, rig_card(0), rig_card(1)) as rig:
         write_spec(rig, SPEC)
         await rig.run_pod(rig.pod({"main": [share(0), share(1)]}))
         spec = written(rig)
@@ -75,7 +75,7 @@ async def test_nvidias_runtime_adds_no_card_to_what_is_copied(
     tmp_path: Path, env: list[str]
 ) -> None:
     """A ConfigMap can name cards unseen by the webhook; the host's file need not forbid it."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         write_spec(rig, {**SPEC, "containerEdits": {"env": env}})
         started = await rig.run_pod(rig.pod({"main": [share(0)]}))
         assert started["main"].env["NVIDIA_VISIBLE_DEVICES"] == "void"
@@ -83,7 +83,7 @@ async def test_nvidias_runtime_adds_no_card_to_what_is_copied(
 
 async def test_yaml_is_read_too(tmp_path: Path) -> None:
     """nvidia-ctk writes YAML unless told otherwise."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         (rig.paths.cdi / "nvidia.yaml").write_text(
             'cdiVersion: "0.5.0"\nkind: nvidia.com/gpu\ndevices:\n- name: GPU-0\n'
             "  containerEdits:\n    deviceNodes:\n    - path: /dev/nvidia7\n"
@@ -95,7 +95,7 @@ async def test_yaml_is_read_too(tmp_path: Path) -> None:
 
 async def test_changed_host_is_copied_again(tmp_path: Path) -> None:
     """A driver upgrade moves files; living slices follow, under the same name."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         write_spec(rig, SPEC)
         await rig.run_pod(rig.pod({"main": [share(0)]}))
         before = written(rig)
@@ -107,7 +107,7 @@ async def test_changed_host_is_copied_again(tmp_path: Path) -> None:
 
 async def test_card_that_the_host_does_not_know_is_refused(tmp_path: Path) -> None:
     """An index would not do: it may have moved since the file was written."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         by_index = {**SPEC, "devices": [{"name": "0", "containerEdits": {}}]}
         write_spec(rig, by_index)
         pod = rig.pod({"main": [share(0)]})
@@ -121,7 +121,7 @@ async def test_card_that_the_host_does_not_know_is_refused(tmp_path: Path) -> No
 @pytest.mark.parametrize("content", ["nvidia.com/gpu: [", '{"kind": 5, "x": "nvidia.com/gpu"}'])
 async def test_unreadable_specification_is_refused(tmp_path: Path, content: str) -> None:
     """A container without its driver is worse than one that waits."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         path = rig.paths.host_cdi[0] / "nvidia.yaml"
         path.write_text(content)
         pod = rig.pod({"main": [share(0)]})

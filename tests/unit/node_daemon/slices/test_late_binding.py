@@ -11,7 +11,7 @@ from gpu_fraction.domain import assignment, keys, request_annotation
 from gpu_fraction.domain.request import Request, Slice
 from node_daemon.isolation.engine import CardFacts
 from node_daemon.state.pods import Container
-from tests.support.node_rig import Rig, StartError, card, node, share
+from tests.support.node_rig import Rig, StartError, node, rig_card, share
 
 
 def slot_limits(core_milli: int = 250, memory_mib: int = 10_000) -> dict[str, int]:
@@ -27,7 +27,7 @@ async def refused(rig: Rig, reason: str) -> str:
 
 async def test_container_gets_the_slice_that_was_assigned(tmp_path: Path) -> None:
     """The runtime's environment is what the assignment says, not what came first."""
-    async with node(tmp_path, card(0), card(1)) as rig:
+    async with node(tmp_path, rig_card(0), rig_card(1)) as rig:
         pod = rig.pod({"main": [share(1, 250, 10_000)]})
         started = (await rig.run_pod(pod))["main"]
         assert started.env == {
@@ -40,7 +40,7 @@ async def test_container_gets_the_slice_that_was_assigned(tmp_path: Path) -> Non
 
 async def test_several_containers_and_cards(tmp_path: Path) -> None:
     """Every container of a pod has its own cards; different amounts are told one a card."""
-    async with node(tmp_path, card(0), card(1), card(2, memory_mib=80_000)) as rig:
+    async with node(tmp_path, rig_card(0), rig_card(1), rig_card(2, memory_mib=80_000)) as rig:
         pod = rig.pod(
             {
                 "main": [share(0, 500, 20_000), share(2, 500, 40_000)],
@@ -57,7 +57,7 @@ async def test_several_containers_and_cards(tmp_path: Path) -> None:
 
 async def test_restarted_container_keeps_its_slice(tmp_path: Path) -> None:
     """A second start finds the same name, the same cards, and takes nothing more."""
-    async with node(tmp_path, card(0, memory_mib=10_000)) as rig:
+    async with node(tmp_path, rig_card(0, memory_mib=10_000)) as rig:
         pod = rig.pod({"main": [share(0, 250, 10_000)]})
         first = (await rig.run_pod(pod))["main"]
         files = rig.files()
@@ -68,7 +68,7 @@ async def test_restarted_container_keeps_its_slice(tmp_path: Path) -> None:
 
 async def test_deleted_pods_return_everything(tmp_path: Path) -> None:
     """After the last pod nothing is taken, remembered or left in the CDI directory."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         pods = [rig.pod({"main": [share(0, 100, 4_000)]}) for _ in range(10)]
         await asyncio.gather(*(rig.run_pod(pod) for pod in pods))
         assert len(rig.files()) == 10
@@ -80,7 +80,7 @@ async def test_deleted_pods_return_everything(tmp_path: Path) -> None:
 
 async def test_ended_pod_returns_its_slice_while_its_object_remains(tmp_path: Path) -> None:
     """A pod that succeeded never starts again, so its room is free for the next."""
-    async with node(tmp_path, card(0, memory_mib=10_000)) as rig:
+    async with node(tmp_path, rig_card(0, memory_mib=10_000)) as rig:
         done = rig.pod({"main": [share(0)]})
         await rig.run_pod(done)
         rig.kubelet.remove(done.uid)
@@ -91,7 +91,7 @@ async def test_ended_pod_returns_its_slice_while_its_object_remains(tmp_path: Pa
 
 async def test_full_card_refuses_until_room_is_returned(tmp_path: Path) -> None:
     """The refusal names the numbers, reaches the pod as an Event, and passes once it fits."""
-    async with node(tmp_path, card(0, memory_mib=10_000)) as rig:
+    async with node(tmp_path, rig_card(0, memory_mib=10_000)) as rig:
         first = rig.pod({"main": [share(0, 250, 10_000)]})
         await rig.run_pod(first)
         second = rig.pod({"main": [share(0, 250, 1)]})
@@ -105,7 +105,7 @@ async def test_full_card_refuses_until_room_is_returned(tmp_path: Path) -> None:
 
 async def test_slice_is_kept_while_the_pods_cgroup_exists(tmp_path: Path) -> None:
     """A force-deleted pod is gone from every list while its processes still run."""
-    async with node(tmp_path, card(0, memory_mib=10_000)) as rig:
+    async with node(tmp_path, rig_card(0, memory_mib=10_000)) as rig:
         first = rig.pod({"main": [share(0)]})
         await rig.run_pod(first)
         rig.cgroups.add(first.uid)
@@ -131,7 +131,7 @@ async def test_assignment_must_match_the_containers_requests(
     tmp_path: Path, limits: dict[str, int], message: str
 ) -> None:
     """What a scheduler decided cannot differ from what was admitted and charged."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         pod = rig.pod({"main": [share(0)]}, limits=limits)
         await rig.admit(pod)
         with pytest.raises(StartError, match="AssignmentInvalid"):
@@ -145,7 +145,7 @@ async def test_assignment_must_match_the_containers_requests(
 )
 async def test_unreadable_assignment_is_refused(tmp_path: Path, text: str, message: str) -> None:
     """Nothing is guessed in its place."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         pod = rig.pod(annotations={keys.ASSIGNED: text})
         await rig.admit(pod)
         with pytest.raises(StartError, match=message):
@@ -154,7 +154,7 @@ async def test_unreadable_assignment_is_refused(tmp_path: Path, text: str, messa
 
 async def test_container_that_the_assignment_leaves_out_is_refused(tmp_path: Path) -> None:
     """A container with a slot and no cards does not start with another's."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         members = [Container(n, limits=slot_limits()) for n in ("main", "other")]
         notes = {keys.ASSIGNED: assignment.render({"main": (share(0),)})}
         pod = rig.pod(annotations=notes, containers=members)
@@ -166,8 +166,8 @@ async def test_container_that_the_assignment_leaves_out_is_refused(tmp_path: Pat
 
 async def test_unknown_and_unhealthy_cards_are_refused(tmp_path: Path) -> None:
     """The message names the card and why."""
-    sick = card(1, healthy=False, health_reason="XID 79")
-    async with node(tmp_path, card(0), sick) as rig:
+    sick = rig_card(1, healthy=False, health_reason="XID 79")
+    async with node(tmp_path, rig_card(0), sick) as rig:
         for index, message in ((1, "GPU-1 is not healthy: XID 79"), (7, "no card 'GPU-7'")):
             pod = rig.pod({"main": [share(index)]})
             await rig.admit(pod)
@@ -177,18 +177,18 @@ async def test_unknown_and_unhealthy_cards_are_refused(tmp_path: Path) -> None:
 
 async def test_container_restarts_on_its_card_after_it_became_sick(tmp_path: Path) -> None:
     """A running slice is left alone: sickness keeps newcomers away, not its owner."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         pod = rig.pod({"main": [share(0)]})
         first = (await rig.run_pod(pod))["main"]
-        await rig.show_cards(type(rig.cards)(v=1, cards=(card(0, healthy=False),)))
+        await rig.show_cards(type(rig.cards)(v=1, cards=(rig_card(0, healthy=False),)))
         assert await rig.start(pod) == first
 
 
 async def test_required_isolation_needs_a_card_that_enforces(tmp_path: Path) -> None:
     """Only a card that enforces memory and compute, or a whole card, serves such a pod."""
-    mps = card(1, isolation="mps", enforces_memory=True, enforces_compute=True)
-    cgroup = card(2, isolation="cgroup", enforces_memory=True)
-    async with node(tmp_path, card(0), mps, cgroup) as rig:
+    mps = rig_card(1, isolation="mps", enforces_memory=True, enforces_compute=True)
+    cgroup = rig_card(2, isolation="cgroup", enforces_memory=True)
+    async with node(tmp_path, rig_card(0), mps, cgroup) as rig:
         await rig.kill_daemon()
         facts = [CardFacts("GPU-1", mig_instance=True), CardFacts("GPU-0", memory_mib=40_000)]
         rig.isolation.assess(facts)
@@ -207,7 +207,7 @@ async def test_required_isolation_needs_a_card_that_enforces(tmp_path: Path) -> 
 
 async def test_init_container_with_a_slot_is_refused(tmp_path: Path) -> None:
     """The kubelet never tells which init container it starts, so none may hold a slot."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         members = [
             Container("setup", kind="init", limits=slot_limits()),
             Container("main", limits=slot_limits()),
@@ -223,7 +223,7 @@ async def test_init_container_with_a_slot_is_refused(tmp_path: Path) -> None:
 
 async def test_sidecar_holds_a_slice(tmp_path: Path) -> None:
     """An init container that restarts always is listed by the kubelet and served."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         members = [Container("side", kind="sidecar", limits=slot_limits())]
         notes = {keys.ASSIGNED: assignment.render({"side": (share(0),)})}
         pod = rig.pod(annotations=notes, containers=members)
@@ -232,7 +232,9 @@ async def test_sidecar_holds_a_slice(tmp_path: Path) -> None:
 
 async def test_cards_are_chosen_and_recorded_without_a_scheduler(tmp_path: Path) -> None:
     """The choice is written to the pod, covers all its containers, and counts at once."""
-    async with node(tmp_path, card(0, memory_mib=15_000), card(1, memory_mib=15_000)) as rig:
+    async with node(
+        tmp_path, rig_card(0, memory_mib=15_000), rig_card(1, memory_mib=15_000)
+    ) as rig:
         members = [Container(n, limits=slot_limits()) for n in ("a", "b")]
         pod = rig.pod(containers=members)
         started = await rig.run_pod(pod)
@@ -246,7 +248,7 @@ async def test_cards_are_chosen_and_recorded_without_a_scheduler(tmp_path: Path)
 
 async def test_resources_alone_ask_for_several_cards(tmp_path: Path) -> None:
     """Without a scheduler's choice too: two thousand thousandths are two cards."""
-    async with node(tmp_path, card(0), card(1)) as rig:
+    async with node(tmp_path, rig_card(0), rig_card(1)) as rig:
         pod = rig.pod(limits=slot_limits(2000, 20_000))
         env = (await rig.run_pod(pod))["main"].env
         assert sorted(env["GPU_FRACTION_DEVICES"].split(",")) == ["GPU-0", "GPU-1"]
@@ -255,7 +257,7 @@ async def test_resources_alone_ask_for_several_cards(tmp_path: Path) -> None:
 
 async def test_compute_alone_brings_as_much_of_the_memory(tmp_path: Path) -> None:
     """Half a card is half of its memory, as the scheduler's extender gives it."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         pod = rig.pod(limits={keys.CORE_MILLI: 500})
         assert (await rig.run_pod(pod))["main"].env["GPU_MEMORY_LIMIT_MIB"] == "20000"
 
@@ -267,7 +269,7 @@ async def test_a_pod_that_cannot_be_served_is_given_no_cards(
     tmp_path: Path, limits: dict[str, int]
 ) -> None:
     """An assignment cannot be taken back, so none is written for it."""
-    async with node(tmp_path, card(0), card(1)) as rig:
+    async with node(tmp_path, rig_card(0), rig_card(1)) as rig:
         pod = rig.pod(containers=[Container("main", limits={keys.SLOT: 1, **limits})])
         await rig.admit(pod)
         with pytest.raises(StartError, match="ContainerUnfit"):
@@ -280,7 +282,9 @@ async def test_choice_outlives_an_api_server_that_does_not_answer(
     tmp_path: Path, *, loses_answers: bool
 ) -> None:
     """No container starts on a choice that is not recorded, and the choice stays the same."""
-    async with node(tmp_path, card(0, memory_mib=10_000), card(1, memory_mib=10_000)) as rig:
+    async with node(
+        tmp_path, rig_card(0, memory_mib=10_000), rig_card(1, memory_mib=10_000)
+    ) as rig:
         pod = rig.pod()
         if loses_answers:
             rig.api.loses_answers = True
@@ -299,7 +303,9 @@ async def test_choice_outlives_an_api_server_that_does_not_answer(
 
 async def test_choice_respects_pods_that_are_assigned_but_not_started(tmp_path: Path) -> None:
     """A scheduler's decision counts before its container comes."""
-    async with node(tmp_path, card(0, memory_mib=10_000), card(1, memory_mib=10_000)) as rig:
+    async with node(
+        tmp_path, rig_card(0, memory_mib=10_000), rig_card(1, memory_mib=10_000)
+    ) as rig:
         rig.pod({"main": [share(0)]})
         started = await rig.run_pod(rig.pod())
         assert started["main"].env["GPU_FRACTION_DEVICES"] == "GPU-1"
@@ -307,7 +313,7 @@ async def test_choice_respects_pods_that_are_assigned_but_not_started(tmp_path: 
 
 async def test_hundred_pods_at_once_in_random_order(tmp_path: Path) -> None:
     """Each of a hundred containers has its own slice, and every card is exactly full."""
-    cards = [card(i, memory_mib=25_000) for i in range(4)]
+    cards = [rig_card(i, memory_mib=25_000) for i in range(4)]
     async with node(tmp_path, *cards) as rig:
         pods = [rig.pod({"main": [share(i % 4, 40, 1_000)]}) for i in range(100)]
         random.Random(7).shuffle(pods)

@@ -13,7 +13,7 @@ import pytest
 from node_daemon.state.allocation import Allocation, ContainerKey, Nonce, PodUid, Token
 from node_daemon.state.ledger import Ledger
 from node_daemon.state.store import AllocationStore
-from tests.support.node_rig import Rig, StartError, card, inventory, node, share
+from tests.support.node_rig import Rig, StartError, inventory, node, rig_card, share
 
 
 async def restart(rig: Rig) -> None:
@@ -25,7 +25,7 @@ async def restart(rig: Rig) -> None:
 
 async def test_reboot_brings_the_same_slices_back(tmp_path: Path) -> None:
     """The CDI directory is empty after a boot; names and slices are as before."""
-    async with node(tmp_path, card(0), card(1)) as rig:
+    async with node(tmp_path, rig_card(0), rig_card(1)) as rig:
         pods = [rig.pod({"main": [share(i)]}) for i in (0, 1)]
         first = [(await rig.run_pod(pod))["main"] for pod in pods]
         await rig.kill_daemon()
@@ -42,7 +42,7 @@ async def test_reboot_brings_the_same_slices_back(tmp_path: Path) -> None:
 
 async def test_pods_deleted_while_the_daemon_was_down_are_returned(tmp_path: Path) -> None:
     """A new process finds what nobody holds any more, and keeps the rest."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         gone, kept, unbound = (rig.pod({"main": [share(0)]}) for _ in range(3))
         await rig.run_pod(gone)
         await rig.run_pod(kept)
@@ -62,7 +62,7 @@ async def test_pods_deleted_while_the_daemon_was_down_are_returned(tmp_path: Pat
 )
 async def test_damaged_file_is_set_aside(tmp_path: Path, damage: bytes) -> None:
     """It is neither trusted nor fatal: its pod must come anew, all others go on."""
-    async with node(tmp_path, card(0, memory_mib=20_000)) as rig:
+    async with node(tmp_path, rig_card(0, memory_mib=20_000)) as rig:
         victim, other = (rig.pod({"main": [share(0)]}) for _ in range(2))
         await rig.run_pod(victim)
         first = (await rig.run_pod(other))["main"]
@@ -173,7 +173,7 @@ def test_usage_can_be_read_beside_the_event_loop() -> None:
 
 async def test_lost_state_still_counts_running_containers(tmp_path: Path) -> None:
     """Without its own memory the daemon counts what the pods' assignments say is running."""
-    async with node(tmp_path, card(0, memory_mib=10_000)) as rig:
+    async with node(tmp_path, rig_card(0, memory_mib=10_000)) as rig:
         pod = rig.pod({"main": [share(0)]})
         await rig.run_pod(pod)
         rig.api.put(
@@ -196,7 +196,7 @@ async def test_lost_state_still_counts_running_containers(tmp_path: Path) -> Non
 
 async def test_orphan_files_go_when_their_pod_has_gone(tmp_path: Path) -> None:
     """Files that no allocation explains are removed, but never a living pod's."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         alive = rig.pod({"main": [share(0)]})
         await rig.kill_daemon()
         orphans = {
@@ -216,7 +216,7 @@ async def test_orphan_files_go_when_their_pod_has_gone(tmp_path: Path) -> None:
 
 async def test_first_list_does_not_wait_for_the_cards(tmp_path: Path) -> None:
     """A new process advertises what its predecessor saw until the cards answer."""
-    async with node(tmp_path, card(0, slots=3), card(1, slots=4)) as rig:
+    async with node(tmp_path, rig_card(0, slots=3), rig_card(1, slots=4)) as rig:
         pod = rig.pod({"main": [share(0)]})
         first = (await rig.run_pod(pod))["main"]
         await rig.until((rig.paths.state / "inventory.json").exists)
@@ -233,24 +233,24 @@ async def test_first_list_does_not_wait_for_the_cards(tmp_path: Path) -> None:
 
 async def test_tokens_follow_the_cards_health(tmp_path: Path) -> None:
     """A sick card lowers the slots, and the pods on it see their own token turn unhealthy."""
-    async with node(tmp_path, card(0, slots=4), card(1, slots=4)) as rig:
+    async with node(tmp_path, rig_card(0, slots=4), rig_card(1, slots=4)) as rig:
         endpoint = rig.kubelet.devices.endpoint
         pods = [rig.pod({"main": [share(i, 100, 1_000)]}) for i in (0, 0, 1)]
         for pod in pods:
             await rig.run_pod(pod)
         tokens = {a.uid: a.ids[0] for a in rig.kubelet.devices.allocated}
-        await rig.show_cards(inventory(card(0, slots=4, healthy=False), card(1, slots=4)))
+        await rig.show_cards(inventory(rig_card(0, slots=4, healthy=False), rig_card(1, slots=4)))
         await rig.until(lambda: len(endpoint.healthy) == 4)
         assert len(endpoint.unhealthy) == 4
         assert {tokens[pods[0].uid], tokens[pods[1].uid]} <= endpoint.unhealthy
         assert tokens[pods[2].uid] in endpoint.healthy
-        await rig.show_cards(inventory(card(0, slots=4), card(1, slots=4)))
+        await rig.show_cards(inventory(rig_card(0, slots=4), rig_card(1, slots=4)))
         await rig.until(lambda: len(endpoint.healthy) == 8)
 
 
 async def test_metrics_show_what_is_allocated(tmp_path: Path) -> None:
     """Allocation comes from the daemon's own state, before any container used its card."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         await rig.run_pod(rig.pod({"main": [share(0)]}))
         late = rig.pod({"main": [share(7)]})
         await rig.admit(late)
@@ -271,7 +271,7 @@ async def test_metrics_show_what_is_allocated(tmp_path: Path) -> None:
 
 async def test_kubelet_message_only_where_something_changed(tmp_path: Path) -> None:
     """For each message the kubelet writes its checkpoint, so none is sent without a reason."""
-    async with node(tmp_path, card(0)) as rig:
+    async with node(tmp_path, rig_card(0)) as rig:
         await rig.until(lambda: len(rig.kubelet.devices.endpoint.healthy) == 32)
         before = rig.kubelet.devices.messages
         for _ in range(5):

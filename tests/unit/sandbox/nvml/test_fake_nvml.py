@@ -14,7 +14,7 @@ import pytest
 from sandbox.nvml import __main__ as command
 from sandbox.nvml import build
 from sandbox.nvml.hardware import VARIABLE, FakeHardware
-from tests import fake_gpus
+from tests.support import fake_gpus
 
 ROOT = pathlib.Path(__file__).parents[4]
 

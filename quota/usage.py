@@ -1,0 +1,170 @@
+"""The GPU pods of every namespace as the watch shows them, and what they use."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from quota import amounts
+from quota.amounts import Amounts
+from quota.charge import NOTHING, Charge, PodFacts, charge
+from quota.fleet import Fleet
+from quota.pods import PodRecord, facts_of, overdue_after_s, terminal
+from quota.spec import QuotaSpec
+
+__all__ = ["CountedPod", "PodCache", "Usage", "count"]
+
+
+@dataclass(slots=True)
+class CountedPod:
+    """One pod, and the last charge that was worked out for it.
+
+    Attributes:
+        record: The pod.
+        facts: What it costs, before its GPUs are known.
+        deleting_since_s: Steady time when its deletion was first seen.
+    """
+
+    record: PodRecord
+    facts: PodFacts
+    deleting_since_s: float | None = None
+    _charge: Charge = NOTHING
+    _charged_for: tuple[tuple[str, ...], int] | None = None
+
+    @property
+    def uid(self) -> str:
+        """The pod's uid."""
+        return self.record.metadata.uid
+
+    @property
+    def overdue_at_s(self) -> float | None:
+        """Steady time from which it no longer counts; None while it is not being deleted."""
+        if self.deleting_since_s is None:
+            return None
+        after_s = overdue_after_s(self.record)
+        return None if after_s is None else self.deleting_since_s + after_s
+
+    def counts(self, now_s: float) -> bool:
+        """True while it uses, or may come to use, what it was promised."""
+        overdue_at_s = self.overdue_at_s
+        return not terminal(self.record) and (overdue_at_s is None or now_s <= overdue_at_s)
+
+    def charge(self, models: tuple[str, ...], fleet: Fleet) -> Charge:
+        """Its charge; worked out again only where the fleet or the limited models changed."""
+        key = (models, fleet.version)
+        if self._charged_for != key:
+            facts = self.facts
+            if models or not facts.demand.settled:
+                facts = facts.on(fleet.cards_for(self.record, facts))
+            self._charge, self._charged_for = charge(facts, models), key
+        return self._charge
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The sum over the pods that one quota counts.
+
+    Attributes:
+        used: Amounts by key.
+        unknown: Keys in which a pod's amount is not known.
+        next_change_s: Steady time when a pod that is being deleted stops counting.
+        by_name: What single pods cost, of those that were asked about.
+    """
+
+    used: dict[str, int] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
+    next_change_s: float | None = None
+    by_name: dict[str, Amounts] = field(default_factory=dict)
+
+
+def count(
+    spec: QuotaSpec,
+    pods: Iterable[CountedPod],
+    fleet: Fleet,
+    now_s: float,
+    names: Collection[str] = (),
+) -> Usage:
+    """Sum up the pods that the specification selects, those of ``names`` by name as well."""
+    models = spec.models
+    used = dict.fromkeys(amounts.KEYS, 0)
+    used |= {amounts.model_key(m, kind): 0 for m in models for kind in amounts.MODEL_KEYS}
+    unknown: set[str] = set()
+    changes = []
+    by_name = {}
+    for pod in pods:
+        if not pod.counts(now_s) or not spec.matches(pod.facts.priority_class):
+            continue
+        cost = pod.charge(models, fleet)
+        for key, amount in cost.amounts.items():
+            used[key] += amount
+        if (name := pod.record.metadata.name) in names:
+            by_name[name] = cost.amounts
+        unknown |= cost.unknown
+        if (overdue_at_s := pod.overdue_at_s) is not None:
+            changes.append(overdue_at_s)
+    return Usage(used, frozenset(unknown), min(changes, default=None), by_name)
+
+
+class PodCache:
+    """GPU pods by namespace, and for a while the uids of pods that are gone."""
+
+    def __init__(self, clock: Callable[[], float], *, remember_s: float) -> None:
+        """No pods yet.
+
+        Args:
+            clock: Steady seconds.
+            remember_s: How long the uids of vanished pods are kept.
+        """
+        self._clock = clock
+        self._remember_s = remember_s
+        self._namespaces: dict[str, dict[str, CountedPod]] = {}
+        self._gone: dict[str, float] = {}
+
+    def change(self, old: PodRecord | None, new: PodRecord | None) -> bool:
+        """A pod appeared, changed or vanished; whether it is a GPU pod."""
+        if new is None:
+            return old is not None and self._remove(old)
+        namespace, uid = new.metadata.namespace, new.metadata.uid
+        counted = self._counted(new, self._namespaces.get(namespace, {}).get(uid))
+        if not counted.facts.demand:
+            return False
+        self._namespaces.setdefault(namespace, {})[uid] = counted
+        return True
+
+    def _remove(self, old: PodRecord) -> bool:
+        namespace, uid = old.metadata.namespace, old.metadata.uid
+        pods = self._namespaces.get(namespace, {})
+        if pods.pop(uid, None) is None:
+            return False
+        if not pods:
+            del self._namespaces[namespace]
+        now_s = self._clock()
+        self._gone[uid] = now_s
+        # In the order of time, so that the oldest come first.
+        for other, since_s in list(self._gone.items()):
+            if now_s - since_s <= self._remember_s:
+                break
+            del self._gone[other]
+        return True
+
+    def _counted(self, record: PodRecord, known: CountedPod | None) -> CountedPod:
+        since_s = known.deleting_since_s if known else None
+        if since_s is None and record.metadata.deletion_timestamp is not None:
+            since_s = self._clock()
+        return CountedPod(record, facts_of(record), since_s)
+
+    def within(self, namespace: str) -> Collection[CountedPod]:
+        """The namespace's pods."""
+        return self._namespaces.get(namespace, {}).values()
+
+    def gone(self, uid: str) -> bool:
+        """True for a pod that was here and is gone for ever."""
+        return uid in self._gone
+
+    def read(self, namespace: str, records: Iterable[PodRecord]) -> Iterator[CountedPod]:
+        """Pods of a list that was taken apart from the watch, with what the watch knows."""
+        known = self._namespaces.get(namespace, {})
+        for record in records:
+            here = known.get(record.metadata.uid)
+            same = here is not None and (
+                here.record.metadata.resource_version == record.metadata.resource_version
+            )
+            yield here if here is not None and same else self._counted(record, here)
