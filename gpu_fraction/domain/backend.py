@@ -1,4 +1,4 @@
-"""What this project asks of a GPU-sharing stack, and what the stacks have in common."""
+"""The interface of a GPU-sharing stack, and what all stacks share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -33,10 +33,10 @@ class Stack:
     Attributes:
         name: The word by which settings and the request annotation name it.
         scheduler: The scheduler that places its pods; None where any does.
-        resources: First letters of the names of the resources that it hands out.
+        resources: Prefixes of its resource names.
         takes_over: Resources of another stack that are this one's in a pod that it claims.
-        reads_our_annotations: Its users write ``gpu-fraction``, which it reads itself; so its
-            scheduler's pods are left to it, unless it is a configured backend.
+        reads_our_annotations: It reads ``gpu-fraction`` itself, so its scheduler's pods are left
+            to it unless it is a configured backend.
     """
 
     name: ClassVar[str]
@@ -61,8 +61,8 @@ class Stack:
     def sets(self, pod: Pod, at: ContainerAt, variable: EnvVar) -> bool:  # noqa: ARG002
         """True for a variable by which its own components tell a container its cards.
 
-        Anybody can write a pod that looks like this, so it must hold for nothing but what
-        those components would overwrite.
+        Tenants write such pods too, so this is true only for variables that those components
+        overwrite.
         """
         return False
 
@@ -86,17 +86,17 @@ class BackendConfig:
 
 @dataclass(frozen=True)
 class Backend(Stack, ABC):
-    """A stack that annotations can be rendered for.
+    """A stack that a cluster can be configured for.
 
     Attributes:
-        config: What the cluster says.
-        tolerations: Of the taints that its nodes usually have.
-        assignments: Annotations by which its components hand out cards, besides ``assigned``;
-            the author of a pod may not write them.
+        config: The cluster's settings.
+        tolerations: For the usual taints of its nodes.
+        assignments: Annotations by which its components assign cards, besides ``assigned``;
+            the author of a pod cannot write them.
         keeps_model_limits: Its scheduler chooses cards within the quotas' limits on models,
-            so that a waiting pod counts for no limited model yet.
-        needs_no_root: ``isolation: required`` holds as long as no container of the pod is
-            root, so that none may be added later.
+            so a waiting pod counts for no limited model yet.
+        needs_no_root: ``isolation: required`` holds only while no container of the pod is
+            root, so none can be added later.
     """
 
     config: BackendConfig = field(default_factory=BackendConfig)

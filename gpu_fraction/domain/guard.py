@@ -93,7 +93,7 @@ def check(
     )
     for at, holds in found:
         if not asks and (plugin or _privileged(at.container)):
-            continue  # a vendor's own DaemonSet: it reaches every GPU with or without variables
+            continue  # A vendor's DaemonSet reaches every GPU without the variable too.
         yield from container_problems(
             at, policy, gpu=gpu, holds=holds, sets=partial(sets, pod, at)
         )

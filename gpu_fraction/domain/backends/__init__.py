@@ -1,8 +1,8 @@
-"""One module a GPU-sharing stack; every module of this folder is one.
+"""The GPU-sharing stacks; every module of this folder is one.
 
-What a pod costs is computed here, by whichever stack's rules, and nowhere else. Peers with one
-computation in the webhook, another in the controller and a third in the daemon disagreed with
-themselves (KAI-Scheduler#1369, #1668; LLMKube#1324).
+``demand`` is the only computation of what a pod costs. Peers with one computation in the webhook,
+another in the controller and a third in the daemon disagreed with themselves
+(KAI-Scheduler#1369, #1668; LLMKube#1324).
 """
 
 import importlib
@@ -32,16 +32,16 @@ STACKS: Final[Mapping[str, Stack]] = {stack.name: stack() for stack in _FOUND}
 BACKENDS: Final[Mapping[str, type[Backend]]] = {
     stack.name: stack for stack in _FOUND if issubclass(stack, Backend)
 }
-"""Those that a cluster can be configured for."""
+"""The stacks that a cluster can be configured for."""
 
 LEFT_TO: Final = tuple(
     stack.scheduler for stack in _FOUND if stack.reads_our_annotations and stack.scheduler
 )
-"""Schedulers whose pods carry the same annotations as ours, for another system."""
+"""Schedulers of other systems that read our annotations themselves."""
 
 _RESOURCES: Final = (
     *(name for stack in _FOUND for name in stack.resources),
-    # Of stacks that are no module here yet; sources in docs/backends.md.
+    # Stacks without a module here; their own documentation and code.
     *("tencent.com/vcuda-", "tke.cloud.tencent.com/qgpu-", "elasticgpu.io/", "aliyun.com/gpu-"),
     *("volcano.sh/gpu-", "volcano.sh/vgpu-", "virtaitech.com/gpu", "bitfusion.io/"),
     *("koordinator.sh/gpu", "nos.nebuly.com/gpu"),
@@ -67,7 +67,7 @@ def is_gpu(name: str) -> bool:
 
 
 def demand(pod: Pod) -> Demand:
-    """The pod's milli-cores, MiB and cards, whichever stacks it asks and however it asks.
+    """The pod's milli-cores, MiB and cards, on every stack that it asks.
 
     Containers, sidecars and init containers count as Kubernetes counts them. What the
     resources leave open until a card is chosen is in the ``open_`` amounts.

@@ -20,7 +20,7 @@ _KEYS: Final = ("NVIDIA_VISIBLE_DEVICES", "RUNAI-VISIBLE-DEVICES")
 
 
 class Kai(Stack):
-    """Pods that KAI places; no quota counts them, and no annotation is rendered for it yet."""
+    """KAI's pods are recognised; no quota counts them, and no request is rendered for KAI."""
 
     name = "kai"
     scheduler = "kai-scheduler"
@@ -29,8 +29,8 @@ class Kai(Stack):
     def sets(self, pod: Pod, at: ContainerAt, variable: EnvVar) -> bool:
         """True for a variable by which KAI tells the container its cards.
 
-        Only what KAI's webhook would overwrite, and only in a pod that KAI is yet to place:
-        elsewhere the ConfigMap is the pod's author's, and names what cards he likes.
+        Only what KAI's webhook overwrites, and only in a pod that KAI has yet to place: in other
+        pods the author controls the ConfigMap and can name any card.
         """
         part = pod.annotations().get(CONFIG_MAP)
         source = variable.value_from
