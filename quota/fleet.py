@@ -93,7 +93,9 @@ def _cards(node: NodeRecord) -> dict[str, CardType]:
         except inventory.InventoryError:
             found = ()
         if found:
-            return {c.uuid: CardType(c.model, c.memory_mib) for c in found if c.memory_mib}
+            # A share of a MIG instance is one of its physical card.
+            sizes = ((card, card.parent_memory_mib or card.memory_mib) for card in found)
+            return {card.uuid: CardType(card.model, mib) for card, mib in sizes if mib}
     for model, memory in (
         (keys.LABEL_MODEL, keys.LABEL_MEMORY_MIB),
         (NVIDIA_MODEL, NVIDIA_MEMORY_MIB),

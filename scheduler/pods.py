@@ -134,6 +134,10 @@ class Pod(msgspec.Struct, frozen=True):
         yield from self.spec.containers or ()
         yield from (c for c in self.spec.init_containers or () if c.restart_policy == "Always")
 
+    def init_containers(self) -> Iterator[Container]:
+        """Regular init containers, which end before the others start."""
+        yield from (c for c in self.spec.init_containers or () if c.restart_policy != "Always")
+
 
 def _is_ours(pod: Pod) -> bool:
     annotations = pod.metadata.annotations

@@ -77,7 +77,11 @@ def view_of(pod: Pod) -> PodView:
     meta, spec = pod.metadata, pod.spec
     try:
         rendered = rendered_for_us(pod.annotations())
-        asks = asks_of(rendered, ((c.name, c.named()) for c in pod.running_containers()))
+        asks = asks_of(
+            rendered,
+            ((c.name, c.named()) for c in pod.running_containers()),
+            ((c.name, c.named()) for c in pod.init_containers()),
+        )
         late = placed_late(
             rendered,
             pod.annotations(),

@@ -1,6 +1,7 @@
 """What every test shares: how hard hypothesis looks, one throw-away certificate, log set-up.
 
-``HYPOTHESIS_PROFILE=thorough`` looks longer; a CI run looks the same way each time.
+``HYPOTHESIS_PROFILE=thorough`` looks longer, ``ten-thousand`` at so many examples of a test; a CI
+run looks the same way each time.
 """
 
 import logging
@@ -21,6 +22,9 @@ settings.register_profile(
     max_examples=2000,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "ten-thousand", parent=settings.get_profile("thorough"), max_examples=10_000
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
 

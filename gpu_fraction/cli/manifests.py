@@ -4,7 +4,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -33,11 +33,27 @@ _HEAD: Final = re.compile(r"(?:(?:[#%][^\n]*|[ \t]*)\n)*")
 
 _OCTAL: Final = re.compile(r"[0-7]+")
 
-__all__ = ["Document", "ManifestError", "PodIn", "Source", "pods", "read", "to_json", "to_yaml"]
+__all__ = [
+    "Document",
+    "ManifestError",
+    "Place",
+    "PodIn",
+    "Source",
+    "dotted",
+    "objects",
+    "pods",
+    "read",
+    "to_json",
+    "to_yaml",
+]
 
 
 class ManifestError(Exception):
     """A file cannot be read as manifests; the message names the file and the place."""
+
+
+Place = tuple[str | int, ...]
+"""Keys from a document to a part of it."""
 
 
 @dataclass(slots=True)
@@ -86,7 +102,7 @@ class PodIn:
     kind: str
     name: str
     namespace: str | None
-    path: tuple[str | int, ...]
+    path: Place
     raw: MutableMapping[str, Any]
 
     def __str__(self) -> str:
@@ -162,36 +178,43 @@ def _yaml(*, indented_lists: bool = False) -> YAML:
 
 def pods(document: Document) -> Iterator[PodIn]:
     """Every pod in a document, also those of a List."""
-    yield from _pods(document, document.body, ())
+    for whole in objects(document, document.body):
+        below = TEMPLATES.get(whole.kind)
+        found: object = whole.raw if below is not None else None
+        for key in below or ():
+            found = found.get(key) if isinstance(found, MutableMapping) else None
+        if isinstance(found, MutableMapping):
+            yield replace(whole, path=(*whole.path, *(below or ())), raw=found)
 
 
-def _pods(document: Document, body: object, at: tuple[str | int, ...]) -> Iterator[PodIn]:
-    if not isinstance(body, MutableMapping):
+def dotted(path: Iterable[str | int]) -> str:
+    """A path as the API server writes it: ``spec.containers[0]``."""
+    parts = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
+    return "".join(parts).removeprefix(".")
+
+
+def objects(document: Document, body: object, at: Place = ()) -> Iterator[PodIn]:
+    """Every object of a document whole, also those of a List.
+
+    Args:
+        document: The document.
+        body: It, or a part of it.
+        at: Where that part is.
+    """
+    kind = body.get("kind") if isinstance(body, MutableMapping) else None
+    if not isinstance(body, MutableMapping) or not isinstance(kind, str):
         return
-    kind = body.get("kind")
     items = body.get("items")
-    if isinstance(kind, str) and kind.endswith("List") and isinstance(items, list):
+    if kind.endswith("List") and isinstance(items, list):
         for index, item in enumerate(items):
-            yield from _pods(document, item, (*at, "items", index))
-        return
-    if not isinstance(kind, str) or kind not in TEMPLATES:
-        return
-    found: object = body
-    for key in TEMPLATES[kind]:
-        found = found.get(key) if isinstance(found, MutableMapping) else None
-    if not isinstance(found, MutableMapping):
+            yield from objects(document, item, (*at, "items", index))
         return
     metadata = body.get("metadata")
     names = metadata if isinstance(metadata, MutableMapping) else {}
     name = names.get("name") or names.get("generateName") or "(no name)"
     namespace = names.get("namespace")
     yield PodIn(
-        document,
-        kind,
-        str(name),
-        str(namespace) if namespace is not None else None,
-        (*at, *TEMPLATES[kind]),
-        found,
+        document, kind, str(name), str(namespace) if namespace is not None else None, at, body
     )
 
 

@@ -18,11 +18,13 @@ from gpu_fraction.cli.manifests import (
     ManifestError,
     PodIn,
     Source,
+    dotted,
     pods,
     read,
     to_json,
     to_yaml,
 )
+from gpu_fraction.cli.misplaced import misplaced
 from gpu_fraction.domain import admission, keys, patch
 from gpu_fraction.domain.pod import Pod
 from gpu_fraction.domain.problems import Problem, quote
@@ -35,7 +37,8 @@ Rewrite manifests as the admission webhook would, without a cluster.
 
 Takes Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs, PodTemplates and
 Lists of them; everything else passes through. Prints the result; if a pod is refused, prints
-nothing, writes one line per refusal to standard error and exits 1.
+nothing, writes one line per refusal to standard error and exits 1. Warns of annotations that
+stand on a workload and not on its pod template, of any kind.
 
 examples:
   gpu-fraction mutate -f pod.yaml
@@ -140,6 +143,7 @@ def mutate_all(sources: Sequence[Source], settings: rewrite.RewriteSettings) -> 
     warnings: list[str] = []
     for source in sources:
         for document in source.documents:
+            warnings += misplaced(document)
             for found in pods(document):
                 backend = settings.backend_for(labels.get(found.namespace or ""))
                 try:
@@ -167,8 +171,7 @@ def apply(document: Document, found: PodIn, operations: Sequence[patch.Operation
 
 
 def _path(found: PodIn, problem: Problem) -> str:
-    parts = [f"[{key}]" if isinstance(key, int) else f".{key}" for key in found.path]
-    return "".join([*parts, "." + problem.path]).lstrip(".")
+    return f"{dotted(found.path)}.{problem.path}".lstrip(".")
 
 
 def _namespace_labels(sources: Sequence[Source]) -> dict[str, str]:

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from gpu_fraction.domain import guard, keys, patch, units, user_annotations
+from gpu_fraction.domain.asks import AskError, amounts_of, ask_of, refuse_init
 from gpu_fraction.domain.backends import LEFT_TO, Backend, any_sets, is_gpu
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.pod import Pod, containers
+from gpu_fraction.domain.layout import Layout
+from gpu_fraction.domain.pod import ContainerAt, Pod, containers, is_sidecar
 from gpu_fraction.domain.problems import MAX_SHOWN, Problem, nearest, quote
-from gpu_fraction.domain.request import Bounds, Refused, Request, annotation_path
+from gpu_fraction.domain.request import Bounds, Refused, Request, Slice, annotation_path
 
 __all__ = ["Rules", "Verdict", "admit", "uses_gpu"]
 
@@ -87,6 +89,7 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
         problems += _system_keys(pod, system)
     if asked is not None:
         return _render(pod, asked, backend, rules, problems)
+    problems += _never_served(pod, rules.bounds)
     if problems:
         raise Refused(problems)
     return Verdict(warnings=tuple(islice(_strange_resources(pod), MAX_SHOWN)))
@@ -128,7 +131,7 @@ def _render(
         problems += e.problems
     if problems:
         raise Refused(problems)
-    return Verdict(asked, operations, (*_rounded(pod), *edit.warnings))
+    return Verdict(asked, operations, (*_guessed(pod), *_rounded(pod), *edit.warnings))
 
 
 def _other_resources(pod: Pod, edit: PodEdit) -> Iterator[Problem]:
@@ -165,12 +168,54 @@ def _other_scheduler(pod: Pod, edit: PodEdit, policy: guard.Policy) -> Iterator[
     )
 
 
+def _guessed(pod: Pod) -> Iterator[str]:
+    """Another webhook may have put its container before the one that is meant."""
+    given = pod.annotations()
+    if (
+        len(pod.spec.containers) > 1
+        and keys.CONTAINER_NAME not in given
+        and (keys.FRACTION in given or keys.MEMORY in given)
+    ):
+        yield from filter(None, [Layout.of(pod).guessed(given)])
+
+
 def _rounded(pod: Pod) -> Iterator[str]:
     text = pod.annotations().get(keys.MEMORY)
     if text is not None:
         mib, rounded = units.parse_memory_mib(text)
         if rounded:
             yield f"{keys.MEMORY} {text} is rounded up to {mib} MiB"
+
+
+def _never_served(pod: Pod, bounds: Bounds) -> Iterator[Problem]:
+    """Amounts of our resources by which a container would wait, or fail to start, for ever."""
+    for at in containers(pod):
+        if at.container.resources is None:
+            continue
+        name = quote(at.container.name)[1:-1]
+        named = amounts_of(at.container.resources.limits, at.container.resources.requests)
+        try:
+            if at.kind == "initContainers" and not is_sidecar(at):
+                refuse_init(name, named)
+            elif (ask := ask_of(name, named, None)) is not None:
+                yield from _beyond(at, ask, bounds)
+        except AskError as e:
+            yield Problem(f"{at.path}.resources[{e.resource}]", str(e))
+
+
+def _beyond(at: ContainerAt, ask: Slice, bounds: Bounds) -> Iterator[Problem]:
+    if ask.cards > bounds.max_cards:
+        yield Problem(
+            f"{at.path}.resources[{keys.CORE_MILLI}]",
+            f"container {ask.container}: comes to {ask.cards} GPUs, more than any node has; "
+            f"allowed: at most {bounds.max_cards * units.MILLI}",
+        )
+    if (ask.memory_mib or 0) > bounds.max_memory_mib:
+        yield Problem(
+            f"{at.path}.resources[{keys.MEMORY_MIB}]",
+            f"container {ask.container}: comes to {ask.memory_mib} MiB on each GPU, more than any "
+            f"card has; allowed: at most {bounds.max_memory_mib} on each GPU",
+        )
 
 
 def _strange_resources(pod: Pod) -> Iterator[str]:

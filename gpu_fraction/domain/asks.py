@@ -29,7 +29,15 @@ Named = Mapping[str, int]
 
 
 class AskError(ValueError):
-    """The pod cannot be served as it is written; the message says why."""
+    """The pod cannot be served as it is written; the message says why.
+
+    Attributes:
+        resource: The resource at fault; empty where it is none.
+    """
+
+    def __init__(self, message: str, resource: str = "") -> None:
+        super().__init__(message)
+        self.resource = resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,9 @@ class Ask(Slice):
     """One container's cards, all on one node: its slice, and what the pod says of the cards.
 
     Attributes:
+        most_mib: At most this of each card's memory, where a share is asked for: the MiB that
+            the share came to at admission and that scheduler, kubelet and quota have counted.
+            None where nothing was counted.
         models_in: Only cards of these models; empty takes any.
         models_out: No card of these models.
         uuids: Only these cards, or MIG instances of these cards; empty takes any.
@@ -45,6 +56,7 @@ class Ask(Slice):
             ``preferred`` takes one that does where it can, ``none`` does not care.
     """
 
+    most_mib: int | None = None
     models_in: tuple[str, ...] = ()
     models_out: tuple[str, ...] = ()
     uuids: tuple[str, ...] = ()
@@ -87,16 +99,23 @@ def amounts_of(
     }
 
 
-def asks_of(rendered: Rendered | None, containers: Iterable[tuple[str, Named]]) -> tuple[Ask, ...]:
+def asks_of(
+    rendered: Rendered | None,
+    containers: Iterable[tuple[str, Named]],
+    init: Iterable[tuple[str, Named]] = (),
+) -> tuple[Ask, ...]:
     """One ask for each container that gets cards, in the given order; none for no GPU.
 
     Args:
         rendered: what ``rendered_for_us`` found.
         containers: name and ``amounts_of`` of the pod's containers that run side by side.
+        init: the same of its regular init containers.
 
     Raises:
         AskError: a container cannot be served as it is written.
     """
+    for name, named in init:
+        refuse_init(name, named)
     written = as_written(rendered)
     found = (ask_of(name, named, written.get(name)) for name, named in containers)
     return tuple(ask for ask in found if ask is not None)
@@ -114,22 +133,39 @@ def as_written(rendered: Rendered | None) -> dict[str, Ask]:
             part.core_milli,
             part.memory_mib,
             part.memory_milli,
-            request.models,
-            request.not_models,
-            request.uuids,
-            request.placement,
-            request.isolation,
+            models_in=request.models,
+            models_out=request.not_models,
+            uuids=request.uuids,
+            placement=request.placement,
+            isolation=request.isolation,
         )
         for part in request.slices
     }
+
+
+def refuse_init(container: str, named: Named) -> None:
+    """Refuse a regular init container that names our resources.
+
+    Raises:
+        AskError: it names an amount above 0.
+    """
+    resource = next((name for name, amount in named.items() if amount), None)
+    if resource is not None:
+        raise AskError(
+            f"init container {container}: asks for {resource}, which only regular containers and "
+            "sidecars (init containers with restartPolicy: Always) may hold; move it to one, "
+            "because the kubelet does not tell which init container it starts",
+            resource,
+        )
 
 
 def ask_of(container: str, named: Named, written: Ask | None) -> Ask | None:
     """What one container asks; None where it asks for no GPU.
 
     Amounts that the resources name count, over all cards: the scheduler and the kubelet have
-    counted them, so a share that became MiB at admission stays those MiB on a card of another
-    size. What they leave open is as the request says. Without a request, more than 1000
+    counted them. A share of memory stays a share of the card that is chosen; the MiB that it
+    became at admission come from a configured size, so they are the most that it may be. What
+    the resources leave open is as the request says. Without a request, more than 1000
     thousandths are whole cards or equal parts of several, compute without memory takes as
     large a share of the memory, and memory without compute as large a share of the compute.
     Compute of 0 would be a card's whole compute that no quota counts, so it is refused.
@@ -147,35 +183,41 @@ def ask_of(container: str, named: Named, written: Ask | None) -> Ask | None:
     slots, core, memory = (named.get(name) for name in keys.NATIVE_RESOURCES)
     if slots != 1:
         raise AskError(
-            f"container {container}: asks for {slots or 0} of {keys.SLOT}, allowed is exactly 1"
+            f"container {container}: asks for {slots or 0} of {keys.SLOT}, allowed is exactly 1, "
+            "whatever the number of GPUs",
+            keys.SLOT,
         )
     if written is None and not core and not memory:
         raise AskError(
             f"container {container}: asks for {keys.SLOT} without "
-            f"{keys.CORE_MILLI} or {keys.MEMORY_MIB}"
+            f"{keys.CORE_MILLI} or {keys.MEMORY_MIB}; add one of the two or both",
+            keys.SLOT,
         )
     if written is None and core == 0:
         raise AskError(
             f"container {container}: {keys.CORE_MILLI} is 0, allowed: 1 or more; without it, "
-            f"compute follows {keys.MEMORY_MIB}"
+            f"compute follows {keys.MEMORY_MIB}",
+            keys.CORE_MILLI,
         )
     cards = written.cards if written else max(1, units.ceil_div(core or 0, units.MILLI))
     for name, amount in ((keys.CORE_MILLI, core), (keys.MEMORY_MIB, memory)):
         if (amount or 0) % cards:
             raise AskError(
                 f"container {container}: {name} is {amount} over {cards} cards, "
-                "allowed: the same whole amount on each"
+                "allowed: the same whole amount on each",
+                name,
             )
     each_core = core // cards if core else None
     each_mib = memory // cards if memory else None
     try:
         if written is None:
             return Ask(container, cards, each_core, each_mib, None if each_mib else each_core)
+        by_share = written.memory_milli is not None
         return replace(
             written,
             core_milli=each_core or written.core_milli,
-            memory_mib=each_mib or written.memory_mib,
-            memory_milli=None if each_mib else written.memory_milli,
+            memory_mib=None if by_share else each_mib or written.memory_mib,
+            most_mib=each_mib if by_share else None,
         )
     except ValueError as e:
-        raise AskError(f"container {container}: {e}") from e
+        raise AskError(f"container {container}: {e}", keys.CORE_MILLI) from e

@@ -43,6 +43,7 @@ class Card(
         enforces_compute: Whether that engine enforces the compute share.
         compute_capability: ``major.minor``.
         parent: For a MIG instance, the UUID of its physical card.
+        parent_memory_mib: Memory of that card, MiB; 0 where unknown.
         links: UUID of another card of this node to the closeness of the two, higher is
             closer: NVLink lanes count 100 each, else PCIe (5 same board, 4 one switch,
             3 several switches, 2 host bridge, 1 same NUMA node, 0 across sockets).
@@ -62,6 +63,7 @@ class Card(
     enforces_compute: bool = False
     compute_capability: str = ""
     parent: str = ""
+    parent_memory_mib: int = 0
     links: dict[str, int] = {}
 
 
@@ -93,7 +95,7 @@ def parse(text: str) -> Inventory:
     if len(set(uuids)) != len(uuids):
         raise InventoryError("a card is listed twice")
     for card in inventory.cards:
-        if min(card.memory_mib, card.core_milli, card.slots) < 0:
+        if min(card.memory_mib, card.parent_memory_mib, card.core_milli, card.slots) < 0:
             raise InventoryError(f"card {card.uuid!r} has a negative amount")
     return inventory
 

@@ -12,6 +12,10 @@ from gpu_fraction.domain.problems import nearest, quote
 MAX_LISTED: Final = 64
 """Names of containers in one message: chosen, more than a pod has."""
 
+DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
+"""Annotation with the pod's main container, for kubectl. Source: Kubernetes, well-known labels,
+annotations and taints; injectors of sidecars set it too."""
+
 __all__ = ["Layout"]
 
 
@@ -21,7 +25,8 @@ class Layout:
 
     Attributes:
         found: Each of them.
-        chosen: The one that an earlier call gave the share that names no container.
+        chosen: The regular one that gets the share that names no container: by an earlier call,
+            else by ``DEFAULT_CONTAINER``; None where only the order tells.
     """
 
     found: Mapping[str, ContainerAt]
@@ -34,19 +39,38 @@ class Layout:
         for at in containers(pod):
             # The API server refuses a name that is there twice, but only after us.
             found.setdefault(at.container.name, at)
-        return cls(found, _chosen(pod))
+        regular = {name for name, at in found.items() if at.kind == "containers"}
+        wanted = (_chosen(pod), pod.annotations().get(DEFAULT_CONTAINER))
+        return cls(found, next((name for name in wanted if name in regular), None))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.found)
 
     def default(self) -> str | None:
-        """The regular container that gets a share that names none: the first.
+        """The regular container that gets a share that names none: the first, if none is chosen.
 
         Another webhook may put a container before it between two calls, so what the first
         call chose stays chosen.
         """
-        regular = [name for name, at in self.found.items() if at.kind == "containers"]
-        return self.chosen if self.chosen in regular else next(iter(regular), None)
+        return self.chosen or next(self._regular(), None)
+
+    def guessed(self, annotations: Mapping[str, str]) -> str | None:
+        """Why another container than the default may be meant; None where that is clear.
+
+        Args:
+            annotations: The pod's; containers with a share of their own are not meant.
+        """
+        could = (n for n in self._regular() if keys.CONTAINER_PREFIX + n not in annotations)
+        first, *others = [quote(name)[1:-1] for name in islice(could, MAX_LISTED)] or [""]
+        if self.chosen or not others:
+            return None
+        return (
+            f"container {first} gets the GPU because it is the first, and {', '.join(others)} "
+            f"could be meant; name one by the annotation {keys.CONTAINER_NAME}"
+        )
+
+    def _regular(self) -> Iterator[str]:
+        return (name for name, at in self.found.items() if at.kind == "containers")
 
     def why_not(self, name: str, *, suggest: bool) -> str | None:
         """Why no container of that name may get a GPU; None where one may.

@@ -24,6 +24,7 @@ MIXED: Final = "mixed"
 
 # Source: metav1 label values, k8s.io/apimachinery/pkg/util/validation.
 _LABEL_LENGTH: Final = 63
+_GIB: Final = 1024
 _NOT_IN_LABELS: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 __all__ = ["MIXED", "NodePatches", "NodeState", "desired", "diff", "slots"]
@@ -58,7 +59,7 @@ def desired(inventory: Inventory) -> NodeState:
         annotations={keys.INVENTORY: wire.render(inventory)},
         capacity={
             keys.CORE_MILLI: str(sum(card.core_milli for card in healthy)),
-            keys.MEMORY_MIB: str(sum(card.memory_mib for card in healthy)),
+            keys.MEMORY_MIB: str(sum(_sold_as_mib(card) for card in healthy)),
         },
     )
 
@@ -94,6 +95,15 @@ def diff(seen: NodeState, wanted: NodeState) -> NodePatches:
         node={"metadata": metadata} if metadata else None,
         status={"status": {"capacity": capacity}} if capacity else None,
     )
+
+
+def _sold_as_mib(card: Card) -> int:
+    """The card's memory, rounded up to whole GiB.
+
+    A share may be counted by the size that a card is sold under, 80 GiB where NVML says 81559
+    MiB, and scheduler and kubelet must not refuse it. Cards are chosen by what NVML says.
+    """
+    return units.ceil_div(card.memory_mib, _GIB) * _GIB
 
 
 def _changed(seen: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str | None]:

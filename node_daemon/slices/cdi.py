@@ -86,8 +86,9 @@ def _environment(shares: Sequence[CardShare], cards: Mapping[str, Card]) -> dict
 def _fraction(share: CardShare, card: Card | None) -> str:
     """The share of compute, else of memory where compute is not limited, as a decimal."""
     milli = share.core_milli
-    if not milli and card is not None and card.memory_mib:
-        milli = max(1, share.memory_mib * 1000 // card.memory_mib)
+    whole_mib = 0 if card is None else card.parent_memory_mib or card.memory_mib
+    if not milli and whole_mib:
+        milli = max(1, share.memory_mib * 1000 // whole_mib)
     return f"{milli // 1000}.{milli % 1000:03d}".rstrip("0").rstrip(".")
 
 

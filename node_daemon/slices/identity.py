@@ -155,11 +155,4 @@ def _container(pod: Pod, name: str) -> Container:
         raise Refusal(
             Reason.CONTAINER_UNFIT, f"container {name!r} asks for no slot in the pod's object"
         )
-    for other in pod.containers:
-        if other.kind == "init" and other.holds_slot:
-            raise Refusal(
-                Reason.CONTAINER_UNFIT,
-                f"init container {other.name!r} holds a slot; only regular containers and "
-                "sidecars may, as the kubelet never tells which init container it starts",
-            )
     return container

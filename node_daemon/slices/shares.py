@@ -9,7 +9,7 @@ import structlog
 from gpu_fraction.domain import assignment, keys, placement
 from gpu_fraction.domain.asks import Ask, AskError, asks_of, rendered_for_us
 from gpu_fraction.domain.assignment import Assignment, AssignmentError, CardShare
-from gpu_fraction.domain.inventory import Card, Inventory
+from gpu_fraction.domain.inventory import Inventory
 from node_daemon.state.allocation import ContainerKey, PodUid
 from node_daemon.state.errors import ApiUnavailableError, PodRef, Reason, Refusal
 from node_daemon.state.ledger import Ledger, Usage
@@ -144,8 +144,9 @@ def asked(pod: Pod) -> dict[str, Ask]:
     # The extender's order, in which the cards are chosen: sidecars last.
     ordered = sorted(pod.containers, key=lambda c: c.kind == "sidecar")
     running = ((c.name, c.limits) for c in ordered if c.kind != "init")
+    init = ((c.name, c.limits) for c in ordered if c.kind == "init")
     try:
-        found = asks_of(rendered_for_us(pod.annotations), running)
+        found = asks_of(rendered_for_us(pod.annotations), running, init)
     except AskError as e:
         raise Refusal(Reason.CONTAINER_UNFIT, str(e), pod.ref) from e
     return {ask.container: ask for ask in found}
@@ -200,17 +201,19 @@ def verify(ask: Ask, shares: Sequence[CardShare], inventory: Inventory) -> None:
         if not card.healthy:
             why = card.health_reason or "no reason given"
             raise Refusal(Reason.CARD_UNHEALTHY, f"card {card.uuid} is not healthy: {why}")
-        loose = _unenforced(ask, share, card)
+        (state,) = placement.empty([card])
+        due_mib = placement.share_of(ask, state.kind).memory_mib
+        if ask.memory_mib is None and share.memory_mib != due_mib:
+            raise Refusal(
+                Reason.ASSIGNMENT_INVALID,
+                f"container {ask.container!r} asks for {ask.describe()}, {due_mib} MiB of card "
+                f"{card.uuid}, its assignment gives {share.memory_mib} MiB",
+            )
+        taken = placement.Share(share.core_milli, share.memory_mib)
+        loose = placement.fit.unenforced(ask, state.kind, taken)
         if loose and ask.isolation == "required":
             raise Refusal(
                 Reason.ISOLATION_MISSING,
                 f"{keys.ISOLATION} is required, and card {card.uuid} with engine "
                 f"{card.isolation!r} does not enforce {loose}",
             )
-
-
-def _unenforced(ask: Ask, share: CardShare, card: Card) -> str:
-    """What of the share the card does not enforce, by the rule of the placement."""
-    (state,) = placement.empty([card])
-    taken = placement.Share(share.core_milli, share.memory_mib)
-    return placement.fit.unenforced(ask, state.kind, taken)

@@ -73,6 +73,7 @@ def random_node(rng: Random, count: int, name: str = "n") -> tuple[CardState, ..
                 enforces_memory=enforces,
                 enforces_compute=enforces and rng.random() < 0.5,
                 parent=rng.choice(["", "", "", f"GPU-{name}"]),
+                parent_memory_mib=rng.choice([0, 81559, 143771]),
                 links={other: rng.choice([0, 1, 5, 200, 9000]) for other in near},
             )
         )
@@ -107,6 +108,7 @@ def random_asks(rng: Random, count: int, names: Sequence[str] = ("n",)) -> tuple
                 core_milli=rng.choice([*([] if by_share else [None]), 0, 1, 250, 500, 1000]),
                 memory_mib=None if by_share else rng.choice([1, 500, 8000, 16384]),
                 memory_milli=rng.choice([1, 250, 500, 1000]) if by_share else None,
+                most_mib=rng.choice([None, 8192, 40960]) if by_share else None,
                 models_in=wanted,
                 models_out=unwanted,
                 uuids=uuids,

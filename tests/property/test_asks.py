@@ -13,7 +13,7 @@ from gpu_fraction.domain.backends import BackendConfig, demand
 from gpu_fraction.domain.backends.native import Native
 from gpu_fraction.domain.demand import ZERO, Demand
 from gpu_fraction.domain.inventory import Card, Inventory
-from gpu_fraction.domain.request import Refused
+from gpu_fraction.domain.request import Bounds, Refused
 from gpu_fraction.domain.sizes import CardSizes
 from node_daemon.cluster.pod_feed import WirePod, read
 from node_daemon.slices.shares import asked, choose, verify
@@ -25,41 +25,78 @@ from tests.builders.strategies import asking_pods
 from tests.property.test_admission import applied
 
 CARD_MIB = 81920
+LESS_MIB = 81559
+"""What NVML says of a card of 80 GiB."""
 NODE = Inventory(
-    cards=tuple(
-        Card(uuid=f"GPU-{at}", index=at, model="A", memory_mib=CARD_MIB) for at in range(8)
+    cards=(
+        *(Card(uuid=f"GPU-{at}", index=at, model="A", memory_mib=CARD_MIB) for at in range(4)),
+        *(Card(uuid=f"GPU-{at}", index=at, model="A", memory_mib=LESS_MIB) for at in range(4, 8)),
+        *(
+            Card(
+                uuid=f"MIG-{at}",
+                index=8,
+                model="A MIG 1g.10gb",
+                memory_mib=9984,
+                core_milli=142,
+                slots=1,
+                parent="GPU-8",
+                parent_memory_mib=LESS_MIB,
+            )
+            for at in range(2)
+        ),
     )
 )
 TWO_CARDS = {keys.SLOT: "1", keys.CORE_MILLI: "2k", keys.MEMORY_MIB: "20000"}
 HALF_A_CARD = {keys.SLOT: "1", keys.CORE_MILLI: "500"}
 
 
+LARGEST = Inventory(
+    cards=tuple(
+        Card(uuid=f"GPU-{at}", index=at, model="A", memory_mib=Bounds().max_memory_mib)
+        for at in range(Bounds().max_cards)
+    )
+)
+"""The largest node that admission knows of."""
+LARGE: dict[str, list[str]] = {
+    keys.SLOT: ["1"],
+    keys.CORE_MILLI: ["4k", "15999", "16k", "16001", "17k", "65536k", "65537k"],
+    keys.MEMORY_MIB: ["16Mi", "17Mi", "1048576", "1048577", "9E"],
+}
+
+
 @st.composite
-def bare_containers(draw: st.DrawFn, name: str) -> Raw:
+def bare_containers(draw: st.DrawFn, name: str, *, large: bool = False) -> Raw:
     """A container with some of our resources, those that cannot be given among them."""
     choices: dict[str, list[str | None]] = {
         keys.SLOT: ["1", "1", "1", "1", None, "0", "2"],
         keys.CORE_MILLI: [None, "0", "1", "250", "500", "1k", "1500", "2k", "2500", "3k", "9E"],
         keys.MEMORY_MIB: [None, "0", "1", "1000", "4096", "20k", "24Ki", "81921"],
     }
-    amounts = {key: draw(st.sampled_from(texts)) for key, texts in choices.items()}
+    amounts = {
+        key: draw(st.sampled_from([*texts, *(LARGE[key] if large else ())]))
+        for key, texts in choices.items()
+    }
     return container(name, {key: text for key, text in amounts.items() if text is not None})
 
 
 @st.composite
 def bare_pods(draw: st.DrawFn) -> Raw:
-    """Pods that name our resources themselves."""
+    """Pods that name our resources themselves; large amounts in pods of one container only."""
     names = draw(st.sampled_from([("a",), ("a", "b")]))
-    made = [draw(bare_containers(name)) for name in names]
-    sidecar = {**draw(bare_containers("side")), "restartPolicy": "Always"}
-    return pod(None, *made, container("plain"), init=[sidecar] if draw(st.booleans()) else [])
+    init = draw(st.sampled_from([[], ["side"], ["side", "setup"]])) if len(names) > 1 else []
+    made = [draw(bare_containers(name, large=len(names) == 1)) for name in names]
+    before = [draw(bare_containers(name)) for name in init]
+    if before:
+        before[0]["restartPolicy"] = "Always"
+    return pod(None, *made, container("plain"), init=before)
 
 
 @st.composite
 def rendered_pods(draw: st.DrawFn) -> Raw:
     """Pods as the webhook leaves them, on clusters of known and of unknown cards."""
     raw = draw(asking_pods())
-    sizes = draw(st.sampled_from([CardSizes(), CardSizes(CARD_MIB)]))
+    known_mib = draw(st.sampled_from([None, CARD_MIB, LESS_MIB, CARD_MIB // 2]))
+    sizes = CardSizes(known_mib)
     try:
         return applied(raw, admit(typed(raw), Native(BackendConfig(sizes)), Rules()).operations)
     except Refused:
@@ -91,13 +128,13 @@ def of_asks(asks: tuple[Ask, ...]) -> Demand:
     """What containers that ask this cost before cards are chosen."""
     total = ZERO
     for ask in asks:
-        memory = (ask.memory_mib or 0) * ask.cards
+        memory = (ask.memory_mib or ask.most_mib or 0) * ask.cards
         follows = ask.core_milli is None
         total += Demand(
             cards=ask.cards,
             core_milli=(ask.core_milli or 0) * ask.cards,
             memory_mib=memory,
-            open_memory_milli=(ask.memory_milli or 0) * ask.cards,
+            open_memory_milli=0 if memory else (ask.memory_milli or 0) * ask.cards,
             open_core_mib=memory if follows else 0,
             open_cards=ask.cards if follows else 0,
             open_least_mib=memory // ask.cards if follows else 0,
@@ -119,6 +156,30 @@ def test_all_read_the_same(raw: Raw) -> None:
         return
     assert tuple(by_daemon(raw).values()) == view.asks
     assert demand(typed(raw)) == of_asks(view.asks)
+
+
+@given(bare_pods())
+@example(pod(None, container("main", TWO_CARDS)))
+@example(pod(None, container("main", HALF_A_CARD)))
+def test_what_names_our_resources_is_admitted_where_it_can_start(raw: Raw) -> None:
+    """Admission, extender and daemon give one answer, on a node that lacks nothing."""
+    try:
+        admit(typed(raw), Native(), Rules())
+    except Refused:
+        admitted = False
+    else:
+        admitted = True
+    view = by_extender(raw)
+    placed = None
+    if view.asks:
+        placed = placement.choose(placement.empty(LARGEST.cards), view.asks)
+    assert admitted is (not view.problem and (placed is not None or not view.asks))
+    seen = read(msgspec.convert(raw, WirePod))
+    if placed is not None:
+        assert choose(seen, LARGEST, {}) == placed.assignment
+    elif view.asks or view.problem:
+        with pytest.raises(Refusal):
+            choose(seen, LARGEST, {})
 
 
 @given(pods)
@@ -147,5 +208,5 @@ def test_what_is_chosen_is_what_is_given_and_charged(raw: Raw) -> None:
         core_milli=sum(share.core_milli for share in shares),
         memory_mib=sum(share.memory_mib for share in shares),
     )
-    before = demand(typed(raw)).charged(CARD_MIB, CARD_MIB)
+    before = demand(typed(raw)).charged(LESS_MIB, CARD_MIB)
     assert before.maximum(demand(typed(running))) == before

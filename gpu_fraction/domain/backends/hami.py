@@ -60,11 +60,13 @@ STACK = Hami
 
 def _resources(part: Slice, amounts: Amounts, edit: PodEdit) -> dict[str, int]:
     resources = {GPU: part.cards}
-    if amounts.memory_mib is not None:
+    milli = part.memory_milli
+    # Whole percents are exact on every card; a configured size may be larger than the card is.
+    if milli is not None and (amounts.memory_mib is None or milli % 10 == 0):
+        resources[MEMORY_PERCENT] = _percent(part, milli, "memory", edit)
+    elif amounts.memory_mib is not None:
         # A plain count of MiB: HAMi reads 16Gi as that many MiB and drops the request.
         resources[MEMORY] = amounts.memory_mib
-    elif part.memory_milli is not None:
-        resources[MEMORY_PERCENT] = _percent(part, part.memory_milli, "memory", edit)
     if amounts.core_milli is not None:
         resources[CORES] = _percent(part, amounts.core_milli, "compute", edit)
     return resources

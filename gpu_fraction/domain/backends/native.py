@@ -63,11 +63,13 @@ def _container_demand(
         return _never_served(named, written)
     if ask is None:
         return Demand()
-    core_milli, memory_mib = (ask.core_milli or 0) * ask.cards, (ask.memory_mib or 0) * ask.cards
+    core_milli = (ask.core_milli or 0) * ask.cards
+    memory_mib = (ask.memory_mib or ask.most_mib or 0) * ask.cards
     open_memory_milli = open_core_mib = 0
-    if ask.memory_mib is None:
+    if ask.memory_mib is None and given:
         memory_mib = sum(card.memory_mib for card in given)
-        open_memory_milli = 0 if given else (ask.memory_milli or 0) * ask.cards
+    elif not memory_mib:
+        open_memory_milli = (ask.memory_milli or 0) * ask.cards
     if ask.core_milli is None:
         core_milli = sum(card.core_milli for card in given)
         open_core_mib = 0 if given else memory_mib

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from gpu_fraction.domain import inventory
+from gpu_fraction.domain import inventory, units
 from gpu_fraction.domain.asks import Ask
 from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.units import MILLI
@@ -27,6 +27,8 @@ class Kind:
     Attributes:
         model: NVML's product name.
         memory_mib: The card's memory, MiB.
+        whole_mib: What shares of its memory are shares of, MiB: for a MIG instance the memory of
+            its physical card, 0 where that is unknown; for any other card its own.
         core_milli: The card's compute, thousandths.
         slots: Containers that may share the card.
         enforces_memory: Whether a memory share is enforced on it.
@@ -37,6 +39,7 @@ class Kind:
 
     model: str
     memory_mib: int
+    whole_mib: int
     core_milli: int
     slots: int
     enforces_memory: bool
@@ -134,6 +137,7 @@ def _kind(card: inventory.Card) -> Kind:
     return Kind(
         model=card.model,
         memory_mib=min(card.memory_mib, AMOUNT_MAX),
+        whole_mib=min(card.parent_memory_mib if card.parent else card.memory_mib, AMOUNT_MAX),
         core_milli=min(card.core_milli, AMOUNT_MAX),
         slots=min(card.slots, AMOUNT_MAX),
         enforces_memory=card.enforces_memory,
@@ -178,14 +182,16 @@ def _drawn(card: CardState, core_milli: int, memory_mib: int, slots: int) -> Car
 def share_of(ask: Ask, kind: Kind) -> Share:
     """What the ask amounts to on a card of that kind, rounded down but never to nothing.
 
-    Compute that follows memory takes the same part of the card's compute, at most the 1000
-    thousandths that one container can be given.
+    A share is a share of a physical card, on a MIG instance too, so that it is one amount
+    wherever it lands. Compute that follows memory is as large a share as the memory is, at most
+    what the card has and the 1000 thousandths that one container can be given.
     """
     memory_mib = ask.memory_mib
     if memory_mib is None:
-        memory_mib = max(1, kind.memory_mib * (ask.memory_milli or 0) // MILLI)
+        memory_mib = units.share_of(kind.whole_mib, ask.memory_milli or 0)
+        memory_mib = min(memory_mib, ask.most_mib or memory_mib)
     core_milli = ask.core_milli
     if core_milli is None:
-        core_milli = memory_mib * kind.core_milli // max(kind.memory_mib, 1)
-        core_milli = min(max(1, core_milli), MILLI)
+        core_milli = memory_mib * MILLI // max(kind.whole_mib or kind.memory_mib, 1)
+        core_milli = max(1, min(core_milli, kind.core_milli, MILLI))
     return Share(core_milli, memory_mib)

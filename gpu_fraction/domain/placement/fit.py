@@ -67,6 +67,8 @@ def _capacity_refusal(ask: Ask, kind: Kind) -> Refusal | None:
     loose = unenforced(ask, kind, share)
     if loose and ask.isolation == "required":
         return Refusal(Why.ISOLATION, f"does not enforce {loose} (isolation: {kind.isolation})")
+    if ask.memory_milli is not None and not kind.whole_mib:
+        return Refusal(Why.SIZE, "is part of a GPU of unknown memory, of which a share is asked")
     if share.memory_mib > kind.memory_mib:
         return Refusal(Why.SIZE, f"has {kind.memory_mib} MiB, {share.memory_mib} needed")
     if share.core_milli > kind.core_milli:

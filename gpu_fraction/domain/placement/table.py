@@ -22,7 +22,7 @@ Bools = npt.NDArray[np.bool_]
 
 ABSENT: Final = 0
 """The kind of a column that the node has no card for."""
-_ABSENT_KIND: Final = Kind("", 0, 0, 0, False, False, "none", "absent")
+_ABSENT_KIND: Final = Kind("", 0, 0, 0, 0, False, False, "none", "absent")
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ def test_container_gets_its_slice(daemon: Daemon, kubectl: Kubectl, namespace: s
 
 def test_node_shows_capacity_and_allocation(daemon: Daemon, kubectl: Kubectl) -> None:
     """``kubectl describe node`` tells MiB and thousandths, whole and taken."""
-    memory_mib = CARDS * (81_559 - 600)
+    memory_mib = CARDS * 80 * 1024  # whole GiB of the 81,559 less 600 MiB of each card
     daemon.wait_allocatable(keys.MEMORY_MIB, memory_mib)
     kubectl.apply(gpu_pod("seen", (CardShare(daemon.uuids[0], 250, 20_000),)))
     wait_for(kubectl, "seen")

@@ -148,6 +148,105 @@ def test_every_workload(command: Command, kind: str, template: str) -> None:
     )
 
 
+def annotated_itself(kind: str, *templates: str, annotated: tuple[str, ...] = ()) -> str:
+    """A workload with the annotation on its own metadata and pods under ``templates``."""
+    body: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": kind,
+        "metadata": {"name": "w", "annotations": {"gpu-fraction": "0.5"}},
+    }
+    for template in templates:
+        *parents, last = template.split(".")
+        parent = body
+        for key in parents:
+            parent = parent.setdefault(key, {})
+        notes = {"annotations": {"gpu-fraction": "0.5"}} if template in annotated else {}
+        parent[last] = {"metadata": notes, "spec": {"containers": [{"name": "main"}]}}
+    return json.dumps(body)
+
+
+NO_GPU = "the pods will have no GPU"
+
+
+@pytest.mark.parametrize(
+    ("kind", "templates", "copied"),
+    [
+        ("Deployment", ["spec.template"], ""),
+        ("CronJob", ["spec.jobTemplate.spec.template"], ""),
+        (
+            "PyTorchJob",
+            [f"spec.pytorchReplicaSpecs.{role}.template" for role in ("Master", "Worker")],
+            " unless its operator copies it",
+        ),
+        ("RayCluster", ["spec.headGroupSpec.template"], " unless its operator copies it"),
+    ],
+)
+def test_an_annotation_on_the_workload_itself_is_warned_of(
+    command: Command, kind: str, templates: list[str], copied: str
+) -> None:
+    """Its pods come from the template, so they get no GPU; the rest is printed as it was."""
+    text = annotated_itself(kind, *templates)
+    result = command("mutate", "-f", "-", stdin=text)
+    assert result.code == 0
+    assert result.err == (
+        f"Warning: -:1 {kind}/w: metadata.annotations[gpu-fraction]: belongs on "
+        f"{', '.join(f'{template}.metadata' for template in templates)}; {NO_GPU}{copied}\n"
+    )
+    listed = json.dumps({"kind": "List", "items": [json.loads(text)]})
+    again = command("mutate", "-f", "-", "-o", "diff", stdin=listed)
+    assert f"{kind}/w: items[0].metadata.annotations[gpu-fraction]: " in again.err
+    assert again.out == ""
+
+
+def test_an_annotation_halfway_to_the_pod_is_warned_of(command: Command) -> None:
+    """A CronJob's Jobs give their pods no annotations either."""
+    body = json.loads(annotated_itself("CronJob", "spec.jobTemplate.spec.template"))
+    body["spec"]["jobTemplate"]["metadata"] = body["metadata"]
+    del body["metadata"]
+    result = command("mutate", "-f", "-", stdin=json.dumps(body))
+    assert " spec.jobTemplate.metadata.annotations[gpu-fraction]: belongs on " in result.err
+
+
+def test_only_templates_below_the_annotation_are_named(command: Command) -> None:
+    """Others make their pods without it anyway."""
+    body = json.loads(annotated_itself("Job2", "spec.a.template", "spec.b.template"))
+    body["spec"]["a"]["metadata"] = body.pop("metadata")
+    told = command("mutate", "-f", "-", stdin=json.dumps(body)).err
+    assert ": belongs on spec.a.template.metadata; " in told
+
+
+def test_only_templates_without_the_annotation_are_named(command: Command) -> None:
+    """Those that have it get their GPU."""
+    both = ("spec.a.template", "spec.b.template")
+    one = command("mutate", "-f", "-", stdin=annotated_itself("Job2", *both, annotated=both[:1]))
+    assert ": belongs on spec.b.template.metadata; " in one.err
+    all_ = command("mutate", "-f", "-", stdin=annotated_itself("Job2", *both, annotated=both))
+    assert all_.err == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        annotated_itself("ConfigMap"),
+        'kind: Other\n"": {metadata: {annotations: {gpu-fraction: x}}}\n',
+        annotated_itself("Node").replace("gpu-fraction", "gpu-fraction.dev/inventory"),
+        annotated_itself("Deployment", "spec.template").replace("gpu-fraction", "example.com/x"),
+        "\n".join(
+            [
+                "kind: Other",
+                "a0: &a0 {x: y}",
+                *(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]" for i in range(40)),
+                "",
+            ]
+        ),
+    ],
+)
+def test_what_makes_no_pods_of_ours_is_not_warned_of(command: Command, text: str) -> None:
+    """Whatever it carries, and however it is made."""
+    result = command("mutate", "-f", "-", "-o", "diff", stdin=text)
+    assert result == Result(0, "", "")
+
+
 @pytest.mark.parametrize("kind", ["List", "PodList", "DeploymentList"])
 def test_lists(command: Command, kind: str) -> None:
     """Also of lists; refusals name the item."""

@@ -143,6 +143,94 @@ def test_an_injected_container_is_not_the_first() -> None:
     ]
 
 
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+@pytest.mark.parametrize("sidecar", [True, False])
+def test_what_is_injected_after_the_first_call_changes_nothing(
+    before: bool, kind: str, sidecar: bool
+) -> None:
+    """The slice is found by name wherever the others stand, at reinvocation and at validation."""
+    policy = {"restartPolicy": "Always"} if sidecar else {}
+    for raw, own in (
+        (pod(QUARTER), "containers"),
+        (
+            pod(
+                {f"{keys.CONTAINER_PREFIX}side": "0.25"},
+                init=[container("side", restartPolicy="Always")],
+            ),
+            "initContainers",
+        ),
+    ):
+        after = admitted(raw)
+        present = after["spec"].setdefault(kind, [])
+        present.insert(0 if before else len(present), container("mesh", **policy))
+        assert verdict(after).operations == []
+        assert [c["name"] for c in after["spec"][own] if keys.SLOT in str(c.get("resources"))] == [
+            "main" if own == "containers" else "side"
+        ]
+
+
+MAIN_CONTAINER = "kubectl.kubernetes.io/default-container"
+
+
+def getting(raw: Raw) -> list[str]:
+    """The containers that hold a GPU."""
+    return [c["name"] for c in raw["spec"]["containers"] if keys.SLOT in str(c.get("resources"))]
+
+
+def test_a_container_injected_before_the_first_call_is_not_the_main_one() -> None:
+    """Injectors say which one is, by kubectl's annotation; nothing is left to be warned of."""
+    raw = pod({**QUARTER, MAIN_CONTAINER: "main"}, container("fuse-sidecar"), container())
+    assert getting(admitted(raw)) == ["main"]
+    assert not any("could be meant" in told for told in verdict(raw).warnings)
+
+
+def test_the_annotation_of_ours_counts_before_kubectls() -> None:
+    """It is about GPUs."""
+    notes = {**QUARTER, MAIN_CONTAINER: "main", keys.CONTAINER_NAME: "trainer"}
+    assert getting(admitted(pod(notes, container(), container("trainer")))) == ["trainer"]
+
+
+def test_kubectls_annotation_moves_no_share_after_the_first_call() -> None:
+    """An injector that comes later may set it."""
+    after = admitted(pod(QUARTER, container(), container("side")))
+    after["metadata"]["annotations"][MAIN_CONTAINER] = "side"
+    assert verdict(after).operations == []
+
+
+@pytest.mark.parametrize("main", [None, "gone", "setup"])
+def test_the_first_of_several_containers_gets_the_share_with_a_warning(main: str | None) -> None:
+    """Nothing tells which is the user's own; the names and the annotation are in the warning."""
+    notes = {**QUARTER, **({MAIN_CONTAINER: main} if main else {})}
+    raw = pod(notes, container("fuse-sidecar"), container("main"), init=[container("setup")])
+    assert verdict(raw).warnings[0] == (
+        "container fuse-sidecar gets the GPU because it is the first, and main could be meant; "
+        "name one by the annotation gpu-fraction-container-name"
+    )
+    assert getting(admitted(raw)) == ["fuse-sidecar"]
+
+
+@pytest.mark.parametrize(
+    ("notes", "containers"),
+    [
+        pytest.param(QUARTER, ["main"], id="one container"),
+        pytest.param({**QUARTER, keys.CONTAINER_NAME: "side"}, ["main", "side"], id="named"),
+        pytest.param(
+            {**QUARTER, f"{keys.CONTAINER_PREFIX}side": "0.1"}, ["main", "side"], id="own share"
+        ),
+        pytest.param(
+            {f"{keys.CONTAINER_PREFIX}side": "0.1"}, ["main", "side"], id="shares by name only"
+        ),
+    ],
+)
+def test_nobody_is_warned_where_one_container_can_be_meant(
+    notes: Mapping[str, str], containers: list[str]
+) -> None:
+    """A warning at each pod would be read by nobody."""
+    told = verdict(pod(notes, *map(container, containers))).warnings
+    assert not any("could be meant" in line for line in told)
+
+
 def test_a_request_annotation_moves_no_share_to_an_init_container() -> None:
     """Only a regular container is chosen for a share that names none."""
     forged = REQUEST.replace("main", "setup")
@@ -282,6 +370,106 @@ def test_a_resource_of_our_group_that_no_node_offers(name: str, near: str) -> No
             ),
         )
     )
+
+
+# Resources without annotations.
+
+NEVER_SERVED = [
+    pytest.param({"core_milli": "250"}, "slot", "asks for 0 of", id="core-only"),
+    pytest.param({"memory_mib": "1024"}, "slot", "asks for 0 of", id="mem-only"),
+    pytest.param({"slot": "1"}, "slot", "add one of the two", id="slot-only"),
+    pytest.param(
+        {"slot": "3", "core_milli": "250", "memory_mib": "1024"},
+        "slot",
+        "asks for 3 of gpu-fraction.dev/slot, allowed is exactly 1",
+        id="slot-3",
+    ),
+    pytest.param(
+        {"slot": "1", "core_milli": "1500", "memory_mib": "1001"},
+        "memory-mib",
+        "1001 over 2 cards, allowed: the same whole amount on each",
+        id="odd memory",
+    ),
+    pytest.param(
+        {"slot": "1", "core_milli": "1001", "memory_mib": "2"},
+        "core-milli",
+        "1001 over 2 cards, allowed: the same whole amount on each",
+        id="odd compute",
+    ),
+    pytest.param(
+        {"slot": "1", "core_milli": "0", "memory_mib": "1024"},
+        "core-milli",
+        "is 0, allowed: 1 or more",
+        id="core-milli 0",
+    ),
+    pytest.param(
+        {"slot": "1", "core_milli": "65537k"},
+        "core-milli",
+        "cards is 65537, allowed: 1 to 65536",
+        id="more cards than counted",
+    ),
+    pytest.param(
+        {"slot": "1", "core_milli": "17k"},
+        "core-milli",
+        "comes to 17 GPUs, more than any node has; allowed: at most 16000",
+        id="more cards than a node has",
+    ),
+    pytest.param(
+        {"slot": "1", "core_milli": "2k", "memory_mib": "2097154"},
+        "memory-mib",
+        "comes to 1048577 MiB on each GPU, more than any card has; allowed: at most 1048576",
+        id="more memory than a card has",
+    ),
+]
+
+
+def named(amounts: Mapping[str, str]) -> dict[str, str]:
+    """Our resources by the ends of their names."""
+    return {keys.PREFIX + name.replace("_", "-"): text for name, text in amounts.items()}
+
+
+@pytest.mark.parametrize(("amounts", "field", "message"), NEVER_SERVED)
+@pytest.mark.parametrize("part", ["containers", "sidecars"])
+def test_resources_that_no_card_can_serve_are_refused(
+    amounts: Mapping[str, str], field: str, message: str, part: str
+) -> None:
+    """With the field and what would pass, instead of a pod that waits or fails for ever."""
+    one = container("x", named(amounts))
+    raw, path = pod(None, container(), one), "spec.containers[1]"
+    if part == "sidecars":
+        raw, path = pod(None, init=[{**one, "restartPolicy": "Always"}]), "spec.initContainers[0]"
+    (told,) = refusals(raw)
+    assert told.startswith(f"{path}.resources[gpu-fraction.dev/{field}]: container x: ")
+    assert message in told
+
+
+@pytest.mark.parametrize("name", keys.NATIVE_RESOURCES)
+def test_an_init_container_may_not_hold_a_gpu_by_resources_either(name: str) -> None:
+    """The kubelet does not tell which init container it starts."""
+    (told,) = refusals(pod(None, init=[container("setup", {name: "1"})]))
+    assert told.startswith(f"spec.initContainers[0].resources[{name}]: init container setup: ")
+    assert "restartPolicy: Always" in told
+
+
+def test_every_container_that_cannot_be_served_is_named() -> None:
+    """One try shows all that must be mended."""
+    wrong = [container(name, {keys.MEMORY_MIB: "1"}) for name in ("a", "b")]
+    paths = [told.partition(":")[0] for told in refusals(pod(None, *wrong))]
+    assert paths == [f"spec.containers[{at}].resources[{keys.SLOT}]" for at in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [
+        {"slot": "1", "core_milli": "250"},
+        {"slot": "1", "memory_mib": "1024"},
+        {"slot": "1", "core_milli": "16k", "memory_mib": "16Mi"},
+        {"slot": "0", "core_milli": "0", "memory_mib": "0"},
+    ],
+)
+def test_resources_that_cards_can_serve_are_admitted(amounts: Mapping[str, str]) -> None:
+    """Compute alone brings as large a share of any card's memory; zeros ask for nothing."""
+    assert verdict(pod(None, container("main", named(amounts)))) == Verdict()
 
 
 # Variables.

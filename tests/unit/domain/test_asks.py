@@ -40,23 +40,37 @@ def test_a_request_becomes_one_ask_a_container() -> None:
 
 
 @pytest.mark.parametrize(
-    ("amounts", "expected"),
+    ("amounts", "most_mib"),
     [
-        pytest.param({}, (500, None, 500), id="resources name nothing"),
-        pytest.param(
-            {"core_milli": "1k", "memory_mib": "40960"}, (500, 20480, None), id="both settled"
-        ),
-        pytest.param({"core_milli": "1k"}, (500, None, 500), id="memory waits for the card"),
-        pytest.param({"core_milli": "0", "memory_mib": "0"}, (500, None, 500), id="zeros"),
+        pytest.param({}, None, id="resources name nothing"),
+        pytest.param({"core_milli": "1k", "memory_mib": "40960"}, 20480, id="both counted"),
+        pytest.param({"core_milli": "1k"}, None, id="memory waits for the card"),
+        pytest.param({"core_milli": "0", "memory_mib": "0"}, None, id="zeros"),
     ],
 )
-def test_what_the_resources_name_is_what_counts(
-    amounts: dict[str, str], expected: tuple[int | None, ...]
-) -> None:
-    """The scheduler and the kubelet have counted these; a card of another size changes nothing."""
+def test_a_share_of_memory_stays_a_share(amounts: dict[str, str], most_mib: int | None) -> None:
+    """Of the card that is chosen; MiB counted by a configured size are the most of it."""
     rendered = rendered_for_us(annotated(Request((Slice("a", 2, 500, None, 500),))))
     (ask,) = asks_of(rendered, [("a", named(slot="1", **amounts))])
-    assert (ask.core_milli, ask.memory_mib, ask.memory_milli) == expected
+    assert (ask.core_milli, ask.memory_mib, ask.memory_milli) == (500, None, 500)
+    assert ask.most_mib == most_mib
+
+
+def test_an_amount_of_memory_is_what_the_resources_name() -> None:
+    """The scheduler and the kubelet have counted these."""
+    rendered = rendered_for_us(annotated(Request((Slice("a", 2, None, 8192, None),))))
+    containers = [("a", named(slot="1", core_milli="204", memory_mib="16k"))]
+    (ask,) = asks_of(rendered, containers)
+    assert (ask.core_milli, ask.memory_mib, ask.memory_milli) == (102, 8000, None)
+    assert ask.most_mib is None
+
+
+def test_an_init_container_holds_nothing() -> None:
+    """The kubelet does not tell which of them it starts."""
+    running = [("main", named(slot="1", memory_mib="1"))]
+    assert asks_of(None, running, [("setup", named(slot="0", core_milli="0"))])
+    with pytest.raises(AskError, match=r"init container setup: asks for gpu-fraction\.dev/slot"):
+        asks_of(None, running, [("setup", named(slot="1"))])
 
 
 def test_resources_alone_are_a_request() -> None:

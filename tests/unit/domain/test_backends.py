@@ -117,8 +117,18 @@ def test_native(
         pytest.param(
             {"gpu-fraction": "0.25"},
             CARD_16G,
-            {"nvidia.com/gpu": "1", "nvidia.com/gpumem": "4096", "nvidia.com/gpucores": "25"},
-            id="a-quarter-of-a-known-card",
+            {
+                "nvidia.com/gpu": "1",
+                "nvidia.com/gpumem-percentage": "25",
+                "nvidia.com/gpucores": "25",
+            },
+            id="a-quarter-fits-whatever-size-is-configured",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.125"},
+            CARD_16G,
+            {"nvidia.com/gpu": "1", "nvidia.com/gpumem": "2048", "nvidia.com/gpucores": "13"},
+            id="an-eighth-of-a-known-card",
         ),
         pytest.param(
             {"gpu-memory": "4Gi"},

@@ -72,6 +72,7 @@ def test_newer_fields_are_passed_over() -> None:
         wire(version=None),
         wire(index=None),
         wire(memoryMib=-1),
+        wire(parentMemoryMib=-1),
         wire(coreMilli=-1),
         wire(slots=-1),
         wire(isolation="magic"),

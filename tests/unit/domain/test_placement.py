@@ -134,7 +134,13 @@ def test_shares_are_rounded_down_but_not_to_nothing(
 
 def test_mig_instances_follow_their_card_when_it_is_named() -> None:
     """Naming a physical card takes any instance on it."""
-    cards = empty([card(0, uuid="MIG-a", parent="GPU-x"), card(1, uuid="MIG-b", parent="GPU-y")])
+    part = {"parent_memory_mib": 16384}
+    cards = empty(
+        [
+            card(0, uuid="MIG-a", parent="GPU-x", **part),
+            card(1, uuid="MIG-b", parent="GPU-y", **part),
+        ]
+    )
     placed = choose(cards, [Ask("m", memory_milli=500, core_milli=500, uuids=("GPU-y",))])
     assert placed is not None
     assert placed.assignment["m"][0].uuid == "MIG-b"

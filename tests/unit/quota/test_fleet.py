@@ -1,5 +1,7 @@
 """Which GPUs a pod may land on, and what that makes it cost."""
 
+import msgspec
+
 from gpu_fraction.domain import assignment, inventory
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.sizes import CardSizes
@@ -62,6 +64,20 @@ def test_labels_stand_in_for_the_inventory() -> None:
     fleet.change(labelled("n", **labels), labelled("n", nvidia_com__gpu_memory="much"))
     record = quota_pod(gpus=1)
     assert fleet.cards_for(record, facts_of(record)) == ()
+
+
+def test_a_share_is_charged_by_the_physical_card_of_a_mig_instance() -> None:
+    """That is what a share is a share of, on an instance too."""
+    fleet = Fleet()
+    part = inventory.Card(uuid="MIG-0", index=0, model="H200", memory_mib=16384, parent="GPU-p")
+    for parent_mib, charged_mib in ((143771, 143771), (0, 16384)):
+        card = msgspec.structs.replace(part, parent_memory_mib=parent_mib)
+        text = inventory.render(inventory.Inventory(cards=(card,)))
+        annotations = {"gpu-fraction.dev/inventory": text}
+        record = NodeRecord(metadata=NodeMeta(name="n", annotations=annotations))
+        fleet.change(None, record)
+        assert memory(fleet) == charged_mib
+        fleet.change(record, None)
 
 
 def test_the_configuration_stands_in_for_nodes() -> None:

@@ -177,7 +177,12 @@ TOLD: dict[str, tuple[dict[str, str], list[str]]] = {
     ),
     "inference-create-mutating": (
         {"decision": "patched", "backend": "native", "fraction": "server=1x0.5"},
-        [],
+        [
+            (
+                "container server gets the GPU because it is the first, and exporter could be "
+                "meant; name one by the annotation gpu-fraction-container-name"
+            )
+        ],
     ),
     "notebook-create-binding-mutating": ({}, []),
     "notebook-create-mutating": (

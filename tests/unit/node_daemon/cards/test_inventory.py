@@ -74,6 +74,7 @@ def test_mig_instances_are_cards_of_their_own(hardware: FakeHardware, driver: Dr
     first, second, whole = published(driver).cards
     assert (first.uuid, first.parent) == (fake_gpus.mig_uuid(0, 0), fake_gpus.uuid(0))
     assert (first.memory_mib, first.core_milli, first.slots) == (9984, 142, 1)
+    assert first.parent_memory_mib == whole.memory_mib
     assert (first.isolation, first.enforces_memory, first.enforces_compute) == ("mig", True, True)
     assert second.core_milli == 428
     assert whole.uuid == fake_gpus.uuid(1)
@@ -103,6 +104,19 @@ def test_a_lost_card_in_mig_mode_keeps_its_instances_unhealthy(
     after = published(driver, before)
     assert [card.uuid for card in after.cards] == [card.uuid for card in before.cards]
     assert [card.healthy for card in after.cards] == [False, False, True]
+
+
+def test_a_divided_card_that_does_not_tell_its_memory_keeps_what_it_told(
+    hardware: FakeHardware, driver: Driver
+) -> None:
+    """Shares of its instances are shares of that."""
+    hardware.cards[0] = fake_gpus.mig_card(0, instances=2)
+    hardware.apply()
+    before = published(driver)
+    hardware.fault("nvmlDeviceGetMemoryInfo_v2", 999, fake_gpus.uuid(0))
+    hardware.apply()
+    assert published(driver, before).cards == before.cards
+    assert published(driver).cards[0].parent_memory_mib == 0
 
 
 def test_an_instance_removed_on_purpose_is_gone(hardware: FakeHardware, driver: Driver) -> None:

@@ -202,16 +202,16 @@ async def test_node_is_published_and_repaired(
                     return
                 await asyncio.sleep(0.01)
 
-    await capacity_is("2000", "80000")
+    await capacity_is("2000", "81920")
     node = await read_node(client)
     assert node["metadata"]["labels"][keys.LABEL_COUNT] == "2"
     published = inventory_format.parse(node["metadata"]["annotations"][keys.INVENTORY])
     assert published.cards == cards.value.cards  # type: ignore[union-attr]
     cards.set(inventory(rig_card(0), rig_card(1, healthy=False)))
-    await capacity_is("1000", "40000")
+    await capacity_is("1000", "40960")
     reset = {"status": {"capacity": {keys.CORE_MILLI: "0", keys.MEMORY_MIB: "0"}}}
     await client.patch(NODES.at(NODE).sub("status"), PatchKind.MERGE, reset, dict)
-    await capacity_is("1000", "40000")
+    await capacity_is("1000", "40960")
     gone = {"metadata": {"annotations": {keys.INVENTORY: None}}}
     node = await client.patch(NODES.at(NODE), PatchKind.MERGE, gone, dict)
     async with asyncio.timeout(5):

@@ -35,9 +35,13 @@ def test_different_cards_are_said_to_be_mixed_and_memory_is_the_smallest() -> No
 
 
 def test_capacity_counts_healthy_cards_alone() -> None:
-    """A sick card lowers slots, cores and memory; the labels still count it."""
+    """A sick card lowers slots, cores and memory; the labels still count it.
+
+    Memory is in whole GiB, as cards are sold: shares counted by a configured 80 GiB must pass
+    the scheduler and the kubelet.
+    """
     wanted = node(H100, L4, SICK)
-    assert wanted.capacity == {keys.CORE_MILLI: "2000", keys.MEMORY_MIB: str(80959 + 22731)}
+    assert wanted.capacity == {keys.CORE_MILLI: "2000", keys.MEMORY_MIB: str((80 + 23) * 1024)}
     assert inventory_node.slots(Inventory(cards=(H100, L4, SICK))) == 40
     assert wanted.labels[keys.LABEL_COUNT] == "3"
 
@@ -61,14 +65,14 @@ def test_a_fresh_node_gets_everything_and_a_second_look_nothing() -> None:
 
 def test_amounts_are_compared_as_the_api_server_writes_them() -> None:
     """The server turns 2000 into 2k; that is no difference, and 3k is one."""
-    wanted = node(H100, Card(uuid="GPU-4", index=1, model="x", memory_mib=41))
-    same = {keys.CORE_MILLI: "2k", keys.MEMORY_MIB: "81k"}
+    wanted = node(H100, Card(uuid="GPU-4", index=1, model="x", memory_mib=4096))
+    same = {keys.CORE_MILLI: "2k", keys.MEMORY_MIB: "86016000m"}
     seen = inventory_node.NodeState(wanted.labels, wanted.annotations, same)
     assert inventory_node.diff(seen, wanted).status is None
     reset = {keys.CORE_MILLI: "3k", keys.MEMORY_MIB: "0"}
     seen = inventory_node.NodeState(wanted.labels, wanted.annotations, reset)
     assert inventory_node.diff(seen, wanted).status == {
-        "status": {"capacity": {keys.CORE_MILLI: "2000", keys.MEMORY_MIB: "81000"}}
+        "status": {"capacity": {keys.CORE_MILLI: "2000", keys.MEMORY_MIB: "86016"}}
     }
 
 

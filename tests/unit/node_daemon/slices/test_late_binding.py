@@ -255,6 +255,16 @@ async def test_resources_alone_ask_for_several_cards(tmp_path: Path) -> None:
         assert (env["GPU_FRACTION"], env["GPU_MEMORY_LIMIT_MIB"]) == ("1", "10000")
 
 
+async def test_unlimited_compute_on_an_instance_tells_the_part_of_the_physical_card(
+    tmp_path: Path,
+) -> None:
+    """A share is one of the physical card wherever it lands."""
+    part = rig_card(0, memory_mib=10_000, parent="GPU-p", parent_memory_mib=80_000)
+    async with node(tmp_path, part) as rig:
+        pod = rig.pod({"main": [share(0, 0, 4_000)]}, limits={keys.MEMORY_MIB: 4_000})
+        assert (await rig.run_pod(pod))["main"].env["GPU_FRACTION"] == "0.05"
+
+
 async def test_compute_alone_brings_as_much_of_the_memory(tmp_path: Path) -> None:
     """Half a card is half of its memory, as the scheduler's extender gives it."""
     async with node(tmp_path, rig_card(0)) as rig:
