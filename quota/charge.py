@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gpu_fraction.domain import models
-from gpu_fraction.domain.tally import ZERO, Demand
+from gpu_fraction.domain.demand import ZERO, Demand
 from quota import amounts
 from quota.amounts import Amounts
 

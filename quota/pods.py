@@ -10,8 +10,7 @@ from typing import Final
 import msgspec
 
 from gpu_fraction.domain import assignment, keys, request_annotation, user_annotations
-from gpu_fraction.domain.demand import demand
-from gpu_fraction.domain.gpu_resources import is_gpu
+from gpu_fraction.domain.backends import demand, is_gpu, placed_late
 from gpu_fraction.domain.pod import Metadata, Pod, Spec, containers
 from gpu_fraction.domain.request import Bounds, Refused, Request
 from gpu_fraction.kube.objects import Meta
@@ -52,6 +51,9 @@ class Status(msgspec.Struct, frozen=True):
 
 
 _NO_SPEC: Final = Spec()
+_UNREAD: Final = (
+    *("volumes", "ephemeral_containers", "node_selector", "tolerations", "resource_claims"),
+)
 
 
 class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,13 +90,14 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _without_env(spec: Spec) -> Spec:
-    """The specification without variables, volumes and ephemeral containers."""
+    """The specification without variables and the fields that no charge depends on."""
     kept = {
         name: [msgspec.structs.replace(c, env=None, security_context=None) for c in found]
         for name in ("containers", "init_containers")
         if (found := getattr(spec, name))
     }
-    return msgspec.structs.replace(spec, volumes=None, ephemeral_containers=None, **kept)
+    shed = dict.fromkeys(_UNREAD)
+    return msgspec.structs.replace(spec, **shed, **kept)
 
 
 def terminal(pod: PodRecord) -> bool:
@@ -130,7 +133,7 @@ def facts_of(record: PodRecord) -> PodFacts:
         facts,
         models=asked.models if asked else (),
         not_models=asked.not_models if asked else (),
-        placed_late=request_annotation.placed_late(
+        placed_late=placed_late(
             rendered,
             pod.annotations(),
             scheduler_name=record.spec.scheduler_name,

@@ -8,7 +8,7 @@ import structlog
 from gpu_fraction.domain import assignment, keys
 from gpu_fraction.domain.asks import Ask, AskError, asks_of, rendered_for_us
 from gpu_fraction.domain.assignment import Assignment
-from gpu_fraction.domain.request_annotation import placed_late
+from gpu_fraction.domain.backends import placed_late
 from scheduler.pods import Pod
 
 _log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ class PodView:
         asks: One for each container that gets cards; none where it wants no GPU.
         problem: Why its request cannot be placed at all; empty where it can.
         charged_early: Quotas charged it at admission for every limited model it may land on,
-            see ``request_annotation.placed_late``.
+            see ``domain.backends.placed_late``.
         pod: What else was read of it.
     """
 

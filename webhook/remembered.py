@@ -12,7 +12,7 @@ MAX_ANSWERS: Final = 512
 MAX_KEY_BYTES: Final = 8192
 """Chosen: a few MiB at most, whatever tenants send."""
 
-_ENCODER: Final = msgspec.json.Encoder()
+_ENCODER: Final = msgspec.msgpack.Encoder()
 
 __all__ = ["Remembered", "essence"]
 
@@ -20,7 +20,7 @@ __all__ = ["Remembered", "essence"]
 def essence(path: str, backend: str, pod: Pod, *, trusted: bool) -> bytes:
     """Everything that an answer on a new pod depends on, besides the settings."""
     # All annotations, not ours alone: what is there already is left out of the patch.
-    return _ENCODER.encode((path, backend, trusted, pod.metadata.annotations, pod.spec))
+    return _ENCODER.encode((path, backend, trusted, pod))
 
 
 class Remembered:

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from gpu_fraction.domain import guard, kai, keys, patch, units, user_annotations
+from gpu_fraction.domain import guard, keys, patch, units, user_annotations
 from gpu_fraction.domain.asks import AskError, amounts_of, ask_of, refuse_init
-from gpu_fraction.domain.backends import Backend
+from gpu_fraction.domain.backends import LEFT_TO, Backend, any_sets, is_gpu
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.gpu_resources import is_gpu
 from gpu_fraction.domain.layout import Layout
 from gpu_fraction.domain.pod import ContainerAt, Pod, containers, is_sidecar
 from gpu_fraction.domain.problems import MAX_SHOWN, Problem, nearest, quote
@@ -29,7 +28,7 @@ class Rules:
 
     bounds: Bounds = field(default_factory=Bounds)
     policy: guard.Policy = field(default_factory=guard.Policy)
-    left_to: frozenset[str] = frozenset({kai.SCHEDULER})
+    left_to: frozenset[str] = frozenset(LEFT_TO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +80,13 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
     except Refused as e:
         problems += e.problems
     getting = {part.container for part in asked.slices} if asked else frozenset()
-    problems += guard.check(pod, rules.policy, gpu=uses_gpu(pod), getting=getting)
+    problems += guard.check(
+        pod, rules.policy, gpu=uses_gpu(pod), getting=getting, sets=backend.sets
+    )
     if not trusted:
         # Beside a request of the pod's own, the request annotation is compared in ``patch``.
-        problems += _system_keys(pod, (keys.ASSIGNED,) if asked else keys.SYSTEM_KEYS)
+        system = (keys.ASSIGNED, *backend.assignments) if asked else keys.SYSTEM_KEYS
+        problems += _system_keys(pod, system)
     if asked is not None:
         return _render(pod, asked, backend, rules, problems)
     problems += _never_served(pod, rules.bounds)
@@ -95,7 +97,7 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
 
 def _left_alone(pod: Pod, rules: Rules, *, trusted: bool) -> Verdict:
     """A pod of another system's scheduler, whose name must not be a way round ours."""
-    problems = [*guard.chosen_cards(pod)]
+    problems = [*guard.check(pod, rules.policy, gpu=False, sets=any_sets)]
     ours = uses_gpu(pod)
     if ours and not trusted:
         problems += _system_keys(pod, keys.SYSTEM_KEYS)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from gpu_fraction.domain import guard, keys, request_annotation
 from gpu_fraction.domain.admission import uses_gpu
+from gpu_fraction.domain.backends import BACKENDS
 from gpu_fraction.domain.pod import Pod, containers
 from gpu_fraction.domain.problems import Problem, quote
 from gpu_fraction.domain.request import annotation_path
@@ -58,12 +59,10 @@ def _new_ephemeral_containers(old: Pod, new: Pod, policy: guard.Policy) -> Itera
     known = {c.name for c in old.spec.ephemeral_containers or ()}
     gpu = uses_gpu(new)
     rendered = request_annotation.find(new.annotations())
-    # The other backends' isolation does not depend on who a container's user is.
-    required = (
-        rendered is not None
-        and rendered.backend == keys.NATIVE
-        and rendered.request.isolation == "required"
-    )
+    required = False
+    if rendered is not None and rendered.request.isolation == "required":
+        backend = BACKENDS.get(rendered.backend)
+        required = backend is not None and backend.needs_no_root
     for at in containers(new):
         if at.kind == "ephemeralContainers" and at.container.name not in known:
             yield from guard.container_problems(at, policy, gpu=gpu, holds=False)

@@ -1,42 +1,115 @@
-"""What a pod costs. Every part that counts GPUs counts them here, and only here.
+"""GPU amounts, and how those of containers add up to those of a pod."""
 
-Peers with one computation in the webhook, another in the controller and a third in the
-daemon disagreed with themselves (KAI-Scheduler#1369, #1668; LLMKube#1324).
-"""
-
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Final
 
-from gpu_fraction.domain.backends.hami import SHARE_RESOURCES, Hami
-from gpu_fraction.domain.backends.native import Native
-from gpu_fraction.domain.backends.nvidia import Nvidia, other_cards
-from gpu_fraction.domain.pod import Pod, containers
-from gpu_fraction.domain.tally import ZERO, Demand, aggregate
+from gpu_fraction.domain.pod import Container, Pod, containers, is_sidecar
 
-__all__ = ["ZERO", "Demand", "demand"]
-
-_NATIVE: Final = Native()
-_HAMI: Final = Hami()
-_NVIDIA: Final = Nvidia()
+__all__ = ["ZERO", "Demand", "aggregate"]
 
 
-def demand(pod: Pod) -> Demand:
-    """The pod's milli-cores, MiB and cards, whichever stack it asks and however it asks.
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """GPU amounts of one pod, integers.
 
-    Containers, sidecars and init containers count as Kubernetes counts them. What the
-    resources leave open until a card is chosen is in the ``open_`` amounts.
+    Attributes:
+        cards: GPUs that its containers hold a share of, each counted per container.
+        core_milli: Thousandths of a GPU's compute, over all cards.
+        memory_mib: MiB, over all cards.
+        open_memory_milli: Thousandths of a card's memory that are no MiB until a card is
+            chosen, over all cards.
+        open_core_mib: MiB whose compute share is unknown until a card is chosen, over all
+            cards; they are in ``memory_mib`` already.
+        open_cards: Cards that ``open_core_mib`` is spread over.
+        open_least_mib: The least of it on one card, where each card gives 1 thousandth or more;
+            0 where none has to.
     """
-    if _by_hami(pod):
-        return _NATIVE.demand(pod) + _HAMI.demand(pod) + aggregate(pod, other_cards)
-    return _NATIVE.demand(pod) + _NVIDIA.demand(pod)
+
+    cards: int = 0
+    core_milli: int = 0
+    memory_mib: int = 0
+    open_memory_milli: int = 0
+    open_core_mib: int = 0
+    open_cards: int = 0
+    open_least_mib: int = 0
+
+    def __add__(self, other: "Demand") -> "Demand":
+        return self._with(other, lambda a, b: a + b)
+
+    def maximum(self, other: "Demand") -> "Demand":
+        """The larger of the two in each dimension, as Kubernetes takes init containers."""
+        return self._with(other, max)
+
+    def _with(self, other: "Demand", combine: Callable[[int, int], int]) -> "Demand":
+        return Demand(
+            combine(self.cards, other.cards),
+            combine(self.core_milli, other.core_milli),
+            combine(self.memory_mib, other.memory_mib),
+            combine(self.open_memory_milli, other.open_memory_milli),
+            combine(self.open_core_mib, other.open_core_mib),
+            combine(self.open_cards, other.open_cards),
+            min(filter(None, (self.open_least_mib, other.open_least_mib)), default=0),
+        )
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, f.name) for f in fields(self))
+
+    @property
+    def settled(self) -> bool:
+        """True where nothing waits for a card to be chosen."""
+        return not (self.open_memory_milli or self.open_core_mib)
+
+    def charged(self, smallest_mib: int, largest_mib: int) -> "Demand":
+        """The most that this can come to on cards between two sizes, nothing left open.
+
+        A share of memory costs most on the largest card; compute that follows memory costs
+        most on the smallest. No card gives less than 1 MiB and 1 thousandth.
+
+        Args:
+            smallest_mib: MiB of the smallest eligible card, 1 or more.
+            largest_mib: MiB of the largest eligible card, at least ``smallest_mib``; 0 where
+                no size is known: what is open of the memory is left out.
+        """
+        # On cards below 1000 MiB, a thousandth is raised to 1 MiB.
+        share_mib = max(largest_mib, 1000) if largest_mib else 0
+        return Demand(
+            cards=self.cards,
+            core_milli=self.core_milli + self._following_milli(max(1, smallest_mib), largest_mib),
+            memory_mib=self.memory_mib + -(-self.open_memory_milli * share_mib // 1000),
+        )
+
+    def _following_milli(self, smallest_mib: int, largest_mib: int) -> int:
+        """The most that compute can come to which follows memory."""
+        follows = -(-1000 * self.open_core_mib // smallest_mib)
+        if 0 < 1000 * self.open_least_mib < largest_mib:
+            # Where so little is asked of a card, it gives 1 thousandth for less than one. All
+            # cards may be like that, or all but one, which then has nearly all of the memory.
+            follows += max(0, self.open_cards - 1)
+        return min(1000 * self.open_cards, follows)
 
 
-def _by_hami(pod: Pod) -> bool:
-    """HAMi and NVIDIA's plugin share ``nvidia.com/gpu``; HAMi's other names tell them apart.
+ZERO: Final = Demand()
 
-    Zero of those names fits any node, so they must hide nothing that is asked beside them.
+
+def aggregate(pod: Pod, of: Callable[[Container], Demand]) -> Demand:
+    """A pod's demand from its containers', counted as Kubernetes counts resources.
+
+    The larger of: all containers and sidecars together; and each init container together
+    with the sidecars declared before it. Ephemeral containers cost nothing.
+
+    Source: k8s.io/component-helpers/resource ``PodRequests``; KEP-753.
     """
-    return any(
-        at.container.resources is not None
-        and any(at.container.resources.of(name) is not None for name in SHARE_RESOURCES)
-        for at in containers(pod)
-    )
+    running = sidecars = highest = ZERO
+    for at in containers(pod):
+        # Without resources there is no cost, and a pod may have tens of thousands of such.
+        if at.container.resources is None or not (cost := of(at.container)):
+            continue
+        if at.kind == "containers":
+            running += cost
+        elif is_sidecar(at):
+            sidecars += cost
+            highest = highest.maximum(sidecars)
+        elif at.kind == "initContainers":
+            highest = highest.maximum(sidecars + cost)
+    return (running + sidecars).maximum(highest)

@@ -1,12 +1,13 @@
 """What a backend wants changed in a pod, as data."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from gpu_fraction.domain.pod import ResourceClaim, Toleration
 
 __all__ = ["PodEdit"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PodEdit:
     """Changes to one pod; ``domain.patch`` turns them into the smallest JSON patch.
 
@@ -16,12 +17,27 @@ class PodEdit:
         env: Container name to variable name to value; a variable that is there stays.
         scheduler_name: To set where the pod has none or the default; None leaves it.
         runtime_class_name: To set where the pod has none; None leaves it.
+        labels: To set, as annotations.
+        node_selector: To set, as annotations.
+        tolerations: To add where the pod has no equal one.
+        resource_claims: Claims of devices for the pod (dynamic resource allocation); another
+            of the same name is a conflict.
+        container_claims: Container name to the names of the claims that it uses.
         warnings: For the user: what was rounded, defaulted or ignored.
     """
 
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    resources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    resources: dict[str, dict[str, str]] = field(default_factory=dict)
+    env: dict[str, dict[str, str]] = field(default_factory=dict)
     scheduler_name: str | None = None
     runtime_class_name: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    node_selector: dict[str, str] = field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+    resource_claims: tuple[ResourceClaim, ...] = ()
+    container_claims: dict[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def warn(self, text: str) -> None:
+        """One more line for the user."""
+        self.warnings += (text,)

@@ -3,13 +3,14 @@
 Every field here is written by tenants (docs/threat-model.md).
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
-from gpu_fraction.domain import kai
-from gpu_fraction.domain.gpu_resources import is_gpu
-from gpu_fraction.domain.pod import Container, ContainerAt, Pod, containers
+from gpu_fraction.domain import keys
+from gpu_fraction.domain.backends import is_gpu
+from gpu_fraction.domain.pod import Container, ContainerAt, EnvVar, Pod, containers
 from gpu_fraction.domain.problems import Problem, quote
 
 Verdict = Literal["refuse", "allow"]
@@ -21,11 +22,16 @@ HARMLESS_VISIBLE: Final = frozenset({"void", "none"})
 RESERVED_ENV: Final = ("CUDA_MPS_", "CUDA_VISIBLE_DEVICES")
 """Name prefixes by which a container could step out of its share of a card."""
 
+PLUGIN_FOLDERS: Final = tuple(f"/var/lib/kubelet/device-plugins{end}" for end in ("", "/"))
+"""Where device plugins register with the kubelet (pkg/kubelet/apis/deviceplugin/v1beta1)."""
+
+Sets = Callable[[Pod, ContainerAt, EnvVar], bool]
+"""Whether a variable is one that a GPU-sharing stack's own components set."""
+
 __all__ = [
     "Policy",
     "Verdict",
     "check",
-    "chosen_cards",
     "container_problems",
     "is_reserved",
     "preset_node",
@@ -61,8 +67,12 @@ def is_reserved(variable: str) -> bool:
     return variable == VISIBLE or variable.startswith(RESERVED_ENV)
 
 
+def _none(*_: object) -> bool:
+    return False
+
+
 def check(
-    pod: Pod, policy: Policy, *, gpu: bool, getting: Collection[str] = ()
+    pod: Pod, policy: Policy, *, gpu: bool, getting: Collection[str] = (), sets: Sets = _none
 ) -> Iterator[Problem]:
     """Everything the pod may not do.
 
@@ -71,10 +81,21 @@ def check(
         policy: The cluster's knobs.
         gpu: Whether the pod gets a GPU; only one rule holds for the others.
         getting: Names of containers that get a GPU, whether or not they hold it already.
+        sets: Which variables the components of the pod's stack set.
     """
-    for at in containers(pod):
+    found = [
+        (at, at.container.name in getting or _holds_gpu(at.container)) for at in containers(pod)
+    ]
+    asks = gpu or any(holds for _, holds in found) or any(map(keys.is_ours, pod.annotations()))
+    plugin = not asks and any(
+        volume.host_path is not None and volume.host_path.path in PLUGIN_FOLDERS
+        for volume in pod.spec.volumes or ()
+    )
+    for at, holds in found:
+        if not asks and (plugin or _privileged(at.container)):
+            continue  # A vendor's DaemonSet reaches every GPU without the variable too.
         yield from container_problems(
-            at, policy, gpu=gpu, holds=at.container.name in getting or _holds_gpu(at.container)
+            at, policy, gpu=gpu, holds=holds, sets=partial(sets, pod, at)
         )
     if not gpu:
         return
@@ -96,7 +117,12 @@ def preset_node(pod: Pod) -> Iterator[Problem]:
 
 
 def container_problems(
-    at: ContainerAt, policy: Policy, *, gpu: bool, holds: bool
+    at: ContainerAt,
+    policy: Policy,
+    *,
+    gpu: bool,
+    holds: bool,
+    sets: Callable[[EnvVar], bool] = _none,
 ) -> Iterator[Problem]:
     """What one container may not do.
 
@@ -105,11 +131,20 @@ def container_problems(
         policy: The cluster's knobs.
         gpu: Whether its pod gets a GPU.
         holds: Whether the container itself does.
+        sets: Which variables the components of the pod's stack set.
     """
-    if at.container.env:
-        yield from _env_problems(at, gpu=gpu, holds=holds)
-    context = at.container.security_context
-    if gpu and policy.privileged == "refuse" and context and context.privileged:
+    strict = gpu and (holds or at.kind == "ephemeralContainers")
+    for index, var in enumerate(at.container.env or ()):
+        if var.name == VISIBLE:
+            if (strict or var.value not in HARMLESS_VISIBLE) and not sets(var):
+                yield _chooses(at, index)
+        elif gpu and var.name.startswith(RESERVED_ENV) and not sets(var):
+            yield Problem(
+                f"{at.path}.env[{index}]",
+                f"{quote(var.name)[1:-1]} may not be set in a pod that uses GPUs: the system "
+                "sets it; remove it",
+            )
+    if gpu and policy.privileged == "refuse" and _privileged(at.container):
         yield Problem(
             f"{at.path}.securityContext.privileged",
             "true is refused in a pod that uses GPUs: the container would see every GPU of "
@@ -117,29 +152,9 @@ def container_problems(
         )
 
 
-def chosen_cards(pod: Pod) -> Iterator[Problem]:
-    """Cards that the pod's author chose, in a pod that another system's scheduler places."""
-    for at in containers(pod):
-        for index, var in enumerate(at.container.env or ()):
-            if var.name != VISIBLE or var.value in HARMLESS_VISIBLE:
-                continue
-            if not kai.tells_cards(pod, at, var):
-                yield _chooses(at, index)
-
-
-def _env_problems(at: ContainerAt, *, gpu: bool, holds: bool) -> Iterator[Problem]:
-    """Variables that choose GPUs or talk to another slice's MPS server."""
-    strict = gpu and (holds or at.kind == "ephemeralContainers")
-    for index, var in enumerate(at.container.env or ()):
-        if var.name == VISIBLE:
-            if strict or var.value not in HARMLESS_VISIBLE:
-                yield _chooses(at, index)
-        elif gpu and var.name.startswith(RESERVED_ENV):
-            yield Problem(
-                f"{at.path}.env[{index}]",
-                f"{quote(var.name)[1:-1]} may not be set in a pod that uses GPUs: the system "
-                "sets it; remove it",
-            )
+def _privileged(container: Container) -> bool:
+    context = container.security_context
+    return context is not None and bool(context.privileged)
 
 
 def _chooses(at: ContainerAt, index: int) -> Problem:

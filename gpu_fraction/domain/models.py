@@ -11,7 +11,19 @@ from typing import Final
 
 _SEPARATORS: Final = re.compile(r"[\s-]+")
 
-__all__ = ["allowed", "matches"]
+KNOWN: Final = (
+    *("A2", "A10", "A10G", "A10M", "A16", "A30", "A40", "A100", "A100X", "A800", "A5000"),
+    *("A400", "A1000", "A2000", "A3000", "A4000", "A4500", "A5500", "A6000"),
+    *("B200", "B300", "GB200", "GB300", "GH200", "H20", "H100", "H200", "H800"),
+    *("K20", "K40", "K80", "L2", "L4", "L20", "L40", "L40G", "L40S", "M4", "M6", "M10", "M40"),
+    *("M60", "M2000", "M4000", "M5000", "M6000", "P4", "P6", "P40", "P100", "P400", "P600"),
+    *("P620", "P1000", "P2000", "P2200", "P4000", "P5000", "P6000"),
+    *("T4", "T4G", "T40", "T400", "T600", "T1000", "T1200", "V100", "V100S"),
+)
+"""Models by the word that tells them in NVML's product names. Source: NVIDIA's lists of
+CUDA GPUs (developer.nvidia.com/cuda-gpus, /cuda-legacy-gpus). A model may be missing."""
+
+__all__ = ["KNOWN", "allowed", "matches"]
 
 
 # Chosen: a cluster has a few dozen product names and patterns; the bound only stops growth.

@@ -6,17 +6,26 @@ limit changed without its already defaulted request is refused. So parents are c
 and requests are written both, and nothing that the user wrote is replaced.
 """
 
-from collections.abc import Iterator, Mapping
+import operator
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
+
+import msgspec
 
 from gpu_fraction.domain import units
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.pod import Container, ContainerAt, Pod, containers
+from gpu_fraction.domain.pod import ClaimRef, ContainerAt, Pod, containers
 from gpu_fraction.domain.problems import Problem, quote
-from gpu_fraction.domain.request import Refused, annotation_path
+from gpu_fraction.domain.request import Refused
 
 DEFAULT_SCHEDULER: Final = "default-scheduler"
 """What the API server fills in (core/v1 defaults), so not a choice of the user's."""
+
+_SYSTEMS: Final = "only the system writes it; {given} was set by hand, remove it"
+_OTHER: Final = (
+    "is {given}, but the annotations ask for {wanted}; remove it, the annotations are enough"
+)
 
 Operation = dict[str, Any]
 
@@ -36,9 +45,19 @@ def build(pod: Pod, edit: PodEdit) -> list[Operation]:
     """
     problems: list[Problem] = []
     operations = [
-        *_annotations(pod, edit.annotations, problems),
+        *_entries(
+            "/metadata/annotations",
+            pod.metadata.annotations,
+            edit.annotations,
+            problems,
+            why=_SYSTEMS,
+        ),
+        *_entries("/metadata/labels", pod.metadata.labels, edit.labels, problems),
         *_containers(pod, edit, problems),
+        *(_claims(pod, edit, problems) if edit.resource_claims else ()),
         *_scheduler(pod, edit.scheduler_name),
+        *_entries("/spec/nodeSelector", pod.spec.node_selector, edit.node_selector, problems),
+        *_items("/spec/tolerations", pod.spec.tolerations, edit.tolerations),
     ]
     if edit.runtime_class_name and not pod.spec.runtime_class_name:
         operations.append(_add("/spec/runtimeClassName", edit.runtime_class_name))
@@ -51,32 +70,43 @@ def _add(path: str, value: object) -> Operation:
     return {"op": "add", "path": path, "value": value}
 
 
-def _annotations(
-    pod: Pod, wanted: Mapping[str, str], problems: list[Problem]
-) -> Iterator[Operation]:
-    present = pod.metadata.annotations
-    missing = {}
-    for key, value in wanted.items():
-        if not present or key not in present:
-            missing[key] = value
-        elif present[key] != value:
-            problems.append(
-                Problem(
-                    annotation_path(key),
-                    f"only the system writes it; {quote(present[key])} was set by hand, remove it",
-                )
-            )
-    if not missing:
-        return
+def _entries(
+    pointer: str,
+    present: Mapping[str, str] | None,
+    wanted: Mapping[str, str],
+    problems: list[Problem],
+    *,
+    why: str = _OTHER,
+    same: Callable[[str, str], bool] = operator.eq,
+) -> list[Operation]:
+    """What of a mapping is missing; another value of a key that is there is a problem."""
+    if not wanted:
+        return []
     if present is None:
-        yield _add("/metadata/annotations", missing)
-        return
-    for key, value in missing.items():
-        yield _add(f"/metadata/annotations/{escape(key)}", value)
+        return [_add(pointer, dict(wanted))]
+    missing = []
+    for key, value in wanted.items():
+        if key not in present:
+            missing.append(_add(f"{pointer}/{escape(key)}", value))
+        elif not same(present[key], value):
+            path = re.sub(r"[.](\d+)", r"[\1]", pointer[1:].replace("/", "."))
+            told = why.format(given=quote(present[key]), wanted=value)
+            problems.append(Problem(f"{path}[{key}]", told))
+    return missing
+
+
+def _items(
+    pointer: str, present: Collection[object] | None, wanted: Collection[object]
+) -> list[Operation]:
+    """What of a list is missing, at its end."""
+    missing = [item for item in wanted if item not in (present or ())]
+    if missing and present is None:
+        return [_add(pointer, msgspec.to_builtins(missing))]
+    return [_add(f"{pointer}/-", msgspec.to_builtins(item)) for item in missing]
 
 
 def _containers(pod: Pod, edit: PodEdit, problems: list[Problem]) -> Iterator[Operation]:
-    names = dict.fromkeys((*edit.resources, *edit.env))
+    names = dict.fromkeys((*edit.resources, *edit.container_claims, *edit.env))
     if not names:
         return
     found = {at.container.name: at for at in reversed(list(containers(pod)))}
@@ -85,39 +115,47 @@ def _containers(pod: Pod, edit: PodEdit, problems: list[Problem]) -> Iterator[Op
         if at is None:
             problems.append(Problem("spec.containers", f"has no container {quote(name)}"))
             continue
-        if resources := edit.resources.get(name):
-            yield from _resources(at, resources, problems)
-        if env := edit.env.get(name):
-            yield from _env(at.pointer, at.container, env)
+        resources, claims = edit.resources.get(name, {}), edit.container_claims.get(name, ())
+        yield from _resources(at, resources, [ClaimRef(claim) for claim in claims], problems)
+        present = {var.name for var in at.container.env or ()}
+        variables = [
+            {"name": key, "value": value}
+            for key, value in edit.env.get(name, {}).items()
+            if key not in present
+        ]
+        yield from _items(f"{at.pointer}/env", at.container.env, variables)
 
 
 def _resources(
-    at: ContainerAt, wanted: Mapping[str, str], problems: list[Problem]
-) -> Iterator[Operation]:
+    at: ContainerAt, wanted: Mapping[str, str], claims: list[ClaimRef], problems: list[Problem]
+) -> list[Operation]:
     present = at.container.resources
+    pointer = f"{at.pointer}/resources"
     if present is None:
-        yield _add(f"{at.pointer}/resources", {"limits": dict(wanted), "requests": dict(wanted)})
-        return
+        made: dict[str, object] = {}
+        if wanted:
+            made = {"limits": dict(wanted), "requests": dict(wanted)}
+        if claims:
+            made["claims"] = msgspec.to_builtins(claims)
+        return [_add(pointer, made)] if made else []
+    found = _items(f"{pointer}/claims", present.claims, claims) if claims else []
     for part, amounts in (("limits", present.limits), ("requests", present.requests)):
-        missing = {}
-        for name, amount in wanted.items():
-            if not amounts or name not in amounts:
-                missing[name] = amount
-            elif not _equal(amounts[name], amount):
-                problems.append(
-                    Problem(
-                        f"{at.path}.resources.{part}[{name}]",
-                        f"is {quote(amounts[name])}, but the annotations ask for {amount}; "
-                        "remove it, the annotations are enough",
-                    )
-                )
-        if not missing:
-            continue
-        if amounts is None:
-            yield _add(f"{at.pointer}/resources/{part}", missing)
-            continue
-        for name, amount in missing.items():
-            yield _add(f"{at.pointer}/resources/{part}/{escape(name)}", amount)
+        found += _entries(f"{pointer}/{part}", amounts, wanted, problems, same=_equal)
+    return found
+
+
+def _claims(pod: Pod, edit: PodEdit, problems: list[Problem]) -> list[Operation]:
+    present = pod.spec.resource_claims
+    wanted = {claim.name: claim for claim in edit.resource_claims}
+    problems += [
+        Problem(
+            f"spec.resourceClaims[{index}]",
+            f"another claim is called {quote(claim.name)}, as the system's; rename it",
+        )
+        for index, claim in enumerate(present or ())
+        if claim != wanted.get(claim.name, claim)
+    ]
+    return _items("/spec/resourceClaims", present, edit.resource_claims)
 
 
 def _equal(given: str, wanted: str) -> bool:
@@ -125,18 +163,6 @@ def _equal(given: str, wanted: str) -> bool:
         return given == wanted or units.parse_quantity(given) == units.parse_quantity(wanted)
     except units.UnitError:
         return False
-
-
-def _env(pointer: str, container: Container, wanted: Mapping[str, str]) -> Iterator[Operation]:
-    present = {var.name for var in container.env or ()}
-    missing = [{"name": k, "value": v} for k, v in wanted.items() if k not in present]
-    if not missing:
-        return
-    if container.env is None:
-        yield _add(f"{pointer}/env", missing)
-        return
-    for var in missing:
-        yield _add(f"{pointer}/env/-", var)
 
 
 def _scheduler(pod: Pod, wanted: str | None) -> Iterator[Operation]:

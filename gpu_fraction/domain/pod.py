@@ -19,17 +19,20 @@ __all__ = [
     "KeyRef",
     "Metadata",
     "Pod",
+    "ResourceClaim",
     "Resources",
     "Spec",
+    "Toleration",
     "containers",
     "is_sidecar",
 ]
 
 
 class Metadata(msgspec.Struct, frozen=True):
-    """The annotations: who the pod is decides nothing."""
+    """Annotations and labels: who the pod is decides nothing."""
 
     annotations: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
 
 
 class KeyRef(msgspec.Struct, frozen=True):
@@ -53,11 +56,18 @@ class EnvVar(msgspec.Struct, frozen=True, rename="camel"):
     value_from: EnvSource | None = None
 
 
+class ClaimRef(msgspec.Struct, frozen=True):
+    """A claim of the pod that a container uses."""
+
+    name: str = ""
+
+
 class Resources(msgspec.Struct, frozen=True):
-    """Requests and limits by resource name, quantities as written."""
+    """Requests and limits by resource name, quantities as written, and claims of devices."""
 
     limits: dict[str, str] | None = None
     requests: dict[str, str] | None = None
+    claims: list[ClaimRef] | None = None
 
     def of(self, name: str) -> str | None:
         """The amount asked of one resource: the limit, else the request."""
@@ -104,6 +114,23 @@ class Volume(msgspec.Struct, frozen=True, rename="camel"):
     host_path: HostPath | None = None
 
 
+class Toleration(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Taints of nodes that the pod puts up with."""
+
+    key: str = ""
+    operator: str = ""
+    value: str = ""
+    effect: str = ""
+
+
+class ResourceClaim(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Devices for the pod, by an object of its namespace: a claim, or a template of one."""
+
+    name: str = ""
+    resource_claim_name: str | None = None
+    resource_claim_template_name: str | None = None
+
+
 class Spec(msgspec.Struct, frozen=True, rename="camel"):
     """The pod's specification."""
 
@@ -115,6 +142,9 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     scheduler_name: str | None = None
     runtime_class_name: str | None = None
     priority_class_name: str | None = None
+    node_selector: dict[str, str] | None = None
+    tolerations: list[Toleration] | None = None
+    resource_claims: list[ResourceClaim] | None = None
     security_context: SecurityContext | None = None
 
 

@@ -20,7 +20,7 @@ _Cards = Annotated[int, msgspec.Meta(ge=1, le=MAX_CARDS)]
 # The upper end is chosen: beyond any machine, and far from where sums would overflow.
 _Mib = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
 
-__all__ = ["Rendered", "RequestAnnotationError", "find", "load", "placed_late", "render"]
+__all__ = ["Rendered", "RequestAnnotationError", "find", "load", "render"]
 
 
 class RequestAnnotationError(ValueError):
@@ -110,32 +110,3 @@ def find(annotations: Mapping[str, str]) -> Rendered | None:
         return None if text is None else load(text)
     except RequestAnnotationError:
         return None
-
-
-def placed_late(
-    rendered: Rendered | None,
-    annotations: Mapping[str, str],
-    *,
-    scheduler_name: str | None,
-    node_name: str | None,
-) -> bool:
-    """Whether our extender is yet to choose a pod's cards, on any model that has room.
-
-    Quotas charge such a pod for a limited model when the cards are chosen, and the extender
-    refuses those beyond a limit; every other pod is charged at admission for each limited
-    model that it may land on. A pod that was made with a node never meets the extender.
-
-    Args:
-        rendered: what ``find`` found.
-        annotations: the pod's.
-        scheduler_name: its spec's.
-        node_name: its spec's; None or empty while it waits.
-    """
-    return (
-        rendered is not None
-        and rendered.backend == keys.NATIVE
-        and scheduler_name == keys.SCHEDULER
-        and not node_name
-        and keys.ASSIGNED not in annotations
-        and not (rendered.request.models or rendered.request.uuids)
-    )

@@ -5,17 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, get_args
 
-from gpu_fraction.domain import guard, kai, units
+from gpu_fraction.domain import guard, units
 from gpu_fraction.domain.admission import Rules
-from gpu_fraction.domain.backends import BACKENDS, Backend, BackendConfig
+from gpu_fraction.domain.backends import BACKENDS, LEFT_TO, Backend, BackendConfig
 from gpu_fraction.domain.guard import Policy, Verdict
-from gpu_fraction.domain.request import (
-    DEFAULT_ISOLATION,
-    DEFAULT_PLACEMENT,
-    Bounds,
-    Isolation,
-    Placement,
-)
+from gpu_fraction.domain.request import Bounds, Isolation, Placement
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.settings.declaration import group, setting
 from gpu_fraction.settings.parsers import choice, integer, text, words
@@ -97,10 +91,10 @@ class RewriteSettings:
     runtime_class: str | None = setting(text, None, "runtimeClassName for GPU pods that have none")
     env: Mapping[str, str] = setting(_env, {}, "variables for GPU containers, where absent")
     default_placement: Placement = setting(
-        choice(*get_args(Placement)), DEFAULT_PLACEMENT, "placement of pods that name none"
+        choice(*get_args(Placement)), _BOUNDS.placement, "placement of pods that name none"
     )
     default_isolation: Isolation = setting(
-        choice(*get_args(Isolation)), DEFAULT_ISOLATION, "isolation of pods that name none"
+        choice(*get_args(Isolation)), _BOUNDS.isolation, "isolation of pods that name none"
     )
     max_cards: int = setting(integer(1, 1024), _BOUNDS.max_cards, "most GPUs of one container")
     max_memory_mib: int = setting(
@@ -113,8 +107,26 @@ class RewriteSettings:
         _VERDICT, "refuse", "GPU pods that name another scheduler"
     )
     left_to_schedulers: tuple[str, ...] = setting(
-        words, (kai.SCHEDULER,), "schedulers whose pods are not touched"
+        words, LEFT_TO, "schedulers whose pods are not touched, none of a configured backend"
     )
+
+    def __post_init__(self) -> None:
+        """Refuse to leave alone what is rewritten; a default gives way to a configured backend."""
+        if self.left_to_schedulers == LEFT_TO:
+            return
+        for scheduler in self.left_to_schedulers:
+            if (owner := self._owners.get(scheduler)) is not None:
+                by = "--backend" if owner == self.backend else "--namespace-backends"
+                raise ValueError(
+                    f"--left-to-schedulers names {scheduler}, which places the pods of {by} "
+                    f"{owner}; leave one of the two out"
+                )
+
+    @property
+    def _owners(self) -> dict[str | None, str]:
+        """The configured backends by the schedulers that place their pods."""
+        names = dict.fromkeys((self.backend, *self.namespace_backends))
+        return {BACKENDS[name].scheduler: name for name in names}
 
     @cached_property
     def rules(self) -> Rules:
@@ -132,7 +144,7 @@ class RewriteSettings:
                 node_name=self.policy_node_name,
                 other_scheduler=self.policy_other_scheduler,
             ),
-            left_to=frozenset(self.left_to_schedulers),
+            left_to=frozenset(self.left_to_schedulers) - self._owners.keys(),
         )
 
     @cached_property

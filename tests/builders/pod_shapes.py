@@ -40,6 +40,7 @@ RESOURCES = [
     "amd.com/nic",
     "example.com/gpu",
     "aliyun.com/gpu-mem",
+    "example.com/hca",
     "cpu",
 ]
 VARIABLES = ["NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "CUDA_VISIBLE_DEVICES"]
@@ -58,6 +59,18 @@ def variants() -> Iterator[Raw]:
         yield pod(
             None, init=[container("setup"), container("sidecar", **part, restartPolicy="Always")]
         )
+    chosen = env(("NVIDIA_VISIBLE_DEVICES", "all"))
+    privileged = container("plugin", env=chosen, securityContext={"privileged": True})
+    yield pod(None, privileged)
+    yield pod(None, container(), init=[privileged])
+    yield pod(None, privileged, container("other", env=chosen))
+    yield pod(None, container(env=chosen, securityContext={"privileged": False}))
+    for folder in ("device-plugins", "device-plugins/", "pods"):
+        mounted = {"name": "kubelet", "hostPath": {"path": f"/var/lib/kubelet/{folder}"}}
+        yield pod(None, container(env=chosen), volumes=[{"name": "e", "emptyDir": {}}, mounted])
+        asking = container(resources={"nvidia.com/gpu": "1"}, env=chosen)
+        yield pod(None, asking, volumes=[mounted])
+    yield pod({"gpu-fraction": "1"}, privileged)
     yield pod({"gpu-fraction": "1"}, container(resources={"nvidia.com/gpu": "1"}))
     yield pod({f"example.com/{i}": "x" * 8 for i in range(5000)})
     yield pod(None, *(container(f"c{i}", {"cpu": "1m"}) for i in range(300)))

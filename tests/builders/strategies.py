@@ -204,7 +204,13 @@ def hostile_pods() -> st.SearchStrategy[Raw]:
     containers = st.lists(hostile_containers(), max_size=3)
     return st.fixed_dictionaries(
         {
-            "metadata": st.fixed_dictionaries({}, optional={"annotations": hostile_annotations()}),
+            "metadata": st.fixed_dictionaries(
+                {},
+                optional={
+                    "annotations": hostile_annotations(),
+                    "labels": st.dictionaries(text, text, max_size=2),
+                },
+            ),
             "spec": st.fixed_dictionaries(
                 {"containers": containers},
                 optional={
@@ -213,6 +219,17 @@ def hostile_pods() -> st.SearchStrategy[Raw]:
                     "schedulerName": st.one_of(st.just("kai-scheduler"), text),
                     "nodeName": text,
                     "runtimeClassName": text,
+                    "nodeSelector": st.dictionaries(text, text, max_size=2),
+                    "tolerations": st.lists(
+                        st.fixed_dictionaries({}, optional={"key": text, "operator": text}),
+                        max_size=2,
+                    ),
+                    "resourceClaims": st.lists(
+                        st.fixed_dictionaries(
+                            {"name": text}, optional={"resourceClaimName": text}
+                        ),
+                        max_size=2,
+                    ),
                     "volumes": st.lists(
                         st.fixed_dictionaries(
                             {"name": text},

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from gpu_fraction.domain import keys, request_annotation
 from gpu_fraction.domain.admission import Rules, admit
-from gpu_fraction.domain.backends import BACKENDS, Backend, BackendConfig
-from gpu_fraction.domain.demand import ZERO, Demand, demand
+from gpu_fraction.domain.backends import BACKENDS, Backend, BackendConfig, demand
+from gpu_fraction.domain.demand import ZERO, Demand
 from gpu_fraction.domain.guard import Policy
 from gpu_fraction.domain.pod import Pod
 from gpu_fraction.domain.request import Bounds, Refused

@@ -9,9 +9,9 @@ from gpu_fraction.domain import assignment, keys, placement
 from gpu_fraction.domain.admission import Rules, admit
 from gpu_fraction.domain.asks import Ask
 from gpu_fraction.domain.assignment import Assignment
-from gpu_fraction.domain.backends.base import BackendConfig
+from gpu_fraction.domain.backends import BackendConfig, demand
 from gpu_fraction.domain.backends.native import Native
-from gpu_fraction.domain.demand import ZERO, Demand, demand
+from gpu_fraction.domain.demand import ZERO, Demand
 from gpu_fraction.domain.inventory import Card, Inventory
 from gpu_fraction.domain.request import Bounds, Refused
 from gpu_fraction.domain.sizes import CardSizes

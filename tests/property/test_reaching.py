@@ -5,7 +5,8 @@ import copy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_fraction.domain.demand import ZERO, demand
+from gpu_fraction.domain.backends import demand
+from gpu_fraction.domain.demand import ZERO
 from tests.builders.pods import Raw, container, env, pod, typed
 from tests.builders.strategies import (
     RESOURCES,

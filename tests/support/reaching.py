@@ -7,12 +7,12 @@ server sends exactly this.
 
 from gpu_fraction.domain import guard, user_annotations
 from gpu_fraction.domain.admission import uses_gpu
-from gpu_fraction.domain.gpu_resources import is_gpu
-from gpu_fraction.domain.keys import GROUP, is_ours
+from gpu_fraction.domain.backends import STACKS
+from gpu_fraction.domain.keys import is_ours
 from gpu_fraction.domain.pod import Container, Pod, containers
 
-COUNTED = frozenset({GROUP, "nvidia.com", "amd.com", "gpu.intel.com"})
-"""Whose GPUs a quota counts (docs/quota.md)."""
+COUNTED = tuple(name for stack in STACKS.values() for name in stack.resources)
+"""Resources that a quota may count."""
 
 
 def mutated(pod: Pod) -> bool:
@@ -22,8 +22,15 @@ def mutated(pod: Pod) -> bool:
 
 def judged(pod: Pod) -> bool:
     """A new pod that ``/validate`` may have to refuse, warn of or charge."""
-    return mutated(pod) or any(
-        _names_gpu(at.container) or _names_cards(at.container) for at in containers(pod)
+    found = [at.container for at in containers(pod)]
+    system = any(
+        volume.host_path and volume.host_path.path in guard.PLUGIN_FOLDERS
+        for volume in pod.spec.volumes or ()
+    )
+    return (
+        mutated(pod)
+        or any(map(_names_gpu, found))
+        or (not system and any(_names_cards(c) and not _privileged(c) for c in found))
     )
 
 
@@ -39,7 +46,11 @@ def changes(old: Pod | None, new: Pod, subresource: str | None = None) -> bool:
 
 def _names_gpu(container: Container) -> bool:
     names = container.resources.names() if container.resources else ()
-    return any(is_gpu(name) and name.split("/")[0] in COUNTED for name in names)
+    return any("gpu" in name or name.startswith(COUNTED) for name in names)
+
+
+def _privileged(container: Container) -> bool:
+    return container.security_context is not None and bool(container.security_context.privileged)
 
 
 def _names_cards(container: Container) -> bool:

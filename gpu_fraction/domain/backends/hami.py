@@ -3,16 +3,17 @@
 Names, units and rules: HAMi pkg/device/nvidia/device.go and charts/hami/values.yaml.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from itertools import chain
 from typing import Final
 
-from gpu_fraction.domain import units
-from gpu_fraction.domain.backends.base import BackendConfig, Draft, amount_of, settled
+from gpu_fraction.domain import models, units
+from gpu_fraction.domain.backend import NVIDIA_TAINT, Backend, amount_of
+from gpu_fraction.domain.demand import Demand, aggregate
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod
-from gpu_fraction.domain.request import Refused, Request, Slice
+from gpu_fraction.domain.request import Request, Slice
 from gpu_fraction.domain.sizes import Amounts
-from gpu_fraction.domain.tally import Demand, aggregate
 
 GPU: Final = "nvidia.com/gpu"
 MEMORY: Final = "nvidia.com/gpumem"
@@ -20,73 +21,91 @@ MEMORY_PERCENT: Final = "nvidia.com/gpumem-percentage"
 CORES: Final = "nvidia.com/gpucores"
 SHARE_RESOURCES: Final = (MEMORY, MEMORY_PERCENT, CORES)
 
-SCHEDULER: Final = "hami-scheduler"
 USE_TYPE: Final = "nvidia.com/use-gputype"
 AVOID_TYPE: Final = "nvidia.com/nouse-gputype"
 USE_UUID: Final = "nvidia.com/use-gpuuuid"
 NODE_POLICY: Final = "hami.io/node-scheduler-policy"
 GPU_POLICY: Final = "hami.io/gpu-scheduler-policy"
 
-__all__ = ["GPU", "SHARE_RESOURCES", "Hami"]
 
-
-@dataclass(frozen=True, slots=True)
-class Hami:
+class Hami(Backend):
     """Shares that HAMi hands out; all its amounts are for each card."""
 
-    config: BackendConfig = field(default_factory=BackendConfig)
-    name: str = "hami"
+    name = "hami"
+    scheduler = "hami-scheduler"
+    resources = ("nvidia.com/gpumem", "nvidia.com/gpucores", "nvidia.com/priority")
+    takes_over = frozenset({GPU})
+    tolerations = (NVIDIA_TAINT,)
+    assignments = ("hami.io/vgpu-devices-to-allocate", "hami.io/vgpu-devices-allocated")
 
-    def render(self, request: Request, pod: Pod) -> PodEdit:  # noqa: ARG002 - the Protocol's
+    def render(self, request: Request, pod: Pod) -> PodEdit:  # noqa: ARG002 - the base class's
         """Count, memory and compute of each card; never both forms of memory."""
-        draft = Draft(self.config)
-        parts, problems = settled(self.config, request, draft)
-        if problems:
-            raise Refused(problems)
-        draft.annotations.update(_annotations(request))
+        edit = self.start(request)
+        parts = self.parts(request, edit)
+        _choose_cards(request, edit, self.config.card_sizes.by_model_mib)
         for part, amounts in parts:
             if request.isolation == "none":
                 # HAMi's own switch: without it, HAMi enforces whatever the pod says.
-                draft.env[part.container] = {"CUDA_DISABLE_CONTROL": "true"}
-            draft.add(part, amounts, _resources(part, amounts, draft))
-        return draft.finish(self.name, request, scheduler=SCHEDULER)
+                edit.env[part.container] = {"CUDA_DISABLE_CONTROL": "true"}
+            self.give(edit, part, amounts, _resources(part, amounts, edit))
+        return edit
 
     def demand(self, pod: Pod) -> Demand:
         """Count times the amounts of each card, as HAMi reads them."""
         return aggregate(pod, _container_demand)
 
 
-def _resources(part: Slice, amounts: Amounts, draft: Draft) -> dict[str, int]:
+STACK = Hami
+
+
+def _resources(part: Slice, amounts: Amounts, edit: PodEdit) -> dict[str, int]:
     resources = {GPU: part.cards}
     milli = part.memory_milli
     # Whole percents are exact on every card; a configured size may be larger than the card is.
     if milli is not None and (amounts.memory_mib is None or milli % 10 == 0):
-        resources[MEMORY_PERCENT] = _percent(part, milli, "memory", draft)
+        resources[MEMORY_PERCENT] = _percent(part, milli, "memory", edit)
     elif amounts.memory_mib is not None:
         # A plain count of MiB: HAMi reads 16Gi as that many MiB and drops the request.
         resources[MEMORY] = amounts.memory_mib
     if amounts.core_milli is not None:
-        resources[CORES] = _percent(part, amounts.core_milli, "compute", draft)
+        resources[CORES] = _percent(part, amounts.core_milli, "compute", edit)
     return resources
 
 
-def _percent(part: Slice, milli: int, what: str, draft: Draft) -> int:
+def _percent(part: Slice, milli: int, what: str, edit: PodEdit) -> int:
     """Rounded up, because HAMi knows whole percents only and 0 means no limit to it."""
     percent = units.ceil_div(milli, 10)
     if percent * 10 != milli:
-        draft.warnings.append(
+        edit.warn(
             f"container {part.container}: {units.format_milli(milli)} of {what} is rounded up to "
             f"{percent}%, HAMi knows whole percents"
         )
     return percent
 
 
-def _annotations(request: Request) -> dict[str, str]:
-    annotations = {}
+def _choose_cards(request: Request, edit: PodEdit, configured: Iterable[str]) -> None:
+    """HAMi's annotations for models, cards and placement."""
+    annotations = edit.annotations
+    avoided = _spelt(request.not_models)
     if request.models:
-        annotations[USE_TYPE] = ",".join(request.models)
-    if request.not_models:
-        annotations[AVOID_TYPE] = ",".join(request.not_models)
+        annotations[USE_TYPE] = ",".join(_spelt(request.models))
+        # What is a part of a wanted name as well would keep the pod off that one.
+        mistaken = _mistaken(request.models, configured)
+        wanted = ",".join(request.models).casefold()
+        avoided = [name for name in mistaken if name.casefold() not in wanted]
+        if mistaken:
+            edit.warn(
+                f"HAMi looks for {','.join(request.models)} anywhere in a card's name: "
+                f"{AVOID_TYPE} keeps the pod off {', '.join(avoided) or 'none'}; other names "
+                "that hold it are not told apart"
+            )
+    elif also := _mistaken(request.not_models, configured):
+        edit.warn(
+            f"HAMi looks for {','.join(request.not_models)} anywhere in a card's name: the pod "
+            f"stays off {', '.join(also)} too"
+        )
+    if avoided:
+        annotations[AVOID_TYPE] = ",".join(avoided)
     if request.uuids:
         annotations[USE_UUID] = ",".join(request.uuids)
     if request.placement == "topology":
@@ -94,7 +113,26 @@ def _annotations(request: Request) -> dict[str, str]:
     else:
         annotations[NODE_POLICY] = request.placement
         annotations[GPU_POLICY] = request.placement
-    return annotations
+
+
+def _spelt(names: Iterable[str]) -> list[str]:
+    """Each name with hyphens and with spaces, which ``models.matches`` takes for one."""
+    spelt = ((n, n.replace(" ", "-"), n.replace("-", " ")) for n in names)
+    return list(dict.fromkeys(chain.from_iterable(spelt)))
+
+
+def _mistaken(names: Collection[str], configured: Iterable[str]) -> list[str]:
+    """Models that HAMi takes for one of these, because the name is a part of theirs.
+
+    Source of the comparison: HAMi pkg/device/devices.go, CheckType.
+    """
+    found = {
+        model
+        for model in (*models.KNOWN, *configured)
+        if any(name.casefold() in model.casefold() for name in _spelt(names))
+        and models.allowed(model, (), names)
+    }
+    return sorted(found)
 
 
 def _container_demand(container: Container) -> Demand:

@@ -1,7 +1,5 @@
 """Our own stack: slot, core-milli and memory-mib, under our own scheduler."""
 
-from dataclasses import dataclass, field
-
 from gpu_fraction.domain import assignment, keys, units
 from gpu_fraction.domain.asks import (
     Ask,
@@ -12,37 +10,35 @@ from gpu_fraction.domain.asks import (
     ask_of,
     rendered_for_us,
 )
-from gpu_fraction.domain.backends.base import BackendConfig, Draft, settled
+from gpu_fraction.domain.backend import NVIDIA_TAINT, Backend
+from gpu_fraction.domain.demand import Demand, aggregate
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod, Resources
-from gpu_fraction.domain.request import Refused, Request
+from gpu_fraction.domain.request import Request
 from gpu_fraction.domain.request_annotation import Rendered
-from gpu_fraction.domain.tally import Demand, aggregate
-
-__all__ = ["Native"]
 
 
-@dataclass(frozen=True, slots=True)
-class Native:
+class Native(Backend):
     """Slices that this project's node daemon hands out."""
 
-    config: BackendConfig = field(default_factory=BackendConfig)
-    name: str = keys.NATIVE
+    name = keys.NATIVE
+    scheduler = keys.SCHEDULER
+    resources = (keys.PREFIX,)
+    tolerations = (NVIDIA_TAINT,)
+    keeps_model_limits = True
+    needs_no_root = True
 
-    def render(self, request: Request, pod: Pod) -> PodEdit:  # noqa: ARG002 - the Protocol's
+    def render(self, request: Request, pod: Pod) -> PodEdit:  # noqa: ARG002 - the base class's
         """One slot a container, compute and memory over all its cards."""
-        draft = Draft(self.config)
-        parts, problems = settled(self.config, request, draft)
-        if problems:
-            raise Refused(problems)
-        for part, amounts in parts:
+        edit = self.start(request)
+        for part, amounts in self.parts(request, edit):
             resources = {keys.SLOT: 1}
             if amounts.core_milli is not None:
                 resources[keys.CORE_MILLI] = amounts.core_milli * part.cards
             if amounts.memory_mib is not None:
                 resources[keys.MEMORY_MIB] = amounts.memory_mib * part.cards
-            draft.add(part, amounts, resources)
-        return draft.finish(self.name, request, scheduler=keys.SCHEDULER)
+            self.give(edit, part, amounts, resources)
+        return edit
 
     def demand(self, pod: Pod) -> Demand:
         """From what each container asks; what is open, from the cards once they are chosen."""
@@ -51,6 +47,9 @@ class Native:
         return aggregate(
             pod, lambda c: _container_demand(c, written.get(c.name), assigned.get(c.name, ()))
         )
+
+
+STACK = Native
 
 
 def _container_demand(

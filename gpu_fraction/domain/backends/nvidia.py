@@ -4,33 +4,40 @@ Source: NVIDIA/k8s-device-plugin README; MIG names from its api/config/v1/resour
 """
 
 import re
-from dataclasses import dataclass, field
 from typing import Final
 
 from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.backends.base import BackendConfig, Draft, amount_of, settled
-from gpu_fraction.domain.backends.hami import GPU
+from gpu_fraction.domain.backend import NVIDIA_TAINT, Backend, amount_of
+from gpu_fraction.domain.demand import Demand, aggregate
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.gpu_resources import is_card
 from gpu_fraction.domain.pod import Container, Pod
 from gpu_fraction.domain.problems import Problem
 from gpu_fraction.domain.request import Refused, Request, Slice, annotation_path
-from gpu_fraction.domain.tally import Demand, aggregate
+
+GPU: Final = "nvidia.com/gpu"
+CARDS: Final = (
+    GPU,
+    "nvidia.com/gpu.shared",  # a time slice or MPS share
+    "amd.com/gpu",
+    "gpu.intel.com/i915",
+    "gpu.intel.com/xe",
+)
+AMD_PARTITIONS: Final = tuple(f"amd.com/{mode}_" for mode in ("spx", "dpx", "tpx", "qpx", "cpx"))
+"""Of ROCm/k8s-device-plugin's resource naming strategy ``mixed``, such as ``amd.com/cpx_nps4``;
+by default it calls a partition ``amd.com/gpu`` as well."""
 
 MIG_PREFIX: Final = "nvidia.com/mig-"
 MIG: Final = re.compile(r"nvidia\.com/mig-([1-7])g\.([0-9]{1,4})gb(?:\.[a-z.]+)?", re.ASCII)
 MIG_SLICES: Final = 7
 """Compute slices of one card (NVIDIA MIG user guide)."""
 
-__all__ = ["GPU", "Nvidia", "other_cards"]
 
+class Nvidia(Backend):
+    """Whole GPUs from NVIDIA's device plugin; it counts those of other vendors' plugins too."""
 
-@dataclass(frozen=True, slots=True)
-class Nvidia:
-    """Whole GPUs from NVIDIA's device plugin."""
-
-    config: BackendConfig = field(default_factory=BackendConfig)
-    name: str = "nvidia"
+    name = "nvidia"
+    resources = (GPU, MIG_PREFIX, "amd.com/gpu", *AMD_PARTITIONS, "gpu.intel.com/")
+    tolerations = (NVIDIA_TAINT,)
 
     def render(self, request: Request, pod: Pod) -> PodEdit:
         """A count of whole cards; every other wish that it cannot honour is refused."""
@@ -40,20 +47,22 @@ class Nvidia:
         ]
         if problems:
             raise Refused(problems)
-        draft = Draft(self.config)
-        parts, _ = settled(self.config, request, draft)
-        draft.warnings.clear()  # a whole card's memory is all of it, whatever its size
+        edit = self.start(request)
+        for part, amounts in self.parts(request, edit):
+            self.give(edit, part, amounts, {GPU: part.cards})
+        edit.warnings = ()  # a whole card's memory is all of it, whatever its size
         if keys.PLACEMENT in pod.annotations():
-            draft.warnings.append(
+            edit.warn(
                 f"{keys.PLACEMENT} is ignored: with the nvidia backend the kubelet picks the cards"
             )
-        for part, amounts in parts:
-            draft.add(part, amounts, {GPU: part.cards})
-        return draft.finish(self.name, request)
+        return edit
 
     def demand(self, pod: Pod) -> Demand:
         """Whole cards of any vendor's plugin, and MIG instances by their profile."""
         return aggregate(pod, _container_demand)
+
+
+STACK = Nvidia
 
 
 def _too_small(part: Slice, pod: Pod) -> Problem | None:
@@ -92,18 +101,15 @@ def _constraints(request: Request) -> list[Problem]:
 
 
 def _container_demand(container: Container) -> Demand:
-    return _whole(amount_of(container.resources, GPU)) + other_cards(container)
+    """Each device is charged as a whole card, but a MIG instance.
 
-
-def other_cards(container: Container) -> Demand:
-    """Cards, partitions and MIG instances by all names but ``nvidia.com/gpu``, which HAMi has too.
-
-    A MIG profile of a form that this program does not know counts as a whole card.
+    That is also a part of a card whose size its name does not tell, and a MIG profile of a form
+    that this program does not know: never charged as less.
     """
     resources = container.resources
     total = Demand()
     for name in resources.names() if resources else ():
-        if is_card(name) and name != GPU:
+        if name in CARDS or name.startswith(AMD_PARTITIONS):
             total += _whole(amount_of(resources, name))
         elif name.startswith(MIG_PREFIX):
             total += _mig(name, amount_of(resources, name))

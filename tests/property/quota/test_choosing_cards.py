@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from gpu_fraction.domain import assignment, inventory, keys
 from gpu_fraction.domain.asks import amounts_of, asks_of, rendered_for_us
 from gpu_fraction.domain.assignment import CardShare
-from gpu_fraction.domain.backends.base import BackendConfig
+from gpu_fraction.domain.backends import BackendConfig
 from gpu_fraction.domain.backends.native import Native
 from gpu_fraction.domain.inventory import Card
 from gpu_fraction.domain.placement import empty, share_of

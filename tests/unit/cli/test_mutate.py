@@ -40,6 +40,10 @@ spec:
         - name: GPU_MEMORY_LIMIT_MIB
           value: '20480'
   schedulerName: gpu-fraction-scheduler
+  tolerations:
+    - key: nvidia.com/gpu
+      operator: Exists
+      effect: NoSchedule
 """
 
 SAID = "container main: 25% of a GPU's memory is 20480 MiB (GPUs have 81920 MiB by configuration)"

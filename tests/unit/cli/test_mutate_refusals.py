@@ -109,6 +109,17 @@ def test_flags_environment_and_file(
     assert memory("--gpu-memory-mib", "16384") == "4096"
 
 
+def test_settings_that_contradict_each_other(command: Command) -> None:
+    """Both are named, before any pod is looked at."""
+    flags = ("--backend", "hami", "--left-to-schedulers", "hami-scheduler")
+    result = command("mutate", "-f", "-", *flags, stdin=NOTEBOOK)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        "gpu-fraction: --left-to-schedulers names hami-scheduler, which places the pods of "
+        "--backend hami; leave one of the two out\n"
+    )
+
+
 def test_settings_that_cannot_be_used(command: Command, tmp_path: Path) -> None:
     """All at once, each with its source, exit code 2."""
     config = tmp_path / "config.yaml"

@@ -18,6 +18,7 @@ from tests.builders.pods import Raw, container, env, pod, typed
 CONFIG = BackendConfig(CardSizes(16384))
 NATIVE = {keys.SLOT: "1", keys.CORE_MILLI: "250", keys.MEMORY_MIB: "4096"}
 QUARTER = {"gpu-fraction": "0.25"}
+GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 REQUEST = (
     '{"v":1,"backend":"native","containers":[{"name":"main","cards":1,"coreMilli":250,'
     '"memoryMilli":250}],"placement":"binpack","isolation":"preferred"}'
@@ -58,6 +59,7 @@ def test_a_quarter_of_a_card() -> None:
         {"name": "GPU_MEMORY_LIMIT_MIB", "value": "4096"},
     ]
     expected["spec"]["schedulerName"] = "gpu-fraction-scheduler"
+    expected["spec"]["tolerations"] = [GPU_TAINT]
     assert admitted(raw) == expected
 
 
@@ -490,6 +492,22 @@ def test_a_container_beside_it_may_choose_none() -> None:
     """It has no card to lose."""
     side = container("side", env=env(("NVIDIA_VISIBLE_DEVICES", "void")))
     assert admitted(pod(QUARTER, container("main"), side))["spec"]["containers"][1] == side
+
+
+# Taints.
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_a_pod_may_run_on_nodes_with_the_taint_of_gpus(backend: str) -> None:
+    """GKE and others set it; what the author tolerates besides stays."""
+    other = {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}
+    raw = pod({"gpu-fraction": "1"})
+    assert admitted(raw, backend)["spec"]["tolerations"] == [GPU_TAINT]
+    raw["spec"]["tolerations"] = [other]
+    assert admitted(raw, backend)["spec"]["tolerations"] == [other, GPU_TAINT]
+    raw["spec"]["tolerations"] = [GPU_TAINT, other]
+    assert admitted(raw, backend)["spec"]["tolerations"] == [GPU_TAINT, other]
+    assert verdict(pod(None, container("main", {"nvidia.com/gpu": "1"})), backend) == Verdict()
 
 
 # Schedulers.

@@ -1,13 +1,15 @@
 """What each GPU-sharing stack gets for the same annotations."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from gpu_fraction.domain import keys
+from gpu_fraction.domain import keys, models
 from gpu_fraction.domain.backends import BACKENDS, BackendConfig
 from gpu_fraction.domain.edit import PodEdit
+from gpu_fraction.domain.pod import Toleration
 from gpu_fraction.domain.request import Bounds, Refused
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.domain.user_annotations import parse
@@ -209,7 +211,18 @@ def test_hami_placement(annotations: dict[str, str], expected: dict[str, str]) -
 @pytest.mark.parametrize(
     ("annotations", "expected"),
     [
-        ({keys.MODEL: "A100,H100"}, {"nvidia.com/use-gputype": "A100,H100"}),
+        ({keys.MODEL: "H100,L20"}, {"nvidia.com/use-gputype": "H100,L20"}),
+        (
+            {keys.MODEL: "A10,A100"},
+            {
+                "nvidia.com/use-gputype": "A10,A100",
+                "nvidia.com/nouse-gputype": "A1000,A100X,A10G,A10M",
+            },
+        ),
+        (
+            {keys.MODEL: "H100-80GB"},
+            {"nvidia.com/use-gputype": "H100-80GB,H100 80GB"},
+        ),
         ({keys.MODEL: "!T4,!P4"}, {"nvidia.com/nouse-gputype": "T4,P4"}),
         ({keys.UUID: "GPU-1,GPU-2"}, {"nvidia.com/use-gpuuuid": "GPU-1,GPU-2"}),
     ],
@@ -219,6 +232,60 @@ def test_hami_choice_of_cards(annotations: dict[str, str], expected: dict[str, s
     edit = render("hami", {"gpu-fraction": "0.5", **annotations})
     chosen = {k: v for k, v in edit.annotations.items() if k.startswith("nvidia.com/")}
     assert chosen == expected
+
+
+def test_hami_is_kept_off_models_whose_names_hold_the_wanted_one() -> None:
+    """It compares parts of names; the user is told, because no list of names is complete."""
+    edit = render("hami", {"gpu-fraction": "0.5", keys.MODEL: "H20"})
+    assert edit.annotations["nvidia.com/nouse-gputype"] == "GH200,H200"
+    assert edit.warnings[-1] == (
+        "HAMi looks for H20 anywhere in a card's name: nvidia.com/nouse-gputype keeps the pod off "
+        "GH200, H200; other names that hold it are not told apart"
+    )
+    sizes = BackendConfig(CardSizes(by_model_mib={"H20": 98304, "H20-Z": 98304, "XH20": 98304}))
+    edit = render("hami", {"gpu-fraction": "0.5", keys.MODEL: "H20"}, sizes)
+    assert edit.annotations["nvidia.com/nouse-gputype"] == "GH200,H200,XH20"
+
+
+def test_hami_keeps_pods_off_more_than_they_avoid_and_says_so() -> None:
+    """A name to avoid cannot be made narrower."""
+    edit = render("hami", {"gpu-fraction": "0.5", keys.MODEL: "!A10"})
+    assert edit.annotations["nvidia.com/nouse-gputype"] == "A10"
+    assert edit.warnings[-1] == (
+        "HAMi looks for A10 anywhere in a card's name: the pod stays off A100, A1000, A100X, "
+        "A10G, A10M too"
+    )
+    assert len(render("hami", {"gpu-fraction": "0.5", keys.MODEL: "!H100"}).warnings) == 1
+
+
+def hami_takes(annotations: Mapping[str, str], card: str) -> bool:
+    """HAMi pkg/device/devices.go, CheckType."""
+    wanted, avoided = (
+        [t.upper() for t in annotations.get(key, "").split(",") if t]
+        for key in ("nvidia.com/use-gputype", "nvidia.com/nouse-gputype")
+    )
+    name = card.upper()
+    return (not wanted or any(t in name for t in wanted)) and not any(t in name for t in avoided)
+
+
+def test_a_wanted_model_means_the_same_on_hami() -> None:
+    """For every two models that are known, in the names that NVML gives cards."""
+    for first, second in itertools.product(models.KNOWN, repeat=2):
+        wanted = (first, second)
+        edit = render("hami", {"gpu-fraction": "0.5", keys.MODEL: ",".join(wanted)})
+        for model in models.KNOWN:
+            for card in (f"NVIDIA {model}", f"NVIDIA {model}-PCIE-40GB", f"Tesla {model} PCIe"):
+                expected = models.allowed(card, wanted, ())
+                # A100 cannot be avoided beside A100X.
+                if expected or not (model in first or model in second):
+                    assert hami_takes(edit.annotations, card) is expected, (wanted, card)
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_pods_tolerate_the_taint_of_gpu_nodes(backend: str) -> None:
+    """As the API server's plugin ExtendedResourceToleration does for NVIDIA's resource."""
+    edit = render(backend, {"gpu-fraction": "1"})
+    assert edit.tolerations == (Toleration("nvidia.com/gpu", "Exists", effect="NoSchedule"),)
 
 
 @pytest.mark.parametrize(("isolation", "off"), [("none", True), ("preferred", False)])

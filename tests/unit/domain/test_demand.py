@@ -8,8 +8,8 @@ import pytest
 
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.assignment import CardShare, render
-from gpu_fraction.domain.demand import ZERO, Demand, demand
-from gpu_fraction.domain.gpu_resources import is_gpu
+from gpu_fraction.domain.backends import demand, is_gpu
+from gpu_fraction.domain.demand import ZERO, Demand
 from tests.builders.pods import Raw, container, pod, typed
 
 WHOLE = Demand(cards=1, core_milli=1000, open_memory_milli=1000)

@@ -172,3 +172,98 @@ def test_messages() -> None:
             "scheduler; use nodeSelector or affinity (cluster setting policy_node_name)"
         ),
     ]
+
+
+# The vendors' own pods.
+
+PRIVILEGED = {"privileged": True}
+CHOSEN = env(("NVIDIA_VISIBLE_DEVICES", "all"))
+PLUGINS = [{"name": "p", "hostPath": {"path": "/var/lib/kubelet/device-plugins"}}]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(
+            pod(None, container("ctr", env=CHOSEN, securityContext=PRIVILEGED)),
+            id="nvidia-device-plugin-of-the-gpu-operator",
+        ),
+        pytest.param(
+            pod(
+                None,
+                container("main"),
+                init=[container("toolkit-validation", env=CHOSEN, securityContext=PRIVILEGED)],
+            ),
+            id="validator-of-the-gpu-operator",
+        ),
+        pytest.param(
+            pod(None, container("ctr", env=CHOSEN), volumes=PLUGINS),
+            id="nvidia-device-plugin-of-its-chart",
+        ),
+        pytest.param(
+            pod(None, container("monitor", env=CHOSEN, securityContext=PRIVILEGED), hostPID=True),
+            id="hami-monitor",
+        ),
+    ],
+)
+def test_a_vendors_own_pod_starts(raw: Raw) -> None:
+    """It is privileged, or registers device plugins: it reaches every GPU by that alone."""
+    assert problems(raw, gpu=False) == []
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(pod(None, container("a", env=CHOSEN)), id="an-ordinary-pod"),
+        pytest.param(
+            pod(None, container("a", env=CHOSEN, securityContext={"privileged": False})),
+            id="not-privileged",
+        ),
+        pytest.param(
+            pod(None, container("a", env=CHOSEN), container("b", securityContext=PRIVILEGED)),
+            id="another-container-is-privileged",
+        ),
+        pytest.param(
+            pod(
+                None,
+                container("a", {"nvidia.com/gpu": "1"}, env=CHOSEN, securityContext=PRIVILEGED),
+            ),
+            id="a-pod-that-asks-for-a-gpu",
+        ),
+        pytest.param(
+            pod(
+                None,
+                container("a", env=CHOSEN, securityContext=PRIVILEGED),
+                container("b", {"nvidia.com/gpu": "1"}),
+            ),
+            id="beside-a-container-that-asks-for-a-gpu",
+        ),
+        pytest.param(
+            pod({"gpu-fraction": "1"}, container("a", env=CHOSEN, securityContext=PRIVILEGED)),
+            id="an-annotation-of-ours",
+        ),
+        *(
+            pytest.param(
+                pod(
+                    None,
+                    container("a", env=CHOSEN),
+                    volumes=[{"name": "p", "hostPath": {"path": path}}],
+                ),
+                id=f"mounts-{path}",
+            )
+            for path in ("/var/lib/kubelet/pods", "/data/var/lib/kubelet/device-plugins")
+        ),
+    ],
+)
+def test_a_tenant_does_not_pass_for_a_vendor(raw: Raw) -> None:
+    """What the pod could not do without the variable, it cannot do with it."""
+    assert problems(raw, gpu=False) == ["spec.containers[0].env[0]"]
+
+
+def test_a_stacks_components_set_variables() -> None:
+    """Those that the pod's stack says are its own pass, the rest are refused."""
+    names = ("NVIDIA_VISIBLE_DEVICES", "CUDA_MPS_PIPE_DIRECTORY", "CUDA_VISIBLE_DEVICES")
+    raw = pod(None, container("main", NATIVE, env=env(*((name, "x") for name in names))))
+    for index, name in enumerate(names):
+        told = paths(check(typed(raw), OPEN, gpu=True, sets=lambda _pod, _at, v: v.name == name))  # noqa: B023
+        assert told == [f"spec.containers[0].env[{i}]" for i in range(3) if i != index]

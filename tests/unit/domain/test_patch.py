@@ -8,6 +8,7 @@ import pytest
 
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.patch import Operation, build, escape
+from gpu_fraction.domain.pod import ResourceClaim, Toleration
 from gpu_fraction.domain.request import Refused
 from tests.builders.pods import Raw, container, env, pod, typed
 
@@ -278,6 +279,103 @@ def test_the_runtime_class_is_set_where_there_is_none(
     """One that the user chose stays."""
     raw = pod() if present is None else pod(runtimeClassName=present)
     assert operations(raw, PodEdit(runtime_class_name="nvidia")) == expected
+
+
+LABELS = ("metadata", "labels")
+SELECTOR = ("spec", "nodeSelector")
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "edit"),
+    [
+        (*LABELS, PodEdit(labels={"a/b": "1"})),
+        (*SELECTOR, PodEdit(node_selector={"a/b": "1"})),
+    ],
+)
+def test_labels_and_node_selectors(part: str, field: str, edit: PodEdit) -> None:
+    """The mapping is made where it is missing or null; what its author wrote stays, or clashes."""
+    raw = pod()
+    for missing in ({}, {field: None}):
+        raw[part].update(missing)
+        assert operations(raw, edit) == [
+            {"op": "add", "path": f"/{part}/{field}", "value": {"a/b": "1"}}
+        ]
+    raw[part][field] = {"c": "2"}
+    assert operations(raw, edit) == [{"op": "add", "path": f"/{part}/{field}/a~1b", "value": "1"}]
+    raw[part][field] = {"a/b": "1"}
+    assert operations(raw, edit) == []
+    raw[part][field] = {"a/b": "{2}"}
+    assert refusals(raw, edit) == [
+        (
+            f'{part}.{field}[a/b]: is "{{2}}", but the annotations ask for 1; remove it, the '
+            "annotations are enough"
+        )
+    ]
+
+
+GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+TOLERATING = PodEdit(tolerations=(Toleration("nvidia.com/gpu", "Exists", effect="NoSchedule"),))
+
+
+def test_tolerations_are_added_where_there_is_no_equal_one() -> None:
+    """Others stay as they are."""
+    assert operations(pod(), TOLERATING) == [
+        {"op": "add", "path": "/spec/tolerations", "value": [GPU_TAINT]}
+    ]
+    other = {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "tolerationSeconds": 300}
+    for present in ([], [other], [{**GPU_TAINT, "effect": "NoExecute"}]):
+        assert operations(pod(tolerations=present), TOLERATING) == [
+            {"op": "add", "path": "/spec/tolerations/-", "value": GPU_TAINT}
+        ]
+    assert operations(pod(tolerations=[other, GPU_TAINT]), TOLERATING) == []
+
+
+CLAIMING = PodEdit(
+    resources={"main": {"x": "1"}},
+    resource_claims=(ResourceClaim("gpu", resource_claim_template_name="half"),),
+    container_claims={"main": ("gpu",)},
+)
+CLAIM = {"name": "gpu", "resourceClaimTemplateName": "half"}
+
+
+@pytest.mark.parametrize(
+    "present", [None, {}, {"claims": []}, {"claims": [{"name": "nic", "request": "r"}]}]
+)
+def test_a_container_gets_its_claim(present: Raw | None) -> None:
+    """Beside its resources and the claims that it has."""
+    raw = pod(None, container("main") if present is None else container("main", resources=None))
+    if present is not None:
+        raw["spec"]["containers"][0]["resources"] = present
+    after = jsonpatch.JsonPatch(operations(raw, CLAIMING)).apply(copy.deepcopy(raw))
+    claims = [*(present or {}).get("claims", []), {"name": "gpu"}]
+    assert after["spec"]["containers"][0]["resources"] == {
+        "limits": {"x": "1"},
+        "requests": {"x": "1"},
+        "claims": claims,
+    }
+    assert after["spec"]["resourceClaims"] == [CLAIM]
+
+
+def test_a_claim_alone() -> None:
+    """A container that asks for nothing else, in a pod that has another claim."""
+    nic = {"name": "nic", "resourceClaimName": "shared"}
+    edit = PodEdit(container_claims={"main": ("nic",)}, resource_claims=CLAIMING.resource_claims)
+    assert operations(pod(resourceClaims=[nic]), edit) == [
+        {
+            "op": "add",
+            "path": "/spec/containers/0/resources",
+            "value": {"claims": [{"name": "nic"}]},
+        },
+        {"op": "add", "path": "/spec/resourceClaims/-", "value": CLAIM},
+    ]
+
+
+def test_another_claim_of_the_same_name_is_refused() -> None:
+    """It would be the author's choice of devices."""
+    mine = {"name": "gpu", "resourceClaimName": "mine"}
+    assert refusals(pod(resourceClaims=[mine]), CLAIMING) == [
+        'spec.resourceClaims[0]: another claim is called "gpu", as the system\'s; rename it'
+    ]
 
 
 def test_every_conflict_is_named_at_once() -> None:

@@ -13,11 +13,11 @@ import pytest
 
 from gpu_fraction.domain import models, request_annotation, sizes, user_annotations
 from gpu_fraction.domain.admission import admit
+from gpu_fraction.domain.backends import demand
 from gpu_fraction.domain.backends.hami import Hami
-from gpu_fraction.domain.demand import demand
+from gpu_fraction.domain.demand import Demand
 from gpu_fraction.domain.pod import Pod
 from gpu_fraction.domain.request import Bounds
-from gpu_fraction.domain.tally import Demand
 from gpu_fraction.settings.rewrite import RewriteSettings
 from tests.builders.pods import Raw, pod, typed
 from tests.support.reviews import rewriting
@@ -117,6 +117,9 @@ def test_what_is_rendered_is_what_hami_took(of: Raw, one: Raw) -> None:
     rules = settings(of)
     verdict = admit(typed(one["asked"]), rules.backend_for("hami"), rules.rules)
     made = jsonpatch.apply_patch(copy.deepcopy(one["asked"]), verdict.operations)
+    if verdict.request and verdict.request.models:
+        # Added since the recording, because H20 got an H200.
+        made["metadata"]["annotations"].pop("nvidia.com/nouse-gputype", None)
     assert read_by_hami(made) == read_by_hami(one["sent"])
     assert one["patch"] == []
 

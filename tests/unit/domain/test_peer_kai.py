@@ -11,10 +11,9 @@ from typing import Any
 import jsonpatch
 import pytest
 
-from gpu_fraction.domain import kai, keys
+from gpu_fraction.domain import keys
 from gpu_fraction.domain.admission import admit
-from gpu_fraction.domain.backends import BACKENDS
-from gpu_fraction.domain.demand import demand
+from gpu_fraction.domain.backends import BACKENDS, STACKS, demand
 from gpu_fraction.domain.pod import containers
 from gpu_fraction.domain.request import Bounds, Refused
 from gpu_fraction.domain.user_annotations import asks, parse
@@ -92,7 +91,7 @@ def test_pods_of_kais_users_pass_before_and_after_its_webhook(key: str, one: Raw
     rules = rewriting()
     changed = jsonpatch.apply_patch(copy.deepcopy(one["sent"]), one["patch"])
     for raw in (changed, *([] if key == "own-visible-devices" else [one["sent"]])):
-        assert raw["spec"]["schedulerName"] == kai.SCHEDULER
+        assert raw["spec"]["schedulerName"] == STACKS["kai"].scheduler
         assert admit(typed(raw), rules.backend_for("native"), rules.rules).operations == []
 
 

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from ruamel.yaml import YAML
 
+from gpu_fraction.domain.demand import ZERO
 from gpu_fraction.domain.sizes import CardSizes
-from gpu_fraction.domain.tally import ZERO
 from quota.admission import Settings
 from quota.decision import ANY, Required
 from quota.errors import NotReadyError

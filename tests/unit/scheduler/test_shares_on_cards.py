@@ -8,9 +8,8 @@ import pytest
 from gpu_fraction.domain import assignment, keys
 from gpu_fraction.domain.admission import Rules, admit
 from gpu_fraction.domain.assignment import Assignment, CardShare
-from gpu_fraction.domain.backends.base import BackendConfig
+from gpu_fraction.domain.backends import BackendConfig, demand
 from gpu_fraction.domain.backends.native import Native
-from gpu_fraction.domain.demand import demand
 from gpu_fraction.domain.inventory import Card, Inventory
 from gpu_fraction.domain.sizes import CardSizes
 from node_daemon.cluster import pod_feed

@@ -3,7 +3,8 @@
 import pytest
 
 from gpu_fraction.domain.admission import Rules
-from gpu_fraction.domain.backends import BackendConfig
+from gpu_fraction.domain.backends import BACKENDS, BackendConfig
+from gpu_fraction.domain.backends.hami import Hami
 from gpu_fraction.domain.guard import Policy
 from gpu_fraction.domain.request import Bounds
 from gpu_fraction.domain.sizes import CardSizes
@@ -11,6 +12,8 @@ from gpu_fraction.settings.declaration import options_of
 from gpu_fraction.settings.option import SettingsError, load
 from gpu_fraction.settings.rewrite import RewriteSettings
 from tests.support.reviews import rewriting
+
+KAI = {"name": "kai", "scheduler": "kai-scheduler"}
 
 
 def test_defaults_are_strict() -> None:
@@ -54,6 +57,51 @@ def test_every_setting_arrives() -> None:
         "hami": config,
         "nvidia": config,
     }
+
+
+@pytest.mark.parametrize(
+    ("flags", "scheduler", "owner"),
+    [
+        (
+            {"backend": "hami", "left_to_schedulers": "volcano,hami-scheduler"},
+            "hami-scheduler",
+            "--backend hami",
+        ),
+        (
+            {"left_to_schedulers": "gpu-fraction-scheduler"},
+            "gpu-fraction-scheduler",
+            "--backend native",
+        ),
+        (
+            {"namespace_backends": "nvidia,hami", "left_to_schedulers": "hami-scheduler"},
+            "hami-scheduler",
+            "--namespace-backends hami",
+        ),
+    ],
+)
+def test_a_configured_backends_pods_cannot_be_left_alone(
+    flags: dict[str, str], scheduler: str, owner: str
+) -> None:
+    """They would be rewritten, and then refused for what was written."""
+    with pytest.raises(SettingsError) as refused:
+        rewriting(**flags)
+    (told,) = refused.value.errors
+    assert told == (
+        f"--left-to-schedulers names {scheduler}, which places the pods of {owner}; "
+        "leave one of the two out"
+    )
+
+
+def test_schedulers_of_backends_that_are_not_configured_may_be_left_alone() -> None:
+    """Their pods are another system's."""
+    made = rewriting(backend="nvidia", left_to_schedulers="hami-scheduler,gpu-fraction-scheduler")
+    assert made.rules.left_to == {"hami-scheduler", "gpu-fraction-scheduler"}
+
+
+def test_a_default_gives_way_to_a_configured_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asked for it, so it contradicts nobody."""
+    monkeypatch.setitem(BACKENDS, "kai", type("Kai", (Hami,), KAI))
+    assert RewriteSettings(backend="kai").rules.left_to == frozenset()
 
 
 @pytest.mark.parametrize(

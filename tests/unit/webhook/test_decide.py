@@ -1,10 +1,14 @@
 """The verdict on reviews that no cluster happened to send."""
 
+import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpu_fraction.domain import keys
+from gpu_fraction.settings import rewrite
+from gpu_fraction.settings.rewrite import RewriteSettings
 from tests.builders.pods import Raw, container, env, pod
 from tests.support.reviews import body, changed, review, rewriting
 from webhook.decide import Decider
@@ -12,6 +16,8 @@ from webhook.review import Answer, BadReview, decode, encode
 
 SYSTEM = "system:serviceaccount:gpu-fraction-system:gpu-fraction-scheduler"
 QUARTER = {"gpu-fraction": "0.25"}
+GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+TOY = Path(__file__).parents[2] / "data/toy/gpu_fraction/domain/backends/toy.py"
 
 
 def decider(**settings: str) -> Decider:
@@ -250,6 +256,7 @@ def test_an_answer_does_not_depend_on_the_pods_before(backend: str) -> None:
         pod({"gpu-fraction": "1", "nvidia.com/use-gputype": "T4"}),
         pod({"gpu-fraction": "1"}, container("main", env=env(("GPU_FRACTION", "mine")))),
         pod({"gpu-fraction": "1"}, container("main", {"cpu": "1"})),
+        pod({"gpu-fraction": "1"}, tolerations=[GPU_TAINT]),
         pod({}),
         pod(None),
     ]
@@ -258,6 +265,58 @@ def test_an_answer_does_not_depend_on_the_pods_before(backend: str) -> None:
         busy = decider(backend=backend)
         together = [busy.mutate(decode(body(review(raw)))) for raw in order]
         assert together == (alone if order is pods else alone[::-1])
+
+
+def test_an_answer_depends_on_labels_and_claims_that_the_backend_sets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the pod has already is not set again, and what contradicts is refused."""
+    monkeypatch.setitem(rewrite.BACKENDS, "toy", runpy.run_path(str(TOY))["STACK"])
+    busy = Decider(RewriteSettings(backend="toy"))
+    expected = {"default": True, "mine": False}
+    patches = set()
+    for queue in (None, "default", "mine"):
+        raw = pod(QUARTER)
+        if queue is not None:
+            raw["metadata"]["labels"] = {"toy.example/queue": queue}
+        answer = busy.mutate(decode(body(review(raw))))
+        assert answer.allowed is expected.get(queue or "", True)
+        patches.add(answer.patch)
+    assert len(patches) == 3
+
+
+# The vendors' own pods.
+
+PRIVILEGED = {"privileged": True}
+CHOSEN = env(("NVIDIA_VISIBLE_DEVICES", "all"))
+
+
+@pytest.mark.parametrize("backend", ["native", "hami", "nvidia"])
+@pytest.mark.parametrize(
+    ("namespace", "raw"),
+    [
+        (
+            "nvidia-device-plugin",
+            pod(None, container("ctr", env=CHOSEN, securityContext=PRIVILEGED)),
+        ),
+        (
+            "gpu-operator",
+            pod(None, init=[container("toolkit", env=CHOSEN, securityContext=PRIVILEGED)]),
+        ),
+    ],
+)
+def test_the_vendors_own_pods_start(backend: str, namespace: str, raw: Raw) -> None:
+    """On every backend, and wherever they are installed."""
+    asked = review(raw, namespace=namespace)
+    assert not mutate(asked, backend=backend).patch
+    assert validate(asked, backend=backend).allowed
+
+
+@pytest.mark.parametrize("namespace", ["team-a", "gpu-operator"])
+def test_a_namespaces_name_makes_no_pod_a_vendors(namespace: str) -> None:
+    """Whoever may make namespaces may call one so."""
+    told = validate(review(pod(None, container("ctr", env=CHOSEN)), namespace=namespace))
+    assert told.message.startswith("spec.containers[0].env[0]: NVIDIA_VISIBLE_DEVICES may not")
 
 
 # System annotations, by every road.

@@ -25,6 +25,7 @@ NO_SUCH = (
     "gpu-fraction.dev/memory-mib"
 )
 KEPT = {"decision": "kept"}
+GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 
 
 def ask(name: str, path: str, settings: dict[str, str]) -> Raw:
@@ -58,6 +59,7 @@ class Patched:
             main["resources"].setdefault(part, {}).update(self.resources)
         main.setdefault("env", []).extend({"name": k, "value": v} for k, v in self.env)
         made["spec"]["schedulerName"] = self.scheduler
+        made["spec"].setdefault("tolerations", []).append(GPU_TAINT)
         return made
 
 

@@ -9,10 +9,8 @@ pkg/binder/common/gpusharingconfigmap, api/utilities/resources (``GetFractionCon
 from typing import Final
 
 from gpu_fraction.domain import keys
+from gpu_fraction.domain.backend import Stack
 from gpu_fraction.domain.pod import ContainerAt, EnvVar, Pod
-
-SCHEDULER: Final = "kai-scheduler"
-"""Its default name; its users write the same annotations as ours."""
 
 CONFIG_MAP: Final = "runai/shared-gpu-configmap"
 """Annotation with the first part of the ConfigMaps' names."""
@@ -20,22 +18,30 @@ CONFIG_MAP: Final = "runai/shared-gpu-configmap"
 _KEYS: Final = ("NVIDIA_VISIBLE_DEVICES", "RUNAI-VISIBLE-DEVICES")
 """The ConfigMap's key with the cards; the second before KAI 0.7.4 (its CHANGELOG)."""
 
-__all__ = ["SCHEDULER", "tells_cards"]
+
+class Kai(Stack):
+    """KAI's pods are recognised; no quota counts them, and no request is rendered for KAI."""
+
+    name = "kai"
+    scheduler = "kai-scheduler"
+    reads_our_annotations = True
+
+    def sets(self, pod: Pod, at: ContainerAt, variable: EnvVar) -> bool:
+        """True for a variable by which KAI tells the container its cards.
+
+        Only what KAI's webhook overwrites, and only in a pod that KAI has yet to place: in other
+        pods the author controls the ConfigMap and can name any card.
+        """
+        part = pod.annotations().get(CONFIG_MAP)
+        source = variable.value_from
+        if part is None or source is None or pod.spec.node_name or not _gives(pod, at):
+            return False
+        place = f"i{at.index}" if at.kind == "initContainers" else str(at.index)
+        told = source.config_map_key_ref
+        return told is not None and told.name == f"{part}-{place}" and told.key in _KEYS
 
 
-def tells_cards(pod: Pod, at: ContainerAt, variable: EnvVar) -> bool:
-    """True for a variable by which KAI tells the container its cards.
-
-    Only what KAI's webhook would overwrite, and only in a pod that KAI is yet to place:
-    elsewhere the ConfigMap is the pod's author's, and names what cards he likes.
-    """
-    part = pod.annotations().get(CONFIG_MAP)
-    source = variable.value_from
-    if part is None or source is None or pod.spec.node_name or not _gives(pod, at):
-        return False
-    place = f"i{at.index}" if at.kind == "initContainers" else str(at.index)
-    told = source.config_map_key_ref
-    return told is not None and told.name == f"{part}-{place}" and told.key in _KEYS
+STACK = Kai
 
 
 def _gives(pod: Pod, at: ContainerAt) -> bool:
