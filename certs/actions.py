@@ -6,8 +6,6 @@ from certs.bundle import Target
 from certs.certificate import Certificate
 from certs.state import CaState, Phase
 
-__all__ = ["Action", "Notice", "Plan", "PublishBundle", "WriteState"]
-
 
 @dataclass(frozen=True, slots=True)
 class Notice:

@@ -20,8 +20,6 @@ from gpu_fraction.settings.option import SettingsError
 
 Certificate = CertificateManager | MountedCertificates
 
-__all__ = ["Certificate", "leader", "managed", "mounted"]
-
 
 def mounted(
     settings: ServingSettings, registry: CollectorRegistry, client: Client | None

@@ -12,8 +12,6 @@ from certs import reading
 from certs.certificate import Certificate
 from certs.errors import BundleError, PkiError
 
-__all__ = ["Bundle", "Target", "TargetKind", "read_bundle", "render_bundle"]
-
 
 @dataclass(frozen=True, slots=True)
 class Bundle:

@@ -20,8 +20,6 @@ from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import SECRETS, Address
 
-__all__ = ["CertificateCache"]
-
 T = TypeVar("T", bound=HasMeta)
 
 

@@ -6,8 +6,6 @@ from typing import Final
 
 from gpu_fraction.kube.timestamps import time as api_time
 
-__all__ = ["Authority", "Certificate", "Leaf"]
-
 WARN_AT: Final = (0.25, 0.10)
 """Shares of a life left at which there is a warning. Chosen: renewal happens well before both,
 so a warning always means that something stops it."""

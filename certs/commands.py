@@ -19,8 +19,6 @@ from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.timestamps import time as api_time
 from gpu_fraction.kube.timestamps import utc_now
 
-__all__ = ["render_status", "rotate", "status"]
-
 
 async def status(client: Client, installation: Installation, lifetimes: Lifetimes) -> str:
     """The CA and its rotation, every caBundle, every replica's leaf, and the next step, as text.

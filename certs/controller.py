@@ -27,8 +27,6 @@ from gpu_fraction.kube.backoff import Backoff, TokenBucket
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.timestamps import utc_now
 
-__all__ = ["Controller"]
-
 _log = structlog.get_logger(__name__)
 
 RETRY: Final = Backoff(initial_s=0.4, cap_s=5.0)

@@ -6,8 +6,6 @@ CertificateError
 └── LifetimeError   a lifetime or wait is out of its range
 """
 
-__all__ = ["BundleError", "CertificateError", "LifetimeError", "PkiError"]
-
 
 class CertificateError(Exception):
     """The root of this package's errors."""

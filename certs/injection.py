@@ -19,9 +19,6 @@ from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.resources import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, Address
 
-__all__ = ["Injector", "addresses", "target_of"]
-
-
 _RESOURCES = {
     TargetKind.MUTATING: MUTATING_WEBHOOKS,
     TargetKind.VALIDATING: VALIDATING_WEBHOOKS,

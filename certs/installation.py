@@ -7,8 +7,6 @@ from gpu_fraction.domain import keys
 from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.parsers import text, words
 
-__all__ = ["FIELD_MANAGER", "Installation"]
-
 FIELD_MANAGER: Final = "gpu-fraction-certificates"
 """Owner of the fields that are written here (server-side apply)."""
 

@@ -15,8 +15,6 @@ from certs.certificate import Authority, Leaf
 from certs.lifetimes import LEAF_JITTER, LEAF_RENEW_AT, Lifetimes
 from certs.state import CaState, Phase
 
-__all__ = ["Replica", "Sign", "choose_authority", "renew_at"]
-
 
 @dataclass(frozen=True, slots=True)
 class Replica:

@@ -9,8 +9,6 @@ from certs.errors import LifetimeError
 from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.parsers import seconds
 
-__all__ = ["Lifetimes"]
-
 MINUTE_S: Final = 60.0
 HOUR_S: Final = 60 * MINUTE_S
 DAY_S: Final = 24 * HOUR_S

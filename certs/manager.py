@@ -19,8 +19,6 @@ from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kube.lease import unique_identity
 from gpu_fraction.kube.timestamps import utc_now
 
-__all__ = ["CertificateManager"]
-
 
 class CertificateManager:
     """Keeps this process' certificate, and the installation's CA while it holds the lease.

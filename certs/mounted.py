@@ -20,8 +20,6 @@ from certs.reporting import Reporter
 from certs.source import CertificateSource
 from gpu_fraction.kube.timestamps import utc_now
 
-__all__ = ["MountedCertificates"]
-
 _log = structlog.get_logger(__name__)
 
 POLL_S: Final = 10.0

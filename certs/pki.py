@@ -23,8 +23,6 @@ from certs.reading import facts_of, parse, parse_one, private_key
 from gpu_fraction.domain import keys
 from gpu_fraction.kube.timestamps import time as api_time
 
-__all__ = ["check_chain", "issue_leaf", "new_authority"]
-
 _CURVE: Final = ec.SECP256R1()
 # X.520 ub-common-name.
 _COMMON_NAME_MAX: Final = 64

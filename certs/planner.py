@@ -22,8 +22,6 @@ from certs.lifetimes import Lifetimes
 from certs.snapshot import Snapshot
 from certs.state import CaState, Phase
 
-__all__ = ["plan"]
-
 
 def plan(
     now: datetime,

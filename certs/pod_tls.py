@@ -13,8 +13,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from certs import pki
 from certs.lifetimes import DAY_S, Lifetimes
 
-__all__ = ["CLIENT_NAME", "write_pod_tls"]
-
 CLIENT_NAME: Final = "gpu-fraction-scheduler"
 """Common name of the scheduler's certificate."""
 

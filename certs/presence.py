@@ -23,8 +23,6 @@ from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import LEASES
 from gpu_fraction.kube.timestamps import micro_time
 
-__all__ = ["LABEL", "Presence", "ReplicaIdentity", "Roster"]
-
 LABEL: Final = keys.PREFIX + "certificates-of"
 ISSUER: Final = keys.PREFIX + "serving-issuer"
 NOT_AFTER: Final = keys.PREFIX + "serving-not-after"

@@ -10,16 +10,6 @@ from certs.certificate import Authority, Certificate, Leaf
 from certs.errors import PkiError
 from gpu_fraction.domain import keys
 
-__all__ = [
-    "facts_of",
-    "parse",
-    "parse_one",
-    "private_key",
-    "read_authority",
-    "read_certificates",
-    "read_leaf",
-]
-
 
 def read_certificates(pem: str | bytes) -> list[Certificate]:
     """Every certificate of a PEM text, in order; text between the blocks is ignored.

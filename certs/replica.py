@@ -27,8 +27,6 @@ from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.timestamps import utc_now
 
-__all__ = ["ReplicaCertificates"]
-
 _log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 5.0

@@ -17,8 +17,6 @@ from gpu_fraction.kube.event_limits import ObjectReference
 from gpu_fraction.kube.events import EventRecorder, EventType
 from gpu_fraction.kube.resources import SECRETS
 
-__all__ = ["Reporter"]
-
 _PREFIX: Final = "gpu_fraction_certificate"
 
 

@@ -14,9 +14,6 @@ from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.requests import PatchKind, WriteOptions
 from gpu_fraction.kube.resources import SECRETS
 
-__all__ = ["Held", "SecretStore", "state_of"]
-
-
 _OPTIONS: Final = WriteOptions(field_manager=FIELD_MANAGER)
 
 

@@ -17,8 +17,6 @@ from certs.certificate import Leaf
 from certs.errors import PkiError
 from certs.lifetimes import Lifetimes
 
-__all__ = ["ServingContext"]
-
 # Go's server default, and what the API server's client demands.
 _MINIMUM_VERSION: Final = ssl.TLSVersion.TLSv1_2
 

@@ -8,8 +8,6 @@ from certs.lifetimes import Lifetimes
 from gpu_fraction.settings.declaration import group, setting
 from gpu_fraction.settings.parsers import path, text
 
-__all__ = ["CertificateSettings", "ServingSettings"]
-
 
 @dataclass(frozen=True, slots=True)
 class CertificateSettings:

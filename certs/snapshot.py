@@ -12,8 +12,6 @@ from certs.lifetimes import CA_RENEW_AT, CHECK_S, Lifetimes
 from certs.state import CaState, Phase
 from gpu_fraction.kube.timestamps import time as api_time
 
-__all__ = ["Snapshot"]
-
 
 class Snapshot:
     """The time, the Secret's content, the caBundles and the replicas, read together."""

@@ -17,8 +17,6 @@ from certs.serving import ServingContext
 from gpu_fraction.kube.timestamps import time as api_time
 from gpu_fraction.kube.timestamps import utc_now
 
-__all__ = ["CertificateSource", "fault"]
-
 _log = structlog.get_logger(__name__)
 
 

@@ -17,18 +17,6 @@ from certs.errors import PkiError
 from gpu_fraction.domain import keys
 from gpu_fraction.kube.timestamps import micro_time
 
-__all__ = [
-    "ANNOTATIONS",
-    "DATA_KEYS",
-    "ROTATE_CA",
-    "ROTATE_LEAF",
-    "CaState",
-    "Phase",
-    "annotations_of",
-    "data_of",
-    "read_state",
-]
-
 PHASE: Final = keys.PREFIX + "certificate-phase"
 SINCE: Final = keys.PREFIX + "certificate-phase-since"
 REASON: Final = keys.PREFIX + "certificate-rotation-reason"

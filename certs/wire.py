@@ -5,8 +5,6 @@ import msgspec
 from gpu_fraction.kube.lease import LeaseSpec
 from gpu_fraction.kube.objects import Meta
 
-__all__ = ["ClientConfig", "ReplicaLease", "SecretObject", "WebhookConfiguration"]
-
 
 class AnnotatedMeta(Meta, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Identity and annotations."""

@@ -9,8 +9,6 @@ from node_daemon.cards.source import CardSettings
 from node_daemon.isolation.configured import IsolationSettings
 from node_daemon.slices.service import Paths, Tempo
 
-__all__ = ["NodeDaemonSettings"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeDaemonSettings:

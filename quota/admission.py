@@ -47,8 +47,6 @@ replicas this leaves each quota unwritten for about half of the time."""
 
 log = structlog.get_logger()
 
-__all__ = ["MAX_RESERVATIONS", "Admission", "Settings"]
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:

@@ -31,24 +31,6 @@ _ALLOWED: Final = {
     PODS: "a whole number, 0 or more",
 }
 
-__all__ = [
-    "CORES",
-    "GPUS",
-    "KEYS",
-    "MAX_AMOUNT",
-    "MEMORY",
-    "MODEL_KEYS",
-    "PODS",
-    "Amounts",
-    "add",
-    "format_amount",
-    "format_list",
-    "model_key",
-    "parse_amount",
-    "parse_taken",
-    "split_key",
-]
-
 
 def model_key(model: str, key: str) -> str:
     """The key of an amount that is counted for one GPU model; for all GPUs where it is empty."""

@@ -26,13 +26,6 @@ ADMISSION_RETRY: Final = RetryPolicy(attempt_timeout_s=3.0)
 """Of admission's calls. Chosen: most of the time is for a server that is slow, and what is left
 after a connection that hangs is enough for another with one that is not."""
 
-__all__ = [
-    "ADMISSION_RETRY",
-    "ADMISSION_TIMEOUT_S",
-    "KubeQuotaApi",
-    "QuotaApi",
-]
-
 
 class QuotaApi(Protocol):
     """Reads are consistent: they show every write that was finished before they began.

@@ -18,8 +18,6 @@ from quota.settings import ControllerOptions
 
 LEASE: Final = "gpu-fraction-controller"
 
-__all__ = ["control"]
-
 
 async def control(
     client: Client,

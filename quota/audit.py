@@ -20,8 +20,6 @@ REWRITTEN: Final = "GPUAssignedByAnnotation"
 REFUSED: Final = "GPUQuotaExceeded"
 TOLERATED: Final = "GPUQuotaExceededButAdmitted"
 
-__all__ = ["Audit"]
-
 
 class Audit:
     """Tells of decisions."""

@@ -11,8 +11,6 @@ from gpu_fraction.kube.objects import Key
 from quota.state import Quota, read
 from quota.wire import GPUQuota
 
-__all__ = ["QuotaCache", "newer"]
-
 
 def newer(first: str, second: str) -> bool:
     """True where a resource version is later than another of the same resource.

@@ -18,8 +18,6 @@ from gpu_fraction.domain.demand import ZERO, Demand
 from quota import amounts
 from quota.amounts import Amounts
 
-__all__ = ["NOTHING", "CardType", "Charge", "PodFacts", "charge"]
-
 
 @dataclass(frozen=True, slots=True)
 class CardType:

@@ -48,8 +48,6 @@ RETRY_S: Final = (0.05, 5.0)
 
 log = structlog.get_logger()
 
-__all__ = ["Controller", "ControllerSettings", "Sources"]
-
 
 @dataclass(frozen=True, slots=True)
 class ControllerSettings:

@@ -14,8 +14,6 @@ from quota.wire import SET_SIZES
 ANY: Final = "any"
 """In ``Required.resources``: whatever it limits, some quota must count the pod."""
 
-__all__ = ["ANY", "Outcome", "Promise", "Refusal", "Required", "decide"]
-
 
 @dataclass(frozen=True, slots=True)
 class Required:

@@ -1,7 +1,5 @@
 """What can go wrong in this package."""
 
-__all__ = ["NotReadyError"]
-
 
 class NotReadyError(Exception):
     """No answer can be given now; another try, or another replica, can.

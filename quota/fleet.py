@@ -16,8 +16,6 @@ from quota.pods import PodRecord, assigned_uuids
 NVIDIA_MODEL: Final = "nvidia.com/gpu.product"
 NVIDIA_MEMORY_MIB: Final = "nvidia.com/gpu.memory"
 
-__all__ = ["Fleet", "NodeRecord"]
-
 
 class NodeMeta(Meta, frozen=True, kw_only=True, rename="camel"):
     """A node's identity, labels and annotations."""

@@ -16,8 +16,6 @@ PROMISE_S: Final = 45.0
 after its create began (apiserver endpoints/handlers/rest.go, requestTimeoutUpperBound), and etcd
 can finish a write 7 s after that (etcd server/config, ReqTimeout). Chosen: 4 s of margin."""
 
-__all__ = ["PROMISE_S", "Ledger", "Reservation", "exceeded", "recount", "reserve"]
-
 
 @dataclass(frozen=True, slots=True)
 class Reservation:

@@ -13,8 +13,6 @@ from quota.state import Quota
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 
-__all__ = ["AdmissionMetrics", "ControllerMetrics"]
-
 
 class AdmissionMetrics:
     """What admission does.

@@ -35,8 +35,6 @@ CALL_S: Final = 5.0
 
 _log = structlog.get_logger(__name__)
 
-__all__ = ["ModelLimit", "ModelLimits", "ModelLimitsWatch", "WatchedQuota"]
-
 
 class WatchedQuota(msgspec.Struct, frozen=True, kw_only=True):
     """A GPUQuota without its status, which changes with every pod."""

@@ -21,8 +21,6 @@ TERMINAL: Final = frozenset({"Succeeded", "Failed"})
 DEFAULT_GRACE_S: Final = 30
 """Where a pod that is being deleted does not say (core/v1 terminationGracePeriodSeconds)."""
 
-__all__ = ["OwnerReference", "PodRecord", "Status", "facts_of", "overdue_after_s", "terminal"]
-
 
 class OwnerReference(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Who made the pod."""

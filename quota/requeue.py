@@ -57,8 +57,6 @@ OWNERS: Final = {
 
 log = structlog.get_logger()
 
-__all__ = ["QUOTA_FREED", "Owner", "Requeue", "blocked"]
-
 
 class _Involved(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     api_version: str = ""

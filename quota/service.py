@@ -29,8 +29,6 @@ from quota.wire import GPUQuota
 Lead = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 """Runs work in one replica at a time, for as long as it is that one's turn."""
 
-__all__ = ["AdmissionService", "ControllerService", "Lead"]
-
 
 class _Watched:
     """Quotas and GPUs, kept by watches."""

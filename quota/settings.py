@@ -12,8 +12,6 @@ from quota.controller import ControllerSettings
 from quota.decision import ANY, Required
 from quota.ledger import PROMISE_S
 
-__all__ = ["AdmissionOptions", "ControllerOptions"]
-
 _KEY: Final = choice(ANY, *amounts.KEYS)
 
 

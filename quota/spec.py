@@ -18,8 +18,6 @@ from quota.wire import AmountsWire, ModelAmounts, SpecWire
 Enforcement = Literal["Deny", "Warn", "Audit"]
 Operator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
 
-__all__ = ["Enforcement", "Operator", "QuotaSpec", "Scope", "parse_spec"]
-
 
 @dataclass(frozen=True, slots=True)
 class Scope:

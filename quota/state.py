@@ -20,8 +20,6 @@ from quota.wire import (
     StatusWire,
 )
 
-__all__ = ["Quota", "amounts_wire", "read", "reservation_wire"]
-
 
 @dataclass(frozen=True, slots=True)
 class Quota:

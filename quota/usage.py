@@ -10,8 +10,6 @@ from quota.fleet import Fleet
 from quota.pods import PodRecord, facts_of, overdue_after_s, terminal
 from quota.spec import QuotaSpec
 
-__all__ = ["CountedPod", "PodCache", "Usage", "count"]
-
 
 @dataclass(slots=True)
 class CountedPod:

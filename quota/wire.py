@@ -23,26 +23,6 @@ SET_SIZES: Final = (
 
 Quantity = str | int
 
-__all__ = [
-    "AMOUNT_UNKNOWN",
-    "API_VERSION",
-    "KIND",
-    "READY",
-    "SET_SIZES",
-    "AmountsWire",
-    "Condition",
-    "GPUQuota",
-    "ModelAmounts",
-    "PerPodWire",
-    "Quantity",
-    "QuotaMeta",
-    "ReservationWire",
-    "ScopeExpression",
-    "ScopeSelector",
-    "SpecWire",
-    "StatusWire",
-]
-
 
 class QuotaMeta(Meta, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Identity, and the version of the specification."""

@@ -26,8 +26,6 @@ from scheduler.state import ClusterState
 DRAIN: Final = Drain(least_s=0.0, most_s=20.0)
 """The scheduler is in the same pod and ends with it; a bind in progress may take 15 s."""
 
-__all__ = ["ExtenderService", "serve"]
-
 
 class ExtenderService:
     """One extender.

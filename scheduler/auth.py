@@ -15,8 +15,6 @@ from typing import Any, Final
 
 from aiohttp import web
 
-__all__ = ["AuthError", "Callers", "server_tls"]
-
 _BASIC: Final = "basic "
 _BEARER: Final = "bearer "
 

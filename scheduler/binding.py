@@ -25,8 +25,6 @@ from scheduler.wire import BindingArgs
 
 _log = structlog.get_logger(__name__)
 
-__all__ = ["Binder", "KubePodApi", "PodApi", "binding"]
-
 CALL_S: Final = 5.0
 """Seconds for one call to the API server. A bind makes three at most: chosen so that they end
 before the httpTimeout of the scheduler's configuration, and our own reason is what the pod's

@@ -12,8 +12,6 @@ from typing import Any, Protocol
 
 from gpu_fraction.domain.assignment import Assignment
 
-__all__ = ["Claim", "ClaimListener", "Claims", "Stage"]
-
 
 class Stage(Enum):
     """How much is known of a claim."""

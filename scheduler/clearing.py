@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from itertools import accumulate, combinations, islice
 from typing import Final
 
-__all__ = ["TRIES", "Amounts", "Holder", "Rank", "cleared", "rank"]
-
 TRIES: Final = 500
 """Sets of pods compared for one card, of all sizes together. Chosen: every pair out of 32
 pods, and a few milliseconds; the scheduler asks about a hundred nodes and more in one call."""

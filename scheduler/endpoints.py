@@ -37,8 +37,6 @@ from scheduler.wire import (
 
 _log = structlog.get_logger(__name__)
 
-__all__ = ["ExtenderApp"]
-
 BODY_LIMIT_BYTES: Final = 32 << 20
 """Chosen: the names of 5,000 nodes are 0.3 MiB; a preempt call without node cache carries
 whole victims, which fit as well."""

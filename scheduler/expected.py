@@ -9,8 +9,6 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["ExpectedBind"]
-
 WAIT_S: Final = 0.02
 """Chosen: the bind follows within some milliseconds; a pod that fails between score and bind
 costs the next one this much, once."""

@@ -20,8 +20,6 @@ from scheduler.state import ClusterState
 from scheduler.views import PodView
 from scheduler.wire import FilterResult, HostPriority
 
-__all__ = ["BindRefusedError", "Extender"]
-
 DETAILED_NODES: Final = 3
 """Nodes whose cards are listed one by one in a refusal. Chosen: with the reasons that the
 other nodes share, they fit the 1024 bytes of an event's message."""

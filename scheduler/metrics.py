@@ -10,8 +10,6 @@ from prometheus_client.registry import Collector
 from gpu_fraction.domain.placement.vectorised import fragmentation
 from scheduler.state import ClusterState
 
-__all__ = ["ExtenderMetrics", "Outcome", "StateCollector"]
-
 
 class Outcome(Enum):
     """What came of a bind."""

@@ -13,8 +13,6 @@ from gpu_fraction.domain.placement.table import ABSENT
 from scheduler.model_use import NOTHING, UNKNOWN, Amounts, ModelUse
 from scheduler.views import PodView
 
-__all__ = ["NO_LIMITS", "ModelLimit", "ModelLimits", "ModelQuota"]
-
 REMEMBERED: Final = 4096
 """Sums remembered. Chosen: a cluster has a few models and some hundred kinds of pods."""
 

@@ -14,8 +14,6 @@ from gpu_fraction.domain.placement import Ask, CardState
 from scheduler.claims import Claim
 from scheduler.views import PodView
 
-__all__ = ["NOTHING", "UNKNOWN", "Amounts", "ModelUse"]
-
 Counts = Callable[[str], bool]
 """Whether pods of a priority class are counted; empty for pods of none."""
 

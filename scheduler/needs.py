@@ -9,8 +9,6 @@ from gpu_fraction.domain import keys, units
 from scheduler.pods import Pod
 from scheduler.views import PodView
 
-__all__ = ["Requests", "entangled", "requested"]
-
 Requests = Mapping[str, Decimal]
 """Resource to its amount."""
 

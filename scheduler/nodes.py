@@ -13,8 +13,6 @@ from gpu_fraction.kube.objects import Meta
 
 _log = structlog.get_logger(__name__)
 
-__all__ = ["Node", "NodeMeta", "read_cards"]
-
 
 class NodeMeta(Meta, frozen=True, kw_only=True, rename="camel"):
     """A node's names and annotations."""

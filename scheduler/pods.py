@@ -14,8 +14,6 @@ from gpu_fraction.domain import keys
 from gpu_fraction.domain.asks import Named, amounts_of
 from gpu_fraction.kube.objects import Meta
 
-__all__ = ["Container", "Pod", "PodMeta", "Spec", "Status"]
-
 _PREFIX: Final = keys.PREFIX
 
 

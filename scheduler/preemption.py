@@ -37,8 +37,6 @@ from scheduler.views import PodView
 
 _log = structlog.get_logger(__name__)
 
-__all__ = ["WORK_S", "Proposal", "victims", "victims_by_node"]
-
 WORK_S: Final = 10.0
 """Seconds of search for one call of the scheduler. Chosen: half of the httpTimeout in its
 configuration, for no other pod is scheduled meanwhile; a node of finely sliced cards takes some

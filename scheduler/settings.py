@@ -7,8 +7,6 @@ from gpu_fraction.serving.logs import LEVELS
 from gpu_fraction.settings.declaration import NEEDED, setting
 from gpu_fraction.settings.parsers import choice, integer, path, text, word_set
 
-__all__ = ["ExtenderSettings"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtenderSettings:

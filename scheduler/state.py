@@ -17,8 +17,6 @@ from scheduler.model_use import ModelUse
 from scheduler.pods import Pod
 from scheduler.views import PodView, assigned, view_of
 
-__all__ = ["EVALUATIONS_KEPT", "ClusterState"]
-
 EVALUATIONS_KEPT: Final = 8
 """Answers for the whole cluster that are remembered, 9 bytes a node each. Chosen: prioritize asks
 again what filter has just asked; a few more serve pods of several templates that wait in turn."""

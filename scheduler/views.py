@@ -13,8 +13,6 @@ from scheduler.pods import Pod
 
 _log = structlog.get_logger(__name__)
 
-__all__ = ["PodView", "assigned", "view_of"]
-
 _FINISHED: Final = ("Succeeded", "Failed")
 
 

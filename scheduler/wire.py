@@ -12,20 +12,6 @@ from scheduler.pods import Pod
 
 T = TypeVar("T")
 
-__all__ = [
-    "BindingArgs",
-    "BindingResult",
-    "FilterArgs",
-    "FilterResult",
-    "HostPriority",
-    "MetaPod",
-    "MetaVictims",
-    "PreemptionArgs",
-    "PreemptionResult",
-    "VictimPod",
-    "Victims",
-]
-
 
 class FilterArgs(msgspec.Struct, frozen=True, rename="pascal"):
     """A pod and the names of the nodes to judge; also the arguments of prioritize.

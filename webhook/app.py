@@ -9,8 +9,6 @@ from gpu_fraction.serving.server import HttpsServer
 from webhook.endpoints import AdmissionApp
 from webhook.settings import WebhookSettings
 
-__all__ = ["serve"]
-
 
 async def serve(
     app: AdmissionApp,

@@ -10,8 +10,6 @@ from gpu_fraction.domain.pod import Pod
 from webhook.decide import Decider, is_new_pod
 from webhook.review import AdmissionRequest, Answer
 
-__all__ = ["Budget", "Ruling", "Validator"]
-
 
 @dataclass(frozen=True, slots=True)
 class Ruling:

@@ -31,8 +31,6 @@ BackendLabel = Callable[[str], str | None]
 DefaultFraction = Callable[[str, Pod], str | None]
 """The share, in a namespace, of a pod that carries annotations of ours but no share."""
 
-__all__ = ["BackendLabel", "Decider", "DefaultFraction", "is_new_pod", "no_labels"]
-
 
 def no_labels(_namespace: str) -> str | None:
     """No namespace chooses a backend."""

@@ -43,8 +43,6 @@ Decide = Callable[[review.AdmissionRequest], review.Answer | Awaitable[review.An
 Check = Callable[[], str | None]
 """A readiness check: None, or why this replica should get no traffic yet."""
 
-__all__ = ["MAX_BODY_BYTES", "AdmissionApp", "Check", "Decide", "NotReady"]
-
 
 class NotReady(Exception):  # noqa: N818 - a state, not a fault
     """This replica cannot answer now; another, or a later try, can.

@@ -2,8 +2,6 @@
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-__all__ = ["AdmissionMetrics"]
-
 
 class AdmissionMetrics:
     """Counters of one admission server."""

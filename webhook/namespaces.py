@@ -8,8 +8,6 @@ from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.reflector import PROMPT, Reflector
 from gpu_fraction.kube.resources import NAMESPACES
 
-__all__ = ["NamespaceLabels"]
-
 
 class _NamespaceMeta(Meta, frozen=True, kw_only=True, rename="camel"):
     labels: dict[str, str] | None = None

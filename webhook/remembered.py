@@ -14,8 +14,6 @@ MAX_KEY_BYTES: Final = 8192
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
-__all__ = ["Remembered", "essence"]
-
 
 def essence(path: str, backend: str, pod: Pod, *, trusted: bool) -> bytes:
     """Everything that an answer on a new pod depends on, besides the settings."""

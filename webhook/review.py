@@ -22,19 +22,6 @@ MAX_WARNING_CHARS: Final = 250
 MAX_MESSAGE_CHARS: Final = 2000
 """Chosen: a refusal ends up in events, which hold 1024, and on a terminal."""
 
-__all__ = [
-    "AdmissionRequest",
-    "Answer",
-    "BadReview",
-    "BindingObject",
-    "decode",
-    "decode_binding",
-    "decode_pod",
-    "encode",
-    "encode_patch",
-]
-
-
 MAX_REASON_CHARS: Final = 300
 """Chosen: anybody may call, and what is wrong may be megabytes long."""
 

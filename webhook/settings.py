@@ -9,8 +9,6 @@ from gpu_fraction.serving.server import Drain
 from gpu_fraction.settings.declaration import group, setting
 from gpu_fraction.settings.parsers import choice, integer, text, word_set
 
-__all__ = ["SYSTEM_USERS", "WebhookSettings"]
-
 _ACCOUNT: Final = f"system:serviceaccount:{SYSTEM_NAMESPACE}:gpu-fraction-"
 SYSTEM_USERS: Final = frozenset({_ACCOUNT + "scheduler", _ACCOUNT + "node-daemon"})
 

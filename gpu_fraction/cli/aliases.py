@@ -14,8 +14,6 @@ from ruamel.yaml.comments import CommentedBase
 Key = str | int
 Node = MutableMapping[Any, Any] | MutableSequence[Any]
 
-__all__ = ["own"]
-
 
 def own(root: Any, path: Sequence[Key]) -> None:
     """Give the last node of the path, and every node on the way, to this path alone.

@@ -32,8 +32,6 @@ examples:
 TIMEOUT_S: Final = 30.0
 """Seconds for a whole command. Chosen: a person waits."""
 
-__all__ = ["Settings", "add_parser", "run"]
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:

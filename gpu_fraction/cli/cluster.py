@@ -15,8 +15,6 @@ from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.option import SettingsError
 from gpu_fraction.settings.parsers import text
 
-__all__ = ["ClusterSettings", "connected"]
-
 
 @dataclass(frozen=True, slots=True)
 class ClusterSettings:

@@ -19,8 +19,6 @@ EPILOG: Final = """\
 Every setting may be given as a flag, as a variable GPU_FRACTION_NAME or in the --config file
 (YAML); the first of these wins."""
 
-__all__ = ["declare", "settings", "values"]
-
 
 def declare(parser: argparse.ArgumentParser, cls: "type[DataclassInstance]") -> None:
     """Declare the flags of every setting, and that of the file."""

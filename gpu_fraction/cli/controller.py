@@ -29,8 +29,6 @@ example:
   gpu-fraction controller --kubeconfig ~/.kube/config
 """
 
-__all__ = ["Settings", "add_parser", "serve"]
-
 
 @dataclass(frozen=True, slots=True)
 class CertificateOptions:

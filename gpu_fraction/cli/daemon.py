@@ -24,8 +24,6 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # n
 
 D = TypeVar("D", bound="DataclassInstance")
 
-__all__ = ["Commands", "EventLoop", "add_daemon", "process", "run_on"]
-
 
 @dataclass(frozen=True, slots=True)
 class EventLoop:

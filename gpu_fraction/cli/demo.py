@@ -33,8 +33,6 @@ CARD_SIZE: Final = "80Gi"
 _START_S: Final = 20.0
 _CALL_S: Final = 10.0
 
-__all__ = ["add_parser", "run"]
-
 
 @dataclass(frozen=True, slots=True)
 class Row:

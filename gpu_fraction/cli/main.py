@@ -8,8 +8,6 @@ from typing import Final, cast
 
 from gpu_fraction.settings.option import SettingsError
 
-__all__ = ["main"]
-
 COMMANDS: Final = (
     "mutate",
     "webhook",

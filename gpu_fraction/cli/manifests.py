@@ -33,20 +33,6 @@ _HEAD: Final = re.compile(r"(?:(?:[#%][^\n]*|[ \t]*)\n)*")
 
 _OCTAL: Final = re.compile(r"[0-7]+")
 
-__all__ = [
-    "Document",
-    "ManifestError",
-    "Place",
-    "PodIn",
-    "Source",
-    "dotted",
-    "objects",
-    "pods",
-    "read",
-    "to_json",
-    "to_yaml",
-]
-
 
 class ManifestError(Exception):
     """A file cannot be read as manifests; the message names the file and the place."""

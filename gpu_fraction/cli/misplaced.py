@@ -8,8 +8,6 @@ from gpu_fraction.domain import keys
 
 _Mapping = MutableMapping[str, Any]
 
-__all__ = ["misplaced"]
-
 
 def misplaced(document: Document) -> Iterator[str]:
     """A warning for each annotation of ours on an object that makes pods from a template."""

@@ -47,8 +47,6 @@ examples:
 
 _RED, _GREEN, _CYAN, _END = "\x1b[31m", "\x1b[32m", "\x1b[36m", "\x1b[0m"
 
-__all__ = ["Outcome", "Settings", "add_parser", "mutate_all", "run"]
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:

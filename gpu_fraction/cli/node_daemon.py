@@ -24,8 +24,6 @@ example:
   gpu-fraction node-daemon --node-name "$NODE_NAME" --slots-per-card 16
 """
 
-__all__ = ["Settings", "add_parser", "serve"]
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:

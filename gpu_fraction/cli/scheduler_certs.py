@@ -17,8 +17,6 @@ example:
   gpu-fraction scheduler-certs /tls
 """
 
-__all__ = ["add_parser", "run"]
-
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""

@@ -25,8 +25,6 @@ example:
     --client-ca ca.crt --client-names gpu-fraction-scheduler
 """
 
-__all__ = ["Settings", "add_parser", "serve"]
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:

@@ -43,8 +43,6 @@ example:
   gpu-fraction webhook --tls-cert tls.crt --tls-key tls.key --gpu-memory-mib 80Gi
 """
 
-__all__ = ["QuotaBudget", "Settings", "add_parser", "ruling", "serve"]
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:

@@ -13,8 +13,6 @@ from gpu_fraction.domain.pod import ContainerAt, Pod, containers, is_sidecar
 from gpu_fraction.domain.problems import MAX_SHOWN, Problem, nearest, quote
 from gpu_fraction.domain.request import Bounds, Refused, Request, Slice, annotation_path
 
-__all__ = ["Rules", "Verdict", "admit", "uses_gpu"]
-
 
 @dataclass(frozen=True, slots=True)
 class Rules:

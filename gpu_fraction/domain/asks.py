@@ -13,17 +13,6 @@ from gpu_fraction.domain.request import (
 )
 from gpu_fraction.domain.request_annotation import Rendered
 
-__all__ = [
-    "Ask",
-    "AskError",
-    "Named",
-    "amounts_of",
-    "as_written",
-    "ask_of",
-    "asks_of",
-    "rendered_for_us",
-]
-
 Named = Mapping[str, int]
 """Our resources that one container names: whole numbers, 0 or more."""
 

@@ -11,8 +11,6 @@ import msgspec
 
 VERSION: Final = 1
 
-__all__ = ["Assignment", "AssignmentError", "CardShare", "parse", "render"]
-
 
 class AssignmentError(ValueError):
     """The annotation's value is not an assignment; the message names the place."""

@@ -24,8 +24,6 @@ from gpu_fraction.domain.sizes import Amounts, CardSizes
 NVIDIA_TAINT: Final = Toleration("nvidia.com/gpu", "Exists", effect="NoSchedule")
 """For the taint of GPU nodes: GKE sets it, and NVIDIA's own DaemonSets tolerate it."""
 
-__all__ = ["NVIDIA_TAINT", "Backend", "BackendConfig", "Stack", "amount_of"]
-
 
 class Stack:
     """A GPU-sharing stack whose pods this project recognises and charges.

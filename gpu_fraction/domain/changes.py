@@ -14,8 +14,6 @@ from gpu_fraction.domain.problems import Problem, quote
 from gpu_fraction.domain.request import annotation_path
 from gpu_fraction.domain.root_user import root_problem
 
-__all__ = ["binding", "update"]
-
 
 def update(old: Pod, new: Pod, policy: guard.Policy, *, trusted: bool) -> list[Problem]:
     """Problems of a change from one state of a pod to another.

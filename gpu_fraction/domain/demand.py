@@ -6,8 +6,6 @@ from typing import Final
 
 from gpu_fraction.domain.pod import Container, Pod, containers, is_sidecar
 
-__all__ = ["ZERO", "Demand", "aggregate"]
-
 
 @dataclass(frozen=True, slots=True)
 class Demand:

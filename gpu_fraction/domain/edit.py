@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 
 from gpu_fraction.domain.pod import ResourceClaim, Toleration
 
-__all__ = ["PodEdit"]
-
 
 @dataclass(slots=True)
 class PodEdit:

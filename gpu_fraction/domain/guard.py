@@ -28,15 +28,6 @@ PLUGIN_FOLDERS: Final = tuple(f"/var/lib/kubelet/device-plugins{end}" for end in
 Sets = Callable[[Pod, ContainerAt, EnvVar], bool]
 """Whether a variable is one that a GPU-sharing stack's own components set."""
 
-__all__ = [
-    "Policy",
-    "Verdict",
-    "check",
-    "container_problems",
-    "is_reserved",
-    "preset_node",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:

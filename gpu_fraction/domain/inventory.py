@@ -11,8 +11,6 @@ VERSION: Final = 1
 
 Isolation = Literal["cgroup", "mps", "hami-core", "mig", "none"]
 
-__all__ = ["Card", "Inventory", "InventoryError", "Isolation", "parse", "render"]
-
 
 class InventoryError(ValueError):
     """The annotation's value is not an inventory; the message names the place."""

@@ -16,8 +16,6 @@ DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
 """Annotation with the pod's main container, for kubectl. Source: Kubernetes, well-known labels,
 annotations and taints; injectors of sidecars set it too."""
 
-__all__ = ["Layout"]
-
 
 @dataclass(frozen=True, slots=True)
 class Layout:

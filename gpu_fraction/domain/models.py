@@ -23,8 +23,6 @@ KNOWN: Final = (
 """Models by the word that tells them in NVML's product names. Source: NVIDIA's lists of
 CUDA GPUs (developer.nvidia.com/cuda-gpus, /cuda-legacy-gpus). A model may be missing."""
 
-__all__ = ["KNOWN", "allowed", "matches"]
-
 
 # Chosen: a cluster has a few dozen product names and patterns; the bound only stops growth.
 @lru_cache(maxsize=4096)

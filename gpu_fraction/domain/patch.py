@@ -29,8 +29,6 @@ _OTHER: Final = (
 
 Operation = dict[str, Any]
 
-__all__ = ["DEFAULT_SCHEDULER", "Operation", "build", "escape"]
-
 
 def escape(key: str) -> str:
     """One reference token of a JSON pointer (RFC 6901 section 3)."""

@@ -11,22 +11,6 @@ from typing import Final
 
 import msgspec
 
-__all__ = [
-    "Container",
-    "ContainerAt",
-    "EnvSource",
-    "EnvVar",
-    "KeyRef",
-    "Metadata",
-    "Pod",
-    "ResourceClaim",
-    "Resources",
-    "Spec",
-    "Toleration",
-    "containers",
-    "is_sidecar",
-]
-
 
 class Metadata(msgspec.Struct, frozen=True):
     """Annotations and labels: who the pod is decides nothing."""

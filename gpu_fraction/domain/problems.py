@@ -15,8 +15,6 @@ MAX_VALUE_CHARS: Final = 64
 MAX_CANDIDATES: Final = 64
 """Words that a given one is compared with: chosen, each costs up to a millisecond."""
 
-__all__ = ["Problem", "join", "nearest", "quote"]
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:

@@ -19,21 +19,6 @@ MAX_CARDS: Final = 1 << 16
 DEFAULT_PLACEMENT: Final[Placement] = "binpack"
 DEFAULT_ISOLATION: Final[Isolation] = "preferred"
 
-__all__ = [
-    "DEFAULT_ISOLATION",
-    "DEFAULT_PLACEMENT",
-    "ISOLATIONS",
-    "MAX_CARDS",
-    "PLACEMENTS",
-    "Bounds",
-    "Isolation",
-    "Placement",
-    "Refused",
-    "Request",
-    "Slice",
-    "annotation_path",
-]
-
 
 class Refused(Exception):  # noqa: N818 - a verdict, not a fault
     """The pod cannot be admitted as it is.

@@ -20,8 +20,6 @@ _Cards = Annotated[int, msgspec.Meta(ge=1, le=MAX_CARDS)]
 # The upper end is chosen: beyond any machine, and far from where sums would overflow.
 _Mib = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
 
-__all__ = ["Rendered", "RequestAnnotationError", "find", "load", "render"]
-
 
 class RequestAnnotationError(ValueError):
     """The annotation's value is not a request; the message names the place."""

@@ -13,8 +13,6 @@ from gpu_fraction.domain.problems import Problem
 NOT_KNOWN: Final = "spec.containers[*].securityContext: not read"
 """The risk of a pod that nobody has looked at."""
 
-__all__ = ["NOT_KNOWN", "root_problem"]
-
 
 def root_problem(
     path: str, own: SecurityContext | None, pod: SecurityContext | None

@@ -7,8 +7,6 @@ from typing import Final
 from gpu_fraction.domain import models, units
 from gpu_fraction.domain.request import Request, Slice
 
-__all__ = ["Amounts", "CardSizes", "describe", "settle"]
-
 
 @dataclass(frozen=True, slots=True)
 class CardSizes:

@@ -50,28 +50,6 @@ _SUFFIX: Final[Mapping[str, Decimal]] = {
     **{s + "i": Decimal(2) ** (10 * i) for i, s in enumerate("KMGTPE", start=1)},
 }
 
-__all__ = [
-    "COUNT_ALLOWED",
-    "FRACTION_ALLOWED",
-    "MEMORY_ALLOWED",
-    "MIB",
-    "MILLI",
-    "SHARE_ALLOWED",
-    "UnitError",
-    "ceil_div",
-    "format_count",
-    "format_memory",
-    "format_milli",
-    "format_percent",
-    "parse_count",
-    "parse_fraction_milli",
-    "parse_memory_mib",
-    "parse_quantity",
-    "parse_share_milli",
-    "share_of",
-    "whole_amount",
-]
-
 
 class UnitError(ValueError):
     """A number that is not accepted.

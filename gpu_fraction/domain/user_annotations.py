@@ -36,8 +36,6 @@ _SUGGESTED: Final = (*keys.USER_KEYS, keys.CONTAINER_PREFIX + "<name>")
 _MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+/-]{0,62}", re.ASCII)
 _UUID: Final = re.compile(r"(GPU|MIG)-[0-9A-Za-z][0-9A-Za-z/-]{0,79}", re.ASCII)
 
-__all__ = ["asks", "parse"]
-
 
 def asks(annotations: Mapping[str, str]) -> bool:
     """True where any key of ours is present, so that the pod is ours to judge."""

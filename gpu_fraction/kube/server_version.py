@@ -20,8 +20,6 @@ TIMEOUT_S: Final = 10.0
 
 _BACKOFF: Final = Backoff(initial_s=1.0)
 
-__all__ = ["NEWEST", "OLDEST", "UnsupportedServerError", "check", "doubt"]
-
 _log = structlog.get_logger()
 
 

@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-__all__ = ["Work", "background"]
-
 Work = Callable[[], Coroutine[Any, Any, None]]
 """Runs until cancelled."""
 

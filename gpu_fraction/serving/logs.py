@@ -17,8 +17,6 @@ FLUSH_S: Final = 0.01
 """How long a line may wait for others: chosen, nobody who reads along notices it, and a process
 that is killed leaves at most this much untold."""
 
-__all__ = ["FLUSH_S", "LEVELS", "configure"]
-
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=str)
 
 

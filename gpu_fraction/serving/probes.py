@@ -8,8 +8,6 @@ import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-__all__ = ["Check", "add_probes", "serve_probes"]
-
 Check = Callable[[], str | Awaitable[str | None] | None]
 """What is wrong; None or an empty text where nothing is."""
 

@@ -29,8 +29,6 @@ _POLL_S: Final = 0.05
 
 log = structlog.get_logger()
 
-__all__ = ["KEEPALIVE_S", "Drain", "HttpsServer"]
-
 
 @dataclass(frozen=True, slots=True)
 class Drain:

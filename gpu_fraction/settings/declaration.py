@@ -23,8 +23,6 @@ _UNITS: Final = {"_s": "seconds", "_mib": "MiB", "_milli": "thousandths"}
 T = TypeVar("T")
 D = TypeVar("D", bound="DataclassInstance")
 
-__all__ = ["NEEDED", "build", "group", "options_of", "setting", "titled"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Group:

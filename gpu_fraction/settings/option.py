@@ -19,17 +19,6 @@ from gpu_fraction.domain.problems import nearest, quote
 
 ENV_PREFIX: Final = "GPU_FRACTION_"
 
-__all__ = [
-    "ENV_PREFIX",
-    "Option",
-    "SettingsError",
-    "Value",
-    "add_flags",
-    "load",
-    "print_config",
-    "read_file",
-]
-
 
 class SettingsError(Exception):
     """The settings cannot be used.

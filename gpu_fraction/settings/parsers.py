@@ -9,8 +9,6 @@ from gpu_fraction.domain.problems import nearest
 _MAX_DIGITS: Final = 20
 """Of a whole number: chosen, so that no text costs time to convert."""
 
-__all__ = ["boolean", "choice", "integer", "path", "seconds", "text", "word_set", "words"]
-
 L = TypeVar("L", bound=str)
 
 

@@ -14,8 +14,6 @@ from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.settings.declaration import group, setting
 from gpu_fraction.settings.parsers import choice, integer, text, words
 
-__all__ = ["CardSizeSettings", "RewriteSettings"]
-
 _BOUNDS: Final = Bounds()
 _VERDICT: Final = choice(*get_args(Verdict))
 

@@ -3,8 +3,6 @@
 import time
 from collections.abc import Callable
 
-__all__ = ["TokenBucket"]
-
 
 class TokenBucket:
     """100 calls a second, ten in reserve.

@@ -17,8 +17,6 @@ from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
 
 CHECKPOINT = "kubelet_internal_checkpoint"
 
-__all__ = ["CHECKPOINT", "AdmissionError", "Allocated", "DeviceManager", "StartError"]
-
 _log = structlog.get_logger()
 _T = TypeVar("_T")
 

@@ -17,8 +17,6 @@ from sandbox.kubelet.bucket import TokenBucket
 from sandbox.kubelet.devices import AdmissionError, DeviceManager, StartError
 from sandbox.kubelet.runtime import CdiRuntime, Started, UnresolvableError
 
-__all__ = ["FakeKubelet", "KubeletPod"]
-
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 

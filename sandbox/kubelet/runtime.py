@@ -4,8 +4,6 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["CdiRuntime", "Started", "UnresolvableError"]
-
 
 class UnresolvableError(Exception):
     """The runtime cannot make the container: a CDI name has no device, or two."""

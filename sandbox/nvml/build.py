@@ -18,8 +18,6 @@ FLAGS: Final = (
     f"-Wl,-soname,{NAME}",
 )
 
-__all__ = ["NAME", "CompileError", "build"]
-
 
 class CompileError(RuntimeError):
     """There is no C compiler, or it refused the source; the message holds its output."""

@@ -20,17 +20,6 @@ WHOLE_CARD: Final = 0xFFFFFFFF
 """GPU or compute instance of an event that concerns no instance."""
 MIB: Final = 1 << 20
 
-__all__ = [
-    "VARIABLE",
-    "XID",
-    "FakeCard",
-    "FakeHardware",
-    "FakeInstance",
-    "FakeLink",
-    "FakeProcess",
-    "Fault",
-]
-
 
 class FakeInstance(msgspec.Struct, kw_only=True):
     """One MIG instance; ``slices`` of the card's ``mig_max`` compute slices."""

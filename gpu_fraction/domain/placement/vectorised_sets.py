@@ -14,8 +14,6 @@ FAR: Final = 1 << 62
 _GROW_PAIRS: Final = 1 << 16
 """Pairs of cards, over the nodes grown together: chosen, bounds the working memory to some MiB."""
 
-__all__ = ["FAR", "pick"]
-
 
 def pick(
     table: ClusterTable, ask: Ask, fitting: Bools, costs: Ints, fits: Bools
