@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from certs.bundle import Target
-from certs.certificate import Certificate
-from certs.state import CaState, Phase
+from gpu_fraction.certs.bundle import Target
+from gpu_fraction.certs.certificate import Certificate
+from gpu_fraction.certs.state import CaState, Phase
 
 
 @dataclass(frozen=True, slots=True)

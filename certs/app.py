@@ -5,14 +5,14 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from certs import reading
-from certs.cache import CertificateCache
-from certs.errors import PkiError
-from certs.manager import CertificateManager
-from certs.mounted import MountedCertificates
-from certs.presence import ReplicaIdentity
-from certs.reporting import Reporter
-from certs.settings import CertificateSettings, ServingSettings
+from gpu_fraction.certs import reading
+from gpu_fraction.certs.cache import CertificateCache
+from gpu_fraction.certs.errors import PkiError
+from gpu_fraction.certs.manager import CertificateManager
+from gpu_fraction.certs.mounted import MountedCertificates
+from gpu_fraction.certs.presence import ReplicaIdentity
+from gpu_fraction.certs.reporting import Reporter
+from gpu_fraction.certs.settings import CertificateSettings, ServingSettings
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.election import LeaseTimings
 from gpu_fraction.kube.events import EventRecorder

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from certs import reading
-from certs.certificate import Certificate
-from certs.errors import BundleError, PkiError
+from gpu_fraction.certs import reading
+from gpu_fraction.certs.certificate import Certificate
+from gpu_fraction.certs.errors import BundleError, PkiError
 
 
 @dataclass(frozen=True, slots=True)

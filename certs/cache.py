@@ -8,12 +8,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from certs.bundle import Bundle, Target
-from certs.injection import addresses, target_of
-from certs.installation import Installation
-from certs.secret import state_of
-from certs.state import CaState
-from certs.wire import SecretObject, WebhookConfiguration
+from gpu_fraction.certs.bundle import Bundle, Target
+from gpu_fraction.certs.injection import addresses, target_of
+from gpu_fraction.certs.installation import Installation
+from gpu_fraction.certs.secret import state_of
+from gpu_fraction.certs.state import CaState
+from gpu_fraction.certs.wire import SecretObject, WebhookConfiguration
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.objects import HasMeta
 from gpu_fraction.kube.reflector import Reflector

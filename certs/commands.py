@@ -4,17 +4,17 @@ import secrets
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from certs.actions import Plan, PublishBundle
-from certs.bundle import Target
-from certs.certificate import Certificate
-from certs.injection import Injector
-from certs.installation import Installation
-from certs.leaf import Replica
-from certs.lifetimes import Lifetimes
-from certs.planner import plan
-from certs.presence import Roster
-from certs.secret import SecretStore
-from certs.state import CaState
+from gpu_fraction.certs.actions import Plan, PublishBundle
+from gpu_fraction.certs.bundle import Target
+from gpu_fraction.certs.certificate import Certificate
+from gpu_fraction.certs.injection import Injector
+from gpu_fraction.certs.installation import Installation
+from gpu_fraction.certs.leaf import Replica
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.planner import plan
+from gpu_fraction.certs.presence import Roster
+from gpu_fraction.certs.secret import SecretStore
+from gpu_fraction.certs.state import CaState
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.timestamps import time as api_time
 from gpu_fraction.kube.timestamps import utc_now

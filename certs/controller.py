@@ -11,17 +11,17 @@ from typing import Final
 
 import structlog
 
-from certs import pki
-from certs.actions import Notice, Plan, PublishBundle, WriteState
-from certs.errors import BundleError
-from certs.injection import Injector
-from certs.installation import Installation
-from certs.lifetimes import Lifetimes
-from certs.planner import plan
-from certs.presence import Roster
-from certs.reporting import Reporter
-from certs.secret import Held, SecretStore
-from certs.state import Phase
+from gpu_fraction.certs import pki
+from gpu_fraction.certs.actions import Notice, Plan, PublishBundle, WriteState
+from gpu_fraction.certs.errors import BundleError
+from gpu_fraction.certs.injection import Injector
+from gpu_fraction.certs.installation import Installation
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.planner import plan
+from gpu_fraction.certs.presence import Roster
+from gpu_fraction.certs.reporting import Reporter
+from gpu_fraction.certs.secret import Held, SecretStore
+from gpu_fraction.certs.state import Phase
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.backoff import Backoff, TokenBucket
 from gpu_fraction.kube.client import Client

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from certs.actions import PublishBundle
-from certs.bundle import Target, TargetKind, read_bundle, render_bundle
-from certs.installation import FIELD_MANAGER, Installation
-from certs.wire import ClientConfig, WebhookConfiguration
+from gpu_fraction.certs.actions import PublishBundle
+from gpu_fraction.certs.bundle import Target, TargetKind, read_bundle, render_bundle
+from gpu_fraction.certs.installation import FIELD_MANAGER, Installation
+from gpu_fraction.certs.wire import ClientConfig, WebhookConfiguration
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.resources import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, Address

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from certs.bundle import Bundle
-from certs.certificate import Authority, Leaf
-from certs.lifetimes import LEAF_JITTER, LEAF_RENEW_AT, Lifetimes
-from certs.state import CaState, Phase
+from gpu_fraction.certs.bundle import Bundle
+from gpu_fraction.certs.certificate import Authority, Leaf
+from gpu_fraction.certs.lifetimes import LEAF_JITTER, LEAF_RENEW_AT, Lifetimes
+from gpu_fraction.certs.state import CaState, Phase
 
 
 @dataclass(frozen=True, slots=True)

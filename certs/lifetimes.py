@@ -4,8 +4,8 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Final
 
-from certs.certificate import Certificate
-from certs.errors import LifetimeError
+from gpu_fraction.certs.certificate import Certificate
+from gpu_fraction.certs.errors import LifetimeError
 from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.parsers import seconds
 

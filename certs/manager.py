@@ -6,13 +6,13 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry
 
-from certs.cache import CertificateCache
-from certs.controller import Controller
-from certs.installation import Installation
-from certs.lifetimes import Lifetimes
-from certs.presence import ReplicaIdentity
-from certs.replica import ReplicaCertificates
-from certs.reporting import Reporter
+from gpu_fraction.certs.cache import CertificateCache
+from gpu_fraction.certs.controller import Controller
+from gpu_fraction.certs.installation import Installation
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.presence import ReplicaIdentity
+from gpu_fraction.certs.replica import ReplicaCertificates
+from gpu_fraction.certs.reporting import Reporter
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.election import Election, LeaseTimings
 from gpu_fraction.kube.events import EventRecorder

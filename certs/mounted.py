@@ -12,12 +12,12 @@ from typing import Final
 
 import structlog
 
-from certs import reading
-from certs.cache import CertificateCache
-from certs.errors import PkiError
-from certs.lifetimes import Lifetimes
-from certs.reporting import Reporter
-from certs.source import CertificateSource
+from gpu_fraction.certs import reading
+from gpu_fraction.certs.cache import CertificateCache
+from gpu_fraction.certs.errors import PkiError
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.reporting import Reporter
+from gpu_fraction.certs.source import CertificateSource
 from gpu_fraction.kube.timestamps import utc_now
 
 _log = structlog.get_logger(__name__)

@@ -15,12 +15,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from certs.actions import Notice, Plan, WriteState
-from certs.bundle import Target
-from certs.leaf import Replica
-from certs.lifetimes import Lifetimes
-from certs.snapshot import Snapshot
-from certs.state import CaState, Phase
+from gpu_fraction.certs.actions import Notice, Plan, WriteState
+from gpu_fraction.certs.bundle import Target
+from gpu_fraction.certs.leaf import Replica
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.snapshot import Snapshot
+from gpu_fraction.certs.state import CaState, Phase
 
 
 def plan(

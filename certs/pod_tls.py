@@ -10,8 +10,8 @@ from typing import Final
 
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from certs import pki
-from certs.lifetimes import DAY_S, Lifetimes
+from gpu_fraction.certs import pki
+from gpu_fraction.certs.lifetimes import DAY_S, Lifetimes
 
 CLIENT_NAME: Final = "gpu-fraction-scheduler"
 """Common name of the scheduler's certificate."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from certs.certificate import Leaf
-from certs.installation import FIELD_MANAGER, Installation
-from certs.leaf import Replica
-from certs.lifetimes import Lifetimes
-from certs.wire import ReplicaLease
+from gpu_fraction.certs.certificate import Leaf
+from gpu_fraction.certs.installation import FIELD_MANAGER, Installation
+from gpu_fraction.certs.leaf import Replica
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.wire import ReplicaLease
 from gpu_fraction.domain import keys
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client

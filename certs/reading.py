@@ -6,8 +6,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import NameOID
 
-from certs.certificate import Authority, Certificate, Leaf
-from certs.errors import PkiError
+from gpu_fraction.certs.certificate import Authority, Certificate, Leaf
+from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.domain import keys
 
 

@@ -8,21 +8,21 @@ from typing import Final
 
 import structlog
 
-from certs import pki
-from certs.actions import Notice
-from certs.bundle import Bundle
-from certs.cache import CertificateCache
-from certs.certificate import Leaf
-from certs.errors import PkiError
-from certs.injection import Injector
-from certs.installation import Installation
-from certs.leaf import Sign, choose_authority, renew_at
-from certs.lifetimes import Lifetimes
-from certs.presence import Presence, ReplicaIdentity
-from certs.reporting import Reporter
-from certs.secret import SecretStore
-from certs.source import CertificateSource
-from certs.state import CaState
+from gpu_fraction.certs import pki
+from gpu_fraction.certs.actions import Notice
+from gpu_fraction.certs.bundle import Bundle
+from gpu_fraction.certs.cache import CertificateCache
+from gpu_fraction.certs.certificate import Leaf
+from gpu_fraction.certs.errors import PkiError
+from gpu_fraction.certs.injection import Injector
+from gpu_fraction.certs.installation import Installation
+from gpu_fraction.certs.leaf import Sign, choose_authority, renew_at
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.presence import Presence, ReplicaIdentity
+from gpu_fraction.certs.reporting import Reporter
+from gpu_fraction.certs.secret import SecretStore
+from gpu_fraction.certs.source import CertificateSource
+from gpu_fraction.certs.state import CaState
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.timestamps import utc_now

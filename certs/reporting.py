@@ -8,11 +8,11 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from certs.actions import Notice
-from certs.bundle import Target
-from certs.certificate import Certificate, Leaf
-from certs.installation import Installation
-from certs.state import CaState, Phase
+from gpu_fraction.certs.actions import Notice
+from gpu_fraction.certs.bundle import Target
+from gpu_fraction.certs.certificate import Certificate, Leaf
+from gpu_fraction.certs.installation import Installation
+from gpu_fraction.certs.state import CaState, Phase
 from gpu_fraction.kube.event_limits import ObjectReference
 from gpu_fraction.kube.events import EventRecorder, EventType
 from gpu_fraction.kube.resources import SECRETS

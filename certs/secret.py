@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from certs import state as stored
-from certs.installation import FIELD_MANAGER, Installation
-from certs.state import CaState
-from certs.wire import SecretObject
+from gpu_fraction.certs import state as stored
+from gpu_fraction.certs.installation import FIELD_MANAGER, Installation
+from gpu_fraction.certs.state import CaState
+from gpu_fraction.certs.wire import SecretObject
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.requests import PatchKind, WriteOptions

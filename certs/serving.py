@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from datetime import datetime
 from typing import Final
 
-from certs import pki
-from certs.certificate import Leaf
-from certs.errors import PkiError
-from certs.lifetimes import Lifetimes
+from gpu_fraction.certs import pki
+from gpu_fraction.certs.certificate import Leaf
+from gpu_fraction.certs.errors import PkiError
+from gpu_fraction.certs.lifetimes import Lifetimes
 
 # Go's server default, and what the API server's client demands.
 _MINIMUM_VERSION: Final = ssl.TLSVersion.TLSv1_2

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from certs.installation import Installation
-from certs.lifetimes import Lifetimes
+from gpu_fraction.certs.installation import Installation
+from gpu_fraction.certs.lifetimes import Lifetimes
 from gpu_fraction.settings.declaration import group, setting
 from gpu_fraction.settings.parsers import path, text
 

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from certs.actions import Notice, Plan, PublishBundle, WriteState
-from certs.bundle import Bundle, Target
-from certs.certificate import Certificate
-from certs.leaf import Replica
-from certs.lifetimes import CA_RENEW_AT, CHECK_S, Lifetimes
-from certs.state import CaState, Phase
+from gpu_fraction.certs.actions import Notice, Plan, PublishBundle, WriteState
+from gpu_fraction.certs.bundle import Bundle, Target
+from gpu_fraction.certs.certificate import Certificate
+from gpu_fraction.certs.leaf import Replica
+from gpu_fraction.certs.lifetimes import CA_RENEW_AT, CHECK_S, Lifetimes
+from gpu_fraction.certs.state import CaState, Phase
 from gpu_fraction.kube.timestamps import time as api_time
 
 

@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from certs import pki
-from certs.bundle import Bundle
-from certs.cache import CertificateCache
-from certs.certificate import Leaf
-from certs.errors import PkiError
-from certs.lifetimes import Lifetimes
-from certs.reporting import Reporter
-from certs.serving import ServingContext
+from gpu_fraction.certs import pki
+from gpu_fraction.certs.bundle import Bundle
+from gpu_fraction.certs.cache import CertificateCache
+from gpu_fraction.certs.certificate import Leaf
+from gpu_fraction.certs.errors import PkiError
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.reporting import Reporter
+from gpu_fraction.certs.serving import ServingContext
 from gpu_fraction.kube.timestamps import time as api_time
 from gpu_fraction.kube.timestamps import utc_now
 

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from certs import reading
-from certs.certificate import Authority, Certificate
-from certs.errors import PkiError
+from gpu_fraction.certs import reading
+from gpu_fraction.certs.certificate import Authority, Certificate
+from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.domain import keys
 from gpu_fraction.kube.timestamps import micro_time
 

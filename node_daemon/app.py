@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Final, NoReturn
 
@@ -13,25 +14,26 @@ from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
+from gpu_fraction.node_daemon.cards import health_events
+from gpu_fraction.node_daemon.cards.inventory import CardIsolation
+from gpu_fraction.node_daemon.cards.inventory_reader import NodeReading
+from gpu_fraction.node_daemon.cards.nvml_cards import NvmlCards
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.cards.source import Cards, CardSource
+from gpu_fraction.node_daemon.cluster.api_server import ApiAssigner, NodePublisher, cdi_warning
+from gpu_fraction.node_daemon.cluster.pod_feed import PodFeed
+from gpu_fraction.node_daemon.cluster.reporter import Reporter
+from gpu_fraction.node_daemon.isolation.cgroup_paths import PodCgroups
+from gpu_fraction.node_daemon.isolation.configured import ConfiguredIsolation
+from gpu_fraction.node_daemon.isolation.node import facts
+from gpu_fraction.node_daemon.settings import NodeDaemonSettings
+from gpu_fraction.node_daemon.slices.service import Ports, SliceService
+from gpu_fraction.node_daemon.state import durable
+from gpu_fraction.node_daemon.state.concurrency import first_completed
+from gpu_fraction.node_daemon.state.durable import run_to_end
+from gpu_fraction.node_daemon.state.node_state import NodeState
+from gpu_fraction.node_daemon.usage_metrics import UsageGauges
 from gpu_fraction.serving.probes import serve_probes
-from node_daemon.cards import health_events
-from node_daemon.cards.inventory import CardIsolation
-from node_daemon.cards.inventory_reader import NodeReading
-from node_daemon.cards.nvml_cards import NvmlCards
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.cards.source import Cards, CardSource
-from node_daemon.cluster.api_server import ApiAssigner, NodePublisher, cdi_warning
-from node_daemon.cluster.pod_feed import PodFeed
-from node_daemon.cluster.reporter import Reporter
-from node_daemon.isolation.cgroup_paths import PodCgroups
-from node_daemon.isolation.configured import ConfiguredIsolation
-from node_daemon.isolation.node import facts
-from node_daemon.settings import NodeDaemonSettings
-from node_daemon.slices.service import Ports, SliceService
-from node_daemon.state import durable
-from node_daemon.state.concurrency import first_completed
-from node_daemon.state.node_state import NodeState
-from node_daemon.usage_metrics import UsageGauges
 
 PROBE_S: Final = 2.0
 """The daemon's own socket counts as dead after this time. Chosen: above any pause seen."""
@@ -96,7 +98,9 @@ class NodeDaemon:
             StoreError: the state or CDI directory cannot be used at all, or another daemon uses
                 it. Two of them would remove each other's sockets for ever.
         """
-        with await asyncio.to_thread(durable.lock, self._settings.paths.state / LOCK):
+        lock = partial(durable.lock, self._settings.paths.state / LOCK)
+        with ExitStack() as held:
+            await run_to_end(asyncio.to_thread(lambda: held.enter_context(lock())))
             await self._run(stop)
         _log.info("stopped")
 

@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from node_daemon.state.ledger import Usage
-from node_daemon.state.node_state import NodeState
+from gpu_fraction.node_daemon.state.ledger import Usage
+from gpu_fraction.node_daemon.state.node_state import NodeState
 
 MIB: Final = 1 << 20
 BUCKETS_S: Final = (

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
+from gpu_fraction.node_daemon.cards.source import CardSettings
+from gpu_fraction.node_daemon.isolation.configured import IsolationSettings
+from gpu_fraction.node_daemon.slices.service import Paths, Tempo
 from gpu_fraction.serving.logs import LEVELS
 from gpu_fraction.settings.declaration import NEEDED, group, setting
 from gpu_fraction.settings.parsers import choice, integer, text
-from node_daemon.cards.source import CardSettings
-from node_daemon.isolation.configured import IsolationSettings
-from node_daemon.slices.service import Paths, Tempo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,12 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.usage import CardUsage, ContainerUse, UsageReader
-from node_daemon.metrics import MIB
-from node_daemon.state.allocation import Binding, PodUid
-from node_daemon.state.concurrency import Observable
-from node_daemon.state.node_state import NodeState
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.isolation.usage import CardUsage, ContainerUse, UsageReader
+from gpu_fraction.node_daemon.metrics import MIB
+from gpu_fraction.node_daemon.state.allocation import Binding, PodUid
+from gpu_fraction.node_daemon.state.concurrency import Observable
+from gpu_fraction.node_daemon.state.node_state import NodeState
 
 _CONTAINER: Final = ("namespace", "pod", "container", "uuid")
 

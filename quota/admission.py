@@ -18,15 +18,15 @@ from prometheus_client import CollectorRegistry
 from gpu_fraction.kube import errors as kube_errors
 from gpu_fraction.kube.timestamps import time as api_time
 from gpu_fraction.kube.timestamps import utc_now
-from quota import ledger
-from quota.api import QuotaApi
-from quota.cache import QuotaCache
-from quota.charge import PodFacts
-from quota.decision import Outcome, Required, decide
-from quota.errors import NotReadyError
-from quota.ledger import PROMISE_S, Reservation
-from quota.metrics import AdmissionMetrics
-from quota.state import Quota, reservation_wire
+from gpu_fraction.quota import ledger
+from gpu_fraction.quota.api import QuotaApi
+from gpu_fraction.quota.cache import QuotaCache
+from gpu_fraction.quota.charge import PodFacts
+from gpu_fraction.quota.decision import Outcome, Required, decide
+from gpu_fraction.quota.errors import NotReadyError
+from gpu_fraction.quota.ledger import PROMISE_S, Reservation
+from gpu_fraction.quota.metrics import AdmissionMetrics
+from gpu_fraction.quota.state import Quota, reservation_wire
 
 MAX_RESERVATIONS: Final = 2500
 """Promises in one quota: chosen, at most 1.3 MB of the 1.5 MiB that etcd stores, 520 bytes each

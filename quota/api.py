@@ -11,8 +11,15 @@ from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import GPU_QUOTAS, PODS
 from gpu_fraction.kube.retry import RetryPolicy
-from quota.pods import PodRecord
-from quota.wire import API_VERSION, KIND, GPUQuota, QuotaMeta, ReservationWire, StatusWire
+from gpu_fraction.quota.pods import PodRecord
+from gpu_fraction.quota.wire import (
+    API_VERSION,
+    KIND,
+    GPUQuota,
+    QuotaMeta,
+    ReservationWire,
+    StatusWire,
+)
 
 TIMEOUT_S: Final = 8.0
 """Seconds for one call of the controller, which nobody waits for. Chosen: a namespace is counted

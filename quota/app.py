@@ -11,10 +11,10 @@ from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.election import Election
 from gpu_fraction.kube.lease import unique_identity
+from gpu_fraction.quota.service import ControllerService
+from gpu_fraction.quota.settings import ControllerOptions
 from gpu_fraction.serving.background import Work, background
 from gpu_fraction.serving.probes import serve_probes
-from quota.service import ControllerService
-from quota.settings import ControllerOptions
 
 LEASE: Final = "gpu-fraction-controller"
 

@@ -12,9 +12,9 @@ from gpu_fraction.domain.request import Slice
 from gpu_fraction.kube.event_limits import ObjectReference
 from gpu_fraction.kube.events import EventRecorder, EventType, reference
 from gpu_fraction.kube.resources import GPU_QUOTAS
-from quota.decision import Outcome
-from quota.pods import PodRecord
-from quota.state import Quota
+from gpu_fraction.quota.decision import Outcome
+from gpu_fraction.quota.pods import PodRecord
+from gpu_fraction.quota.state import Quota
 
 REWRITTEN: Final = "GPUAssignedByAnnotation"
 REFUSED: Final = "GPUQuotaExceeded"

@@ -8,8 +8,8 @@ apiserver plugin/resourcequota/resource_access.go).
 from collections.abc import Iterable
 
 from gpu_fraction.kube.objects import Key
-from quota.state import Quota, read
-from quota.wire import GPUQuota
+from gpu_fraction.quota.state import Quota, read
+from gpu_fraction.quota.wire import GPUQuota
 
 
 def newer(first: str, second: str) -> bool:

@@ -15,8 +15,8 @@ from typing import Final
 
 from gpu_fraction.domain import models
 from gpu_fraction.domain.demand import ZERO, Demand
-from quota import amounts
-from quota.amounts import Amounts
+from gpu_fraction.quota import amounts
+from gpu_fraction.quota.amounts import Amounts
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,13 +24,13 @@ from prometheus_client import CollectorRegistry
 from gpu_fraction.kube import errors as kube_errors
 from gpu_fraction.kube.timestamps import time as api_time
 from gpu_fraction.kube.timestamps import utc_now
-from quota import ledger, plan
-from quota.api import QuotaApi
-from quota.cache import QuotaCache, newer
-from quota.fleet import Fleet
-from quota.metrics import ControllerMetrics
-from quota.state import Quota
-from quota.usage import CountedPod, PodCache, Usage, count
+from gpu_fraction.quota import ledger, plan
+from gpu_fraction.quota.api import QuotaApi
+from gpu_fraction.quota.cache import QuotaCache, newer
+from gpu_fraction.quota.fleet import Fleet
+from gpu_fraction.quota.metrics import ControllerMetrics
+from gpu_fraction.quota.state import Quota
+from gpu_fraction.quota.usage import CountedPod, PodCache, Usage, count
 
 RESYNC_S: Final = 300.0
 """Source: kube-controller-manager --resource-quota-sync-period."""

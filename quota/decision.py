@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpu_fraction.domain.problems import join
-from quota import amounts, ledger
-from quota.amounts import Amounts
-from quota.charge import Charge, PodFacts, charge
-from quota.state import Quota
-from quota.wire import SET_SIZES
+from gpu_fraction.quota import amounts, ledger
+from gpu_fraction.quota.amounts import Amounts
+from gpu_fraction.quota.charge import Charge, PodFacts, charge
+from gpu_fraction.quota.state import Quota
+from gpu_fraction.quota.wire import SET_SIZES
 
 ANY: Final = "any"
 """In ``Required.resources``: whatever it limits, some quota must count the pod."""

@@ -9,8 +9,8 @@ import msgspec
 from gpu_fraction.domain import inventory, keys, models
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.objects import Meta
-from quota.charge import CardType, PodFacts
-from quota.pods import PodRecord, assigned_uuids
+from gpu_fraction.quota.charge import CardType, PodFacts
+from gpu_fraction.quota.pods import PodRecord, assigned_uuids
 
 # Labels of NVIDIA's GPU feature discovery (NVIDIA/k8s-device-plugin docs/gpu-feature-discovery).
 NVIDIA_MODEL: Final = "nvidia.com/gpu.product"

@@ -9,7 +9,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from quota.amounts import Amounts, add
+from gpu_fraction.quota.amounts import Amounts, add
 
 PROMISE_S: Final = 45.0
 """Seconds that a promise lasts where its pod never appears. An API server can store a pod for 34 s

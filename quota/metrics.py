@@ -6,10 +6,10 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from gpu_fraction.domain import units
-from quota import amounts
-from quota.decision import Outcome
-from quota.ledger import Ledger
-from quota.state import Quota
+from gpu_fraction.quota import amounts
+from gpu_fraction.quota.decision import Outcome
+from gpu_fraction.quota.ledger import Ledger
+from gpu_fraction.quota.state import Quota
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 

@@ -17,10 +17,10 @@ from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.reflector import Reflector, ReflectorSettings
 from gpu_fraction.kube.resources import GPU_QUOTAS
 from gpu_fraction.kube.store import Change
-from quota import amounts
-from quota.amounts import Amounts
-from quota.spec import QuotaSpec, parse_spec
-from quota.wire import QuotaMeta, SpecWire
+from gpu_fraction.quota import amounts
+from gpu_fraction.quota.amounts import Amounts
+from gpu_fraction.quota.spec import QuotaSpec, parse_spec
+from gpu_fraction.quota.wire import QuotaMeta, SpecWire
 
 LOOK_AGAIN_S: Final = 15.0
 """Seconds until a cluster without the resource is asked again. Chosen: so long may pass before

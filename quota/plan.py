@@ -7,11 +7,11 @@ from typing import Final
 import msgspec
 
 from gpu_fraction.domain.problems import join
-from quota import amounts, ledger
-from quota.ledger import Ledger
-from quota.state import Quota, amounts_wire, reservation_wire
-from quota.usage import Usage
-from quota.wire import AMOUNT_UNKNOWN, READY, SET_SIZES, Condition, StatusWire
+from gpu_fraction.quota import amounts, ledger
+from gpu_fraction.quota.ledger import Ledger
+from gpu_fraction.quota.state import Quota, amounts_wire, reservation_wire
+from gpu_fraction.quota.usage import Usage
+from gpu_fraction.quota.wire import AMOUNT_UNKNOWN, READY, SET_SIZES, Condition, StatusWire
 
 NEAR_PERCENT: Final = 90
 """Part of a budget from which NearLimit is said: chosen, one GPU of ten is left."""

@@ -14,7 +14,7 @@ from gpu_fraction.domain.backends import demand, is_gpu, placed_late
 from gpu_fraction.domain.pod import Metadata, Pod, Spec, containers
 from gpu_fraction.domain.request import Bounds, Refused, Request
 from gpu_fraction.kube.objects import Meta
-from quota.charge import PodFacts
+from gpu_fraction.quota.charge import PodFacts
 
 TERMINAL: Final = frozenset({"Succeeded", "Failed"})
 

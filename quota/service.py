@@ -12,19 +12,19 @@ from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kube.reflector import Reflector, ReflectorSettings
 from gpu_fraction.kube.resources import GPU_QUOTAS, NODES, PODS
 from gpu_fraction.kube.store import Change
-from quota import admission
-from quota.api import ADMISSION_RETRY, ADMISSION_TIMEOUT_S, KubeQuotaApi
-from quota.audit import Audit
-from quota.cache import QuotaCache, newer
-from quota.controller import Controller, ControllerSettings, Sources
-from quota.decision import Outcome
-from quota.errors import NotReadyError
-from quota.fleet import Fleet, NodeRecord
-from quota.metrics import AdmissionMetrics, ControllerMetrics
-from quota.pods import PodRecord, facts_of
-from quota.requeue import Requeue
-from quota.usage import PodCache
-from quota.wire import GPUQuota
+from gpu_fraction.quota import admission
+from gpu_fraction.quota.api import ADMISSION_RETRY, ADMISSION_TIMEOUT_S, KubeQuotaApi
+from gpu_fraction.quota.audit import Audit
+from gpu_fraction.quota.cache import QuotaCache, newer
+from gpu_fraction.quota.controller import Controller, ControllerSettings, Sources
+from gpu_fraction.quota.decision import Outcome
+from gpu_fraction.quota.errors import NotReadyError
+from gpu_fraction.quota.fleet import Fleet, NodeRecord
+from gpu_fraction.quota.metrics import AdmissionMetrics, ControllerMetrics
+from gpu_fraction.quota.pods import PodRecord, facts_of
+from gpu_fraction.quota.requeue import Requeue
+from gpu_fraction.quota.usage import PodCache
+from gpu_fraction.quota.wire import GPUQuota
 
 Lead = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 """Runs work in one replica at a time, for as long as it is that one's turn."""

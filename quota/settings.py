@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpu_fraction.kube.election import LeaseTimings
+from gpu_fraction.quota import admission, amounts
+from gpu_fraction.quota.controller import ControllerSettings
+from gpu_fraction.quota.decision import ANY, Required
+from gpu_fraction.quota.ledger import PROMISE_S
 from gpu_fraction.serving.logs import LEVELS
 from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.parsers import choice, integer, seconds, text, word_set, words
-from quota import admission, amounts
-from quota.controller import ControllerSettings
-from quota.decision import ANY, Required
-from quota.ledger import PROMISE_S
 
 _KEY: Final = choice(ANY, *amounts.KEYS)
 

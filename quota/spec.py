@@ -11,9 +11,9 @@ from typing import Literal, cast
 
 from gpu_fraction.domain import units
 from gpu_fraction.domain.problems import Problem, quote
-from quota import amounts
-from quota.amounts import Amounts
-from quota.wire import AmountsWire, ModelAmounts, SpecWire
+from gpu_fraction.quota import amounts
+from gpu_fraction.quota.amounts import Amounts
+from gpu_fraction.quota.wire import AmountsWire, ModelAmounts, SpecWire
 
 Enforcement = Literal["Deny", "Warn", "Audit"]
 Operator = Literal["In", "NotIn", "Exists", "DoesNotExist"]

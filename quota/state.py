@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from gpu_fraction.domain import units
 from gpu_fraction.domain.problems import Problem
 from gpu_fraction.kube.objects import Key
-from quota import amounts
-from quota.amounts import Amounts
-from quota.ledger import Ledger, Reservation
-from quota.spec import QuotaSpec, parse_spec
-from quota.wire import (
+from gpu_fraction.quota import amounts
+from gpu_fraction.quota.amounts import Amounts
+from gpu_fraction.quota.ledger import Ledger, Reservation
+from gpu_fraction.quota.spec import QuotaSpec, parse_spec
+from gpu_fraction.quota.wire import (
     AMOUNT_UNKNOWN,
     READY,
     AmountsWire,

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from quota import amounts
-from quota.amounts import Amounts
-from quota.charge import NOTHING, Charge, PodFacts, charge
-from quota.fleet import Fleet
-from quota.pods import PodRecord, facts_of, overdue_after_s, terminal
-from quota.spec import QuotaSpec
+from gpu_fraction.quota import amounts
+from gpu_fraction.quota.amounts import Amounts
+from gpu_fraction.quota.charge import NOTHING, Charge, PodFacts, charge
+from gpu_fraction.quota.fleet import Fleet
+from gpu_fraction.quota.pods import PodRecord, facts_of, overdue_after_s, terminal
+from gpu_fraction.quota.spec import QuotaSpec
 
 
 @dataclass(slots=True)

@@ -9,19 +9,19 @@ from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.resources import NODES, PODS
 from gpu_fraction.kube.store import Change
+from gpu_fraction.scheduler.auth import AuthError, Callers, server_tls
+from gpu_fraction.scheduler.binding import Binder, KubePodApi
+from gpu_fraction.scheduler.endpoints import ExtenderApp
+from gpu_fraction.scheduler.extender import Extender
+from gpu_fraction.scheduler.metrics import ExtenderMetrics, StateCollector
+from gpu_fraction.scheduler.model_quota import ModelLimits
+from gpu_fraction.scheduler.nodes import Node
+from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.settings import ExtenderSettings
+from gpu_fraction.scheduler.state import ClusterState
 from gpu_fraction.serving.background import Work, background
 from gpu_fraction.serving.server import Drain, HttpsServer
 from gpu_fraction.settings.option import SettingsError
-from scheduler.auth import AuthError, Callers, server_tls
-from scheduler.binding import Binder, KubePodApi
-from scheduler.endpoints import ExtenderApp
-from scheduler.extender import Extender
-from scheduler.metrics import ExtenderMetrics, StateCollector
-from scheduler.model_quota import ModelLimits
-from scheduler.nodes import Node
-from scheduler.pods import Pod
-from scheduler.settings import ExtenderSettings
-from scheduler.state import ClusterState
 
 DRAIN: Final = Drain(least_s=0.0, most_s=20.0)
 """The scheduler is in the same pod and ends with it; a bind in progress may take 15 s."""

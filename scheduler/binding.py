@@ -16,12 +16,12 @@ from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.resources import PODS
-from scheduler.extender import BindRefusedError, Extender
-from scheduler.metrics import ExtenderMetrics, Outcome
-from scheduler.pods import Pod
-from scheduler.state import ClusterState
-from scheduler.views import PodView
-from scheduler.wire import BindingArgs
+from gpu_fraction.scheduler.extender import BindRefusedError, Extender
+from gpu_fraction.scheduler.metrics import ExtenderMetrics, Outcome
+from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.state import ClusterState
+from gpu_fraction.scheduler.views import PodView
+from gpu_fraction.scheduler.wire import BindingArgs
 
 _log = structlog.get_logger(__name__)
 

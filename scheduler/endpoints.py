@@ -15,16 +15,15 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from gpu_fraction.serving.probes import add_probes
-from scheduler import preemption
-from scheduler.auth import Callers
-from scheduler.binding import Binder
-from scheduler.expected import ExpectedBind
-from scheduler.extender import Extender
-from scheduler.metrics import ExtenderMetrics
-from scheduler.preemption import Proposal
-from scheduler.state import ClusterState
-from scheduler.wire import (
+from gpu_fraction.scheduler import preemption
+from gpu_fraction.scheduler.auth import Callers
+from gpu_fraction.scheduler.binding import Binder
+from gpu_fraction.scheduler.expected import ExpectedBind
+from gpu_fraction.scheduler.extender import Extender
+from gpu_fraction.scheduler.metrics import ExtenderMetrics
+from gpu_fraction.scheduler.preemption import Proposal
+from gpu_fraction.scheduler.state import ClusterState
+from gpu_fraction.scheduler.wire import (
     BindingArgs,
     BindingResult,
     FilterArgs,
@@ -34,6 +33,7 @@ from scheduler.wire import (
     PreemptionResult,
     Victims,
 )
+from gpu_fraction.serving.probes import add_probes
 
 _log = structlog.get_logger(__name__)
 

@@ -15,10 +15,10 @@ from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement import Ask, Why, choose, explain, summary
 from gpu_fraction.domain.placement.table import Ints
 from gpu_fraction.domain.placement.vectorised import Evaluation, refused, scores, search
-from scheduler.model_quota import NO_LIMITS, ModelLimits, ModelQuota
-from scheduler.state import ClusterState
-from scheduler.views import PodView
-from scheduler.wire import FilterResult, HostPriority
+from gpu_fraction.scheduler.model_quota import NO_LIMITS, ModelLimits, ModelQuota
+from gpu_fraction.scheduler.state import ClusterState
+from gpu_fraction.scheduler.views import PodView
+from gpu_fraction.scheduler.wire import FilterResult, HostPriority
 
 DETAILED_NODES: Final = 3
 """Nodes whose cards are listed one by one in a refusal. Chosen: with the reasons that the

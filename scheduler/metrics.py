@@ -8,7 +8,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gpu_fraction.domain.placement.vectorised import fragmentation
-from scheduler.state import ClusterState
+from gpu_fraction.scheduler.state import ClusterState
 
 
 class Outcome(Enum):

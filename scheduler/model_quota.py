@@ -10,8 +10,8 @@ from typing import Final, NamedTuple, Protocol
 from gpu_fraction.domain import models
 from gpu_fraction.domain.placement import NOTHING_BARRED, Ask, Kind, share_of
 from gpu_fraction.domain.placement.table import ABSENT
-from scheduler.model_use import NOTHING, UNKNOWN, Amounts, ModelUse
-from scheduler.views import PodView
+from gpu_fraction.scheduler.model_use import NOTHING, UNKNOWN, Amounts, ModelUse
+from gpu_fraction.scheduler.views import PodView
 
 REMEMBERED: Final = 4096
 """Sums remembered. Chosen: a cluster has a few models and some hundred kinds of pods."""

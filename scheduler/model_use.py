@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 from gpu_fraction.domain.assignment import Assignment, CardShare
 from gpu_fraction.domain.placement import Ask, CardState
-from scheduler.claims import Claim
-from scheduler.views import PodView
+from gpu_fraction.scheduler.claims import Claim
+from gpu_fraction.scheduler.views import PodView
 
 Counts = Callable[[str], bool]
 """Whether pods of a priority class are counted; empty for pods of none."""

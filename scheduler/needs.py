@@ -6,8 +6,8 @@ from decimal import Decimal
 from itertools import chain
 
 from gpu_fraction.domain import keys, units
-from scheduler.pods import Pod
-from scheduler.views import PodView
+from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.views import PodView
 
 Requests = Mapping[str, Decimal]
 """Resource to its amount."""

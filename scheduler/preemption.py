@@ -29,11 +29,11 @@ from gpu_fraction.domain.placement import (
     refusal,
     share_of,
 )
-from scheduler.claims import Stage
-from scheduler.clearing import Amounts, Holder, cleared, rank
-from scheduler.needs import Requests, entangled, requested
-from scheduler.state import ClusterState
-from scheduler.views import PodView
+from gpu_fraction.scheduler.claims import Stage
+from gpu_fraction.scheduler.clearing import Amounts, Holder, cleared, rank
+from gpu_fraction.scheduler.needs import Requests, entangled, requested
+from gpu_fraction.scheduler.state import ClusterState
+from gpu_fraction.scheduler.views import PodView
 
 _log = structlog.get_logger(__name__)
 

@@ -12,10 +12,10 @@ from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement import Ask, CardState, choose, less
 from gpu_fraction.domain.placement.table import ClusterTable
 from gpu_fraction.domain.placement.vectorised import Evaluation, evaluate
-from scheduler.claims import Claim, Claims, Stage
-from scheduler.model_use import ModelUse
-from scheduler.pods import Pod
-from scheduler.views import PodView, assigned, view_of
+from gpu_fraction.scheduler.claims import Claim, Claims, Stage
+from gpu_fraction.scheduler.model_use import ModelUse
+from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.views import PodView, assigned, view_of
 
 EVALUATIONS_KEPT: Final = 8
 """Answers for the whole cluster that are remembered, 9 bytes a node each. Chosen: prioritize asks

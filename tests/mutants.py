@@ -13,12 +13,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent
+PACKAGE: Final = "gpu_fraction"
+LINKS: Final = {path.name for path in (ROOT / PACKAGE).iterdir() if path.is_symlink()}
 FAST: Final = ["tests/unit", "tests/property", "tests/model", "tests/contract"]
 UNNOTICED: Final = frozenset({"survived", "no tests"})
 LINE: Final = re.compile(r"\s*(\S+): (.+)")
@@ -42,17 +43,27 @@ def git(*words: str) -> list[str]:
     return answer.stdout.splitlines()
 
 
-def prepare(copy: Path, packages: list[str], modules: list[str], tests: list[str]) -> None:
+def in_package(name: str) -> str:
+    """The path of a file in the package, where folders at the top of the repository are links."""
+    return f"{PACKAGE}/{name}" if name.partition("/")[0] in LINKS else name
+
+
+def prepare(copy: Path, modules: list[str], tests: list[str]) -> None:
     """Copy every file that git knows, and tell mutmut what to do there."""
     files = git("ls-files", "--cached", "--others", "--exclude-standard")
     for name in filter(lambda name: (ROOT / name).is_file(), files):
-        target = copy / name
+        target = copy / in_package(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, target)
-    copied = sorted({name.partition("/")[0] for name in files} - set(packages))
+    copied = sorted({in_package(name).partition("/")[0] for name in files} - {PACKAGE})
     with (copy / "pyproject.toml").open("a") as project:
         project.write(
-            CONFIGURATION.format(packages=packages, modules=modules, copied=copied, tests=tests)
+            CONFIGURATION.format(
+                packages=[PACKAGE],
+                modules=[in_package(name) for name in modules],
+                copied=copied,
+                tests=tests,
+            )
         )
 
 
@@ -92,11 +103,9 @@ def main() -> None:
     parser.add_argument("--tests", nargs="+", default=FAST, help="paths of tests")
     parser.add_argument("--minutes", type=float, default=20.0, help="end after so many")
     args = parser.parse_args()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    packages = [name for name in project["tool"]["mypy"]["packages"] if (ROOT / name).is_dir()]
     modules = args.modules or [
         name
-        for name in git("diff", "--name-only", "--diff-filter=d", "main", "--", *packages)
+        for name in git("diff", "--name-only", "--diff-filter=d", "main", "--", PACKAGE, *LINKS)
         if name.endswith(".py") and "_pb2" not in name
     ]
     if not modules:
@@ -105,7 +114,7 @@ def main() -> None:
         sys.exit(f"{', '.join(absent)}: not found; give paths from {ROOT}")
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         copy = Path(name)
-        prepare(copy, packages, modules, args.tests)
+        prepare(copy, modules, args.tests)
         try:
             mutmut(copy, "run", quiet=False, timeout_s=args.minutes * 60)
         except subprocess.TimeoutExpired:

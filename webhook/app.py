@@ -6,8 +6,8 @@ import ssl
 
 from gpu_fraction.serving.background import Work, background
 from gpu_fraction.serving.server import HttpsServer
-from webhook.endpoints import AdmissionApp
-from webhook.settings import WebhookSettings
+from gpu_fraction.webhook.endpoints import AdmissionApp
+from gpu_fraction.webhook.settings import WebhookSettings
 
 
 async def serve(

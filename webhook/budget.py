@@ -7,8 +7,8 @@ from typing import Protocol
 import msgspec
 
 from gpu_fraction.domain.pod import Pod
-from webhook.decide import Decider, is_new_pod
-from webhook.review import AdmissionRequest, Answer
+from gpu_fraction.webhook.decide import Decider, is_new_pod
+from gpu_fraction.webhook.review import AdmissionRequest, Answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from gpu_fraction.domain.pod import Pod
 from gpu_fraction.domain.problems import Problem, join
 from gpu_fraction.domain.request import Refused, Request
 from gpu_fraction.settings.rewrite import RewriteSettings
-from webhook.remembered import Remembered, essence
-from webhook.review import (
+from gpu_fraction.webhook.remembered import Remembered, essence
+from gpu_fraction.webhook.review import (
     AdmissionRequest,
     Answer,
     BadReview,

@@ -15,8 +15,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
 from gpu_fraction.serving.probes import add_probes
-from webhook import review
-from webhook.metrics import AdmissionMetrics
+from gpu_fraction.webhook import review
+from gpu_fraction.webhook.metrics import AdmissionMetrics
 
 MAX_BODY_BYTES: Final = 8 << 20
 """The API server takes 3 MiB and sends object and oldObject (apiserver/pkg/server/config.go)."""

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from gpu_fraction.domain.pod import Pod
-from webhook.review import Answer
+from gpu_fraction.webhook.review import Answer
 
 MAX_ANSWERS: Final = 512
 MAX_KEY_BYTES: Final = 8192

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from certs.commands import rotate, status
-from certs.settings import CertificateSettings
+from gpu_fraction.certs.commands import rotate, status
+from gpu_fraction.certs.settings import CertificateSettings
 from gpu_fraction.cli import config
 from gpu_fraction.cli.cluster import ClusterSettings
 from gpu_fraction.kube import server_version

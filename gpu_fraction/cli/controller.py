@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from certs.app import leader
-from certs.settings import CertificateSettings
+from gpu_fraction.certs.app import leader
+from gpu_fraction.certs.settings import CertificateSettings
 from gpu_fraction.cli.cluster import ClusterSettings, connected
 from gpu_fraction.cli.daemon import add_daemon, process
 from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.events import EventRecorder
+from gpu_fraction.quota.app import control
+from gpu_fraction.quota.settings import ControllerOptions
 from gpu_fraction.serving import logs
 from gpu_fraction.settings.declaration import group, setting
 from gpu_fraction.settings.parsers import boolean
 from gpu_fraction.settings.rewrite import CardSizeSettings
-from quota.app import control
-from quota.settings import ControllerOptions
 
 DESCRIPTION: Final = """\
 Count the GPU pods of every namespace that has a GPUQuota, keep the quotas' status, and look after

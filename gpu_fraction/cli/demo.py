@@ -22,8 +22,8 @@ from typing import Any, Final
 import aiohttp
 import jsonpatch
 
-from certs import pki
-from certs.lifetimes import Lifetimes
+from gpu_fraction.certs import pki
+from gpu_fraction.certs.lifetimes import Lifetimes
 from gpu_fraction.cli import mutate
 from gpu_fraction.kube.timestamps import utc_now
 

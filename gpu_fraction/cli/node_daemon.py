@@ -9,10 +9,10 @@ from typing import Final
 from gpu_fraction.cli.cluster import ClusterSettings, connected
 from gpu_fraction.cli.daemon import add_daemon, process
 from gpu_fraction.kube.access import AccessSource
+from gpu_fraction.node_daemon.settings import NodeDaemonSettings
 from gpu_fraction.serving import logs
 from gpu_fraction.settings.declaration import group
 from gpu_fraction.settings.option import SettingsError
-from node_daemon.settings import NodeDaemonSettings
 
 DESCRIPTION: Final = """\
 Advertise this node's GPU slices to its kubelet, and give each container exactly its own.
@@ -50,8 +50,8 @@ add_parser = partial(
 
 async def _serve(settings: NodeDaemonSettings, source: AccessSource) -> None:
     # Imported here: the command line's help must not need gRPC and NVML.
-    from node_daemon.app import NodeDaemon  # noqa: PLC0415
-    from node_daemon.state.errors import StoreError  # noqa: PLC0415
+    from gpu_fraction.node_daemon.app import NodeDaemon  # noqa: PLC0415
+    from gpu_fraction.node_daemon.state.errors import StoreError  # noqa: PLC0415
 
     logs.configure(settings.log_level)
     registry, stop = process()

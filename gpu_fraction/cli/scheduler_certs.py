@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from certs.pod_tls import write_pod_tls
+from gpu_fraction.certs.pod_tls import write_pod_tls
 from gpu_fraction.kube.timestamps import utc_now
 
 DESCRIPTION: Final = """\

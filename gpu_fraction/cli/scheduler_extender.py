@@ -8,11 +8,11 @@ from typing import Final
 from gpu_fraction.cli.cluster import ClusterSettings, connected
 from gpu_fraction.cli.daemon import EventLoop, add_daemon, process, run_on
 from gpu_fraction.kube.access import AccessSource
+from gpu_fraction.quota.model_limits import ModelLimitsWatch
+from gpu_fraction.scheduler import app as extender
+from gpu_fraction.scheduler.settings import ExtenderSettings
 from gpu_fraction.serving import logs
 from gpu_fraction.settings.declaration import group
-from quota.model_limits import ModelLimitsWatch
-from scheduler import app as extender
-from scheduler.settings import ExtenderSettings
 
 DESCRIPTION: Final = """\
 Serve kube-scheduler's extender calls: /filter, /prioritize, /bind, /preempt; and /livez, /readyz,

@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
-from certs import app as certificates
-from certs.settings import ServingSettings
+from gpu_fraction.certs import app as certificates
+from gpu_fraction.certs.settings import ServingSettings
 from gpu_fraction.cli.cluster import ClusterSettings, connected
 from gpu_fraction.cli.daemon import EventLoop, add_daemon, process, run_on
 from gpu_fraction.domain.pod import Pod
@@ -16,20 +16,20 @@ from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.errors import MalformedAnswerError
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kube.reflector import PROMPT
+from gpu_fraction.quota.decision import Outcome
+from gpu_fraction.quota.errors import NotReadyError
+from gpu_fraction.quota.service import AdmissionService
+from gpu_fraction.quota.settings import AdmissionOptions
 from gpu_fraction.serving import logs
 from gpu_fraction.settings.declaration import group
 from gpu_fraction.settings.rewrite import RewriteSettings
-from quota.decision import Outcome
-from quota.errors import NotReadyError
-from quota.service import AdmissionService
-from quota.settings import AdmissionOptions
-from webhook import app as admission
-from webhook.budget import Ruling, Validator
-from webhook.decide import Decider
-from webhook.endpoints import AdmissionApp, NotReady
-from webhook.namespaces import NamespaceLabels
-from webhook.review import BadReview
-from webhook.settings import WebhookSettings
+from gpu_fraction.webhook import app as admission
+from gpu_fraction.webhook.budget import Ruling, Validator
+from gpu_fraction.webhook.decide import Decider
+from gpu_fraction.webhook.endpoints import AdmissionApp, NotReady
+from gpu_fraction.webhook.namespaces import NamespaceLabels
+from gpu_fraction.webhook.review import BadReview
+from gpu_fraction.webhook.settings import WebhookSettings
 
 DESCRIPTION: Final = """\
 Serve the admission webhook over TLS: /mutate, /validate, /livez, /readyz, /metrics.

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from node_daemon.cards.health_events import (
+from gpu_fraction.node_daemon.cards.health_events import (
     RECOVERY_ACTIONS,
     Clear,
     Event,

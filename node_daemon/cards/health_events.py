@@ -6,7 +6,7 @@ from typing import Final
 
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.inventory import Inventory
-from node_daemon.cards.inventory_reader import InstanceReading, NodeReading
+from gpu_fraction.node_daemon.cards.inventory_reader import InstanceReading, NodeReading
 
 CLEAR_ANNOTATION: Final = keys.PREFIX + "clear-health"
 """On the Node, written by administrators; the daemon removes it once it has acted on it."""

@@ -12,10 +12,16 @@ from typing import Final, TypeVar
 
 import structlog
 
-from node_daemon.cards import nvml
-from node_daemon.cards.health_events import RECOVERY_ACTION_CHANGED, Event, Fault, Poll, Xid
-from node_daemon.cards.nvml_device import Device
-from node_daemon.cards.nvml_driver import Driver, EventWatch
+from gpu_fraction.node_daemon.cards import nvml
+from gpu_fraction.node_daemon.cards.health_events import (
+    RECOVERY_ACTION_CHANGED,
+    Event,
+    Fault,
+    Poll,
+    Xid,
+)
+from gpu_fraction.node_daemon.cards.nvml_device import Device
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver, EventWatch
 
 T = TypeVar("T")
 

@@ -13,7 +13,11 @@ import msgspec
 
 from gpu_fraction.domain.inventory import Card, Inventory, Isolation
 from gpu_fraction.domain.units import MILLI
-from node_daemon.cards.inventory_reader import CardReading, InstanceReading, NodeReading
+from gpu_fraction.node_daemon.cards.inventory_reader import (
+    CardReading,
+    InstanceReading,
+    NodeReading,
+)
 
 SLOTS_PER_CARD: Final = 32
 MIG_SLOTS: Final = 1

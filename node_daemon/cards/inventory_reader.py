@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
-from node_daemon.cards import nvml
-from node_daemon.cards.nvml_device import Device
-from node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.cards import nvml
+from gpu_fraction.node_daemon.cards.nvml_device import Device
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
 
 T = TypeVar("T")
 D = TypeVar("D")

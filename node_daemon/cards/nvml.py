@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import pynvml
 
-from node_daemon.cards.nvml_lane import Lane, LaneTimeoutError
+from gpu_fraction.node_daemon.cards.nvml_lane import Lane, LaneTimeoutError
 
 T = TypeVar("T")
 

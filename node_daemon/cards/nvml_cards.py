@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from node_daemon.cards import inventory_reader
-from node_daemon.cards.health_events import Event
-from node_daemon.cards.health_watch import HealthWatch
-from node_daemon.cards.inventory_reader import NodeReading
-from node_daemon.cards.nvml_driver import Driver, open_driver
-from node_daemon.cards.source import CardSettings
+from gpu_fraction.node_daemon.cards import inventory_reader
+from gpu_fraction.node_daemon.cards.health_events import Event
+from gpu_fraction.node_daemon.cards.health_watch import HealthWatch
+from gpu_fraction.node_daemon.cards.inventory_reader import NodeReading
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver, open_driver
+from gpu_fraction.node_daemon.cards.source import CardSettings
 
 
 class NvmlCards:

@@ -5,8 +5,8 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import pynvml
 
-from node_daemon.cards import nvml
-from node_daemon.cards.nvml_lane import Lane
+from gpu_fraction.node_daemon.cards import nvml
+from gpu_fraction.node_daemon.cards.nvml_lane import Lane
 
 T = TypeVar("T")
 P = ParamSpec("P")

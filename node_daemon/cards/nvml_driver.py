@@ -6,9 +6,9 @@ from typing import Final, TypeVar
 
 import pynvml
 
-from node_daemon.cards import nvml
-from node_daemon.cards.nvml_device import Device
-from node_daemon.cards.nvml_lane import Lane
+from gpu_fraction.node_daemon.cards import nvml
+from gpu_fraction.node_daemon.cards.nvml_device import Device
+from gpu_fraction.node_daemon.cards.nvml_lane import Lane
 
 T = TypeVar("T")
 

@@ -10,15 +10,15 @@ import msgspec
 import structlog
 
 from gpu_fraction.domain.inventory import Inventory
+from gpu_fraction.node_daemon.cards import health, health_events, inventory, nvml
+from gpu_fraction.node_daemon.cards.inventory import SLOTS_PER_CARD, CardIsolation
+from gpu_fraction.node_daemon.cards.inventory_reader import NodeReading
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.state.concurrency import Observable
+from gpu_fraction.node_daemon.state.durable import write_durably
+from gpu_fraction.node_daemon.state.errors import StoreError
 from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.parsers import integer, seconds
-from node_daemon.cards import health, health_events, inventory, nvml
-from node_daemon.cards.inventory import SLOTS_PER_CARD, CardIsolation
-from node_daemon.cards.inventory_reader import NodeReading
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.state.concurrency import Observable
-from node_daemon.state.durable import write_durably
-from node_daemon.state.errors import StoreError
 
 HEALTH_FILE: Final = "health.json"
 

@@ -16,10 +16,10 @@ from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.requests import PatchKind, Selection
 from gpu_fraction.kube.resources import NODES, PODS
 from gpu_fraction.kube.store import Change
-from node_daemon.cards.health_events import CLEAR_ANNOTATION
-from node_daemon.cluster import inventory_node
-from node_daemon.state.concurrency import Observable, first_completed
-from node_daemon.state.errors import ApiUnavailableError, PodRef, Reason, Refusal
+from gpu_fraction.node_daemon.cards.health_events import CLEAR_ANNOTATION
+from gpu_fraction.node_daemon.cluster import inventory_node
+from gpu_fraction.node_daemon.state.concurrency import Observable, first_completed
+from gpu_fraction.node_daemon.state.errors import ApiUnavailableError, PodRef, Reason, Refusal
 
 ASSIGN_TIMEOUT_S: Final = 8.0
 """Time for one annotation with its retries. Chosen: a container start can fail well before

@@ -17,8 +17,8 @@ from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import PODS
 from gpu_fraction.kube.store import Change
-from node_daemon.state.allocation import PodUid
-from node_daemon.state.pods import Container, Kind, Pod, PodCache
+from gpu_fraction.node_daemon.state.allocation import PodUid
+from gpu_fraction.node_daemon.state.pods import Container, Kind, Pod, PodCache
 
 OURS: Final = (keys.REQUEST, keys.ASSIGNED)
 

@@ -4,9 +4,9 @@ from typing import Final
 
 from gpu_fraction.kube.event_limits import ObjectReference
 from gpu_fraction.kube.events import EventRecorder, EventType
-from node_daemon.cards.health import Change
-from node_daemon.state.errors import PodRef
-from node_daemon.state.node_state import NodeState
+from gpu_fraction.node_daemon.cards.health import Change
+from gpu_fraction.node_daemon.state.errors import PodRef
+from gpu_fraction.node_daemon.state.node_state import NodeState
 
 SICK: Final = "CardUnhealthy"
 WELL: Final = "CardHealthy"

@@ -17,10 +17,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from gpu_fraction.domain.inventory import Isolation
-from node_daemon.cards import nvml
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.cgroup_paths import PodCgroups
-from node_daemon.isolation.engine import (
+from gpu_fraction.node_daemon.cards import nvml
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.isolation.cgroup_paths import PodCgroups
+from gpu_fraction.node_daemon.isolation.engine import (
     CardFacts,
     ContainerEdits,
     Engine,
@@ -28,8 +28,8 @@ from node_daemon.isolation.engine import (
     Resource,
     Strength,
 )
-from node_daemon.state.allocation import Binding
-from node_daemon.state.errors import EngineFailedError
+from gpu_fraction.node_daemon.state.allocation import Binding
+from gpu_fraction.node_daemon.state.errors import EngineFailedError
 
 MIB: Final = 1 << 20
 PROBE: Final = "gpu-fraction-probe"

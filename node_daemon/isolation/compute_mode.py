@@ -13,10 +13,10 @@ from typing import Final
 import msgspec
 import structlog
 
-from node_daemon.cards import nvml
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.state.durable import write_durably
-from node_daemon.state.errors import EngineFailedError, StoreError
+from gpu_fraction.node_daemon.cards import nvml
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.state.durable import write_durably
+from gpu_fraction.node_daemon.state.errors import EngineFailedError, StoreError
 
 _UNREADABLE: Final = "compute_modes_unreadable"
 

@@ -8,23 +8,23 @@ from typing import Final, Literal, cast, get_args
 
 import structlog
 
+from gpu_fraction.node_daemon.cards import nvml
+from gpu_fraction.node_daemon.cards.inventory import CardIsolation
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.isolation.cgroup import CgroupEngine
+from gpu_fraction.node_daemon.isolation.cgroup_paths import PodCgroups
+from gpu_fraction.node_daemon.isolation.compute_mode import ComputeModes
+from gpu_fraction.node_daemon.isolation.engine import CardFacts, Engine, Strength
+from gpu_fraction.node_daemon.isolation.hami_core import HamiCoreEngine
+from gpu_fraction.node_daemon.isolation.host_process import HostProcess
+from gpu_fraction.node_daemon.isolation.mps import MpsEngine
+from gpu_fraction.node_daemon.isolation.mps_control import MpsControl
+from gpu_fraction.node_daemon.isolation.mps_daemon import MpsDaemon
+from gpu_fraction.node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
+from gpu_fraction.node_daemon.isolation.node import NodeIsolation
+from gpu_fraction.node_daemon.state.errors import EngineFailedError
 from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.parsers import choice, path, text, words
-from node_daemon.cards import nvml
-from node_daemon.cards.inventory import CardIsolation
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.cgroup import CgroupEngine
-from node_daemon.isolation.cgroup_paths import PodCgroups
-from node_daemon.isolation.compute_mode import ComputeModes
-from node_daemon.isolation.engine import CardFacts, Engine, Strength
-from node_daemon.isolation.hami_core import HamiCoreEngine
-from node_daemon.isolation.host_process import HostProcess
-from node_daemon.isolation.mps import MpsEngine
-from node_daemon.isolation.mps_control import MpsControl
-from node_daemon.isolation.mps_daemon import MpsDaemon
-from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
-from node_daemon.isolation.node import NodeIsolation
-from node_daemon.state.errors import EngineFailedError
 
 EngineName = Literal["cgroup", "mps", "hami-core"]
 MpsStart = Literal["host", "here", "never"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.inventory import Isolation
-from node_daemon.state.allocation import Binding
+from gpu_fraction.node_daemon.state.allocation import Binding
 
 
 class Resource(enum.Enum):

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from gpu_fraction.domain.inventory import Isolation
-from node_daemon.isolation.engine import (
+from gpu_fraction.node_daemon.isolation.engine import (
     CardFacts,
     ContainerEdits,
     Engine,
@@ -20,8 +20,8 @@ from node_daemon.isolation.engine import (
     bind_mount,
     compute_percent,
 )
-from node_daemon.state.allocation import Binding
-from node_daemon.state.errors import EngineFailedError
+from gpu_fraction.node_daemon.state.allocation import Binding
+from gpu_fraction.node_daemon.state.errors import EngineFailedError
 
 # Source: Project-HAMi/HAMi, the environment and mounts of its device plugin's Allocate.
 LIBRARY: Final = "libvgpu.so"

@@ -10,9 +10,9 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
-from node_daemon.isolation import enter_host
-from node_daemon.isolation.cgroup_paths import ROOT
-from node_daemon.state.errors import EngineFailedError
+from gpu_fraction.node_daemon.isolation import enter_host
+from gpu_fraction.node_daemon.isolation.cgroup_paths import ROOT
+from gpu_fraction.node_daemon.state.errors import EngineFailedError
 
 GROUP: Final = "gpu-fraction-mps"
 """The program's control group, at the top of the host's tree, where it outlives every pod."""

@@ -13,8 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from gpu_fraction.domain.inventory import Isolation
-from node_daemon.isolation.compute_mode import ComputeModes
-from node_daemon.isolation.engine import (
+from gpu_fraction.node_daemon.isolation.compute_mode import ComputeModes
+from gpu_fraction.node_daemon.isolation.engine import (
     CardFacts,
     ContainerEdits,
     Engine,
@@ -24,9 +24,9 @@ from node_daemon.isolation.engine import (
     bind_mount,
     compute_percent,
 )
-from node_daemon.isolation.mps_control import MpsControl
-from node_daemon.isolation.mps_daemon import MpsDaemon
-from node_daemon.state.errors import EngineFailedError
+from gpu_fraction.node_daemon.isolation.mps_control import MpsControl
+from gpu_fraction.node_daemon.isolation.mps_daemon import MpsDaemon
+from gpu_fraction.node_daemon.state.errors import EngineFailedError
 
 IN_CONTAINER: Final = "/run/gpu-fraction/mps"
 # Source: MPS documentation, "Client connection limits" and "Volta MPS": 48 clients a card, and

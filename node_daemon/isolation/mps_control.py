@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from node_daemon.state.errors import EngineFailedError
+from gpu_fraction.node_daemon.state.errors import EngineFailedError
 
 BINARY: Final = "nvidia-cuda-mps-control"
 COMMAND_TIMEOUT_S: Final = 5.0

@@ -21,11 +21,11 @@ from typing import Final
 import msgspec
 import structlog
 
-from node_daemon.isolation.cgroup_paths import member
-from node_daemon.isolation.host_process import HostProcess
-from node_daemon.isolation.mps_control import MpsControl
-from node_daemon.state.durable import write_durably
-from node_daemon.state.errors import EngineFailedError, StoreError
+from gpu_fraction.node_daemon.isolation.cgroup_paths import member
+from gpu_fraction.node_daemon.isolation.host_process import HostProcess
+from gpu_fraction.node_daemon.isolation.mps_control import MpsControl
+from gpu_fraction.node_daemon.state.durable import write_durably
+from gpu_fraction.node_daemon.state.errors import EngineFailedError, StoreError
 
 # Source: MPS documentation, "nvidia-cuda-mps-control": written into the pipe directory.
 PID_FILE: Final = "nvidia-cuda-mps-control.pid"

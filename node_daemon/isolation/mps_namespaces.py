@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from node_daemon.isolation.engine import (
+from gpu_fraction.node_daemon.isolation.engine import (
     ContainerEdits,
     Part,
     Resource,
@@ -17,11 +17,11 @@ from node_daemon.isolation.engine import (
     bind_mount,
     compute_percent,
 )
-from node_daemon.isolation.mps import ENV_PIPE, IN_CONTAINER, MpsEngine, limits
-from node_daemon.isolation.mps_control import MpsNamespace
-from node_daemon.isolation.mps_daemon import PIPE_LENGTH
-from node_daemon.state.allocation import TAG_LENGTH, Binding
-from node_daemon.state.errors import EngineFailedError
+from gpu_fraction.node_daemon.isolation.mps import ENV_PIPE, IN_CONTAINER, MpsEngine, limits
+from gpu_fraction.node_daemon.isolation.mps_control import MpsNamespace
+from gpu_fraction.node_daemon.isolation.mps_daemon import PIPE_LENGTH
+from gpu_fraction.node_daemon.state.allocation import TAG_LENGTH, Binding
+from gpu_fraction.node_daemon.state.errors import EngineFailedError
 
 SERVER: Final = "gpu_fraction"
 NAMESPACE_PREFIX: Final = "gf_"

@@ -10,17 +10,23 @@ from itertools import chain
 import structlog
 
 from gpu_fraction.domain.inventory import Isolation
-from node_daemon.cards.inventory import CardIsolation
-from node_daemon.cards.inventory_reader import NodeReading
-from node_daemon.isolation.engine import (
+from gpu_fraction.node_daemon.cards.inventory import CardIsolation
+from gpu_fraction.node_daemon.cards.inventory_reader import NodeReading
+from gpu_fraction.node_daemon.isolation.engine import (
     CardFacts,
     ContainerEdits,
     Engine,
     Strength,
 )
-from node_daemon.isolation.selection import Choice, choose, parts, published, unenforced
-from node_daemon.state.allocation import Binding
-from node_daemon.state.errors import EngineFailedError, NotEnforceableError
+from gpu_fraction.node_daemon.isolation.selection import (
+    Choice,
+    choose,
+    parts,
+    published,
+    unenforced,
+)
+from gpu_fraction.node_daemon.state.allocation import Binding
+from gpu_fraction.node_daemon.state.errors import EngineFailedError, NotEnforceableError
 
 _log = structlog.get_logger()
 

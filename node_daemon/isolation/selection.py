@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gpu_fraction.domain.units import MILLI
-from node_daemon.cards.inventory import CardIsolation
-from node_daemon.isolation.engine import CardFacts, Engine, Part, Resource, Strength
-from node_daemon.state.allocation import Binding
+from gpu_fraction.node_daemon.cards.inventory import CardIsolation
+from gpu_fraction.node_daemon.isolation.engine import CardFacts, Engine, Part, Resource, Strength
+from gpu_fraction.node_daemon.state.allocation import Binding
 
 
 @dataclass(frozen=True, slots=True)

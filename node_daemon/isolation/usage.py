@@ -12,10 +12,10 @@ from typing import Final
 
 import structlog
 
-from node_daemon.cards import nvml
-from node_daemon.cards.nvml_device import Device
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.cgroup_paths import Member, member
+from gpu_fraction.node_daemon.cards import nvml
+from gpu_fraction.node_daemon.cards.nvml_device import Device
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.isolation.cgroup_paths import Member, member
 
 PROC: Final = pathlib.Path("/proc")
 

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from gpu_fraction.domain import keys
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2
-from node_daemon.state.allocation import KIND, Nonce, PodUid, Token
+from gpu_fraction.node_daemon.state.allocation import KIND, Nonce, PodUid, Token
 
 FILE: Final = "kubelet_internal_checkpoint"
 

@@ -9,11 +9,11 @@ import structlog
 
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
-from node_daemon.metrics import Metrics
-from node_daemon.state.allocation import Binding, Nonce, qualified
-from node_daemon.state.concurrency import Observable, first_completed
-from node_daemon.state.errors import PodRef, Reason, Refusal
-from node_daemon.state.tokens import TokenState
+from gpu_fraction.node_daemon.metrics import Metrics
+from gpu_fraction.node_daemon.state.allocation import Binding, Nonce, qualified
+from gpu_fraction.node_daemon.state.concurrency import Observable, first_completed
+from gpu_fraction.node_daemon.state.errors import PodRef, Reason, Refusal
+from gpu_fraction.node_daemon.state.tokens import TokenState
 
 HEALTHY: Final = "Healthy"
 UNHEALTHY: Final = "Unhealthy"

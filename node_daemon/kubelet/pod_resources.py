@@ -12,8 +12,8 @@ import grpc
 
 from gpu_fraction.domain import keys
 from gpu_fraction.kubelet_api import podresources_v1_pb2, podresources_v1_pb2_grpc
-from node_daemon.state.allocation import Token
-from node_daemon.state.errors import KubeletError
+from gpu_fraction.node_daemon.state.allocation import Token
+from gpu_fraction.node_daemon.state.errors import KubeletError
 
 MAX_ANSWER_BYTES: Final = 64 << 20
 """The kubelet sends without a limit; gRPC's own limit of 4 MiB is below what a node with many

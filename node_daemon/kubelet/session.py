@@ -22,9 +22,9 @@ from asyncinotify import Inotify, Mask
 from gpu_fraction.domain import keys
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
-from node_daemon.kubelet.plugin import DevicePlugin
-from node_daemon.metrics import Metrics
-from node_daemon.state.concurrency import first_completed
+from gpu_fraction.node_daemon.kubelet.plugin import DevicePlugin
+from gpu_fraction.node_daemon.metrics import Metrics
+from gpu_fraction.node_daemon.state.concurrency import first_completed
 
 VERSION: Final = "v1beta1"
 KUBELET_SOCKET: Final = "kubelet.sock"

@@ -10,15 +10,15 @@ import msgspec
 import structlog
 
 from gpu_fraction.domain import keys
+from gpu_fraction.node_daemon.slices.identity import Claimant, Identity
+from gpu_fraction.node_daemon.slices.publisher import Publisher
+from gpu_fraction.node_daemon.slices.shares import Shares, asked, verify
+from gpu_fraction.node_daemon.state.allocation import Allocation, Binding, Nonce, Token
+from gpu_fraction.node_daemon.state.concurrency import KeyedLocks
+from gpu_fraction.node_daemon.state.errors import Reason, Refusal, StoreError
+from gpu_fraction.node_daemon.state.node_state import NodeState
 from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.parsers import seconds
-from node_daemon.slices.identity import Claimant, Identity
-from node_daemon.slices.publisher import Publisher
-from node_daemon.slices.shares import Shares, asked, verify
-from node_daemon.state.allocation import Allocation, Binding, Nonce, Token
-from node_daemon.state.concurrency import KeyedLocks
-from node_daemon.state.errors import Reason, Refusal, StoreError
-from node_daemon.state.node_state import NodeState
 
 NONCE_BYTES: Final = 16
 """Random bytes of a name: chosen, so that no two are ever equal."""

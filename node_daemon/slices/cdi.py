@@ -17,11 +17,11 @@ import msgspec
 
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.inventory import Card
-from node_daemon.isolation.engine import ContainerEdits
-from node_daemon.slices.host_spec import HostSpec
-from node_daemon.state.allocation import KIND, Binding, Nonce, PodUid
-from node_daemon.state.durable import run_to_end, write_durably
-from node_daemon.state.errors import StoreError
+from gpu_fraction.node_daemon.isolation.engine import ContainerEdits
+from gpu_fraction.node_daemon.slices.host_spec import HostSpec
+from gpu_fraction.node_daemon.state.allocation import KIND, Binding, Nonce, PodUid
+from gpu_fraction.node_daemon.state.durable import run_to_end, write_durably
+from gpu_fraction.node_daemon.state.errors import StoreError
 
 CDI_VERSION: Final = "0.5.0"
 """The lowest version with everything written here (device names that begin with a digit,

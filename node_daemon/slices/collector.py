@@ -7,14 +7,20 @@ from dataclasses import dataclass
 import structlog
 
 from gpu_fraction.domain.inventory import Inventory
-from node_daemon.kubelet.pod_resources import Listing
-from node_daemon.slices.binder import LateBinder
-from node_daemon.slices.identity import Identity
-from node_daemon.slices.publisher import Publisher
-from node_daemon.slices.shares import Shares, assigned
-from node_daemon.state.allocation import Allocation, Binding, ContainerKey, Nonce, PodUid
-from node_daemon.state.errors import IsolationError, KubeletError, Refusal, StoreError
-from node_daemon.state.node_state import NodeState
+from gpu_fraction.node_daemon.kubelet.pod_resources import Listing
+from gpu_fraction.node_daemon.slices.binder import LateBinder
+from gpu_fraction.node_daemon.slices.identity import Identity
+from gpu_fraction.node_daemon.slices.publisher import Publisher
+from gpu_fraction.node_daemon.slices.shares import Shares, assigned
+from gpu_fraction.node_daemon.state.allocation import (
+    Allocation,
+    Binding,
+    ContainerKey,
+    Nonce,
+    PodUid,
+)
+from gpu_fraction.node_daemon.state.errors import IsolationError, KubeletError, Refusal, StoreError
+from gpu_fraction.node_daemon.state.node_state import NodeState
 
 _log = structlog.get_logger()
 

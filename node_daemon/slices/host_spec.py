@@ -16,7 +16,7 @@ import structlog
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from node_daemon.state.errors import HostSpecError
+from gpu_fraction.node_daemon.state.errors import HostSpecError
 
 KIND: Final = "nvidia.com/gpu"
 SUFFIXES: Final = frozenset({".json", ".yaml", ".yml"})

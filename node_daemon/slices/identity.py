@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from node_daemon.kubelet.checkpoint import Checkpoint, Entry
-from node_daemon.kubelet.pod_resources import Holder, PodResourcesClient
-from node_daemon.state.allocation import Allocation, Nonce, Token
-from node_daemon.state.errors import KubeletError, Reason, Refusal
-from node_daemon.state.pods import Container, Pod, PodCache
+from gpu_fraction.node_daemon.kubelet.checkpoint import Checkpoint, Entry
+from gpu_fraction.node_daemon.kubelet.pod_resources import Holder, PodResourcesClient
+from gpu_fraction.node_daemon.state.allocation import Allocation, Nonce, Token
+from gpu_fraction.node_daemon.state.errors import KubeletError, Reason, Refusal
+from gpu_fraction.node_daemon.state.pods import Container, Pod, PodCache
 
 POD_WAIT_S: Final = 5.0
 """Longest lag of the pod watch behind the kubelet: chosen, well below its 30 s."""

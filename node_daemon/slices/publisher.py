@@ -9,13 +9,13 @@ from typing import Final, TypeVar
 import structlog
 
 from gpu_fraction.domain.inventory import Inventory
-from node_daemon.isolation.engine import ContainerEdits
-from node_daemon.isolation.node import NodeIsolation
-from node_daemon.slices.cdi import SliceFiles, compose
-from node_daemon.slices.host_spec import HostSpecReader
-from node_daemon.state.allocation import Binding, Nonce
-from node_daemon.state.durable import run_to_end
-from node_daemon.state.errors import (
+from gpu_fraction.node_daemon.isolation.engine import ContainerEdits
+from gpu_fraction.node_daemon.isolation.node import NodeIsolation
+from gpu_fraction.node_daemon.slices.cdi import SliceFiles, compose
+from gpu_fraction.node_daemon.slices.host_spec import HostSpecReader
+from gpu_fraction.node_daemon.state.allocation import Binding, Nonce
+from gpu_fraction.node_daemon.state.durable import run_to_end
+from gpu_fraction.node_daemon.state.errors import (
     EngineFailedError,
     HostSpecError,
     IsolationError,

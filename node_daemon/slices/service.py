@@ -13,27 +13,27 @@ from prometheus_client import CollectorRegistry
 
 from gpu_fraction.domain import inventory as inventory_format
 from gpu_fraction.domain.inventory import Inventory, InventoryError
+from gpu_fraction.node_daemon.isolation.node import NodeIsolation
+from gpu_fraction.node_daemon.kubelet import checkpoint
+from gpu_fraction.node_daemon.kubelet.plugin import DevicePlugin, Refused
+from gpu_fraction.node_daemon.kubelet.pod_resources import PodResourcesClient
+from gpu_fraction.node_daemon.kubelet.session import KubeletSession, Waits
+from gpu_fraction.node_daemon.metrics import Metrics, SliceGauges
+from gpu_fraction.node_daemon.slices.binder import LateBinder, Timing
+from gpu_fraction.node_daemon.slices.cdi import SliceFiles
+from gpu_fraction.node_daemon.slices.collector import Collector, Pace
+from gpu_fraction.node_daemon.slices.host_spec import HostSpecReader
+from gpu_fraction.node_daemon.slices.identity import Identity
+from gpu_fraction.node_daemon.slices.publisher import Publisher
+from gpu_fraction.node_daemon.slices.shares import Assigner, Shares
+from gpu_fraction.node_daemon.state.allocation import Binding, PodUid
+from gpu_fraction.node_daemon.state.concurrency import Observable, first_completed
+from gpu_fraction.node_daemon.state.durable import write_durably
+from gpu_fraction.node_daemon.state.errors import StoreError
+from gpu_fraction.node_daemon.state.node_state import NodeState
+from gpu_fraction.node_daemon.state.tokens import TokenState, token_states
 from gpu_fraction.settings.declaration import group, setting
 from gpu_fraction.settings.parsers import path, words
-from node_daemon.isolation.node import NodeIsolation
-from node_daemon.kubelet import checkpoint
-from node_daemon.kubelet.plugin import DevicePlugin, Refused
-from node_daemon.kubelet.pod_resources import PodResourcesClient
-from node_daemon.kubelet.session import KubeletSession, Waits
-from node_daemon.metrics import Metrics, SliceGauges
-from node_daemon.slices.binder import LateBinder, Timing
-from node_daemon.slices.cdi import SliceFiles
-from node_daemon.slices.collector import Collector, Pace
-from node_daemon.slices.host_spec import HostSpecReader
-from node_daemon.slices.identity import Identity
-from node_daemon.slices.publisher import Publisher
-from node_daemon.slices.shares import Assigner, Shares
-from node_daemon.state.allocation import Binding, PodUid
-from node_daemon.state.concurrency import Observable, first_completed
-from node_daemon.state.durable import write_durably
-from node_daemon.state.errors import StoreError
-from node_daemon.state.node_state import NodeState
-from node_daemon.state.tokens import TokenState, token_states
 
 LAST_INVENTORY: Final = "inventory.json"
 

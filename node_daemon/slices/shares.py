@@ -10,10 +10,10 @@ from gpu_fraction.domain import assignment, keys, placement
 from gpu_fraction.domain.asks import Ask, AskError, asks_of, rendered_for_us
 from gpu_fraction.domain.assignment import Assignment, AssignmentError, CardShare
 from gpu_fraction.domain.inventory import Inventory
-from node_daemon.state.allocation import ContainerKey, PodUid
-from node_daemon.state.errors import ApiUnavailableError, PodRef, Reason, Refusal
-from node_daemon.state.ledger import Ledger, Usage
-from node_daemon.state.pods import Pod, PodCache
+from gpu_fraction.node_daemon.state.allocation import ContainerKey, PodUid
+from gpu_fraction.node_daemon.state.errors import ApiUnavailableError, PodRef, Reason, Refusal
+from gpu_fraction.node_daemon.state.ledger import Ledger, Usage
+from gpu_fraction.node_daemon.state.pods import Pod, PodCache
 
 _log = structlog.get_logger()
 

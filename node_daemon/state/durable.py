@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
-from node_daemon.state.errors import StoreError
+from gpu_fraction.node_daemon.state.errors import StoreError
 
 _T = TypeVar("_T")
 

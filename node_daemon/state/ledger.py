@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.inventory import Card
-from node_daemon.state.allocation import ContainerKey
-from node_daemon.state.errors import Reason, Refusal
+from gpu_fraction.node_daemon.state.allocation import ContainerKey
+from gpu_fraction.node_daemon.state.errors import Reason, Refusal
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Self
 
 from gpu_fraction.domain.inventory import Inventory
-from node_daemon.state.concurrency import Observable
-from node_daemon.state.ledger import Ledger
-from node_daemon.state.pods import PodCache
-from node_daemon.state.store import AllocationStore
+from gpu_fraction.node_daemon.state.concurrency import Observable
+from gpu_fraction.node_daemon.state.ledger import Ledger
+from gpu_fraction.node_daemon.state.pods import PodCache
+from gpu_fraction.node_daemon.state.store import AllocationStore
 
 
 @dataclass(frozen=True, slots=True)

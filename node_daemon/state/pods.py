@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.root_user import NOT_KNOWN
-from node_daemon.state.allocation import PodUid
-from node_daemon.state.errors import PodRef
+from gpu_fraction.node_daemon.state.allocation import PodUid
+from gpu_fraction.node_daemon.state.errors import PodRef
 
 Kind = Literal["app", "sidecar", "init"]
 

@@ -17,9 +17,9 @@ from typing import Final
 import msgspec
 import structlog
 
-from node_daemon.state.allocation import Allocation, ContainerKey, Nonce, Token
-from node_daemon.state.durable import run_to_end, write_durably
-from node_daemon.state.errors import StoreError
+from gpu_fraction.node_daemon.state.allocation import Allocation, ContainerKey, Nonce, Token
+from gpu_fraction.node_daemon.state.durable import run_to_end, write_durably
+from gpu_fraction.node_daemon.state.errors import StoreError
 
 VERSION: Final = 1
 SUFFIX: Final = ".json"

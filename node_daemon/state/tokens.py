@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpu_fraction.domain.inventory import Inventory
-from node_daemon.state.allocation import Allocation, Token
+from gpu_fraction.node_daemon.state.allocation import Allocation, Token
 
 MAX_TOKENS: Final = 2000
 """The kubelet's work at its own restart grows with the square of the ids: measured 0.3 s at

@@ -6,7 +6,7 @@ admission webhooks. The contract tests hold it to a real kube-apiserver. It has 
 authorization, no schema validation beyond names, and no controllers.
 """
 
-from sandbox.apiserver.faults import (
+from gpu_fraction.sandbox.apiserver.faults import (
     Answer,
     DelayWatch,
     DropWatch,
@@ -18,8 +18,8 @@ from sandbox.apiserver.faults import (
     Slow,
     Text,
 )
-from sandbox.apiserver.kinds import Kind
-from sandbox.apiserver.server import ApiServer
+from gpu_fraction.sandbox.apiserver.kinds import Kind
+from gpu_fraction.sandbox.apiserver.server import ApiServer
 
 __all__ = [
     "Answer",

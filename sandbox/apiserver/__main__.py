@@ -1,4 +1,4 @@
-"""Run the server as a process: ``python -m sandbox.apiserver --port 0``."""
+"""Run the server as a process: ``python -m gpu_fraction.sandbox.apiserver --port 0``."""
 
 import argparse
 import asyncio
@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from sandbox.apiserver.server import BOOKMARK_PERIOD_S, ApiServer
+from gpu_fraction.sandbox.apiserver.server import BOOKMARK_PERIOD_S, ApiServer
 
 KUBECONFIG: Final = {
     "apiVersion": "v1",
@@ -23,7 +23,8 @@ KUBECONFIG: Final = {
 def main() -> None:
     """Serve until SIGTERM or SIGINT; the first line on stdout is the URL."""
     parser = argparse.ArgumentParser(
-        prog="python -m sandbox.apiserver", description="A small API server on loopback."
+        prog="python -m gpu_fraction.sandbox.apiserver",
+        description="A small API server on loopback.",
     )
     parser.add_argument("--port", type=int, default=0, help="TCP port; 0 takes a free one")
     parser.add_argument("--kubeconfig", type=Path, help="write a kubeconfig to this file")

@@ -17,12 +17,12 @@ import aiohttp
 import msgspec
 
 from gpu_fraction.kube import resources
-from sandbox.apiserver.failures import ApiFailure
-from sandbox.apiserver.kinds import Kind
-from sandbox.apiserver.patches import json_patch
-from sandbox.apiserver.routing import Target
-from sandbox.apiserver.selectors import by_label_selector
-from sandbox.apiserver.storage import Object, Storage
+from gpu_fraction.sandbox.apiserver.failures import ApiFailure
+from gpu_fraction.sandbox.apiserver.kinds import Kind
+from gpu_fraction.sandbox.apiserver.patches import json_patch
+from gpu_fraction.sandbox.apiserver.routing import Target
+from gpu_fraction.sandbox.apiserver.selectors import by_label_selector
+from gpu_fraction.sandbox.apiserver.storage import Object, Storage
 
 RETRIES: Final = 10
 """Source: client-go rest/request.go, maxRetries: an answer with Retry-After is tried again."""

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import msgspec
 
-from sandbox.apiserver import faults
-from sandbox.apiserver.failures import bad_request, no_such_path
-from sandbox.apiserver.faults import Action, Fault, Faults
-from sandbox.apiserver.storage import Storage
+from gpu_fraction.sandbox.apiserver import faults
+from gpu_fraction.sandbox.apiserver.failures import bad_request, no_such_path
+from gpu_fraction.sandbox.apiserver.faults import Action, Fault, Faults
+from gpu_fraction.sandbox.apiserver.storage import Storage
 
 _ACTIONS: Final[Mapping[str, type[Action]]] = {
     action.__name__: action

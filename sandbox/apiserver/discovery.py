@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from sandbox.apiserver.kinds import Kind
+from gpu_fraction.sandbox.apiserver.kinds import Kind
 
 VERSION: Final = {"major": "1", "minor": "37", "gitVersion": "v1.37.2-sandbox", "platform": "any"}
 """Chosen: the release that the contract tests compare this server with."""

@@ -8,10 +8,16 @@ from datetime import datetime
 from typing import Any, Final
 
 from gpu_fraction.kube import resources
-from sandbox.apiserver import pods
-from sandbox.apiserver.failures import ApiFailure, bad_request, conflict, forbidden, invalid
-from sandbox.apiserver.kinds import Kind
-from sandbox.apiserver.storage import Object
+from gpu_fraction.sandbox.apiserver import pods
+from gpu_fraction.sandbox.apiserver.failures import (
+    ApiFailure,
+    bad_request,
+    conflict,
+    forbidden,
+    invalid,
+)
+from gpu_fraction.sandbox.apiserver.kinds import Kind
+from gpu_fraction.sandbox.apiserver.storage import Object
 
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _SUFFIX_LETTERS: Final = "bcdfghjklmnpqrstvwxz2456789"

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
-from sandbox.apiserver.failures import ApiFailure
-from sandbox.apiserver.kinds import Kind
-from sandbox.apiserver.storage import Object
+from gpu_fraction.sandbox.apiserver.failures import ApiFailure
+from gpu_fraction.sandbox.apiserver.kinds import Kind
+from gpu_fraction.sandbox.apiserver.storage import Object
 
 Path = tuple[str, ...]
 

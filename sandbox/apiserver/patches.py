@@ -5,8 +5,8 @@ from typing import Any
 
 import jsonpatch
 
-from sandbox.apiserver.failures import ApiFailure, bad_request
-from sandbox.apiserver.kinds import Kind
+from gpu_fraction.sandbox.apiserver.failures import ApiFailure, bad_request
+from gpu_fraction.sandbox.apiserver.kinds import Kind
 
 
 def json_patch(document: dict[str, Any], operations: list[dict[str, Any]]) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from sandbox.apiserver.failures import conflict, invalid
-from sandbox.apiserver.kinds import Kind
-from sandbox.apiserver.storage import Object
+from gpu_fraction.sandbox.apiserver.failures import conflict, invalid
+from gpu_fraction.sandbox.apiserver.kinds import Kind
+from gpu_fraction.sandbox.apiserver.storage import Object
 
 _FIELDS_THAT_CHANGE: Final = frozenset({"activeDeadlineSeconds", "tolerations", "schedulingGates"})
 """Source: kubernetes pkg/apis/core/validation/validation.go, ValidatePodUpdate; images besides."""

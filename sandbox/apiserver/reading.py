@@ -8,11 +8,17 @@ from typing import Final
 
 import msgspec
 
-from sandbox.apiserver.failures import ApiFailure, bad_request, expired, invalid_option, too_new
-from sandbox.apiserver.kinds import Kind
-from sandbox.apiserver.routing import Target
-from sandbox.apiserver.selectors import Predicate, by_fields, by_labels
-from sandbox.apiserver.storage import Change, Key, Storage, Stored
+from gpu_fraction.sandbox.apiserver.failures import (
+    ApiFailure,
+    bad_request,
+    expired,
+    invalid_option,
+    too_new,
+)
+from gpu_fraction.sandbox.apiserver.kinds import Kind
+from gpu_fraction.sandbox.apiserver.routing import Target
+from gpu_fraction.sandbox.apiserver.selectors import Predicate, by_fields, by_labels
+from gpu_fraction.sandbox.apiserver.storage import Change, Key, Storage, Stored
 
 INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
 """Source: apimachinery pkg/apis/meta/v1/types.go, InitialEventsAnnotationKey."""

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from sandbox.apiserver.faults import Call
-from sandbox.apiserver.kinds import Kind
-from sandbox.apiserver.storage import Key
+from gpu_fraction.sandbox.apiserver.faults import Call
+from gpu_fraction.sandbox.apiserver.kinds import Kind
+from gpu_fraction.sandbox.apiserver.storage import Key
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from sandbox.apiserver.failures import bad_request
-from sandbox.apiserver.kinds import Kind
+from gpu_fraction.sandbox.apiserver.failures import bad_request
+from gpu_fraction.sandbox.apiserver.kinds import Kind
 
 Predicate = Callable[[Mapping[str, Any]], bool]
 """Whether an object is selected."""

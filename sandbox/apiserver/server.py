@@ -11,11 +11,11 @@ import msgspec
 from aiohttp import web
 
 from gpu_fraction.kube import resources
-from sandbox.apiserver import discovery, failures, lifecycle, reading
-from sandbox.apiserver.admission import Admission
-from sandbox.apiserver.control import control
-from sandbox.apiserver.failures import ApiFailure
-from sandbox.apiserver.faults import (
+from gpu_fraction.sandbox.apiserver import discovery, failures, lifecycle, reading
+from gpu_fraction.sandbox.apiserver.admission import Admission
+from gpu_fraction.sandbox.apiserver.control import control
+from gpu_fraction.sandbox.apiserver.failures import ApiFailure
+from gpu_fraction.sandbox.apiserver.faults import (
     Action,
     Answer,
     DelayWatch,
@@ -27,11 +27,11 @@ from sandbox.apiserver.faults import (
     Slow,
     Text,
 )
-from sandbox.apiserver.kinds import BUILT_IN, Kind, from_crd
-from sandbox.apiserver.routing import Routes, Target, verb_of
-from sandbox.apiserver.storage import HISTORY, Object, Storage, Stored
-from sandbox.apiserver.verbs import Verbs
-from sandbox.apiserver.writes import Writes, caller_of
+from gpu_fraction.sandbox.apiserver.kinds import BUILT_IN, Kind, from_crd
+from gpu_fraction.sandbox.apiserver.routing import Routes, Target, verb_of
+from gpu_fraction.sandbox.apiserver.storage import HISTORY, Object, Storage, Stored
+from gpu_fraction.sandbox.apiserver.verbs import Verbs
+from gpu_fraction.sandbox.apiserver.writes import Writes, caller_of
 
 BODY_LIMIT_BYTES: Final = 3 * 2**20
 """Source: apiserver pkg/server/config.go, MaxRequestBodyBytes."""

@@ -7,8 +7,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from sandbox.apiserver.failures import expired
-from sandbox.apiserver.kinds import Kind
+from gpu_fraction.sandbox.apiserver.failures import expired
+from gpu_fraction.sandbox.apiserver.kinds import Kind
 
 Object = dict[str, Any]
 Key = tuple[str, str]

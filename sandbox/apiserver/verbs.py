@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from gpu_fraction.kube import resources
-from sandbox.apiserver import failures, lifecycle, ownership, pods
-from sandbox.apiserver.admission import Admission, Review, with_object
-from sandbox.apiserver.kinds import Kind
-from sandbox.apiserver.ownership import Owner
-from sandbox.apiserver.routing import Target
-from sandbox.apiserver.storage import Key, Object, Storage, Stored
+from gpu_fraction.sandbox.apiserver import failures, lifecycle, ownership, pods
+from gpu_fraction.sandbox.apiserver.admission import Admission, Review, with_object
+from gpu_fraction.sandbox.apiserver.kinds import Kind
+from gpu_fraction.sandbox.apiserver.ownership import Owner
+from gpu_fraction.sandbox.apiserver.routing import Target
+from gpu_fraction.sandbox.apiserver.storage import Key, Object, Storage, Stored
 
 TRIES: Final = 8
 """Times a generated name or an overtaken patch is tried again. Source: apiserver

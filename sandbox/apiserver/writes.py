@@ -7,12 +7,12 @@ import msgspec
 from aiohttp import web
 
 from gpu_fraction.kube import resources
-from sandbox.apiserver import failures, patches
-from sandbox.apiserver.kinds import from_crd
-from sandbox.apiserver.reading import Reading
-from sandbox.apiserver.routing import Routes, Target
-from sandbox.apiserver.storage import Object, Storage
-from sandbox.apiserver.verbs import Caller, Change, Verbs
+from gpu_fraction.sandbox.apiserver import failures, patches
+from gpu_fraction.sandbox.apiserver.kinds import from_crd
+from gpu_fraction.sandbox.apiserver.reading import Reading
+from gpu_fraction.sandbox.apiserver.routing import Routes, Target
+from gpu_fraction.sandbox.apiserver.storage import Object, Storage
+from gpu_fraction.sandbox.apiserver.verbs import Caller, Change, Verbs
 
 Outcome = tuple[int, Object]
 """HTTP status and body."""

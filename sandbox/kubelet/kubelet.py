@@ -13,9 +13,9 @@ from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as plugin_api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as plugin_grpc
 from gpu_fraction.kubelet_api import podresources_v1_pb2 as api
 from gpu_fraction.kubelet_api import podresources_v1_pb2_grpc as api_grpc
-from sandbox.kubelet.bucket import TokenBucket
-from sandbox.kubelet.devices import AdmissionError, DeviceManager, StartError
-from sandbox.kubelet.runtime import CdiRuntime, Started, UnresolvableError
+from gpu_fraction.sandbox.kubelet.bucket import TokenBucket
+from gpu_fraction.sandbox.kubelet.devices import AdmissionError, DeviceManager, StartError
+from gpu_fraction.sandbox.kubelet.runtime import CdiRuntime, Started, UnresolvableError
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -1,7 +1,7 @@
 """Fake GPUs from the command line.
 
-``python -m sandbox.nvml DIR create --cards 4`` prints the environment that a program needs to
-see them; the other commands change them while it runs.
+``python -m gpu_fraction.sandbox.nvml DIR create --cards 4`` prints the environment that a program
+needs to see them; the other commands change them while it runs.
 """
 
 import argparse
@@ -9,8 +9,8 @@ import pathlib
 import sys
 import uuid
 
-from sandbox.nvml import build
-from sandbox.nvml.hardware import VARIABLE, FakeCard, FakeHardware, FakeInstance
+from gpu_fraction.sandbox.nvml import build
+from gpu_fraction.sandbox.nvml.hardware import VARIABLE, FakeCard, FakeHardware, FakeInstance
 
 NAMESPACE = uuid.UUID("9d1ad4bd-8e83-4b4b-9f0e-4f6c0a3f1c51")
 
@@ -67,7 +67,9 @@ def _change(hardware: FakeHardware, arguments: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; see the module's text."""
-    parser = argparse.ArgumentParser(prog="python -m sandbox.nvml", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m gpu_fraction.sandbox.nvml", description=__doc__
+    )
     parser.add_argument("directory", type=pathlib.Path)
     commands = parser.add_subparsers(dest="command", required=True)
     create = commands.add_parser("create", help="build the library and make the cards")

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from gpu_fraction.kube.store import Change
-from quota.model_limits import ModelLimits, WatchedQuota
-from quota.wire import QuotaMeta, SpecWire
+from gpu_fraction.quota.model_limits import ModelLimits, WatchedQuota
+from gpu_fraction.quota.wire import QuotaMeta, SpecWire
 
 
 class FixedLimits(ModelLimits):

@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 
 from gpu_fraction.domain import assignment, keys, units
 from gpu_fraction.domain.assignment import CardShare
-from sandbox.nvml import build
-from sandbox.nvml.hardware import VARIABLE, FakeCard, FakeHardware
+from gpu_fraction.sandbox.nvml import build
+from gpu_fraction.sandbox.nvml.hardware import VARIABLE, FakeCard, FakeHardware
 from tests.cluster.harness import waiting
 from tests.cluster.harness.kubectl import Kubectl
 from tests.cluster.harness.node import Node

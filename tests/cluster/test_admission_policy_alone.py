@@ -9,12 +9,12 @@ from gpu_fraction.domain import inventory, keys
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.kube.access import kubeconfig
 from gpu_fraction.kube.client import connect
-from node_daemon.cards.health_events import CLEAR_ANNOTATION
-from node_daemon.cluster import inventory_node
-from node_daemon.cluster.api_server import ApiAssigner
-from node_daemon.state.errors import PodRef
-from scheduler.binding import KubePodApi
-from scheduler.wire import BindingArgs
+from gpu_fraction.node_daemon.cards.health_events import CLEAR_ANNOTATION
+from gpu_fraction.node_daemon.cluster import inventory_node
+from gpu_fraction.node_daemon.cluster.api_server import ApiAssigner
+from gpu_fraction.node_daemon.state.errors import PodRef
+from gpu_fraction.scheduler.binding import KubePodApi
+from gpu_fraction.scheduler.wire import BindingArgs
 from tests.cluster.harness.admission import SYSTEM_NAMESPACE
 from tests.cluster.harness.api_client import STRATEGIC_PATCH, ApiClient, StatusError
 from tests.cluster.harness.control_plane import ControlPlane

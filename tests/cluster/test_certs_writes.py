@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from certs import pki
-from certs.actions import PublishBundle
-from certs.certificate import Authority
-from certs.injection import Injector
-from certs.installation import Installation
-from certs.lifetimes import Lifetimes
-from certs.presence import Presence, ReplicaIdentity, Roster
-from certs.secret import SecretStore
-from certs.state import CaState, Phase
+from gpu_fraction.certs import pki
+from gpu_fraction.certs.actions import PublishBundle
+from gpu_fraction.certs.certificate import Authority
+from gpu_fraction.certs.injection import Injector
+from gpu_fraction.certs.installation import Installation
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.presence import Presence, ReplicaIdentity, Roster
+from gpu_fraction.certs.secret import SecretStore
+from gpu_fraction.certs.state import CaState, Phase
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.access import kubeconfig
 from gpu_fraction.kube.client import Client, connect

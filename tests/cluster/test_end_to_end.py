@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from certs.pod_tls import CLIENT_NAME, write_pod_tls
+from gpu_fraction.certs.pod_tls import CLIENT_NAME, write_pod_tls
 from gpu_fraction.domain import assignment, keys
 from tests.cluster.conftest import _require_own
 from tests.cluster.daemon import CARDS, Daemon, running_daemon

@@ -6,7 +6,7 @@ import pytest
 
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import Client
-from sandbox.apiserver import ApiServer
+from gpu_fraction.sandbox.apiserver import ApiServer
 from tests.contract.admission import AdmissionContract
 from tests.contract.applying import ApplyContract
 from tests.contract.components import ComponentsContract

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from node_daemon.cards import nvml, nvml_driver
-from node_daemon.cards.nvml_device import Device
-from node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.cards import nvml, nvml_driver
+from gpu_fraction.node_daemon.cards.nvml_device import Device
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
 
 PROGRAM = pathlib.Path(__file__).with_name("cuda_program.py")
 

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from gpu_fraction.domain.assignment import CardShare
-from node_daemon.cards import inventory_reader
-from node_daemon.cards.nvml_device import Device
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.cgroup import CgroupEngine
-from node_daemon.isolation.cgroup_paths import ROOT, PodCgroups
-from node_daemon.isolation.engine import CardFacts, Part, Resource
-from node_daemon.isolation.mps import IN_CONTAINER, MpsEngine
-from node_daemon.isolation.mps_control import BINARY, MpsControl, MpsVersion
-from node_daemon.isolation.mps_daemon import MpsDaemon
-from node_daemon.isolation.mps_namespaces import SERVER, MpsNamespaceEngine
-from node_daemon.isolation.node import facts
+from gpu_fraction.node_daemon.cards import inventory_reader
+from gpu_fraction.node_daemon.cards.nvml_device import Device
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.isolation.cgroup import CgroupEngine
+from gpu_fraction.node_daemon.isolation.cgroup_paths import ROOT, PodCgroups
+from gpu_fraction.node_daemon.isolation.engine import CardFacts, Part, Resource
+from gpu_fraction.node_daemon.isolation.mps import IN_CONTAINER, MpsEngine
+from gpu_fraction.node_daemon.isolation.mps_control import BINARY, MpsControl, MpsVersion
+from gpu_fraction.node_daemon.isolation.mps_daemon import MpsDaemon
+from gpu_fraction.node_daemon.isolation.mps_namespaces import SERVER, MpsNamespaceEngine
+from gpu_fraction.node_daemon.isolation.node import facts
 from tests.support import fake_gpus
 from tests.support.fake_gpus import bound
 

@@ -11,11 +11,17 @@ from collections.abc import Callable
 import pytest
 
 from gpu_fraction.domain import inventory as wire
-from node_daemon.cards import health_events, health_watch, inventory, inventory_reader, nvml
-from node_daemon.cards.nvml_device import Device
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.cluster import inventory_node
-from node_daemon.isolation.usage import UsageReader
+from gpu_fraction.node_daemon.cards import (
+    health_events,
+    health_watch,
+    inventory,
+    inventory_reader,
+    nvml,
+)
+from gpu_fraction.node_daemon.cards.nvml_device import Device
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.cluster import inventory_node
+from gpu_fraction.node_daemon.isolation.usage import UsageReader
 from tests.support import fake_gpus
 
 PROGRAM = pathlib.Path(__file__).with_name("cuda_program.py")

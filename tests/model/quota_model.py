@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final, NamedTuple
 
-from quota.ledger import Ledger, Reservation, exceeded, recount, reserve
+from gpu_fraction.quota.ledger import Ledger, Reservation, exceeded, recount, reserve
 
 IDLE, ASKING, APPROVED, STORED, DELETED, ENDED, WRONGED = range(7)
 GPUS: Final = "gpus"

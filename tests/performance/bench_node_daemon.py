@@ -22,12 +22,12 @@ import trustme
 from gpu_fraction.domain import assignment, keys
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.kube.resources import PODS
-from sandbox.apiserver.kinds import BUILT_IN
-from sandbox.apiserver.server import ApiServer
-from sandbox.kubelet.devices import StartError
-from sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
-from sandbox.nvml import build
-from sandbox.nvml.hardware import VARIABLE, FakeCard, FakeHardware
+from gpu_fraction.sandbox.apiserver.kinds import BUILT_IN
+from gpu_fraction.sandbox.apiserver.server import ApiServer
+from gpu_fraction.sandbox.kubelet.devices import StartError
+from gpu_fraction.sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
+from gpu_fraction.sandbox.nvml import build
+from gpu_fraction.sandbox.nvml.hardware import VARIABLE, FakeCard, FakeHardware
 from tests.performance import report
 
 NODE = "node-1"

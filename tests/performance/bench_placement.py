@@ -22,11 +22,11 @@ import msgspec
 from gpu_fraction.domain import inventory
 from gpu_fraction.domain.assignment import CardShare, render
 from gpu_fraction.domain.placement import Ask
-from scheduler.app import ExtenderService
-from scheduler.extender import Extender
-from scheduler.nodes import read_cards
-from scheduler.state import ClusterState
-from scheduler.wire import FilterArgs
+from gpu_fraction.scheduler.app import ExtenderService
+from gpu_fraction.scheduler.extender import Extender
+from gpu_fraction.scheduler.nodes import read_cards
+from gpu_fraction.scheduler.state import ClusterState
+from gpu_fraction.scheduler.wire import FilterArgs
 from tests.builders import pods
 from tests.performance import report
 

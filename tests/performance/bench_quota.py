@@ -19,8 +19,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from sandbox.apiserver import ApiServer
-from sandbox.apiserver.kinds import from_crd
+from gpu_fraction.sandbox.apiserver import ApiServer
+from gpu_fraction.sandbox.apiserver.kinds import from_crd
 from tests.cluster.harness.api_client import ApiClient
 from tests.cluster.harness.binaries import find_binaries
 from tests.cluster.harness.control_plane import ControlPlane, running_control_plane

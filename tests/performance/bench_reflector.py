@@ -137,7 +137,7 @@ def server(count: int) -> Iterator[str]:
 
 async def serve(count: int) -> None:
     """Be that process, until terminated."""
-    from sandbox.apiserver import ApiServer  # noqa: PLC0415 - not in the measured process
+    from gpu_fraction.sandbox.apiserver import ApiServer  # noqa: PLC0415 - not in the measured process
 
     api = ApiServer()
     for number in range(NAMESPACES):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from webhook import review
+from gpu_fraction.webhook import review
 
 
 async def main() -> None:

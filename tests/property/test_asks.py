@@ -15,11 +15,11 @@ from gpu_fraction.domain.demand import ZERO, Demand
 from gpu_fraction.domain.inventory import Card, Inventory
 from gpu_fraction.domain.request import Bounds, Refused
 from gpu_fraction.domain.sizes import CardSizes
-from node_daemon.cluster.pod_feed import WirePod, read
-from node_daemon.slices.shares import asked, choose, verify
-from node_daemon.state.errors import Reason, Refusal
-from scheduler.pods import Pod
-from scheduler.views import PodView, view_of
+from gpu_fraction.node_daemon.cluster.pod_feed import WirePod, read
+from gpu_fraction.node_daemon.slices.shares import asked, choose, verify
+from gpu_fraction.node_daemon.state.errors import Reason, Refusal
+from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.views import PodView, view_of
 from tests.builders.pods import Raw, container, pod, typed
 from tests.builders.strategies import asking_pods
 from tests.property.test_admission import applied

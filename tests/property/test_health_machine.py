@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from node_daemon.cards import health
-from node_daemon.cards.health_events import (
+from gpu_fraction.node_daemon.cards import health
+from gpu_fraction.node_daemon.cards.health_events import (
     IGNORED,
     UNTIL_RESET,
     Clear,

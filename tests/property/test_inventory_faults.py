@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_fraction.domain import inventory as wire
-from node_daemon.cards import inventory, inventory_reader, nvml_driver
-from node_daemon.cards.nvml_driver import Driver
-from sandbox.nvml.hardware import VARIABLE, FakeHardware, Fault
+from gpu_fraction.node_daemon.cards import inventory, inventory_reader, nvml_driver
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.sandbox.nvml.hardware import VARIABLE, FakeHardware, Fault
 from tests.support import fake_gpus
 
 CARDS = 4

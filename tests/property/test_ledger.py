@@ -5,10 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_fraction.domain.assignment import CardShare
-from node_daemon.state.allocation import Allocation, Binding, ContainerKey, Nonce, PodUid, Token
-from node_daemon.state.errors import Refusal
-from node_daemon.state.ledger import Ledger, Usage
-from node_daemon.state.tokens import MAX_TOKENS, token, token_states
+from gpu_fraction.node_daemon.state.allocation import (
+    Allocation,
+    Binding,
+    ContainerKey,
+    Nonce,
+    PodUid,
+    Token,
+)
+from gpu_fraction.node_daemon.state.errors import Refusal
+from gpu_fraction.node_daemon.state.ledger import Ledger, Usage
+from gpu_fraction.node_daemon.state.tokens import MAX_TOKENS, token, token_states
 from tests.support.node_rig import inventory, rig_card, share
 
 CARDS = {

@@ -12,11 +12,11 @@ from ruamel.yaml import YAML
 
 from gpu_fraction.cli.manifests import Source, read, to_json, to_yaml
 from gpu_fraction.cli.mutate import mutate_all
+from gpu_fraction.webhook.decide import Decider
+from gpu_fraction.webhook.review import decode, encode
 from tests.builders.pods import Raw
 from tests.builders.strategies import asking_pods, hostile_pods, json_values
 from tests.support.reviews import body, patch_of, review, rewriting
-from webhook.decide import Decider
-from webhook.review import decode, encode
 
 SETTINGS = rewriting(gpu_memory_mib="80Gi")
 

@@ -23,8 +23,8 @@ from hypothesis.stateful import (
 )
 
 from gpu_fraction.domain import assignment, keys
-from node_daemon.state.allocation import Nonce
-from node_daemon.state.pods import Pod
+from gpu_fraction.node_daemon.state.allocation import Nonce
+from gpu_fraction.node_daemon.state.pods import Pod
 from tests.support.node_rig import (
     TEMPO,
     AdmissionError,

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from gpu_fraction.domain.backends import demand
 from gpu_fraction.domain.demand import ZERO
+from gpu_fraction.webhook.decide import Decider
+from gpu_fraction.webhook.review import Answer, decode
 from tests.builders.pods import Raw, container, env, pod, typed
 from tests.builders.strategies import (
     RESOURCES,
@@ -17,8 +19,6 @@ from tests.builders.strategies import (
 )
 from tests.support import reaching
 from tests.support.reviews import body, review, rewriting
-from webhook.decide import Decider
-from webhook.review import Answer, decode
 
 DECIDER = Decider(rewriting())
 

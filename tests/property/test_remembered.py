@@ -7,11 +7,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpu_fraction.domain import keys
+from gpu_fraction.webhook.decide import Decider
+from gpu_fraction.webhook.review import Answer, BadReview, decode
 from tests.builders.pods import Raw, pod
 from tests.builders.strategies import asking_pods, hostile_pods
 from tests.support.reviews import body, review, rewriting
-from webhook.decide import Decider
-from webhook.review import Answer, BadReview, decode
 
 SYSTEM_USER = "system:serviceaccount:gpu-fraction-system:scheduler"
 CHANGES: list[tuple[tuple[str, ...], Any]] = [

@@ -15,13 +15,13 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from certs.installation import Installation
-from certs.lifetimes import Lifetimes
-from certs.manager import CertificateManager
-from certs.presence import ReplicaIdentity
-from certs.secret import state_of
-from certs.state import CaState, Phase
-from certs.wire import SecretObject
+from gpu_fraction.certs.installation import Installation
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.manager import CertificateManager
+from gpu_fraction.certs.presence import ReplicaIdentity
+from gpu_fraction.certs.secret import state_of
+from gpu_fraction.certs.state import CaState, Phase
+from gpu_fraction.certs.wire import SecretObject
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, connect
@@ -32,7 +32,7 @@ from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import LEASES, MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS
 from gpu_fraction.kube.retry import RetryPolicy
 from gpu_fraction.kube.timestamps import utc_now
-from sandbox.apiserver import ApiServer
+from gpu_fraction.sandbox.apiserver import ApiServer
 from tests.support.access import fixed
 
 NAMESPACE = "gpu-fraction-system"

@@ -1,8 +1,8 @@
 """The simulated cluster, brought to where a story begins, and to where it must end."""
 
-from certs import state
-from certs.certificate import Certificate
-from certs.state import Phase
+from gpu_fraction.certs import state
+from gpu_fraction.certs.certificate import Certificate
+from gpu_fraction.certs.state import Phase
 from tests.support.certs_world import World, foreign_ca
 
 FOREIGN: Certificate = foreign_ca(1e6)

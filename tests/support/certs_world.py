@@ -15,14 +15,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from certs import pki, reading, state
-from certs.actions import Action, Plan, PublishBundle, WriteState
-from certs.bundle import Bundle, Target, TargetKind, read_bundle, render_bundle
-from certs.certificate import Authority, Certificate, Leaf
-from certs.leaf import Replica, choose_authority, renew_at
-from certs.lifetimes import Lifetimes
-from certs.planner import plan
-from certs.state import CaState, Phase
+from gpu_fraction.certs import pki, reading, state
+from gpu_fraction.certs.actions import Action, Plan, PublishBundle, WriteState
+from gpu_fraction.certs.bundle import Bundle, Target, TargetKind, read_bundle, render_bundle
+from gpu_fraction.certs.certificate import Authority, Certificate, Leaf
+from gpu_fraction.certs.leaf import Replica, choose_authority, renew_at
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.planner import plan
+from gpu_fraction.certs.state import CaState, Phase
 
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 LIFETIMES = Lifetimes(

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from node_daemon.cards.health_events import Event
-from node_daemon.cards.inventory_reader import CardReading, NodeReading
+from gpu_fraction.node_daemon.cards.health_events import Event
+from gpu_fraction.node_daemon.cards.inventory_reader import CardReading, NodeReading
 
 
 class FakeCards:

@@ -10,11 +10,11 @@ import pytest
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.request import Isolation
 from gpu_fraction.domain.root_user import NOT_KNOWN
-from node_daemon.cards import nvml_driver
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.state.allocation import Binding, PodUid
-from sandbox.nvml import build
-from sandbox.nvml.hardware import VARIABLE, FakeCard, FakeHardware, FakeInstance
+from gpu_fraction.node_daemon.cards import nvml_driver
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.state.allocation import Binding, PodUid
+from gpu_fraction.sandbox.nvml import build
+from gpu_fraction.sandbox.nvml.hardware import VARIABLE, FakeCard, FakeHardware, FakeInstance
 
 DEADLINE_S = 10.0
 """Of each NVML call: long, because the machine that runs the tests may be busy."""

@@ -13,18 +13,18 @@ from prometheus_client import CollectorRegistry
 from gpu_fraction.domain import assignment, keys
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.inventory import Card, Inventory
-from node_daemon.isolation.node import NodeIsolation
-from node_daemon.kubelet.session import Waits
-from node_daemon.slices.binder import Timing
-from node_daemon.slices.collector import Pace
-from node_daemon.slices.service import Paths, Ports, SliceService, Tempo
-from node_daemon.state.allocation import PodUid
-from node_daemon.state.errors import ApiUnavailableError, PodRef, Reason, Refusal
-from node_daemon.state.node_state import NodeState
-from node_daemon.state.pods import Container, Pod
-from sandbox.kubelet.devices import AdmissionError, StartError
-from sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
-from sandbox.kubelet.runtime import Started
+from gpu_fraction.node_daemon.isolation.node import NodeIsolation
+from gpu_fraction.node_daemon.kubelet.session import Waits
+from gpu_fraction.node_daemon.slices.binder import Timing
+from gpu_fraction.node_daemon.slices.collector import Pace
+from gpu_fraction.node_daemon.slices.service import Paths, Ports, SliceService, Tempo
+from gpu_fraction.node_daemon.state.allocation import PodUid
+from gpu_fraction.node_daemon.state.errors import ApiUnavailableError, PodRef, Reason, Refusal
+from gpu_fraction.node_daemon.state.node_state import NodeState
+from gpu_fraction.node_daemon.state.pods import Container, Pod
+from gpu_fraction.sandbox.kubelet.devices import AdmissionError, StartError
+from gpu_fraction.sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
+from gpu_fraction.sandbox.kubelet.runtime import Started
 
 TEMPO = Tempo(
     timing=Timing(settle_s=0.0, listed_s=0.05, deadline_s=5.0),

@@ -16,14 +16,14 @@ import msgspec
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.errors import ConflictError, NotFoundError
 from gpu_fraction.kube.listing import Listing
-from quota.admission import Admission, Settings
-from quota.cache import QuotaCache
-from quota.controller import Controller, ControllerSettings, Sources
-from quota.decision import Outcome
-from quota.fleet import Fleet
-from quota.pods import PodRecord, Status, facts_of
-from quota.usage import PodCache
-from quota.wire import GPUQuota, QuotaMeta, ReservationWire, SpecWire, StatusWire
+from gpu_fraction.quota.admission import Admission, Settings
+from gpu_fraction.quota.cache import QuotaCache
+from gpu_fraction.quota.controller import Controller, ControllerSettings, Sources
+from gpu_fraction.quota.decision import Outcome
+from gpu_fraction.quota.fleet import Fleet
+from gpu_fraction.quota.pods import PodRecord, Status, facts_of
+from gpu_fraction.quota.usage import PodCache
+from gpu_fraction.quota.wire import GPUQuota, QuotaMeta, ReservationWire, SpecWire, StatusWire
 
 NAMESPACE = "team-a"
 CARD_MIB = 81920

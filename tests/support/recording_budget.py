@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 
 from gpu_fraction.settings.rewrite import RewriteSettings
+from gpu_fraction.webhook.budget import Ruling, Validator
+from gpu_fraction.webhook.decide import Decider
+from gpu_fraction.webhook.review import AdmissionRequest, Answer, decode
 from tests.support.reviews import recorded
-from webhook.budget import Ruling, Validator
-from webhook.decide import Decider
-from webhook.review import AdmissionRequest, Answer, decode
 
 
 class CountingBudget:

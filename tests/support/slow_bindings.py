@@ -8,8 +8,8 @@ from gpu_fraction.domain import assignment, keys
 from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement import Ask
 from gpu_fraction.kube import errors
-from scheduler.pods import Pod
-from scheduler.wire import BindingArgs
+from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.wire import BindingArgs
 from tests.builders import pods
 
 Event = tuple[str, Pod | None]

@@ -9,15 +9,15 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
-import quota.metrics
-import webhook.metrics
-from certs.installation import Installation
-from certs.reporting import Reporter
+from gpu_fraction.certs.installation import Installation
+from gpu_fraction.certs.reporting import Reporter
 from gpu_fraction.kube.metrics import KubeMetrics
-from node_daemon.metrics import Metrics, SliceGauges
-from node_daemon.usage_metrics import UsageGauges
-from scheduler.metrics import ExtenderMetrics, StateCollector
-from scheduler.state import ClusterState
+from gpu_fraction.node_daemon.metrics import Metrics, SliceGauges
+from gpu_fraction.node_daemon.usage_metrics import UsageGauges
+from gpu_fraction.quota import metrics as quota_metrics
+from gpu_fraction.scheduler.metrics import ExtenderMetrics, StateCollector
+from gpu_fraction.scheduler.state import ClusterState
+from gpu_fraction.webhook import metrics as webhook_metrics
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -31,9 +31,9 @@ def test_the_page_lists_the_metrics_that_the_code_registers() -> None:
     """Neither more nor fewer, by their full names."""
     registry = CollectorRegistry()
     KubeMetrics(registry)
-    webhook.metrics.AdmissionMetrics(registry)
-    quota.metrics.AdmissionMetrics(registry)
-    quota.metrics.ControllerMetrics(registry)
+    webhook_metrics.AdmissionMetrics(registry)
+    quota_metrics.AdmissionMetrics(registry)
+    quota_metrics.ControllerMetrics(registry)
     Reporter(registry, Installation())
     ExtenderMetrics(registry)
     StateCollector(registry, ClusterState(), lambda: 0.0)

@@ -17,10 +17,10 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from certs.installation import Installation
-from certs.lifetimes import Lifetimes
-from certs.manager import CertificateManager
-from certs.presence import ReplicaIdentity
+from gpu_fraction.certs.installation import Installation
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.manager import CertificateManager
+from gpu_fraction.certs.presence import ReplicaIdentity
 from gpu_fraction.kube.access import kubeconfig
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.election import LeaseTimings
@@ -29,8 +29,8 @@ from gpu_fraction.kube.events import EventRecorder, EventType
 from gpu_fraction.serving import logs
 from gpu_fraction.serving.server import Drain, HttpsServer
 from gpu_fraction.settings.rewrite import CardSizeSettings, RewriteSettings
-from webhook.decide import Decider
-from webhook.endpoints import AdmissionApp
+from gpu_fraction.webhook.decide import Decider
+from gpu_fraction.webhook.endpoints import AdmissionApp
 
 LEASE = LeaseTimings(duration_s=3, renew_deadline_s=2.0, retry_period_s=0.4)
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import aiohttp
 from ruamel.yaml import YAML
 
-from certs.pod_tls import CLIENT_NAME, write_pod_tls
+from gpu_fraction.certs.pod_tls import CLIENT_NAME, write_pod_tls
 from gpu_fraction.domain import inventory, keys
 from gpu_fraction.domain.placement import Ask
 from tests.builders import pods

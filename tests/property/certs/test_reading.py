@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from certs import pki, state
-from certs.bundle import read_bundle
-from certs.lifetimes import Lifetimes
+from gpu_fraction.certs import pki, state
+from gpu_fraction.certs.bundle import read_bundle
+from gpu_fraction.certs.lifetimes import Lifetimes
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 CAS = [pki.new_authority("webhook", NOW, Lifetimes()) for _ in range(2)]

@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from certs import state
-from certs.state import Phase
+from gpu_fraction.certs import state
+from gpu_fraction.certs.state import Phase
 from tests.support.certs_world import Stored, World, foreign_ca
 
 FOREIGN = foreign_ca(1e6)

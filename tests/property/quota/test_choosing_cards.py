@@ -14,10 +14,10 @@ from gpu_fraction.domain.placement import empty, share_of
 from gpu_fraction.domain.pod import Container, Resources
 from gpu_fraction.domain.request import Refused, Request, Slice
 from gpu_fraction.domain.sizes import CardSizes
-from quota.amounts import KEYS
-from quota.charge import charge
-from quota.fleet import Fleet, NodeMeta, NodeRecord
-from quota.pods import PodRecord, facts_of
+from gpu_fraction.quota.amounts import KEYS
+from gpu_fraction.quota.charge import charge
+from gpu_fraction.quota.fleet import Fleet, NodeMeta, NodeRecord
+from gpu_fraction.quota.pods import PodRecord, facts_of
 from tests.builders.pods import quota_container, quota_pod
 
 NODE = "n"

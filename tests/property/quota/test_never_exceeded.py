@@ -21,12 +21,12 @@ from hypothesis.stateful import (
 )
 
 from gpu_fraction.kube.listing import Listing
-from quota.admission import Admission
-from quota.admission import Settings as AdmissionSettings
-from quota.decision import Outcome
-from quota.pods import PodRecord
-from quota.state import read
-from quota.wire import GPUQuota, StatusWire
+from gpu_fraction.quota.admission import Admission
+from gpu_fraction.quota.admission import Settings as AdmissionSettings
+from gpu_fraction.quota.decision import Outcome
+from gpu_fraction.quota.pods import PodRecord
+from gpu_fraction.quota.state import read
+from gpu_fraction.quota.wire import GPUQuota, StatusWire
 from tests.builders.pods import quota_pod
 from tests.support.quota_world import NAMESPACE, Counter, Replica, Server, quota
 

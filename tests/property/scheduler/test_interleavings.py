@@ -18,11 +18,11 @@ from prometheus_client import CollectorRegistry
 
 from gpu_fraction.domain.placement import Ask, empty
 from gpu_fraction.kube import errors
-from scheduler.binding import CALL_S, DOUBT_S, Binder
-from scheduler.extender import Extender
-from scheduler.metrics import ExtenderMetrics
-from scheduler.state import ClusterState
-from scheduler.wire import BindingArgs
+from gpu_fraction.scheduler.binding import CALL_S, DOUBT_S, Binder
+from gpu_fraction.scheduler.extender import Extender
+from gpu_fraction.scheduler.metrics import ExtenderMetrics
+from gpu_fraction.scheduler.state import ClusterState
+from gpu_fraction.scheduler.wire import BindingArgs
 from tests.builders import cards as build
 from tests.builders.limits import FixedLimits, limits
 from tests.support.slow_bindings import Api, Call, Event, Stored

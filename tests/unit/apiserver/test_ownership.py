@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_fraction.kube.resources import Resource
-from sandbox.apiserver import ownership
-from sandbox.apiserver.failures import ApiFailure
-from sandbox.apiserver.kinds import Kind
-from sandbox.apiserver.ownership import Owner
-from sandbox.apiserver.storage import Object
+from gpu_fraction.sandbox.apiserver import ownership
+from gpu_fraction.sandbox.apiserver.failures import ApiFailure
+from gpu_fraction.sandbox.apiserver.kinds import Kind
+from gpu_fraction.sandbox.apiserver.ownership import Owner
+from gpu_fraction.sandbox.apiserver.storage import Object
 
 KIND = Kind(Resource("g", "v1", "things", "Thing"), list_keys={"spec.items": "name"})
 NAMES = st.sampled_from(["a", "b", "c"])

@@ -27,8 +27,8 @@ from gpu_fraction.kube.resources import (
     SECRETS,
     Resource,
 )
-from sandbox.apiserver import Answer, ApiServer, Fault, Hang, Slow
-from sandbox.apiserver.faults import Call, Faults
+from gpu_fraction.sandbox.apiserver import Answer, ApiServer, Fault, Hang, Slow
+from gpu_fraction.sandbox.apiserver.faults import Call, Faults
 from tests.builders.pods import plain_pod
 from tests.cluster.harness.binaries import find_binaries
 from tests.contract.admission import Webhook, patch
@@ -208,7 +208,7 @@ async def service_webhook(service_certificate: Any) -> AsyncIterator[Webhook]:
 def process(tmp_path: Path) -> Any:
     """The server as a process; its kubeconfig and URL."""
     path = tmp_path / "kubeconfig"
-    command = [sys.executable, "-m", "sandbox.apiserver", "--kubeconfig", str(path)]
+    command = [sys.executable, "-m", "gpu_fraction.sandbox.apiserver", "--kubeconfig", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

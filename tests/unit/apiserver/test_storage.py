@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gpu_fraction.kube.resources import NODES, PODS
-from sandbox.apiserver.failures import ApiFailure
-from sandbox.apiserver.kinds import Kind
-from sandbox.apiserver.storage import Key, Storage
+from gpu_fraction.sandbox.apiserver.failures import ApiFailure
+from gpu_fraction.sandbox.apiserver.kinds import Kind
+from gpu_fraction.sandbox.apiserver.storage import Key, Storage
 
 POD, NODE = Kind(PODS), Kind(NODES)
 KEYS = st.sampled_from([("a", "x"), ("a", "y"), ("b", "x")])

@@ -3,12 +3,12 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from certs import pki
-from certs.bundle import Bundle, Target, TargetKind
-from certs.commands import render_status
-from certs.leaf import Replica
-from certs.lifetimes import Lifetimes
-from certs.state import CaState, Phase
+from gpu_fraction.certs import pki
+from gpu_fraction.certs.bundle import Bundle, Target, TargetKind
+from gpu_fraction.certs.commands import render_status
+from gpu_fraction.certs.leaf import Replica
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.state import CaState, Phase
 from tests.support.certs_world import foreign_ca
 
 NOW = datetime(2030, 6, 1, tzinfo=UTC)

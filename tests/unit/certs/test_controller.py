@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from certs import commands, pki
-from certs.controller import Controller
-from certs.presence import LABEL, Presence, ReplicaIdentity, Roster
-from certs.reporting import Reporter
-from certs.state import CaState, Phase
+from gpu_fraction.certs import commands, pki
+from gpu_fraction.certs.controller import Controller
+from gpu_fraction.certs.presence import LABEL, Presence, ReplicaIdentity, Roster
+from gpu_fraction.certs.reporting import Reporter
+from gpu_fraction.certs.state import CaState, Phase
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.election import LeaseLostError
 from gpu_fraction.kube.resources import MUTATING_WEBHOOKS
 from gpu_fraction.kube.timestamps import utc_now
-from sandbox.apiserver import Answer, Fault, Reset
+from gpu_fraction.sandbox.apiserver import Answer, Fault, Reset
 from tests.support.certs_cluster import INSTALLATION, LIFETIMES, NAMESPACE, Cluster, cluster
 
 CONFIG = MUTATING_WEBHOOKS.at("gpu-fraction")

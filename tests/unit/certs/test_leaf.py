@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from certs import pki
-from certs.bundle import Bundle
-from certs.certificate import Authority, Leaf
-from certs.leaf import choose_authority, renew_at
-from certs.lifetimes import Lifetimes
-from certs.state import CaState, Phase
+from gpu_fraction.certs import pki
+from gpu_fraction.certs.bundle import Bundle
+from gpu_fraction.certs.certificate import Authority, Leaf
+from gpu_fraction.certs.leaf import choose_authority, renew_at
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.state import CaState, Phase
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 LIFETIMES = Lifetimes()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from certs.errors import LifetimeError
-from certs.lifetimes import CA_RENEW_AT, LEAF_RENEW_AT, Lifetimes
+from gpu_fraction.certs.errors import LifetimeError
+from gpu_fraction.certs.lifetimes import CA_RENEW_AT, LEAF_RENEW_AT, Lifetimes
 
 
 @pytest.mark.parametrize(

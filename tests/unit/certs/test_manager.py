@@ -5,13 +5,13 @@ import base64
 from datetime import timedelta
 from typing import Any
 
-from certs import commands
-from certs.installation import FIELD_MANAGER
-from certs.state import Phase
+from gpu_fraction.certs import commands
+from gpu_fraction.certs.installation import FIELD_MANAGER
+from gpu_fraction.certs.state import Phase
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import EVENTS, MUTATING_WEBHOOKS, SECRETS
 from gpu_fraction.kube.timestamps import utc_now
-from sandbox.apiserver import Fault, Hang
+from gpu_fraction.sandbox.apiserver import Fault, Hang
 from tests.support.certs_cluster import (
     INSTALLATION,
     LIFETIMES,

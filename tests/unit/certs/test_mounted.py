@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from certs import pki
-from certs.cache import CertificateCache
-from certs.certificate import Leaf
-from certs.lifetimes import Lifetimes
-from certs.mounted import MountedCertificates
-from certs.reporting import Reporter
+from gpu_fraction.certs import pki
+from gpu_fraction.certs.cache import CertificateCache
+from gpu_fraction.certs.certificate import Leaf
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.mounted import MountedCertificates
+from gpu_fraction.certs.reporting import Reporter
 from tests.support.certs_cluster import INSTALLATION, cluster
 
 NOW = datetime.now(UTC)

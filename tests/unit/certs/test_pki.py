@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import verification
 
-from certs import pki, reading
-from certs.certificate import Authority, Certificate, Leaf
-from certs.errors import PkiError
-from certs.installation import Installation
-from certs.lifetimes import Lifetimes
+from gpu_fraction.certs import pki, reading
+from gpu_fraction.certs.certificate import Authority, Certificate, Leaf
+from gpu_fraction.certs.errors import PkiError
+from gpu_fraction.certs.installation import Installation
+from gpu_fraction.certs.lifetimes import Lifetimes
 
 NOW = datetime.now(UTC)
 LIFETIMES = Lifetimes()

@@ -7,14 +7,14 @@ from typing import Final
 
 import pytest
 
-from certs import pki
-from certs.actions import Plan, PublishBundle, WriteState
-from certs.bundle import Bundle, Target, TargetKind
-from certs.certificate import Authority
-from certs.leaf import Replica
-from certs.lifetimes import Lifetimes
-from certs.planner import plan
-from certs.state import CaState, Phase
+from gpu_fraction.certs import pki
+from gpu_fraction.certs.actions import Plan, PublishBundle, WriteState
+from gpu_fraction.certs.bundle import Bundle, Target, TargetKind
+from gpu_fraction.certs.certificate import Authority
+from gpu_fraction.certs.leaf import Replica
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.planner import plan
+from gpu_fraction.certs.state import CaState, Phase
 
 NOW = datetime(2030, 6, 1, tzinfo=UTC)
 LIFETIMES = Lifetimes()

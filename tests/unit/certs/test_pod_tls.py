@@ -5,8 +5,8 @@ import stat
 from datetime import UTC, datetime
 from pathlib import Path
 
-from certs.pod_tls import CLIENT_NAME, write_pod_tls
-from scheduler.auth import server_tls
+from gpu_fraction.certs.pod_tls import CLIENT_NAME, write_pod_tls
+from gpu_fraction.scheduler.auth import server_tls
 
 
 def handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, object]:

@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from certs import pki
-from certs.bundle import Bundle, read_bundle, render_bundle
-from certs.errors import BundleError
-from certs.lifetimes import Lifetimes
-from certs.source import fault
+from gpu_fraction.certs import pki
+from gpu_fraction.certs.bundle import Bundle, read_bundle, render_bundle
+from gpu_fraction.certs.errors import BundleError
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.source import fault
 
 NOW = datetime.now(UTC)
 LIFETIMES = Lifetimes()

@@ -5,8 +5,8 @@
 
 import pytest
 
-from certs import reading, state
-from certs.state import Phase
+from gpu_fraction.certs import reading, state
+from gpu_fraction.certs.state import Phase
 from tests.support.certs_stories import FOREIGN, ROTATING, converged, phases, rotating, running
 from tests.support.certs_world import Stored, foreign_ca
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from certs import pki, state
-from certs.actions import PublishBundle
-from certs.state import Phase
+from gpu_fraction.certs import pki, state
+from gpu_fraction.certs.actions import PublishBundle
+from gpu_fraction.certs.state import Phase
 from tests.support.certs_stories import ROTATING, converged, phases, rotating, running
 from tests.support.certs_world import EPOCH, LIFETIMES, BrokenError, Stored, World
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from certs import pki
-from certs.certificate import Authority, Leaf
-from certs.errors import PkiError
-from certs.lifetimes import Lifetimes
-from certs.serving import ServingContext
+from gpu_fraction.certs import pki
+from gpu_fraction.certs.certificate import Authority, Leaf
+from gpu_fraction.certs.errors import PkiError
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.serving import ServingContext
 
 NOW = datetime.now(UTC)
 LIFETIMES = Lifetimes()

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from certs import pki
-from certs.lifetimes import Lifetimes
-from certs.state import (
+from gpu_fraction.certs import pki
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.state import (
     DATA_KEYS,
     PHASE,
     SINCE,

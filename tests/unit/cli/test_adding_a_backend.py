@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[3]
 TOY = ROOT / "tests" / "data" / "toy"
-PARTS = ("certs", "deploy", "docs", "examples", "gpu_fraction", "quota", "tests", "webhook")
+PARTS = ("deploy", "docs", "examples", "gpu_fraction", "tests")
 POD = """\
 apiVersion: v1
 kind: Pod

@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 from ruamel.yaml import YAML
 
-from sandbox.apiserver import ApiServer
-from sandbox.apiserver.kinds import from_crd
+from gpu_fraction.sandbox.apiserver import ApiServer
+from gpu_fraction.sandbox.apiserver.kinds import from_crd
 from tests.support.tls import make
 from tests.unit.cli.test_server_version import kubeconfig
 

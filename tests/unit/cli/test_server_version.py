@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from gpu_fraction.cli import cluster
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.server_version import UnsupportedServerError
-from sandbox.apiserver import ApiServer
+from gpu_fraction.sandbox.apiserver import ApiServer
 from tests.support.access import fixed, kubeconfig
 from tests.support.tls import make
 from tests.unit.cli.conftest import Command

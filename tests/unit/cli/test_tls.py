@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from certs import app as certificates
-from certs import pki
-from certs.lifetimes import Lifetimes
-from certs.settings import ServingSettings
+from gpu_fraction.certs import app as certificates
+from gpu_fraction.certs import pki
+from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.settings import ServingSettings
 from gpu_fraction.kube.client import Client
 from tests.support.certs_cluster import INSTALLATION, cluster
 from tests.support.settings import configured

@@ -12,11 +12,11 @@ from ruamel.yaml import YAML
 
 from gpu_fraction.domain.backends import BACKENDS
 from gpu_fraction.domain.demand import Demand
-from quota.pods import PodRecord, facts_of
+from gpu_fraction.quota.pods import PodRecord, facts_of
+from gpu_fraction.webhook.decide import Decider
+from gpu_fraction.webhook.review import decode, encode
 from tests.builders.pods import Raw, container, pod
 from tests.support.reviews import body, patch_of, review, rewriting
-from webhook.decide import Decider
-from webhook.review import decode, encode
 
 FOLDER = Path(__file__).parents[3] / "docs" / "backends"
 PAGES: dict[str, Any] = {

@@ -9,7 +9,7 @@ from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.retry import RetryPolicy
-from sandbox.apiserver import ApiServer
+from gpu_fraction.sandbox.apiserver import ApiServer
 from tests.support.access import fixed
 
 

@@ -17,7 +17,7 @@ from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.requests import PatchKind, Request, WriteOptions
 from gpu_fraction.kube.resources import NAMESPACES, PODS
 from gpu_fraction.kube.retry import RetryPolicy
-from sandbox.apiserver import Answer, ApiServer, Fault, Hang, Reset, Slow, Text
+from gpu_fraction.sandbox.apiserver import Answer, ApiServer, Fault, Hang, Reset, Slow, Text
 from tests.support.access import fixed
 
 pytestmark = pytest.mark.usefixtures("no_blocking_calls")

@@ -20,7 +20,7 @@ from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import LEASES, Address
 from gpu_fraction.kube.timestamps import micro_time
 from gpu_fraction.kube.timestamps import time as whole_time
-from sandbox.apiserver import Answer, ApiServer, Fault, Hang, Late, Reset
+from gpu_fraction.sandbox.apiserver import Answer, ApiServer, Fault, Hang, Late, Reset
 
 pytestmark = pytest.mark.usefixtures("no_blocking_calls")
 

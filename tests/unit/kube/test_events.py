@@ -12,7 +12,7 @@ from gpu_fraction.kube.events import EventRecorder, EventSettings, EventType, re
 from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.resources import EVENTS, NODES, PODS
-from sandbox.apiserver import Answer, ApiServer, Fault, Hang, Reset
+from gpu_fraction.sandbox.apiserver import Answer, ApiServer, Fault, Hang, Reset
 
 pytestmark = pytest.mark.usefixtures("no_blocking_calls")
 

@@ -14,7 +14,7 @@ from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.kube.objects import Identity, Meta
 from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.resources import NAMESPACES, PODS
-from sandbox.apiserver import Answer, ApiServer, Fault
+from gpu_fraction.sandbox.apiserver import Answer, ApiServer, Fault
 from tests.support.access import fixed
 
 

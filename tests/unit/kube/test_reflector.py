@@ -14,7 +14,16 @@ from gpu_fraction.kube.reflector import Reflector, ReflectorSettings
 from gpu_fraction.kube.requests import PatchKind, Selection
 from gpu_fraction.kube.resources import GPU_QUOTAS, PODS
 from gpu_fraction.kube.watching import EventKind
-from sandbox.apiserver import Answer, ApiServer, DelayWatch, DropWatch, Fault, Hang, Kind, Text
+from gpu_fraction.sandbox.apiserver import (
+    Answer,
+    ApiServer,
+    DelayWatch,
+    DropWatch,
+    Fault,
+    Hang,
+    Kind,
+    Text,
+)
 from tests.support.access import fixed
 from tests.unit.kube.following import (
     SETTINGS,

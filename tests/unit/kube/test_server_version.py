@@ -10,7 +10,7 @@ from gpu_fraction.kube import errors
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.server_version import UnsupportedServerError, check, doubt
-from sandbox.apiserver import ApiServer
+from gpu_fraction.sandbox.apiserver import ApiServer
 from tests.support.access import fixed
 
 

@@ -20,7 +20,7 @@ from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.resources import NAMESPACES, NODES, PODS
 from gpu_fraction.kube.retry import RetryPolicy
-from sandbox.apiserver import ApiServer
+from gpu_fraction.sandbox.apiserver import ApiServer
 from tests.support.access import fixed
 
 pytestmark = pytest.mark.usefixtures("no_blocking_calls")

@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
-from node_daemon.cards.nvml_driver import Driver
-from sandbox.nvml.hardware import FakeHardware
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.sandbox.nvml.hardware import FakeHardware
 from tests.support import fake_gpus
 
 

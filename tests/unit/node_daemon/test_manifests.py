@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from gpu_fraction.node_daemon.isolation.cgroup_paths import ROOT
+from gpu_fraction.node_daemon.settings import NodeDaemonSettings
 from gpu_fraction.settings.declaration import options_of
 from gpu_fraction.settings.option import ENV_PREFIX
-from node_daemon.isolation.cgroup_paths import ROOT
-from node_daemon.settings import NodeDaemonSettings
 from tests.support.settings import configured
 
 DEPLOY = Path(__file__).parents[3] / "deploy"

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sandbox.apiserver import ApiServer
+from gpu_fraction.sandbox.apiserver import ApiServer
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from quota.state import read
-from quota.wire import AmountsWire, ReservationWire
+from gpu_fraction.quota.state import read
+from gpu_fraction.quota.wire import AmountsWire, ReservationWire
 from tests.builders.pods import quota_pod
 from tests.support.quota_world import NAMESPACE, World, quota
 

@@ -11,12 +11,12 @@ from ruamel.yaml import YAML
 
 from gpu_fraction.domain.demand import ZERO
 from gpu_fraction.domain.sizes import CardSizes
-from quota.admission import Settings
-from quota.decision import ANY, Required
-from quota.errors import NotReadyError
-from quota.fleet import Fleet
-from quota.pods import facts_of
-from quota.wire import AmountsWire, SpecWire
+from gpu_fraction.quota.admission import Settings
+from gpu_fraction.quota.decision import ANY, Required
+from gpu_fraction.quota.errors import NotReadyError
+from gpu_fraction.quota.fleet import Fleet
+from gpu_fraction.quota.pods import facts_of
+from gpu_fraction.quota.wire import AmountsWire, SpecWire
 from tests.builders.pods import quota_container, quota_pod
 from tests.support.quota_world import World, quota
 from tests.support.recording_budget import ask, review

@@ -6,12 +6,12 @@ import msgspec
 import pytest
 
 from gpu_fraction.domain.sizes import CardSizes
-from quota.charge import charge
-from quota.fleet import Fleet
-from quota.ledger import Ledger, Reservation
-from quota.pods import facts_of
-from quota.state import amounts_wire, read, reservation_wire
-from quota.wire import AmountsWire, SpecWire, StatusWire
+from gpu_fraction.quota.charge import charge
+from gpu_fraction.quota.fleet import Fleet
+from gpu_fraction.quota.ledger import Ledger, Reservation
+from gpu_fraction.quota.pods import facts_of
+from gpu_fraction.quota.state import amounts_wire, read, reservation_wire
+from gpu_fraction.quota.wire import AmountsWire, SpecWire, StatusWire
 from tests.builders.pods import quota_container, quota_pod
 from tests.support.quota_world import World, quota
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from gpu_fraction.domain.pod import Container
-from quota.amounts import KEYS
-from quota.charge import charge
-from quota.pods import facts_of
+from gpu_fraction.quota.amounts import KEYS
+from gpu_fraction.quota.charge import charge
+from gpu_fraction.quota.pods import facts_of
 from tests.builders.pods import quota_container, quota_pod
 from tests.support.quota_world import World, quota
 from tests.support.recording_budget import ask, review

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from quota.ledger import PROMISE_S
+from gpu_fraction.quota.ledger import PROMISE_S
 from tests.builders.pods import quota_pod
 from tests.support.quota_world import World, quota
 

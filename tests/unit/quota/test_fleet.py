@@ -5,9 +5,9 @@ import msgspec
 from gpu_fraction.domain import assignment, inventory
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.sizes import CardSizes
-from quota.charge import CardType, charge
-from quota.fleet import Fleet, NodeMeta, NodeRecord
-from quota.pods import facts_of
+from gpu_fraction.quota.charge import CardType, charge
+from gpu_fraction.quota.fleet import Fleet, NodeMeta, NodeRecord
+from gpu_fraction.quota.pods import facts_of
 from tests.builders.pods import quota_pod
 
 

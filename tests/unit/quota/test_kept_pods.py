@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gpu_fraction.kube import objects
-from quota.pods import PodRecord, facts_of
+from gpu_fraction.quota.pods import PodRecord, facts_of
 
 VARIABLES = [{"name": f"E{i}", "value": "v" * 180} for i in range(100)]
 GPU = {"limits": {"nvidia.com/gpu": "1"}, "requests": {"nvidia.com/gpu": "1"}}

@@ -15,11 +15,11 @@ from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.reflector import ReflectorSettings
 from gpu_fraction.kube.resources import GPU_QUOTAS
 from gpu_fraction.kube.retry import RetryPolicy
-from quota.model_limits import ModelLimitsWatch
-from quota.wire import API_VERSION, KIND
-from sandbox.apiserver import ApiServer
-from sandbox.apiserver.faults import Answer, DropWatch, Fault
-from sandbox.apiserver.kinds import from_crd
+from gpu_fraction.quota.model_limits import ModelLimitsWatch
+from gpu_fraction.quota.wire import API_VERSION, KIND
+from gpu_fraction.sandbox.apiserver import ApiServer
+from gpu_fraction.sandbox.apiserver.faults import Answer, DropWatch, Fault
+from gpu_fraction.sandbox.apiserver.kinds import from_crd
 from tests.builders.limits import limits
 from tests.support.access import fixed
 

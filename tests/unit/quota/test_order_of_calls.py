@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from quota.admission import LONGEST_LINGER_S, Admission
+from gpu_fraction.quota.admission import LONGEST_LINGER_S, Admission
 from tests.builders.pods import quota_pod
 from tests.support.quota_world import NOW, World, quota
 

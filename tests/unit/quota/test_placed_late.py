@@ -10,9 +10,9 @@ from gpu_fraction.domain import assignment, inventory, keys, request_annotation
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.request import Request, Slice
 from gpu_fraction.domain.sizes import CardSizes
-from quota.charge import charge
-from quota.fleet import Fleet, NodeMeta, NodeRecord
-from quota.pods import PodRecord, facts_of
+from gpu_fraction.quota.charge import charge
+from gpu_fraction.quota.fleet import Fleet, NodeMeta, NodeRecord
+from gpu_fraction.quota.pods import PodRecord, facts_of
 from tests.builders.pods import quota_pod
 from tests.support.quota_world import World, quota
 

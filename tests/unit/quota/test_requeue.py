@@ -15,9 +15,9 @@ from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.resources import JOBS
 from gpu_fraction.kube.retry import RetryPolicy
 from gpu_fraction.kube.timestamps import time as api_time
-from quota.requeue import MAX_OWNERS, QUOTA_FREED, Requeue
-from sandbox.apiserver import Answer, ApiServer, Fault
-from sandbox.apiserver.kinds import BUILT_IN
+from gpu_fraction.quota.requeue import MAX_OWNERS, QUOTA_FREED, Requeue
+from gpu_fraction.sandbox.apiserver import Answer, ApiServer, Fault
+from gpu_fraction.sandbox.apiserver.kinds import BUILT_IN
 from tests.support.access import fixed
 
 HASTY = RetryPolicy(Backoff(initial_s=0.01, cap_s=0.02))

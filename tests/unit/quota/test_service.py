@@ -20,15 +20,15 @@ from gpu_fraction.kube.event_limits import ObjectReference
 from gpu_fraction.kube.events import EventRecorder, EventType
 from gpu_fraction.kube.reflector import ReflectorSettings
 from gpu_fraction.kube.resources import GPU_QUOTAS, PODS, REPLICA_SETS
-from quota import admission
-from quota.controller import ControllerSettings
-from quota.errors import NotReadyError
-from quota.ledger import PROMISE_S
-from quota.requeue import QUOTA_FREED, EventRecord, blocked
-from quota.service import AdmissionService, ControllerService
-from quota.wire import AmountsWire, ReservationWire, SpecWire, StatusWire
-from sandbox.apiserver import Answer, ApiServer, Fault, Hang
-from sandbox.apiserver.kinds import BUILT_IN, from_crd
+from gpu_fraction.quota import admission
+from gpu_fraction.quota.controller import ControllerSettings
+from gpu_fraction.quota.errors import NotReadyError
+from gpu_fraction.quota.ledger import PROMISE_S
+from gpu_fraction.quota.requeue import QUOTA_FREED, EventRecord, blocked
+from gpu_fraction.quota.service import AdmissionService, ControllerService
+from gpu_fraction.quota.wire import AmountsWire, ReservationWire, SpecWire, StatusWire
+from gpu_fraction.sandbox.apiserver import Answer, ApiServer, Fault, Hang
+from gpu_fraction.sandbox.apiserver.kinds import BUILT_IN, from_crd
 from tests.support.access import fixed
 from tests.support.quota_world import NOW
 

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from gpu_fraction.domain.units import UnitError
-from quota.amounts import format_amount, parse_amount
-from quota.spec import parse_spec
-from quota.wire import SpecWire
+from gpu_fraction.quota.amounts import format_amount, parse_amount
+from gpu_fraction.quota.spec import parse_spec
+from gpu_fraction.quota.wire import SpecWire
 
 
 @pytest.mark.parametrize(

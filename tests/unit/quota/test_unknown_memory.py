@@ -3,7 +3,7 @@
 import msgspec
 
 from gpu_fraction.domain.sizes import CardSizes
-from quota.fleet import Fleet
+from gpu_fraction.quota.fleet import Fleet
 from tests.builders.pods import quota_pod
 from tests.support.quota_world import World, quota
 

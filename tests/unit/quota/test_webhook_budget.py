@@ -11,12 +11,12 @@ import pytest
 
 from gpu_fraction.cli.webhook import ruling
 from gpu_fraction.domain.pod import Pod
-from quota.decision import Outcome, Promise, Refusal
+from gpu_fraction.quota.decision import Outcome, Promise, Refusal
+from gpu_fraction.webhook.budget import Ruling, Validator
+from gpu_fraction.webhook.decide import Decider
+from gpu_fraction.webhook.endpoints import NotReady
+from gpu_fraction.webhook.review import AdmissionRequest, Answer, decode
 from tests.support.reviews import rewriting
-from webhook.budget import Ruling, Validator
-from webhook.decide import Decider
-from webhook.endpoints import NotReady
-from webhook.review import AdmissionRequest, Answer, decode
 
 
 def pod(**annotations: str) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.retry import RetryPolicy
-from sandbox.apiserver import ApiServer
-from scheduler.app import ExtenderService
-from scheduler.auth import Callers, server_tls
-from scheduler.model_quota import NO_LIMITS, ModelLimits
+from gpu_fraction.sandbox.apiserver import ApiServer
+from gpu_fraction.scheduler.app import ExtenderService
+from gpu_fraction.scheduler.auth import Callers, server_tls
+from gpu_fraction.scheduler.model_quota import NO_LIMITS, ModelLimits
 from tests.builders import pods
 from tests.builders.clusters import node_cards
 from tests.support.access import fixed

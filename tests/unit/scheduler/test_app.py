@@ -14,10 +14,10 @@ import trustme
 from gpu_fraction.domain import assignment, keys
 from gpu_fraction.domain.placement import Ask
 from gpu_fraction.kube.resources import PODS
-from sandbox.apiserver import ApiServer
-from sandbox.apiserver.faults import Answer, DelayWatch, Fault, Reset
-from sandbox.apiserver.kinds import Kind
-from scheduler.auth import AuthError, Callers, server_tls
+from gpu_fraction.sandbox.apiserver import ApiServer
+from gpu_fraction.sandbox.apiserver.faults import Answer, DelayWatch, Fault, Reset
+from gpu_fraction.sandbox.apiserver.kinds import Kind
+from gpu_fraction.scheduler.auth import AuthError, Callers, server_tls
 from tests.builders import pods
 from tests.builders.clusters import HALF, WHOLE, holder
 from tests.builders.limits import FixedLimits, limits

@@ -10,13 +10,13 @@ from gpu_fraction.domain import assignment
 from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement import empty
 from gpu_fraction.kube import errors
-from scheduler.binding import DOUBT_S, Binder, binding
-from scheduler.claims import Claim, Stage
-from scheduler.extender import Extender
-from scheduler.metrics import ExtenderMetrics
-from scheduler.pods import Pod
-from scheduler.state import ClusterState
-from scheduler.wire import BindingArgs
+from gpu_fraction.scheduler.binding import DOUBT_S, Binder, binding
+from gpu_fraction.scheduler.claims import Claim, Stage
+from gpu_fraction.scheduler.extender import Extender
+from gpu_fraction.scheduler.metrics import ExtenderMetrics
+from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.state import ClusterState
+from gpu_fraction.scheduler.wire import BindingArgs
 from tests.builders import pods
 from tests.builders.clusters import HALF, WHOLE, node_cards, state_of
 

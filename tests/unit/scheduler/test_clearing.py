@@ -5,7 +5,7 @@ from itertools import combinations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.clearing import Holder, cleared, rank
+from gpu_fraction.scheduler.clearing import Holder, cleared, rank
 
 
 def holder(name: str, core_milli: int, priority: int = 0, *, added: bool = True) -> Holder:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from scheduler.expected import ExpectedBind
+from gpu_fraction.scheduler.expected import ExpectedBind
 
 
 async def waits(expected: ExpectedBind, uid: str) -> bool:

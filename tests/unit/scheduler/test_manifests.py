@@ -5,11 +5,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from certs.pod_tls import CLIENT_NAME
+from gpu_fraction.certs.pod_tls import CLIENT_NAME
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.placement import SCORE_MAX
-from scheduler.binding import CALL_S
-from scheduler.preemption import WORK_S
+from gpu_fraction.scheduler.binding import CALL_S
+from gpu_fraction.scheduler.preemption import WORK_S
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 CONFIG: dict[str, Any] = YAML(typ="safe").load(DEPLOY / "scheduler" / "config.yaml")

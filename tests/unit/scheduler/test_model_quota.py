@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.placement import Ask, empty
-from quota.amounts import parse_amount
-from scheduler import preemption
-from scheduler.extender import BindRefusedError, Extender
-from scheduler.pods import Pod
-from scheduler.preemption import Proposal
-from scheduler.state import ClusterState
+from gpu_fraction.quota.amounts import parse_amount
+from gpu_fraction.scheduler import preemption
+from gpu_fraction.scheduler.extender import BindRefusedError, Extender
+from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.preemption import Proposal
+from gpu_fraction.scheduler.state import ClusterState
 from tests.builders import cards as build
 from tests.builders import pods
 from tests.builders.clusters import HALF, WHOLE, holder, node_cards, state_of

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_fraction.domain.placement import Ask, choose
-from scheduler.pods import Pod
-from scheduler.preemption import Proposal, victims, victims_by_node
-from scheduler.state import ClusterState
+from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.preemption import Proposal, victims, victims_by_node
+from gpu_fraction.scheduler.state import ClusterState
 from tests.builders import pods
 from tests.builders.clusters import WHOLE, holder, node_cards, state_of
 

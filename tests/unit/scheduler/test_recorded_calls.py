@@ -10,10 +10,10 @@ import pytest
 
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.placement import Ask, empty
-from scheduler.extender import Extender
-from scheduler.preemption import Proposal, victims
-from scheduler.state import ClusterState
-from scheduler.wire import (
+from gpu_fraction.scheduler.extender import Extender
+from gpu_fraction.scheduler.preemption import Proposal, victims
+from gpu_fraction.scheduler.state import ClusterState
+from gpu_fraction.scheduler.wire import (
     BindingArgs,
     FilterArgs,
     FilterResult,

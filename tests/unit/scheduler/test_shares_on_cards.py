@@ -12,13 +12,13 @@ from gpu_fraction.domain.backends import BackendConfig, demand
 from gpu_fraction.domain.backends.native import Native
 from gpu_fraction.domain.inventory import Card, Inventory
 from gpu_fraction.domain.sizes import CardSizes
-from node_daemon.cluster import pod_feed
-from node_daemon.cluster.inventory_node import desired
-from node_daemon.slices.shares import asked, choose, verify
-from node_daemon.state.errors import Refusal
-from node_daemon.state.ledger import Usage
-from scheduler.extender import Extender
-from scheduler.pods import Pod
+from gpu_fraction.node_daemon.cluster import pod_feed
+from gpu_fraction.node_daemon.cluster.inventory_node import desired
+from gpu_fraction.node_daemon.slices.shares import asked, choose, verify
+from gpu_fraction.node_daemon.state.errors import Refusal
+from gpu_fraction.node_daemon.state.ledger import Usage
+from gpu_fraction.scheduler.extender import Extender
+from gpu_fraction.scheduler.pods import Pod
 from tests.builders.clusters import state_of
 from tests.builders.pods import Raw, pod, typed
 from tests.property.test_admission import applied

@@ -10,17 +10,17 @@ from blockbuster import blockbuster_ctx
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.serving.server import Drain, HttpsServer
+from gpu_fraction.webhook.decide import Decider
+from gpu_fraction.webhook.endpoints import AdmissionApp, Check, Decide
+from gpu_fraction.webhook.review import AdmissionRequest, Answer
 from tests.support.reviews import rewriting
 from tests.support.tls import Tls
-from webhook.decide import Decider
-from webhook.endpoints import AdmissionApp, Check, Decide
-from webhook.review import AdmissionRequest, Answer
 
 
 @pytest.fixture(autouse=True)
 def _nothing_blocks_the_loop() -> Iterator[None]:
     """A blocking call of ours inside the event loop fails the test."""
-    with blockbuster_ctx(scanned_modules=["gpu_fraction", "webhook"]):
+    with blockbuster_ctx(scanned_modules=["gpu_fraction"]):
         yield
 
 

@@ -9,10 +9,10 @@ import pytest
 from gpu_fraction.domain import keys
 from gpu_fraction.settings import rewrite
 from gpu_fraction.settings.rewrite import RewriteSettings
+from gpu_fraction.webhook.decide import Decider
+from gpu_fraction.webhook.review import Answer, BadReview, decode, encode
 from tests.builders.pods import Raw, container, env, pod
 from tests.support.reviews import body, changed, review, rewriting
-from webhook.decide import Decider
-from webhook.review import Answer, BadReview, decode, encode
 
 SYSTEM = "system:serviceaccount:gpu-fraction-system:gpu-fraction-scheduler"
 QUARTER = {"gpu-fraction": "0.25"}

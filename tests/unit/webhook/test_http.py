@@ -9,13 +9,13 @@ import aiohttp
 import pytest
 import structlog
 
+from gpu_fraction.webhook.endpoints import MAX_BODY_BYTES, NotReady
+from gpu_fraction.webhook.review import AdmissionRequest, Answer, BadReview
 from tests.builders.pods import pod
 from tests.support.reviews import RECORDED, body, changed, patch_of, recorded, review
 from tests.support.tls import Tls
 from tests.unit.webhook.calls import JSON, QUARTER, post
 from tests.unit.webhook.conftest import Launcher, decided
-from webhook.endpoints import MAX_BODY_BYTES, NotReady
-from webhook.review import AdmissionRequest, Answer, BadReview
 
 
 def sized(size: int) -> bytes:

@@ -3,12 +3,12 @@
 import structlog
 from prometheus_client import CollectorRegistry
 
+from gpu_fraction.webhook.endpoints import NotReady
+from gpu_fraction.webhook.review import AdmissionRequest, Answer
 from tests.builders.pods import Raw, container, env, pod
 from tests.support.reviews import body, changed, review
 from tests.unit.webhook.calls import QUARTER, post
 from tests.unit.webhook.conftest import Launcher, decided
-from webhook.endpoints import NotReady
-from webhook.review import AdmissionRequest, Answer
 
 
 async def test_health(launch: Launcher) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from gpu_fraction.domain import keys
-from node_daemon.cluster.inventory_node import LABELS
-from webhook.settings import SYSTEM_USERS
+from gpu_fraction.node_daemon.cluster.inventory_node import LABELS
+from gpu_fraction.webhook.settings import SYSTEM_USERS
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import jsonpatch
 import pytest
 
+from gpu_fraction.webhook.decide import Decider
+from gpu_fraction.webhook.review import decode, encode
 from tests.builders.pods import Raw
 from tests.support.reviews import RECORDED, body, patch_of, recorded, rewriting
-from webhook.decide import Decider
-from webhook.review import decode, encode
 
 MUTATING = [name for name in RECORDED if name.endswith("-mutating")]
 VALIDATING = [name for name in RECORDED if name.endswith("-validating")]

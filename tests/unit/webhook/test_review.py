@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from gpu_fraction.webhook.review import Answer, BadReview, decode, decode_pod, encode, encode_patch
 from tests.builders.pods import pod
 from tests.support.reviews import body, changed, review
-from webhook.review import Answer, BadReview, decode, decode_pod, encode, encode_patch
 
 
 def response(answer: Answer, uid: str = "u-1") -> dict[str, Any]:

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from gpu_fraction.domain.inventory import Inventory
-from node_daemon.cards import nvml, nvml_driver
-from node_daemon.cards.health import Change, HealthPolicy
-from node_daemon.cards.health_events import Clear, Fault, Poll
-from node_daemon.cards.inventory import CardIsolation
-from node_daemon.cards.inventory_reader import CardReading, NodeReading
-from node_daemon.cards.nvml_cards import NvmlCards
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.cards.source import Cards, CardSettings, CardSource
-from node_daemon.state.concurrency import Observable
-from sandbox.nvml.hardware import VARIABLE, FakeHardware
+from gpu_fraction.node_daemon.cards import nvml, nvml_driver
+from gpu_fraction.node_daemon.cards.health import Change, HealthPolicy
+from gpu_fraction.node_daemon.cards.health_events import Clear, Fault, Poll
+from gpu_fraction.node_daemon.cards.inventory import CardIsolation
+from gpu_fraction.node_daemon.cards.inventory_reader import CardReading, NodeReading
+from gpu_fraction.node_daemon.cards.nvml_cards import NvmlCards
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.cards.source import Cards, CardSettings, CardSource
+from gpu_fraction.node_daemon.state.concurrency import Observable
+from gpu_fraction.sandbox.nvml.hardware import VARIABLE, FakeHardware
 from tests.support import fake_gpus
 from tests.support.fake_cards import FakeCards
 

@@ -3,8 +3,8 @@
 import pytest
 
 from gpu_fraction.domain.inventory import Card, Inventory
-from node_daemon.cards import health
-from node_daemon.cards.health_events import (
+from gpu_fraction.node_daemon.cards import health
+from gpu_fraction.node_daemon.cards.health_events import (
     IGNORED,
     RECOVERY_ACTIONS,
     UNTIL_RESET,
@@ -17,7 +17,11 @@ from node_daemon.cards.health_events import (
     parse_clear,
     targets,
 )
-from node_daemon.cards.inventory_reader import CardReading, InstanceReading, NodeReading
+from gpu_fraction.node_daemon.cards.inventory_reader import (
+    CardReading,
+    InstanceReading,
+    NodeReading,
+)
 
 A, B = Target("GPU-a"), Target("GPU-b")
 M1 = Target("MIG-1", "GPU-m", 1, 0)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from node_daemon.cards import health_watch, nvml
-from node_daemon.cards.health_events import Event, Fault, Poll, Xid
-from node_daemon.cards.nvml_driver import Driver
-from sandbox.nvml.hardware import FakeHardware
+from gpu_fraction.node_daemon.cards import health_watch, nvml
+from gpu_fraction.node_daemon.cards.health_events import Event, Fault, Poll, Xid
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.sandbox.nvml.hardware import FakeHardware
 from tests.support import fake_gpus
 
 WHOLE = nvml.WHOLE_CARD

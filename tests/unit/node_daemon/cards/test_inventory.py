@@ -5,9 +5,9 @@ import pathlib
 import pytest
 
 from gpu_fraction.domain.inventory import Inventory
-from node_daemon.cards import inventory, inventory_reader, nvml
-from node_daemon.cards.nvml_driver import Driver
-from sandbox.nvml.hardware import FakeHardware, FakeLink
+from gpu_fraction.node_daemon.cards import inventory, inventory_reader, nvml
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.sandbox.nvml.hardware import FakeHardware, FakeLink
 from tests.support import fake_gpus
 
 

@@ -5,10 +5,10 @@ import threading
 
 import pytest
 
-from node_daemon.cards import nvml, nvml_driver
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.cards.nvml_lane import Lane, LaneTimeoutError
-from sandbox.nvml.hardware import VARIABLE, FakeHardware, FakeProcess
+from gpu_fraction.node_daemon.cards import nvml, nvml_driver
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.cards.nvml_lane import Lane, LaneTimeoutError
+from gpu_fraction.sandbox.nvml.hardware import VARIABLE, FakeHardware, FakeProcess
 from tests.support import fake_gpus
 
 

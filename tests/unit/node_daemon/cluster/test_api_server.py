@@ -13,14 +13,14 @@ from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import NODES, PODS
-from node_daemon.cards.health_events import CLEAR_ANNOTATION
-from node_daemon.cluster.api_server import ApiAssigner, NodePublisher, WireNode
-from node_daemon.cluster.pod_feed import PodFeed, WirePod, read
-from node_daemon.state.concurrency import Observable
-from node_daemon.state.errors import ApiUnavailableError, PodRef, Refusal
-from node_daemon.state.pods import PodCache
-from sandbox.apiserver.faults import Answer, Fault
-from sandbox.apiserver.server import ApiServer
+from gpu_fraction.node_daemon.cards.health_events import CLEAR_ANNOTATION
+from gpu_fraction.node_daemon.cluster.api_server import ApiAssigner, NodePublisher, WireNode
+from gpu_fraction.node_daemon.cluster.pod_feed import PodFeed, WirePod, read
+from gpu_fraction.node_daemon.state.concurrency import Observable
+from gpu_fraction.node_daemon.state.errors import ApiUnavailableError, PodRef, Refusal
+from gpu_fraction.node_daemon.state.pods import PodCache
+from gpu_fraction.sandbox.apiserver.faults import Answer, Fault
+from gpu_fraction.sandbox.apiserver.server import ApiServer
 from tests.support.access import fixed
 from tests.support.node_rig import inventory, rig_card
 

@@ -3,7 +3,7 @@
 from gpu_fraction.domain import inventory as wire
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.inventory import Card, Inventory
-from node_daemon.cluster import inventory_node
+from gpu_fraction.node_daemon.cluster import inventory_node
 
 H100 = Card(
     uuid="GPU-1", index=0, model="NVIDIA H100 80GB HBM3", memory_mib=80959, isolation="cgroup"

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.compute_mode import ComputeModes
-from node_daemon.isolation.configured import MODES
-from node_daemon.isolation.host_process import HostProcess
-from node_daemon.isolation.mps import MpsEngine
-from node_daemon.isolation.mps_control import MpsControl, MpsVersion
-from node_daemon.isolation.mps_daemon import PID_FILE, MpsDaemon
-from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.isolation.compute_mode import ComputeModes
+from gpu_fraction.node_daemon.isolation.configured import MODES
+from gpu_fraction.node_daemon.isolation.host_process import HostProcess
+from gpu_fraction.node_daemon.isolation.mps import MpsEngine
+from gpu_fraction.node_daemon.isolation.mps_control import MpsControl, MpsVersion
+from gpu_fraction.node_daemon.isolation.mps_daemon import PID_FILE, MpsDaemon
+from gpu_fraction.node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
 from tests.support import fake_gpus
 
 

@@ -1,7 +1,7 @@
 """Cards and containers of the tests of MPS, and the control daemon's limits."""
 
 from gpu_fraction.domain.assignment import CardShare
-from node_daemon.isolation.engine import CardFacts, Part, Resource
+from gpu_fraction.node_daemon.isolation.engine import CardFacts, Part, Resource
 from tests.support import fake_gpus
 from tests.support.fake_gpus import bound
 from tests.unit.node_daemon.isolation.conftest import Mps

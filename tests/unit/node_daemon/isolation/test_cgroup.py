@@ -5,13 +5,13 @@ import pathlib
 import pytest
 
 from gpu_fraction.domain.assignment import CardShare
-from node_daemon.cards import nvml
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.cgroup import PROBE, CgroupEngine
-from node_daemon.isolation.cgroup_paths import Member, PodCgroups, member
-from node_daemon.isolation.engine import CardFacts, Part, Resource, Strength
-from node_daemon.state.errors import EngineFailedError
-from sandbox.nvml.hardware import FakeHardware
+from gpu_fraction.node_daemon.cards import nvml
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.isolation.cgroup import PROBE, CgroupEngine
+from gpu_fraction.node_daemon.isolation.cgroup_paths import Member, PodCgroups, member
+from gpu_fraction.node_daemon.isolation.engine import CardFacts, Part, Resource, Strength
+from gpu_fraction.node_daemon.state.errors import EngineFailedError
+from gpu_fraction.sandbox.nvml.hardware import FakeHardware
 from tests.support import fake_gpus
 from tests.support.fake_gpus import bound
 

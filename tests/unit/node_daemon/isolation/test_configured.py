@@ -7,21 +7,21 @@ from typing import get_args
 import pytest
 
 from gpu_fraction.domain.assignment import CardShare
-from gpu_fraction.settings.declaration import options_of
-from gpu_fraction.settings.option import SettingsError, load, print_config, read_file
-from node_daemon.cards import nvml
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.cgroup_paths import PodCgroups
-from node_daemon.isolation.configured import (
+from gpu_fraction.node_daemon.cards import nvml
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.isolation.cgroup_paths import PodCgroups
+from gpu_fraction.node_daemon.isolation.configured import (
     MODES,
     ConfiguredIsolation,
     EngineName,
     IsolationSettings,
     MpsStart,
 )
-from node_daemon.isolation.engine import CardFacts
-from node_daemon.state.errors import EngineFailedError
-from sandbox.nvml.hardware import FakeHardware
+from gpu_fraction.node_daemon.isolation.engine import CardFacts
+from gpu_fraction.node_daemon.state.errors import EngineFailedError
+from gpu_fraction.sandbox.nvml.hardware import FakeHardware
+from gpu_fraction.settings.declaration import options_of
+from gpu_fraction.settings.option import SettingsError, load, print_config, read_file
 from tests.support import fake_gpus
 from tests.support.fake_gpus import bound
 from tests.support.settings import configured

@@ -5,9 +5,9 @@ import pathlib
 import pytest
 
 from gpu_fraction.domain.assignment import CardShare
-from node_daemon.isolation.engine import CardFacts, Part, Resource, Strength
-from node_daemon.isolation.hami_core import HamiCoreEngine
-from node_daemon.state.errors import EngineFailedError
+from gpu_fraction.node_daemon.isolation.engine import CardFacts, Part, Resource, Strength
+from gpu_fraction.node_daemon.isolation.hami_core import HamiCoreEngine
+from gpu_fraction.node_daemon.state.errors import EngineFailedError
 from tests.support.fake_gpus import bound
 
 CARDS = (CardFacts("GPU-1"), CardFacts("MIG-1", mig_instance=True))

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from node_daemon.isolation.host_process import GROUP, HostProcess
-from node_daemon.state.errors import EngineFailedError
+from gpu_fraction.node_daemon.isolation.host_process import GROUP, HostProcess
+from gpu_fraction.node_daemon.state.errors import EngineFailedError
 
 Machine = Callable[..., HostProcess]
 

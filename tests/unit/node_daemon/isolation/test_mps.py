@@ -5,12 +5,12 @@ import re
 import pytest
 
 from gpu_fraction.domain.assignment import CardShare
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.engine import CardFacts, Resource, Strength
-from node_daemon.isolation.mps import IN_CONTAINER
-from node_daemon.isolation.mps_control import size_mib
-from node_daemon.isolation.node import NodeIsolation
-from node_daemon.state.errors import EngineFailedError, NotEnforceableError
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.isolation.engine import CardFacts, Resource, Strength
+from gpu_fraction.node_daemon.isolation.mps import IN_CONTAINER
+from gpu_fraction.node_daemon.isolation.mps_control import size_mib
+from gpu_fraction.node_daemon.isolation.node import NodeIsolation
+from gpu_fraction.node_daemon.state.errors import EngineFailedError, NotEnforceableError
 from tests.support.fake_gpus import bound
 from tests.unit.node_daemon.isolation.conftest import Mps
 from tests.unit.node_daemon.isolation.mps_parts import CARDS, ONE, TWO, limits, name, part

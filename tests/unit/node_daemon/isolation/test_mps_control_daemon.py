@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.engine import Resource
-from node_daemon.isolation.host_process import GROUP, HostProcess
-from node_daemon.isolation.mps import MpsEngine
-from node_daemon.isolation.mps_control import MpsControl, MpsVersion
-from node_daemon.isolation.mps_daemon import PID_FILE, MpsDaemon
-from node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
-from node_daemon.state.errors import EngineFailedError
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.isolation.engine import Resource
+from gpu_fraction.node_daemon.isolation.host_process import GROUP, HostProcess
+from gpu_fraction.node_daemon.isolation.mps import MpsEngine
+from gpu_fraction.node_daemon.isolation.mps_control import MpsControl, MpsVersion
+from gpu_fraction.node_daemon.isolation.mps_daemon import PID_FILE, MpsDaemon
+from gpu_fraction.node_daemon.isolation.mps_namespaces import MpsNamespaceEngine
+from gpu_fraction.node_daemon.state.errors import EngineFailedError
 from tests.unit.node_daemon.isolation.conftest import Mps, running
 from tests.unit.node_daemon.isolation.mps_parts import CARDS, ONE, TWO, limits, name, part
 

@@ -6,17 +6,17 @@ import pytest
 
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.request import Isolation
-from node_daemon.cards import inventory_reader, nvml
-from node_daemon.cards.inventory import CardIsolation
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.cgroup import CgroupEngine
-from node_daemon.isolation.cgroup_paths import PodCgroups
-from node_daemon.isolation.engine import CardFacts, Engine, Strength
-from node_daemon.isolation.hami_core import HamiCoreEngine
-from node_daemon.isolation.node import NodeIsolation, facts
-from node_daemon.state.allocation import Binding
-from node_daemon.state.errors import EngineFailedError, NotEnforceableError
-from sandbox.nvml.hardware import FakeHardware
+from gpu_fraction.node_daemon.cards import inventory_reader, nvml
+from gpu_fraction.node_daemon.cards.inventory import CardIsolation
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.isolation.cgroup import CgroupEngine
+from gpu_fraction.node_daemon.isolation.cgroup_paths import PodCgroups
+from gpu_fraction.node_daemon.isolation.engine import CardFacts, Engine, Strength
+from gpu_fraction.node_daemon.isolation.hami_core import HamiCoreEngine
+from gpu_fraction.node_daemon.isolation.node import NodeIsolation, facts
+from gpu_fraction.node_daemon.state.allocation import Binding
+from gpu_fraction.node_daemon.state.errors import EngineFailedError, NotEnforceableError
+from gpu_fraction.sandbox.nvml.hardware import FakeHardware
 from tests.support import fake_gpus
 from tests.support.fake_gpus import bound
 from tests.unit.node_daemon.isolation.conftest import Mps

@@ -4,10 +4,10 @@ import pathlib
 
 import pytest
 
-from node_daemon.cards.nvml_driver import Driver
-from node_daemon.isolation.cgroup_paths import Member
-from node_daemon.isolation.usage import CardUsage, ContainerUse, UsageReader
-from sandbox.nvml.hardware import FakeHardware, FakeProcess
+from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.isolation.cgroup_paths import Member
+from gpu_fraction.node_daemon.isolation.usage import CardUsage, ContainerUse, UsageReader
+from gpu_fraction.sandbox.nvml.hardware import FakeHardware, FakeProcess
 from tests.support import fake_gpus
 
 ONE, TWO = fake_gpus.uuid(0), fake_gpus.uuid(1)

@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture(autouse=True)
 def nothing_blocks() -> Iterator[None]:
     """A blocking call of the daemon inside the event loop fails the test."""
-    with blockbuster.blockbuster_ctx("node_daemon") as blocked:
+    with blockbuster.blockbuster_ctx("gpu_fraction.node_daemon") as blocked:
         # gRPC joins its poller when its last object is collected, wherever that happens to be.
         for name in ("threading.Lock.acquire", "threading.Lock.acquire_lock"):
             blocked.functions[name].deactivate()

@@ -18,14 +18,14 @@ from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.resources import EVENTS, PODS
-from node_daemon.app import NodeDaemon
-from node_daemon.cards.inventory_reader import CardReading
-from node_daemon.cards.source import Cards
-from node_daemon.settings import NodeDaemonSettings
-from sandbox.apiserver.server import ApiServer
-from sandbox.kubelet.devices import StartError
-from sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
-from sandbox.nvml.hardware import VARIABLE, FakeHardware
+from gpu_fraction.node_daemon.app import NodeDaemon
+from gpu_fraction.node_daemon.cards.inventory_reader import CardReading
+from gpu_fraction.node_daemon.cards.source import Cards
+from gpu_fraction.node_daemon.settings import NodeDaemonSettings
+from gpu_fraction.sandbox.apiserver.server import ApiServer
+from gpu_fraction.sandbox.kubelet.devices import StartError
+from gpu_fraction.sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
+from gpu_fraction.sandbox.nvml.hardware import VARIABLE, FakeHardware
 from tests.support import fake_gpus
 from tests.support.access import fixed, kubeconfig
 from tests.support.fake_cards import FakeCards

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from node_daemon.kubelet.session import Waits
-from sandbox.kubelet.devices import CHECKPOINT
+from gpu_fraction.node_daemon.kubelet.session import Waits
+from gpu_fraction.sandbox.kubelet.devices import CHECKPOINT
 from tests.support.node_rig import (
     TEMPO,
     Rig,

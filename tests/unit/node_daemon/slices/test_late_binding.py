@@ -12,13 +12,13 @@ from asyncinotify import Inotify, Mask
 
 from gpu_fraction.domain import assignment, keys, request_annotation
 from gpu_fraction.domain.request import Request, Slice
-from node_daemon.isolation.engine import CardFacts
-from node_daemon.isolation.node import NodeIsolation
-from node_daemon.slices.binder import Timing
-from node_daemon.slices.service import Tempo
-from node_daemon.state.allocation import Binding
-from node_daemon.state.pods import Container
-from sandbox.kubelet.runtime import CdiRuntime
+from gpu_fraction.node_daemon.isolation.engine import CardFacts
+from gpu_fraction.node_daemon.isolation.node import NodeIsolation
+from gpu_fraction.node_daemon.slices.binder import Timing
+from gpu_fraction.node_daemon.slices.service import Tempo
+from gpu_fraction.node_daemon.state.allocation import Binding
+from gpu_fraction.node_daemon.state.pods import Container
+from gpu_fraction.sandbox.kubelet.runtime import CdiRuntime
 from tests.support.node_rig import TEMPO, Rig, StartError, node, rig_card, share
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from node_daemon.isolation.engine import ContainerEdits
-from node_daemon.isolation.node import NodeIsolation
-from node_daemon.state.allocation import Binding
+from gpu_fraction.node_daemon.isolation.engine import ContainerEdits
+from gpu_fraction.node_daemon.isolation.node import NodeIsolation
+from gpu_fraction.node_daemon.state.allocation import Binding
 from tests.support.node_rig import (
     AdmissionError,
     StartError,

@@ -11,11 +11,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from node_daemon.state.allocation import Allocation, Binding, ContainerKey, Nonce, PodUid, Token
-from node_daemon.state.durable import write_durably
-from node_daemon.state.errors import Reason, Refusal
-from node_daemon.state.ledger import Ledger
-from node_daemon.state.store import AllocationStore
+from gpu_fraction.node_daemon.state.allocation import (
+    Allocation,
+    Binding,
+    ContainerKey,
+    Nonce,
+    PodUid,
+    Token,
+)
+from gpu_fraction.node_daemon.state.durable import write_durably
+from gpu_fraction.node_daemon.state.errors import Reason, Refusal
+from gpu_fraction.node_daemon.state.ledger import Ledger
+from gpu_fraction.node_daemon.state.store import AllocationStore
 from tests.support.node_rig import Rig, StartError, inventory, node, rig_card, share
 
 

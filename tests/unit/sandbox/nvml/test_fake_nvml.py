@@ -11,9 +11,9 @@ import sys
 import pynvml
 import pytest
 
-from sandbox.nvml import __main__ as command
-from sandbox.nvml import build
-from sandbox.nvml.hardware import VARIABLE, FakeHardware
+from gpu_fraction.sandbox.nvml import __main__ as command
+from gpu_fraction.sandbox.nvml import build
+from gpu_fraction.sandbox.nvml.hardware import VARIABLE, FakeHardware
 from tests.support import fake_gpus
 
 ROOT = pathlib.Path(__file__).parents[4]
@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).parents[4]
 
 def calls_of_the_daemon() -> set[str]:
     """Every pynvml function that the daemon's modules name."""
-    sources = "".join(p.read_text() for p in (ROOT / "node_daemon").glob("nvml*.py"))
+    sources = "".join(p.read_text() for p in (ROOT / "node_daemon" / "cards").glob("nvml*.py"))
     names = set(re.findall(r"pynvml\.(nvml[A-Z]\w+)", sources))
     return {name for name in names if inspect.isfunction(getattr(pynvml, name))}
 
