@@ -10,6 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from gpu_fraction.cli.main import COMMANDS
+from gpu_fraction.domain.backends import BACKENDS
 from gpu_fraction.settings.declaration import titled
 from gpu_fraction.settings.option import Option
 
@@ -47,7 +48,10 @@ def _cells(option: Option) -> list[str]:
     default = "needed" if option.needed else option.shown_default and f"`{option.shown_default}`"
     bare = f"; without a value: {option.bare}" if option.bare else ""
     names = (f"`{name}`" for name in (option.flag, option.variable, option.name))
-    return [*names, default, option.unit, (option.allowed or "any text") + bare, option.help]
+    allowed = option.allowed or "any text"
+    if allowed == ", ".join(BACKENDS):  # A new backend changes no page.
+        allowed = "a [backend](backends.md)"
+    return [*names, default, option.unit, allowed + bare, option.help]
 
 
 def _row(cells: list[str] | tuple[str, ...]) -> str:

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[3]
 TOY = ROOT / "tests" / "data" / "toy"
-PARTS = ("deploy", "docs", "examples", "gpu_fraction", "tests")
+PARTS = ("deploy", "docs", "examples", "gpu_fraction", "scripts", "tests")
 POD = """\
 apiVersion: v1
 kind: Pod
@@ -55,8 +55,12 @@ def python(checkout: Path, *arguments: str, stdin: str = "") -> str:
 
 
 def test_its_examples_and_the_webhooks_conditions_hold(checkout: Path) -> None:
-    """Rewriting, validation and quota by the page's examples; its pods reach the webhook."""
-    tests = ("unit/domain/test_backend_examples.py", "unit/webhook/test_manifests.py")
+    """Rewriting, validation and quota by its page; its pods reach the webhook; no page is old."""
+    tests = (
+        "unit/cli/test_configuration_page.py",
+        "unit/domain/test_backend_examples.py",
+        "unit/webhook/test_manifests.py",
+    )
     printed = python(
         checkout,
         "pytest",
