@@ -138,23 +138,39 @@ def _choose_cards(request: Request, edit: PodEdit, configured: Iterable[str]) ->
 
 
 def _spelt(names: Iterable[str]) -> list[str]:
-    """Each name with hyphens and with spaces, which ``models.matches`` takes for one."""
-    spelt = ((n, n.replace(" ", "-"), n.replace("-", " ")) for n in names)
+    """Each name in the forms that ``models.matches`` takes for one.
+
+    With hyphens, with spaces, and in NVML's form of a label of GPU feature discovery:
+    ``NVIDIA-A100-SXM4-40GB`` is ``NVIDIA A100-SXM4-40GB`` there.
+    """
+    spelt = ((n, n.replace(" ", "-"), n.replace("-", " "), n.replace("-", " ", 1)) for n in names)
     return list(dict.fromkeys(chain.from_iterable(spelt)))
 
 
 def _mistaken(names: Collection[str], configured: Iterable[str]) -> list[str]:
     """Models that HAMi takes for one of these, because the name is a part of theirs.
 
+    Of a name of several words, the first and the last can be parts of longer words:
+    ``NVIDIA A10`` stands in ``NVIDIA A100-SXM4-40GB``.
     Source of the comparison: HAMi pkg/device/devices.go, CheckType.
     """
+    spelt = [name.casefold() for name in _spelt(names)]
+    words = [name.split() for name in spelt]
     found = {
         model
         for model in (*models.KNOWN, *configured)
-        if any(name.casefold() in model.casefold() for name in _spelt(names))
-        and models.allowed(model, (), names)
+        if models.allowed(model, (), names) and _part_of(spelt, words, model.casefold())
     }
     return sorted(found)
+
+
+def _part_of(names: Iterable[str], words: Iterable[list[str]], model: str) -> bool:
+    """True where HAMi finds a name in the model, or in a product name with this model."""
+    return any(name in model for name in names) or any(
+        model not in name and (model.startswith(name[-1]) or model.endswith(name[0]))
+        for name in words
+        if len(name) > 1
+    )
 
 
 def _container_demand(container: Container) -> Demand:
