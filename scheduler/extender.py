@@ -13,8 +13,9 @@ import numpy as np
 
 from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement import Ask, Why, choose, explain, summary
+from gpu_fraction.domain.placement.search import search
 from gpu_fraction.domain.placement.table import Ints
-from gpu_fraction.domain.placement.vectorised import Evaluation, refused, scores, search
+from gpu_fraction.domain.placement.vectorised import Evaluation, reasons, scores
 from gpu_fraction.scheduler.model_quota import NO_LIMITS, ModelLimits, ModelQuota
 from gpu_fraction.scheduler.state import ClusterState
 from gpu_fraction.scheduler.views import PodView
@@ -143,7 +144,7 @@ class Extender:
         the text costs more than the judgement.
         """
         table = self._state.table()
-        why = refused(table, view.asks, barred)
+        why = reasons(table, view.asks, barred)
         hopeless = {n: self._state.node_problem(n) for n in failing if n not in table.columns}
         known = [name for name in failing if name in table.columns] if hopeless else failing
         at = np.array([*map(table.columns.__getitem__, known)], np.int64)
@@ -153,11 +154,10 @@ class Extender:
             way: _summary(view.asks, way // _WHYS - 1, way % _WHYS, barred)
             for way in np.unique(ways).tolist()
         }
-        reasons = [texts[way] for way in ways.tolist()]
         stuck = ~why.passes[at]
         failed: dict[str, str] = {}
-        for name, reason, is_stuck in zip(known, reasons, stuck.tolist(), strict=True):
-            (hopeless if is_stuck else failed)[name] = reason
+        for name, way, is_stuck in zip(known, ways.tolist(), stuck.tolist(), strict=True):
+            (hopeless if is_stuck else failed)[name] = texts[way]
         for name in _nearest(known, stuck * _WHYS - why.why[at]) if detailed else ():
             cards = self._state.cards_for(view, name)
             text = _shortened(f"{name}: {explain(cards, view.asks, barred)}")
