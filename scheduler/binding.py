@@ -228,7 +228,7 @@ class Binder:
 
     async def settle(self) -> None:
         """Ask the API server about every claim that has waited too long for the watch."""
-        for claim in self._state.due(self._clock(), DOUBT_S):
+        for claim in self._state.claims.due(self._clock(), DOUBT_S):
             try:
                 found = await self._api.find(claim.namespace, claim.name)
             except errors.KubeError as e:

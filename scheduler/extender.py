@@ -47,7 +47,7 @@ class Extender:
             limits: What namespaces may hold of GPU models.
         """
         self._state = state
-        self._quota = ModelQuota(state.model_use, limits, lambda: state.table().kinds)
+        self._quota = ModelQuota(state, limits)
 
     def filter(self, view: PodView, names: Sequence[str]) -> FilterResult:
         """The nodes whose cards serve the pod, and a reason for each other.

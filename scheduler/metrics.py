@@ -93,7 +93,7 @@ class StateCollector(Collector):
             (
                 "overdrawn_cards",
                 "Cards given away beyond what they have; only another writer can do that",
-                self._state.overdrawn(),
+                found.overdrawn,
             ),
             ("assumed_binds", "Binds that the watch does not show yet", len(unseen)),
             ("assumed_oldest_seconds", "Age of the oldest such bind", oldest_s),

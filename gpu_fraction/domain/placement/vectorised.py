@@ -48,7 +48,7 @@ class Reasons:
 
 @dataclass(frozen=True, slots=True)
 class Fragmentation:
-    """The free capacity of all healthy cards.
+    """The free capacity of all healthy cards, and overdrawn cards.
 
     Attributes:
         cards: Healthy cards.
@@ -56,12 +56,14 @@ class Fragmentation:
         free_milli: Free thousandths, summed over the cards: of compute or of memory, whichever
             is scarcer on the card; 0 for a card without a free slot.
         largest_milli: The largest of these, so the largest share that still fits a card.
+        overdrawn: Cards whose claims exceed their size, healthy or not.
     """
 
     cards: int
     whole_cards: int
     free_milli: int
     largest_milli: int
+    overdrawn: int
 
 
 class _Judgement:
@@ -246,6 +248,8 @@ def scores(judged: Evaluation) -> Ints:
 
 def fragmentation(table: ClusterTable) -> Fragmentation:
     """The free capacity of the cluster."""
+    left = table.free
+    overdrawn = (left.core_milli < 0) | (left.memory_mib < 0) | (left.slots < 0)
     healthy = np.array([not kind.health for kind in table.kinds], np.bool_)[table.kind]
     free = np.minimum(
         _left(table.free.core_milli, 0, table.cap.core_milli),
@@ -257,4 +261,5 @@ def fragmentation(table: ClusterTable) -> Fragmentation:
         whole_cards=int((healthy & (table.free.slots >= table.cap.slots)).sum()),
         free_milli=int(free.sum()),
         largest_milli=int(free.max(initial=0)),
+        overdrawn=int(overdrawn.sum()),
     )

@@ -312,10 +312,10 @@ class Interleavings(RuleBasedStateMachine):
                         expected[model, "cores"] += share.core_milli
                         expected[model, "memory"] += share.memory_mib
                         expected[model, "gpus"] += 1
-            placed = self.state.model_use.placed("team", classes.__contains__)
+            held = self.state.model_usage.held("team", classes.__contains__)
             found = {
                 (model, kind): amount
-                for model, amounts in placed.items()
+                for model, amounts in held.items()
                 for kind, amount in amounts._asdict().items()
             }
             assert +Counter(found) == +expected
@@ -331,7 +331,7 @@ class Interleavings(RuleBasedStateMachine):
             and not self.state.claims.of_pod(uid)
         )
         found: Counter[tuple[Ask, ...]] = Counter()
-        for asks, number in self.state.model_use.wishes("team", CLASSES.__contains__):
+        for asks, number in self.state.model_usage.waiting("team", CLASSES.__contains__):
             found[asks] += number
         assert found == expected
 

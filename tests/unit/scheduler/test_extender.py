@@ -8,6 +8,7 @@ import pytest
 
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.placement import Ask, empty
+from gpu_fraction.domain.placement.vectorised import fragmentation
 from gpu_fraction.scheduler.claims import Stage
 from gpu_fraction.scheduler.extender import BindRefusedError, Extender
 from gpu_fraction.scheduler.nodes import read_cards
@@ -244,7 +245,7 @@ def test_overdrawn_cards_are_counted() -> None:
     state = state_of({"a": node_cards("a", 2)})
     state.pod_changed(holder("p", "a", {0: (700, 100)}))
     state.pod_changed(holder("q", "a", {0: (700, 100)}))
-    assert state.overdrawn() == 1
+    assert fragmentation(state.table()).overdrawn == 1
     cards = Extender(state).cards_for(state.view(pods.scheduler_pod("x", HALF)), "a")
     assert cards["main"][0].uuid == "GPU-a-1"
 
