@@ -15,8 +15,7 @@ from gpu_fraction.scheduler.endpoints import ExtenderApp
 from gpu_fraction.scheduler.extender import Extender
 from gpu_fraction.scheduler.metrics import ExtenderMetrics, StateCollector
 from gpu_fraction.scheduler.model_quota import ModelLimits
-from gpu_fraction.scheduler.nodes import Node
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Node, Pod
 from gpu_fraction.scheduler.settings import ExtenderSettings
 from gpu_fraction.scheduler.state import ClusterState
 from gpu_fraction.serving.background import Work, background

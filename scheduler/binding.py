@@ -18,7 +18,7 @@ from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.resources import PODS
 from gpu_fraction.scheduler.extender import BindRefusedError, Extender
 from gpu_fraction.scheduler.metrics import ExtenderMetrics, Outcome
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 from gpu_fraction.scheduler.state import ClusterState
 from gpu_fraction.scheduler.views import PodView
 from gpu_fraction.scheduler.wire import BindingArgs

@@ -8,6 +8,7 @@ which the scheduler evicts nobody.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -18,7 +19,6 @@ from prometheus_client import CollectorRegistry
 from gpu_fraction.scheduler import preemption
 from gpu_fraction.scheduler.auth import Callers
 from gpu_fraction.scheduler.binding import Binder
-from gpu_fraction.scheduler.expected import ExpectedBind
 from gpu_fraction.scheduler.extender import Extender
 from gpu_fraction.scheduler.metrics import ExtenderMetrics
 from gpu_fraction.scheduler.preemption import Proposal
@@ -44,10 +44,57 @@ whole victims, which fit as well."""
 NOT_CACHED: Final = "nodeCacheCapable must be true for this extender"
 LOADING: Final = "gpu-fraction extender: still loading nodes and pods, will be retried"
 
+BIND_WAIT_S: Final = 0.02
+"""Longest wait for a pending bind. Chosen: the bind follows within some milliseconds; a pod that
+fails between score and bind costs the next one this much, once."""
+
 _FILTER: Final = msgspec.json.Decoder(FilterArgs)
 _BINDING: Final = msgspec.json.Decoder(BindingArgs)
 _PREEMPTION: Final = msgspec.json.Decoder(PreemptionArgs)
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class PendingBind:
+    """The bind of the pod that was scored last, until it arrives.
+
+    kube-scheduler starts on the next pod while it binds the one before in the background. Without
+    that bind, the next pod would open a card that the last pod opened too, or end in a conflict
+    and a second of back-off. So filter waits a moment for the bind.
+    """
+
+    def __init__(self, wait_s: float = BIND_WAIT_S) -> None:
+        """No pending bind.
+
+        Args:
+            wait_s: Longest wait.
+        """
+        self._wait_s = wait_s
+        self._uid = ""
+        self._arrived = asyncio.Event()
+        self._arrived.set()
+
+    def expect(self, uid: str) -> None:
+        """The pod was scored; its bind is pending."""
+        self._uid = uid
+        self._arrived = asyncio.Event()
+
+    def arrived(self, uid: str) -> None:
+        """The pod's bind arrived; it claims its cards before a waiting call continues."""
+        if uid == self._uid:
+            self._arrived.set()
+
+    async def wait(self, uid: str) -> None:
+        """Wait for the pending bind of another pod.
+
+        Args:
+            uid: The pod to be judged; its own bind cannot be pending any more.
+        """
+        if uid == self._uid or self._arrived.is_set():
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._wait_s):
+                await self._arrived.wait()
+        self._arrived.set()
 
 
 class ExtenderApp:
@@ -82,7 +129,7 @@ class ExtenderApp:
         self._metrics = metrics
         self._registry = registry
         self._check = check
-        self._expected = ExpectedBind()
+        self._pending = PendingBind()
 
     def build(self) -> web.Application:
         """The application; serve it over TLS."""
@@ -129,17 +176,17 @@ class ExtenderApp:
             self._metrics.errors.labels("filter").inc()
             return FilterResult(None, error=f"{LOADING} ({why})" if why else NOT_CACHED)
         uid = args.pod.metadata.uid
-        await self._expected.settled(uid)
+        await self._pending.wait(uid)
         result = self._extender.filter(self._state.view(args.pod), args.node_names)
         if len(result.node_names or ()) == 1:
             # The only node is not scored; the bind comes at once.
-            self._expected.expect(uid)
+            self._pending.expect(uid)
         return result
 
     async def _prioritize(self, body: bytes) -> list[msgspec.Struct]:
         args = _FILTER.decode(body)
         view = self._state.view(args.pod)
-        self._expected.expect(view.uid)
+        self._pending.expect(view.uid)
         return list(self._extender.prioritize(view, args.node_names or ()))
 
     async def _bind(self, body: bytes) -> BindingResult:
@@ -148,7 +195,7 @@ class ExtenderApp:
         if why is not None:
             self._metrics.errors.labels("bind").inc()
             return BindingResult(f"{LOADING} ({why})")
-        self._expected.arrived(args.pod_uid)
+        self._pending.arrived(args.pod_uid)
         error = await self._binder.bind(args)
         if error:
             _log.info(

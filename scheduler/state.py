@@ -14,7 +14,7 @@ from gpu_fraction.domain.placement.table import ClusterTable
 from gpu_fraction.domain.placement.vectorised import Evaluation, evaluate
 from gpu_fraction.scheduler.claims import Claim, Claims, Stage
 from gpu_fraction.scheduler.model_usage import ModelUsage
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 from gpu_fraction.scheduler.views import PodView, assigned, view_of
 
 EVALUATIONS_KEPT: Final = 8

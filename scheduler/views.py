@@ -9,7 +9,7 @@ from gpu_fraction.domain import assignment, keys
 from gpu_fraction.domain.asks import Ask, AskError, asks_of, rendered_for_us
 from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.backends import placed_late
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 
 _log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ from gpu_fraction.domain.assignment import CardShare, render
 from gpu_fraction.domain.placement import Ask
 from gpu_fraction.scheduler.app import ExtenderService
 from gpu_fraction.scheduler.extender import Extender
-from gpu_fraction.scheduler.nodes import read_cards
+from gpu_fraction.scheduler.objects import read_cards
 from gpu_fraction.scheduler.state import ClusterState
 from gpu_fraction.scheduler.wire import FilterArgs
 from tests.builders import pods

@@ -18,7 +18,7 @@ from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.node_daemon.cluster.pod_feed import WirePod, read
 from gpu_fraction.node_daemon.slices.shares import asked, choose, verify
 from gpu_fraction.node_daemon.state.errors import Reason, Refusal
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 from gpu_fraction.scheduler.views import PodView, view_of
 from tests.builders.pods import Raw, container, pod, typed
 from tests.builders.strategies import asking_pods

@@ -5,7 +5,16 @@ All names here are plain Python. The modules for a whole cluster (``table``, ``v
 """
 
 from gpu_fraction.domain.asks import Ask
-from gpu_fraction.domain.placement.cards import CardState, Kind, Share, empty, held, less, share_of
+from gpu_fraction.domain.placement.cards import (
+    CardState,
+    Kind,
+    Share,
+    Taken,
+    empty,
+    held,
+    less,
+    share_of,
+)
 from gpu_fraction.domain.placement.choice import SCORE_MAX, Placed, choose
 from gpu_fraction.domain.placement.fit import (
     NOTHING_BARRED,
@@ -26,6 +35,7 @@ __all__ = [
     "Placed",
     "Refusal",
     "Share",
+    "Taken",
     "Why",
     "choose",
     "empty",

@@ -18,6 +18,9 @@ AMOUNT_MAX: Final = 1 << 31
 """Larger amounts in an inventory are reduced to this: chosen, 2 PiB, so that products of two
 amounts stay inside 64 bits."""
 
+Taken = tuple[int, int, int]
+"""Milli-cores, MiB and slots of one card."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -146,9 +149,9 @@ def _kind(card: inventory.Card) -> Kind:
     )
 
 
-def held(assignments: Iterable[Assignment]) -> dict[str, tuple[int, int, int]]:
-    """Milli-cores, MiB and slots that these assignments take, by card."""
-    sums: dict[str, tuple[int, int, int]] = {}
+def held(assignments: Iterable[Assignment]) -> dict[str, Taken]:
+    """The part of each card that these assignments take."""
+    sums: dict[str, Taken] = {}
     for assignment in assignments:
         for share in chain.from_iterable(assignment.values()):
             core_milli, memory_mib, slots = sums.get(share.uuid, (0, 0, 0))

@@ -14,7 +14,7 @@ from gpu_fraction.scheduler.binding import DOUBT_S, Binder, binding
 from gpu_fraction.scheduler.claims import Claim, Stage
 from gpu_fraction.scheduler.extender import Extender
 from gpu_fraction.scheduler.metrics import ExtenderMetrics
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 from gpu_fraction.scheduler.state import ClusterState
 from gpu_fraction.scheduler.wire import BindingArgs
 from tests.builders import pods

@@ -11,8 +11,7 @@ from gpu_fraction.domain.placement import Ask, empty
 from gpu_fraction.domain.placement.vectorised import fragmentation
 from gpu_fraction.scheduler.claims import Stage
 from gpu_fraction.scheduler.extender import BindRefusedError, Extender
-from gpu_fraction.scheduler.nodes import read_cards
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod, read_cards
 from gpu_fraction.scheduler.state import EVALUATIONS_KEPT, ClusterState
 from tests.builders import pods
 from tests.builders.clusters import HALF, WHOLE, holder, node_cards, state_of

@@ -15,7 +15,7 @@ from gpu_fraction.domain.placement import Ask, empty
 from gpu_fraction.quota.amounts import parse_amount
 from gpu_fraction.scheduler import preemption
 from gpu_fraction.scheduler.extender import BindRefusedError, Extender
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 from gpu_fraction.scheduler.preemption import Proposal
 from gpu_fraction.scheduler.state import ClusterState
 from tests.builders import cards as build

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_fraction.domain.placement import Ask, choose
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 from gpu_fraction.scheduler.preemption import Proposal, victims, victims_by_node
 from gpu_fraction.scheduler.state import ClusterState
 from tests.builders import pods

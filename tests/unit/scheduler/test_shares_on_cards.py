@@ -18,7 +18,7 @@ from gpu_fraction.node_daemon.slices.shares import asked, choose, verify
 from gpu_fraction.node_daemon.state.errors import Refusal
 from gpu_fraction.node_daemon.state.ledger import Usage
 from gpu_fraction.scheduler.extender import Extender
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 from tests.builders.clusters import state_of
 from tests.builders.pods import Raw, pod, typed
 from tests.property.test_admission import applied

@@ -5,7 +5,7 @@ from itertools import combinations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_fraction.scheduler.clearing import Holder, cleared, rank
+from gpu_fraction.scheduler.victims import Holder, fewest, rank
 
 
 def holder(name: str, core_milli: int, priority: int = 0, *, added: bool = True) -> Holder:
@@ -15,7 +15,7 @@ def holder(name: str, core_milli: int, priority: int = 0, *, added: bool = True)
 
 def uids(short: int, *holders: Holder) -> list[str] | None:
     """The pods that free that many milli-cores and MiB."""
-    found = cleared((short, short, 0), holders)
+    found = fewest((short, short, 0), holders)
     return None if found is None else sorted(holder.uid for holder in found)
 
 
@@ -63,9 +63,7 @@ def test_of_a_few_pods_no_set_ranks_before_the_answer(
         rank(chosen)
         for size in range(len(holders) + 1)
         for chosen in combinations(holders, size)
-        if all(
-            sum(h.amounts[at] for h in chosen) >= short[at] or short[at] <= 0 for at in range(3)
-        )
+        if all(sum(h.taken[at] for h in chosen) >= short[at] or short[at] <= 0 for at in range(3))
     ]
-    found = cleared(short, holders)
+    found = fewest(short, holders)
     assert (None if found is None else rank(found)) == (min(ranks) if ranks else None)
