@@ -12,15 +12,15 @@ from gpu_fraction.scheduler.state import ClusterState
 
 
 class Outcome(Enum):
-    """What came of a bind."""
+    """The outcome of a bind."""
 
     BOUND = "bound"
     CONFLICT = "conflict"
-    """The cards were taken since filter, or the pod is gone or bound elsewhere."""
+    """The cards were taken since filter, or the pod is gone or bound to another node."""
     FAILED = "failed"
     """The API server refused."""
     UNKNOWN = "unknown"
-    """No answer came."""
+    """No answer arrived."""
 
 
 class ExtenderMetrics:
@@ -55,7 +55,7 @@ class ExtenderMetrics:
 
 
 class StateCollector(Collector):
-    """Gauges computed from the state when they are asked for."""
+    """Gauges that are computed from the state at each scrape."""
 
     def __init__(
         self, registry: CollectorRegistry, state: ClusterState, clock: Callable[[], float]
@@ -63,7 +63,7 @@ class StateCollector(Collector):
         """Register with ``registry``.
 
         Args:
-            registry: Where to register.
+            registry: The registry of the metrics.
             state: The cluster.
             clock: The clock of the state's claims.
         """
@@ -72,7 +72,7 @@ class StateCollector(Collector):
         registry.register(self)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges now."""
+        """The current gauges."""
         unseen = self._state.claims.unseen()
         oldest_s = self._clock() - unseen[0].since_s if unseen else 0.0
         found = fragmentation(self._state.table())

@@ -12,8 +12,8 @@ from gpu_fraction.domain import models
 from gpu_fraction.domain.placement import NOTHING_BARRED, Ask, Kind, share_of
 from gpu_fraction.domain.placement.table import ABSENT
 from gpu_fraction.scheduler.model_usage import NOTHING, UNKNOWN, Usage
+from gpu_fraction.scheduler.pod_info import PodInfo
 from gpu_fraction.scheduler.state import ClusterState
-from gpu_fraction.scheduler.views import PodView
 
 CACHED: Final = 4096
 """Sums cached. Chosen: a cluster has a few models and some hundred kinds of pods."""
@@ -102,7 +102,7 @@ class ModelQuota:
         self._kinds: dict[str, tuple[Kind, ...]] = {}
         self._rooms: dict[str, _Room] = {}
 
-    def barred(self, view: PodView) -> Mapping[str, str]:
+    def barred(self, info: PodInfo) -> Mapping[str, str]:
         """Product names that the pod may not use now, with the reason, one line each.
 
         A model is barred if all of the pod's cards, taken of that model, exceed a limit. Cards
@@ -110,39 +110,39 @@ class ModelQuota:
         model that is not barred: memory by share grows with the card's memory, compute by memory
         with the card's compute for each MiB, and everything else is equal on every card.
         """
-        limits = self._limits.limits(view.namespace)
+        limits = self._limits.limits(info.namespace)
         if not limits:
             return NOTHING_BARRED
         self._learn_kinds()
         # A pod that was charged early is itself one of those for which room is kept.
-        kept = (NOTHING,) * len(limits) if view.charged_early else self._room(view, limits)
+        kept = (NOTHING,) * len(limits) if info.charged_early else self._room(info, limits)
         # The pod's own claims are in doubt: only one of them can take effect.
-        own = self._state.claims.of_pod(view.uid)
+        own = self._state.claims.of_pod(info.uid)
         barred: dict[str, str] = {}
         for limit, room in zip(limits, kept, strict=True):
-            if not limit.counts(view.priority_class):
+            if not limit.counts(info.priority_class):
                 continue
-            held = self._state.model_usage.held(view.namespace, limit.counts, without=own)
+            held = self._state.model_usage.held(info.namespace, limit.counts, without=own)
             used = NOTHING
             for model, usage in held.items():
                 if model == UNKNOWN or models.matches(limit.model, model):
                     used = used.plus(usage)
             for product in self._products(limit):
-                if _allowed(view.asks, product):
-                    why = _objection(limit, _usage(view.asks, self._kinds[product]), used, room)
+                if _allowed(info.asks, product):
+                    why = _objection(limit, _usage(info.asks, self._kinds[product]), used, room)
                     if why is not None:
                         barred.setdefault(product, why)
         return barred
 
-    def _room(self, view: PodView, limits: Sequence[ModelLimit]) -> Sequence[Usage]:
+    def _room(self, info: PodInfo, limits: Sequence[ModelLimit]) -> Sequence[Usage]:
         """For each limit, the room kept for pods that were charged for the model and wait."""
-        known = self._rooms.get(view.namespace)
-        version = self._state.model_usage.waiting_version(view.namespace)
+        known = self._rooms.get(info.namespace)
+        version = self._state.model_usage.waiting_version(info.namespace)
         if known is None or known.limits is not limits or known.version != version:
             if len(self._rooms) >= CACHED:
                 self._rooms.clear()
-            usages = [self._reserved(view.namespace, limit) for limit in limits]
-            known = self._rooms[view.namespace] = _Room(limits, version, usages)
+            usages = [self._reserved(info.namespace, limit) for limit in limits]
+            known = self._rooms[info.namespace] = _Room(limits, version, usages)
         return known.usages
 
     def _reserved(self, namespace: str, limit: ModelLimit) -> Usage:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from gpu_fraction.domain.placement import Ask, CardState
 from gpu_fraction.scheduler.claims import Claim
-from gpu_fraction.scheduler.views import PodView
+from gpu_fraction.scheduler.pod_info import PodInfo
 
 Counts = Callable[[str], bool]
 """Whether pods of a priority class are counted; empty for pods of none."""
@@ -51,7 +51,7 @@ class ModelUsage:
     def __init__(self) -> None:
         self._models: dict[str, dict[str, str]] = {}
         self._held: dict[str, dict[str, dict[str, Usage]]] = {}
-        self._waiting: dict[str, PodView] = {}
+        self._waiting: dict[str, PodInfo] = {}
         self._requests: dict[str, Counter[tuple[str, tuple[Ask, ...]]]] = {}
         self._versions: dict[str, int] = {}
         self._changes = 0
@@ -98,15 +98,15 @@ class ModelUsage:
         if not classes:
             del self._held[claim.namespace]
 
-    def set_waiting(self, uid: str, view: PodView | None) -> None:
+    def set_waiting(self, uid: str, info: PodInfo | None) -> None:
         """Record a pod that was charged at admission and holds no cards; None ends the wait."""
         old = self._waiting.pop(uid, None)
-        if view is not None:
-            self._waiting[uid] = view
-        if _request(old) == _request(view):
+        if info is not None:
+            self._waiting[uid] = info
+        if _request(old) == _request(info):
             return
         self._changes += 1
-        for pod, number in ((old, -1), (view, 1)):
+        for pod, number in ((old, -1), (info, 1)):
             if pod is not None:
                 requests = self._requests.setdefault(pod.namespace, Counter())
                 requests[pod.priority_class, pod.asks] += number
@@ -159,5 +159,5 @@ def _by_model(claim: Claim) -> Iterator[tuple[str, Usage]]:
         yield model, Usage(share.core_milli, share.memory_mib, 1)
 
 
-def _request(view: PodView | None) -> tuple[str, str, tuple[Ask, ...]] | None:
-    return None if view is None else (view.namespace, view.priority_class, view.asks)
+def _request(info: PodInfo | None) -> tuple[str, str, tuple[Ask, ...]] | None:
+    return None if info is None else (info.namespace, info.priority_class, info.asks)

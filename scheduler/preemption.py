@@ -30,9 +30,9 @@ from gpu_fraction.domain.placement import (
     share_of,
 )
 from gpu_fraction.scheduler.claims import Stage
+from gpu_fraction.scheduler.pod_info import PodInfo
 from gpu_fraction.scheduler.state import ClusterState
 from gpu_fraction.scheduler.victims import Holder, fewest, rank
-from gpu_fraction.scheduler.views import PodView
 
 _log = structlog.get_logger(__name__)
 
@@ -57,7 +57,7 @@ class Proposal:
 
 def victims(
     state: ClusterState,
-    preemptor: PodView,
+    preemptor: PodInfo,
     node: str,
     proposal: Proposal,
     barred: Mapping[str, str] = NOTHING_BARRED,
@@ -91,7 +91,7 @@ def victims(
 
 async def victims_by_node(
     state: ClusterState,
-    preemptor: PodView,
+    preemptor: PodInfo,
     proposals: Mapping[str, Proposal],
     barred: Mapping[str, str] = NOTHING_BARRED,
     *,
@@ -133,7 +133,7 @@ class _Search:
     def __init__(
         self,
         state: ClusterState,
-        preemptor: PodView,
+        preemptor: PodInfo,
         node: str,
         proposed: frozenset[str],
         barred: Mapping[str, str],
@@ -143,13 +143,13 @@ class _Search:
         self._node = node
         self._proposed = proposed
         self._barred = barred
-        lower = [view for view in state.pods_on(node) if view.priority < preemptor.priority]
-        self.pool = {view.uid: view for view in lower if self._seen(view)}
-        self._leaving = {uid for uid, view in self.pool.items() if view.leaving}
+        lower = [info for info in state.pods_on(node) if info.priority < preemptor.priority]
+        self.pool = {info.uid: info for info in lower if self._seen(info)}
+        self._leaving = {uid for uid, info in self.pool.items() if info.leaving}
 
-    def _seen(self, view: PodView) -> bool:
+    def _seen(self, info: PodInfo) -> bool:
         """Whether the watch shows it on the node; the scheduler refuses other victims."""
-        claim = self._state.claims.get(view.uid, self._node)
+        claim = self._state.claims.get(info.uid, self._node)
         return claim is not None and claim.stage is Stage.SEEN
 
     def helps(self, gone: Collection[str]) -> bool:
@@ -160,7 +160,7 @@ class _Search:
     def tied(self) -> bool:
         """True where resources do not decide alone for the pods involved."""
         involved = [self.pool[uid] for uid in self._proposed if uid in self.pool]
-        return any(view.pod.depends_on_others() for view in (self._preemptor, *involved))
+        return any(info.pod.depends_on_others() for info in (self._preemptor, *involved))
 
     def added(self) -> frozenset[str]:
         """The whole proposal and the other pods that it needs."""
@@ -215,10 +215,10 @@ class _Search:
     def _holders(self) -> Mapping[str, Sequence[Holder]]:
         """By card, the pods that may be evicted from it."""
         holders: defaultdict[str, list[Holder]] = defaultdict(list)
-        for uid, view in self.pool.items():
+        for uid, info in self.pool.items():
             claim = None if uid in self._leaving else self._state.claims.get(uid, self._node)
             for card, taken in held([claim.assignment] if claim else ()).items():
-                holders[card].append(Holder(view.priority, uid not in self._proposed, uid, taken))
+                holders[card].append(Holder(info.priority, uid not in self._proposed, uid, taken))
         return holders
 
     def _spared(self, candidates: Iterable[str], always: frozenset[str]) -> frozenset[str]:
@@ -252,9 +252,9 @@ def _by_importance(
     ranks: dict[str, float] = {}
     at_most = inf
     for uid in proposal.uids:
-        view = state.pod(uid)
-        at_most = ranks[uid] = at_most if view is None else view.priority
+        info = state.pod(uid)
+        at_most = ranks[uid] = at_most if info is None else info.priority
     for uid in sorted(set(chosen) - ranks.keys()):
-        view = state.pod(uid)
-        ranks[uid] = -inf if view is None else view.priority
+        info = state.pod(uid)
+        ranks[uid] = -inf if info is None else info.priority
     return tuple(sorted((uid for uid in ranks if uid in chosen), key=lambda uid: -ranks[uid]))

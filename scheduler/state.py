@@ -15,7 +15,7 @@ from gpu_fraction.domain.placement.vectorised import Evaluation, evaluate
 from gpu_fraction.scheduler.claims import Claim, Claims, Stage
 from gpu_fraction.scheduler.model_usage import ModelUsage
 from gpu_fraction.scheduler.objects import Pod
-from gpu_fraction.scheduler.views import PodView, assigned, view_of
+from gpu_fraction.scheduler.pod_info import PodInfo, assigned, info_of
 
 EVALUATIONS_KEPT: Final = 8
 """Cached evaluations of the whole cluster, 9 bytes a node each. Chosen: prioritize needs the one
@@ -36,9 +36,9 @@ class ClusterState:
         self.claims = Claims()
         self._cards: dict[str, tuple[CardState, ...]] = {}
         self._problems: dict[str, str] = {}
-        self._pods: dict[str, PodView] = {}
-        self._nominees: dict[str, dict[str, PodView]] = {}
-        self._guests: dict[str, dict[str, PodView]] = {}
+        self._pods: dict[str, PodInfo] = {}
+        self._nominees: dict[str, dict[str, PodInfo]] = {}
+        self._guests: dict[str, dict[str, PodInfo]] = {}
         self._table = ClusterTable()
         self._stale: set[str] = set()
         self._evaluations: dict[object, Evaluation] = {}
@@ -74,27 +74,27 @@ class ClusterState:
 
     # Pods
 
-    def view(self, pod: Pod) -> PodView:
-        """The view of a pod; the one from the watch if it has the same version."""
+    def info(self, pod: Pod) -> PodInfo:
+        """The info of a pod, taken from the watch if the watch has the same version."""
         known = self._pods.get(pod.metadata.uid)
         version = pod.metadata.resource_version
         if known is not None and version and known.pod.metadata.resource_version == version:
             return known
-        return view_of(pod)
+        return info_of(pod)
 
     def pod_changed(self, pod: Pod) -> None:
         """Add or replace a pod that the watch shows."""
-        view = view_of(pod)
-        self._unlist(view.uid)
-        if view.finished or not pod.holds_gpu:
-            self.pod_removed(view.uid)
+        info = info_of(pod)
+        self._unlist(info.uid)
+        if info.finished or not pod.holds_gpu:
+            self.pod_removed(info.uid)
             return
-        self._pods[view.uid] = view
-        if view.node:
-            self._bound(view)
-        elif view.nominated:
-            self._nominees.setdefault(view.nominated, {})[view.uid] = view
-        self._update_waiting(view.uid)
+        self._pods[info.uid] = info
+        if info.node:
+            self._bound(info)
+        elif info.nominated:
+            self._nominees.setdefault(info.nominated, {})[info.uid] = info
+        self._update_waiting(info.uid)
 
     def pod_removed(self, uid: str) -> None:
         """Forget a pod that is gone, with its claims."""
@@ -104,32 +104,32 @@ class ClusterState:
             self._drop(claim)
         self._update_waiting(uid)
 
-    def pod(self, uid: str) -> PodView | None:
+    def pod(self, uid: str) -> PodInfo | None:
         """A pod that wants or holds cards."""
         return self._pods.get(uid)
 
-    def pods_on(self, node: str) -> Iterator[PodView]:
+    def pods_on(self, node: str) -> Iterator[PodInfo]:
         """Pods that hold cards of the node, or for which its node daemon is choosing cards."""
         held = {claim.uid for claim in self.claims.of_node(node)}
         for uid in sorted(held | self._guests.get(node, {}).keys()):
-            view = self._pods.get(uid)
-            if view is not None:
-                yield view
+            info = self._pods.get(uid)
+            if info is not None:
+                yield info
 
-    def _bound(self, view: PodView) -> None:
-        for claim in self.claims.of_pod(view.uid):
-            if claim.node != view.node:
+    def _bound(self, info: PodInfo) -> None:
+        for claim in self.claims.of_pod(info.uid):
+            if claim.node != info.node:
                 self._drop(claim)
-        cards = assigned(view)
-        known = self.claims.get(view.uid, view.node)
+        cards = assigned(info)
+        known = self.claims.get(info.uid, info.node)
         if cards is None and known is not None:
             cards = known.assignment
         if cards is not None:
-            self._put(_claim(view, view.node, cards, Stage.SEEN))
-        elif view.asks:
-            self._guests.setdefault(view.node, {})[view.uid] = view
+            self._put(_claim(info, info.node, cards, Stage.SEEN))
+        elif info.asks:
+            self._guests.setdefault(info.node, {})[info.uid] = info
         if known is None or known.assignment != cards:
-            self._stale.add(view.node)
+            self._stale.add(info.node)
 
     def _unlist(self, uid: str) -> None:
         old = self._pods.get(uid)
@@ -155,18 +155,18 @@ class ClusterState:
             self._update_waiting(claim.uid)
 
     def _update_waiting(self, uid: str) -> None:
-        view = self._pods.get(uid)
-        if view is not None and (not view.charged_early or not view.asks or view.leaving):
-            view = None
-        self.model_usage.set_waiting(uid, None if self.claims.of_pod(uid) else view)
+        info = self._pods.get(uid)
+        if info is not None and (not info.charged_early or not info.asks or info.leaving):
+            info = None
+        self.model_usage.set_waiting(uid, None if self.claims.of_pod(uid) else info)
 
     # Bindings
 
-    def send(self, view: PodView, node: str, cards: Assignment, now_s: float) -> None:
+    def send(self, info: PodInfo, node: str, cards: Assignment, now_s: float) -> None:
         """Claim cards for a Binding that is about to be sent; the pod is not known to be bound."""
-        known = self.claims.get(view.uid, node)
+        known = self.claims.get(info.uid, node)
         doubt = known is not None and known.in_doubt
-        claim = _claim(view, node, cards, Stage.SENT)
+        claim = _claim(info, node, cards, Stage.SENT)
         self._put(replace(claim, since_s=now_s, in_doubt=doubt))
         self._stale.add(node)
 
@@ -201,10 +201,10 @@ class ClusterState:
             return
         if found is None or found.metadata.uid != claim.uid:
             self.pod_removed(claim.uid)
-        elif (view := view_of(found)).node != claim.node or view.finished:
+        elif (info := info_of(found)).node != claim.node or info.finished:
             self._drop(claim)
         elif claim.stage is not Stage.SEEN:  # the watch knows more than that it is bound
-            cards = assigned(view) or claim.assignment
+            cards = assigned(info) or claim.assignment
             step = replace(claim, stage=Stage.BOUND, since_s=now_s, in_doubt=False)
             self._put(replace(step, assignment=cards))
             self._stale.add(claim.node)
@@ -242,22 +242,22 @@ class ClusterState:
             known = self._evaluations[key] = evaluate(table, asks, barred)
         return known
 
-    def special_nodes(self, view: PodView) -> set[str]:
+    def special_nodes(self, info: PodInfo) -> set[str]:
         """Nodes on which ``cards_for`` differs from ``cards`` for this pod."""
-        nominated = {node for node in self._nominees if any(self._rivals(view, node))}
-        return nominated | {claim.node for claim in self.claims.of_pod(view.uid)}
+        nominated = {node for node in self._nominees if any(self._rivals(info, node))}
+        return nominated | {claim.node for claim in self.claims.of_pod(info.uid)}
 
     def cards_for(
-        self, view: PodView, node: str, gone: Collection[str] = ()
+        self, info: PodInfo, node: str, gone: Collection[str] = ()
     ) -> tuple[CardState, ...]:
         """The node's cards that this pod may use, once the pods in ``gone`` have ended.
 
         Its own claims count as free. Cards that preemption frees for a pod of the same or a
         higher priority are kept for that pod.
         """
-        without = {view.uid, *gone}
+        without = {info.uid, *gone}
         cards = self.without(node, without)
-        rivals = sorted(self._rivals(view, node), key=lambda rival: (-rival.priority, rival.uid))
+        rivals = sorted(self._rivals(info, node), key=lambda rival: (-rival.priority, rival.uid))
         if not rivals:
             return cards
         freed = self.without(node, without | {p.uid for p in self.pods_on(node) if p.leaving})
@@ -280,10 +280,10 @@ class ClusterState:
                 cards = less(cards, [placed.assignment])
         return cards
 
-    def _rivals(self, view: PodView, node: str) -> Iterator[PodView]:
+    def _rivals(self, info: PodInfo, node: str) -> Iterator[PodInfo]:
         """Other pods for which free cards of the node are kept."""
         for rival in self._nominees.get(node, {}).values():
-            if rival.uid == view.uid or rival.priority < view.priority or not rival.asks:
+            if rival.uid == info.uid or rival.priority < info.priority or not rival.asks:
                 continue
             claims = self.claims.of_pod(rival.uid)
             # A claim here holds the cards; one on another node ends the wait once it is accepted.
@@ -291,6 +291,6 @@ class ClusterState:
                 yield rival
 
 
-def _claim(view: PodView, node: str, cards: Assignment, stage: Stage) -> Claim:
-    names = view.uid, view.namespace, view.name
-    return Claim(*names, node, cards, stage, priority_class=view.priority_class)
+def _claim(info: PodInfo, node: str, cards: Assignment, stage: Stage) -> Claim:
+    names = info.uid, info.namespace, info.name
+    return Claim(*names, node, cards, stage, priority_class=info.priority_class)

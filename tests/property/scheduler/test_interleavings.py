@@ -127,7 +127,7 @@ class Interleavings(RuleBasedStateMachine):
         """The scheduler binds a pod, mostly where filter said that it fits."""
         stored = self.storage[data.draw(st.sampled_from(sorted(self.storage)))]
         if obey:
-            fitting = self.extender.filter(self.state.view(stored.pod()), sorted(NODES)).node_names
+            fitting = self.extender.filter(self.state.info(stored.pod()), sorted(NODES)).node_names
             if not fitting:
                 return
             node = data.draw(st.sampled_from(fitting))
@@ -234,7 +234,7 @@ class Interleavings(RuleBasedStateMachine):
     def settle(self, down: bool) -> None:
         """The extender looks after claims that the watch left open."""
         self.api.down = down
-        self.loop.run_until_complete(self.binder.settle())
+        self.loop.run_until_complete(self.binder.recheck())
         self.api.down = False
 
     @rule()
@@ -324,10 +324,10 @@ class Interleavings(RuleBasedStateMachine):
     def waiting_pods_are_those_without_claims(self) -> None:
         """Of the pods that the watch shows, those that chose a model and hold no card."""
         expected = Counter(
-            view.asks
+            info.asks
             for uid in self.shown
-            if (view := self.state.pod(uid)) is not None
-            and view.charged_early
+            if (info := self.state.pod(uid)) is not None
+            and info.charged_early
             and not self.state.claims.of_pod(uid)
         )
         found: Counter[tuple[Ask, ...]] = Counter()
@@ -355,7 +355,7 @@ class Interleavings(RuleBasedStateMachine):
         self.list_pods()
         for _ in range(2):
             self.now_s += DOUBT_S
-            self.loop.run_until_complete(self.binder.settle())
+            self.loop.run_until_complete(self.binder.recheck())
         held = self.held()
         for node in NODES:
             for card in self.state.cards(node):

@@ -62,16 +62,16 @@ class Node:
 
     def refusal(self, raw: Raw) -> str:
         """Why the extender leaves the node out."""
-        view = self.state.view(msgspec.convert(raw, Pod))
-        result = Extender(self.state).filter(view, ["n"])
+        info = self.state.info(msgspec.convert(raw, Pod))
+        result = Extender(self.state).filter(info, ["n"])
         return {**result.failed_nodes, **result.failed_and_unresolvable_nodes}.get("n", "")
 
     def place(self, raw: Raw, uid: str) -> Sequence[CardShare]:
         """The cards of container main, as both choose them."""
         assert self.refusal(raw) == ""
         raw = {**raw, "metadata": {**raw["metadata"], "uid": uid}}
-        view = self.state.view(msgspec.convert(raw, Pod))
-        chosen = Extender(self.state).cards_for(view, "n")
+        info = self.state.info(msgspec.convert(raw, Pod))
+        chosen = Extender(self.state).cards_for(info, "n")
         seen = pod_feed.read(msgspec.convert(raw, pod_feed.WirePod))
         assert choose(seen, self.inventory, self.used) == chosen
         verify(asked(seen)["main"], chosen["main"], self.inventory)
