@@ -38,7 +38,7 @@ class Callers:
 
     def __post_init__(self) -> None:
         if not self.names and not self.token:
-            raise AuthError("name client certificates or set a token, else nobody may call")
+            raise AuthError("no caller is accepted: name client certificates or set a token")
 
     def __repr__(self) -> str:
         """The names, without the token."""

@@ -79,23 +79,23 @@ class StateCollector(Collector):
         for name, text, value in (
             ("nodes", "Nodes with an inventory of cards", len(self._state.nodes())),
             ("cards", "Healthy cards", found.cards),
-            ("whole_cards_free", "Cards of which nothing is given away", found.whole_cards),
+            ("whole_cards_free", "Cards with nothing allocated", found.whole_cards),
             (
                 "free_share_milli",
-                "Free thousandths of a card, summed; the scarcer of compute and memory",
+                "Free thousandths of all cards; the scarcer of compute and memory",
                 found.free_milli,
             ),
             (
                 "largest_free_share_milli",
-                "The largest share of one card that could still be given, thousandths",
+                "Largest share of one card that is free, thousandths",
                 found.largest_milli,
             ),
             (
                 "overdrawn_cards",
-                "Cards given away beyond what they have; only another writer can do that",
+                "Cards allocated beyond their size; only another writer can cause this",
                 found.overdrawn,
             ),
-            ("assumed_binds", "Binds that the watch does not show yet", len(unseen)),
+            ("assumed_binds", "Binds that the watch has not shown yet", len(unseen)),
             ("assumed_oldest_seconds", "Age of the oldest such bind", oldest_s),
         ):
             family = GaugeMetricFamily(f"gpu_fraction_scheduler_{name}", text)

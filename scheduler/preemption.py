@@ -158,7 +158,7 @@ class _Search:
         return choose(cards, self._preemptor.asks, self._barred) is not None
 
     def tied(self) -> bool:
-        """True where resources do not decide alone for the pods involved."""
+        """True where more than resources decides about the pods involved."""
         involved = [self.pool[uid] for uid in self._proposed if uid in self.pool]
         return any(info.pod.depends_on_others() for info in (self._preemptor, *involved))
 
@@ -190,7 +190,7 @@ class _Search:
         return chosen | others
 
     def _by_card(self, ask: Ask) -> frozenset[str] | None:
-        """The cheapest cards to clear for a single container."""
+        """The pods on the cards that a single container gets with the fewest victims."""
         cards = self._state.cards_for(self._preemptor, self._node, self._leaving)
         victims_by_card = (self._victims(ask, card) for card in cards)
         ranks = sorted(rank(holders) for holders in victims_by_card if holders is not None)

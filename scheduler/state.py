@@ -105,7 +105,7 @@ class ClusterState:
         self._update_waiting(uid)
 
     def pod(self, uid: str) -> PodInfo | None:
-        """A pod that wants or holds cards."""
+        """A pod that asks for cards or holds some."""
         return self._pods.get(uid)
 
     def pods_on(self, node: str) -> Iterator[PodInfo]:
@@ -203,7 +203,7 @@ class ClusterState:
             self.pod_removed(claim.uid)
         elif (info := info_of(found)).node != claim.node or info.finished:
             self._drop(claim)
-        elif claim.stage is not Stage.SEEN:  # the watch knows more than that it is bound
+        elif claim.stage is not Stage.SEEN:  # the watch has newer facts about a seen pod
             cards = assigned(info) or claim.assignment
             step = replace(claim, stage=Stage.BOUND, since_s=now_s, in_doubt=False)
             self._put(replace(step, assignment=cards))

@@ -123,7 +123,7 @@ def empty(cards: Iterable[inventory.Card]) -> tuple[CardState, ...]:
 
 
 def _closeness(a: inventory.Card, b: inventory.Card) -> int:
-    """How close two cards of a node are; higher is closer.
+    """The closeness of two cards of a node; higher is closer.
 
     Without a link in either card's inventory, a common NUMA node counts 1, as in the inventory.
     """

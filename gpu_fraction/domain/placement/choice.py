@@ -22,7 +22,7 @@ from gpu_fraction.domain.units import MILLI
 
 # Each step outweighs every difference below it; none of them is an amount.
 LEFTOVER_MAX: Final = 2 * MILLI
-"""What an untouched card has left: all of its compute and all of its memory."""
+"""Most that can be left of a card: all of its compute and all of its memory."""
 OPENED: Final = 2 * LEFTOVER_MAX
 """Breaking into an untouched card costs more than any leftover on a used one."""
 IDLE_NODE: Final = LEFTOVER_MAX

@@ -33,7 +33,7 @@ class Why(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why one card cannot serve one ask.
+    """The reason why one card cannot serve one ask.
 
     Attributes:
         why: The first rule that failed.
@@ -68,7 +68,7 @@ def _capacity_refusal(ask: Ask, kind: Kind) -> Refusal | None:
     if loose and ask.isolation == "required":
         return Refusal(Why.ISOLATION, f"does not enforce {loose} (isolation: {kind.isolation})")
     if ask.memory_milli is not None and not kind.whole_mib:
-        return Refusal(Why.SIZE, "is part of a GPU of unknown memory, of which a share is asked")
+        return Refusal(Why.SIZE, "is part of a GPU of unknown memory, a share of it is needed")
     if share.memory_mib > kind.memory_mib:
         return Refusal(Why.SIZE, f"has {kind.memory_mib} MiB, {share.memory_mib} needed")
     if share.core_milli > kind.core_milli:

@@ -77,7 +77,7 @@ def _roomy(
 ) -> Bools:
     """False where the asks certainly do not fit together.
 
-    For every group of asks, the cards need as many places as the group wants, each as large as
+    For every group of asks, the cards need as many places as the group needs, each as large as
     its smallest ask. The groups of the largest asks, by compute and by memory, are checked.
     """
     kind, slots = table.kind[:, nodes], table.free.slots[:, nodes]

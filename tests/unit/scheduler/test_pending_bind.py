@@ -1,4 +1,4 @@
-"""The next pod waits a moment for the bind of the last."""
+"""Filter waits a moment for the bind of the pod that was scored last."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from gpu_fraction.scheduler.endpoints import PendingBind
 
 
 async def waits(pending: PendingBind, uid: str) -> bool:
-    """Whether the pod is kept waiting."""
+    """True if filter waits before it judges the pod."""
     task = asyncio.create_task(pending.wait(uid), name="waiter")
     for _ in range(3):
         await asyncio.sleep(0)
@@ -29,21 +29,21 @@ async def test_a_scored_pods_bind_is_waited_for() -> None:
 
 
 async def test_a_pod_does_not_wait_for_itself() -> None:
-    """Judged again before its bind, it has failed in between."""
+    """A pod that is judged again before its bind has failed in between."""
     pending = PendingBind(wait_s=60)
     pending.expect("a")
     assert not await waits(pending, "a")
 
 
 async def test_a_bind_that_never_comes_costs_one_short_wait() -> None:
-    """The pod after the next is not kept."""
+    """The pod after the next does not wait."""
     pending = PendingBind(wait_s=0.01)
     pending.expect("a")
     await pending.wait("b")
     assert not await waits(pending, "c")
 
 
-async def test_who_waits_goes_on_when_the_bind_arrives() -> None:
+async def test_a_waiting_call_continues_when_the_bind_arrives() -> None:
     """Not before, and without the rest of the wait."""
     pending = PendingBind(wait_s=60)
     pending.expect("a")

@@ -167,7 +167,7 @@ def test_a_share_larger_than_an_instance_does_not_fit_on_it(share: str) -> None:
 def test_a_share_of_an_unknown_card_is_not_guessed() -> None:
     """An instance whose inventory does not tell its card's memory serves amounts only."""
     node = Node(instance(0, parent_memory_mib=0))
-    why = "n: card 0: is part of a GPU of unknown memory, of which a share is asked"
+    why = "n: card 0: is part of a GPU of unknown memory, a share of it is needed"
     assert node.refusal(mutated({"gpu-fraction": "0.1"}, None)) == why
     assert node.refusal(mutated({"gpu-fraction": "0.1"}, H200_MIB)) == why
     seen = pod_feed.read(msgspec.convert(mutated({"gpu-fraction": "0.1"}, None), pod_feed.WirePod))
