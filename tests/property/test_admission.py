@@ -1,6 +1,7 @@
 """The whole way from pod to patch, for pods that nobody thought of."""
 
 import copy
+import dataclasses
 
 import jsonpatch
 import msgspec
@@ -158,6 +159,12 @@ def test_no_json_crashes_us(value: object, backend: Backend) -> None:
     admit(pod, backend, RULES)
 
 
+def costs_no_less(after: Demand, before: Demand) -> bool:
+    """In every amount; the least memory of a card is none, but bounds how compute follows."""
+    fields = {f.name for f in dataclasses.fields(Demand)} - {"open_least_mib"}
+    return all(getattr(after, name) >= getattr(before, name) for name in fields)
+
+
 @given(
     hostile_pods(), st.sampled_from(RESOURCES), st.integers(0, 5), st.integers(1, 1000), st.data()
 )
@@ -185,7 +192,7 @@ def test_asking_more_never_costs_less(
     if name == "nvidia.com/gpumem":
         assert before.memory_mib <= after.memory_mib
         return
-    assert before.maximum(after) == after, (before, after)
+    assert costs_no_less(after, before), (before, after)
 
 
 @given(hostile_pods())
@@ -196,8 +203,7 @@ def test_one_more_container_never_costs_less(raw: Raw) -> None:
     gone = fewer["spec"]["containers"].pop()
     # A container with HAMi's names makes the others HAMi's; that is another pod altogether.
     assume(not any("gpu" in name for name in str(gone.get("resources")).split("nvidia.com/")[1:]))
-    before, after = demand(typed(fewer)), demand(typed(raw))
-    assert before.maximum(after) == after
+    assert costs_no_less(demand(typed(raw)), demand(typed(fewer)))
 
 
 @given(asking_pods())
