@@ -1,4 +1,4 @@
-"""Metrics of the admission server; no label comes from a tenant."""
+"""Metrics of the admission server; tenants control no label."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 

@@ -1,7 +1,7 @@
-"""YAML aliases, taken apart where a change would reach through them.
+"""Copies YAML nodes that aliases share, before a change.
 
-Two containers that share their resources by alias are one object once the file is read; what
-is added to one of them would be added to both.
+Two containers that share their resources by an alias are one object in memory, so a change of one
+would change both.
 """
 
 import copy
@@ -16,13 +16,11 @@ Node = MutableMapping[Any, Any] | MutableSequence[Any]
 
 
 def own(root: Any, path: Sequence[Key]) -> None:
-    """Give the last node of the path, and every node on the way, to this path alone.
-
-    Nodes that other places refer to are copied for this one.
+    """Copy the shared nodes along a path, so that a change affects this path only.
 
     Args:
         root: A document.
-        path: Keys and indices from the document to a node that is there.
+        path: Keys and indices from the document to an existing node.
     """
     references = _references(root)
     node = root
@@ -37,7 +35,7 @@ def own(root: Any, path: Sequence[Key]) -> None:
 
 
 def _references(root: Node) -> Counter[int]:
-    """How many places refer to each mapping and list, by identity."""
+    """The number of references to each mapping and list, by identity."""
     found: Counter[int] = Counter()
     waiting = [root]
     while waiting:
@@ -49,13 +47,13 @@ def _references(root: Node) -> Counter[int]:
 
 
 def _children(node: Node) -> Iterator[Node]:
-    """The mappings and lists directly inside one; merged ones count as its own."""
+    """The mappings and lists directly inside a node, including merged ones."""
     inside = node.values() if isinstance(node, MutableMapping) else node
     yield from (child for child in inside if isinstance(child, MutableMapping | MutableSequence))
 
 
 def _forget_anchors(node: Node) -> None:
-    """A copy is not what others refer to by name."""
+    """Remove the anchors of a copy; references go to the original."""
     waiting, seen = [node], set()
     while waiting:
         member = waiting.pop()

@@ -1,4 +1,4 @@
-"""Settings of a command: its flags, the environment and its ``--config`` file."""
+"""Loads the settings of a command from flags, environment and ``--config`` file."""
 
 import argparse
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 D = TypeVar("D", bound="DataclassInstance")
 
 EPILOG: Final = """\
-Every setting may be given as a flag, as a variable GPU_FRACTION_NAME or in the --config file
-(YAML); the first of these wins."""
+Every setting can be a flag, an environment variable GPU_FRACTION_NAME or a key in the --config
+file (YAML), in this order of precedence."""
 
 
 def declare(parser: argparse.ArgumentParser, cls: "type[DataclassInstance]") -> None:
-    """Declare the flags of every setting, and that of the file."""
+    """Declare a flag for every setting, and ``--config``."""
     parser.epilog = EPILOG
     parser.add_argument("--config", metavar="FILE", help="settings file, YAML")
     for title, settings_of_it in groupby(titled(cls), key=itemgetter(0)):
@@ -31,10 +31,10 @@ def declare(parser: argparse.ArgumentParser, cls: "type[DataclassInstance]") -> 
 def values(
     cls: "type[DataclassInstance]", args: argparse.Namespace, environ: Mapping[str, str]
 ) -> dict[str, Value]:
-    """Every setting's value and where it came from.
+    """Every setting's value with its source.
 
     Raises:
-        SettingsError: the file cannot be read, or with every fault of every source.
+        SettingsError: the file is unreadable, or settings are invalid; lists all faults.
     """
     file = {}
     if args.config is not None:
@@ -47,9 +47,9 @@ def values(
 
 
 def settings(cls: type[D], args: argparse.Namespace, environ: Mapping[str, str]) -> D:
-    """The settings.
+    """Load the settings.
 
     Raises:
-        SettingsError: see ``values``; or some contradict each other.
+        SettingsError: as ``values``, or settings contradict each other.
     """
     return build(cls, values(cls, args, environ))

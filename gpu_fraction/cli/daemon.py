@@ -1,4 +1,4 @@
-"""What the command lines of all daemons have in common."""
+"""Shared parts of the daemons' command lines."""
 
 import argparse
 import asyncio
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - argparse names no other type
-"""Where the program's commands are declared."""
+"""The parsers of the program's commands."""
 
 D = TypeVar("D", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True)
 class EventLoop:
-    """For daemons whose requests are waited for (docs/adr/0004)."""
+    """The event loop of latency-sensitive daemons (docs/adr/0004)."""
 
-    event_loop: str = setting(choice("uvloop", "asyncio"), "uvloop", "what asyncio runs on")
+    event_loop: str = setting(choice("uvloop", "asyncio"), "uvloop", "event loop implementation")
 
 
 def add_daemon(
@@ -41,15 +41,15 @@ def add_daemon(
     summary: str,
     description: str,
 ) -> None:
-    """Declare a daemon's command: its settings as flags, and how to see them.
+    """Declare a daemon's command with its settings as flags.
 
     Args:
-        commands: Where to.
+        commands: The parsers of the commands.
         name: The command's name.
         cls: The daemon's settings.
-        serve: Runs the daemon to its end, by its settings and the environment.
+        serve: Runs the daemon with its settings and the environment.
         summary: One line for the list of commands.
-        description: What a person needs to know, with an example.
+        description: The text of ``--help``, with an example.
     """
 
     def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -66,18 +66,18 @@ def add_daemon(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--print-config", action="store_true", help="print every setting and its source, and exit"
+        "--print-config", action="store_true", help="print every setting with its source and exit"
     )
     config.declare(parser, cls)
     parser.set_defaults(run=run)
 
 
 def run_on(event_loop: str, work: Coroutine[None, None, None]) -> None:
-    """Run a daemon's work to its end.
+    """Run a daemon to its end.
 
     Args:
-        event_loop: One of the choices of ``EventLoop``.
-        work: What to run.
+        event_loop: A choice of ``EventLoop``.
+        work: The daemon.
     """
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if event_loop == "uvloop":
@@ -87,10 +87,10 @@ def run_on(event_loop: str, work: Coroutine[None, None, None]) -> None:
 
 
 def process() -> tuple[CollectorRegistry, asyncio.Event]:
-    """Prepare the process; call it inside the running loop.
+    """Set up metrics and signals; call this inside the running loop.
 
     Returns:
-        Its metrics, and an event that SIGTERM and SIGINT set.
+        The registry of the process, and an event that SIGTERM and SIGINT set.
     """
     registry = CollectorRegistry()
     registry.register(PROCESS_COLLECTOR)

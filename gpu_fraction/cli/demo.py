@@ -1,8 +1,8 @@
 """``gpu-fraction demo``: the product in a minute, on a machine without a cluster.
 
-Prints every example as a coloured diff, then starts the real webhook on TLS with a temporary
-certificate and posts the reviews that a real API server sent. As an API server does, it sends a
-pod to ``/validate`` with the patch of ``/mutate`` applied.
+Prints every example as a coloured diff, then starts the real webhook with a temporary certificate
+and posts recorded reviews of a real API server. Like an API server, it sends pods to ``/validate``
+with the patch of ``/mutate`` applied.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from gpu_fraction.cli import mutate
 from gpu_fraction.kube.timestamps import utc_now
 
 CARD_SIZE: Final = "80Gi"
-"""The demo's cluster: every GPU has this much memory."""
+"""The memory of every GPU in the demo."""
 
 _START_S: Final = 20.0
 _CALL_S: Final = 10.0
@@ -48,10 +48,15 @@ class Row:
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
     parser = commands.add_parser(
-        "demo", help="show examples and recorded reviews going through", description=__doc__
+        "demo",
+        help="show examples, then post recorded reviews to the webhook",
+        description=__doc__,
     )
     parser.add_argument(
-        "--examples", default="examples", metavar="DIR", help="manifests (default examples)"
+        "--examples",
+        default="examples",
+        metavar="DIR",
+        help="folder of the example manifests (default examples)",
     )
     parser.set_defaults(run=run)
 
@@ -68,7 +73,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _show_examples(folder: Path, environ: Mapping[str, str]) -> int:
-    """Each example through the offline command, exactly as a person would call it."""
+    """Run ``gpu-fraction mutate`` on each example, as a user would."""
     for file in sorted(folder.glob("*.yaml")):
         sys.stdout.write(
             f"\n$ gpu-fraction mutate -f {file} -o diff --gpu-memory-mib {CARD_SIZE}\n"
@@ -115,7 +120,7 @@ def _certificate(folder: Path) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def _webhook(folder: Path) -> AsyncIterator[int]:
-    """The real server as a process of its own; yields its port."""
+    """Run the real server as a process; yields its port."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -139,7 +144,7 @@ async def _webhook(folder: Path) -> AsyncIterator[int]:
 async def _port(process: asyncio.subprocess.Process) -> int:
     """The port, from the log line ``server.listening``."""
     if process.stdout is None:
-        raise RuntimeError("the webhook has no output")
+        raise RuntimeError("the webhook process has no output pipe")
     async with asyncio.timeout(_START_S):
         async for line in process.stdout:
             event = json.loads(line)

@@ -1,4 +1,4 @@
-"""Annotations of ours on a workload, from where no pod gets them."""
+"""Warnings about GPU annotations on a workload instead of its pod template."""
 
 from collections.abc import Iterator, MutableMapping
 from typing import Any
@@ -20,8 +20,8 @@ def misplaced(document: Document) -> Iterator[str]:
             if below:
                 copies = "" if whole.kind in TEMPLATES else " unless its operator copies it"
                 yield (
-                    f"{whole}: {dotted((*at, 'metadata', 'annotations'))}[{key}]: belongs on "
-                    f"{', '.join(below)}; the pods will have no GPU{copies}"
+                    f"{whole}: {dotted((*at, 'metadata', 'annotations'))}[{key}]: its pods will "
+                    f"have no GPU{copies}; move it to {', '.join(below)}"
                 )
 
 

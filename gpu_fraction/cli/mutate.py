@@ -1,4 +1,4 @@
-"""``gpu-fraction mutate``: what the webhook would make of manifests, without a cluster."""
+"""``gpu-fraction mutate``: apply the webhook's changes to manifests, without a cluster."""
 
 import argparse
 import difflib
@@ -34,10 +34,10 @@ from gpu_fraction.settings.rewrite import RewriteSettings
 DESCRIPTION: Final = """\
 Rewrite manifests as the admission webhook would, without a cluster.
 
-Takes Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs, PodTemplates and
-Lists of them; everything else passes through. Prints the result; if a pod is refused, prints
-nothing, writes one line per refusal to standard error and exits 1. Warns of annotations that
-stand on a workload and not on its pod template, of any kind.
+Rewrites Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs, PodTemplates
+and Lists of them; other objects are printed unchanged. If a pod is refused, prints no manifests,
+writes one line per refusal to standard error and exits with status 1. Warns about GPU annotations
+on a workload instead of its pod template, for all kinds.
 
 examples:
   gpu-fraction mutate -f pod.yaml
@@ -50,17 +50,17 @@ _RED, _GREEN, _CYAN, _END = "\x1b[31m", "\x1b[32m", "\x1b[36m", "\x1b[0m"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set."""
+    """All settings of the command."""
 
-    rewriting: RewriteSettings = group(RewriteSettings, "how pods are rewritten")
+    rewriting: RewriteSettings = group(RewriteSettings, "rewriting of pods")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the manifests.
+    """The refusals and warnings of a run.
 
     Attributes:
-        refusals: One line each; none where everything passed.
+        refusals: One line each; empty where every pod is admitted.
         warnings: One line each.
     """
 
@@ -82,20 +82,20 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         action="append",
         required=True,
         metavar="FILE|DIR|-",
-        help="manifests: a file, a folder (none below it), - for standard input; may be repeated",
+        help="manifests: a file, a folder (not recursive) or - for standard input; repeatable",
     )
     parser.add_argument(
         "-o",
         "--output",
         choices=("yaml", "json", "diff"),
         default="yaml",
-        help="what to print (default yaml)",
+        help="output format (default yaml)",
     )
     parser.add_argument(
         "--color",
         choices=("auto", "always", "never"),
         default="auto",
-        help="colours in a diff (default auto: on a terminal)",
+        help="colours in the diff (default auto: only on a terminal)",
     )
     config.declare(parser, Settings)
     parser.set_defaults(run=run)
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _join(sources: Sequence[Source]) -> str:
-    """All files as one stream."""
+    """All files as one YAML stream."""
     joined = ""
     for text in map(to_yaml, sources):
         if joined and text:
@@ -139,7 +139,7 @@ def _join(sources: Sequence[Source]) -> str:
 
 
 def mutate_all(sources: Sequence[Source], settings: RewriteSettings) -> Outcome:
-    """Rewrite every pod in place, by the webhook's own patch."""
+    """Rewrite every pod in place with the webhook's patch."""
     labels = _namespace_labels(sources)
     refusals: list[str] = []
     warnings: list[str] = []
@@ -159,7 +159,7 @@ def mutate_all(sources: Sequence[Source], settings: RewriteSettings) -> Outcome:
 
 
 def apply(document: Document, found: PodIn, operations: Sequence[patch.Operation]) -> None:
-    """Apply the webhook's patch at the pod's place, by a library that is not ours."""
+    """Apply the webhook's patch to a pod inside its document."""
     if not operations:
         return
     prefix = "".join("/" + patch.escape(str(key)) for key in found.path)
@@ -195,7 +195,7 @@ def _namespace_labels(sources: Sequence[Source]) -> dict[str, str]:
 
 
 def _typed(raw: Mapping[str, Any]) -> Pod:
-    """The pod as the API server would hand it over: amounts as text.
+    """Convert a pod as the API server would send it: amounts as text.
 
     Raises:
         Refused: a field has a type that the API server would refuse.
@@ -206,7 +206,7 @@ def _typed(raw: Mapping[str, Any]) -> Pod:
         problems = [
             Problem(
                 annotation_path(str(key)),
-                f"{quote(_yaml_word(value))} must be text; put it in quotes",
+                f"{quote(_yaml_word(value))} is not a string; put it in quotes",
             )
             for key, value in annotations.items()
             if not isinstance(value, str)
@@ -236,8 +236,8 @@ def _amounts_to_text(plain: dict[str, Any]) -> None:
                     resources[part] = {k: str(v) for k, v in amounts.items()}
 
 
-def _colour(wish: str) -> bool:
-    return wish == "always" or (wish == "auto" and sys.stdout.isatty())
+def _colour(choice: str) -> bool:
+    return choice == "always" or (choice == "auto" and sys.stdout.isatty())
 
 
 def _diff(sources: Sequence[Source], before: Sequence[str], out: TextIO, *, colour: bool) -> None:

@@ -110,7 +110,7 @@ def test_nobody_assigns_cards_to_himself(annotations: Mapping[str, str]) -> None
     """The assignment says which cards a container is handed."""
     raw = pod({**annotations, keys.ASSIGNED: '{"v":1,"containers":{}}'})
     assert refusals(raw) == [
-        "metadata.annotations[gpu-fraction.dev/assigned]: only the system writes it; remove it"
+        "metadata.annotations[gpu-fraction.dev/assigned]: only gpu-fraction sets it; remove it"
     ]
     assert verdict(raw, trusted=True).operations or not annotations
 
@@ -118,7 +118,7 @@ def test_nobody_assigns_cards_to_himself(annotations: Mapping[str, str]) -> None
 def test_a_request_annotation_alone_is_forged() -> None:
     """It would say what a pod costs and gets, without asking for it."""
     assert refusals(pod({keys.REQUEST: REQUEST})) == [
-        "metadata.annotations[gpu-fraction.dev/request]: only the system writes it; remove it"
+        "metadata.annotations[gpu-fraction.dev/request]: only gpu-fraction sets it; remove it"
     ]
     assert verdict(pod({keys.REQUEST: REQUEST}), trusted=True) == Verdict()
 
@@ -128,7 +128,7 @@ def test_a_request_annotation_must_be_what_the_annotations_come_to(forged: str) 
     """Byte for byte."""
     (told,) = refusals(pod({**QUARTER, keys.REQUEST: forged}))
     assert told.startswith("metadata.annotations[gpu-fraction.dev/request]: ")
-    assert told.endswith(" was set by hand, remove it")
+    assert "only gpu-fraction sets it; remove the value" in told
 
 
 def test_an_injected_container_is_not_the_first() -> None:
@@ -182,7 +182,7 @@ def test_a_container_injected_before_the_first_call_is_not_the_main_one() -> Non
     """Injectors say which one is, by kubectl's annotation; nothing is left to be warned of."""
     raw = pod({**QUARTER, MAIN_CONTAINER: "main"}, container("fuse-sidecar"), container())
     assert getting(admitted(raw)) == ["main"]
-    assert not any("could be meant" in told for told in verdict(raw).warnings)
+    assert not any("to give it to another" in told for told in verdict(raw).warnings)
 
 
 def test_the_annotation_of_ours_counts_before_kubectls() -> None:
@@ -204,8 +204,8 @@ def test_the_first_of_several_containers_gets_the_share_with_a_warning(main: str
     notes = {**QUARTER, **({MAIN_CONTAINER: main} if main else {})}
     raw = pod(notes, container("fuse-sidecar"), container("main"), init=[container("setup")])
     assert verdict(raw).warnings[0] == (
-        "container fuse-sidecar gets the GPU because it is the first, and main could be meant; "
-        "name one by the annotation gpu-fraction-container-name"
+        "container fuse-sidecar gets the GPU because it is the first container; to give it to "
+        "another (main), set the annotation gpu-fraction-container-name"
     )
     assert getting(admitted(raw)) == ["fuse-sidecar"]
 
@@ -228,7 +228,7 @@ def test_nobody_is_warned_where_one_container_can_be_meant(
 ) -> None:
     """A warning at each pod would be read by nobody."""
     told = verdict(pod(notes, *map(container, containers))).warnings
-    assert not any("could be meant" in line for line in told)
+    assert not any("to give it to another" in line for line in told)
 
 
 def test_a_request_annotation_moves_no_share_to_an_init_container() -> None:
@@ -236,7 +236,7 @@ def test_a_request_annotation_moves_no_share_to_an_init_container() -> None:
     forged = REQUEST.replace("main", "setup")
     raw = pod({**QUARTER, keys.REQUEST: forged}, init=[container("setup")])
     (told,) = refusals(raw)
-    assert told.endswith(" was set by hand, remove it")
+    assert "only gpu-fraction sets it; remove the value" in told
 
 
 def test_a_copied_pod_is_admitted_as_it_is() -> None:
@@ -305,8 +305,8 @@ def test_another_gpu_resource_contradicts_the_annotation(name: str, kind: str, p
     index = len(raw["spec"][kind]) - 1
     assert refusals(raw) == [
         (
-            f"spec.{kind}[{index}].resources[{name}]: asks for a GPU beside the annotations; "
-            "give one of the two"
+            f"spec.{kind}[{index}].resources[{name}]: requests a GPU in addition to the "
+            "GPU annotations; remove one of the two"
         )
     ]
 
@@ -317,8 +317,8 @@ def test_another_gpu_resource_in_a_copied_pod() -> None:
     copied["spec"]["containers"][1]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
     assert refusals(copied) == [
         (
-            "spec.containers[1].resources[nvidia.com/gpu]: asks for a GPU beside the annotations; "
-            "give one of the two"
+            "spec.containers[1].resources[nvidia.com/gpu]: requests a GPU in addition to the "
+            "GPU annotations; remove one of the two"
         )
     ]
 
@@ -330,7 +330,7 @@ def test_more_of_our_own_resource_in_a_copied_pod() -> None:
         copied["spec"]["containers"][0]["resources"][part][keys.MEMORY_MIB] = "8192"
     assert refusals(copied) == [
         f'spec.containers[0].resources.{part}[gpu-fraction.dev/memory-mib]: is "8192", but the '
-        "annotations ask for 4096; remove it, the annotations are enough"
+        "annotations request 4096; remove it, gpu-fraction sets it"
         for part in ("limits", "requests")
     ]
 
@@ -411,13 +411,13 @@ NEVER_SERVED = [
     pytest.param(
         {"slot": "1", "core_milli": "17k"},
         "core-milli",
-        "comes to 17 GPUs, more than any node has; allowed: at most 16000",
+        "requests 17 GPUs, more than any node has; allowed: at most 16000",
         id="more cards than a node has",
     ),
     pytest.param(
         {"slot": "1", "core_milli": "2k", "memory_mib": "2097154"},
         "memory-mib",
-        "comes to 1048577 MiB on each GPU, more than any card has; allowed: at most 1048576",
+        "requests 1048577 MiB on each GPU, more than any GPU has; allowed: at most 1048576",
         id="more memory than a card has",
     ),
 ]
@@ -530,8 +530,8 @@ def test_another_scheduler_is_refused_or_kept() -> None:
     raw = pod(QUARTER, schedulerName="volcano")
     assert refusals(raw) == [
         (
-            'spec.schedulerName: "volcano" does not know about shares of GPUs; leave it out, '
-            "gpu-fraction-scheduler is filled in (cluster setting policy_other_scheduler)"
+            'spec.schedulerName: "volcano" cannot place shares of GPUs; remove the field and '
+            "gpu-fraction-scheduler is set (cluster setting policy_other_scheduler)"
         )
     ]
     kept = verdict(raw, other_scheduler="allow")
@@ -570,7 +570,7 @@ def kai(annotations: Mapping[str, str] | None, *containers: Raw, **spec: Any) ->
 def test_kais_pods_are_left_to_kai() -> None:
     """Its users write the same annotations, and values of its own."""
     assert verdict(kai({"gpu-fraction": "0.5", "gpu-memory": "nonsense to us"})) == Verdict(
-        warnings=("left to kai-scheduler: gpu-fraction does not rewrite its pods",)
+        warnings=("gpu-fraction does not change pods that kai-scheduler schedules",)
     )
     assert verdict(kai(None)) == Verdict()
 
@@ -598,7 +598,7 @@ def test_kais_pods_may_not_preset_a_node() -> None:
 def test_kais_name_does_not_open_system_annotations(key: str) -> None:
     """They mean the same whoever schedules the pod."""
     raw = kai({**QUARTER, key: "x"})
-    assert refusals(raw) == [f"metadata.annotations[{key}]: only the system writes it; remove it"]
+    assert refusals(raw) == [f"metadata.annotations[{key}]: only gpu-fraction sets it; remove it"]
     assert verdict(raw, trusted=True).operations == []
 
 
@@ -607,7 +607,9 @@ def test_kais_name_does_not_open_native_resources() -> None:
     (told,) = refusals(kai(None, container("main", NATIVE, securityContext={"privileged": True})))
     assert told.startswith("spec.containers[0].securityContext.privileged")
     (told, *_) = refusals(kai(QUARTER, container("main", NATIVE)))
-    assert told.startswith(f"spec.containers[0].resources[{keys.SLOT}]: asks for a GPU beside")
+    assert told.startswith(
+        f"spec.containers[0].resources[{keys.SLOT}]: requests a GPU in addition to"
+    )
 
 
 MAP = {"runai/shared-gpu-configmap": "p-x2x4x6x-shared-gpu"}
@@ -708,7 +710,7 @@ def test_rounding_is_said() -> None:
     warnings = verdict(pod({"gpu-memory": "8G"})).warnings
     assert warnings == (
         "gpu-memory 8G is rounded up to 7630 MiB",
-        "container main: 7630 MiB brings 46.5% of a GPU's compute",
+        "container main: 7630 MiB comes with 46.5% of a GPU's compute",
     )
 
 
