@@ -32,15 +32,6 @@ DefaultFraction = Callable[[str, Pod], str | None]
 """The share that a namespace gives to a pod with GPU annotations but without a share."""
 
 
-def no_labels(_namespace: str) -> str | None:
-    """Choose no backend for any namespace."""
-    return None
-
-
-def _no_default(_namespace: str, _pod: Pod) -> str | None:
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class Decider:
     """Decides on every review.
@@ -55,8 +46,8 @@ class Decider:
 
     settings: RewriteSettings
     system_users: frozenset[str] = frozenset()
-    backend_label: BackendLabel = no_labels
-    default_fraction: DefaultFraction = _no_default
+    backend_label: BackendLabel | None = None
+    default_fraction: DefaultFraction | None = None
     cache: AnswerCache = field(default_factory=AnswerCache)
 
     def mutate(self, request: AdmissionRequest) -> Answer:
@@ -91,7 +82,7 @@ class Decider:
 
     def _default_for(self, request: AdmissionRequest, pod: Pod) -> str | None:
         """The share to fill in; None where the pod needs none or the namespace has none."""
-        if self.default_fraction is _no_default:
+        if self.default_fraction is None:
             return None
         annotations = pod.annotations()
         ours = [key for key in annotations if keys.is_ours(key) and key not in keys.SYSTEM_KEYS]
@@ -111,7 +102,11 @@ class Decider:
         if is_new_pod(request):
             pod = decode_pod(request.object, "object")
             return self._new_pod(request, pod, "validate", _validated)
-        if request.operation == "CREATE" and _is_binding(request):
+        # A Binding is created as ``pods/binding`` or as the older resource ``bindings``.
+        if request.operation == "CREATE" and "binding" in (
+            request.sub_resource,
+            request.resource.resource.removesuffix("s"),
+        ):
             binding = decode_binding(request.object)
             problems = changes.binding(
                 binding.metadata.annotations or {}, trusted=self._trusted(request)
@@ -156,7 +151,8 @@ class Decider:
         return request.user_info.username in self.system_users
 
     def _backend(self, request: AdmissionRequest) -> Backend:
-        label = self.backend_label(request.namespace) if request.namespace else None
+        choose = self.backend_label
+        label = choose(request.namespace) if choose and request.namespace else None
         return self.settings.backend_for(label)
 
 
@@ -197,11 +193,6 @@ def is_new_pod(request: AdmissionRequest) -> bool:
         and not request.sub_resource
         and request.resource.resource == "pods"
     )
-
-
-def _is_binding(request: AdmissionRequest) -> bool:
-    """True for ``pods/binding`` and for the older resource ``bindings``."""
-    return request.resource.resource == "bindings" or request.sub_resource == "binding"
 
 
 def _refusal(problems: Sequence[Problem], backend: Backend | None = None) -> Answer:

@@ -12,11 +12,10 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from gpu_fraction.serving.probes import add_probes
 from gpu_fraction.webhook import review
-from gpu_fraction.webhook.metrics import AdmissionMetrics
 
 MAX_BODY_BYTES: Final = 8 << 20
 """The API server takes 3 MiB and sends object and oldObject (apiserver/pkg/server/config.go)."""
@@ -56,6 +55,26 @@ class NotReady(Exception):  # noqa: N818 - a state, not a fault
         self.retry_after_s = retry_after_s
 
 
+class AdmissionMetrics:
+    """Metrics of one admission server; tenants control no label."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register with ``registry``."""
+        self.reviews = Counter(
+            "gpu_fraction_admission_reviews",
+            "Admission reviews by path, operation and decision",
+            ["path", "operation", "decision"],
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "gpu_fraction_admission_seconds",
+            "Time from the first byte of a review to its answer",
+            ["path"],
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 2.5, 10),
+            registry=registry,
+        )
+
+
 @dataclass(slots=True)
 class AdmissionApp:
     """Routes of the admission server.
@@ -86,8 +105,6 @@ class AdmissionApp:
 
 
 class _Handler:
-    """Handles one path."""
-
     def __init__(self, path: str, decide: Decide, metrics: AdmissionMetrics) -> None:
         self._path = path
         self._decide = decide
@@ -102,7 +119,9 @@ class _Handler:
         """Answer one review."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        deadline = started + _remaining_s(request)
+        deadline = started + _remaining_s(
+            request.raw_path.partition("?timeout=")[2][:_TIMEOUT_CHARS]
+        )
         try:
             body = await _body(request, deadline)
             return await self._answer(body, loop, started, deadline)
@@ -204,13 +223,9 @@ def _retry_later(reason: str, after_s: int) -> web.Response:
     return response
 
 
-def _remaining_s(request: web.Request) -> float:
-    """The caller's timeout less the margin: ``?timeout=10s``, always whole seconds."""
-    return _timeout_s(request.raw_path.partition("?timeout=")[2][:_TIMEOUT_CHARS])
-
-
 @lru_cache(maxsize=64)
-def _timeout_s(text: str) -> float:
+def _remaining_s(text: str) -> float:
+    """The caller's timeout less the margin: ``10s``, always whole seconds."""
     if text.endswith("s") and text[:-1].isascii() and text[:-1].isdigit() and len(text) <= 4:
         return max(MARGIN_S, int(text[:-1]) - MARGIN_S)
     return DEFAULT_TIMEOUT_S - MARGIN_S

@@ -11,6 +11,7 @@ from gpu_fraction.certs.commands import rotate, status
 from gpu_fraction.certs.settings import CertificateSettings
 from gpu_fraction.cli import config
 from gpu_fraction.cli.cluster import ClusterSettings
+from gpu_fraction.cli.config import Commands
 from gpu_fraction.kube import server_version
 from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.client import connect
@@ -44,13 +45,12 @@ class Settings:
     )
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "certs",
         help="show or renew the webhook's certificates",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="status|rotate")
     shown = actions.add_parser(

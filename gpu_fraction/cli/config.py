@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from gpu_fraction.settings.declaration import build, options_of, titled
 from gpu_fraction.settings.option import SettingsError, Value, add_flags, load, read_file
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - argparse names no other type
+"""The parsers of the program's commands."""
 
 D = TypeVar("D", bound="DataclassInstance")
 

@@ -60,12 +60,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
 
 
 add_parser = partial(
-    add_daemon,
-    name="controller",
-    cls=Settings,
-    serve=serve,
-    summary="count the usage of GPUQuotas",
-    description=DESCRIPTION,
+    add_daemon, "controller", Settings, serve, "count the usage of GPUQuotas", DESCRIPTION
 )
 
 

@@ -7,20 +7,18 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from gpu_fraction.cli import config
+from gpu_fraction.cli.config import Commands
 from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.option import print_config
 from gpu_fraction.settings.parsers import choice
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - argparse names no other type
-"""The parsers of the program's commands."""
 
 D = TypeVar("D", bound="DataclassInstance")
 
@@ -33,23 +31,22 @@ class EventLoop:
 
 
 def add_daemon(
-    commands: Commands,
-    *,
     name: str,
     cls: type[D],
     serve: Callable[[D, Mapping[str, str]], None],
     summary: str,
     description: str,
+    commands: Commands,
 ) -> None:
     """Declare a daemon's command with its settings as flags.
 
     Args:
-        commands: The parsers of the commands.
         name: The command's name.
         cls: The daemon's settings.
         serve: Runs the daemon with its settings and the environment.
         summary: One line for the list of commands.
         description: The text of ``--help``, with an example.
+        commands: The parsers of the commands.
     """
 
     def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -59,12 +56,7 @@ def add_daemon(
             serve(config.settings(cls, args, environ), environ)
         return 0
 
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.add_parser(name, help=summary, description=description)
     parser.add_argument(
         "--print-config", action="store_true", help="print every setting with its source and exit"
     )

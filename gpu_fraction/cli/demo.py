@@ -25,6 +25,7 @@ import jsonpatch
 from gpu_fraction.certs import pki
 from gpu_fraction.certs.lifetimes import Lifetimes
 from gpu_fraction.cli import mutate
+from gpu_fraction.cli.config import Commands
 from gpu_fraction.kube.timestamps import utc_now
 
 CARD_SIZE: Final = "80Gi"
@@ -45,7 +46,7 @@ class Row:
     ms: float
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "demo",
@@ -73,7 +74,6 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _show_examples(folder: Path, environ: Mapping[str, str]) -> int:
-    """Run ``gpu-fraction mutate`` on each example, as a user would."""
     for file in sorted(folder.glob("*.yaml")):
         sys.stdout.write(
             f"\n$ gpu-fraction mutate -f {file} -o diff --gpu-memory-mib {CARD_SIZE}\n"
@@ -120,7 +120,6 @@ def _certificate(folder: Path) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def _webhook(folder: Path) -> AsyncIterator[int]:
-    """Run the real server as a process; yields its port."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -37,6 +37,8 @@ def main() -> int:
     for name in [name for name in COMMANDS if name in sys.argv[1:2]] or COMMANDS:
         module = importlib.import_module(f"gpu_fraction.cli.{name.replace('-', '_')}")
         module.add_parser(commands)
+    for command in commands.choices.values():
+        command.formatter_class = argparse.RawDescriptionHelpFormatter
     args = parser.parse_args()
     try:
         return cast("int", args.run(args, os.environ))

@@ -166,11 +166,15 @@ def pods(document: Document) -> Iterator[PodIn]:
     """Every pod and pod template in a document, including those in a List."""
     for whole in objects(document, document.body):
         below = TEMPLATES.get(whole.kind)
-        found: object = whole.raw if below is not None else None
-        for key in below or ():
-            found = found.get(key) if isinstance(found, MutableMapping) else None
-        if isinstance(found, MutableMapping):
-            yield replace(whole, path=(*whole.path, *(below or ())), raw=found)
+        if below is not None and (found := mapping_at(whole.raw, *below)) is not None:
+            yield replace(whole, path=(*whole.path, *below), raw=found)
+
+
+def mapping_at(node: object, *path: str) -> MutableMapping[str, Any] | None:
+    """The mapping below a node; None where there is none."""
+    for key in path:
+        node = node.get(key) if isinstance(node, MutableMapping) else None
+    return node if isinstance(node, MutableMapping) else None
 
 
 def dotted(path: Iterable[str | int]) -> str:
@@ -195,8 +199,7 @@ def objects(document: Document, body: object, at: Place = ()) -> Iterator[PodIn]
         for index, item in enumerate(items):
             yield from objects(document, item, (*at, "items", index))
         return
-    metadata = body.get("metadata")
-    names = metadata if isinstance(metadata, MutableMapping) else {}
+    names = mapping_at(body, "metadata") or {}
     name = names.get("name") or names.get("generateName") or "(no name)"
     namespace = names.get("namespace")
     yield PodIn(
@@ -240,7 +243,6 @@ def _is_json(body: object) -> bool:
 
 
 def _block(body: object) -> object:
-    """JSON input as block YAML."""
     return json.loads(json.dumps(body)) if _is_json(body) else body
 
 

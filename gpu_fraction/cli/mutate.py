@@ -4,7 +4,7 @@ import argparse
 import difflib
 import json
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
@@ -12,12 +12,15 @@ import jsonpatch
 import msgspec
 
 from gpu_fraction.cli import aliases, config
+from gpu_fraction.cli.config import Commands
 from gpu_fraction.cli.manifests import (
     Document,
     ManifestError,
     PodIn,
     Source,
     dotted,
+    mapping_at,
+    objects,
     pods,
     read,
     to_json,
@@ -68,13 +71,12 @@ class Outcome:
     warnings: tuple[str, ...]
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "mutate",
         help="rewrite manifests as the webhook would",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "-f",
@@ -128,7 +130,6 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _join(sources: Sequence[Source]) -> str:
-    """All files as one YAML stream."""
     joined = ""
     for text in map(to_yaml, sources):
         if joined and text:
@@ -177,20 +178,13 @@ def _path(found: PodIn, problem: Problem) -> str:
 
 
 def _namespace_labels(sources: Sequence[Source]) -> dict[str, str]:
-    """The backend that Namespaces among the manifests choose."""
     labels = {}
-    for source in sources:
-        for document in source.documents:
-            body = document.body
-            if not isinstance(body, MutableMapping) or body.get("kind") != "Namespace":
-                continue
-            metadata = body.get("metadata")
-            if not isinstance(metadata, MutableMapping):
-                continue
-            given = metadata.get("labels")
-            chosen = given.get(keys.LABEL_BACKEND) if isinstance(given, MutableMapping) else None
+    documents = [document for source in sources for document in source.documents]
+    for found in (found for document in documents for found in objects(document, document.body)):
+        if found.kind == "Namespace":
+            chosen = (mapping_at(found.raw, "metadata", "labels") or {}).get(keys.LABEL_BACKEND)
             if isinstance(chosen, str):
-                labels[str(metadata.get("name"))] = chosen
+                labels[found.name] = chosen
     return labels
 
 
@@ -200,19 +194,16 @@ def _typed(raw: Mapping[str, Any]) -> Pod:
     Raises:
         Refused: a field has a type that the API server would refuse.
     """
-    metadata = raw.get("metadata")
-    annotations = metadata.get("annotations") if isinstance(metadata, Mapping) else None
-    if isinstance(annotations, Mapping):
-        problems = [
-            Problem(
-                annotation_path(str(key)),
-                f"{quote(_yaml_word(value))} is not a string; put it in quotes",
-            )
-            for key, value in annotations.items()
-            if not isinstance(value, str)
-        ]
-        if problems:
-            raise Refused(problems)
+    problems = [
+        Problem(
+            annotation_path(str(key)),
+            f"{quote(_yaml_word(value))} is not a string; put it in quotes",
+        )
+        for key, value in (mapping_at(raw, "metadata", "annotations") or {}).items()
+        if not isinstance(value, str)
+    ]
+    if problems:
+        raise Refused(problems)
     try:
         plain = json.loads(json.dumps(raw, default=str))
         _amounts_to_text(plain)

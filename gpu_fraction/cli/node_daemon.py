@@ -40,11 +40,11 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
 
 add_parser = partial(
     add_daemon,
-    name="node-daemon",
-    cls=Settings,
-    serve=serve,
-    summary="advertise and assign this node's GPU slices",
-    description=DESCRIPTION,
+    "node-daemon",
+    Settings,
+    serve,
+    "advertise and assign this node's GPU slices",
+    DESCRIPTION,
 )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from gpu_fraction.certs.pod_tls import write_pod_tls
+from gpu_fraction.cli.config import Commands
 from gpu_fraction.kube.timestamps import utc_now
 
 DESCRIPTION: Final = """\
@@ -18,13 +19,12 @@ example:
 """
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "scheduler-certs",
         help="write the certificates of scheduler and extender",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", metavar="DIR", help="an existing folder")
     parser.set_defaults(run=run)

@@ -44,11 +44,11 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
 
 add_parser = partial(
     add_daemon,
-    name="scheduler-extender",
-    cls=Settings,
-    serve=serve,
-    summary="serve kube-scheduler's extender calls",
-    description=DESCRIPTION,
+    "scheduler-extender",
+    Settings,
+    serve,
+    "serve kube-scheduler's extender calls",
+    DESCRIPTION,
 )
 
 

@@ -64,12 +64,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
 
 
 add_parser = partial(
-    add_daemon,
-    name="webhook",
-    cls=Settings,
-    serve=serve,
-    summary="serve the admission webhook",
-    description=DESCRIPTION,
+    add_daemon, "webhook", Settings, serve, "serve the admission webhook", DESCRIPTION
 )
 
 

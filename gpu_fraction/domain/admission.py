@@ -51,9 +51,9 @@ def uses_gpu(pod: Pod) -> bool:
 
 def _asks_natively(pod: Pod) -> bool:
     return any(
-        at.container.resources is not None
-        and any(name in keys.NATIVE_RESOURCES for name in at.container.resources.names())
+        name in keys.NATIVE_RESOURCES
         for at in containers(pod)
+        for name in at.container.resource_names()
     )
 
 
@@ -140,10 +140,8 @@ def _other_resources(pod: Pod, edit: PodEdit) -> Iterator[Problem]:
     """
     again = keys.REQUEST in pod.annotations()
     for at in containers(pod):
-        if at.container.resources is None:
-            continue
         ours: Mapping[str, str] = edit.resources.get(at.container.name, {}) if again else {}
-        for name in at.container.resources.names():
+        for name in at.container.resource_names():
             if is_gpu(name) and name not in ours:
                 yield Problem(
                     f"{at.path}.resources[{quote(name)[1:-1]}]",
@@ -219,9 +217,7 @@ def _beyond(at: ContainerAt, ask: Slice, bounds: Bounds) -> Iterator[Problem]:
 def _strange_resources(pod: Pod) -> Iterator[str]:
     """Warnings about resource names of our group that no node offers."""
     for at in containers(pod):
-        if at.container.resources is None:
-            continue
-        for name in at.container.resources.names():
+        for name in at.container.resource_names():
             if name.startswith(keys.PREFIX) and name not in keys.NATIVE_RESOURCES:
                 yield (
                     f"{at.path}.resources: no node offers {quote(name)[1:-1]}"

@@ -78,7 +78,6 @@ class Demand:
         )
 
     def _following_milli(self, smallest_mib: int, largest_mib: int) -> int:
-        """The largest compute share that can follow from memory, in thousandths."""
         follows = -(-1000 * self.open_core_mib // smallest_mib)
         if 0 < 1000 * self.open_least_mib < largest_mib:
             # A request below 1 thousandth is raised to it. This can happen on all cards but

@@ -47,10 +47,7 @@ class Policy:
 
 
 def _holds_gpu(container: Container) -> bool:
-    """True where the container requests a resource of any GPU stack."""
-    return container.resources is not None and any(
-        is_gpu(name) for name in container.resources.names()
-    )
+    return any(map(is_gpu, container.resource_names()))
 
 
 def is_reserved(variable: str) -> bool:

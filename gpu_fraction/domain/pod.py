@@ -84,6 +84,10 @@ class Container(msgspec.Struct, frozen=True, rename="camel"):
     restart_policy: str | None = None
     security_context: SecurityContext | None = None
 
+    def resource_names(self) -> Iterable[str]:
+        """Every resource in limits or requests, once."""
+        return self.resources.names() if self.resources is not None else ()
+
 
 class HostPath(msgspec.Struct, frozen=True):
     """A folder of the node."""

@@ -111,15 +111,11 @@ class _Reader:
         self.problems.append(Problem(annotation_path(key), message))
 
     def _will_be_shown(self) -> bool:
-        """Whether the next problem is among the first, which a message shows."""
         return len(self.problems) < MAX_SHOWN
-
-    def _get(self, key: str) -> str | None:
-        return self.given.get(key)
 
     def _number(self, key: str, parser: Callable[[str], int]) -> int | None:
         """The annotation as a number; None where it is absent or, with a problem, not a number."""
-        text = self._get(key)
+        text = self.given.get(key)
         if text is None:
             return None
         try:
@@ -143,7 +139,7 @@ class _Reader:
         core_milli = self._number(keys.CORES, units.parse_share_milli)
         cards = self._number(keys.NUM_DEVICES, units.parse_count)
         container = self._target()
-        if not any(self._get(key) is not None for key in (keys.FRACTION, keys.MEMORY)):
+        if not any(self.given.get(key) is not None for key in (keys.FRACTION, keys.MEMORY)):
             self._companions()
             return None
         if container is None:
@@ -151,14 +147,21 @@ class _Reader:
         if fraction is not None and fraction > units.MILLI and cards is not None:
             self._refuse(
                 keys.NUM_DEVICES,
-                f"conflicts with {keys.FRACTION} {quote(self._get(keys.FRACTION) or '')}, which "
+                f"conflicts with {keys.FRACTION} {quote(self.given[keys.FRACTION])}, which "
                 "already counts GPUs; remove one of the two, or use a share of at most 1",
             )
             return None
         cards, share = self._cards(fraction, cards)
-        self._within(keys.NUM_DEVICES if self._get(keys.NUM_DEVICES) else keys.FRACTION, cards)
+        self._within(
+            keys.NUM_DEVICES if self.given.get(keys.NUM_DEVICES) else keys.FRACTION, cards
+        )
         if memory_mib is not None and memory_mib > self.bounds.max_memory_mib:
-            self._too_large(memory_mib)
+            self._refuse(
+                keys.MEMORY,
+                f"{quote(self.given[keys.MEMORY])} is {memory_mib} MiB, more than any GPU has; "
+                "allowed: at most "
+                f"{units.format_memory(self.bounds.max_memory_mib)} on each GPU",
+            )
         if share is None and memory_mib is None:
             return None
         return Slice(
@@ -167,13 +170,6 @@ class _Reader:
             core_milli=core_milli if core_milli is not None else share,
             memory_mib=memory_mib,
             memory_milli=share if memory_mib is None else None,
-        )
-
-    def _too_large(self, memory_mib: int) -> None:
-        self._refuse(
-            keys.MEMORY,
-            f"{quote(self._get(keys.MEMORY) or '')} is {memory_mib} MiB, more than any GPU has; "
-            f"allowed: at most {units.format_memory(self.bounds.max_memory_mib)} on each GPU",
         )
 
     @staticmethod
@@ -187,21 +183,20 @@ class _Reader:
         if cards > self.bounds.max_cards:
             self._refuse(
                 key,
-                f"{quote(self._get(key) or '')} is more GPUs than any node has; "
+                f"{quote(self.given[key])} is more GPUs than any node has; "
                 f"allowed: at most {self.bounds.max_cards}",
             )
 
     def _companions(self) -> None:
         """Report the keys that refine a share where the pod has no share."""
         for key in (keys.CORES, keys.NUM_DEVICES, keys.CONTAINER_NAME):
-            if self._get(key) is not None:
+            if self.given.get(key) is not None:
                 self._refuse(
                     key, f"has no effect without {keys.FRACTION} or {keys.MEMORY}; add one of them"
                 )
 
     def _target(self) -> str | None:
-        """The container of the pod-level share."""
-        name = self._get(keys.CONTAINER_NAME)
+        name = self.given.get(keys.CONTAINER_NAME)
         if name is None:
             return self.containers.default()
         return name if self._holds(keys.CONTAINER_NAME, name) else None
@@ -240,7 +235,7 @@ class _Reader:
             )
 
     def _list(self, key: str) -> Sequence[str]:
-        text = self._get(key)
+        text = self.given.get(key)
         if text is None:
             return ()
         items = list(dict.fromkeys(item.strip() for item in text.split(",", MAX_CHOICES)))
@@ -264,7 +259,7 @@ class _Reader:
         if wanted and excluded:
             self._refuse(
                 keys.MODEL,
-                f"{quote(self._get(keys.MODEL) or '')} mixes allowed and excluded models; "
+                f"{quote(self.given[keys.MODEL])} mixes allowed and excluded models; "
                 f"{allowed}, not both",
             )
         return tuple(wanted), tuple(excluded)
@@ -287,7 +282,7 @@ class _Reader:
         return tuple(items)
 
     def _choice(self, key: str, allowed: tuple[str, ...], default: str) -> str:
-        text = self._get(key)
+        text = self.given.get(key)
         if text is None:
             return default
         if text not in allowed:

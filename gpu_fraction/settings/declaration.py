@@ -109,7 +109,6 @@ def build(cls: type[D], values: Mapping[str, Value], prefix: str = "") -> D:
 
 
 def _members(cls: "type[DataclassInstance]", prefix: str) -> Iterator[tuple[str, Option | _Group]]:
-    """The settings and groups of a dataclass, with their full names or prefixes."""
     for one in fields(cls):
         member = one.metadata.get(_KEY)
         if isinstance(member, _Group):

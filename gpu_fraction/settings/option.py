@@ -173,7 +173,8 @@ def _given(
 def _text(value: object) -> str:
     """A value in the form of a flag; a file can have lists and mappings."""
     if isinstance(value, dict):
-        return ",".join(f"{key}={_joined(item)}" for key, item in value.items())
+        shown = {k: "+".join(map(str, v)) if isinstance(v, tuple) else v for k, v in value.items()}
+        return ",".join(f"{key}={item}" for key, item in shown.items())
     if isinstance(value, frozenset):
         return ",".join(sorted(value))
     if isinstance(value, list | tuple):
@@ -183,10 +184,6 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)
-
-
-def _joined(item: object) -> str:
-    return "+".join(map(str, item)) if isinstance(item, tuple) else str(item)
 
 
 def print_config(values: Mapping[str, Value]) -> str:

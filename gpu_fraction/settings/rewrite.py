@@ -128,7 +128,6 @@ class RewriteSettings:
 
     @property
     def _owners(self) -> dict[str | None, str]:
-        """The configured backends by the names of their schedulers."""
         names = dict.fromkeys((self.backend, *self.namespace_backends))
         return {BACKENDS[name].scheduler: name for name in names}
 

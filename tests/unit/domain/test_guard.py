@@ -163,8 +163,8 @@ def test_messages() -> None:
             "policy_privileged)"
         ),
         (
-            'spec.volumes[0].hostPath.path: "/dev" is refused in a pod that uses GPUs: it holds '
-            "the node's device files; mount a folder outside /dev "
+            'spec.volumes[0].hostPath.path: "/dev" is refused in a pod that uses GPUs: it '
+            "contains the node's device files; mount a folder outside /dev "
             "(cluster setting policy_host_devices)"
         ),
         (
