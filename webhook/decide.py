@@ -196,11 +196,7 @@ def is_new_pod(request: AdmissionRequest) -> bool:
 
 
 def _refusal(problems: Sequence[Problem], backend: Backend | None = None) -> Answer:
-    return Answer(
-        allowed=False,
-        message=join(problems),
-        audit=_audit(None, backend, "refused"),
-    )
+    return Answer(allowed=False, message=join(problems), audit=_audit(None, backend, "refused"))
 
 
 def _audit(request: Request | None, backend: Backend | None, decision: str) -> dict[str, str]:

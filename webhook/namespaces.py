@@ -22,14 +22,8 @@ class NamespaceLabels:
 
     def __init__(self, client: Client) -> None:
         self._namespaces = Reflector(client, NAMESPACES.at(), _Namespace, settings=PROMPT)
-
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        await self._namespaces.run()
-
-    def unsynced(self) -> str | None:
-        """Why the labels may be outdated; None where they are current."""
-        return self._namespaces.unsynced()
+        self.run = self._namespaces.run
+        self.unsynced = self._namespaces.unsynced
 
     def backend(self, namespace: str) -> str | None:
         """The backend that a namespace selects; None for none."""

@@ -6,7 +6,7 @@ apiserver/pkg/admission/plugin/webhook/request/admissionreview.go.
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -24,6 +24,9 @@ MAX_MESSAGE_CHARS: Final = 2000
 
 MAX_REASON_CHARS: Final = 300
 """Chosen: any client can call, and the faulty part may be megabytes long."""
+
+
+T = TypeVar("T")
 
 
 class BadReview(Exception):  # noqa: N818 - named for what it is about
@@ -96,27 +99,28 @@ def decode(body: bytes) -> AdmissionRequest:
 
 
 def decode_pod(raw: msgspec.Raw, field: str) -> Pod:
-    """Decode the pod of a review.
+    """Decode the pod in a field of a review.
 
     Raises:
         BadReview: the field is missing or is not a pod.
     """
-    try:
-        return _POD.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
-        raise BadReview(f"request.{field} is not a Pod: {e}") from e
+    return _decode(_POD, raw, f"{field} is not a Pod")
 
 
 def decode_binding(raw: msgspec.Raw) -> BindingObject:
     """Decode the Binding of a review.
 
     Raises:
-        BadReview: the field is missing or is not a Binding.
+        BadReview: the object is missing or is not a Binding.
     """
+    return _decode(_BINDING, raw, "object is not a Binding")
+
+
+def _decode(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw, fault: str) -> T:
     try:
-        return _BINDING.decode(raw)
+        return decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
-        raise BadReview(f"request.object is not a Binding: {e}") from e
+        raise BadReview(f"request.{fault}: {e}") from e
 
 
 class Answer(msgspec.Struct, frozen=True):

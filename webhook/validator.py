@@ -3,26 +3,12 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from gpu_fraction.webhook.decide import Decider, is_new_pod
 from gpu_fraction.webhook.review import AdmissionRequest, Answer
 
-
-@dataclass(frozen=True, slots=True)
-class QuotaAnswer:
-    """Whether a pod fits into the quotas of its namespace.
-
-    Attributes:
-        message: Why the pod is refused; empty where it is admitted.
-        warnings: For the user.
-        note: For the audit log; empty for none.
-    """
-
-    message: str = ""
-    warnings: tuple[str, ...] = ()
-    note: str = ""
-
-
-Reserve = Callable[[AdmissionRequest], Awaitable[QuotaAnswer]]
+Reserve = Callable[[AdmissionRequest], Awaitable[Answer]]
 """Checks a new, valid pod against the quotas of its namespace and reserves its amounts.
 
 Raises ``NotReady`` where no answer is possible now.
@@ -45,8 +31,8 @@ class Validator:
 
     async def _with_quota(self, request: AdmissionRequest, answer: Answer) -> Answer:
         quota = await self.reserve(request)
-        audit = {**answer.audit, "quota": quota.note} if quota.note else answer.audit
-        if quota.message:
-            audit = {**audit, "decision": "over_budget"}
-            return Answer(allowed=False, message=quota.message, audit=audit)
-        return Answer(allowed=True, warnings=(*answer.warnings, *quota.warnings), audit=audit)
+        return msgspec.structs.replace(
+            quota,
+            warnings=(*answer.warnings, *quota.warnings),
+            audit={**answer.audit, **quota.audit},
+        )

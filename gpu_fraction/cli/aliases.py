@@ -36,14 +36,18 @@ def own(root: Any, path: Sequence[Key]) -> None:
 
 def _references(root: Node) -> Counter[int]:
     """The number of references to each mapping and list, by identity."""
-    found: Counter[int] = Counter()
-    waiting = [root]
+    return Counter(id(child) for node in _nodes(root) for child in _children(node))
+
+
+def _nodes(root: Node) -> Iterator[Node]:
+    """A node and every mapping and list below it, once."""
+    waiting, seen = [root], set()
     while waiting:
-        for child in _children(waiting.pop()):
-            found[id(child)] += 1
-            if found[id(child)] == 1:
-                waiting.append(child)
-    return found
+        node = waiting.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            waiting += _children(node)
+            yield node
 
 
 def _children(node: Node) -> Iterator[Node]:
@@ -52,14 +56,8 @@ def _children(node: Node) -> Iterator[Node]:
     yield from (child for child in inside if isinstance(child, MutableMapping | MutableSequence))
 
 
-def _forget_anchors(node: Node) -> None:
+def _forget_anchors(copied: Node) -> None:
     """Remove the anchors of a copy; references go to the original."""
-    waiting, seen = [node], set()
-    while waiting:
-        member = waiting.pop()
-        if id(member) in seen:
-            continue
-        seen.add(id(member))
-        if isinstance(member, CommentedBase):
-            member.anchor.value = None
-        waiting += _children(member)
+    for node in _nodes(copied):
+        if isinstance(node, CommentedBase):
+            node.anchor.value = None

@@ -41,27 +41,19 @@ class Settings:
 
     cluster: ClusterSettings = group(ClusterSettings, "cluster")
     certificates: CertificateSettings = group(
-        CertificateSettings, "certificates, same values as the webhook"
+        CertificateSettings, "certificates, as for the webhook"
     )
 
 
 def add_parser(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
-        "certs",
-        help="show or renew the webhook's certificates",
-        description=DESCRIPTION,
+        "certs", help="show or renew the webhook's certificates", description=DESCRIPTION
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="status|rotate")
-    shown = actions.add_parser(
-        "status", help="show the CA, its rotation, every caBundle and leaf certificate"
-    )
-    renewed = actions.add_parser(
-        "rotate", help="renew the leaf certificates, with --ca also the CA"
-    )
-    renewed.add_argument(
-        "--ca", action="store_true", help="renew the CA first, then the leaf certificates"
-    )
+    shown = actions.add_parser("status", help="show the CA, its rotation, every caBundle and leaf")
+    renewed = actions.add_parser("rotate", help="renew the leaves, with --ca also the CA")
+    renewed.add_argument("--ca", action="store_true", help="renew the CA and then the leaves")
     for action in (shown, renewed):
         config.declare(action, Settings)
     parser.set_defaults(run=run)

@@ -58,25 +58,10 @@ class Settings:
     rewriting: RewriteSettings = group(RewriteSettings, "rewriting of pods")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The refusals and warnings of a run.
-
-    Attributes:
-        refusals: One line each; empty where every pod is admitted.
-        warnings: One line each.
-    """
-
-    refusals: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-
 def add_parser(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
-        "mutate",
-        help="rewrite manifests as the webhook would",
-        description=DESCRIPTION,
+        "mutate", help="rewrite manifests as the webhook would", description=DESCRIPTION
     )
     parser.add_argument(
         "-f",
@@ -113,12 +98,12 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return 2
     diff = args.output == "diff"
     before = [to_yaml(source, verbatim=False) for source in sources] if diff else []
-    outcome = mutate_all(sources, settings)
-    for warning in outcome.warnings:
+    refusals, warnings = mutate_all(sources, settings)
+    for warning in warnings:
         sys.stderr.write(f"Warning: {warning}\n")
-    for refusal in outcome.refusals:
+    for refusal in refusals:
         sys.stderr.write(f"{refusal}\n")
-    if outcome.refusals:
+    if refusals:
         return 1
     if args.output == "json":
         sys.stdout.write(to_json(sources))
@@ -139,8 +124,10 @@ def _join(sources: Sequence[Source]) -> str:
     return joined
 
 
-def mutate_all(sources: Sequence[Source], settings: RewriteSettings) -> Outcome:
-    """Rewrite every pod in place with the webhook's patch."""
+def mutate_all(
+    sources: Sequence[Source], settings: RewriteSettings
+) -> tuple[list[str], list[str]]:
+    """Rewrite every pod in place; returns the refusals and the warnings, one line each."""
     labels = _namespace_labels(sources)
     refusals: list[str] = []
     warnings: list[str] = []
@@ -156,7 +143,7 @@ def mutate_all(sources: Sequence[Source], settings: RewriteSettings) -> Outcome:
                     continue
                 warnings += [f"{found}: {warning}" for warning in verdict.warnings]
                 apply(document, found, verdict.operations)
-    return Outcome(tuple(refusals), tuple(warnings))
+    return refusals, warnings
 
 
 def apply(document: Document, found: PodIn, operations: Sequence[patch.Operation]) -> None:

@@ -24,9 +24,9 @@ from gpu_fraction.webhook import app as admission
 from gpu_fraction.webhook.decide import Decider
 from gpu_fraction.webhook.endpoints import AdmissionApp, NotReady
 from gpu_fraction.webhook.namespaces import NamespaceLabels
-from gpu_fraction.webhook.review import AdmissionRequest, BadReview
+from gpu_fraction.webhook.review import AdmissionRequest, Answer, BadReview
 from gpu_fraction.webhook.settings import WebhookSettings
-from gpu_fraction.webhook.validator import QuotaAnswer, Validator
+from gpu_fraction.webhook.validator import Validator
 
 DESCRIPTION: Final = """\
 Serve the admission webhook over TLS: /mutate, /validate, /livez, /readyz, /metrics.
@@ -115,7 +115,7 @@ async def _in_cluster(settings: Settings, source: AccessSource) -> None:
         await admission.serve(app, settings.serving, certificate.serving.context, stop, *work)
 
 
-async def _reserve(quotas: AdmissionService, request: AdmissionRequest) -> QuotaAnswer:
+async def _reserve(quotas: AdmissionService, request: AdmissionRequest) -> Answer:
     try:
         outcome = await quotas.admit(
             request.namespace or "", bytes(request.object), dry_run=bool(request.dry_run)
@@ -127,11 +127,14 @@ async def _reserve(quotas: AdmissionService, request: AdmissionRequest) -> Quota
     return quota_answer(outcome)
 
 
-def quota_answer(outcome: Outcome) -> QuotaAnswer:
-    """The outcome in the webhook's terms, the messages of several quotas joined."""
-    promised = ",".join(promise.quota for promise in outcome.promises)
-    return QuotaAnswer(
+def quota_answer(outcome: Outcome) -> Answer:
+    """The outcome as an answer, the messages of several quotas joined."""
+    audit = {"decision": "over_budget"} if outcome.refusals else {}
+    if outcome.promises:
+        audit["quota"] = f"reserved in {','.join(promise.quota for promise in outcome.promises)}"
+    return Answer(
+        allowed=not outcome.refusals,
         message="; ".join(refusal.message for refusal in outcome.refusals),
         warnings=tuple(refusal.message for refusal in outcome.warnings),
-        note=f"reserved in {promised}" if promised else "",
+        audit=audit,
     )

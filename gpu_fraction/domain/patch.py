@@ -165,9 +165,6 @@ def _equal(given: str, wanted: str) -> bool:
 
 def _scheduler(pod: Pod, wanted: str | None) -> Iterator[Operation]:
     present = pod.spec.scheduler_name
-    if wanted is None or present == wanted:
-        return
-    if not present:
-        yield _add("/spec/schedulerName", wanted)
-    elif present == DEFAULT_SCHEDULER:
-        yield {"op": "replace", "path": "/spec/schedulerName", "value": wanted}
+    if wanted is not None and present != wanted and present in (None, "", DEFAULT_SCHEDULER):
+        op = "replace" if present else "add"
+        yield {"op": op, "path": "/spec/schedulerName", "value": wanted}

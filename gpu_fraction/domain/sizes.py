@@ -77,29 +77,22 @@ def describe(part: Slice, amounts: Amounts, eligible_mib: frozenset[int]) -> str
 
     None where the user gave both.
     """
+    start = f"container {part.container}:"
     if part.memory_milli is not None:
-        share = units.format_percent(part.memory_milli)
-        if amounts.memory_mib is not None:
-            (size,) = eligible_mib
-            return (
-                f"container {part.container}: {share} of a GPU's memory is "
-                f"{amounts.memory_mib} MiB (GPUs have {size} MiB by configuration)"
-            )
+        start = f"{start} {units.format_percent(part.memory_milli)} of a GPU's memory"
+        if amounts.memory_mib is None:
+            return f"{start} becomes MiB when a GPU is chosen ({_why(eligible_mib)})"
+        (size,) = eligible_mib
+        return f"{start} is {amounts.memory_mib} MiB (GPUs have {size} MiB by configuration)"
+    if part.core_milli is not None:
+        return None
+    if amounts.core_milli is None:
         return (
-            f"container {part.container}: {share} of a GPU's memory becomes MiB when a GPU "
-            f"is chosen ({_why(eligible_mib)})"
+            f"{start} the compute share follows the memory when a GPU is chosen "
+            f"({_why(eligible_mib)})"
         )
-    if part.core_milli is None:
-        if amounts.core_milli is not None:
-            return (
-                f"container {part.container}: {part.memory_mib} MiB comes with "
-                f"{units.format_percent(amounts.core_milli)} of a GPU's compute"
-            )
-        return (
-            f"container {part.container}: the compute share follows the memory when a GPU is "
-            f"chosen ({_why(eligible_mib)})"
-        )
-    return None
+    share = units.format_percent(amounts.core_milli)
+    return f"{start} {part.memory_mib} MiB comes with {share} of a GPU's compute"
 
 
 def _why(eligible_mib: frozenset[int]) -> str:

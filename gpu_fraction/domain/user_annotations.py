@@ -87,8 +87,7 @@ class _Reader:
         if not slices and not self.problems:
             given = next(iter(self.given))
             self._refuse(
-                given,
-                f"does not request a GPU by itself; add {keys.FRACTION} or {keys.MEMORY}",
+                given, f"does not request a GPU by itself; add {keys.FRACTION} or {keys.MEMORY}"
             )
         if self.problems:
             return None

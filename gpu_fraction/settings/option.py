@@ -156,10 +156,7 @@ def load(
 
 
 def _given(
-    option: Option,
-    flags: Mapping[str, Any],
-    environ: Mapping[str, str],
-    file: Mapping[str, Any],
+    option: Option, flags: Mapping[str, Any], environ: Mapping[str, str], file: Mapping[str, Any]
 ) -> tuple[str | None, str]:
     if (flag := flags.get(option.name)) is not None:
         return str(flag), f"flag {option.flag}"

@@ -6,7 +6,7 @@ from typing import Any
 from gpu_fraction.settings.rewrite import RewriteSettings
 from gpu_fraction.webhook.decide import Decider
 from gpu_fraction.webhook.review import AdmissionRequest, Answer, decode
-from gpu_fraction.webhook.validator import QuotaAnswer, Validator
+from gpu_fraction.webhook.validator import Validator
 from tests.support.reviews import recorded
 
 
@@ -28,10 +28,10 @@ async def ask(request: AdmissionRequest) -> list[tuple[str, bool]]:
     """Namespace and dry run of each pod that is checked against quotas during a validation."""
     asked: list[tuple[str, bool]] = []
 
-    async def reserve(new: AdmissionRequest) -> QuotaAnswer:
+    async def reserve(new: AdmissionRequest) -> Answer:
         assert new.object
         asked.append((new.namespace or "", bool(new.dry_run)))
-        return QuotaAnswer()
+        return Answer(allowed=True)
 
     answer = Validator(Decider(RewriteSettings()), reserve)(request)
     if not isinstance(answer, Answer):

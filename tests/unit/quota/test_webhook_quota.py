@@ -13,8 +13,10 @@ from gpu_fraction.quota.decision import Outcome, Promise, Refusal
 from gpu_fraction.webhook.decide import Decider
 from gpu_fraction.webhook.endpoints import NotReady
 from gpu_fraction.webhook.review import AdmissionRequest, Answer, decode
-from gpu_fraction.webhook.validator import QuotaAnswer, Validator
+from gpu_fraction.webhook.validator import Validator
 from tests.support.reviews import rewriting
+
+OVER = Outcome(refusals=(Refusal("q", "exceeded GPU quota: q, ..."),))
 
 
 def pod(**annotations: str) -> dict[str, Any]:
@@ -42,11 +44,11 @@ def create(body: dict[str, Any], *, dry_run: bool = False) -> AdmissionRequest:
 class FixedQuota:
     """A quota that answers every pod alike."""
 
-    def __init__(self, answer: QuotaAnswer | Exception) -> None:
+    def __init__(self, answer: Answer | Exception) -> None:
         self.answer = answer
         self.asked: list[tuple[str, bool]] = []
 
-    async def reserve(self, request: AdmissionRequest) -> QuotaAnswer:
+    async def reserve(self, request: AdmissionRequest) -> Answer:
         """Record the pod and answer."""
         assert json.loads(bytes(request.object))
         self.asked.append((request.namespace or "", bool(request.dry_run)))
@@ -64,14 +66,15 @@ async def validated(body: dict[str, Any], quota: FixedQuota) -> Answer:
 
 async def test_a_pod_over_quota_is_refused_with_the_quotas_message() -> None:
     """Nothing is added to the sentence."""
-    answer = await validated(pod(), FixedQuota(QuotaAnswer("exceeded GPU quota: q, ...")))
+    answer = await validated(pod(), FixedQuota(quota_answer(OVER)))
     assert (answer.allowed, answer.message) == (False, "exceeded GPU quota: q, ...")
     assert answer.audit["decision"] == "over_budget"
 
 
 async def test_warnings_and_notes_reach_the_answer() -> None:
     """The pod is admitted with them."""
-    answer = await validated(pod(), FixedQuota(QuotaAnswer(warnings=("w",), note="reserved in q")))
+    quota = Answer(allowed=True, warnings=("w",), audit={"quota": "reserved in q"})
+    answer = await validated(pod(), FixedQuota(quota))
     assert answer.allowed
     assert "w" in answer.warnings
     assert answer.audit["quota"] == "reserved in q"
@@ -79,7 +82,7 @@ async def test_warnings_and_notes_reach_the_answer() -> None:
 
 async def test_an_invalid_pod_is_not_checked_against_quotas() -> None:
     """It would reserve amounts for nothing."""
-    quota = FixedQuota(QuotaAnswer())
+    quota = FixedQuota(Answer(allowed=True))
     answer = await validated(pod(**{"gpu-fraction": "nonsense"}), quota)
     assert not answer.allowed
     assert quota.asked == []
@@ -98,7 +101,9 @@ def test_an_outcome_is_one_sentence() -> None:
     admitted = Outcome(
         promises=(Promise("a", {}), Promise("b", {})), warnings=(Refusal("a", "w"),)
     )
-    assert quota_answer(admitted) == QuotaAnswer("", ("w",), "reserved in a,b")
+    assert quota_answer(admitted) == Answer(
+        allowed=True, warnings=("w",), audit={"quota": "reserved in a,b"}
+    )
 
 
 def mutated(body: dict[str, Any], default: str | None) -> tuple[dict[str, Any], Answer]:
