@@ -71,10 +71,8 @@ def run_on(event_loop: str, work: Coroutine[None, None, None]) -> None:
         event_loop: A choice of ``EventLoop``.
         work: The daemon.
     """
-    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    if event_loop == "uvloop":
-        factory = importlib.import_module("uvloop").new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
+    uvloop = importlib.import_module("uvloop") if event_loop == "uvloop" else None
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
         runner.run(work)
 
 

@@ -88,7 +88,6 @@ def _show_examples(folder: Path, environ: Mapping[str, str]) -> int:
         )
         if code := mutate.run(args, environ):
             return code
-    sys.stdout.flush()
     return 0
 
 

@@ -5,6 +5,7 @@ write annotations, so one rule covers them.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from gpu_fraction.domain import guard, keys, request_annotation
 from gpu_fraction.domain.admission import uses_gpu
@@ -13,6 +14,10 @@ from gpu_fraction.domain.pod import Pod, containers
 from gpu_fraction.domain.problems import Problem, quote
 from gpu_fraction.domain.request import annotation_path
 from gpu_fraction.domain.root_user import root_problem
+
+_REQUIRED_HINT: Final = (
+    f"{keys.ISOLATION} of this pod is required; try kubectl debug --profile=restricted"
+)
 
 
 def update(old: Pod, new: Pod, policy: guard.Policy, *, trusted: bool) -> list[Problem]:
@@ -69,9 +74,5 @@ def _new_ephemeral_containers(old: Pod, new: Pod, policy: guard.Policy) -> Itera
                 problem = root_problem(
                     at.path, at.container.security_context, new.spec.security_context
                 )
-                yield from [_of_required(problem)] if problem else ()
-
-
-def _of_required(problem: Problem) -> Problem:
-    hint = f"{keys.ISOLATION} of this pod is required; try kubectl debug --profile=restricted"
-    return Problem(problem.path, f"{problem.message} ({hint})")
+                if problem is not None:
+                    yield Problem(problem.path, f"{problem.message} ({_REQUIRED_HINT})")

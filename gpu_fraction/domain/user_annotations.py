@@ -138,8 +138,13 @@ class _Reader:
         core_milli = self._number(keys.CORES, units.parse_share_milli)
         cards = self._number(keys.NUM_DEVICES, units.parse_count)
         container = self._target()
-        if not any(self.given.get(key) is not None for key in (keys.FRACTION, keys.MEMORY)):
-            self._companions()
+        if keys.FRACTION not in self.given and keys.MEMORY not in self.given:
+            for key in (keys.CORES, keys.NUM_DEVICES, keys.CONTAINER_NAME):
+                if key in self.given:
+                    self._refuse(
+                        key,
+                        f"has no effect without {keys.FRACTION} or {keys.MEMORY}; add one of them",
+                    )
             return None
         if container is None:
             return None
@@ -185,14 +190,6 @@ class _Reader:
                 f"{quote(self.given[key])} is more GPUs than any node has; "
                 f"allowed: at most {self.bounds.max_cards}",
             )
-
-    def _companions(self) -> None:
-        """Report the keys that refine a share where the pod has no share."""
-        for key in (keys.CORES, keys.NUM_DEVICES, keys.CONTAINER_NAME):
-            if self.given.get(key) is not None:
-                self._refuse(
-                    key, f"has no effect without {keys.FRACTION} or {keys.MEMORY}; add one of them"
-                )
 
     def _target(self) -> str | None:
         name = self.given.get(keys.CONTAINER_NAME)
