@@ -1,4 +1,4 @@
-"""The extender, put together: its state kept up to date, and its server."""
+"""The extender's service: its state, kept up to date by watches, and its HTTPS server."""
 
 import asyncio
 from typing import Final
@@ -15,8 +15,7 @@ from gpu_fraction.scheduler.endpoints import ExtenderApp
 from gpu_fraction.scheduler.extender import Extender
 from gpu_fraction.scheduler.metrics import ExtenderMetrics, StateCollector
 from gpu_fraction.scheduler.model_quota import ModelLimits
-from gpu_fraction.scheduler.nodes import Node
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Node, Pod
 from gpu_fraction.scheduler.settings import ExtenderSettings
 from gpu_fraction.scheduler.state import ClusterState
 from gpu_fraction.serving.background import Work, background
@@ -38,13 +37,13 @@ class ExtenderService:
     def __init__(
         self, client: Client, callers: Callers, limits: ModelLimits, registry: CollectorRegistry
     ) -> None:
-        """Wire everything; :meth:`run` does the work.
+        """Connect the parts; :meth:`run` does the work.
 
         Args:
             client: The API server.
-            callers: Who may call.
-            limits: What namespaces may hold of GPU models; kept up to date by whoever starts it.
-            registry: Where the metrics go.
+            callers: The callers that may call.
+            limits: The limits of namespaces on GPU models; the caller keeps them up to date.
+            registry: The registry of the metrics.
         """
         clock = asyncio.get_running_loop().time
         self.state = ClusterState()
@@ -68,9 +67,9 @@ class ExtenderService:
         self._pods.subscribe(self._on_pod)
 
     def check(self) -> str | None:
-        """Why nothing may be decided yet; None where it may.
+        """Why the extender is not ready; None where it is.
 
-        A view that lags is good enough: our own binds are claims until it shows them.
+        The watches may lag, because our own binds are claims until the watch shows them.
         """
         for name, reflector in (("nodes", self._nodes), ("pods", self._pods)):
             if not reflector.synced.is_set():
@@ -83,11 +82,11 @@ class ExtenderService:
         await self._pods.synced.wait()
 
     async def run(self) -> None:
-        """Follow the cluster and settle open binds until cancelled."""
+        """Watch the cluster and recheck old claims until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._nodes.run(), name="nodes")
             tasks.create_task(self._pods.run(), name="pods")
-            tasks.create_task(self._binder.settle_forever(), name="settle")
+            tasks.create_task(self._binder.recheck_forever(), name="recheck")
 
     def _on_node(self, change: Change[Node]) -> None:
         if change.new is not None:
@@ -114,12 +113,12 @@ async def serve(
     """Serve until ``stop`` is set, then drain.
 
     Args:
-        settings: Where, and which callers.
+        settings: The address, the certificates and the callers.
         client: The API server.
-        limits: What namespaces may hold of GPU models.
-        registry: Where the metrics go.
+        limits: The limits of namespaces on GPU models.
+        registry: The registry of the metrics.
         stop: Begins the drain.
-        *work: What runs beside it, such as what keeps ``limits`` up to date.
+        *work: Runs beside the server, for example to keep ``limits`` up to date.
 
     Raises:
         SettingsError: a file that the settings name is missing or does not parse.

@@ -1,8 +1,8 @@
-"""Who may call the extender: kube-scheduler, by its client certificate or by a token.
+"""Authentication of kube-scheduler, by its client certificate or by a token.
 
-Whoever can call bind can bind pods with our rights, so a caller without either is refused.
-kube-scheduler sends a client certificate (``tlsConfig``); it cannot send a bearer token, but
-sends what stands before ``@`` in ``urlPrefix`` as basic authentication.
+A caller of bind binds pods with our rights, so a caller without certificate and token is refused.
+kube-scheduler sends a client certificate (``tlsConfig``). It cannot send a bearer token, but it
+sends the text before ``@`` in ``urlPrefix`` as basic authentication.
 """
 
 import base64
@@ -20,17 +20,17 @@ _BEARER: Final = "bearer "
 
 
 class AuthError(ValueError):
-    """The settings let nobody in, or their files cannot be used."""
+    """The settings accept no caller, or their files cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Callers:
-    """Who is let in; either proof is enough.
+    """The callers that are accepted; either proof is enough.
 
     Attributes:
         names: Common names or DNS names of client certificates; the certificate itself is
             verified against the client CA in the TLS handshake.
-        token: The secret of callers without a certificate; empty lets none in by token.
+        token: The secret of callers without a certificate; empty accepts no token.
     """
 
     names: frozenset[str] = frozenset()
@@ -38,14 +38,14 @@ class Callers:
 
     def __post_init__(self) -> None:
         if not self.names and not self.token:
-            raise AuthError("name client certificates or set a token, else nobody may call")
+            raise AuthError("no caller is accepted: name client certificates or set a token")
 
     def __repr__(self) -> str:
-        """Without the token."""
+        """The names, without the token."""
         return f"Callers(names={sorted(self.names)!r})"
 
     def admit(self, request: web.Request) -> bool:
-        """True for a caller that proved who it is."""
+        """True for a caller with a valid certificate or token."""
         return self._by_certificate(request) or self._by_token(request)
 
     def _by_certificate(self, request: web.Request) -> bool:
@@ -57,7 +57,7 @@ class Callers:
         if not self.token:
             return False
         given = _secret(request.headers.get("Authorization", ""))
-        # Compared as a whole in constant time, so that a guess learns nothing from the time.
+        # Compared in constant time, so that the time tells nothing about the token.
         return hmac.compare_digest(given, self.token.encode())
 
 
@@ -86,8 +86,8 @@ def _names(certificate: dict[str, Any]) -> set[str]:
 def server_tls(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
     """TLS for the extender's server. Blocks: reads files.
 
-    Client certificates are asked for but not demanded, so that probes and metrics pass; what
-    may be called without one is decided per request.
+    Client certificates are optional, so that probes and metrics need none; each request of
+    kube-scheduler is checked on its own.
 
     Args:
         certificate: The server's certificate chain, PEM.
@@ -99,8 +99,8 @@ def server_tls(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSLC
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # kube-scheduler never resumes a session (crypto/tls does with a ClientSessionCache only), and
-    # making tickets is a quarter of a handshake, of which it asks one for every third pod.
+    # kube-scheduler never resumes a session (crypto/tls needs a ClientSessionCache for that), and
+    # tickets are a quarter of the cost of a handshake, one for every third pod.
     context.num_tickets = 0
     try:
         context.load_cert_chain(certificate, key)

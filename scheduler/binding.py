@@ -1,7 +1,7 @@
 """Bind a pod with its cards: one API call where nothing goes wrong.
 
-The cards travel in the Binding's annotations, which the API server writes in the same step as
-the node's name, under the precondition that the pod is the one that was judged.
+The cards are in the Binding's annotations, which the API server writes together with the node's
+name, and only if the pod's uid is the one in the Binding.
 Source: kubernetes pkg/registry/core/pod/storage, assignPod and setPodHostAndAnnotations.
 """
 
@@ -18,25 +18,24 @@ from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.resources import PODS
 from gpu_fraction.scheduler.extender import BindRefusedError, Extender
 from gpu_fraction.scheduler.metrics import ExtenderMetrics, Outcome
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
+from gpu_fraction.scheduler.pod_info import PodInfo
 from gpu_fraction.scheduler.state import ClusterState
-from gpu_fraction.scheduler.views import PodView
 from gpu_fraction.scheduler.wire import BindingArgs
 
 _log = structlog.get_logger(__name__)
 
 CALL_S: Final = 5.0
-"""Seconds for one call to the API server. A bind makes three at most: chosen so that they end
-before the httpTimeout of the scheduler's configuration, and our own reason is what the pod's
-event shows."""
+"""Seconds for one call to the API server. Chosen: a bind makes three at most, which end before the
+httpTimeout in the scheduler's configuration, so the pod's event shows our own reason."""
 
 DOUBT_S: Final = 45.0
-"""Seconds after which a Binding that was sent cannot take effect any more: ours, and the 34 s
-that the API server gives a request (apiserver/pkg/endpoints/handlers/rest.go,
+"""Seconds after which a Binding that was sent cannot take effect any more: our own deadline, and
+the 34 s that the API server gives a request (apiserver/pkg/endpoints/handlers/rest.go,
 requestTimeoutUpperBound)."""
 
 RECHECK_S: Final = 5.0
-"""Seconds between looks for claims to check; chosen."""
+"""Seconds between two checks for claims that need a read; chosen."""
 
 
 class PodApi(Protocol):
@@ -67,7 +66,7 @@ def binding(args: BindingArgs, cards: Assignment) -> dict[str, Any]:
 
 
 class KubePodApi:
-    """The calls, on a real API server."""
+    """The two calls to a real API server."""
 
     def __init__(self, client: Client, timeout_s: float = CALL_S) -> None:
         """Call through this client.
@@ -95,7 +94,7 @@ class KubePodApi:
 
 
 class Binder:
-    """Carries out binds and settles what they leave open."""
+    """Binds pods, and rechecks the claims of binds without a clear end."""
 
     def __init__(
         self,
@@ -111,8 +110,8 @@ class Binder:
             state: The cluster.
             extender: Chooses the cards.
             api: The API server.
-            metrics: Counts what happens.
-            clock: Seconds that only grow.
+            metrics: Counts the outcomes.
+            clock: A monotonic clock, in seconds.
         """
         self._state = state
         self._extender = extender
@@ -122,9 +121,9 @@ class Binder:
         self._busy: set[str] = set()
 
     async def bind(self, args: BindingArgs) -> str:
-        """Bind the pod; empty, or one line that says why it was not bound.
+        """Bind the pod; empty, or one line with the reason why it was not bound.
 
-        Cards are claimed before the first await and given up when the Binding was refused.
+        Cards are claimed before the Binding is sent and free again once it is refused.
         """
         if args.pod_uid in self._busy:
             return f"pod {args.pod_name} is being bound by an earlier call"
@@ -136,11 +135,11 @@ class Binder:
 
     async def _bind(self, args: BindingArgs) -> str:
         try:
-            view = await self._view(args)
-            if self._is_there(view, args):
+            info = await self._view(args)
+            if self._is_there(info, args):
                 self._count(Outcome.BOUND)
                 return ""
-            cards = self._extender.cards_for(view, args.node)
+            cards = self._extender.cards_for(info, args.node)
         except BindRefusedError as e:
             self._count(Outcome.CONFLICT)
             return str(e)
@@ -148,7 +147,7 @@ class Binder:
             self._count(Outcome.FAILED)
             return f"reading the pod: {e}"
         if cards:
-            self._state.send(view, args.node, cards, self._clock())
+            self._state.send(info, args.node, cards, self._clock())
         outcome, why = Outcome.UNKNOWN, "interrupted"
         try:
             outcome, why = await self._post(args, cards)
@@ -156,37 +155,37 @@ class Binder:
             self._record(args, outcome)
         return why
 
-    def _is_there(self, view: PodView, args: BindingArgs) -> bool:
-        """True where the pod is known to be bound to the node: the caller missed our answer.
+    def _is_there(self, info: PodInfo, args: BindingArgs) -> bool:
+        """True where the pod is bound to the node already, because the caller missed our answer.
 
-        A Binding sent again could be refused for reasons that say nothing of the first, such
-        as a namespace that is being deleted, and must not shake the claim.
+        A second Binding could be refused for a reason that does not concern the first, such as a
+        namespace that is being deleted, and the claim would end.
 
         Raises:
             BindRefusedError: the pod is bound to another node.
         """
-        node = view.node or self._state.claims.bound_to(view.uid)
+        node = info.node or self._state.claims.bound_to(info.uid)
         if node not in ("", args.node):
             raise BindRefusedError(f"pod {args.pod_name} is bound to {node} already")
         return node == args.node
 
-    async def _view(self, args: BindingArgs) -> PodView:
+    async def _view(self, args: BindingArgs) -> PodInfo:
         """The pod, read from the API server where the watch does not show it yet.
 
         Raises:
             BindRefusedError: the pod is gone.
             KubeError: it could not be read.
         """
-        view = self._state.pod(args.pod_uid)
-        if view is not None:
-            return view
+        info = self._state.pod(args.pod_uid)
+        if info is not None:
+            return info
         found = await self._api.find(args.pod_namespace, args.pod_name)
         if found is None or found.metadata.uid != args.pod_uid:
             raise BindRefusedError(f"pod {args.pod_name} is gone")
-        return self._state.view(found)
+        return self._state.info(found)
 
     async def _post(self, args: BindingArgs, cards: Assignment) -> tuple[Outcome, str]:
-        """Post the Binding; what came of it, and why it failed."""
+        """Post the Binding; its outcome, and the reason of a failure."""
         try:
             await self._api.bind(args, cards)
         except errors.TransientError as e:
@@ -199,7 +198,7 @@ class Binder:
         return Outcome.BOUND, ""
 
     async def _conflict(self, args: BindingArgs, why: str) -> tuple[Outcome, str]:
-        """The pod is bound already, or is not the one that was judged: see which."""
+        """Find out whether the pod is bound already or was replaced by another."""
         try:
             found = await self._api.find(args.pod_namespace, args.pod_name)
         except errors.KubeError:
@@ -208,7 +207,7 @@ class Binder:
         node = "" if gone or found is None else found.spec.node_name or ""
         claim = self._state.claims.get(args.pod_uid, args.node)
         if claim is not None and (gone or node):
-            # A pod is bound once, so this settles even a Binding of unknown fate.
+            # A pod is bound only once, so this also decides a Binding whose answer was lost.
             self._state.verified(claim, found, self._clock())
         return (Outcome.BOUND, "") if node == args.node else (Outcome.CONFLICT, why)
 
@@ -226,18 +225,18 @@ class Binder:
     def _count(self, outcome: Outcome) -> None:
         self._metrics.bindings.labels(outcome.value).inc()
 
-    async def settle(self) -> None:
-        """Ask the API server about every claim that has waited too long for the watch."""
-        for claim in self._state.due(self._clock(), DOUBT_S):
+    async def recheck(self) -> None:
+        """Read the pod of every claim that the watch has not shown for ``DOUBT_S``."""
+        for claim in self._state.claims.due(self._clock(), DOUBT_S):
             try:
                 found = await self._api.find(claim.namespace, claim.name)
             except errors.KubeError as e:
-                _log.warning("scheduler.claim_unsettled", pod=claim.name, error=str(e))
+                _log.warning("scheduler.claim_recheck_failed", pod=claim.name, error=str(e))
                 continue
             self._state.verified(claim, found, self._clock())
 
-    async def settle_forever(self) -> None:
-        """Settle claims until cancelled."""
+    async def recheck_forever(self) -> None:
+        """Recheck claims until cancelled."""
         while True:
             await asyncio.sleep(RECHECK_S)
-            await self.settle()
+            await self.recheck()

@@ -1,23 +1,23 @@
-"""Who holds which cards, as far as we know: the extender's ledger.
+"""Claims: the cards that each pod holds, or may hold, on a node.
 
-A claim begins when a Binding is about to be sent and is only given up on proof: the API
-server refused the Binding, or a read that reflects every finished write shows that the pod is
-gone or somewhere else. Time alone proves nothing, because a watch may lag for any time.
+A claim begins before a Binding is sent and ends by proof only: the API server refused the
+Binding, or a read that reflects every finished write shows that the pod is gone or on another
+node. Time alone proves nothing, because a watch can lag for any time.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from itertools import chain
 
-from gpu_fraction.domain.assignment import Assignment
+from gpu_fraction.domain.assignment import Assignment, CardShare
 
 
 class Stage(Enum):
-    """How much is known of a claim."""
+    """How much is known about a claim."""
 
     SENT = "sent"
-    """A Binding is on its way, or its answer never came."""
+    """A Binding was sent; its answer is open or lost."""
     BOUND = "bound"
     """The API server accepted the Binding; the watch does not show it yet."""
     SEEN = "seen"
@@ -34,10 +34,11 @@ class Claim:
         name: Its name.
         node: The node.
         assignment: Container to its cards.
-        stage: How much is known.
-        since_s: Clock reading of the last step before the watch took over.
-        in_doubt: True once a Binding's answer was lost: it may still take effect.
+        stage: How much is known about it.
+        since_s: Clock reading of its last change before the watch showed the pod, in seconds.
+        in_doubt: True after an answer to a Binding was lost: it can still take effect.
         priority_class: The pod's priority class; empty for none.
+        models: Product name of each share's card, in the order of ``shares``.
     """
 
     uid: str
@@ -49,30 +50,17 @@ class Claim:
     since_s: float = 0.0
     in_doubt: bool = False
     priority_class: str = ""
+    models: tuple[str, ...] = ()
 
-
-class ClaimListener(Protocol):
-    """Told of every change, after it was made."""
-
-    def put(self, claim: Claim) -> None:
-        """A claim was made or changed."""
-        ...
-
-    def drop(self, claim: Claim) -> None:
-        """A claim was given up."""
-        ...
+    def shares(self) -> Iterator[CardShare]:
+        """The shares of all containers."""
+        return chain.from_iterable(self.assignment.values())
 
 
 class Claims:
-    """All claims, by pod and by node. A pod holds one on each node it may be bound to."""
+    """All claims, by pod and by node. A pod has one on each node that it may be bound to."""
 
-    def __init__(self, listener: ClaimListener) -> None:
-        """No claims.
-
-        Args:
-            listener: Keeps sums over the claims.
-        """
-        self._listener = listener
+    def __init__(self) -> None:
         self._by_pod: dict[str, dict[str, Claim]] = {}
         self._by_node: dict[str, dict[str, Claim]] = {}
         self._unseen: dict[tuple[str, str], Claim] = {}
@@ -90,8 +78,8 @@ class Claims:
         proven = (claim for claim in self.of_pod(uid) if claim.stage is not Stage.SENT)
         return next((claim.node for claim in proven), "")
 
-    def of_node(self, node: str) -> Iterable[Claim]:
-        """Every pod's claim on the node."""
+    def of_node(self, node: str) -> Collection[Claim]:
+        """The claims of all pods on the node."""
         return self._by_node.get(node, {}).values()
 
     def __iter__(self) -> Iterator[Claim]:
@@ -99,21 +87,28 @@ class Claims:
             yield from claims.values()
 
     def unseen(self) -> list[Claim]:
-        """Claims that the watch does not show yet, oldest step first."""
+        """Claims that the watch does not show yet, oldest change first."""
         return sorted(self._unseen.values(), key=lambda claim: claim.since_s)
 
+    def due(self, now_s: float, age_s: float) -> list[Claim]:
+        """Claims that the watch has not shown for so long that they need a read."""
+        return [
+            claim
+            for claim in self.unseen()
+            if claim.since_s <= now_s - age_s and (claim.in_doubt or claim.stage is Stage.BOUND)
+        ]
+
     def put(self, claim: Claim) -> None:
-        """Keep the claim in place of the pod's earlier one on the node."""
+        """Add the claim, or replace the pod's claim on the node."""
         self._by_pod.setdefault(claim.uid, {})[claim.node] = claim
         self._by_node.setdefault(claim.node, {})[claim.uid] = claim
         if claim.stage is Stage.SEEN:
             self._unseen.pop((claim.uid, claim.node), None)
         else:
             self._unseen[claim.uid, claim.node] = claim
-        self._listener.put(claim)
 
     def drop(self, uid: str, node: str) -> bool:
-        """Give the claim up; False where there is none."""
+        """End the claim; False where there is none."""
         claim = self._by_pod.get(uid, {}).pop(node, None)
         if claim is None:
             return False
@@ -123,9 +118,4 @@ class Claims:
         if not self._by_node[node]:
             del self._by_node[node]
         self._unseen.pop((uid, node), None)
-        self._listener.drop(claim)
         return True
-
-    def change(self, claim: Claim, **fields: Any) -> None:
-        """Record a step of the claim's life."""
-        self.put(replace(claim, **fields))

@@ -1,13 +1,14 @@
 """The extender over HTTP, as kube-scheduler calls it.
 
-A malformed call is HTTP 400 and an unknown caller 401; before the caches are loaded, filter
-and bind answer 200 with an error in the body, because that text reaches the pod's events
-while a status code does not. The answer of preempt has no place for one: it is HTTP 503, at
-which the scheduler evicts nobody.
+A malformed call gets HTTP 400 and an unknown caller 401. Before the state is loaded, filter and
+bind answer 200 with an error in the body, because the pod's events show that text and no status
+code. The answer of preempt has no field for an error, so it is HTTP 503, after which the scheduler
+evicts no pods.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -18,7 +19,6 @@ from prometheus_client import CollectorRegistry
 from gpu_fraction.scheduler import preemption
 from gpu_fraction.scheduler.auth import Callers
 from gpu_fraction.scheduler.binding import Binder
-from gpu_fraction.scheduler.expected import ExpectedBind
 from gpu_fraction.scheduler.extender import Extender
 from gpu_fraction.scheduler.metrics import ExtenderMetrics
 from gpu_fraction.scheduler.preemption import Proposal
@@ -39,15 +39,62 @@ _log = structlog.get_logger(__name__)
 
 BODY_LIMIT_BYTES: Final = 32 << 20
 """Chosen: the names of 5,000 nodes are 0.3 MiB; a preempt call without node cache carries
-whole victims, which fit as well."""
+whole victims, which fit too."""
 
 NOT_CACHED: Final = "nodeCacheCapable must be true for this extender"
 LOADING: Final = "gpu-fraction extender: still loading nodes and pods, will be retried"
+
+BIND_WAIT_S: Final = 0.02
+"""Longest wait for a pending bind. Chosen: the bind follows within some milliseconds; a pod that
+fails between score and bind costs the next one this much, once."""
 
 _FILTER: Final = msgspec.json.Decoder(FilterArgs)
 _BINDING: Final = msgspec.json.Decoder(BindingArgs)
 _PREEMPTION: Final = msgspec.json.Decoder(PreemptionArgs)
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class PendingBind:
+    """The bind of the pod that was scored last, until it arrives.
+
+    kube-scheduler starts on the next pod while it binds the one before in the background. Without
+    that bind, the next pod would open a card that the last pod opened too, or end in a conflict
+    and a second of back-off. So filter waits a moment for the bind.
+    """
+
+    def __init__(self, wait_s: float = BIND_WAIT_S) -> None:
+        """No pending bind.
+
+        Args:
+            wait_s: Longest wait.
+        """
+        self._wait_s = wait_s
+        self._uid = ""
+        self._arrived = asyncio.Event()
+        self._arrived.set()
+
+    def expect(self, uid: str) -> None:
+        """The pod was scored; its bind is pending."""
+        self._uid = uid
+        self._arrived = asyncio.Event()
+
+    def arrived(self, uid: str) -> None:
+        """The pod's bind arrived; it claims its cards before a waiting call continues."""
+        if uid == self._uid:
+            self._arrived.set()
+
+    async def wait(self, uid: str) -> None:
+        """Wait for the pending bind of another pod.
+
+        Args:
+            uid: The pod to be judged; its own bind cannot be pending any more.
+        """
+        if uid == self._uid or self._arrived.is_set():
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._wait_s):
+                await self._arrived.wait()
+        self._arrived.set()
 
 
 class ExtenderApp:
@@ -68,12 +115,12 @@ class ExtenderApp:
 
         Args:
             state: The cluster.
-            extender: Decides.
+            extender: Filters and scores.
             binder: Binds.
-            callers: Who may call the verbs.
+            callers: The callers that may use the verbs.
             metrics: Times and counts the verbs.
-            registry: What /metrics shows.
-            check: Whether the state may be trusted: None, or why not.
+            registry: The metrics of /metrics.
+            check: Why the state is not ready; None where it is.
         """
         self._state = state
         self._extender = extender
@@ -82,7 +129,7 @@ class ExtenderApp:
         self._metrics = metrics
         self._registry = registry
         self._check = check
-        self._expected = ExpectedBind()
+        self._pending = PendingBind()
 
     def build(self) -> web.Application:
         """The application; serve it over TLS."""
@@ -110,7 +157,7 @@ class ExtenderApp:
             if not self._callers.admit(request):
                 errors.inc()
                 _log.warning("scheduler.caller_unknown", verb=verb, peer=request.remote)
-                raise web.HTTPUnauthorized(text="client certificate or token needed")
+                raise web.HTTPUnauthorized(text="a client certificate or a token is needed")
             try:
                 body = _encode(await answer(await request.read()))
             except msgspec.MsgspecError as e:
@@ -129,18 +176,18 @@ class ExtenderApp:
             self._metrics.errors.labels("filter").inc()
             return FilterResult(None, error=f"{LOADING} ({why})" if why else NOT_CACHED)
         uid = args.pod.metadata.uid
-        await self._expected.settled(uid)
-        result = self._extender.filter(self._state.view(args.pod), args.node_names)
+        await self._pending.wait(uid)
+        result = self._extender.filter(self._state.info(args.pod), args.node_names)
         if len(result.node_names or ()) == 1:
-            # The only node is not scored; the bind comes at once.
-            self._expected.expect(uid)
+            # A single node is not scored; the bind follows at once.
+            self._pending.expect(uid)
         return result
 
     async def _prioritize(self, body: bytes) -> list[msgspec.Struct]:
         args = _FILTER.decode(body)
-        view = self._state.view(args.pod)
-        self._expected.expect(view.uid)
-        return list(self._extender.prioritize(view, args.node_names or ()))
+        info = self._state.info(args.pod)
+        self._pending.expect(info.uid)
+        return list(self._extender.prioritize(info, args.node_names or ()))
 
     async def _bind(self, body: bytes) -> BindingResult:
         args = _BINDING.decode(body)
@@ -148,7 +195,7 @@ class ExtenderApp:
         if why is not None:
             self._metrics.errors.labels("bind").inc()
             return BindingResult(f"{LOADING} ({why})")
-        self._expected.arrived(args.pod_uid)
+        self._pending.arrived(args.pod_uid)
         error = await self._binder.bind(args)
         if error:
             _log.info(
@@ -166,9 +213,9 @@ class ExtenderApp:
         if why is not None:
             self._metrics.errors.labels("preempt").inc()
             raise web.HTTPServiceUnavailable(text=f"{LOADING} ({why})")
-        view = self._state.view(args.pod)
-        barred = self._extender.barred(view)
-        found = await preemption.victims_by_node(self._state, view, _proposals(args), barred)
+        info = self._state.info(args.pod)
+        barred = self._extender.barred(info)
+        found = await preemption.victims_by_node(self._state, info, _proposals(args), barred)
         return PreemptionResult(
             {
                 node: Victims([MetaPod(uid) for uid in victims.uids], victims.violations)
@@ -178,7 +225,7 @@ class ExtenderApp:
 
 
 def _proposals(args: PreemptionArgs) -> dict[str, Proposal]:
-    """The scheduler's victims by node, whichever way they were sent."""
+    """The scheduler's victims by node, from either of the two fields."""
     if args.node_name_to_meta_victims is not None:
         return {
             node: Proposal(tuple(pod.uid for pod in v.pods or ()), v.num_pdb_violations)

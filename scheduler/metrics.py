@@ -12,15 +12,15 @@ from gpu_fraction.scheduler.state import ClusterState
 
 
 class Outcome(Enum):
-    """What came of a bind."""
+    """The outcome of a bind."""
 
     BOUND = "bound"
     CONFLICT = "conflict"
-    """The cards were taken since filter, or the pod is gone or bound elsewhere."""
+    """The cards were taken since filter, or the pod is gone or bound to another node."""
     FAILED = "failed"
     """The API server refused."""
     UNKNOWN = "unknown"
-    """No answer came."""
+    """No answer arrived."""
 
 
 class ExtenderMetrics:
@@ -55,7 +55,7 @@ class ExtenderMetrics:
 
 
 class StateCollector(Collector):
-    """Gauges computed from the state when they are asked for."""
+    """Gauges that are computed from the state at each scrape."""
 
     def __init__(
         self, registry: CollectorRegistry, state: ClusterState, clock: Callable[[], float]
@@ -63,7 +63,7 @@ class StateCollector(Collector):
         """Register with ``registry``.
 
         Args:
-            registry: Where to register.
+            registry: The registry of the metrics.
             state: The cluster.
             clock: The clock of the state's claims.
         """
@@ -72,30 +72,30 @@ class StateCollector(Collector):
         registry.register(self)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges now."""
+        """The current gauges."""
         unseen = self._state.claims.unseen()
         oldest_s = self._clock() - unseen[0].since_s if unseen else 0.0
         found = fragmentation(self._state.table())
         for name, text, value in (
             ("nodes", "Nodes with an inventory of cards", len(self._state.nodes())),
             ("cards", "Healthy cards", found.cards),
-            ("whole_cards_free", "Cards of which nothing is given away", found.whole_cards),
+            ("whole_cards_free", "Cards with nothing allocated", found.whole_cards),
             (
                 "free_share_milli",
-                "Free thousandths of a card, summed; the scarcer of compute and memory",
+                "Free thousandths of all cards; the scarcer of compute and memory",
                 found.free_milli,
             ),
             (
                 "largest_free_share_milli",
-                "The largest share of one card that could still be given, thousandths",
+                "Largest share of one card that is free, thousandths",
                 found.largest_milli,
             ),
             (
                 "overdrawn_cards",
-                "Cards given away beyond what they have; only another writer can do that",
-                self._state.overdrawn(),
+                "Cards allocated beyond their size; only another writer can cause this",
+                found.overdrawn,
             ),
-            ("assumed_binds", "Binds that the watch does not show yet", len(unseen)),
+            ("assumed_binds", "Binds that the watch has not shown yet", len(unseen)),
             ("assumed_oldest_seconds", "Age of the oldest such bind", oldest_s),
         ):
             family = GaugeMetricFamily(f"gpu_fraction_scheduler_{name}", text)

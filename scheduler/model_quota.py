@@ -1,20 +1,22 @@
-"""Keeps what a namespace holds of a GPU model within its quotas, where the cards are chosen.
+"""Limits of a namespace on a GPU model, applied where the cards are chosen.
 
-The claims are all there is to know: one extender chooses all cards, and a claim is made before
-its Binding is sent. What a quota says is somebody else's to read; see ``ModelLimits``.
+The claims are complete: one extender chooses all cards, and a claim begins before its Binding is
+sent. The limits come from a ``ModelLimits``.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
 from gpu_fraction.domain import models
 from gpu_fraction.domain.placement import NOTHING_BARRED, Ask, Kind, share_of
 from gpu_fraction.domain.placement.table import ABSENT
-from gpu_fraction.scheduler.model_use import NOTHING, UNKNOWN, Amounts, ModelUse
-from gpu_fraction.scheduler.views import PodView
+from gpu_fraction.scheduler.model_usage import NOTHING, UNKNOWN, Usage
+from gpu_fraction.scheduler.pod_info import PodInfo
+from gpu_fraction.scheduler.state import ClusterState
 
-REMEMBERED: Final = 4096
-"""Sums remembered. Chosen: a cluster has a few models and some hundred kinds of pods."""
+CACHED: Final = 4096
+"""Sums cached. Chosen: a cluster has a few models and some hundred kinds of pods."""
 
 
 class ModelLimit(Protocol):
@@ -27,7 +29,7 @@ class ModelLimit(Protocol):
 
     @property
     def hard(self) -> Mapping[str, int]:
-        """The limits under the names of ``Amounts``; an absent one is not limited."""
+        """The limits under the names of ``Usage``; an absent name is not limited."""
         ...
 
     def counts(self, priority_class: str) -> bool:
@@ -40,25 +42,25 @@ class ModelLimit(Protocol):
         """One line for the pod's events.
 
         Args:
-            wanted: What the pod would take, by the names that it exceeds.
-            used: What other pods hold, under the same names.
-            kept: What is kept for pods that were admitted for this model and wait.
+            wanted: The pod's usage, under the names that exceed the limit.
+            used: The usage of other pods, under the same names.
+            kept: The room kept for pods that were admitted for this model and wait.
         """
         ...
 
 
 class ModelLimits(Protocol):
-    """Every namespace's limits, as they are now."""
+    """The current limits of every namespace."""
 
     def limits(self, namespace: str) -> Sequence[ModelLimit]:
         """The limits of one namespace, the same object until they change.
 
-        It is asked about every pod, so it must be quick.
+        The extender calls it for every pod, so it must be quick.
         """
         ...
 
     def unsynced(self) -> str | None:
-        """Why the answers cannot be trusted yet, in a few words; None where they can."""
+        """Why the limits are not known yet, in a few words; None where they are."""
         ...
 
 
@@ -66,153 +68,127 @@ class _NoLimits:
     """A cluster without limits."""
 
     def limits(self, namespace: str) -> Sequence[ModelLimit]:  # noqa: ARG002 - the Protocol's
-        """None."""
+        """No limits."""
         return ()
 
     def unsynced(self) -> str | None:
-        """Nothing to wait for."""
-        return None
+        """Always synced."""
 
 
 NO_LIMITS: Final[ModelLimits] = _NoLimits()
 
 
-class _Kept(NamedTuple):
-    """What is kept for waiting pods, for these very limits and wishes."""
+class _Room(NamedTuple):
+    """The room kept for waiting pods, by limit, with the versions that it was computed from."""
 
     limits: Sequence[ModelLimit]
     version: int
-    amounts: Sequence[Amounts]
+    usages: Sequence[Usage]
 
 
 class ModelQuota:
-    """Judges pods by the limits and by what is in use."""
+    """Checks pods against the limits and the usage of their namespace."""
 
-    def __init__(
-        self, use: ModelUse, limits: ModelLimits, kinds: Callable[[], Sequence[Kind]]
-    ) -> None:
-        """Judge by these.
+    def __init__(self, state: ClusterState, limits: ModelLimits) -> None:
+        """Check against this state.
 
         Args:
-            use: What is in use.
-            limits: What may be used.
-            kinds: ``ClusterTable.kinds``: every kind of card, a list that only grows.
+            state: The cluster.
+            limits: The limits.
         """
-        self._use = use
+        self._state = state
         self._limits = limits
-        self._kinds = kinds
         self._known = 0
-        self._by_model: dict[str, list[Kind]] = {}
-        self._meant: dict[str, tuple[str, ...]] = {}
-        self._needs: dict[tuple[tuple[Ask, ...], str], Amounts] = {}
-        self._kept: dict[str, _Kept] = {}
+        self._kinds: dict[str, tuple[Kind, ...]] = {}
+        self._rooms: dict[str, _Room] = {}
 
-    def barred(self, view: PodView) -> Mapping[str, str]:
+    def barred(self, info: PodInfo) -> Mapping[str, str]:
         """Product names that the pod may not use now, with the reason, one line each.
 
-        A model is barred where all of the pod's cards, taken of that model, would exceed a
-        limit. Cards of several models that one limit means never come to more than as many of
-        one that is not barred: memory by share grows with the card's memory, compute by memory
-        with the card's compute for each MiB, and all else is the same on every card.
+        A model is barred if all of the pod's cards, taken of that model, exceed a limit. Cards
+        of several models under one limit never use more than the same number of cards of one
+        model that is not barred: memory by share grows with the card's memory, compute by memory
+        with the card's compute for each MiB, and everything else is equal on every card.
         """
-        limits = self._limits.limits(view.namespace)
+        limits = self._limits.limits(info.namespace)
         if not limits:
             return NOTHING_BARRED
         self._learn_kinds()
-        # Who was charged already is one of those for whom room is kept.
-        none = (NOTHING,) * len(limits)
-        keeping = none if view.charged_early else self._keeping(view.namespace, limits)
+        # A pod that was charged early is itself one of those for which room is kept.
+        kept = (NOTHING,) * len(limits) if info.charged_early else self._room(info, limits)
+        # The pod's own claims are in doubt: only one of them can take effect.
+        own = self._state.claims.of_pod(info.uid)
         barred: dict[str, str] = {}
-        for limit, kept in zip(limits, keeping, strict=True):
-            if not limit.counts(view.priority_class):
+        for limit, room in zip(limits, kept, strict=True):
+            if not limit.counts(info.priority_class):
                 continue
-            # The pod's own claims are in doubt: only one of them can take effect.
-            placed = self._use.placed(view.namespace, limit.counts, without=view.uid)
-            used = _sum(placed, limit.model)
-            for product in self._products(limit, view.asks):
-                why = _objection(limit, self._need(view.asks, product), used, kept)
-                if why is not None:
-                    barred.setdefault(product, why)
+            held = self._state.model_usage.held(info.namespace, limit.counts, without=own)
+            used = NOTHING
+            for model, usage in held.items():
+                if model == UNKNOWN or models.matches(limit.model, model):
+                    used = used.plus(usage)
+            for product in self._products(limit):
+                if _allowed(info.asks, product):
+                    why = _objection(limit, _usage(info.asks, self._kinds[product]), used, room)
+                    if why is not None:
+                        barred.setdefault(product, why)
         return barred
 
-    def _keeping(self, namespace: str, limits: Sequence[ModelLimit]) -> Sequence[Amounts]:
-        """For each limit, what is kept for pods that were charged for the model and wait."""
-        known = self._kept.get(namespace)
-        version = self._use.wishes_version(namespace)
+    def _room(self, info: PodInfo, limits: Sequence[ModelLimit]) -> Sequence[Usage]:
+        """For each limit, the room kept for pods that were charged for the model and wait."""
+        known = self._rooms.get(info.namespace)
+        version = self._state.model_usage.waiting_version(info.namespace)
         if known is None or known.limits is not limits or known.version != version:
-            amounts = tuple(self._promised(namespace, limit) for limit in limits)
-            if len(self._kept) >= REMEMBERED:
-                self._kept.clear()
-            known = self._kept[namespace] = _Kept(limits, version, amounts)
-        return known.amounts
+            if len(self._rooms) >= CACHED:
+                self._rooms.clear()
+            usages = [self._reserved(info.namespace, limit) for limit in limits]
+            known = self._rooms[info.namespace] = _Room(limits, version, usages)
+        return known.usages
 
-    def _promised(self, namespace: str, limit: ModelLimit) -> Amounts:
+    def _reserved(self, namespace: str, limit: ModelLimit) -> Usage:
         total = NOTHING
-        for asks, number in self._use.wishes(namespace, limit.counts):
+        products = self._products(limit)
+        for asks, number in self._state.model_usage.waiting(namespace, limit.counts):
             most = NOTHING
-            for product in self._products(limit, asks):
-                most = most.most(self._need(asks, product))
+            for product in products:
+                if _allowed(asks, product):
+                    most = most.most(_usage(asks, self._kinds[product]))
             total = total.plus(most, number)
         return total
 
     def _learn_kinds(self) -> None:
-        kinds = self._kinds()
-        if len(kinds) == self._known:
-            return
-        for known in (self._by_model, self._meant, self._needs, self._kept):
-            known.clear()
-        self._known = len(kinds)
-        for kind in kinds[ABSENT + 1 :]:
-            self._by_model.setdefault(kind.model, []).append(kind)
+        kinds = self._state.table().kinds  # a list that only grows
+        if len(kinds) != self._known:
+            self._known = len(kinds)
+            self._rooms.clear()
+            self._kinds.clear()
+            for kind in kinds[ABSENT + 1 :]:
+                self._kinds[kind.model] = (*self._kinds.get(kind.model, ()), kind)
 
-    def _products(self, limit: ModelLimit, asks: Sequence[Ask]) -> Iterator[str]:
-        """Product names that the limit is about and that the pod may be given."""
-        meant = self._meant.get(limit.model)
-        if meant is None:
-            meant = tuple(model for model in self._by_model if _means(limit.model, model))
-            if len(self._meant) >= REMEMBERED:
-                self._meant.clear()
-            self._meant[limit.model] = meant
-        return (model for model in meant if _allowed(asks, model))
-
-    def _need(self, asks: tuple[Ask, ...], product: str) -> Amounts:
-        """The most that the asks come to on cards of a model, whose sizes may differ."""
-        known = self._needs.get((asks, product))
-        if known is not None:
-            return known
-        total = NOTHING
-        for ask in asks:
-            most = NOTHING
-            for kind in self._by_model[product]:
-                share = share_of(ask, kind)
-                most = most.most(Amounts(share.core_milli, share.memory_mib, 1))
-            total = total.plus(most, ask.cards)
-        if len(self._needs) >= REMEMBERED:
-            self._needs.clear()
-        self._needs[asks, product] = total
-        return total
+    def _products(self, limit: ModelLimit) -> list[str]:
+        """Product names that the limit is about."""
+        return [m for m in self._kinds if m == UNKNOWN or models.matches(limit.model, m)]
 
 
 def _allowed(asks: Sequence[Ask], model: str) -> bool:
     return any(models.allowed(model, ask.models_in, ask.models_out) for ask in asks)
 
 
-def _means(pattern: str, model: str) -> bool:
-    """Whether a limit on a model is about cards of a product, or may be."""
-    return model == UNKNOWN or models.matches(pattern, model)
-
-
-def _sum(by_model: Mapping[str, Amounts], pattern: str) -> Amounts:
-    """The amounts of all models that a limit is about."""
+@lru_cache(maxsize=CACHED)
+def _usage(asks: tuple[Ask, ...], kinds: tuple[Kind, ...]) -> Usage:
+    """The most that the asks use on cards of these kinds, which can differ in size."""
     total = NOTHING
-    for model, amounts in by_model.items():
-        if _means(pattern, model):
-            total = total.plus(amounts)
+    for ask in asks:
+        most = NOTHING
+        for kind in kinds:
+            share = share_of(ask, kind)
+            most = most.most(Usage(share.core_milli, share.memory_mib, 1))
+        total = total.plus(most, ask.cards)
     return total
 
 
-def _objection(limit: ModelLimit, need: Amounts, used: Amounts, kept: Amounts) -> str | None:
-    """Why the need does not fit; an exact fit fits, and what is not needed is not looked at."""
+def _objection(limit: ModelLimit, need: Usage, used: Usage, kept: Usage) -> str | None:
+    """Why the pod exceeds the limit; names that it does not use are not checked."""
     wanted, held, waiting = need._asdict(), used._asdict(), kept._asdict()
     over = [
         name

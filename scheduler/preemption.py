@@ -1,51 +1,50 @@
-"""Which pods must go so that a pod of higher priority finds its cards on a node.
+"""The pods to evict from a node so that its cards fit a pod of higher priority.
 
-The scheduler's own dry run adds up a node; two half cards look like a whole one to it. So its
-victims may free no card at all, where others would. It accepts any pods of the node as
-victims, so its proposal is replaced by the fewest pods that free cards, and among as few by
-those of the lowest priority.
+The scheduler's own dry run adds up a node, so two half cards look like a whole one to it, and its
+victims may free no card. It accepts any pods of the node as victims, so its proposal is replaced
+by the fewest pods that free cards, and among as few by those of the lowest priority.
 
-What cards cannot tell is left as proposed: victims without GPU work stay, and where ports,
-volumes or affinity are in play, or another resource would come up short, the proposal is only
-added to.
+The proposal is only extended where cards do not decide alone: victims without GPU work stay, and
+so do all victims where ports, volumes or affinity are involved or another resource would be short.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
-from itertools import chain
 from math import inf
 from typing import Final
 
 import structlog
 
+from gpu_fraction.domain import keys
 from gpu_fraction.domain.placement import (
     NOTHING_BARRED,
     Ask,
     CardState,
     choose,
+    held,
     refusal,
     share_of,
 )
 from gpu_fraction.scheduler.claims import Stage
-from gpu_fraction.scheduler.clearing import Amounts, Holder, cleared, rank
-from gpu_fraction.scheduler.needs import Requests, entangled, requested
+from gpu_fraction.scheduler.pod_info import PodInfo
 from gpu_fraction.scheduler.state import ClusterState
-from gpu_fraction.scheduler.views import PodView
+from gpu_fraction.scheduler.victims import Holder, fewest, rank
 
 _log = structlog.get_logger(__name__)
 
 WORK_S: Final = 10.0
 """Seconds of search for one call of the scheduler. Chosen: half of the httpTimeout in its
-configuration, for no other pod is scheduled meanwhile; a node of finely sliced cards takes some
-tens of milliseconds."""
+configuration, because no other pod is scheduled meanwhile; a node of finely sliced cards takes
+some tens of milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What the scheduler would evict from a node.
+    """Victims that the scheduler proposes for a node, or that we answer.
 
     Attributes:
         uids: The victims, highest priority first: the scheduler compares nodes by the first.
@@ -58,7 +57,7 @@ class Proposal:
 
 def victims(
     state: ClusterState,
-    preemptor: PodView,
+    preemptor: PodInfo,
     node: str,
     proposal: Proposal,
     barred: Mapping[str, str] = NOTHING_BARRED,
@@ -82,17 +81,17 @@ def victims(
         return None
     chosen = search.added() if search.tied() else search.fewest()
     if not chosen:
-        # Pods that are already on their way out free the cards; evicting them again is void.
+        # Pods that are being deleted free the cards; evicting them again has no effect.
         return proposal if search.helps(proposed) else None
-    # Whether a budget protects the others is not known here. The scheduler compares nodes by
-    # violations before priorities, so only what it counted itself is answered.
+    # Only the violations that the scheduler counted are answered: it compares nodes by violations
+    # before priorities, and the budgets of other pods are not known here.
     kept = min(proposal.violations, len(chosen & proposed))
     return Proposal(_by_importance(state, chosen, proposal), kept)
 
 
 async def victims_by_node(
     state: ClusterState,
-    preemptor: PodView,
+    preemptor: PodInfo,
     proposals: Mapping[str, Proposal],
     barred: Mapping[str, str] = NOTHING_BARRED,
     *,
@@ -119,7 +118,7 @@ async def victims_by_node(
         found = victims(state, preemptor, node, proposal, barred)
         if found is not None:
             answer[node] = found
-        # Nodes can be many; other calls get their turn in between.
+        # There can be many nodes, so other calls run in between.
         await asyncio.sleep(0)
     return answer
 
@@ -134,7 +133,7 @@ class _Search:
     def __init__(
         self,
         state: ClusterState,
-        preemptor: PodView,
+        preemptor: PodInfo,
         node: str,
         proposed: frozenset[str],
         barred: Mapping[str, str],
@@ -144,27 +143,27 @@ class _Search:
         self._node = node
         self._proposed = proposed
         self._barred = barred
-        lower = [view for view in state.pods_on(node) if view.priority < preemptor.priority]
-        self.pool = {view.uid: view for view in lower if self._seen(view)}
-        self._leaving = {uid for uid, view in self.pool.items() if view.leaving}
+        lower = [info for info in state.pods_on(node) if info.priority < preemptor.priority]
+        self.pool = {info.uid: info for info in lower if self._seen(info)}
+        self._leaving = {uid for uid, info in self.pool.items() if info.leaving}
 
-    def _seen(self, view: PodView) -> bool:
-        """The scheduler refuses victims that it does not see on the node."""
-        claim = self._state.claims.get(view.uid, self._node)
+    def _seen(self, info: PodInfo) -> bool:
+        """Whether the watch shows it on the node; the scheduler refuses other victims."""
+        claim = self._state.claims.get(info.uid, self._node)
         return claim is not None and claim.stage is Stage.SEEN
 
     def helps(self, gone: Collection[str]) -> bool:
-        """True where the pod fits once these pods, and those on their way out, are gone."""
+        """True where the pod fits once these pods, and those being deleted, are gone."""
         cards = self._state.cards_for(self._preemptor, self._node, {*gone, *self._leaving})
         return choose(cards, self._preemptor.asks, self._barred) is not None
 
     def tied(self) -> bool:
-        """True where the pods involved meet in more than resources."""
+        """True where more than resources decides about the pods involved."""
         involved = [self.pool[uid] for uid in self._proposed if uid in self.pool]
-        return any(entangled(view) for view in (self._preemptor, *involved))
+        return any(info.pod.depends_on_others() for info in (self._preemptor, *involved))
 
     def added(self) -> frozenset[str]:
-        """The whole proposal and what it lacks."""
+        """The whole proposal and the other pods that it needs."""
         return self._spared(self.pool.keys() - self._proposed, self._proposed)
 
     def fewest(self) -> frozenset[str]:
@@ -175,23 +174,32 @@ class _Search:
         chosen = self._by_card(asks[0]) if len(asks) == 1 else None
         if chosen is None or not self.helps(chosen | others):
             chosen = self._spared(candidates, others) - others
+        # Evict the scheduler's victims too until enough of every other resource is freed: what
+        # the pod requests, or what its proposal would free.
+        proposed = self._requests(self._proposed)
+        wanted = {
+            name: min(amount, proposed[name])
+            for name, amount in self._preemptor.pod.requests(with_init=True).items()
+            if name not in keys.NATIVE_RESOURCES
+        }
         for uid in self._by_priority(self._proposed & candidates):
-            if self._enough(chosen):
+            freed = self._requests(chosen)
+            if all(freed[name] >= amount for name, amount in wanted.items()):
                 break
             chosen |= {uid}
         return chosen | others
 
     def _by_card(self, ask: Ask) -> frozenset[str] | None:
-        """The cheapest cards to clear for a single container."""
+        """The pods on the cards that a single container gets with the fewest victims."""
         cards = self._state.cards_for(self._preemptor, self._node, self._leaving)
-        clearings = (self._clearing(ask, card) for card in cards)
-        ranks = sorted(rank(holders) for holders in clearings if holders is not None)
+        victims_by_card = (self._victims(ask, card) for card in cards)
+        ranks = sorted(rank(holders) for holders in victims_by_card if holders is not None)
         if len(ranks) < ask.cards:
             return None
         return frozenset(uid for *_, uids in ranks[: ask.cards] for uid in uids)
 
-    def _clearing(self, ask: Ask, card: CardState) -> Sequence[Holder] | None:
-        """The pods whose end lets one card serve the ask."""
+    def _victims(self, ask: Ask, card: CardState) -> Sequence[Holder] | None:
+        """The pods to evict so that one card can serve the ask."""
         found = refusal(ask, card, self._barred)
         if found is not None and not found.why.passes:
             return None
@@ -201,29 +209,20 @@ class _Search:
             need.memory_mib - card.free_memory_mib,
             1 - card.free_slots,
         )
-        return cleared(short, self._holders.get(card.uuid, ()))
+        return fewest(short, self._holders.get(card.uuid, ()))
 
     @cached_property
     def _holders(self) -> Mapping[str, Sequence[Holder]]:
         """By card, the pods that may be evicted from it."""
         holders: defaultdict[str, list[Holder]] = defaultdict(list)
-        for uid, view in self.pool.items():
+        for uid, info in self.pool.items():
             claim = None if uid in self._leaving else self._state.claims.get(uid, self._node)
-            held: dict[str, Amounts] = {}
-            for share in chain.from_iterable(claim.assignment.values() if claim else ()):
-                core_milli, memory_mib, slots = held.get(share.uuid, (0, 0, 0))
-                core_milli, memory_mib = (
-                    core_milli + share.core_milli,
-                    memory_mib + share.memory_mib,
-                )
-                held[share.uuid] = core_milli, memory_mib, slots + 1
-            added = uid not in self._proposed
-            for card, amounts in held.items():
-                holders[card].append(Holder(view.priority, added, uid, amounts))
+            for card, taken in held([claim.assignment] if claim else ()).items():
+                holders[card].append(Holder(info.priority, uid not in self._proposed, uid, taken))
         return holders
 
     def _spared(self, candidates: Iterable[str], always: frozenset[str]) -> frozenset[str]:
-        """All candidates but those that may stay, the highest priority spared first."""
+        """All candidates except those that can stay; the highest priority stays first."""
         gone = frozenset(candidates) | always
         for uid in reversed(self._by_priority(gone - always)):
             if self.helps(gone - {uid}):
@@ -233,20 +232,13 @@ class _Search:
     def _by_priority(self, uids: Iterable[str]) -> list[str]:
         return sorted(uids, key=lambda uid: (self.pool[uid].priority, uid))
 
-    def _enough(self, chosen: Collection[str]) -> bool:
-        """True where the other resources do not come up short.
-
-        They do not where as much is freed as the pod asks for, or as the proposal would free.
-        """
-        freed = requested(self.pool[uid] for uid in chosen)
-        return all(
-            freed.get(name, 0) >= min(asked, self._proposed_frees.get(name, 0))
-            for name, asked in requested([self._preemptor], with_init=True).items()
-        )
-
-    @cached_property
-    def _proposed_frees(self) -> Requests:
-        return requested(self.pool[uid] for uid in self._proposed if uid in self.pool)
+    def _requests(self, uids: Iterable[str]) -> Mapping[str, Decimal]:
+        total: defaultdict[str, Decimal] = defaultdict(Decimal)
+        for uid in uids:
+            if uid in self.pool:
+                for name, amount in self.pool[uid].pod.requests(with_init=False).items():
+                    total[name] += amount
+        return total
 
 
 def _by_importance(
@@ -254,15 +246,15 @@ def _by_importance(
 ) -> tuple[str, ...]:
     """The chosen pods, highest priority first.
 
-    The priority of pods without GPU work is not known here. The proposal is sorted, so each of
-    them is at most as important as the pod before it.
+    The priority of pods without GPU work is not known here. The proposal is sorted, so such a pod
+    is at most as important as the pod before it.
     """
     ranks: dict[str, float] = {}
     at_most = inf
     for uid in proposal.uids:
-        view = state.pod(uid)
-        at_most = ranks[uid] = at_most if view is None else view.priority
+        info = state.pod(uid)
+        at_most = ranks[uid] = at_most if info is None else info.priority
     for uid in sorted(set(chosen) - ranks.keys()):
-        view = state.pod(uid)
-        ranks[uid] = -inf if view is None else view.priority
+        info = state.pod(uid)
+        ranks[uid] = -inf if info is None else info.priority
     return tuple(sorted((uid for uid in ranks if uid in chosen), key=lambda uid: -ranks[uid]))

@@ -10,10 +10,10 @@ from gpu_fraction.settings.parsers import choice, integer, path, text, word_set
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtenderSettings:
-    """Where the extender listens, and which callers it answers.
+    """The extender's address and the callers that it accepts.
 
     Raises:
-        ValueError: nobody could call.
+        ValueError: the settings accept no caller.
     """
 
     host: str = setting(text, "0.0.0.0", "address to listen on")  # noqa: S104 - the kubelet probes

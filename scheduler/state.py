@@ -1,7 +1,7 @@
-"""The cluster as the extender sees it: nodes' cards, pods, and who holds what.
+"""The cluster in memory: the cards of nodes, pods, and the claims of pods on cards.
 
-Everything here follows from Node inventories, pods and our own unanswered Bindings. A restart
-reads the first two again and forgets the third. No method does I/O or reads a clock.
+All of it follows from Node inventories, pods and our own unanswered Bindings. A restart reads the
+first two again and forgets the third. No method does I/O or reads a clock.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -13,32 +13,32 @@ from gpu_fraction.domain.placement import Ask, CardState, choose, less
 from gpu_fraction.domain.placement.table import ClusterTable
 from gpu_fraction.domain.placement.vectorised import Evaluation, evaluate
 from gpu_fraction.scheduler.claims import Claim, Claims, Stage
-from gpu_fraction.scheduler.model_use import ModelUse
-from gpu_fraction.scheduler.pods import Pod
-from gpu_fraction.scheduler.views import PodView, assigned, view_of
+from gpu_fraction.scheduler.model_usage import ModelUsage
+from gpu_fraction.scheduler.objects import Pod
+from gpu_fraction.scheduler.pod_info import PodInfo, assigned, info_of
 
 EVALUATIONS_KEPT: Final = 8
-"""Answers for the whole cluster that are remembered, 9 bytes a node each. Chosen: prioritize asks
-again what filter has just asked; a few more serve pods of several templates that wait in turn."""
+"""Cached evaluations of the whole cluster, 9 bytes a node each. Chosen: prioritize needs the one
+that filter has just needed; a few more serve pods of several templates that wait in turn."""
 
 
 class ClusterState:
     """The cluster.
 
     Attributes:
-        claims: Who holds which cards.
-        model_use: How much of each GPU model that comes to, by namespace.
+        claims: The claims of pods on cards; read only.
+        model_usage: The usage of GPU models by the claims; read only.
     """
 
     def __init__(self) -> None:
         """An empty cluster."""
-        self.model_use = ModelUse()
-        self.claims = Claims(self.model_use)
+        self.model_usage = ModelUsage()
+        self.claims = Claims()
         self._cards: dict[str, tuple[CardState, ...]] = {}
         self._problems: dict[str, str] = {}
-        self._pods: dict[str, PodView] = {}
-        self._nominees: dict[str, dict[str, PodView]] = {}
-        self._guests: dict[str, dict[str, PodView]] = {}
+        self._pods: dict[str, PodInfo] = {}
+        self._nominees: dict[str, dict[str, PodInfo]] = {}
+        self._guests: dict[str, dict[str, PodInfo]] = {}
         self._table = ClusterTable()
         self._stale: set[str] = set()
         self._evaluations: dict[object, Evaluation] = {}
@@ -46,7 +46,7 @@ class ClusterState:
     # Nodes
 
     def node_changed(self, name: str, cards: tuple[CardState, ...], problem: str = "") -> None:
-        """Take over a node's cards, or the reason why it has none."""
+        """Replace a node's cards, or the reason why it has none."""
         if self._cards.get(name) == cards and self._problems.get(name, "") == problem:
             return
         self._cards.pop(name, None)
@@ -55,11 +55,13 @@ class ClusterState:
             self._cards[name] = cards
         elif problem:
             self._problems[name] = problem
-        self.model_use.node_changed(name, cards, self.claims.of_node(name))
+        if self.model_usage.set_cards(name, cards):
+            for claim in list(self.claims.of_node(name)):
+                self._put(claim)
         self._stale.add(name)
 
     def node_removed(self, name: str) -> None:
-        """Forget a node; claims on it stay, the node may come back with its pods."""
+        """Forget a node but not the claims on it: the node can return with its pods."""
         self.node_changed(name, ())
 
     def node_problem(self, name: str) -> str:
@@ -72,62 +74,62 @@ class ClusterState:
 
     # Pods
 
-    def view(self, pod: Pod) -> PodView:
-        """The pod as placement sees it; the watch's, where it shows the same version."""
+    def info(self, pod: Pod) -> PodInfo:
+        """The info of a pod, taken from the watch if the watch has the same version."""
         known = self._pods.get(pod.metadata.uid)
         version = pod.metadata.resource_version
         if known is not None and version and known.pod.metadata.resource_version == version:
             return known
-        return view_of(pod)
+        return info_of(pod)
 
     def pod_changed(self, pod: Pod) -> None:
-        """Take over a pod as the watch shows it."""
-        view = view_of(pod)
-        self._unlist(view.uid)
-        if view.finished or not pod.holds_gpu:
-            self.pod_removed(view.uid)
+        """Add or replace a pod that the watch shows."""
+        info = info_of(pod)
+        self._unlist(info.uid)
+        if info.finished or not pod.holds_gpu:
+            self.pod_removed(info.uid)
             return
-        self._pods[view.uid] = view
-        if view.node:
-            self._bound(view)
-        elif view.nominated:
-            self._nominees.setdefault(view.nominated, {})[view.uid] = view
-        self.model_use.pod_changed(view)
+        self._pods[info.uid] = info
+        if info.node:
+            self._bound(info)
+        elif info.nominated:
+            self._nominees.setdefault(info.nominated, {})[info.uid] = info
+        self._update_waiting(info.uid)
 
     def pod_removed(self, uid: str) -> None:
-        """Forget a pod that is gone; what it held is free."""
+        """Forget a pod that is gone, with its claims."""
         self._unlist(uid)
         self._pods.pop(uid, None)
-        self.model_use.pod_removed(uid)
         for claim in self.claims.of_pod(uid):
             self._drop(claim)
+        self._update_waiting(uid)
 
-    def pod(self, uid: str) -> PodView | None:
-        """A pod that wants or holds cards."""
+    def pod(self, uid: str) -> PodInfo | None:
+        """A pod that asks for cards or holds some."""
         return self._pods.get(uid)
 
-    def pods_on(self, node: str) -> Iterator[PodView]:
-        """Pods that hold cards of the node, or will as soon as the node daemon says which."""
+    def pods_on(self, node: str) -> Iterator[PodInfo]:
+        """Pods that hold cards of the node, or for which its node daemon is choosing cards."""
         held = {claim.uid for claim in self.claims.of_node(node)}
         for uid in sorted(held | self._guests.get(node, {}).keys()):
-            view = self._pods.get(uid)
-            if view is not None:
-                yield view
+            info = self._pods.get(uid)
+            if info is not None:
+                yield info
 
-    def _bound(self, view: PodView) -> None:
-        for claim in self.claims.of_pod(view.uid):
-            if claim.node != view.node:
+    def _bound(self, info: PodInfo) -> None:
+        for claim in self.claims.of_pod(info.uid):
+            if claim.node != info.node:
                 self._drop(claim)
-        cards = assigned(view)
-        known = self.claims.get(view.uid, view.node)
+        cards = assigned(info)
+        known = self.claims.get(info.uid, info.node)
         if cards is None and known is not None:
             cards = known.assignment
         if cards is not None:
-            self.claims.put(_claim(view, view.node, cards, Stage.SEEN))
-        elif view.asks:
-            self._guests.setdefault(view.node, {})[view.uid] = view
+            self._put(_claim(info, info.node, cards, Stage.SEEN))
+        elif info.asks:
+            self._guests.setdefault(info.node, {})[info.uid] = info
         if known is None or known.assignment != cards:
-            self._stale.add(view.node)
+            self._stale.add(info.node)
 
     def _unlist(self, uid: str) -> None:
         old = self._pods.get(uid)
@@ -142,50 +144,56 @@ class ClusterState:
 
     def _drop(self, claim: Claim) -> None:
         if self.claims.drop(claim.uid, claim.node):
+            self.model_usage.drop(claim)
+            self._update_waiting(claim.uid)
             self._stale.add(claim.node)
+
+    def _put(self, claim: Claim) -> None:
+        old = self.claims.get(claim.uid, claim.node)
+        self.claims.put(self.model_usage.put(claim, old))
+        if old is None:
+            self._update_waiting(claim.uid)
+
+    def _update_waiting(self, uid: str) -> None:
+        info = self._pods.get(uid)
+        if info is not None and (not info.charged_early or not info.asks or info.leaving):
+            info = None
+        self.model_usage.set_waiting(uid, None if self.claims.of_pod(uid) else info)
 
     # Bindings
 
-    def send(self, view: PodView, node: str, cards: Assignment, now_s: float) -> None:
-        """Claim cards because a Binding is about to be sent: the pod is not known to be bound."""
-        known = self.claims.get(view.uid, node)
+    def send(self, info: PodInfo, node: str, cards: Assignment, now_s: float) -> None:
+        """Claim cards for a Binding that is about to be sent; the pod is not known to be bound."""
+        known = self.claims.get(info.uid, node)
         doubt = known is not None and known.in_doubt
-        claim = _claim(view, node, cards, Stage.SENT)
-        self.claims.put(replace(claim, since_s=now_s, in_doubt=doubt))
+        claim = _claim(info, node, cards, Stage.SENT)
+        self._put(replace(claim, since_s=now_s, in_doubt=doubt))
         self._stale.add(node)
 
     def accepted(self, uid: str, node: str, now_s: float) -> None:
         """The API server bound the pod."""
         claim = self.claims.get(uid, node)
         if claim is not None and claim.stage is not Stage.SEEN:
-            self.claims.change(claim, stage=Stage.BOUND, since_s=now_s, in_doubt=False)
+            self._put(replace(claim, stage=Stage.BOUND, since_s=now_s, in_doubt=False))
 
     def refused(self, uid: str, node: str) -> None:
-        """The API server refused the Binding; an earlier one of unknown fate keeps the claim."""
+        """The API server refused the Binding; the claim stays if an earlier one is in doubt."""
         claim = self.claims.get(uid, node)
         if claim is not None and claim.stage is Stage.SENT and not claim.in_doubt:
             self._drop(claim)
 
     def lost(self, uid: str, node: str, now_s: float) -> None:
-        """No answer came: the Binding may or may not take effect, now or soon."""
+        """No answer arrived: the Binding may still take effect."""
         claim = self.claims.get(uid, node)
         if claim is not None and claim.stage is Stage.SENT:
-            self.claims.change(claim, stage=Stage.SENT, since_s=now_s, in_doubt=True)
-
-    def due(self, now_s: float, age_s: float) -> list[Claim]:
-        """Claims that have waited so long for the watch that the API server must be asked."""
-        return [
-            claim
-            for claim in self.claims.unseen()
-            if claim.since_s <= now_s - age_s and (claim.in_doubt or claim.stage is Stage.BOUND)
-        ]
+            self._put(replace(claim, stage=Stage.SENT, since_s=now_s, in_doubt=True))
 
     def verified(self, claim: Claim, found: Pod | None, now_s: float) -> None:
-        """Settle a claim by what a read shows that reflects every finished write.
+        """Update a claim by a read that reflects every finished write.
 
         Args:
-            claim: The claim, due for long enough that no Binding is on its way any more.
-            found: The pod of that name now, None where there is none.
+            claim: The claim, old enough that no Binding is on its way.
+            found: The pod that has the name now; None where there is none.
             now_s: Clock reading.
         """
         current = self.claims.get(claim.uid, claim.node)
@@ -193,34 +201,39 @@ class ClusterState:
             return
         if found is None or found.metadata.uid != claim.uid:
             self.pod_removed(claim.uid)
-        elif (view := view_of(found)).node != claim.node or view.finished:
+        elif (info := info_of(found)).node != claim.node or info.finished:
             self._drop(claim)
-        elif claim.stage is not Stage.SEEN:  # the watch knows more than that it is bound
-            cards = assigned(view) or claim.assignment
-            self.claims.change(
-                claim, assignment=cards, stage=Stage.BOUND, since_s=now_s, in_doubt=False
-            )
+        elif claim.stage is not Stage.SEEN:  # the watch has newer facts about a seen pod
+            cards = assigned(info) or claim.assignment
+            step = replace(claim, stage=Stage.BOUND, since_s=now_s, in_doubt=False)
+            self._put(replace(step, assignment=cards))
             self._stale.add(claim.node)
 
     # Cards
 
     def cards(self, node: str) -> tuple[CardState, ...]:
-        """The node's cards and what is free on them."""
-        table = self._fresh()
+        """The node's cards with their free amounts."""
+        table = self.table()
         column = table.columns.get(node)
         return () if column is None else table.cards[column]
 
     def table(self) -> ClusterTable:
         """All cards, up to date."""
-        return self._fresh()
+        for node in self._stale:
+            if node in self._cards:
+                self._table.set_node(node, self.without(node, ()))
+            else:
+                self._table.remove_node(node)
+        self._stale.clear()
+        return self._table
 
     def evaluate(self, asks: tuple[Ask, ...], barred: Mapping[str, str]) -> Evaluation:
-        """``vectorised.evaluate``, remembered until something changes.
+        """``vectorised.evaluate``, cached until a card changes.
 
-        The scheduler asks twice about each pod, and often about a pod like the last.
+        The scheduler asks twice about each pod, and often about equal pods in turn.
         """
-        table = self._fresh()
-        # Why a model is barred changes with every pod, which cards fit does not.
+        table = self.table()
+        # The reasons in ``barred`` change with every pod; only the names decide which cards fit.
         key = (table.version, asks, tuple(sorted(barred)))
         known = self._evaluations.get(key)
         if known is None:
@@ -229,30 +242,29 @@ class ClusterState:
             known = self._evaluations[key] = evaluate(table, asks, barred)
         return known
 
-    def special_nodes(self, view: PodView) -> set[str]:
-        """Nodes whose cards look different to this pod than to others; see ``cards_for``."""
-        nodes = {claim.node for claim in self.claims.of_pod(view.uid)}
-        nodes |= {node for node in self._nominees if any(self._rivals(view, node))}
-        return nodes
+    def special_nodes(self, info: PodInfo) -> set[str]:
+        """Nodes on which ``cards_for`` differs from ``cards`` for this pod."""
+        nominated = {node for node in self._nominees if any(self._rivals(info, node))}
+        return nominated | {claim.node for claim in self.claims.of_pod(info.uid)}
 
     def cards_for(
-        self, view: PodView, node: str, gone: Collection[str] = ()
+        self, info: PodInfo, node: str, gone: Collection[str] = ()
     ) -> tuple[CardState, ...]:
-        """The node's cards as this pod may use them, once the pods in ``gone`` hold nothing.
+        """The node's cards that this pod may use, once the pods in ``gone`` have ended.
 
-        Its own unsettled claim does not stand in its way, and what preemption cleared for a
-        pod of the same or higher priority is that pod's.
+        Its own claims count as free. Cards that preemption frees for a pod of the same or a
+        higher priority are kept for that pod.
         """
-        without = {view.uid, *gone}
+        without = {info.uid, *gone}
         cards = self.without(node, without)
-        rivals = sorted(self._rivals(view, node), key=lambda rival: (-rival.priority, rival.uid))
+        rivals = sorted(self._rivals(info, node), key=lambda rival: (-rival.priority, rival.uid))
         if not rivals:
             return cards
-        cleared = self.without(node, without | {p.uid for p in self.pods_on(node) if p.leaving})
+        freed = self.without(node, without | {p.uid for p in self.pods_on(node) if p.leaving})
         for rival in rivals:
-            placed = choose(cleared, rival.asks)
+            placed = choose(freed, rival.asks)
             if placed is not None:
-                cleared = less(cleared, [placed.assignment])
+                freed = less(freed, [placed.assignment])
                 cards = less(cards, [placed.assignment])
         return cards
 
@@ -262,41 +274,23 @@ class ClusterState:
         held = (claim.assignment for claim in claims if claim.uid not in uids)
         cards = less(self._cards.get(node, ()), held)
         for guest in self._guests.get(node, {}).values():
-            # The node daemon will choose by the same rules, so this is where it will go.
+            # The node daemon chooses by the same rules, so it takes these cards.
             placed = None if guest.uid in uids else choose(cards, guest.asks)
             if placed is not None:
                 cards = less(cards, [placed.assignment])
         return cards
 
-    def overdrawn(self) -> int:
-        """Cards given away beyond what they have; only another writer can do that."""
-        free = self._fresh().free
-        below = (free.core_milli < 0) | (free.memory_mib < 0) | (free.slots < 0)
-        return int(below.sum())
-
-    def _rivals(self, view: PodView, node: str) -> Iterator[PodView]:
+    def _rivals(self, info: PodInfo, node: str) -> Iterator[PodInfo]:
         """Other pods for which free cards of the node are kept."""
         for rival in self._nominees.get(node, {}).values():
-            if rival.uid == view.uid or rival.priority < view.priority or not rival.asks:
+            if rival.uid == info.uid or rival.priority < info.priority or not rival.asks:
                 continue
             claims = self.claims.of_pod(rival.uid)
-            # A claim here is that place; one elsewhere may come to nothing until it is accepted.
+            # A claim here holds the cards; one on another node ends the wait once it is accepted.
             if not any(claim.node == node or claim.stage is not Stage.SENT for claim in claims):
                 yield rival
 
-    def _fresh(self) -> ClusterTable:
-        for node in self._stale:
-            self._refresh(node)
-        self._stale.clear()
-        return self._table
 
-    def _refresh(self, node: str) -> None:
-        if node in self._cards:
-            self._table.set_node(node, self.without(node, ()))
-        else:
-            self._table.remove_node(node)
-
-
-def _claim(view: PodView, node: str, cards: Assignment, stage: Stage) -> Claim:
-    name, namespace, scope = view.name, view.namespace, view.priority_class
-    return Claim(view.uid, namespace, name, node, cards, stage, priority_class=scope)
+def _claim(info: PodInfo, node: str, cards: Assignment, stage: Stage) -> Claim:
+    names = info.uid, info.namespace, info.name
+    return Claim(*names, node, cards, stage, priority_class=info.priority_class)

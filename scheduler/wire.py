@@ -1,4 +1,4 @@
-"""What kube-scheduler sends to an HTTP extender, and what it expects back.
+"""Requests of kube-scheduler to an HTTP extender, and the answers.
 
 Only the fields that are read are declared. Source: k8s.io/kube-scheduler/extender/v1/types.go;
 Go marshals these without JSON names, so the keys are the Go field names.
@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 
 T = TypeVar("T")
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 class FilterArgs(msgspec.Struct, frozen=True, rename="pascal"):
     """A pod and the names of the nodes to judge; also the arguments of prioritize.
 
-    ``node_names`` is null where the scheduler was not told that we keep our own cache.
+    ``node_names`` is null if the scheduler's configuration lacks ``nodeCacheCapable``.
     """
 
     pod: Pod
@@ -26,7 +26,7 @@ class FilterArgs(msgspec.Struct, frozen=True, rename="pascal"):
 class FilterResult(msgspec.Struct, frozen=True, rename="pascal"):
     """The nodes that fit and one line of reason for each of the others.
 
-    A node whose refusal no preemption can lift stands in the second map only.
+    A node on which preemption cannot help is in the second map only.
     """
 
     node_names: list[str] | None
@@ -52,7 +52,7 @@ class BindingArgs(msgspec.Struct, frozen=True, rename={"pod_uid": "PodUID"}):
 
 
 class BindingResult(msgspec.Struct, frozen=True, rename="pascal"):
-    """Empty, or why the pod was not bound."""
+    """Empty, or the reason why the pod was not bound."""
 
     error: str = ""
 
@@ -62,7 +62,7 @@ class _VictimMeta(msgspec.Struct, frozen=True):
 
 
 class VictimPod(msgspec.Struct, frozen=True):
-    """A victim given as a whole pod; only its uid is read."""
+    """A victim sent as a whole pod; only its uid is read."""
 
     metadata: _VictimMeta = _VictimMeta()
 

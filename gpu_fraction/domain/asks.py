@@ -1,4 +1,4 @@
-"""What each container of a pod asks of cards: the one reading, for quota, extender and daemon."""
+"""The asks of a pod's containers for cards, as quota, extender and node daemon all read them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,14 +14,14 @@ from gpu_fraction.domain.request import (
 from gpu_fraction.domain.request_annotation import Rendered
 
 Named = Mapping[str, int]
-"""Our resources that one container names: whole numbers, 0 or more."""
+"""Amounts of our resources that a container names: whole numbers, 0 or more."""
 
 
 class AskError(ValueError):
-    """The pod cannot be served as it is written; the message says why.
+    """The pod cannot be served as it is written; the message has the reason.
 
     Attributes:
-        resource: The resource at fault; empty where it is none.
+        resource: The resource at fault; empty for none.
     """
 
     def __init__(self, message: str, resource: str = "") -> None:
@@ -31,18 +31,18 @@ class AskError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Ask(Slice):
-    """One container's cards, all on one node: its slice, and what the pod says of the cards.
+    """One container's cards, all on one node: its slice, and the pod's constraints on cards.
 
     Attributes:
-        most_mib: At most this of each card's memory, where a share is asked for: the MiB that
-            the share came to at admission and that scheduler, kubelet and quota have counted.
-            None where nothing was counted.
+        most_mib: The most of each card's memory for a share, MiB: the amount that the share
+            became at admission and that scheduler, kubelet and quota have counted. None where
+            nothing was counted.
         models_in: Only cards of these models; empty takes any.
         models_out: No card of these models.
         uuids: Only these cards, or MIG instances of these cards; empty takes any.
         placement: How cards are chosen among those that fit.
-        isolation: ``required`` refuses a card that does not enforce the share,
-            ``preferred`` takes one that does where it can, ``none`` does not care.
+        isolation: ``required`` refuses a card that does not enforce the share, ``preferred``
+            takes it last, ``none`` takes any card.
     """
 
     most_mib: int | None = None
@@ -111,7 +111,7 @@ def asks_of(
 
 
 def as_written(rendered: Rendered | None) -> dict[str, Ask]:
-    """What the request says of each container by name, before its resources are looked at."""
+    """The asks of the request by container name, without the container's resources."""
     if rendered is None:
         return {}
     request = rendered.request
@@ -149,20 +149,20 @@ def refuse_init(container: str, named: Named) -> None:
 
 
 def ask_of(container: str, named: Named, written: Ask | None) -> Ask | None:
-    """What one container asks; None where it asks for no GPU.
+    """The ask of one container; None where it asks for no GPU.
 
-    Amounts that the resources name count, over all cards: the scheduler and the kubelet have
-    counted them. A share of memory stays a share of the card that is chosen; the MiB that it
-    became at admission come from a configured size, so they are the most that it may be. What
-    the resources leave open is as the request says. Without a request, more than 1000
-    thousandths are whole cards or equal parts of several, compute without memory takes as
-    large a share of the memory, and memory without compute as large a share of the compute.
-    Compute of 0 would be a card's whole compute that no quota counts, so it is refused.
+    Amounts in the resources count first, over all cards, because the scheduler and the kubelet
+    have counted them. The request gives the rest. A share of memory stays a share of the chosen
+    card; the MiB that it became at admission come from a configured size, so they bound it.
+    Without a request, more than 1000 thousandths are whole cards or equal parts of several.
+    Compute without memory takes the same share of the memory, and memory without compute the
+    same share of the compute. Compute of 0 would be a card's whole compute that no quota counts,
+    so it is refused.
 
     Args:
         container: the container's name.
         named: its resources.
-        written: what the request says of it, from ``as_written``; None where it says nothing.
+        written: its ask in the request, from ``as_written``; None where there is none.
 
     Raises:
         AskError: not one slot, no amount, or amounts that no cards can give.

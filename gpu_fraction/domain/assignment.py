@@ -1,7 +1,7 @@
-"""Which cards a pod's containers were given: the ``gpu-fraction.dev/assigned`` annotation.
+"""The cards of a pod's containers: the ``gpu-fraction.dev/assigned`` annotation.
 
-Written by the scheduler extender in the Binding, else by the node daemon; read by the node
-daemon, the extender and the quota controller.
+The scheduler extender writes it in the Binding; without an extender the node daemon writes it.
+The node daemon, the extender and the quota controller read it.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class CardShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
 
     Attributes:
         uuid: The card, as NVML names it (``GPU-…`` or ``MIG-…``).
-        core_milli: Thousandths of the card's compute, 0 to 1000; 0 where none was limited.
+        core_milli: Thousandths of the card's compute, 0 to 1000; 0 for no limit.
         memory_mib: MiB of the card's memory, 1 or more.
     """
 
@@ -78,5 +78,5 @@ def _check(container: str, shares: tuple[CardShare, ...]) -> None:
 
 
 def render(assignment: Assignment) -> str:
-    """Canonical JSON: same assignment, same bytes."""
+    """Canonical JSON; equal assignments have equal bytes."""
     return _ENCODER.encode(_Wire(v=VERSION, containers=dict(assignment))).decode()

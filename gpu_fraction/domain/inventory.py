@@ -1,6 +1,6 @@
 """The cards of a node: the ``gpu-fraction.dev/inventory`` annotation on Nodes.
 
-Written by the node daemon; read by the scheduler extender and the quota.
+The node daemon writes it; the scheduler extender and the quota read it.
 """
 
 from typing import Final, Literal
@@ -78,7 +78,7 @@ _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
 
 def parse(text: str) -> Inventory:
-    """Read the annotation; unknown fields are ignored, so that older readers live on.
+    """Read the annotation; unknown fields are ignored, so that older readers still work.
 
     Raises:
         InventoryError: not JSON, another version, a card twice, or an amount below its range.
@@ -99,7 +99,7 @@ def parse(text: str) -> Inventory:
 
 
 def render(inventory: Inventory) -> str:
-    """Canonical JSON: same inventory, same bytes."""
+    """Canonical JSON; equal inventories have equal bytes."""
     return _ENCODER.encode(
         msgspec.structs.replace(inventory, v=VERSION, cards=tuple(inventory.cards))
     ).decode()

@@ -1,4 +1,4 @@
-"""Whether a card's product name is the model a user wrote.
+"""Comparison of a card's product name with the model that a user wrote.
 
 Users write ``A100`` or ``h100-80gb``; NVML says ``NVIDIA A100-SXM4-80GB``. Comparing whole
 words keeps ``T4`` from meaning ``Tesla T40`` and ``A10`` from meaning ``A100``.
@@ -20,11 +20,11 @@ KNOWN: Final = (
     *("P620", "P1000", "P2000", "P2200", "P4000", "P5000", "P6000"),
     *("T4", "T4G", "T40", "T400", "T600", "T1000", "T1200", "V100", "V100S"),
 )
-"""Models by the word that tells them in NVML's product names. Source: NVIDIA's lists of
+"""Models by their word in NVML's product names. Source: NVIDIA's lists of
 CUDA GPUs (developer.nvidia.com/cuda-gpus, /cuda-legacy-gpus). A model may be missing."""
 
 
-# Chosen: a cluster has a few dozen product names and patterns; the bound only stops growth.
+# Chosen: a cluster has a few dozen product names and patterns.
 @lru_cache(maxsize=4096)
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in _SEPARATORS.split(text.casefold()) if word)
@@ -36,7 +36,7 @@ def matches(pattern: str, model: str) -> bool:
     Words are separated by spaces and hyphens, and case does not count.
 
     Args:
-        pattern: What the user wrote, for example ``A100`` or ``RTX 6000``. A pattern without
+        pattern: The user's text, for example ``A100`` or ``RTX 6000``. A pattern without
             a word matches nothing.
         model: NVML's product name, for example ``NVIDIA A100-SXM4-80GB``.
     """

@@ -160,7 +160,7 @@ def choose(pod: Pod, inventory: Inventory, used: Mapping[str, Usage]) -> Assignm
     """
     wanted = tuple(asked(pod).values())
     cards = [
-        card.moved(-taken.core_milli, -taken.memory_mib, -taken.slots)
+        card.drawn(taken.core_milli, taken.memory_mib, taken.slots)
         for card in placement.empty(inventory.cards)
         for taken in (used.get(card.uuid, Usage()),)
     ]
@@ -203,7 +203,7 @@ def verify(ask: Ask, shares: Sequence[CardShare], inventory: Inventory) -> None:
                 f"{card.uuid}, its assignment gives {share.memory_mib} MiB",
             )
         taken = placement.Share(share.core_milli, share.memory_mib)
-        loose = placement.fit.unenforced(ask, state.kind, taken)
+        loose = placement.unenforced(ask, state.kind, taken)
         if loose and ask.isolation == "required":
             raise Refusal(
                 Reason.ISOLATION_MISSING,

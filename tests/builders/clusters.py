@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from gpu_fraction.domain import inventory
 from gpu_fraction.domain.assignment import CardShare, render
 from gpu_fraction.domain.placement import Ask, empty
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 from gpu_fraction.scheduler.state import ClusterState
 from tests.builders import cards as build
 from tests.builders import pods

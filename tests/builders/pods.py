@@ -15,7 +15,7 @@ from gpu_fraction.domain import inventory, keys
 from gpu_fraction.domain.placement import Ask
 from gpu_fraction.domain.pod import Container, Pod, Resources, Spec
 from gpu_fraction.quota.pods import OwnerReference, PodMeta, PodRecord, Status
-from gpu_fraction.scheduler.pods import Pod as SchedulerPod
+from gpu_fraction.scheduler.objects import Pod as SchedulerPod
 
 Raw = dict[str, Any]
 

@@ -24,7 +24,7 @@ from gpu_fraction.domain.assignment import CardShare, render
 from gpu_fraction.domain.placement import Ask
 from gpu_fraction.scheduler.app import ExtenderService
 from gpu_fraction.scheduler.extender import Extender
-from gpu_fraction.scheduler.nodes import read_cards
+from gpu_fraction.scheduler.objects import read_cards
 from gpu_fraction.scheduler.state import ClusterState
 from gpu_fraction.scheduler.wire import FilterArgs
 from tests.builders import pods
@@ -157,10 +157,10 @@ def measure(
 
     def decide() -> None:
         nonlocal fitting
-        view = state.view(pods.scheduler_pod("pending", *asks))
-        assert not view.problem
-        fitting = extender.filter(view, names).node_names or []
-        extender.prioritize(view, fitting)
+        info = state.info(pods.scheduler_pod("pending", *asks))
+        assert not info.problem
+        fitting = extender.filter(info, names).node_names or []
+        extender.prioritize(info, fitting)
 
     decided = timed(churn, decide, rounds)
     filter_body = msgspec.json.encode({"Pod": manifest, "NodeNames": names})
@@ -168,10 +168,10 @@ def measure(
 
     def call() -> None:
         args = decoder.decode(filter_body)
-        msgspec.json.encode(extender.filter(state.view(args.pod), args.node_names or []))
+        msgspec.json.encode(extender.filter(state.info(args.pod), args.node_names or []))
         if fitting:
             args = decoder.decode(score_body)
-            msgspec.json.encode(extender.prioritize(state.view(args.pod), args.node_names or []))
+            msgspec.json.encode(extender.prioritize(state.info(args.pod), args.node_names or []))
 
     return Row(case, len(fitting), *decided, *timed(churn, call, rounds))
 
@@ -202,13 +202,13 @@ class Churn:
         """Bind or end one pod."""
         self._turn += 1
         node = self._names[self._turn * 37 % len(self._names)]
-        view = self._state.view(
+        info = self._state.info(
             pods.scheduler_pod(f"churn-{self._turn}", Ask("main", memory_mib=1))
         )
         card = self._state.cards(node)[0]
         share = CardShare(card.uuid, 1, 1)
-        self._state.send(view, node, {"main": (share,)}, 0.0)
-        self._state.refused(view.uid, node)
+        self._state.send(info, node, {"main": (share,)}, 0.0)
+        self._state.refused(info.uid, node)
 
 
 def line(row: Row) -> list[str]:

@@ -26,7 +26,7 @@ from gpu_fraction.kube.client import connect
 from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.resources import PODS
 from gpu_fraction.kube.store import Change
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 from tests.cluster.harness.binaries import Binaries, MissingBinariesError, find_binaries
 from tests.cluster.harness.simulated_nodes import PROGRAMS
 from tests.cluster.scheduling.rig import Rig, cpu_s, pod_manifest, running_rig

@@ -18,8 +18,8 @@ from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.node_daemon.cluster.pod_feed import WirePod, read
 from gpu_fraction.node_daemon.slices.shares import asked, choose, verify
 from gpu_fraction.node_daemon.state.errors import Reason, Refusal
-from gpu_fraction.scheduler.pods import Pod
-from gpu_fraction.scheduler.views import PodView, view_of
+from gpu_fraction.scheduler.objects import Pod
+from gpu_fraction.scheduler.pod_info import PodInfo, info_of
 from tests.builders.pods import Raw, container, pod, typed
 from tests.builders.strategies import asking_pods
 from tests.property.test_admission import applied
@@ -107,9 +107,9 @@ def rendered_pods(draw: st.DrawFn) -> Raw:
 pods = st.one_of(bare_pods(), rendered_pods())
 
 
-def by_extender(raw: Raw) -> PodView:
+def by_extender(raw: Raw) -> PodInfo:
     """The pod as the extender sees it."""
-    return view_of(msgspec.convert(raw, Pod))
+    return info_of(msgspec.convert(raw, Pod))
 
 
 def by_daemon(raw: Raw) -> dict[str, Ask]:
@@ -147,15 +147,15 @@ def of_asks(asks: tuple[Ask, ...]) -> Demand:
 @example(pod(None, container("main", HALF_A_CARD)))
 def test_all_read_the_same(raw: Raw) -> None:
     """Who may not be served is refused by extender and daemon with the same words."""
-    view = by_extender(raw)
-    if view.problem:
+    info = by_extender(raw)
+    if info.problem:
         with pytest.raises(Refusal) as refused:
             by_daemon(raw)
         assert refused.value.reason is Reason.CONTAINER_UNFIT
-        assert str(refused.value) == view.problem
+        assert str(refused.value) == info.problem
         return
-    assert tuple(by_daemon(raw).values()) == view.asks
-    assert demand(typed(raw)) == of_asks(view.asks)
+    assert tuple(by_daemon(raw).values()) == info.asks
+    assert demand(typed(raw)) == of_asks(info.asks)
 
 
 @given(bare_pods())
@@ -169,15 +169,15 @@ def test_what_names_our_resources_is_admitted_where_it_can_start(raw: Raw) -> No
         admitted = False
     else:
         admitted = True
-    view = by_extender(raw)
+    info = by_extender(raw)
     placed = None
-    if view.asks:
-        placed = placement.choose(placement.empty(LARGEST.cards), view.asks)
-    assert admitted is (not view.problem and (placed is not None or not view.asks))
+    if info.asks:
+        placed = placement.choose(placement.empty(LARGEST.cards), info.asks)
+    assert admitted is (not info.problem and (placed is not None or not info.asks))
     seen = read(msgspec.convert(raw, WirePod))
     if placed is not None:
         assert choose(seen, LARGEST, {}) == placed.assignment
-    elif view.asks or view.problem:
+    elif info.asks or info.problem:
         with pytest.raises(Refusal):
             choose(seen, LARGEST, {})
 
@@ -187,10 +187,10 @@ def test_what_names_our_resources_is_admitted_where_it_can_start(raw: Raw) -> No
 @example(pod(None, container("main", HALF_A_CARD)))
 def test_what_is_chosen_is_what_is_given_and_charged(raw: Raw) -> None:
     """The daemon chooses as the extender does, accepts the choice, and the quota charges it."""
-    view = by_extender(raw)
-    assume(view.asks)
+    info = by_extender(raw)
+    assume(info.asks)
     cards = placement.empty(NODE.cards)
-    by_scheduler = placement.choose(cards, view.asks)
+    by_scheduler = placement.choose(cards, info.asks)
     seen = read(msgspec.convert(raw, WirePod))
     if by_scheduler is None:
         with pytest.raises(Refusal) as refused:

@@ -8,7 +8,7 @@ from gpu_fraction.domain import assignment, keys
 from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.placement import Ask
 from gpu_fraction.kube import errors
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 from gpu_fraction.scheduler.wire import BindingArgs
 from tests.builders import pods
 

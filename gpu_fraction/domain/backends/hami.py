@@ -3,9 +3,11 @@
 Names, units and rules: HAMi pkg/device/nvidia/device.go and charts/hami/values.yaml.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from typing import Final
+
+import msgspec
 
 from gpu_fraction.domain import models, units
 from gpu_fraction.domain.backend import NVIDIA_TAINT, Backend, amount_of
@@ -26,6 +28,18 @@ AVOID_TYPE: Final = "nvidia.com/nouse-gputype"
 USE_UUID: Final = "nvidia.com/use-gpuuuid"
 NODE_POLICY: Final = "hami.io/node-scheduler-policy"
 GPU_POLICY: Final = "hami.io/gpu-scheduler-policy"
+REGISTERED: Final = "hami.io/node-nvidia-register"
+
+
+class _Card(msgspec.Struct):
+    """A card as HAMi's device plugin registers it (HAMi pkg/device/devices.go, DeviceInfo)."""
+
+    id: str = ""
+    type: str = ""
+    devmem: int = 0
+
+
+_CARDS: Final = msgspec.json.Decoder(list[_Card])
 
 
 class Hami(Backend):
@@ -53,6 +67,14 @@ class Hami(Backend):
     def demand(self, pod: Pod) -> Demand:
         """Count times the amounts of each card, as HAMi reads them."""
         return aggregate(pod, _container_demand)
+
+    def cards(self, annotations: Mapping[str, str]) -> dict[str, tuple[str, int]]:
+        """The memory that HAMi takes percentages of, ``deviceMemoryScaling`` included."""
+        try:
+            found = _CARDS.decode(annotations.get(REGISTERED, "[]"))
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return {}
+        return {card.id: (card.type, card.devmem) for card in found if card.devmem > 0}
 
 
 STACK = Hami
@@ -116,23 +138,39 @@ def _choose_cards(request: Request, edit: PodEdit, configured: Iterable[str]) ->
 
 
 def _spelt(names: Iterable[str]) -> list[str]:
-    """Each name with hyphens and with spaces, which ``models.matches`` takes for one."""
-    spelt = ((n, n.replace(" ", "-"), n.replace("-", " ")) for n in names)
+    """Each name in the forms that ``models.matches`` takes for one.
+
+    With hyphens, with spaces, and in NVML's form of a label of GPU feature discovery:
+    ``NVIDIA-A100-SXM4-40GB`` is ``NVIDIA A100-SXM4-40GB`` there.
+    """
+    spelt = ((n, n.replace(" ", "-"), n.replace("-", " "), n.replace("-", " ", 1)) for n in names)
     return list(dict.fromkeys(chain.from_iterable(spelt)))
 
 
 def _mistaken(names: Collection[str], configured: Iterable[str]) -> list[str]:
     """Models that HAMi takes for one of these, because the name is a part of theirs.
 
+    Of a name of several words, the first and the last can be parts of longer words:
+    ``NVIDIA A10`` stands in ``NVIDIA A100-SXM4-40GB``.
     Source of the comparison: HAMi pkg/device/devices.go, CheckType.
     """
+    spelt = [name.casefold() for name in _spelt(names)]
+    words = [name.split() for name in spelt]
     found = {
         model
         for model in (*models.KNOWN, *configured)
-        if any(name.casefold() in model.casefold() for name in _spelt(names))
-        and models.allowed(model, (), names)
+        if models.allowed(model, (), names) and _part_of(spelt, words, model.casefold())
     }
     return sorted(found)
+
+
+def _part_of(names: Iterable[str], words: Iterable[list[str]], model: str) -> bool:
+    """True where HAMi finds a name in the model, or in a product name with this model."""
+    return any(name in model for name in names) or any(
+        model not in name and (model.startswith(name[-1]) or model.endswith(name[0]))
+        for name in words
+        if len(name) > 1
+    )
 
 
 def _container_demand(container: Container) -> Demand:

@@ -1,15 +1,30 @@
 """Cards, what fits on them, and which are best.
 
-The arrays that judge a whole cluster (``table``, ``vectorised``) need numpy and are imported
-by who uses them; everything here is plain Python.
+All names here are plain Python. The modules for a whole cluster (``table``, ``vectorised``,
+``search``) need numpy, so only the extender imports them.
 """
 
 from gpu_fraction.domain.asks import Ask
-from gpu_fraction.domain.placement.cards import CardState, Kind, Share, empty, less, share_of
-from gpu_fraction.domain.placement.explain import explain, summary
-from gpu_fraction.domain.placement.fit import NOTHING_BARRED, Refusal, Why, refusal
-from gpu_fraction.domain.placement.policies import SCORE_MAX
-from gpu_fraction.domain.placement.reference import Placed, choose
+from gpu_fraction.domain.placement.cards import (
+    CardState,
+    Kind,
+    Share,
+    Taken,
+    empty,
+    held,
+    less,
+    share_of,
+)
+from gpu_fraction.domain.placement.choice import SCORE_MAX, Placed, choose
+from gpu_fraction.domain.placement.fit import (
+    NOTHING_BARRED,
+    Refusal,
+    Why,
+    explain,
+    refusal,
+    summary,
+    unenforced,
+)
 
 __all__ = [
     "NOTHING_BARRED",
@@ -20,12 +35,15 @@ __all__ = [
     "Placed",
     "Refusal",
     "Share",
+    "Taken",
     "Why",
     "choose",
     "empty",
     "explain",
+    "held",
     "less",
     "refusal",
     "share_of",
     "summary",
+    "unenforced",
 ]

@@ -1,7 +1,8 @@
-"""Cards and what is left of them."""
+"""Cards and their free amounts."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from gpu_fraction.domain import inventory, units
@@ -10,30 +11,33 @@ from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.units import MILLI
 
 CLOSENESS_MAX: Final = 4000
-"""The closest two cards can be. Chosen: above 18 NVLink lanes (1800), the most of any card
+"""Highest closeness of two cards. Chosen: above 18 NVLink lanes (1800), the most of any card
 announced, and small enough for sums over a node to stay far inside 64 bits."""
 
 AMOUNT_MAX: Final = 1 << 31
-"""Larger amounts in an inventory are taken as this: chosen, 2 PiB, so that products of two
+"""Larger amounts in an inventory are reduced to this: chosen, 2 PiB, so that products of two
 amounts stay inside 64 bits."""
+
+Taken = tuple[int, int, int]
+"""Milli-cores, MiB and slots of one card."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """All that the answer to "could this card, empty, serve that ask" depends on.
+    """The properties of a card that decide whether it serves an ask while it is empty.
 
-    Cards of a kind are interchangeable but for their UUID, so a cluster has few kinds.
+    Cards of a kind differ in their UUID only, so a cluster has few kinds.
 
     Attributes:
         model: NVML's product name.
         memory_mib: The card's memory, MiB.
-        whole_mib: What shares of its memory are shares of, MiB: for a MIG instance the memory of
-            its physical card, 0 where that is unknown; for any other card its own.
+        whole_mib: The memory that a share is a part of, MiB: for a MIG instance that of its
+            physical card, 0 where that is unknown; for any other card its own.
         core_milli: The card's compute, thousandths.
         slots: Containers that may share the card.
         enforces_memory: Whether a memory share is enforced on it.
         enforces_compute: Whether a compute share is enforced on it.
-        isolation: The engine that would enforce, for messages.
+        isolation: The isolation engine, for messages.
         health: Empty, or why the card may not be used.
     """
 
@@ -64,7 +68,7 @@ class CardState:
         uuid: The card.
         parent: For a MIG instance, its physical card.
         index: Its number on the node, for messages.
-        kind: What it is.
+        kind: Its kind.
         near: Closeness to each card of the node, in index order, 0 to ``CLOSENESS_MAX``;
             0 to itself.
         free_core_milli: Thousandths of its compute not given away.
@@ -88,42 +92,40 @@ class CardState:
 
     def less(self, share: Share) -> "CardState":
         """The card after one more container took a share of it."""
-        return self.moved(-share.core_milli, -share.memory_mib, -1)
+        return self.drawn(share.core_milli, share.memory_mib, 1)
 
-    def moved(self, core_milli: int, memory_mib: int, slots: int) -> "CardState":
-        """The card with that much more free."""
+    def drawn(self, core_milli: int, memory_mib: int, slots: int) -> "CardState":
+        """The card with that much less free."""
         return CardState(
             self.uuid,
             self.parent,
             self.index,
             self.kind,
             self.near,
-            self.free_core_milli + core_milli,
-            self.free_memory_mib + memory_mib,
-            self.free_slots + slots,
+            self.free_core_milli - core_milli,
+            self.free_memory_mib - memory_mib,
+            self.free_slots - slots,
         )
 
 
 def empty(cards: Iterable[inventory.Card]) -> tuple[CardState, ...]:
     """The cards of an inventory with nothing taken."""
     node = tuple(cards)
-    kinds: dict[Kind, Kind] = {}  # equal kinds are one object, which makes them quick to tell
-    return tuple(
-        _empty(
-            card,
-            kinds.setdefault(kind, kind),
-            tuple(0 if other is card else _closeness(card, other) for other in node),
-        )
-        for card in node
-        for kind in (_kind(card),)
-    )
+    kinds: dict[Kind, Kind] = {}  # equal kinds become one object, which is quick to compare
+    found = []
+    for card in node:
+        kind = _kind(card)
+        kind = kinds.setdefault(kind, kind)
+        near = tuple(0 if other is card else _closeness(card, other) for other in node)
+        free = kind.core_milli, kind.memory_mib, kind.slots
+        found.append(CardState(card.uuid, card.parent, card.index, kind, near, *free))
+    return tuple(found)
 
 
 def _closeness(a: inventory.Card, b: inventory.Card) -> int:
-    """How close two cards of a node are; higher is closer.
+    """The closeness of two cards of a node; higher is closer.
 
-    Where neither card's inventory knows the link, sharing a NUMA node counts 1, as it does
-    in the inventory's own scale.
+    Without a link in either card's inventory, a common NUMA node counts 1, as in the inventory.
     """
     known = [
         card.links[other.uuid] for card, other in ((a, b), (b, a)) if other.uuid in card.links
@@ -147,44 +149,29 @@ def _kind(card: inventory.Card) -> Kind:
     )
 
 
-def _empty(card: inventory.Card, kind: Kind, near: tuple[int, ...]) -> CardState:
-    return CardState(
-        uuid=card.uuid,
-        parent=card.parent,
-        index=card.index,
-        kind=kind,
-        near=near,
-        free_core_milli=kind.core_milli,
-        free_memory_mib=kind.memory_mib,
-        free_slots=kind.slots,
-    )
+def held(assignments: Iterable[Assignment]) -> dict[str, Taken]:
+    """The part of each card that these assignments take."""
+    sums: dict[str, Taken] = {}
+    for assignment in assignments:
+        for share in chain.from_iterable(assignment.values()):
+            core_milli, memory_mib, slots = sums.get(share.uuid, (0, 0, 0))
+            core_milli, memory_mib = core_milli + share.core_milli, memory_mib + share.memory_mib
+            sums[share.uuid] = core_milli, memory_mib, slots + 1
+    return sums
 
 
 def less(cards: Iterable[CardState], given: Iterable[Assignment]) -> tuple[CardState, ...]:
     """The cards after all of these assignments; shares of other cards are ignored."""
-    sums: dict[str, tuple[int, int, int]] = {}
-    for assignment in given:
-        for shares in assignment.values():
-            for share in shares:
-                core_milli, memory_mib, slots = sums.get(share.uuid, (0, 0, 0))
-                sums[share.uuid] = (
-                    core_milli + share.core_milli,
-                    memory_mib + share.memory_mib,
-                    slots + 1,
-                )
-    return tuple(_drawn(card, *sums.get(card.uuid, (0, 0, 0))) for card in cards)
-
-
-def _drawn(card: CardState, core_milli: int, memory_mib: int, slots: int) -> CardState:
-    return card.moved(-core_milli, -memory_mib, -slots) if slots else card
+    sums = held(given)
+    return tuple(card.drawn(*sums[card.uuid]) if card.uuid in sums else card for card in cards)
 
 
 def share_of(ask: Ask, kind: Kind) -> Share:
-    """What the ask amounts to on a card of that kind, rounded down but never to nothing.
+    """The amounts of the ask on a card of that kind, rounded down, at least 1 each.
 
-    A share is a share of a physical card, on a MIG instance too, so that it is one amount
-    wherever it lands. Compute that follows memory is as large a share as the memory is, at most
-    what the card has and the 1000 thousandths that one container can be given.
+    A share is a share of the physical card, on a MIG instance too, so it is the same amount
+    on every instance. If the ask names memory only, compute is the same share as the memory, at
+    most the card's compute and the 1000 thousandths that one container can have.
     """
     memory_mib = ask.memory_mib
     if memory_mib is None:

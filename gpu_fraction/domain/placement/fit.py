@@ -1,4 +1,4 @@
-"""Whether one card can serve one ask, and why not."""
+"""Whether cards can serve an ask, and the reasons where they cannot."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ NOTHING_BARRED: Final[Mapping[str, str]] = {}
 
 
 class Why(IntEnum):
-    """Why a card cannot serve an ask, from farthest from fitting to nearest."""
+    """Why a card cannot serve an ask, in order: the farthest from fitting first."""
 
     UNHEALTHY = 1
     UUID = 2
@@ -33,7 +33,7 @@ class Why(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why one card cannot serve one ask.
+    """The reason why one card cannot serve one ask.
 
     Attributes:
         why: The first rule that failed.
@@ -68,7 +68,7 @@ def _capacity_refusal(ask: Ask, kind: Kind) -> Refusal | None:
     if loose and ask.isolation == "required":
         return Refusal(Why.ISOLATION, f"does not enforce {loose} (isolation: {kind.isolation})")
     if ask.memory_milli is not None and not kind.whole_mib:
-        return Refusal(Why.SIZE, "is part of a GPU of unknown memory, of which a share is asked")
+        return Refusal(Why.SIZE, "is part of a GPU of unknown memory, a share of it is needed")
     if share.memory_mib > kind.memory_mib:
         return Refusal(Why.SIZE, f"has {kind.memory_mib} MiB, {share.memory_mib} needed")
     if share.core_milli > kind.core_milli:
@@ -77,7 +77,7 @@ def _capacity_refusal(ask: Ask, kind: Kind) -> Refusal | None:
 
 
 def unenforced(ask: Ask, kind: Kind, share: Share) -> str:
-    """What of the share the card would not enforce; empty where all of it is.
+    """The parts of the share that the card does not enforce; empty where it enforces all.
 
     A share that is the whole card, and compute that is not limited, need no enforcement.
     """
@@ -101,7 +101,7 @@ def serving(
     judged: tuple[Kind, bool, Share] | None = None
     for at, card in enumerate(cards):
         kind = card.kind
-        # The cards of a node are mostly of one kind; what depends on it alone is worked out once.
+        # The cards of a node are mostly of one kind, so its share is computed once.
         if judged is None or judged[0] is not kind:
             judged = kind, static_refusal(ask, kind, barred) is None, share_of(ask, kind)
         _, able, share = judged
@@ -126,7 +126,7 @@ def refusal(
 
 
 def _shortage(card: CardState, share: Share) -> Refusal | None:
-    """What of the share is not free now."""
+    """The refusal of a share that is not free now."""
     if card.free_slots < 1:
         return Refusal(Why.SLOTS, f"all {card.kind.slots} slots taken")
     short = (
@@ -139,3 +139,67 @@ def _shortage(card: CardState, share: Share) -> Refusal | None:
     free = " and ".join(f"{max(0, free)} {unit}" for unit, free, _, _ in missing)
     needed = " and ".join(str(need) for _, _, need, _ in missing)
     return Refusal(missing[0][3], f"{free} free, {needed} needed")
+
+
+def explain(
+    cards: Sequence[CardState],
+    asks: Sequence[Ask],
+    barred: Mapping[str, str] = NOTHING_BARRED,
+) -> str:
+    """One line of per-card reasons for a node on which ``choose`` found no place.
+
+    Example: ``card 0: 2048 MiB free, 4096 needed; cards 1-3: all 32 slots taken``.
+    """
+    if not cards:
+        return "no GPU in the node's inventory"
+    for ask in asks:
+        refusals = [refusal(ask, card, barred) for card in cards]
+        fitting = refusals.count(None)
+        if fitting >= ask.cards:
+            continue
+        prefix = f"container {ask.container}: " if len(asks) > 1 else ""
+        count = f"{fitting} of {ask.cards} cards found" if ask.cards > 1 else ""
+        lines = [
+            (card.index, found.text) for card, found in zip(cards, refusals, strict=True) if found
+        ]
+        return prefix + "; ".join(part for part in (count, _grouped(lines)) if part)
+    names = ", ".join(ask.container for ask in asks)
+    return f"no place was found for the shares of containers {names} together, though each fits"
+
+
+def _grouped(lines: Sequence[tuple[int, str]]) -> str:
+    by_text: dict[str, list[int]] = {}
+    for index, text in lines:
+        by_text.setdefault(text, []).append(index)
+    return "; ".join(f"{_cards(indexes)}: {text}" for text, indexes in by_text.items())
+
+
+def _cards(indexes: Sequence[int]) -> str:
+    if len(indexes) == 1:
+        return f"card {indexes[0]}"
+    if len(indexes) > 2 and list(indexes) == list(range(indexes[0], indexes[-1] + 1)):
+        return f"cards {indexes[0]}-{indexes[-1]}"
+    return "cards " + ", ".join(str(index) for index in indexes)
+
+
+def summary(ask: Ask, why: Why | None, barred: Mapping[str, str]) -> str:
+    """A reason that many nodes share, so that the scheduler's event counts them together.
+
+    Args:
+        ask: The first ask of the pod for which the node has too few cards.
+        why: The reason of the card that came nearest; None where the node only has too few cards.
+        barred: Product name to the reason why the pod may not use it now.
+    """
+    text = {
+        None: "too few GPUs",
+        Why.UNHEALTHY: "all GPUs are unhealthy",
+        Why.UUID: "no GPU is one of the UUIDs asked for",
+        Why.MODEL: "no GPU is of a model asked for",
+        Why.QUOTA: next(iter(barred.values()), "the GPU's model is beyond the quota"),
+        Why.ISOLATION: "no GPU enforces the share",
+        Why.SIZE: f"no GPU is as large as {ask.describe()}",
+        Why.SLOTS: "no GPU has a free slot",
+        Why.CORES: f"no GPU has {ask.describe()} free",
+        Why.MEMORY: f"no GPU has {ask.describe()} free",
+    }[why]
+    return text if ask.cards == 1 else f"{text}, {ask.cards} needed in one node"

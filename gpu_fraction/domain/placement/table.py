@@ -1,7 +1,7 @@
-"""All cards of a cluster as arrays, a column a node.
+"""All cards of a cluster as arrays with one column per node.
 
-The cards of a node stand below each other, because numpy reduces along the first axis many
-times faster than along a short last one.
+Cards are rows, because numpy reduces along the first axis many times faster than along a short
+last one.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_fraction.domain.placement.cards import CardState, Kind
-from gpu_fraction.domain.placement.policies import CLOSENESS
-from gpu_fraction.domain.placement.sets import EXACT_CARDS
+from gpu_fraction.domain.placement.choice import CLOSENESS, EXACT_CARDS
 
 Ints = npt.NDArray[np.int64]
 Whys = npt.NDArray[np.int8]
@@ -26,16 +25,16 @@ _ABSENT_KIND: Final = Kind("", 0, 0, 0, 0, False, False, "none", "absent")
 
 
 @dataclass(slots=True)
-class Amounts:
-    """An amount of each card; the shape is (cards, nodes)."""
+class CardArrays:
+    """Amounts of every card; the shape is (cards, nodes)."""
 
     core_milli: Ints
     memory_mib: Ints
     slots: Ints
 
-    def copy(self) -> "Amounts":
-        """Arrays of its own."""
-        return Amounts(self.core_milli.copy(), self.memory_mib.copy(), self.slots.copy())
+    def copy(self) -> "CardArrays":
+        """A copy that shares no array."""
+        return CardArrays(self.core_milli.copy(), self.memory_mib.copy(), self.slots.copy())
 
 
 class ClusterTable:
@@ -48,8 +47,8 @@ class ClusterTable:
         kinds: Every kind of card seen; the position is its number.
         kind: Number of each card's kind, ``ABSENT`` below the node's last card.
         count: Cards of each column.
-        free: What is free.
-        cap: What an untouched card has; 1 where there is no card, so that it can divide.
+        free: The free amounts.
+        cap: The amounts of an untouched card; 1 where there is no card, as it is a divisor.
     """
 
     def __init__(self) -> None:
@@ -59,7 +58,7 @@ class ClusterTable:
         self.kinds: list[Kind] = [_ABSENT_KIND]
         self.kind = np.zeros((0, 0), np.int64)
         self.count = np.zeros(0, np.int64)
-        self.free = Amounts(self.kind.copy(), self.kind.copy(), self.kind.copy())
+        self.free = CardArrays(self.kind.copy(), self.kind.copy(), self.kind.copy())
         self.cap = self.free.copy()
         self._kind_ids: dict[Kind, int] = {_ABSENT_KIND: ABSENT}
         self._spare: list[int] = []
@@ -68,7 +67,7 @@ class ClusterTable:
         self._near: dict[tuple[int, int], Ints] = {}
 
     def set_node(self, name: str, cards: Sequence[CardState]) -> None:
-        """Put the node's cards in place of what was known of it."""
+        """Add the node, or replace its cards."""
         column = self.columns.get(name)
         if column is None:
             column = self.columns[name] = self._new_column()
@@ -91,9 +90,9 @@ class ClusterTable:
         self._spare.append(self.columns.pop(name))
 
     def positions(self, uuids: Sequence[str]) -> list[tuple[int, int]]:
-        """Where each of these cards, and of the MIG instances on them, stands."""
+        """Row and column of each of these cards and of their MIG instances."""
         if not self._at:
-            # Built when first asked for: few pods name cards, and the names are many.
+            # Built on the first call: few pods name cards, and there are many names.
             for column, cards in enumerate(self.cards):
                 for at, card in enumerate(cards):
                     for uuid in {card.uuid, card.parent} - {""}:
@@ -135,7 +134,7 @@ class ClusterTable:
         return len(self.cards) - 1
 
     def _reserve(self, height: int, nodes: int) -> None:
-        """Grow the arrays, nodes by a quarter at least, so that a start with many is cheap."""
+        """Grow the arrays, by a quarter of the nodes at least: a start adds many nodes."""
         have_height, have_nodes = self.kind.shape
         if nodes <= have_nodes and height <= have_height:
             return
@@ -148,7 +147,7 @@ class ClusterTable:
             amounts.memory_mib = np.pad(amounts.memory_mib, pad, constant_values=fill)
             amounts.slots = np.pad(amounts.slots, pad)
         self.count = np.pad(self.count, pad[1])
-        # One node of many MIG instances must not make a square of them for every node.
+        # A node with many MIG instances must not enlarge the links of all other nodes.
         more_links = (0, min(height, EXACT_CARDS) - len(self._links)) if more_height else (0, 0)
         self._links = np.pad(self._links, (more_links, more_links, pad[1]))
         self._near.clear()

@@ -1,4 +1,4 @@
-"""Every node of a cluster judged at once; the same answers as ``reference``, node by node."""
+"""Every node of a cluster judged at once, with the answers of ``choice`` for each node."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,31 +6,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu_fraction.domain.asks import Ask
-from gpu_fraction.domain.placement import policies, reference, together
+from gpu_fraction.domain.placement import choice
 from gpu_fraction.domain.placement.cards import Kind, Share, share_of
 from gpu_fraction.domain.placement.fit import NOTHING_BARRED, Why, static_refusal, unenforced
-from gpu_fraction.domain.placement.table import (
-    ABSENT,
-    Amounts,
-    Bools,
-    ClusterTable,
-    Ints,
-    Whys,
-)
+from gpu_fraction.domain.placement.table import ABSENT, Bools, CardArrays, ClusterTable, Ints, Whys
 from gpu_fraction.domain.placement.vectorised_sets import FAR, pick
 from gpu_fraction.domain.units import MILLI
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the whole cluster says to a pod; both arrays are in the order of the table.
+    """Fit and cost of nodes for a pod; the arrays are in the order of the table.
 
     Attributes:
         fits: Whether the node has cards for all asks.
         cost: How good the node's best cards are, lower is better; meaningless where
             ``fits`` is false.
-        unsure: Whether only a search could tell: each ask fits, and the obvious choice of
-            cards for all of them does not. ``fits`` is false there; see :func:`search`.
+        unsure: True where each ask fits alone, but not all at their best cards; ``fits`` is
+            False there until ``search.search`` finds other cards. None for a single ask.
     """
 
     fits: Bools
@@ -39,13 +32,13 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Reasons:
     """Why nodes do not fit; all arrays are in the order of the table.
 
     Attributes:
         ask: Position of the first ask with too few cards; -1 where each fits by itself.
-        why: How near the nearest refused card came, a ``Why``; 0 where none was refused.
-        passes: Whether the end of other pods could make the node fit.
+        why: The ``Why`` of the card that came nearest; 0 where no card was refused.
+        passes: Whether the node can fit once other pods end.
     """
 
     ask: Ints
@@ -55,24 +48,26 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Fragmentation:
-    """How usable the free capacity is, over healthy cards.
+    """The free capacity of all healthy cards, and overdrawn cards.
 
     Attributes:
         cards: Healthy cards.
         whole_cards: Cards on which no container holds a part.
-        free_milli: Thousandths of a card that are free, summed; a card counts by its scarcer
-            of compute and memory, and not at all without a free slot.
-        largest_milli: The largest of these, what the largest share could still be.
+        free_milli: Free thousandths, summed over the cards: of compute or of memory, whichever
+            is scarcer on the card; 0 for a card without a free slot.
+        largest_milli: The largest of these, so the largest share that still fits a card.
+        overdrawn: Cards whose claims exceed their size, healthy or not.
     """
 
     cards: int
     whole_cards: int
     free_milli: int
     largest_milli: int
+    overdrawn: int
 
 
-class _View:
-    """One ask against every card, through the few kinds of card there are."""
+class _Judgement:
+    """One ask against every card, computed once for each kind of card."""
 
     def __init__(self, table: ClusterTable, ask: Ask, barred: Mapping[str, str]) -> None:
         self.ask = ask
@@ -93,7 +88,7 @@ class _View:
             others[at] = False
         self.static[others & (self.static != Why.UNHEALTHY)] = Why.UUID
 
-    def fitting(self, free: Amounts) -> Bools:
+    def fitting(self, free: CardArrays) -> Bools:
         fits: Bools = (
             (self.static == 0)
             & (free.memory_mib >= self.memory_mib)
@@ -102,29 +97,29 @@ class _View:
         )
         return fits
 
-    def why(self, free: Amounts) -> Whys:
+    def why(self, free: CardArrays) -> Whys:
         """The ``Why`` of each card, 0 where it fits."""
         why = np.where(free.core_milli < self.core_milli, np.int8(Why.CORES), np.int8(0))
         why[free.memory_mib < self.memory_mib] = Why.MEMORY
         why[free.slots < 1] = Why.SLOTS
         return np.where(self.static > 0, self.static, why)
 
-    def costs(self, free: Amounts) -> Ints:
-        """What ``policies.card_cost`` says of each card."""
+    def costs(self, free: CardArrays) -> Ints:
+        """The cost of each card, as in ``choice``."""
         left = _left(free.core_milli, self.core_milli, self.table.cap.core_milli)
         left += _left(free.memory_mib, self.memory_mib, self.table.cap.memory_mib)
         if self.ask.placement == "spread":
-            np.subtract(policies.LEFTOVER_MAX, left, out=left)
-            left *= policies.SPREAD_WEIGHT
+            np.subtract(choice.LEFTOVER_MAX, left, out=left)
+            left *= choice.SPREAD_WEIGHT
         else:
-            left[free.slots >= self.table.cap.slots] += policies.OPENED
+            left[free.slots >= self.table.cap.slots] += choice.OPENED
         if self.penalty is not None:
             left += self.penalty[self.table.kind]
         return left
 
 
 def _left(free: Ints, taken: Ints | int, cap: Ints) -> Ints:
-    """Thousandths of the capacity that stay free; one array, not four, is allocated."""
+    """Thousandths of the capacity that stay free; allocates one array only."""
     left = free - taken
     left *= MILLI
     left //= cap
@@ -132,7 +127,7 @@ def _left(free: Ints, taken: Ints | int, cap: Ints) -> Ints:
 
 
 def _by_kind(table: ClusterTable, values: Sequence[int], able: Sequence[int]) -> Ints | int:
-    """A value for each card; one for all where the kinds that can serve do not differ."""
+    """A value for each card; one number where all kinds that can serve have the same."""
     different = {values[kind] for kind in able}
     if len(different) <= 1:
         return different.pop() if different else 0
@@ -141,7 +136,7 @@ def _by_kind(table: ClusterTable, values: Sequence[int], able: Sequence[int]) ->
 
 def _penalty(ask: Ask, kinds: Sequence[Kind], shares: Sequence[Share]) -> Ints | None:
     loose = [bool(unenforced(ask, k, s)) for k, s in zip(kinds, shares, strict=True)]
-    return np.array(loose, np.int64) * policies.UNENFORCED if any(loose) else None
+    return np.array(loose, np.int64) * choice.UNENFORCED if any(loose) else None
 
 
 def evaluate(
@@ -149,7 +144,7 @@ def evaluate(
 ) -> Evaluation:
     """Which nodes can take all asks together, and how good each is.
 
-    Several asks are not searched for, so some nodes may be left unsure.
+    Several asks leave nodes unsure where the best cards of one ask hinder another.
 
     Args:
         table: The cluster.
@@ -160,53 +155,24 @@ def evaluate(
     fits = np.asarray(table.count > 0)
     alone = fits.copy()
     cost = np.zeros(len(fits), np.int64)
-    for left, ask in zip(range(len(asks) - 1, -1, -1), reference.order(asks), strict=True):
-        view = _View(table, ask, barred)
-        fitting = view.fitting(free)
+    for left, ask in zip(range(len(asks) - 1, -1, -1), choice.order(asks), strict=True):
+        judgement = _Judgement(table, ask, barred)
+        fitting = judgement.fitting(free)
         enough = _enough(fitting, ask.cards)
         fits &= enough
         if len(asks) > 1:
             untouched = left == len(asks) - 1
-            alone &= enough if untouched else _enough(view.fitting(table.free), ask.cards)
+            alone &= enough if untouched else _enough(judgement.fitting(table.free), ask.cards)
         if left == 0 and ask.cards == 1:
-            cost += np.where(fitting, view.costs(free), FAR).min(axis=0, initial=FAR)
+            cost += np.where(fitting, judgement.costs(free), FAR).min(axis=0, initial=FAR)
             continue
-        chosen, price = pick(table, ask, fitting, view.costs(free), fits)
+        chosen, price = pick(table, ask, fitting, judgement.costs(free), fits)
         cost += price
         if left:
-            _take(view, free, chosen, fits)
+            _take(judgement, free, chosen, fits)
     cost += _node_costs(table, asks[0])
     unsure = np.asarray(alone & ~fits) if len(asks) > 1 else None
     return Evaluation(fits, cost, unsure)
-
-
-def search(
-    judged: Evaluation,
-    table: ClusterTable,
-    asks: Sequence[Ask],
-    nodes: Ints,
-    barred: Mapping[str, str] = NOTHING_BARRED,
-) -> None:
-    """Look for a cleverer choice on nodes that are unsure, and write down what is found.
-
-    As many nodes as ``together.CARDS_JUDGED`` allows become sure; the others stay as they are.
-
-    Args:
-        judged: What ``evaluate`` said of the same table, asks and models; it is changed.
-        table: The cluster.
-        asks: One per container.
-        nodes: Columns of the nodes that matter now.
-        barred: Product name to the reason why the pod may not use it now.
-    """
-    if judged.unsure is None:
-        return
-    unsure = nodes[judged.unsure[nodes]]
-    if not len(unsure):
-        return
-    for node, placed in together.search(table, asks, barred, unsure):
-        judged.unsure[node] = False
-        if placed is not None:
-            judged.fits[node], judged.cost[node] = True, placed.cost
 
 
 def _enough(fitting: Bools, wanted: int) -> Bools:
@@ -215,40 +181,40 @@ def _enough(fitting: Bools, wanted: int) -> Bools:
     return np.asarray(fitting.sum(axis=0) >= wanted)
 
 
-def _take(view: _View, free: Amounts, chosen: Ints, fits: Bools) -> None:
+def _take(judgement: _Judgement, free: CardArrays, chosen: Ints, fits: Bools) -> None:
     nodes = np.flatnonzero(fits)
     at = (chosen[:, nodes], nodes)
     for left, share in (
-        (free.core_milli, view.core_milli),
-        (free.memory_mib, view.memory_mib),
+        (free.core_milli, judgement.core_milli),
+        (free.memory_mib, judgement.memory_mib),
         (free.slots, 1),
     ):
         left[at] -= share if isinstance(share, int) else share[at]
 
 
 def _node_costs(table: ClusterTable, ask: Ask) -> Ints:
-    """What ``policies.node_cost`` says of each node."""
+    """The cost of each node, as in ``choice``."""
     if ask.placement != "spread":
         idle = np.all(table.free.slots >= table.cap.slots, axis=0)
-        return np.where(idle, policies.IDLE_NODE, 0)
+        return np.where(idle, choice.IDLE_NODE, 0)
     left = _left(table.free.core_milli, 0, table.cap.core_milli)
     left += _left(table.free.memory_mib, 0, table.cap.memory_mib)
     average: Ints = left.sum(axis=0) // np.maximum(table.count, 1)
-    return policies.LEFTOVER_MAX - average
+    return choice.LEFTOVER_MAX - average
 
 
-def refused(
+def reasons(
     table: ClusterTable,
     asks: Sequence[Ask],
     barred: Mapping[str, str] = NOTHING_BARRED,
-) -> Refused:
-    """Why each node of the table would not fit, in the terms of ``explain.summary``."""
+) -> Reasons:
+    """Why each node of the table would not fit, in the terms of ``fit.summary``."""
     nodes = len(table.count)
     first = np.full(nodes, -1, np.int64)
     nearest = np.zeros(nodes, np.int64)
     passes = np.asarray(table.count > 0)
     for position, ask in enumerate(asks):
-        why = _View(table, ask, barred).why(table.free)
+        why = _Judgement(table, ask, barred).why(table.free)
         few = ~_enough(why == 0, ask.cards)
         passes &= _enough((why == 0) | (why >= int(Why.SLOTS)), ask.cards)
         new = few & (first < 0)
@@ -256,24 +222,23 @@ def refused(
         # Places without a card must not pass for sick cards.
         why[table.kind == ABSENT] = 0
         nearest[new] = why.max(axis=0, initial=0)[new]
-    return Refused(first, nearest, passes)
+    return Reasons(first, nearest, passes)
 
 
 def scores(judged: Evaluation) -> Ints:
     """Each node's score, 0 to ``SCORE_MAX``; 0 for nodes that do not fit.
 
-    Only the best have the highest score, so that a small lead is never rounded away; the
-    others fall off in proportion to their cost, as Kubernetes' own plugins normalise theirs.
-    Nodes that miss a preference for isolation which others meet have 0 and do not stretch
-    the scale of those that meet it.
+    Only the best nodes have the highest score, so rounding hides no lead. The other scores fall
+    in proportion to the cost, as in Kubernetes' own plugins. If some nodes enforce the share
+    that the pod prefers to be enforced, the others have 0 and do not stretch the scale.
     """
     marks = np.zeros(len(judged.cost), np.int64)
     cost = judged.cost[judged.fits]
     if not len(cost):
         return marks
     best = int(cost.min())
-    worst = int(cost[cost < best + policies.UNENFORCED].max())
-    top = policies.SCORE_MAX
+    worst = int(cost[cost < best + choice.UNENFORCED].max())
+    top = choice.SCORE_MAX
     fall = (top - 1) * (cost - best) // max(worst - best, 1)
     found = np.where(cost > best, top - 1 - fall, top)
     found[cost > worst] = 0
@@ -282,7 +247,9 @@ def scores(judged: Evaluation) -> Ints:
 
 
 def fragmentation(table: ClusterTable) -> Fragmentation:
-    """How usable the cluster's free capacity is."""
+    """The free capacity of the cluster."""
+    left = table.free
+    overdrawn = (left.core_milli < 0) | (left.memory_mib < 0) | (left.slots < 0)
     healthy = np.array([not kind.health for kind in table.kinds], np.bool_)[table.kind]
     free = np.minimum(
         _left(table.free.core_milli, 0, table.cap.core_milli),
@@ -294,4 +261,5 @@ def fragmentation(table: ClusterTable) -> Fragmentation:
         whole_cards=int((healthy & (table.free.slots >= table.cap.slots)).sum()),
         free_milli=int(free.sum()),
         largest_milli=int(free.max(initial=0)),
+        overdrawn=int(overdrawn.sum()),
     )

@@ -1,4 +1,4 @@
-"""Sets of cards for one ask on every node at once; the same choice as ``sets``, node by node."""
+"""Sets of cards for one ask on every node at once, the same sets as ``choice`` for each node."""
 
 from itertools import combinations
 from typing import Final
@@ -6,11 +6,11 @@ from typing import Final
 import numpy as np
 
 from gpu_fraction.domain.asks import Ask
-from gpu_fraction.domain.placement import policies, sets
+from gpu_fraction.domain.placement import choice
 from gpu_fraction.domain.placement.table import Bools, ClusterTable, Ints
 
 FAR: Final = 1 << 62
-"""The cost of what cannot be had."""
+"""The cost of a card that cannot serve."""
 _GROW_PAIRS: Final = 1 << 16
 """Pairs of cards, over the nodes grown together: chosen, bounds the working memory to some MiB."""
 
@@ -33,7 +33,7 @@ def pick(
     height, nodes = costs.shape
     if wanted > height:
         return np.zeros((0, nodes), np.int64), np.zeros(nodes, np.int64)
-    if sets.by_topology(ask):
+    if choice.by_topology(ask):
         return _pick_close(table, wanted, fitting, costs, fits)
     masked = np.where(fitting, costs, FAR)
     if wanted == 1:
@@ -49,7 +49,7 @@ def _pick_close(
     height, nodes = costs.shape
     chosen = np.zeros((wanted, nodes), np.int64)
     price = np.zeros(nodes, np.int64)
-    compared = max((n for n in range(height + 1) if sets.exact(n, wanted)), default=0)
+    compared = max((n for n in range(height + 1) if choice.exact(n, wanted)), default=0)
     small = table.count <= compared
     if compared >= wanted:
         all_chosen, all_price = _compare(table, wanted, fitting[:compared], costs[:compared])
@@ -68,7 +68,7 @@ def _compare(table: ClusterTable, wanted: int, fitting: Bools, costs: Ints) -> t
     height, nodes = costs.shape
     subsets = list(combinations(range(height), wanted))
     near = table.near(height, wanted)
-    masked = np.where(fitting, costs, FAR // sets.EXACT_CARDS)
+    masked = np.where(fitting, costs, FAR // choice.EXACT_CARDS)
     best = np.full(nodes, FAR, np.int64)
     at = np.zeros(nodes, np.int64)
     total = np.empty_like(best)
@@ -83,19 +83,19 @@ def _compare(table: ClusterTable, wanted: int, fitting: Bools, costs: Ints) -> t
 
 
 def _grow(links: Ints, fitting: Bools, costs: Ints, wanted: int) -> tuple[Ints, Ints]:
-    """What ``sets.grow`` finds on each of a few nodes; here a row is a node."""
+    """The sets that ``choice`` builds card by card, for a few nodes; here a row is a node."""
     nodes, height = costs.shape
     chosen = np.broadcast_to(np.eye(height, dtype=np.bool_), (nodes, height, height)).copy()
     total = np.where(fitting, costs, FAR // (2 * height))
-    # What adding each card would cost, for each seed; the seeds' own links come first.
-    value = costs[:, np.newaxis, :] - policies.CLOSENESS * links
+    # The cost of adding each card, for each seed; at first with the links of the seed alone.
+    value = costs[:, np.newaxis, :] - choice.CLOSENESS * links
     node = np.arange(nodes)[:, np.newaxis]
     for _ in range(wanted - 1):
         value[chosen | ~fitting[:, np.newaxis, :]] = FAR // (2 * height)
         at = value.argmin(axis=2)
         total += np.take_along_axis(value, at[:, :, np.newaxis], axis=2)[:, :, 0]
         np.put_along_axis(chosen, at[:, :, np.newaxis], values=True, axis=2)
-        value -= policies.CLOSENESS * links[node, at]
+        value -= choice.CLOSENESS * links[node, at]
     seed = total.argmin(axis=1)
     best = chosen[np.arange(nodes), seed]
     cards = np.argsort(~best, axis=1, kind="stable")[:, :wanted]

@@ -17,7 +17,7 @@ from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import PODS
 from gpu_fraction.kube.store import Change
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 from tests.cluster.scheduling.first_fit import whole_cards_free
 from tests.cluster.scheduling.rig import (
     CARD_MIB,

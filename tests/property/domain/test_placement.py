@@ -16,8 +16,9 @@ from gpu_fraction.domain.placement import (
     refusal,
     share_of,
 )
+from gpu_fraction.domain.placement.search import search
 from gpu_fraction.domain.placement.table import ClusterTable
-from gpu_fraction.domain.placement.vectorised import Evaluation, evaluate, refused, search
+from gpu_fraction.domain.placement.vectorised import Evaluation, evaluate, reasons
 from tests.builders import cards as build
 
 NAMES = ("a", "b", "c", "d")
@@ -54,7 +55,7 @@ def judge(
 def test_the_whole_cluster_at_once_gives_the_answers_of_the_plain_choice(
     cluster: dict[str, tuple[CardState, ...]], asks: tuple[Ask, ...], barred: dict[str, str]
 ) -> None:
-    """For each node: fits or not, and the cost, are what the reference says."""
+    """For each node: fits or not, and the cost, are those of ``choose``."""
     table = table_of(cluster)
     evaluation = judge(table, asks, barred)
     for name, cards in cluster.items():
@@ -177,7 +178,7 @@ def test_reasons_of_a_whole_cluster_are_those_of_its_cards(
 ) -> None:
     """Which ask fails first, how near it came, and whether waiting could help."""
     table = table_of(cluster)
-    found = refused(table, asks, barred)
+    found = reasons(table, asks, barred)
     for name, cards in cluster.items():
         at = table.columns[name]
         whys = [[refusal(ask, card, barred) for card in cards] for ask in asks]

@@ -127,7 +127,7 @@ class Interleavings(RuleBasedStateMachine):
         """The scheduler binds a pod, mostly where filter said that it fits."""
         stored = self.storage[data.draw(st.sampled_from(sorted(self.storage)))]
         if obey:
-            fitting = self.extender.filter(self.state.view(stored.pod()), sorted(NODES)).node_names
+            fitting = self.extender.filter(self.state.info(stored.pod()), sorted(NODES)).node_names
             if not fitting:
                 return
             node = data.draw(st.sampled_from(fitting))
@@ -234,7 +234,7 @@ class Interleavings(RuleBasedStateMachine):
     def settle(self, down: bool) -> None:
         """The extender looks after claims that the watch left open."""
         self.api.down = down
-        self.loop.run_until_complete(self.binder.settle())
+        self.loop.run_until_complete(self.binder.recheck())
         self.api.down = False
 
     @rule()
@@ -312,10 +312,10 @@ class Interleavings(RuleBasedStateMachine):
                         expected[model, "cores"] += share.core_milli
                         expected[model, "memory"] += share.memory_mib
                         expected[model, "gpus"] += 1
-            placed = self.state.model_use.placed("team", classes.__contains__)
+            held = self.state.model_usage.held("team", classes.__contains__)
             found = {
                 (model, kind): amount
-                for model, amounts in placed.items()
+                for model, amounts in held.items()
                 for kind, amount in amounts._asdict().items()
             }
             assert +Counter(found) == +expected
@@ -324,14 +324,14 @@ class Interleavings(RuleBasedStateMachine):
     def waiting_pods_are_those_without_claims(self) -> None:
         """Of the pods that the watch shows, those that chose a model and hold no card."""
         expected = Counter(
-            view.asks
+            info.asks
             for uid in self.shown
-            if (view := self.state.pod(uid)) is not None
-            and view.charged_early
+            if (info := self.state.pod(uid)) is not None
+            and info.charged_early
             and not self.state.claims.of_pod(uid)
         )
         found: Counter[tuple[Ask, ...]] = Counter()
-        for asks, number in self.state.model_use.wishes("team", CLASSES.__contains__):
+        for asks, number in self.state.model_usage.waiting("team", CLASSES.__contains__):
             found[asks] += number
         assert found == expected
 
@@ -355,7 +355,7 @@ class Interleavings(RuleBasedStateMachine):
         self.list_pods()
         for _ in range(2):
             self.now_s += DOUBT_S
-            self.loop.run_until_complete(self.binder.settle())
+            self.loop.run_until_complete(self.binder.recheck())
         held = self.held()
         for node in NODES:
             for card in self.state.cards(node):

@@ -247,6 +247,26 @@ def test_hami_is_kept_off_models_whose_names_hold_the_wanted_one() -> None:
     assert edit.annotations["nvidia.com/nouse-gputype"] == "GH200,H200,XH20"
 
 
+@pytest.mark.parametrize(
+    ("wanted", "card", "other"),
+    [
+        ("NVIDIA A10", "NVIDIA A10", "NVIDIA A100-SXM4-40GB"),
+        ("NVIDIA-H20", "NVIDIA H20", "NVIDIA H200"),
+        ("Tesla P4", "Tesla P4", "Tesla P40"),
+        ("Quadro P400", "Quadro P400", "Quadro P4000"),
+        ("RTX A500", "NVIDIA RTX A500", "NVIDIA RTX A5000"),
+        ("NVIDIA-A100-SXM4-40GB", "NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB"),
+        ("NVIDIA-H100-80GB-HBM3", "NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe"),
+    ],
+)
+def test_names_of_several_words_mean_one_model_on_hami(wanted: str, card: str, other: str) -> None:
+    """Also in the form of the label nvidia.com/gpu.product, with hyphens alone."""
+    annotations = render("hami", {"gpu-fraction": "0.5", keys.MODEL: wanted}).annotations
+    assert hami_takes(annotations, card)
+    assert not hami_takes(annotations, other)
+    assert models.matches(wanted, card)
+
+
 def test_hami_keeps_pods_off_more_than_they_avoid_and_says_so() -> None:
     """A name to avoid cannot be made narrower."""
     edit = render("hami", {"gpu-fraction": "0.5", keys.MODEL: "!A10"})

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 
 from gpu_fraction.domain.inventory import Card
-from gpu_fraction.domain.placement import Ask, Why, choose, empty, explain, share_of, summary
-from gpu_fraction.domain.placement.fit import refusal
+from gpu_fraction.domain.placement import (
+    Ask,
+    Why,
+    choose,
+    empty,
+    explain,
+    refusal,
+    share_of,
+    summary,
+)
 from gpu_fraction.domain.placement.vectorised import Evaluation, scores
 from tests.builders.cards import card, node, taken
 

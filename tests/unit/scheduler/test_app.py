@@ -365,7 +365,7 @@ async def test_metrics_show_outcomes_and_fragmentation(api: ApiServer, extender:
 
 def test_an_extender_that_lets_nobody_in_does_not_start(tmp_path: Path) -> None:
     """Neither names nor a token, or files that are not there."""
-    with pytest.raises(AuthError, match="nobody may call"):
+    with pytest.raises(AuthError, match="no caller is accepted"):
         Callers()
     with pytest.raises(AuthError, match=r"tls\.crt"):
         server_tls(tmp_path / "tls.crt", tmp_path / "tls.key", None)

@@ -14,7 +14,7 @@ from gpu_fraction.scheduler.binding import DOUBT_S, Binder, binding
 from gpu_fraction.scheduler.claims import Claim, Stage
 from gpu_fraction.scheduler.extender import Extender
 from gpu_fraction.scheduler.metrics import ExtenderMetrics
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 from gpu_fraction.scheduler.state import ClusterState
 from gpu_fraction.scheduler.wire import BindingArgs
 from tests.builders import pods
@@ -144,14 +144,14 @@ async def test_doubt_ends_with_a_read_and_not_before_the_server_must_have_finish
     world.api.pods["x"] = pods.scheduler_pod("x", WHOLE)
     await world.binder.bind(X)
     world.now_s = 34.0
-    await world.binder.settle()
+    await world.binder.recheck()
     assert world.claim() is not None
     world.now_s = DOUBT_S
     world.api.unreadable = True
-    await world.binder.settle()
+    await world.binder.recheck()
     assert world.claim() is not None
     world.api.unreadable = False
-    await world.binder.settle()
+    await world.binder.recheck()
     assert world.claim() is None
     assert world.free_cards() == 2
 
@@ -162,7 +162,7 @@ async def test_a_binding_that_took_effect_is_kept_until_the_watch_shows_it(world
     world.api.pods["x"] = bound(card=1)
     await world.binder.bind(X)
     world.now_s = DOUBT_S
-    await world.binder.settle()
+    await world.binder.recheck()
     claim = world.claim()
     assert claim is not None
     assert (claim.stage, claim.assignment["main"][0].uuid) == (Stage.BOUND, "GPU-a-1")
@@ -176,7 +176,7 @@ async def test_a_bound_pod_that_ended_unseen_is_found_out(world: World) -> None:
     world.api.answers = [None]
     assert await world.binder.bind(X) == ""
     world.now_s = DOUBT_S
-    await world.binder.settle()
+    await world.binder.recheck()
     assert world.claim() is None
     assert world.free_cards() == 2
 
@@ -190,7 +190,7 @@ async def test_a_successor_of_the_same_name_does_not_keep_the_cards(
     world.api.pods["x"] = bound(node=node, uid="uid-successor")
     await world.binder.bind(X)
     world.now_s = DOUBT_S
-    await world.binder.settle()
+    await world.binder.recheck()
     assert world.claim() is None
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.placement import Ask, empty
+from gpu_fraction.domain.placement.vectorised import fragmentation
 from gpu_fraction.scheduler.claims import Stage
 from gpu_fraction.scheduler.extender import BindRefusedError, Extender
-from gpu_fraction.scheduler.nodes import read_cards
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod, read_cards
 from gpu_fraction.scheduler.state import EVALUATIONS_KEPT, ClusterState
 from tests.builders import pods
 from tests.builders.clusters import HALF, WHOLE, holder, node_cards, state_of
@@ -21,7 +21,7 @@ def test_filter_keeps_every_node_that_fits_in_the_given_order() -> None:
     """Not just the best one: Kubernetes' own scoring goes on choosing."""
     state = state_of({name: node_cards(name, 1) for name in "abc"})
     state.pod_changed(holder("p", "b", {0: (600, 1)}))
-    result = Extender(state).filter(state.view(pods.scheduler_pod("x", HALF)), ["c", "b", "a"])
+    result = Extender(state).filter(state.info(pods.scheduler_pod("x", HALF)), ["c", "b", "a"])
     assert result.node_names == ["c", "a"]
     assert result.failed_nodes == {"b": "b: card 0: 400 milli-cores free, 500 needed"}
     assert result.failed_and_unresolvable_nodes == {}
@@ -34,7 +34,7 @@ def test_refusals_that_no_preemption_lifts_are_marked_so() -> None:
     state.node_changed("bare", *read_cards(None))
     ask = Ask("main", core_milli=500, memory_milli=500, models_in=("A100",))
     result = Extender(state).filter(
-        state.view(pods.scheduler_pod("x", ask)), ["t4", "broken", "bare"]
+        state.info(pods.scheduler_pod("x", ask)), ["t4", "broken", "bare"]
     )
     assert result.node_names == []
     assert result.failed_nodes == {}
@@ -50,7 +50,7 @@ def test_many_refusals_share_a_reason_and_the_nearest_are_spelled_out() -> None:
     state = state_of({name: node_cards(name, 8) for name in names})
     for name in names:
         state.pod_changed(holder(f"p-{name}", name, dict.fromkeys(range(8), (600, 1))))
-    failed = Extender(state).filter(state.view(pods.scheduler_pod("x", HALF)), names).failed_nodes
+    failed = Extender(state).filter(state.info(pods.scheduler_pod("x", HALF)), names).failed_nodes
     assert set(failed) == set(names)
     detailed = [name for name in names if failed[name].startswith(f"{name}: ")]
     assert detailed == names[:3]
@@ -65,7 +65,7 @@ def test_a_request_that_cannot_be_read_is_refused_on_every_node() -> None:
     amounts = {keys.SLOT: "1", keys.CORE_MILLI: "1500", keys.MEMORY_MIB: "1001"}
     container = {"name": "main", "resources": {"limits": amounts}}
     pod = msgspec.convert({"metadata": {}, "spec": {"containers": [container]}}, Pod)
-    result = Extender(state).filter(state.view(pod), ["a"])
+    result = Extender(state).filter(state.info(pod), ["a"])
     assert result.failed_and_unresolvable_nodes == {
         "a": (
             "container main: gpu-fraction.dev/memory-mib is 1001 over 2 cards, "
@@ -83,7 +83,7 @@ def test_scores_follow_the_policy() -> None:
 
     def scores(policy: str) -> dict[str, int]:
         ask = Ask("main", memory_milli=250, core_milli=250, placement=policy)  # type: ignore[arg-type]
-        found = extender.prioritize(state.view(pods.scheduler_pod("x", ask)), ["a", "b", "c"])
+        found = extender.prioritize(state.info(pods.scheduler_pod("x", ask)), ["a", "b", "c"])
         return {score.host: score.score for score in found}
 
     assert scores("binpack") == {"a": 0, "b": 10, "c": 8}
@@ -94,14 +94,14 @@ def test_bind_chooses_cards_and_a_repeat_gets_the_same() -> None:
     """The claim of an unanswered Binding is what the repeat binds."""
     state = state_of({"a": node_cards("a", 2)})
     extender = Extender(state)
-    view = state.view(pods.scheduler_pod("x", HALF))
-    cards = extender.cards_for(view, "a")
-    state.send(view, "a", cards, 0.0)
+    info = state.info(pods.scheduler_pod("x", HALF))
+    cards = extender.cards_for(info, "a")
+    state.send(info, "a", cards, 0.0)
     state.lost("uid-x", "a", 1.0)
     # The other card is the better choice by now, but may not be the one that was bound.
     state.pod_changed(holder("p", "a", {1: (500, 8192)}))
-    assert extender.cards_for(view, "a") == cards
-    assert extender.filter(view, ["a"]).node_names == ["a"]
+    assert extender.cards_for(info, "a") == cards
+    assert extender.filter(info, ["a"]).node_names == ["a"]
     assert len(state.claims.of_pod("uid-x")) == 1
 
 
@@ -110,7 +110,7 @@ def test_bind_is_refused_card_by_card_when_others_were_faster() -> None:
     state = state_of({"a": node_cards("a", 2)})
     state.pod_changed(holder("p", "a", {0: (1000, 16384), 1: (600, 1)}))
     with pytest.raises(BindRefusedError) as refused:
-        Extender(state).cards_for(state.view(pods.scheduler_pod("x", HALF)), "a")
+        Extender(state).cards_for(state.info(pods.scheduler_pod("x", HALF)), "a")
     assert str(refused.value) == (
         "node a: card 0: 0 MiB and 0 milli-cores free, 8192 and 500 needed; "
         "card 1: 400 milli-cores free, 500 needed"
@@ -121,11 +121,11 @@ def test_an_unsettled_claim_does_not_stand_in_its_own_pods_way() -> None:
     """The scheduler may try another node; the first claim stays until it is settled."""
     state = state_of({"a": node_cards("a", 1), "b": node_cards("b", 1)})
     extender = Extender(state)
-    view = state.view(pods.scheduler_pod("x", WHOLE))
-    state.send(view, "a", extender.cards_for(view, "a"), 0.0)
+    info = state.info(pods.scheduler_pod("x", WHOLE))
+    state.send(info, "a", extender.cards_for(info, "a"), 0.0)
     state.lost("uid-x", "a", 0.0)
-    other = state.view(pods.scheduler_pod("y", WHOLE))
-    assert extender.filter(view, ["a", "b"]).node_names == ["a", "b"]
+    other = state.info(pods.scheduler_pod("y", WHOLE))
+    assert extender.filter(info, ["a", "b"]).node_names == ["a", "b"]
     assert extender.filter(other, ["a", "b"]).node_names == ["b"]
     state.pod_changed(holder("x", "b", {0: (1000, 16384)}))
     assert extender.filter(other, ["a", "b"]).node_names == ["a"]
@@ -134,8 +134,8 @@ def test_an_unsettled_claim_does_not_stand_in_its_own_pods_way() -> None:
 def test_the_watch_may_be_faster_than_the_answer() -> None:
     """What it shows needs no settling."""
     state = state_of({"a": node_cards("a", 1)})
-    view = state.view(pods.scheduler_pod("x", WHOLE))
-    state.send(view, "a", Extender(state).cards_for(view, "a"), 0.0)
+    info = state.info(pods.scheduler_pod("x", WHOLE))
+    state.send(info, "a", Extender(state).cards_for(info, "a"), 0.0)
     state.pod_changed(holder("x", "a", {0: (1000, 16384)}))
     state.accepted("uid-x", "a", 1.0)
     state.refused("uid-x", "a")
@@ -153,14 +153,14 @@ def test_what_preemption_cleared_is_kept_for_the_pod_that_preempted() -> None:
     state.pod_removed("uid-victim")
     fits = {
         priority: extender.filter(
-            state.view(pods.scheduler_pod("x", HALF, priority=priority)), ["a"]
+            state.info(pods.scheduler_pod("x", HALF, priority=priority)), ["a"]
         ).node_names
         for priority in (0, 100, 101)
     }
     assert fits == {0: [], 100: [], 101: ["a"]}
-    low = extender.filter(state.view(pods.scheduler_pod("x", HALF)), ["a"])
+    low = extender.filter(state.info(pods.scheduler_pod("x", HALF)), ["a"])
     assert low.failed_nodes["a"].startswith("a: card 0: 0 MiB and 0 milli-cores free")
-    assert extender.filter(state.view(nominee), ["a"]).node_names == ["a"]
+    assert extender.filter(state.info(nominee), ["a"]).node_names == ["a"]
 
 
 def test_a_nominated_pod_that_is_being_bound_is_counted_once() -> None:
@@ -168,13 +168,13 @@ def test_a_nominated_pod_that_is_being_bound_is_counted_once() -> None:
     state = state_of({"a": node_cards("a", 1)})
     extender = Extender(state)
     state.pod_changed(pods.scheduler_pod("nominee", HALF, priority=100, nominated="a"))
-    view = state.view(pods.scheduler_pod("nominee", HALF, priority=100, nominated="a"))
-    other = state.view(pods.scheduler_pod("x", HALF, priority=100, nominated="a"))
-    state.send(view, "a", extender.cards_for(view, "a"), 0.0)
+    info = state.info(pods.scheduler_pod("nominee", HALF, priority=100, nominated="a"))
+    other = state.info(pods.scheduler_pod("x", HALF, priority=100, nominated="a"))
+    state.send(info, "a", extender.cards_for(info, "a"), 0.0)
     assert extender.filter(other, ["a"]).node_names == ["a"]
     state.lost("uid-nominee", "a", 1.0)
     assert extender.filter(other, ["a"]).node_names == ["a"]
-    third = state.view(pods.scheduler_pod("y", HALF, priority=100))
+    third = state.info(pods.scheduler_pod("y", HALF, priority=100))
     state.send(other, "a", extender.cards_for(other, "a"), 1.0)
     assert extender.filter(third, ["a"]).node_names == []
 
@@ -184,9 +184,9 @@ def test_a_nomination_ends_when_the_pod_is_bound_elsewhere() -> None:
     state = state_of({"a": node_cards("a", 1), "b": node_cards("b", 1)})
     extender = Extender(state)
     state.pod_changed(pods.scheduler_pod("nominee", WHOLE, priority=100, nominated="a"))
-    view = state.view(pods.scheduler_pod("nominee", WHOLE, priority=100, nominated="a"))
-    other = state.view(pods.scheduler_pod("x", WHOLE, priority=100))
-    state.send(view, "b", extender.cards_for(view, "b"), 0.0)
+    info = state.info(pods.scheduler_pod("nominee", WHOLE, priority=100, nominated="a"))
+    other = state.info(pods.scheduler_pod("x", WHOLE, priority=100))
+    state.send(info, "b", extender.cards_for(info, "b"), 0.0)
     assert extender.filter(other, ["a"]).node_names == []
     state.accepted("uid-nominee", "b", 1.0)
     assert extender.filter(other, ["a"]).node_names == ["a"]
@@ -196,10 +196,10 @@ def test_pods_of_other_stacks_pass() -> None:
     """No asks of ours: every node fits and none is preferred."""
     state = ClusterState()
     extender = Extender(state)
-    view = state.view(pods.scheduler_pod("x"))
-    assert extender.filter(view, ["a", "b"]).node_names == ["a", "b"]
-    assert {score.score for score in extender.prioritize(view, ["a", "b"])} == {0}
-    assert extender.cards_for(view, "a") == {}
+    info = state.info(pods.scheduler_pod("x"))
+    assert extender.filter(info, ["a", "b"]).node_names == ["a", "b"]
+    assert {score.score for score in extender.prioritize(info, ["a", "b"])} == {0}
+    assert extender.cards_for(info, "a") == {}
 
 
 def test_pods_that_the_node_daemon_will_serve_are_reckoned_with() -> None:
@@ -208,7 +208,7 @@ def test_pods_that_the_node_daemon_will_serve_are_reckoned_with() -> None:
     extender = Extender(state)
     state.pod_changed(pods.scheduler_pod("guest", HALF, node="a", phase="Running"))
     assert state.cards("a")[0].free_core_milli == 500
-    assert extender.filter(state.view(pods.scheduler_pod("x", WHOLE)), ["a"]).node_names == []
+    assert extender.filter(state.info(pods.scheduler_pod("x", WHOLE)), ["a"]).node_names == []
     state.pod_changed(holder("guest", "a", {0: (900, 16000)}))
     assert state.cards("a")[0].free_core_milli == 100
     state.pod_removed("uid-guest")
@@ -244,8 +244,8 @@ def test_overdrawn_cards_are_counted() -> None:
     state = state_of({"a": node_cards("a", 2)})
     state.pod_changed(holder("p", "a", {0: (700, 100)}))
     state.pod_changed(holder("q", "a", {0: (700, 100)}))
-    assert state.overdrawn() == 1
-    cards = Extender(state).cards_for(state.view(pods.scheduler_pod("x", HALF)), "a")
+    assert fragmentation(state.table()).overdrawn == 1
+    cards = Extender(state).cards_for(state.info(pods.scheduler_pod("x", HALF)), "a")
     assert cards["main"][0].uuid == "GPU-a-1"
 
 

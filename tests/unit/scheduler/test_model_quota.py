@@ -15,7 +15,7 @@ from gpu_fraction.domain.placement import Ask, empty
 from gpu_fraction.quota.amounts import parse_amount
 from gpu_fraction.scheduler import preemption
 from gpu_fraction.scheduler.extender import BindRefusedError, Extender
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 from gpu_fraction.scheduler.preemption import Proposal
 from gpu_fraction.scheduler.state import ClusterState
 from tests.builders import cards as build
@@ -39,15 +39,15 @@ def two_models() -> ClusterState:
 
 def fitting(state: ClusterState, limited: FixedLimits, pod: Pod) -> list[str]:
     """The nodes that filter keeps."""
-    return Extender(state, limited).filter(state.view(pod), ["t4", "a100"]).node_names or []
+    return Extender(state, limited).filter(state.info(pod), ["t4", "a100"]).node_names or []
 
 
 def reason(state: ClusterState, limited: FixedLimits, pod: Pod, node: str = "t4") -> str:
     """Why filter and bind refuse a node; they say the same."""
     extender = Extender(state, limited)
-    result = extender.filter(state.view(pod), [node])
+    result = extender.filter(state.info(pod), [node])
     with pytest.raises(BindRefusedError) as refused:
-        extender.cards_for(state.view(pod), node)
+        extender.cards_for(state.info(pod), node)
     text = result.failed_and_unresolvable_nodes[node].removeprefix(f"{node}: ")
     assert str(refused.value) == f"node {node}: {text}"
     return text
@@ -55,8 +55,8 @@ def reason(state: ClusterState, limited: FixedLimits, pod: Pod, node: str = "t4"
 
 def bind(state: ClusterState, limited: FixedLimits, pod: Pod, node: str) -> None:
     """What the extender does up to the Binding."""
-    view = state.view(pod)
-    state.send(view, node, Extender(state, limited).cards_for(view, node), 0.0)
+    info = state.info(pod)
+    state.send(info, node, Extender(state, limited).cards_for(info, node), 0.0)
 
 
 def test_a_full_model_turns_pods_to_other_models_at_filter_and_at_bind() -> None:
@@ -65,7 +65,7 @@ def test_a_full_model_turns_pods_to_other_models_at_filter_and_at_bind() -> None
     bind(state, limited, pods.scheduler_pod("x", HALF), "t4")
     late = pods.scheduler_pod("y", HALF)
     assert fitting(state, limited, late) == ["a100"]
-    scores = Extender(state, limited).prioritize(state.view(late), ["t4", "a100"])
+    scores = Extender(state, limited).prioritize(state.info(late), ["t4", "a100"])
     assert [score.score for score in scores] == [0, 10]
     assert reason(state, limited, late) == (
         "cards 0, 1: exceeded GPU quota: budget, requested: T4.gpus=1, used: T4.gpus=1, "
@@ -78,10 +78,10 @@ def test_a_full_model_turns_pods_to_other_models_at_filter_and_at_bind() -> None
 def test_evicting_others_is_no_way_around_a_quota() -> None:
     """The node is marked so that the scheduler does not look for victims there."""
     state, limited = two_models(), limits({"T4": {"gpus": 0}})
-    result = Extender(state, limited).filter(state.view(pods.scheduler_pod("x", HALF)), ["t4"])
+    result = Extender(state, limited).filter(state.info(pods.scheduler_pod("x", HALF)), ["t4"])
     assert set(result.failed_and_unresolvable_nodes or ()) == {"t4"}
     state.pod_changed(holder("low", "t4", {0: (1000, 16384), 1: (1000, 16384)}))
-    high = state.view(pods.scheduler_pod("high", WHOLE, priority=10))
+    high = state.info(pods.scheduler_pod("high", WHOLE, priority=10))
     barred = Extender(state, limited).barred(high)
     proposal = Proposal(("uid-low",))
     assert preemption.victims(state, high, "t4", proposal, barred) is None
@@ -155,8 +155,8 @@ def test_every_quota_that_means_a_card_holds() -> None:
     extender = Extender(state, limited)
 
     def open_nodes(name: str) -> list[str] | None:
-        view = state.view(pods.scheduler_pod(name, HALF))
-        return extender.filter(view, ["small", "large"]).node_names
+        info = state.info(pods.scheduler_pod(name, HALF))
+        return extender.filter(info, ["small", "large"]).node_names
 
     assert open_nodes("x") == ["small", "large"]
     bind(state, limited, pods.scheduler_pod("x", HALF), "small")
@@ -172,8 +172,8 @@ def test_every_quota_that_means_a_card_holds() -> None:
 def test_other_namespaces_are_not_counted() -> None:
     """Quotas are of one namespace."""
     state, limited = two_models(), limits({"T4": {"gpus": 1}})
-    view = replace(state.view(pods.scheduler_pod("x", HALF)), namespace="elsewhere")
-    state.send(view, "t4", Extender(state, limited).cards_for(view, "t4"), 0.0)
+    info = replace(state.info(pods.scheduler_pod("x", HALF)), namespace="elsewhere")
+    state.send(info, "t4", Extender(state, limited).cards_for(info, "t4"), 0.0)
     assert "t4" in fitting(state, limited, pods.scheduler_pod("y", HALF))
 
 
@@ -205,7 +205,7 @@ def test_what_is_kept_follows_the_waiting_pods_and_the_quotas() -> None:
     """One extender for all of it: what it remembers never outlives its truth."""
     state, limited = two_models(), limits({"T4": {"gpus": 2}})
     extender = Extender(state, limited)
-    late = state.view(pods.scheduler_pod("late", HALF))
+    late = state.info(pods.scheduler_pod("late", HALF))
 
     def room() -> bool:
         return extender.filter(late, ["t4"]).node_names == ["t4"]
@@ -332,7 +332,7 @@ def test_a_pod_on_cards_of_several_models_keeps_to_their_common_limit(data: st.D
     state, limited = state_of({"n": cards}), limits({"A100": hard})
     with suppress(BindRefusedError):
         given_cards = Extender(state, limited).cards_for(
-            state.view(pods.scheduler_pod("x", *asks)), "n"
+            state.info(pods.scheduler_pod("x", *asks)), "n"
         )
         taken = [share for shares in given_cards.values() for share in shares]
         assert sum(share.core_milli for share in taken) <= parse_amount("cores", hard["cores"])
@@ -343,8 +343,8 @@ def test_asks_are_judged_anew_when_a_model_gains_a_size() -> None:
     """A node with larger cards of the same name joins."""
     state, limited = two_models(), limits({"T4": {"memory": "8Gi"}})
     extender = Extender(state, limited)
-    view = state.view(pods.scheduler_pod("x", HALF))
-    assert extender.filter(view, ["t4"]).node_names == ["t4"]
-    assert extender.filter(view, ["t4"]).node_names == ["t4"]
+    info = state.info(pods.scheduler_pod("x", HALF))
+    assert extender.filter(info, ["t4"]).node_names == ["t4"]
+    assert extender.filter(info, ["t4"]).node_names == ["t4"]
     state.node_changed("new", empty(node_cards("new", 1, memory_mib=32768)))
-    assert extender.filter(view, ["t4", "new"]).node_names == []
+    assert extender.filter(info, ["t4", "new"]).node_names == []

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_fraction.domain.placement import Ask, choose
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 from gpu_fraction.scheduler.preemption import Proposal, victims, victims_by_node
 from gpu_fraction.scheduler.state import ClusterState
 from tests.builders import pods
@@ -24,7 +24,7 @@ def node_with(cards: int, *held: Pod) -> ClusterState:
 def evicted(state: ClusterState, preemptor: Pod, *proposed: str) -> list[str] | None:
     """Names of the victims; None where the node is given up."""
     uids = tuple(f"uid-{name}" for name in proposed)
-    found = victims(state, state.view(preemptor), "a", Proposal(uids))
+    found = victims(state, state.info(preemptor), "a", Proposal(uids))
     return None if found is None else sorted(uid.removeprefix("uid-") for uid in found.uids)
 
 
@@ -49,7 +49,7 @@ def test_victims_are_answered_with_the_highest_priority_first() -> None:
         holder("mmm", "a", {0: (300, 4096)}, priority=500),
         holder("zzz", "a", {0: (300, 4096)}, priority=900),
     )
-    preemptor = state.view(pods.scheduler_pod("x", WHOLE, priority=1000))
+    preemptor = state.info(pods.scheduler_pod("x", WHOLE, priority=1000))
     found = victims(state, preemptor, "a", Proposal(("uid-zzz",)))
     assert found is not None
     assert found.uids == ("uid-zzz", "uid-mmm", "uid-aaa")
@@ -63,7 +63,7 @@ def test_victims_of_unknown_priority_keep_their_place_in_the_proposal() -> None:
         holder("mmm", "a", {0: (300, 4096)}, priority=500),
         holder("zzz", "a", {0: (300, 4096)}, priority=900),
     )
-    preemptor = state.view(pods.scheduler_pod("x", WHOLE, priority=1000))
+    preemptor = state.info(pods.scheduler_pod("x", WHOLE, priority=1000))
     proposed = ("uid-first", "uid-zzz", "uid-second", "uid-aaa", "uid-last")
     found = victims(state, preemptor, "a", Proposal(proposed))
     assert found is not None
@@ -78,7 +78,7 @@ def test_only_violations_that_the_scheduler_counted_are_answered() -> None:
         holder("s", "a", {0: (500, 8192)}, priority=10),
         holder("q", "a", {1: (1000, 16384)}),
     )
-    preemptor = state.view(pods.scheduler_pod("x", WHOLE, priority=10))
+    preemptor = state.info(pods.scheduler_pod("x", WHOLE, priority=10))
     for proposed, violations, expected in (
         (("uid-p",), 0, Proposal(("uid-q",), 0)),
         (("uid-p",), 1, Proposal(("uid-q",), 0)),
@@ -248,7 +248,7 @@ async def test_every_node_is_judged_while_there_is_time_and_one_in_any_case() ->
     for node in "ac":
         state.pod_changed(holder(node, node, {0: (1000, 16384)}))
     state.pod_changed(holder("b", "b", {0: (1000, 16384)}, priority=10))
-    preemptor = state.view(pods.scheduler_pod("x", WHOLE, priority=10))
+    preemptor = state.info(pods.scheduler_pod("x", WHOLE, priority=10))
     proposals = {node: Proposal((f"uid-{node}",)) for node in "ac"}
     proposals["b"] = Proposal(("uid-plain",))
     expected = {node: proposals[node] for node in "ac"}
@@ -284,7 +284,7 @@ def test_no_smaller_set_of_pods_and_no_set_of_lower_priorities_would_do(
     """Compared with every set of pods of lower priority."""
     state, held = crowd
     ask = Ask("main", core_milli=tenths * 100, memory_mib=memory_mib)
-    preemptor = state.view(pods.scheduler_pod("x", ask, priority=2))
+    preemptor = state.info(pods.scheduler_pod("x", ask, priority=2))
     priorities = {
         pod.metadata.uid: pod.spec.priority or 0
         for pod in held

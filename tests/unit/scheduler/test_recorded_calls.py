@@ -63,7 +63,7 @@ def test_a_pod_that_asks_for_nothing_of_ours_keeps_all_its_nodes(state: ClusterS
     call = recorded("filter-x1")
     args = msgspec.convert(call["body"], FilterArgs)
     assert args.node_names is not None
-    result = Extender(state).filter(state.view(args.pod), args.node_names)
+    result = Extender(state).filter(state.info(args.pod), args.node_names)
     # "Nodes" is for schedulers that send whole nodes; leaving it out is Go's null.
     assert {**msgspec.to_builtins(result), "Nodes": None} == call["answer"]
 
@@ -74,7 +74,7 @@ def test_filter_of_a_pod_that_fits_no_card_says_which_and_why(state: ClusterStat
     body = with_resources(recorded("filter-x1")["body"], amounts)
     args = msgspec.convert(body, FilterArgs)
     assert args.node_names is not None
-    result = Extender(state).filter(state.view(args.pod), args.node_names)
+    result = Extender(state).filter(state.info(args.pod), args.node_names)
     assert result == FilterResult(
         [],
         {"node-a": "node-a: cards 0, 1: 300 milli-cores free, 600 needed"},
@@ -87,7 +87,7 @@ def test_filter_of_a_pod_that_fits_keeps_the_node(state: ClusterState) -> None:
     body = with_resources(recorded("filter-x1")["body"], amounts)
     args = msgspec.convert(body, FilterArgs)
     assert args.node_names is not None
-    assert Extender(state).filter(state.view(args.pod), args.node_names).node_names == ["node-a"]
+    assert Extender(state).filter(state.info(args.pod), args.node_names).node_names == ["node-a"]
 
 
 def test_the_recorded_bind_names_the_pod_and_the_node() -> None:
@@ -104,7 +104,7 @@ def test_preempt_keeps_the_victim_that_frees_a_card(state: ClusterState) -> None
     assert args.node_name_to_meta_victims is not None
     proposed = args.node_name_to_meta_victims["node-a"]
     uids = tuple(pod.uid for pod in proposed.pods or ())
-    found = victims(state, state.view(args.pod), "node-a", Proposal(uids))
+    found = victims(state, state.info(args.pod), "node-a", Proposal(uids))
     assert found == Proposal(uids)
     answer = PreemptionResult({"node-a": Victims([MetaPod(uid) for uid in uids])})
     assert msgspec.to_builtins(answer) == {
@@ -118,4 +118,4 @@ def test_preempt_gives_up_a_node_that_no_eviction_helps(state: ClusterState) -> 
     body = with_resources(recorded("preempt-x2")["body"], amounts)
     args = msgspec.convert(body, PreemptionArgs)
     proposal = Proposal(("b240897a-ddf7-4457-824a-fae0abfff760",))
-    assert victims(state, state.view(args.pod), "node-a", proposal) is None
+    assert victims(state, state.info(args.pod), "node-a", proposal) is None

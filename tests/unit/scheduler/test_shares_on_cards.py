@@ -18,7 +18,7 @@ from gpu_fraction.node_daemon.slices.shares import asked, choose, verify
 from gpu_fraction.node_daemon.state.errors import Refusal
 from gpu_fraction.node_daemon.state.ledger import Usage
 from gpu_fraction.scheduler.extender import Extender
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 from tests.builders.clusters import state_of
 from tests.builders.pods import Raw, pod, typed
 from tests.property.test_admission import applied
@@ -62,16 +62,16 @@ class Node:
 
     def refusal(self, raw: Raw) -> str:
         """Why the extender leaves the node out."""
-        view = self.state.view(msgspec.convert(raw, Pod))
-        result = Extender(self.state).filter(view, ["n"])
+        info = self.state.info(msgspec.convert(raw, Pod))
+        result = Extender(self.state).filter(info, ["n"])
         return {**result.failed_nodes, **result.failed_and_unresolvable_nodes}.get("n", "")
 
     def place(self, raw: Raw, uid: str) -> Sequence[CardShare]:
         """The cards of container main, as both choose them."""
         assert self.refusal(raw) == ""
         raw = {**raw, "metadata": {**raw["metadata"], "uid": uid}}
-        view = self.state.view(msgspec.convert(raw, Pod))
-        chosen = Extender(self.state).cards_for(view, "n")
+        info = self.state.info(msgspec.convert(raw, Pod))
+        chosen = Extender(self.state).cards_for(info, "n")
         seen = pod_feed.read(msgspec.convert(raw, pod_feed.WirePod))
         assert choose(seen, self.inventory, self.used) == chosen
         verify(asked(seen)["main"], chosen["main"], self.inventory)
@@ -167,7 +167,7 @@ def test_a_share_larger_than_an_instance_does_not_fit_on_it(share: str) -> None:
 def test_a_share_of_an_unknown_card_is_not_guessed() -> None:
     """An instance whose inventory does not tell its card's memory serves amounts only."""
     node = Node(instance(0, parent_memory_mib=0))
-    why = "n: card 0: is part of a GPU of unknown memory, of which a share is asked"
+    why = "n: card 0: is part of a GPU of unknown memory, a share of it is needed"
     assert node.refusal(mutated({"gpu-fraction": "0.1"}, None)) == why
     assert node.refusal(mutated({"gpu-fraction": "0.1"}, H200_MIB)) == why
     seen = pod_feed.read(msgspec.convert(mutated({"gpu-fraction": "0.1"}, None), pod_feed.WirePod))

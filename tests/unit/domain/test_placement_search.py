@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from gpu_fraction.domain.placement import Ask, CardState, choose
+from gpu_fraction.domain.placement.search import search
 from gpu_fraction.domain.placement.table import ClusterTable
-from gpu_fraction.domain.placement.vectorised import evaluate, search
+from gpu_fraction.domain.placement.vectorised import evaluate
 from tests.builders.cards import node, taken
 
 MANY = 2500

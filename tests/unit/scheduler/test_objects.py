@@ -3,8 +3,7 @@
 import msgspec
 
 from gpu_fraction.domain import keys
-from gpu_fraction.scheduler.nodes import Node, read_cards
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Node, Pod, read_cards
 from tests.builders import pods
 from tests.builders.clusters import HALF, node_cards
 

@@ -1,4 +1,4 @@
-"""A pod as placement sees it."""
+"""Pods with the fields that placement computes once for each version of a pod."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,7 +9,7 @@ from gpu_fraction.domain import assignment, keys
 from gpu_fraction.domain.asks import Ask, AskError, asks_of, rendered_for_us
 from gpu_fraction.domain.assignment import Assignment
 from gpu_fraction.domain.backends import placed_late
-from gpu_fraction.scheduler.pods import Pod
+from gpu_fraction.scheduler.objects import Pod
 
 _log = structlog.get_logger(__name__)
 
@@ -17,19 +17,19 @@ _FINISHED: Final = ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True, slots=True)
-class PodView:
-    """A pod as placement sees it.
+class PodInfo:
+    """A pod with its asks.
 
     Attributes:
         uid: The pod.
         namespace: Its namespace.
         name: Its name.
         priority: Its priority; higher may preempt lower.
-        asks: One for each container that gets cards; none where it wants no GPU.
-        problem: Why its request cannot be placed at all; empty where it can.
-        charged_early: Quotas charged it at admission for every limited model it may land on,
-            see ``domain.backends.placed_late``.
-        pod: What else was read of it.
+        asks: One for each container that gets cards; none where it asks for no GPU.
+        problem: Why no node can ever serve it; empty where some can.
+        charged_early: True if quotas charged it at admission for every limited model that it
+            may get; see ``domain.backends.placed_late``.
+        pod: The decoded pod.
     """
 
     uid: str
@@ -43,12 +43,12 @@ class PodView:
 
     @property
     def node(self) -> str:
-        """The node it is bound to, if it is."""
+        """The node that it is bound to; empty for none."""
         return self.pod.spec.node_name or ""
 
     @property
     def nominated(self) -> str:
-        """The node that preemption clears for it, if any."""
+        """The node on which preemption frees cards for it; empty for none."""
         return "" if self.node else self.pod.status.nominated_node_name or ""
 
     @property
@@ -58,17 +58,17 @@ class PodView:
 
     @property
     def finished(self) -> bool:
-        """True once its containers have ended for good: it holds nothing any more."""
+        """True once its containers have ended for good, so it holds no cards."""
         return self.pod.status.phase in _FINISHED
 
     @property
     def leaving(self) -> bool:
-        """True while it is being deleted; it holds its cards until it is gone."""
+        """True while it is being deleted; it still holds its cards."""
         return self.pod.metadata.deletion_timestamp is not None
 
 
-def view_of(pod: Pod) -> PodView:
-    """The pod as placement sees it."""
+def info_of(pod: Pod) -> PodInfo:
+    """Compute the info of a pod."""
     problem = ""
     asks: tuple[Ask, ...] = ()
     late = False
@@ -88,21 +88,13 @@ def view_of(pod: Pod) -> PodView:
         )
     except AskError as e:
         problem = str(e)
-    return PodView(
-        uid=meta.uid,
-        namespace=meta.namespace,
-        name=meta.name,
-        priority=spec.priority or 0,
-        asks=asks,
-        problem=problem,
-        charged_early=not late,
-        pod=pod,
-    )
+    names = meta.uid, meta.namespace, meta.name
+    return PodInfo(*names, spec.priority or 0, asks, problem, not late, pod)
 
 
-def assigned(view: PodView) -> Assignment | None:
-    """The cards that the pod was given; None where nobody chose yet or the text is unreadable."""
-    text = view.pod.annotations().get(keys.ASSIGNED)
+def assigned(info: PodInfo) -> Assignment | None:
+    """The cards assigned to the pod; None before the choice or if the annotation is unreadable."""
+    text = info.pod.annotations().get(keys.ASSIGNED)
     if text is None:
         return None
     try:
@@ -110,8 +102,8 @@ def assigned(view: PodView) -> Assignment | None:
     except assignment.AssignmentError as e:
         _log.warning(
             "scheduler.assignment_unreadable",
-            namespace=view.namespace,
-            pod=view.name,
+            namespace=info.namespace,
+            pod=info.name,
             error=str(e),
         )
         return None

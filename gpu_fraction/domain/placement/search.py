@@ -1,44 +1,52 @@
-"""Nodes on which each container of a pod fits, but not where the obvious choice puts it.
+"""Nodes on which each container of a pod fits alone, but not all of them at their best cards.
 
-Only a search tells whether a cleverer choice exists. Anybody may create a pod whose containers
-nearly fit on every node of a cluster, so the searches are few and share a bound.
+Only a search over other sets of cards tells whether all fit. Any user can create a pod whose
+containers nearly fit on every node of a cluster, so all searches of a call share one bound.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
 from gpu_fraction.domain.asks import Ask
-from gpu_fraction.domain.placement import reference
 from gpu_fraction.domain.placement.cards import share_of
-from gpu_fraction.domain.placement.fit import static_refusal
-from gpu_fraction.domain.placement.reference import Placed
-from gpu_fraction.domain.placement.sets import by_topology
+from gpu_fraction.domain.placement.choice import Effort, Placed, by_topology, choose
+from gpu_fraction.domain.placement.fit import NOTHING_BARRED, static_refusal
 from gpu_fraction.domain.placement.table import Bools, ClusterTable, Ints
+from gpu_fraction.domain.placement.vectorised import Evaluation
 
 CARDS_JUDGED: Final = 16_384
-"""Cards that one call may judge, over all nodes: a step of a search judges each card of its node.
-Chosen: 2,048 steps on nodes of 8 cards, some tens of milliseconds."""
+"""Cards that one call judges at most; a step of a search judges each card of its node. Chosen:
+2,048 steps on nodes of 8 cards, some tens of milliseconds."""
 
 
 def search(
-    table: ClusterTable, asks: Sequence[Ask], barred: Mapping[str, str], nodes: Ints
-) -> Iterator[tuple[int, Placed | None]]:
-    """Each node and the place that ``reference.choose`` finds there, None where there is none.
+    judged: Evaluation,
+    table: ClusterTable,
+    asks: Sequence[Ask],
+    nodes: Ints,
+    barred: Mapping[str, str] = NOTHING_BARRED,
+) -> None:
+    """Record the answers of ``choose`` for the nodes that are unsure.
 
-    The nodes with the most that is free come first; those beyond ``CARDS_JUDGED`` are left out.
-    The same cluster and asks give the same answer, whatever happened before.
+    The nodes with the most free come first; nodes beyond ``CARDS_JUDGED`` stay unsure. The same
+    arguments give the same answers, whatever happened before.
 
     Args:
+        judged: The result of ``evaluate`` for the same table, asks and models; it is changed.
         table: The cluster.
         asks: One per container.
+        nodes: Columns of the nodes that matter now.
         barred: Product name to the reason why the pod may not use it now.
-        nodes: Columns to search.
     """
+    if judged.unsure is None:
+        return
+    nodes = nodes[judged.unsure[nodes]]
+    if not len(nodes):
+        return
     roomy = _roomy(table, asks, barred, nodes)
-    for node in nodes[~roomy].tolist():
-        yield node, None
+    judged.unsure[nodes[~roomy]] = False
     nodes = nodes[roomy]
     if not len(nodes):
         return
@@ -49,16 +57,19 @@ def search(
     for at in _order(table, nodes):
         node = int(nodes[at])
         cards = table.cards[node]
-        # Nodes that look alike have the same answer.
+        # Equal nodes have equal answers.
         near = tuple(card.near for card in cards) if close else ()
         look = amounts[at].tobytes(), near, node if named else 0
         if look not in known:
             if left <= 0:
                 continue
-            effort = reference.Effort()
-            known[look] = reference.choose(cards, asks, barred, effort)
+            effort = Effort()
+            known[look] = choose(cards, asks, barred, effort)
             left -= effort.steps * len(cards)
-        yield node, known[look]
+        judged.unsure[node] = False
+        placed = known[look]
+        if placed is not None:
+            judged.fits[node], judged.cost[node] = True, placed.cost
 
 
 def _roomy(
@@ -66,8 +77,8 @@ def _roomy(
 ) -> Bools:
     """False where the asks certainly do not fit together.
 
-    However large the least of some asks is, the cards must have as many places of that size as
-    these asks want; the largest by compute, and by memory, are looked at.
+    For every group of asks, the cards need as many places as the group needs, each as large as
+    its smallest ask. The groups of the largest asks, by compute and by memory, are checked.
     """
     kind, slots = table.kind[:, nodes], table.free.slots[:, nodes]
     free = table.free.core_milli[:, nodes], table.free.memory_mib[:, nodes]
@@ -91,7 +102,7 @@ def _roomy(
 
 
 def _amounts(table: ClusterTable, nodes: Ints) -> Ints:
-    """What each node has and has free, a row for a node."""
+    """Kinds and free amounts of the nodes' cards, one row per node."""
     free = table.free
     parts = (table.kind, free.core_milli, free.memory_mib, free.slots)
     return np.ascontiguousarray(np.concatenate([part[:, nodes] for part in parts]).T)
