@@ -21,4 +21,4 @@ class NodeDaemonSettings:
     isolation: IsolationSettings = group(IsolationSettings)
     host: str = setting(text, "0.0.0.0", "address of /metrics and probes")  # noqa: S104 - a pod's
     port: int = setting(integer(0, 65535), 9446, "port of /metrics and probes, 0 for any")
-    log_level: str = setting(choice(*LEVELS), "info", "least level of log lines")
+    log_level: str = setting(choice(*LEVELS), "info", "minimum level of log lines")

@@ -66,7 +66,7 @@ class ControllerOptions(_Promises):
     )
     host: str = setting(text, "0.0.0.0", "address of /metrics, /livez and /readyz")  # noqa: S104 - in a pod
     port: int = setting(integer(0, 65535), 8080, "port of /metrics, /livez and /readyz, 0 for any")
-    log_level: str = setting(choice(*LEVELS), "info", "least level of log lines")
+    log_level: str = setting(choice(*LEVELS), "info", "minimum level of log lines")
 
     @property
     def counting(self) -> ControllerSettings:

@@ -50,7 +50,7 @@ class CountedPod:
         key = (models, fleet.version)
         if self._charged_for != key:
             facts = self.facts
-            if models or not facts.demand.settled:
+            if models or not facts.demand.exact:
                 facts = facts.on(fleet.cards_for(self.record, facts))
             self._charge, self._charged_for = charge(facts, models), key
         return self._charge

@@ -29,7 +29,7 @@ class ExtenderSettings:
     token_file: Path | None = setting(
         path, None, "file with the secret of callers without a certificate"
     )
-    log_level: str = setting(choice(*LEVELS), "info", "least level of log lines")
+    log_level: str = setting(choice(*LEVELS), "info", "minimum level of log lines")
 
     def __post_init__(self) -> None:
         if self.token_file is None and not (self.client_ca and self.client_names):

@@ -1,4 +1,4 @@
-"""The admission server, put together."""
+"""The composition of the admission server."""
 
 import asyncio
 import gc
@@ -20,17 +20,17 @@ async def serve(
     """Serve until ``stop`` is set, then drain.
 
     Args:
-        app: What is served; it is not ready any more once ``stop`` is set.
-        settings: Where and how.
-        tls: The certificate, which may change behind the context.
-        stop: Begins the drain.
-        *work: What runs for as long as the server serves.
+        app: The routes; ``/readyz`` fails once ``stop`` is set.
+        settings: Address and shutdown.
+        tls: The server's certificate, which may rotate behind the context.
+        stop: Starts the drain.
+        *work: Coroutines to run while the server serves.
     """
     app.checks = (lambda: "stopping" if stop.is_set() else None, *app.checks)
     server = HttpsServer(
         app.build(), host=settings.host, port=settings.port, tls=tls, drain=settings.drain
     )
-    # What is loaded by now lives as long as the process; the collector need not look at it.
+    # Objects loaded so far live as long as the process; exclude them from collections.
     gc.freeze()
     async with background(*work):
         await server.serve(stop)

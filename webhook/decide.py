@@ -1,6 +1,6 @@
-"""From an admission request to the answer: no HTTP here."""
+"""Decides on admission requests; HTTP is in ``endpoints``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,7 +12,7 @@ from gpu_fraction.domain.pod import Pod
 from gpu_fraction.domain.problems import Problem, join
 from gpu_fraction.domain.request import Refused, Request
 from gpu_fraction.settings.rewrite import RewriteSettings
-from gpu_fraction.webhook.remembered import Remembered, essence
+from gpu_fraction.webhook.answer_cache import AnswerCache, cache_key
 from gpu_fraction.webhook.review import (
     AdmissionRequest,
     Answer,
@@ -26,44 +26,35 @@ MAX_AUDIT_CHARS: Final = 256
 """Chosen: room for a dozen containers, and bounded whatever a tenant writes."""
 
 BackendLabel = Callable[[str], str | None]
-"""Namespace name to its ``gpu-fraction.dev/backend`` label, None where it has none."""
+"""A namespace's ``gpu-fraction.dev/backend`` label by its name; None where it has none."""
 
 DefaultFraction = Callable[[str, Pod], str | None]
-"""The share, in a namespace, of a pod that carries annotations of ours but no share."""
-
-
-def no_labels(_namespace: str) -> str | None:
-    """No namespace chooses a backend."""
-    return None
-
-
-def _no_default(_namespace: str, _pod: Pod) -> str | None:
-    return None
+"""The share that a namespace gives to a pod with GPU annotations but without a share."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decider:
-    """The verdict on every review.
+    """Decides on every review.
 
     Attributes:
         settings: Rules and backends.
-        system_users: Who may write ``assigned``.
+        system_users: Users that may write ``assigned``.
         backend_label: A namespace's choice of backend.
-        default_fraction: A namespace's share for pods that name none.
-        remembered: Answers on pods that were judged before.
+        default_fraction: A namespace's share for pods without one.
+        cache: Answers on earlier pods.
     """
 
     settings: RewriteSettings
     system_users: frozenset[str] = frozenset()
-    backend_label: BackendLabel = no_labels
-    default_fraction: DefaultFraction = _no_default
-    remembered: Remembered = field(default_factory=Remembered)
+    backend_label: BackendLabel | None = None
+    default_fraction: DefaultFraction | None = None
+    cache: AnswerCache = field(default_factory=AnswerCache)
 
     def mutate(self, request: AdmissionRequest) -> Answer:
-        """The patch for a new pod; nothing for everything else.
+        """The patch for a new pod; every other request is allowed unchanged.
 
         Raises:
-            BadReview: the review is about something that was never subscribed to.
+            BadReview: the webhook is not registered for this resource.
         """
         if not is_new_pod(request):
             return Answer(allowed=True)
@@ -86,12 +77,12 @@ class Decider:
             )
 
         given_pod = msgspec.structs.replace(pod, metadata=given)
-        # The patch differs from that of a pod whose author wrote the share.
+        # A pod whose author wrote the share gets another patch, so the key differs.
         return self._new_pod(request, given_pod, f"mutate-default-{default}", conclude)
 
     def _default_for(self, request: AdmissionRequest, pod: Pod) -> str | None:
-        """The share to fill in; None where the pod needs none, or the namespace has none."""
-        if self.default_fraction is _no_default:
+        """The share to fill in; None where the pod needs none or the namespace has none."""
+        if self.default_fraction is None:
             return None
         annotations = pod.annotations()
         ours = [key for key in annotations if keys.is_ours(key) and key not in keys.SYSTEM_KEYS]
@@ -103,15 +94,19 @@ class Decider:
         return self.default_fraction(request.namespace or "", pod)
 
     def validate(self, request: AdmissionRequest) -> Answer:
-        """Whether the final object may be stored.
+        """Whether the API server may store the object.
 
         Raises:
-            BadReview: the review is about something that was never subscribed to.
+            BadReview: the webhook is not registered for this resource.
         """
         if is_new_pod(request):
             pod = decode_pod(request.object, "object")
             return self._new_pod(request, pod, "validate", _validated)
-        if request.operation == "CREATE" and _is_binding(request):
+        # A Binding is created as ``pods/binding`` or as the older resource ``bindings``.
+        if request.operation == "CREATE" and "binding" in (
+            request.sub_resource,
+            request.resource.resource.removesuffix("s"),
+        ):
             binding = decode_binding(request.object)
             problems = changes.binding(
                 binding.metadata.annotations or {}, trusted=self._trusted(request)
@@ -134,29 +129,30 @@ class Decider:
         path: str,
         conclude: Callable[[admission.Verdict, Backend], Answer],
     ) -> Answer:
-        """The answer on a new pod, from memory where the same one was judged before.
+        """The answer on a new pod, from the cache where an equal pod came before.
 
-        It depends on nothing but the decoded fields and the settings; pods come in bursts of
-        one template, whose names and tokens are not among those fields.
+        The answer depends only on the decoded fields and the settings. Pods come in bursts from
+        one template, and the fields that differ between them are not decoded.
         """
         backend = self._backend(request)
         trusted = self._trusted(request)
-        key = essence(path, backend.name, pod, trusted=trusted)
-        answer = self.remembered.get(key)
+        key = cache_key(path, backend.name, pod, trusted=trusted)
+        answer = self.cache.get(key)
         if answer is None:
             try:
                 verdict = admission.admit(pod, backend, self.settings.rules, trusted=trusted)
                 answer = conclude(verdict, backend)
             except Refused as e:
                 answer = _refusal(e.problems, backend)
-            self.remembered.keep(key, answer)
+            self.cache.put(key, answer)
         return answer
 
     def _trusted(self, request: AdmissionRequest) -> bool:
         return request.user_info.username in self.system_users
 
     def _backend(self, request: AdmissionRequest) -> Backend:
-        label = self.backend_label(request.namespace) if request.namespace else None
+        choose = self.backend_label
+        label = choose(request.namespace) if choose and request.namespace else None
         return self.settings.backend_for(label)
 
 
@@ -185,12 +181,12 @@ def is_new_pod(request: AdmissionRequest) -> bool:
     """True for the creation of a pod.
 
     Raises:
-        BadReview: the review is about something that was never subscribed to.
+        BadReview: the webhook is not registered for this resource.
     """
     if request.resource.group or request.resource.resource not in {"pods", "bindings"}:
         raise BadReview(
-            f"resource {request.resource.resource!r} of group {request.resource.group!r}; "
-            "this webhook judges pods and bindings"
+            f"resource {request.resource.resource!r} of group {request.resource.group!r} is not "
+            "handled; register this webhook for pods and bindings only"
         )
     return (
         request.operation == "CREATE"
@@ -199,23 +195,12 @@ def is_new_pod(request: AdmissionRequest) -> bool:
     )
 
 
-def _is_binding(request: AdmissionRequest) -> bool:
-    """Both roads to a Binding: ``pods/binding`` and the older ``bindings``."""
-    return request.resource.resource == "bindings" or request.sub_resource == "binding"
-
-
-def _refusal(
-    problems: "list[Problem] | tuple[Problem, ...]", backend: Backend | None = None
-) -> Answer:
-    return Answer(
-        allowed=False,
-        message=join(problems),
-        audit=_audit(None, backend, "refused"),
-    )
+def _refusal(problems: Sequence[Problem], backend: Backend | None = None) -> Answer:
+    return Answer(allowed=False, message=join(problems), audit=_audit(None, backend, "refused"))
 
 
 def _audit(request: Request | None, backend: Backend | None, decision: str) -> dict[str, str]:
-    """For the audit log; keys are prefixed with the webhook's name by the API server."""
+    """Audit annotations; the API server prefixes the keys with the webhook's name."""
     audit = {"decision": decision}
     if backend is not None and (request is not None or decision == "refused"):
         audit["backend"] = backend.name

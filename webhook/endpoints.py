@@ -1,7 +1,7 @@
-"""The admission server's HTTP side.
+"""The HTTP endpoints of the admission server.
 
-Two kinds of no: an HTTP error is a bad call or a bug, and failurePolicy decides what becomes
-of the request; ``allowed: false`` is the verdict on what a user wrote.
+An HTTP error means a bad call or a bug, and failurePolicy decides on the request;
+``allowed: false`` refuses the content of the user's object.
 """
 
 import asyncio
@@ -12,43 +12,42 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from gpu_fraction.serving.probes import add_probes
 from gpu_fraction.webhook import review
-from gpu_fraction.webhook.metrics import AdmissionMetrics
 
 MAX_BODY_BYTES: Final = 8 << 20
 """The API server takes 3 MiB and sends object and oldObject (apiserver/pkg/server/config.go)."""
 
 DEFAULT_TIMEOUT_S: Final = 10.0
-"""Where the call says none (admissionregistration/v1 timeoutSeconds)."""
+"""The timeout of a call without one (admissionregistration/v1 timeoutSeconds)."""
 
 MARGIN_S: Final = 0.5
-"""Kept back of the caller's timeout, so that the answer still reaches it: chosen."""
+"""Margin under the caller's timeout, for the answer to arrive in time: chosen."""
 
 _TIMEOUT_CHARS: Final = 8
-"""Of ``?timeout=``, as many as are looked at: a caller writes them."""
+"""Characters of ``?timeout=`` that are read; callers control the text."""
 
 _NAME_CHARS: Final = 253
-"""Of an object's name, as many as a valid one has (RFC 1123 subdomain): it is judged after us."""
+"""Characters of an object's name in the log (RFC 1123 subdomain); it is not validated yet."""
 
 OPERATIONS: Final = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 
 JSON: Final = "application/json"
 
 Decide = Callable[[review.AdmissionRequest], review.Answer | Awaitable[review.Answer]]
-"""The verdict on a request: at once, or within the caller's time."""
+"""The answer to a request; an awaitable has to finish within the caller's timeout."""
 
 Check = Callable[[], str | None]
-"""A readiness check: None, or why this replica should get no traffic yet."""
+"""A readiness check: None, or why this replica is not ready."""
 
 
 class NotReady(Exception):  # noqa: N818 - a state, not a fault
-    """This replica cannot answer now; another, or a later try, can.
+    """This replica cannot answer now; a retry or another replica can.
 
-    The API server repeats a call answered 503 with an integer Retry-After, same body and
-    uid, inside its timeout (client-go rest/with_retry.go).
+    The API server repeats a call that gets 503 with an integer Retry-After, with the same body
+    and uid and within its timeout (client-go rest/with_retry.go).
     """
 
     def __init__(self, reason: str, retry_after_s: int = 1) -> None:
@@ -56,15 +55,35 @@ class NotReady(Exception):  # noqa: N818 - a state, not a fault
         self.retry_after_s = retry_after_s
 
 
+class AdmissionMetrics:
+    """Metrics of one admission server; tenants control no label."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register with ``registry``."""
+        self.reviews = Counter(
+            "gpu_fraction_admission_reviews",
+            "Admission reviews by path, operation and decision",
+            ["path", "operation", "decision"],
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "gpu_fraction_admission_seconds",
+            "Time from the first byte of a review to its answer",
+            ["path"],
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 2.5, 10),
+            registry=registry,
+        )
+
+
 @dataclass(slots=True)
 class AdmissionApp:
     """Routes of the admission server.
 
     Attributes:
-        mutate: The verdict of ``/mutate``.
-        validate: The verdict of ``/validate``.
-        registry: Where metrics are collected.
-        checks: What must hold before ``/readyz`` says so.
+        mutate: Answers ``/mutate``.
+        validate: Answers ``/validate``.
+        registry: The registry of the metrics.
+        checks: The checks of ``/readyz``.
     """
 
     mutate: Decide
@@ -86,29 +105,29 @@ class AdmissionApp:
 
 
 class _Handler:
-    """One path."""
-
     def __init__(self, path: str, decide: Decide, metrics: AdmissionMetrics) -> None:
         self._path = path
         self._decide = decide
         self._metrics = metrics
         self._seconds = metrics.seconds.labels(path)
-        # Bound once: a lazy logger binds itself anew for each line.
+        # Bound once: a lazy logger binds again for each line.
         self._log = structlog.get_logger().bind(path=path)
-        # Looked up once: finding a labelled counter costs more than counting.
+        # Cached: the lookup of a labelled counter costs more than the increment.
         self._counts: dict[tuple[str, str], Counter] = {}
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one review."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        deadline = started + _budget_s(request)
+        deadline = started + _remaining_s(
+            request.raw_path.partition("?timeout=")[2][:_TIMEOUT_CHARS]
+        )
         try:
             body = await _body(request, deadline)
             return await self._answer(body, loop, started, deadline)
         except TimeoutError:
             self._count("", "timeout")
-            return _again("no time left", 0)
+            return _retry_later("the caller's timeout expired before the answer", 0)
         except web.HTTPException:
             self._count("", "bad_call")
             raise
@@ -130,11 +149,11 @@ class _Handler:
                     answer = await answer
         except NotReady as e:
             self._count(asked.operation, "not_ready")
-            return _again(str(e), e.retry_after_s)
+            return _retry_later(str(e), e.retry_after_s)
         except (TimeoutError, review.BadReview):
             raise
         except Exception:  # noqa: BLE001 - logged below
-            # The last line of defence: the API server gets a 500 and failurePolicy decides.
+            # A bug: the API server gets a 500 and failurePolicy decides.
             self._count(asked.operation, "error")
             self._log.exception("admission.failed", uid=asked.uid)
             return web.Response(status=500, text="internal error\n")
@@ -171,30 +190,32 @@ class _Handler:
 
 
 async def _body(request: web.Request, deadline: float) -> bytes:
-    """The body as it was sent, within the limit and the caller's time.
+    """Read the body, within the size limit and the caller's timeout.
 
     Raises:
-        TimeoutError: it trickles in.
-        web.HTTPException: not JSON by its own account, packed, or too large.
-        review.BadReview: broken on the way.
+        TimeoutError: the body arrives too slowly.
+        web.HTTPException: the body is not declared as JSON, is compressed, or is too large.
+        review.BadReview: the transfer failed.
     """
     if request.headers.get("Content-Type") != JSON and request.content_type != JSON:
         raise web.HTTPUnsupportedMediaType(text=f"Content-Type must be {JSON}\n")
     if "Content-Encoding" in request.headers:
-        raise web.HTTPUnsupportedMediaType(text="Content-Encoding is not supported\n")
+        raise web.HTTPUnsupportedMediaType(
+            text="Content-Encoding is not supported; send the body uncompressed\n"
+        )
     try:
         if request.content.is_eof():
-            return await request.read()  # all of it is here, nothing is waited for
+            return await request.read()  # complete already; no timeout needed
         async with asyncio.timeout_at(deadline):
             return await request.read()
     except web.RequestPayloadError as e:
-        raise review.BadReview(f"broken body: {e}") from e
+        raise review.BadReview(f"incomplete body: {e}") from e
 
 
-def _again(reason: str, after_s: int) -> web.Response:
-    """An answer that the API server tries again on.
+def _retry_later(reason: str, after_s: int) -> web.Response:
+    """A 503 that makes the API server retry.
 
-    Another connection may reach another replica, so this one is given up, by both sides.
+    Both sides close the connection, because a new one may reach another replica.
     """
     headers = {"Retry-After": str(after_s), "Connection": "close"}
     response = web.Response(status=503, text=f"{reason}\n", headers=headers)
@@ -202,13 +223,9 @@ def _again(reason: str, after_s: int) -> web.Response:
     return response
 
 
-def _budget_s(request: web.Request) -> float:
-    """What is left of the caller's time: ``?timeout=10s``, whole seconds by its own rule."""
-    return _timeout_s(request.raw_path.partition("?timeout=")[2][:_TIMEOUT_CHARS])
-
-
 @lru_cache(maxsize=64)
-def _timeout_s(text: str) -> float:
+def _remaining_s(text: str) -> float:
+    """The caller's timeout less the margin: ``10s``, always whole seconds."""
     if text.endswith("s") and text[:-1].isascii() and text[:-1].isdigit() and len(text) <= 4:
         return max(MARGIN_S, int(text[:-1]) - MARGIN_S)
     return DEFAULT_TIMEOUT_S - MARGIN_S

@@ -1,4 +1,4 @@
-"""Which backend each namespace chose with its label."""
+"""The backends that namespaces select with a label."""
 
 import msgspec
 
@@ -18,20 +18,14 @@ class _Namespace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NamespaceLabels:
-    """The labels of namespaces, kept by a watch."""
+    """The labels of namespaces, kept current by a watch."""
 
     def __init__(self, client: Client) -> None:
         self._namespaces = Reflector(client, NAMESPACES.at(), _Namespace, settings=PROMPT)
-
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        await self._namespaces.run()
-
-    def unsynced(self) -> str | None:
-        """Why the labels cannot be relied on now."""
-        return self._namespaces.unsynced()
+        self.run = self._namespaces.run
+        self.unsynced = self._namespaces.unsynced
 
     def backend(self, namespace: str) -> str | None:
-        """The backend that the namespace chose; None where it chose none."""
+        """The backend that a namespace selects; None for none."""
         found = self._namespaces.store.get(namespace)
         return (found.metadata.labels or {}).get(LABEL_BACKEND) if found else None

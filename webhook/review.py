@@ -1,4 +1,4 @@
-"""AdmissionReview v1 on the wire: what we read of it, and what we answer.
+"""AdmissionReview v1 on the wire: decoding of requests and encoding of answers.
 
 Source: k8s.io/api/admission/v1; the answer's rules from
 apiserver/pkg/admission/plugin/webhook/request/admissionreview.go.
@@ -6,7 +6,7 @@ apiserver/pkg/admission/plugin/webhook/request/admissionreview.go.
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -20,34 +20,37 @@ MAX_WARNING_CHARS: Final = 250
 """The API server cuts each to 256 and all to 4096 (apiserver endpoints/filters/warning.go)."""
 
 MAX_MESSAGE_CHARS: Final = 2000
-"""Chosen: a refusal ends up in events, which hold 1024, and on a terminal."""
+"""Chosen: refusals appear on terminals and in events, which hold 1024 characters."""
 
 MAX_REASON_CHARS: Final = 300
-"""Chosen: anybody may call, and what is wrong may be megabytes long."""
+"""Chosen: any client can call, and the faulty part may be megabytes long."""
+
+
+T = TypeVar("T")
 
 
 class BadReview(Exception):  # noqa: N818 - named for what it is about
-    """The call is not a usable AdmissionReview: the caller's fault, not the user's."""
+    """The call is not a usable AdmissionReview; the caller is at fault, not the user."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason[:MAX_REASON_CHARS])
 
 
 class UserInfo(msgspec.Struct, frozen=True):
-    """Who asked."""
+    """The user of a request."""
 
     username: str = ""
 
 
 class GroupResource(msgspec.Struct, frozen=True):
-    """What is asked about."""
+    """The resource of a request."""
 
     group: str = ""
     resource: str = ""
 
 
 class AdmissionRequest(msgspec.Struct, frozen=True, rename="camel"):
-    """The request of a review; the objects stay raw until somebody needs them."""
+    """The request of a review; its objects are decoded on demand."""
 
     uid: str
     operation: str
@@ -72,7 +75,7 @@ class _BindingMetadata(msgspec.Struct, frozen=True):
 
 
 class BindingObject(msgspec.Struct, frozen=True):
-    """A Binding: its annotations are merged into the pod."""
+    """A Binding; the API server merges its annotations into the pod."""
 
     metadata: _BindingMetadata = _BindingMetadata()
 
@@ -84,7 +87,7 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 def decode(body: bytes) -> AdmissionRequest:
-    """The request of a review.
+    """Decode the request of a review.
 
     Raises:
         BadReview: not JSON, another kind or version, or no request.
@@ -96,36 +99,37 @@ def decode(body: bytes) -> AdmissionRequest:
 
 
 def decode_pod(raw: msgspec.Raw, field: str) -> Pod:
-    """A pod out of a review.
+    """Decode the pod in a field of a review.
 
     Raises:
-        BadReview: there is none, or it is no pod.
+        BadReview: the field is missing or is not a pod.
     """
-    try:
-        return _POD.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
-        raise BadReview(f"request.{field} is not a Pod: {e}") from e
+    return _decode(_POD, raw, f"{field} is not a Pod")
 
 
 def decode_binding(raw: msgspec.Raw) -> BindingObject:
-    """A Binding out of a review.
+    """Decode the Binding of a review.
 
     Raises:
-        BadReview: there is none, or it is no Binding.
+        BadReview: the object is missing or is not a Binding.
     """
+    return _decode(_BINDING, raw, "object is not a Binding")
+
+
+def _decode(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw, fault: str) -> T:
     try:
-        return _BINDING.decode(raw)
+        return decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
-        raise BadReview(f"request.object is not a Binding: {e}") from e
+        raise BadReview(f"request.{fault}: {e}") from e
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A verdict before it is put on the wire.
+    """The answer to a review.
 
     Attributes:
-        allowed: Whether the request may pass.
-        message: Why not.
-        patch: The JSON patch as it goes out, base64; only of mutating calls, empty for none.
+        allowed: Whether the request is admitted.
+        message: Why the request is refused.
+        patch: The JSON patch in base64, from mutating calls only; empty for none.
         warnings: For the user.
         audit: Audit annotations.
     """
@@ -138,15 +142,15 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def encode_patch(operations: Sequence[Mapping[str, Any]]) -> str:
-    """A JSON patch as the answer carries it; empty for none."""
+    """Encode a JSON patch in base64; empty for no operations."""
     return base64.b64encode(_ENCODER.encode(operations)).decode() if operations else ""
 
 
 def encode(uid: str, answer: Answer) -> bytes:
-    """The review that goes back.
+    """Encode an answer as a review.
 
-    A refusal is 403 Forbidden, as ResourceQuota's: 422 hides the message in kubectl, 429 and
-    409 make clients try again.
+    A refusal is 403 Forbidden, like ResourceQuota's: kubectl hides the message of a 422, and
+    clients retry after 429 and 409.
     """
     response: dict[str, Any] = {"uid": uid, "allowed": answer.allowed}
     if answer.patch:

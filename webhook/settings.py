@@ -15,7 +15,7 @@ SYSTEM_USERS: Final = frozenset({_ACCOUNT + "scheduler", _ACCOUNT + "node-daemon
 
 @dataclass(frozen=True, slots=True)
 class WebhookSettings:
-    """Where and how the admission server listens."""
+    """Address, callers and shutdown of the admission server."""
 
     host: str = setting(text, "0.0.0.0", "address to listen on")  # noqa: S104 - a Service's pod
     port: int = setting(integer(0, 65535), 9443, "port to listen on, 0 for any")
@@ -23,4 +23,4 @@ class WebhookSettings:
         word_set, SYSTEM_USERS, "users that may write system annotations"
     )
     drain: Drain = group(Drain, prefix="drain_")
-    log_level: str = setting(choice(*LEVELS), "info", "least level of log lines")
+    log_level: str = setting(choice(*LEVELS), "info", "minimum level of log lines")

@@ -1,7 +1,7 @@
-"""YAML aliases, taken apart where a change would reach through them.
+"""Copies YAML nodes that aliases share, before a change.
 
-Two containers that share their resources by alias are one object once the file is read; what
-is added to one of them would be added to both.
+Two containers that share their resources by an alias are one object in memory, so a change of one
+would change both.
 """
 
 import copy
@@ -16,13 +16,11 @@ Node = MutableMapping[Any, Any] | MutableSequence[Any]
 
 
 def own(root: Any, path: Sequence[Key]) -> None:
-    """Give the last node of the path, and every node on the way, to this path alone.
-
-    Nodes that other places refer to are copied for this one.
+    """Copy the shared nodes along a path, so that a change affects this path only.
 
     Args:
         root: A document.
-        path: Keys and indices from the document to a node that is there.
+        path: Keys and indices from the document to an existing node.
     """
     references = _references(root)
     node = root
@@ -37,31 +35,29 @@ def own(root: Any, path: Sequence[Key]) -> None:
 
 
 def _references(root: Node) -> Counter[int]:
-    """How many places refer to each mapping and list, by identity."""
-    found: Counter[int] = Counter()
-    waiting = [root]
+    """The number of references to each mapping and list, by identity."""
+    return Counter(id(child) for node in _nodes(root) for child in _children(node))
+
+
+def _nodes(root: Node) -> Iterator[Node]:
+    """A node and every mapping and list below it, once."""
+    waiting, seen = [root], set()
     while waiting:
-        for child in _children(waiting.pop()):
-            found[id(child)] += 1
-            if found[id(child)] == 1:
-                waiting.append(child)
-    return found
+        node = waiting.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            waiting += _children(node)
+            yield node
 
 
 def _children(node: Node) -> Iterator[Node]:
-    """The mappings and lists directly inside one; merged ones count as its own."""
+    """The mappings and lists directly inside a node, including merged ones."""
     inside = node.values() if isinstance(node, MutableMapping) else node
     yield from (child for child in inside if isinstance(child, MutableMapping | MutableSequence))
 
 
-def _forget_anchors(node: Node) -> None:
-    """A copy is not what others refer to by name."""
-    waiting, seen = [node], set()
-    while waiting:
-        member = waiting.pop()
-        if id(member) in seen:
-            continue
-        seen.add(id(member))
-        if isinstance(member, CommentedBase):
-            member.anchor.value = None
-        waiting += _children(member)
+def _forget_anchors(copied: Node) -> None:
+    """Remove the anchors of a copy; references go to the original."""
+    for node in _nodes(copied):
+        if isinstance(node, CommentedBase):
+            node.anchor.value = None

@@ -1,4 +1,4 @@
-"""``gpu-fraction certs``: show the webhook's certificates, or ask for new ones."""
+"""``gpu-fraction certs``: show or renew the webhook's certificates."""
 
 import argparse
 import asyncio
@@ -11,6 +11,7 @@ from gpu_fraction.certs.commands import rotate, status
 from gpu_fraction.certs.settings import CertificateSettings
 from gpu_fraction.cli import config
 from gpu_fraction.cli.cluster import ClusterSettings
+from gpu_fraction.cli.config import Commands
 from gpu_fraction.kube import server_version
 from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.client import connect
@@ -18,41 +19,41 @@ from gpu_fraction.kube.errors import KubeError
 from gpu_fraction.settings.declaration import group
 
 DESCRIPTION: Final = """\
-Show the webhook's certificates, or ask for new ones.
+Show or renew the webhook's certificates.
 
-The webhook and the controller manage them: a CA in a Secret, a leaf for each replica, caBundles
-in the webhook configurations. Rotation needs no person; these commands show it or start it early.
+The webhook and the controller manage a CA in a Secret, a leaf certificate for each replica, and
+the caBundles in the webhook configurations. Rotation is automatic; use these commands to inspect
+it or to start it early.
 
 examples:
   gpu-fraction certs status --kubeconfig ~/.kube/config
-  gpu-fraction certs rotate         every replica signs a new leaf
-  gpu-fraction certs rotate --ca    a new CA, without a failed request
+  gpu-fraction certs rotate         new leaf certificates, one per replica
+  gpu-fraction certs rotate --ca    a new CA as well, without downtime
 """
 
 TIMEOUT_S: Final = 30.0
-"""Seconds for a whole command. Chosen: a person waits."""
+"""Timeout of a command in seconds. Chosen: a user is waiting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set."""
+    """All settings of the command."""
 
-    cluster: ClusterSettings = group(ClusterSettings, "which cluster")
-    certificates: CertificateSettings = group(CertificateSettings, "as the webhook was started")
+    cluster: ClusterSettings = group(ClusterSettings, "cluster")
+    certificates: CertificateSettings = group(
+        CertificateSettings, "certificates, as for the webhook"
+    )
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
-        "certs",
-        help="show the webhook's certificates, or renew them",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "certs", help="show or renew the webhook's certificates", description=DESCRIPTION
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="status|rotate")
-    shown = actions.add_parser("status", help="the CA, its rotation, every caBundle and leaf")
-    renewed = actions.add_parser("rotate", help="ask for new leaves, or with --ca for a new CA")
-    renewed.add_argument("--ca", action="store_true", help="a new CA and then new leaves")
+    shown = actions.add_parser("status", help="show the CA, its rotation, every caBundle and leaf")
+    renewed = actions.add_parser("rotate", help="renew the leaves, with --ca also the CA")
+    renewed.add_argument("--ca", action="store_true", help="renew the CA and then the leaves")
     for action in (shown, renewed):
         config.declare(action, Settings)
     parser.set_defaults(run=run)
@@ -65,7 +66,8 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     try:
         sys.stdout.write(asyncio.run(_ask(args, settings.certificates, source)).rstrip() + "\n")
     except (KubeError, TimeoutError) as e:
-        sys.stderr.write(f"gpu-fraction certs: {str(e) or 'the API server did not answer'}\n")
+        reason = str(e) or f"the API server did not answer within {TIMEOUT_S:.0f} s"
+        sys.stderr.write(f"gpu-fraction certs: {reason}\n")
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""How the programs of a cluster find its API server."""
+"""The connection to the cluster's API server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -18,27 +18,25 @@ from gpu_fraction.settings.parsers import text
 
 @dataclass(frozen=True, slots=True)
 class ClusterSettings:
-    """Which cluster."""
+    """The cluster to connect to."""
 
     kubeconfig: str | None = setting(
-        text, None, "kubeconfig file; without one, the pod's service account"
+        text, None, "kubeconfig file; default: the pod's service account"
     )
-    kube_context: str | None = setting(
-        text, None, "context of the kubeconfig instead of its current one"
-    )
+    kube_context: str | None = setting(text, None, "kubeconfig context; default: the current one")
 
     def reachable(self, environ: Mapping[str, str]) -> bool:
-        """Whether a cluster is named, by a kubeconfig or by running in it."""
+        """Whether a kubeconfig is set or the process runs in a cluster."""
         return self.kubeconfig is not None or "KUBERNETES_SERVICE_HOST" in environ
 
     def access(self, environ: Mapping[str, str]) -> AccessSource:
-        """Where the API server is and who we are.
+        """The address and credentials of the API server.
 
         Raises:
-            SettingsError: no cluster is named.
+            SettingsError: no kubeconfig is set outside a cluster.
         """
         if not self.reachable(environ):
-            raise SettingsError(["--kubeconfig is needed outside a cluster"])
+            raise SettingsError(["--kubeconfig is required outside a cluster"])
         return default_source(environ, path=self.kubeconfig or "", context=self.kube_context or "")
 
 
@@ -46,17 +44,17 @@ class ClusterSettings:
 async def connected(
     source: AccessSource, *, component: str, registry: CollectorRegistry
 ) -> AsyncIterator[Client]:
-    """A daemon's client, for as long as the context lasts or until its server shows to be too old.
+    """Connect a daemon's client; the context fails if the API server is too old.
 
-    The server's version is read beside what runs in the context, which waits for nothing.
+    The version check runs in parallel to the context.
 
     Args:
-        source: where the server is and who we are.
-        component: goes into the user agent, such as ``webhook``.
-        registry: for the metrics of the requests.
+        source: The address and credentials of the server.
+        component: The user agent, for example ``webhook``.
+        registry: The registry of the request metrics.
 
     Raises:
-        AccessError: there is no usable configuration.
+        AccessError: the configuration is unusable.
         UnsupportedServerError: the server is too old.
     """
     async with connect(source, component=component, observer=KubeMetrics(registry)) as client:
@@ -67,7 +65,7 @@ async def connected(
                 yield client
                 check.cancel()
         except BaseExceptionGroup as group:
-            # What fails in the context leaves it as it is, not in a group with the check.
+            # A failure in the context is raised as it is, without the group of the check.
             too_old = group.subgroup(server_version.UnsupportedServerError)
             failure = (too_old or group).exceptions[0]
         if failure is not None:

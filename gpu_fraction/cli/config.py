@@ -1,11 +1,11 @@
-"""Settings of a command: its flags, the environment and its ``--config`` file."""
+"""Loads the settings of a command from flags, environment and ``--config`` file."""
 
 import argparse
 from collections.abc import Mapping
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from gpu_fraction.settings.declaration import build, options_of, titled
 from gpu_fraction.settings.option import SettingsError, Value, add_flags, load, read_file
@@ -13,15 +13,18 @@ from gpu_fraction.settings.option import SettingsError, Value, add_flags, load, 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - argparse names no other type
+"""The parsers of the program's commands."""
+
 D = TypeVar("D", bound="DataclassInstance")
 
 EPILOG: Final = """\
-Every setting may be given as a flag, as a variable GPU_FRACTION_NAME or in the --config file
-(YAML); the first of these wins."""
+Every setting can be a flag, an environment variable GPU_FRACTION_NAME or a key in the --config
+file (YAML), in this order of precedence."""
 
 
 def declare(parser: argparse.ArgumentParser, cls: "type[DataclassInstance]") -> None:
-    """Declare the flags of every setting, and that of the file."""
+    """Declare a flag for every setting, and ``--config``."""
     parser.epilog = EPILOG
     parser.add_argument("--config", metavar="FILE", help="settings file, YAML")
     for title, settings_of_it in groupby(titled(cls), key=itemgetter(0)):
@@ -31,10 +34,10 @@ def declare(parser: argparse.ArgumentParser, cls: "type[DataclassInstance]") -> 
 def values(
     cls: "type[DataclassInstance]", args: argparse.Namespace, environ: Mapping[str, str]
 ) -> dict[str, Value]:
-    """Every setting's value and where it came from.
+    """Every setting's value with its source.
 
     Raises:
-        SettingsError: the file cannot be read, or with every fault of every source.
+        SettingsError: the file is unreadable, or settings are invalid; lists all faults.
     """
     file = {}
     if args.config is not None:
@@ -47,9 +50,9 @@ def values(
 
 
 def settings(cls: type[D], args: argparse.Namespace, environ: Mapping[str, str]) -> D:
-    """The settings.
+    """Load the settings.
 
     Raises:
-        SettingsError: see ``values``; or some contradict each other.
+        SettingsError: as ``values``, or settings contradict each other.
     """
     return build(cls, values(cls, args, environ))

@@ -1,4 +1,4 @@
-"""``gpu-fraction controller``: counts what GPUQuotas limit, and leads the certificates."""
+"""``gpu-fraction controller``: quota usage, and the webhook's certificates."""
 
 import asyncio
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ from gpu_fraction.settings.parsers import boolean
 from gpu_fraction.settings.rewrite import CardSizeSettings
 
 DESCRIPTION: Final = """\
-Count the GPU pods of every namespace that has a GPUQuota, keep the quotas' status, and look after
+Count the GPU usage of every namespace with a GPUQuota, update the status of the quotas, and manage
 the webhook's CA and the caBundles of its configurations.
 
-Run two replicas: a lease in the namespace gpu-fraction-system says which of them counts.
+Run two replicas; a lease in the namespace gpu-fraction-system elects the active one.
 
 example:
   gpu-fraction controller --kubeconfig ~/.kube/config
@@ -35,35 +35,32 @@ class CertificateOptions:
     """Whether the controller manages the webhook's certificates, and their settings."""
 
     manage_certificates: bool = setting(
-        boolean, True, "manage the webhook's CA and the caBundles; false with cert-manager"
+        boolean, True, "manage the webhook's CA and caBundles; set false with cert-manager"
     )
     shared: CertificateSettings = group(CertificateSettings)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set."""
+    """All settings of the command."""
 
-    cluster: ClusterSettings = group(ClusterSettings, "which cluster")
-    counting: ControllerOptions = group(ControllerOptions, "how to count")
-    cards: CardSizeSettings = group(CardSizeSettings, "GPUs of nodes that do not publish theirs")
+    cluster: ClusterSettings = group(ClusterSettings, "cluster")
+    counting: ControllerOptions = group(ControllerOptions, "counting")
+    cards: CardSizeSettings = group(
+        CardSizeSettings, "GPUs on nodes that do not publish their memory"
+    )
     certificates: CertificateOptions = group(CertificateOptions, "the webhook's certificates")
 
 
 def serve(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Run the daemon to its end."""
+    """Run the daemon."""
     source = settings.cluster.access(environ)
     logs.configure(settings.counting.log_level)
     asyncio.run(_control(settings, source))
 
 
 add_parser = partial(
-    add_daemon,
-    name="controller",
-    cls=Settings,
-    serve=serve,
-    summary="count what GPUQuotas limit",
-    description=DESCRIPTION,
+    add_daemon, "controller", Settings, serve, "count the usage of GPUQuotas", DESCRIPTION
 )
 
 

@@ -1,4 +1,4 @@
-"""What the command lines of all daemons have in common."""
+"""Shared parts of the daemons' command lines."""
 
 import argparse
 import asyncio
@@ -7,11 +7,12 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from gpu_fraction.cli import config
+from gpu_fraction.cli.config import Commands
 from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.option import print_config
 from gpu_fraction.settings.parsers import choice
@@ -19,37 +20,33 @@ from gpu_fraction.settings.parsers import choice
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - argparse names no other type
-"""Where the program's commands are declared."""
-
 D = TypeVar("D", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True)
 class EventLoop:
-    """For daemons whose requests are waited for (docs/adr/0004)."""
+    """The event loop of latency-sensitive daemons (docs/adr/0004)."""
 
-    event_loop: str = setting(choice("uvloop", "asyncio"), "uvloop", "what asyncio runs on")
+    event_loop: str = setting(choice("uvloop", "asyncio"), "uvloop", "event loop implementation")
 
 
 def add_daemon(
-    commands: Commands,
-    *,
     name: str,
     cls: type[D],
     serve: Callable[[D, Mapping[str, str]], None],
     summary: str,
     description: str,
+    commands: Commands,
 ) -> None:
-    """Declare a daemon's command: its settings as flags, and how to see them.
+    """Declare a daemon's command with its settings as flags.
 
     Args:
-        commands: Where to.
         name: The command's name.
         cls: The daemon's settings.
-        serve: Runs the daemon to its end, by its settings and the environment.
+        serve: Runs the daemon with its settings and the environment.
         summary: One line for the list of commands.
-        description: What a person needs to know, with an example.
+        description: The text of ``--help``, with an example.
+        commands: The parsers of the commands.
     """
 
     def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -59,38 +56,31 @@ def add_daemon(
             serve(config.settings(cls, args, environ), environ)
         return 0
 
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.add_parser(name, help=summary, description=description)
     parser.add_argument(
-        "--print-config", action="store_true", help="print every setting and its source, and exit"
+        "--print-config", action="store_true", help="print every setting with its source and exit"
     )
     config.declare(parser, cls)
     parser.set_defaults(run=run)
 
 
 def run_on(event_loop: str, work: Coroutine[None, None, None]) -> None:
-    """Run a daemon's work to its end.
+    """Run a daemon to its end.
 
     Args:
-        event_loop: One of the choices of ``EventLoop``.
-        work: What to run.
+        event_loop: A choice of ``EventLoop``.
+        work: The daemon.
     """
-    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    if event_loop == "uvloop":
-        factory = importlib.import_module("uvloop").new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
+    uvloop = importlib.import_module("uvloop") if event_loop == "uvloop" else None
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
         runner.run(work)
 
 
 def process() -> tuple[CollectorRegistry, asyncio.Event]:
-    """Prepare the process; call it inside the running loop.
+    """Set up metrics and signals; call this inside the running loop.
 
     Returns:
-        Its metrics, and an event that SIGTERM and SIGINT set.
+        The registry of the process, and an event that SIGTERM and SIGINT set.
     """
     registry = CollectorRegistry()
     registry.register(PROCESS_COLLECTOR)

@@ -1,8 +1,8 @@
 """``gpu-fraction demo``: the product in a minute, on a machine without a cluster.
 
-Prints every example as a coloured diff, then starts the real webhook on TLS with a temporary
-certificate and posts the reviews that a real API server sent. As an API server does, it sends a
-pod to ``/validate`` with the patch of ``/mutate`` applied.
+Prints every example as a coloured diff, then starts the real webhook with a temporary certificate
+and posts recorded reviews of a real API server. Like an API server, it sends pods to ``/validate``
+with the patch of ``/mutate`` applied.
 """
 
 import argparse
@@ -25,10 +25,11 @@ import jsonpatch
 from gpu_fraction.certs import pki
 from gpu_fraction.certs.lifetimes import Lifetimes
 from gpu_fraction.cli import mutate
+from gpu_fraction.cli.config import Commands
 from gpu_fraction.kube.timestamps import utc_now
 
 CARD_SIZE: Final = "80Gi"
-"""The demo's cluster: every GPU has this much memory."""
+"""The memory of every GPU in the demo."""
 
 _START_S: Final = 20.0
 _CALL_S: Final = 10.0
@@ -45,13 +46,18 @@ class Row:
     ms: float
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
-        "demo", help="show examples and recorded reviews going through", description=__doc__
+        "demo",
+        help="show examples, then post recorded reviews to the webhook",
+        description=__doc__,
     )
     parser.add_argument(
-        "--examples", default="examples", metavar="DIR", help="manifests (default examples)"
+        "--examples",
+        default="examples",
+        metavar="DIR",
+        help="folder of the example manifests (default examples)",
     )
     parser.set_defaults(run=run)
 
@@ -68,7 +74,6 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _show_examples(folder: Path, environ: Mapping[str, str]) -> int:
-    """Each example through the offline command, exactly as a person would call it."""
     for file in sorted(folder.glob("*.yaml")):
         sys.stdout.write(
             f"\n$ gpu-fraction mutate -f {file} -o diff --gpu-memory-mib {CARD_SIZE}\n"
@@ -83,7 +88,6 @@ def _show_examples(folder: Path, environ: Mapping[str, str]) -> int:
         )
         if code := mutate.run(args, environ):
             return code
-    sys.stdout.flush()
     return 0
 
 
@@ -115,7 +119,6 @@ def _certificate(folder: Path) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def _webhook(folder: Path) -> AsyncIterator[int]:
-    """The real server as a process of its own; yields its port."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -139,7 +142,7 @@ async def _webhook(folder: Path) -> AsyncIterator[int]:
 async def _port(process: asyncio.subprocess.Process) -> int:
     """The port, from the log line ``server.listening``."""
     if process.stdout is None:
-        raise RuntimeError("the webhook has no output")
+        raise RuntimeError("the webhook process has no output pipe")
     async with asyncio.timeout(_START_S):
         async for line in process.stdout:
             event = json.loads(line)

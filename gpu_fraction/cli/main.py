@@ -18,25 +18,27 @@ COMMANDS: Final = (
     "certs",
     "demo",
 )
-"""Each is a module of this package; only the one that is called is imported, as a daemon must
-not pay for the others' libraries."""
+"""Modules of this package; only the module of the given command is imported, so that a daemon
+does not load the libraries of the others."""
 
 
 def main() -> int:
     """Parse the arguments and run the command they name.
 
-    Exit codes: 0 done, 1 a pod was refused, 2 the command cannot run as it was called, or not with
-    the cluster that its settings name.
+    Exit codes: 0 success, 1 a pod was refused or the API server failed, 2 the arguments, settings
+    or cluster are unusable.
     """
     parser = argparse.ArgumentParser(
         prog="gpu-fraction",
         description="One pod annotation becomes the right slice of a GPU on Kubernetes.",
-        epilog="gpu-fraction COMMAND --help says more.",
+        epilog="Run gpu-fraction COMMAND --help for details.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in [name for name in COMMANDS if name in sys.argv[1:2]] or COMMANDS:
         module = importlib.import_module(f"gpu_fraction.cli.{name.replace('-', '_')}")
         module.add_parser(commands)
+    for command in commands.choices.values():
+        command.formatter_class = argparse.RawDescriptionHelpFormatter
     args = parser.parse_args()
     try:
         return cast("int", args.run(args, os.environ))
@@ -45,7 +47,7 @@ def main() -> int:
             sys.stderr.write(f"gpu-fraction: {error}\n")
         return 2
     except BrokenPipeError:
-        # Somebody closed our output (`| head`); that is their right.
+        # The reader closed the pipe (`| head`), which is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:

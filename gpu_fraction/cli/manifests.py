@@ -1,4 +1,4 @@
-"""Manifests as people keep them: files, folders, several documents, Lists, comments."""
+"""Reads and writes manifests: files, folders, several documents, Lists, comments."""
 
 import io
 import json
@@ -26,7 +26,7 @@ TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     "Job": ("spec", "template"),
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
 }
-"""Where each kind keeps its pod."""
+"""The path of the pod template in each kind."""
 
 _HEAD: Final = re.compile(r"(?:(?:[#%][^\n]*|[ \t]*)\n)*")
 """Comments and directives before a document's marker."""
@@ -35,11 +35,11 @@ _OCTAL: Final = re.compile(r"[0-7]+")
 
 
 class ManifestError(Exception):
-    """A file cannot be read as manifests; the message names the file and the place."""
+    """A file cannot be read as manifests; the message names the file and the line."""
 
 
 Place = tuple[str | int, ...]
-"""Keys from a document to a part of it."""
+"""Keys from a document to a node in it."""
 
 
 @dataclass(slots=True)
@@ -50,8 +50,8 @@ class Document:
         source: The file's name as given, ``-`` for standard input.
         number: Its position in the file, from 1.
         body: The object, with its comments.
-        text: As it stands in the file, from its marker to the next one's.
-        changed: True once ``body`` is no longer what ``text`` says.
+        text: Its text in the file, from its marker to the next.
+        changed: True once ``body`` differs from ``text``.
     """
 
     source: str
@@ -63,7 +63,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file: its text and documents, and how its author indents lists."""
+    """One file: its text, its documents and its indentation of lists."""
 
     name: str
     content: str
@@ -79,7 +79,7 @@ class PodIn:
         document: The document.
         kind: The workload's kind.
         name: The workload's name, or its generateName.
-        namespace: Where it says it belongs, None where it does not.
+        namespace: Its namespace; None where it has none.
         path: Keys from the document to the pod.
         raw: The pod itself, part of the document.
     """
@@ -118,7 +118,7 @@ def read(names: Iterable[str], stdin: TextIO) -> list[Source]:
 def _files(folder: Path) -> list[Path]:
     files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
     if not files:
-        raise ManifestError(f"{folder}: holds no {', '.join(SUFFIXES)} file")
+        raise ManifestError(f"{folder}: contains no {', '.join(SUFFIXES)} file")
     return files
 
 
@@ -143,9 +143,9 @@ def _parse(name: str, content: str) -> Source:
 
 
 def _texts(content: str, count: int) -> list[str]:
-    """The text of each document; all empty where the markers do not tell.
+    """The text of each document; all empty where the markers are ambiguous.
 
-    ``---`` at the start of a line is a marker wherever it stands (YAML 1.2, c-forbidden).
+    ``---`` at the start of any line is a marker (YAML 1.2, c-forbidden).
     """
     texts = re.split(r"^(?=---(?:\s|$))", content, flags=re.MULTILINE)
     if len(texts) > 1 and _HEAD.fullmatch(texts[0]):
@@ -163,14 +163,18 @@ def _yaml(*, indented_lists: bool = False) -> YAML:
 
 
 def pods(document: Document) -> Iterator[PodIn]:
-    """Every pod in a document, also those of a List."""
+    """Every pod and pod template in a document, including those in a List."""
     for whole in objects(document, document.body):
         below = TEMPLATES.get(whole.kind)
-        found: object = whole.raw if below is not None else None
-        for key in below or ():
-            found = found.get(key) if isinstance(found, MutableMapping) else None
-        if isinstance(found, MutableMapping):
-            yield replace(whole, path=(*whole.path, *(below or ())), raw=found)
+        if below is not None and (found := mapping_at(whole.raw, *below)) is not None:
+            yield replace(whole, path=(*whole.path, *below), raw=found)
+
+
+def mapping_at(node: object, *path: str) -> MutableMapping[str, Any] | None:
+    """The mapping below a node; None where there is none."""
+    for key in path:
+        node = node.get(key) if isinstance(node, MutableMapping) else None
+    return node if isinstance(node, MutableMapping) else None
 
 
 def dotted(path: Iterable[str | int]) -> str:
@@ -180,12 +184,12 @@ def dotted(path: Iterable[str | int]) -> str:
 
 
 def objects(document: Document, body: object, at: Place = ()) -> Iterator[PodIn]:
-    """Every object of a document whole, also those of a List.
+    """Every object in a document, including those in a List.
 
     Args:
         document: The document.
-        body: It, or a part of it.
-        at: Where that part is.
+        body: Its body, or a node in it.
+        at: The place of that node.
     """
     kind = body.get("kind") if isinstance(body, MutableMapping) else None
     if not isinstance(body, MutableMapping) or not isinstance(kind, str):
@@ -195,8 +199,7 @@ def objects(document: Document, body: object, at: Place = ()) -> Iterator[PodIn]
         for index, item in enumerate(items):
             yield from objects(document, item, (*at, "items", index))
         return
-    metadata = body.get("metadata")
-    names = metadata if isinstance(metadata, MutableMapping) else {}
+    names = mapping_at(body, "metadata") or {}
     name = names.get("name") or names.get("generateName") or "(no name)"
     namespace = names.get("namespace")
     yield PodIn(
@@ -209,8 +212,8 @@ def to_yaml(source: Source, *, verbatim: bool = True) -> str:
 
     Args:
         source: The file.
-        verbatim: Whether what was not changed comes out as it stands in the file; else all is
-            laid out alike, so that a comparison shows changes only.
+        verbatim: Whether unchanged documents keep the text of the file; otherwise all have the
+            same layout, so that a diff shows only changes.
     """
     if verbatim and not any(d.changed or _is_json(d.body) for d in source.documents):
         return source.content
@@ -227,7 +230,7 @@ def to_yaml(source: Source, *, verbatim: bool = True) -> str:
 
 
 def _marker(document: Document, *, many: bool) -> str:
-    """What stands before a document that is written again: its own marker, or one."""
+    """The text before a rewritten document: its own marker, or a new one."""
     if head := re.match(_HEAD.pattern + r"---[ \t]*(?:#[^\n]*)?\n", document.text):
         return head[0]
     if document.text and not document.text.startswith("---"):
@@ -240,7 +243,6 @@ def _is_json(body: object) -> bool:
 
 
 def _block(body: object) -> object:
-    """JSON input comes out as YAML people can read."""
     return json.loads(json.dumps(body)) if _is_json(body) else body
 
 
@@ -252,9 +254,9 @@ def to_json(sources: Iterable[Source]) -> str:
 
 
 def _plain(node: Any) -> Any:
-    """Without YAML's ways of writing; numbers as Kubernetes reads them.
+    """Convert to plain JSON types, with numbers as Kubernetes reads them.
 
-    It reads YAML 1.1, where a leading zero means octal; file modes are written so.
+    Kubernetes reads YAML 1.1, where a leading zero means octal, as in file modes.
     """
     if isinstance(node, MutableMapping):
         return {key: _plain(value) for key, value in node.items()}

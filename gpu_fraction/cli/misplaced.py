@@ -1,9 +1,9 @@
-"""Annotations of ours on a workload, from where no pod gets them."""
+"""Warnings about GPU annotations on a workload instead of its pod template."""
 
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
-from gpu_fraction.cli.manifests import TEMPLATES, Document, Place, dotted, objects
+from gpu_fraction.cli.manifests import TEMPLATES, Document, Place, dotted, mapping_at, objects
 from gpu_fraction.domain import keys
 
 _Mapping = MutableMapping[str, Any]
@@ -20,8 +20,8 @@ def misplaced(document: Document) -> Iterator[str]:
             if below:
                 copies = "" if whole.kind in TEMPLATES else " unless its operator copies it"
                 yield (
-                    f"{whole}: {dotted((*at, 'metadata', 'annotations'))}[{key}]: belongs on "
-                    f"{', '.join(below)}; the pods will have no GPU{copies}"
+                    f"{whole}: {dotted((*at, 'metadata', 'annotations'))}[{key}]: its pods will "
+                    f"have no GPU{copies}; move it to {', '.join(below)}"
                 )
 
 
@@ -38,14 +38,10 @@ def _places(node: object, at: Place, seen: set[int]) -> Iterator[tuple[Place, _M
 
 
 def _is_pod(place: _Mapping) -> bool:
-    spec = place.get("spec")
-    return isinstance(spec, MutableMapping) and isinstance(spec.get("containers"), list)
+    return isinstance((mapping_at(place, "spec") or {}).get("containers"), list)
 
 
 def _annotated(place: _Mapping) -> str | None:
-    """The first annotation of ours in its metadata."""
-    metadata = place.get("metadata")
-    given = metadata.get("annotations") if isinstance(metadata, MutableMapping) else None
-    names = given if isinstance(given, MutableMapping) else ()
-    ours = (name for name in names if isinstance(name, str) and keys.is_ours(name))
+    given = mapping_at(place, "metadata", "annotations") or {}
+    ours = (name for name in given if isinstance(name, str) and keys.is_ours(name))
     return next((name for name in ours if name not in keys.SYSTEM_KEYS), None)

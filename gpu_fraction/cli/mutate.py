@@ -1,10 +1,10 @@
-"""``gpu-fraction mutate``: what the webhook would make of manifests, without a cluster."""
+"""``gpu-fraction mutate``: apply the webhook's changes to manifests, without a cluster."""
 
 import argparse
 import difflib
 import json
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
@@ -12,12 +12,15 @@ import jsonpatch
 import msgspec
 
 from gpu_fraction.cli import aliases, config
+from gpu_fraction.cli.config import Commands
 from gpu_fraction.cli.manifests import (
     Document,
     ManifestError,
     PodIn,
     Source,
     dotted,
+    mapping_at,
+    objects,
     pods,
     read,
     to_json,
@@ -34,10 +37,10 @@ from gpu_fraction.settings.rewrite import RewriteSettings
 DESCRIPTION: Final = """\
 Rewrite manifests as the admission webhook would, without a cluster.
 
-Takes Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs, PodTemplates and
-Lists of them; everything else passes through. Prints the result; if a pod is refused, prints
-nothing, writes one line per refusal to standard error and exits 1. Warns of annotations that
-stand on a workload and not on its pod template, of any kind.
+Rewrites Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs, PodTemplates
+and Lists of them; other objects are printed unchanged. If a pod is refused, prints no manifests,
+writes one line per refusal to standard error and exits with status 1. Warns about GPU annotations
+on a workload instead of its pod template, for all kinds.
 
 examples:
   gpu-fraction mutate -f pod.yaml
@@ -50,31 +53,15 @@ _RED, _GREEN, _CYAN, _END = "\x1b[31m", "\x1b[32m", "\x1b[36m", "\x1b[0m"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set."""
+    """All settings of the command."""
 
-    rewriting: RewriteSettings = group(RewriteSettings, "how pods are rewritten")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of the manifests.
-
-    Attributes:
-        refusals: One line each; none where everything passed.
-        warnings: One line each.
-    """
-
-    refusals: tuple[str, ...]
-    warnings: tuple[str, ...]
+    rewriting: RewriteSettings = group(RewriteSettings, "rewriting of pods")
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
-        "mutate",
-        help="rewrite manifests as the webhook would",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "mutate", help="rewrite manifests as the webhook would", description=DESCRIPTION
     )
     parser.add_argument(
         "-f",
@@ -82,20 +69,20 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         action="append",
         required=True,
         metavar="FILE|DIR|-",
-        help="manifests: a file, a folder (none below it), - for standard input; may be repeated",
+        help="manifests: a file, a folder (not recursive) or - for standard input; repeatable",
     )
     parser.add_argument(
         "-o",
         "--output",
         choices=("yaml", "json", "diff"),
         default="yaml",
-        help="what to print (default yaml)",
+        help="output format (default yaml)",
     )
     parser.add_argument(
         "--color",
         choices=("auto", "always", "never"),
         default="auto",
-        help="colours in a diff (default auto: on a terminal)",
+        help="colours in the diff (default auto: only on a terminal)",
     )
     config.declare(parser, Settings)
     parser.set_defaults(run=run)
@@ -111,12 +98,12 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return 2
     diff = args.output == "diff"
     before = [to_yaml(source, verbatim=False) for source in sources] if diff else []
-    outcome = mutate_all(sources, settings)
-    for warning in outcome.warnings:
+    refusals, warnings = mutate_all(sources, settings)
+    for warning in warnings:
         sys.stderr.write(f"Warning: {warning}\n")
-    for refusal in outcome.refusals:
+    for refusal in refusals:
         sys.stderr.write(f"{refusal}\n")
-    if outcome.refusals:
+    if refusals:
         return 1
     if args.output == "json":
         sys.stdout.write(to_json(sources))
@@ -128,7 +115,6 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _join(sources: Sequence[Source]) -> str:
-    """All files as one stream."""
     joined = ""
     for text in map(to_yaml, sources):
         if joined and text:
@@ -138,8 +124,10 @@ def _join(sources: Sequence[Source]) -> str:
     return joined
 
 
-def mutate_all(sources: Sequence[Source], settings: RewriteSettings) -> Outcome:
-    """Rewrite every pod in place, by the webhook's own patch."""
+def mutate_all(
+    sources: Sequence[Source], settings: RewriteSettings
+) -> tuple[list[str], list[str]]:
+    """Rewrite every pod in place; returns the refusals and the warnings, one line each."""
     labels = _namespace_labels(sources)
     refusals: list[str] = []
     warnings: list[str] = []
@@ -155,11 +143,11 @@ def mutate_all(sources: Sequence[Source], settings: RewriteSettings) -> Outcome:
                     continue
                 warnings += [f"{found}: {warning}" for warning in verdict.warnings]
                 apply(document, found, verdict.operations)
-    return Outcome(tuple(refusals), tuple(warnings))
+    return refusals, warnings
 
 
 def apply(document: Document, found: PodIn, operations: Sequence[patch.Operation]) -> None:
-    """Apply the webhook's patch at the pod's place, by a library that is not ours."""
+    """Apply the webhook's patch to a pod inside its document."""
     if not operations:
         return
     prefix = "".join("/" + patch.escape(str(key)) for key in found.path)
@@ -177,42 +165,32 @@ def _path(found: PodIn, problem: Problem) -> str:
 
 
 def _namespace_labels(sources: Sequence[Source]) -> dict[str, str]:
-    """The backend that Namespaces among the manifests choose."""
     labels = {}
-    for source in sources:
-        for document in source.documents:
-            body = document.body
-            if not isinstance(body, MutableMapping) or body.get("kind") != "Namespace":
-                continue
-            metadata = body.get("metadata")
-            if not isinstance(metadata, MutableMapping):
-                continue
-            given = metadata.get("labels")
-            chosen = given.get(keys.LABEL_BACKEND) if isinstance(given, MutableMapping) else None
+    documents = [document for source in sources for document in source.documents]
+    for found in (found for document in documents for found in objects(document, document.body)):
+        if found.kind == "Namespace":
+            chosen = (mapping_at(found.raw, "metadata", "labels") or {}).get(keys.LABEL_BACKEND)
             if isinstance(chosen, str):
-                labels[str(metadata.get("name"))] = chosen
+                labels[found.name] = chosen
     return labels
 
 
 def _typed(raw: Mapping[str, Any]) -> Pod:
-    """The pod as the API server would hand it over: amounts as text.
+    """Convert a pod as the API server would send it: amounts as text.
 
     Raises:
         Refused: a field has a type that the API server would refuse.
     """
-    metadata = raw.get("metadata")
-    annotations = metadata.get("annotations") if isinstance(metadata, Mapping) else None
-    if isinstance(annotations, Mapping):
-        problems = [
-            Problem(
-                annotation_path(str(key)),
-                f"{quote(_yaml_word(value))} must be text; put it in quotes",
-            )
-            for key, value in annotations.items()
-            if not isinstance(value, str)
-        ]
-        if problems:
-            raise Refused(problems)
+    problems = [
+        Problem(
+            annotation_path(str(key)),
+            f"{quote(_yaml_word(value))} is not a string; put it in quotes",
+        )
+        for key, value in (mapping_at(raw, "metadata", "annotations") or {}).items()
+        if not isinstance(value, str)
+    ]
+    if problems:
+        raise Refused(problems)
     try:
         plain = json.loads(json.dumps(raw, default=str))
         _amounts_to_text(plain)
@@ -236,8 +214,8 @@ def _amounts_to_text(plain: dict[str, Any]) -> None:
                     resources[part] = {k: str(v) for k, v in amounts.items()}
 
 
-def _colour(wish: str) -> bool:
-    return wish == "always" or (wish == "auto" and sys.stdout.isatty())
+def _colour(choice: str) -> bool:
+    return choice == "always" or (choice == "auto" and sys.stdout.isatty())
 
 
 def _diff(sources: Sequence[Source], before: Sequence[str], out: TextIO, *, colour: bool) -> None:

@@ -1,4 +1,4 @@
-"""``gpu-fraction node-daemon``: the daemon of one GPU node, wired together."""
+"""``gpu-fraction node-daemon``: the daemon of one GPU node."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ from gpu_fraction.settings.declaration import group
 from gpu_fraction.settings.option import SettingsError
 
 DESCRIPTION: Final = """\
-Advertise this node's GPU slices to its kubelet, and give each container exactly its own.
+Advertise this node's GPU slices to its kubelet, and give each container exactly its own slices.
 
-Runs as root on every GPU node, with the kubelet's directory, its own state directory and the CDI
-directory of the container runtime mounted. SIGTERM leaves running containers as they are.
+Run it as root on every GPU node, with the kubelet's directory, its own state directory and the CDI
+directory of the container runtime mounted. SIGTERM does not affect running containers.
 
 example:
   gpu-fraction node-daemon --node-name "$NODE_NAME" --slots-per-card 16
@@ -27,29 +27,29 @@ example:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set."""
+    """All settings of the command."""
 
     node: NodeDaemonSettings = group(NodeDaemonSettings, "the node")
-    cluster: ClusterSettings = group(ClusterSettings, "which cluster")
+    cluster: ClusterSettings = group(ClusterSettings, "cluster")
 
 
 def serve(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Run the daemon to its end."""
+    """Run the daemon."""
     asyncio.run(_serve(settings.node, settings.cluster.access(environ)))
 
 
 add_parser = partial(
     add_daemon,
-    name="node-daemon",
-    cls=Settings,
-    serve=serve,
-    summary="advertise and hand out this node's GPU slices",
-    description=DESCRIPTION,
+    "node-daemon",
+    Settings,
+    serve,
+    "advertise and assign this node's GPU slices",
+    DESCRIPTION,
 )
 
 
 async def _serve(settings: NodeDaemonSettings, source: AccessSource) -> None:
-    # Imported here: the command line's help must not need gRPC and NVML.
+    # Imported here: --help must work without gRPC and NVML.
     from gpu_fraction.node_daemon.app import NodeDaemon  # noqa: PLC0415
     from gpu_fraction.node_daemon.state.errors import StoreError  # noqa: PLC0415
 

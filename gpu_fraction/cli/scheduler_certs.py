@@ -1,4 +1,4 @@
-"""``gpu-fraction scheduler-certs``: certificates for a scheduler and its extender in one pod."""
+"""``gpu-fraction scheduler-certs``: certificates for a scheduler and its extender."""
 
 import argparse
 import sys
@@ -7,26 +7,26 @@ from pathlib import Path
 from typing import Final
 
 from gpu_fraction.certs.pod_tls import write_pod_tls
+from gpu_fraction.cli.config import Commands
 from gpu_fraction.kube.timestamps import utc_now
 
 DESCRIPTION: Final = """\
 Write ca.crt, tls.crt, tls.key, client.crt and client.key into a folder that kube-scheduler and
-the extender of the same pod share. The CA's key is thrown away.
+the extender of the same pod share. The CA's key is not stored.
 
 example:
   gpu-fraction scheduler-certs /tls
 """
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "scheduler-certs",
-        help="write the certificates that scheduler and extender share",
+        help="write the certificates of scheduler and extender",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", metavar="DIR", help="where to; must exist")
+    parser.add_argument("folder", metavar="DIR", help="an existing folder")
     parser.set_defaults(run=run)
 
 

@@ -1,4 +1,4 @@
-"""``gpu-fraction scheduler-extender``: cards for kube-scheduler, wired together."""
+"""``gpu-fraction scheduler-extender``: the extender of kube-scheduler."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from gpu_fraction.serving import logs
 from gpu_fraction.settings.declaration import group
 
 DESCRIPTION: Final = """\
-Serve kube-scheduler's extender calls: /filter, /prioritize, /bind, /preempt; and /livez, /readyz,
-/metrics. It adds what the scheduler cannot know: which cards of a node are free.
+Serve kube-scheduler's extender calls /filter, /prioritize, /bind and /preempt, and /livez, /readyz
+and /metrics. The extender knows the free capacity of each GPU, which kube-scheduler does not.
 
-Callers prove who they are by a client certificate or a token.
+Callers authenticate with a client certificate or a token.
 
 example:
   gpu-fraction scheduler-extender --tls-cert tls.crt --tls-key tls.key \\
@@ -28,15 +28,15 @@ example:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set."""
+    """All settings of the command."""
 
     serving: ExtenderSettings = group(ExtenderSettings, "address and callers")
     loop: EventLoop = group(EventLoop)
-    cluster: ClusterSettings = group(ClusterSettings, "which cluster")
+    cluster: ClusterSettings = group(ClusterSettings, "cluster")
 
 
 def serve(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Run the daemon to its end."""
+    """Run the daemon."""
     source = settings.cluster.access(environ)
     logs.configure(settings.serving.log_level)
     run_on(settings.loop.event_loop, _serve(settings.serving, source))
@@ -44,11 +44,11 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
 
 add_parser = partial(
     add_daemon,
-    name="scheduler-extender",
-    cls=Settings,
-    serve=serve,
-    summary="serve kube-scheduler's extender calls",
-    description=DESCRIPTION,
+    "scheduler-extender",
+    Settings,
+    serve,
+    "serve kube-scheduler's extender calls",
+    DESCRIPTION,
 )
 
 

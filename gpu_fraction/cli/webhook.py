@@ -1,17 +1,14 @@
-"""``gpu-fraction webhook``: the admission server, joined with quotas and certificates."""
+"""``gpu-fraction webhook``: the admission server with quotas and certificates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import msgspec
-
 from gpu_fraction.certs import app as certificates
 from gpu_fraction.certs.settings import ServingSettings
 from gpu_fraction.cli.cluster import ClusterSettings, connected
 from gpu_fraction.cli.daemon import EventLoop, add_daemon, process, run_on
-from gpu_fraction.domain.pod import Pod
 from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.errors import MalformedAnswerError
 from gpu_fraction.kube.events import EventRecorder
@@ -24,20 +21,20 @@ from gpu_fraction.serving import logs
 from gpu_fraction.settings.declaration import group
 from gpu_fraction.settings.rewrite import RewriteSettings
 from gpu_fraction.webhook import app as admission
-from gpu_fraction.webhook.budget import Ruling, Validator
 from gpu_fraction.webhook.decide import Decider
 from gpu_fraction.webhook.endpoints import AdmissionApp, NotReady
 from gpu_fraction.webhook.namespaces import NamespaceLabels
-from gpu_fraction.webhook.review import BadReview
+from gpu_fraction.webhook.review import AdmissionRequest, Answer, BadReview
 from gpu_fraction.webhook.settings import WebhookSettings
+from gpu_fraction.webhook.validator import Validator
 
 DESCRIPTION: Final = """\
 Serve the admission webhook over TLS: /mutate, /validate, /livez, /readyz, /metrics.
 
-With --kubeconfig, or inside a cluster, GPUQuotas are kept and namespaces may choose their backend;
-otherwise pods are rewritten and checked only. Without --tls-cert, --tls-key and --cert-dir the
-webhook manages its certificate itself, which needs the cluster too.
-SIGTERM drains: every request is answered, none is dropped.
+Inside a cluster or with --kubeconfig, the webhook enforces GPUQuotas and lets namespaces select
+their backend; otherwise it only rewrites and checks pods. Without --tls-cert, --tls-key and
+--cert-dir it manages its own certificate, which also requires the cluster.
+After SIGTERM it answers every open request before it exits.
 
 example:
   gpu-fraction webhook --tls-cert tls.crt --tls-key tls.key --gpu-memory-mib 80Gi
@@ -46,18 +43,18 @@ example:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set."""
+    """All settings of the command."""
 
-    serving: WebhookSettings = group(WebhookSettings, "where and how to serve")
+    serving: WebhookSettings = group(WebhookSettings, "server")
     loop: EventLoop = group(EventLoop)
-    rewriting: RewriteSettings = group(RewriteSettings, "how pods are rewritten")
-    cluster: ClusterSettings = group(ClusterSettings, "which cluster")
+    rewriting: RewriteSettings = group(RewriteSettings, "rewriting of pods")
+    cluster: ClusterSettings = group(ClusterSettings, "cluster")
     quotas: AdmissionOptions = group(AdmissionOptions, "GPUQuotas")
     certificate: ServingSettings = group(ServingSettings, "certificate")
 
 
 def serve(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Run the daemon to its end."""
+    """Run the daemon."""
     logs.configure(settings.serving.log_level)
     if settings.cluster.reachable(environ):
         work = _in_cluster(settings, settings.cluster.access(environ))
@@ -67,17 +64,12 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
 
 
 add_parser = partial(
-    add_daemon,
-    name="webhook",
-    cls=Settings,
-    serve=serve,
-    summary="serve the admission webhook",
-    description=DESCRIPTION,
+    add_daemon, "webhook", Settings, serve, "serve the admission webhook", DESCRIPTION
 )
 
 
 async def _alone(settings: Settings) -> None:
-    """Without an API server: pods are rewritten and checked only."""
+    """Serve without an API server: rewrite and check pods only."""
     registry, stop = process()
     decider = Decider(settings.rewriting, settings.serving.system_users)
     certificate = certificates.mounted(settings.certificate, registry, None)
@@ -100,12 +92,13 @@ async def _in_cluster(settings: Settings, source: AccessSource) -> None:
             following=PROMPT,
         )
         namespaces = NamespaceLabels(client)
-        budget = QuotaBudget(quotas)
         decider = Decider(
             settings.rewriting,
             settings.serving.system_users,
             backend_label=namespaces.backend,
-            default_fraction=budget.default_fraction,
+            default_fraction=lambda namespace, pod: quotas.default_fraction(
+                namespace, pod.spec.priority_class_name
+            ),
         )
         certificate: certificates.Certificate
         if settings.certificate.provided:
@@ -114,7 +107,7 @@ async def _in_cluster(settings: Settings, source: AccessSource) -> None:
             certificate = certificates.managed(client, settings.certificate, registry, events)
         app = AdmissionApp(
             decider.mutate,
-            Validator(decider, budget),
+            Validator(decider, partial(_reserve, quotas)),
             registry,
             checks=(certificate.check, quotas.unsynced, namespaces.unsynced),
         )
@@ -122,32 +115,26 @@ async def _in_cluster(settings: Settings, source: AccessSource) -> None:
         await admission.serve(app, settings.serving, certificate.serving.context, stop, *work)
 
 
-@dataclass(frozen=True, slots=True)
-class QuotaBudget:
-    """``webhook.budget.Budget`` on GPUQuotas."""
-
-    quotas: AdmissionService
-
-    async def admit(self, namespace: str, pod: msgspec.Raw, *, dry_run: bool) -> Ruling:
-        """See ``Budget``."""
-        try:
-            outcome = await self.quotas.admit(namespace, bytes(pod), dry_run=dry_run)
-        except NotReadyError as e:
-            raise NotReady(str(e), e.retry_after_s) from e
-        except MalformedAnswerError as e:
-            raise BadReview(f"request.object is not a Pod: {e}") from e
-        return ruling(outcome)
-
-    def default_fraction(self, namespace: str, pod: Pod) -> str | None:
-        """See ``Budget``."""
-        return self.quotas.default_fraction(namespace, pod.spec.priority_class_name)
+async def _reserve(quotas: AdmissionService, request: AdmissionRequest) -> Answer:
+    try:
+        outcome = await quotas.admit(
+            request.namespace or "", bytes(request.object), dry_run=bool(request.dry_run)
+        )
+    except NotReadyError as e:
+        raise NotReady(str(e), e.retry_after_s) from e
+    except MalformedAnswerError as e:
+        raise BadReview(f"request.object is not a Pod: {e}") from e
+    return quota_answer(outcome)
 
 
-def ruling(outcome: Outcome) -> Ruling:
-    """The outcome as the webhook answers it; every refusal is one sentence."""
-    promised = ",".join(promise.quota for promise in outcome.promises)
-    return Ruling(
+def quota_answer(outcome: Outcome) -> Answer:
+    """The outcome as an answer, the messages of several quotas joined."""
+    audit = {"decision": "over_budget"} if outcome.refusals else {}
+    if outcome.promises:
+        audit["quota"] = f"reserved in {','.join(promise.quota for promise in outcome.promises)}"
+    return Answer(
+        allowed=not outcome.refusals,
         message="; ".join(refusal.message for refusal in outcome.refusals),
         warnings=tuple(refusal.message for refusal in outcome.warnings),
-        note=f"reserved in {promised}" if promised else "",
+        audit=audit,
     )

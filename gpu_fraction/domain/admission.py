@@ -1,4 +1,4 @@
-"""From a pod to the verdict on it: the one path that the webhook and the command share."""
+"""Decides on new pods; the webhook and ``gpu-fraction mutate`` share this module."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ from itertools import islice
 from gpu_fraction.domain import guard, keys, patch, units, user_annotations
 from gpu_fraction.domain.asks import AskError, amounts_of, ask_of, refuse_init
 from gpu_fraction.domain.backends import LEFT_TO, Backend, any_sets, is_gpu
+from gpu_fraction.domain.containers import Containers
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.layout import Layout
 from gpu_fraction.domain.pod import ContainerAt, Pod, containers, is_sidecar
 from gpu_fraction.domain.problems import MAX_SHOWN, Problem, nearest, quote
 from gpu_fraction.domain.request import Bounds, Refused, Request, Slice, annotation_path
@@ -16,12 +16,12 @@ from gpu_fraction.domain.request import Bounds, Refused, Request, Slice, annotat
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Everything configured that decides on a pod, but the backend.
+    """The settings that decide on a pod, except its backend.
 
     Attributes:
-        bounds: What no request may exceed, and defaults.
-        policy: What GPU pods may do.
-        left_to: Scheduler names whose pods are another system's; they are not touched.
+        bounds: Limits of requests, and defaults.
+        policy: Permissions of GPU pods.
+        left_to: Schedulers of other systems; their pods are left unchanged.
     """
 
     bounds: Bounds = field(default_factory=Bounds)
@@ -31,11 +31,11 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to happen to a pod that may be admitted.
+    """The decision to admit a pod.
 
     Attributes:
-        request: What it asks for; None where it carries no annotation of ours.
-        operations: The JSON patch; empty where there is nothing to change.
+        request: The pod's request; None where it has no GPU annotation.
+        operations: The JSON patch; empty where nothing changes.
         warnings: For the user.
     """
 
@@ -45,26 +45,26 @@ class Verdict:
 
 
 def uses_gpu(pod: Pod) -> bool:
-    """True where the pod carries an annotation of ours or asks for native resources."""
+    """True where the pod has a GPU annotation or requests native resources."""
     return user_annotations.asks(pod.annotations()) or _asks_natively(pod)
 
 
 def _asks_natively(pod: Pod) -> bool:
     return any(
-        at.container.resources is not None
-        and any(name in keys.NATIVE_RESOURCES for name in at.container.resources.names())
+        name in keys.NATIVE_RESOURCES
         for at in containers(pod)
+        for name in at.container.resource_names()
     )
 
 
 def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) -> Verdict:
-    """The verdict on one pod at its creation.
+    """Decide on one pod at its creation.
 
     Args:
-        pod: The pod as it stands.
-        backend: The stack it is rendered for.
-        rules: What is configured.
-        trusted: The caller is one of the system's own users, who may write system keys.
+        pod: The pod as submitted.
+        backend: The stack to render it for.
+        rules: The cluster's settings.
+        trusted: The caller is a system user, which may write system keys.
 
     Raises:
         Refused: with every problem found.
@@ -82,7 +82,7 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
         pod, rules.policy, gpu=uses_gpu(pod), getting=getting, sets=backend.sets
     )
     if not trusted:
-        # Beside a request of the pod's own, the request annotation is compared in ``patch``.
+        # ``patch`` compares the request annotation where the pod has its own request.
         system = (keys.ASSIGNED, *backend.assignments) if asked else keys.SYSTEM_KEYS
         problems += _system_keys(pod, system)
     if asked is not None:
@@ -94,7 +94,7 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
 
 
 def _left_alone(pod: Pod, rules: Rules, *, trusted: bool) -> Verdict:
-    """A pod of another system's scheduler, whose name must not be a way round ours."""
+    """Decide on a pod of another system's scheduler, without letting it bypass the guard."""
     problems = [*guard.check(pod, rules.policy, gpu=False, sets=any_sets)]
     ours = uses_gpu(pod)
     if ours and not trusted:
@@ -103,14 +103,14 @@ def _left_alone(pod: Pod, rules: Rules, *, trusted: bool) -> Verdict:
         problems += guard.preset_node(pod)
     if problems:
         raise Refused(problems)
-    told = f"left to {pod.spec.scheduler_name}: gpu-fraction does not rewrite its pods"
+    told = f"gpu-fraction does not change pods that {pod.spec.scheduler_name} schedules"
     return Verdict(warnings=(told,) if ours else ())
 
 
 def _system_keys(pod: Pod, system: Iterable[str]) -> Iterator[Problem]:
     for key in system:
         if key in pod.annotations():
-            yield Problem(annotation_path(key), "only the system writes it; remove it")
+            yield Problem(annotation_path(key), "only gpu-fraction sets it; remove it")
 
 
 def _render(
@@ -129,25 +129,23 @@ def _render(
         problems += e.problems
     if problems:
         raise Refused(problems)
-    return Verdict(asked, operations, (*_guessed(pod), *_rounded(pod), *edit.warnings))
+    return Verdict(asked, operations, (*_ambiguous(pod), *_rounded(pod), *edit.warnings))
 
 
 def _other_resources(pod: Pod, edit: PodEdit) -> Iterator[Problem]:
-    """GPU resources beside the annotations.
+    """GPU resources in addition to the annotations.
 
-    A pod that already carries the request annotation went through here before, so that the
-    edit's own resources are what it should hold; ``patch`` compares the amounts.
+    A pod with the request annotation was mutated before, so it should already have the edit's
+    resources; ``patch`` compares the amounts.
     """
     again = keys.REQUEST in pod.annotations()
     for at in containers(pod):
-        if at.container.resources is None:
-            continue
         ours: Mapping[str, str] = edit.resources.get(at.container.name, {}) if again else {}
-        for name in at.container.resources.names():
+        for name in at.container.resource_names():
             if is_gpu(name) and name not in ours:
                 yield Problem(
                     f"{at.path}.resources[{quote(name)[1:-1]}]",
-                    "asks for a GPU beside the annotations; give one of the two",
+                    "requests a GPU in addition to the GPU annotations; remove one of the two",
                 )
 
 
@@ -161,20 +159,20 @@ def _other_scheduler(pod: Pod, edit: PodEdit, policy: guard.Policy) -> Iterator[
         return
     yield Problem(
         "spec.schedulerName",
-        f"{quote(named or '')} does not know about shares of GPUs; leave it out, "
-        f"{edit.scheduler_name} is filled in (cluster setting policy_other_scheduler)",
+        f"{quote(named or '')} cannot place shares of GPUs; remove the field and "
+        f"{edit.scheduler_name} is set (cluster setting policy_other_scheduler)",
     )
 
 
-def _guessed(pod: Pod) -> Iterator[str]:
-    """Another webhook may have put its container before the one that is meant."""
+def _ambiguous(pod: Pod) -> Iterator[str]:
+    """A warning where another webhook may have inserted its container before the intended one."""
     given = pod.annotations()
     if (
         len(pod.spec.containers) > 1
         and keys.CONTAINER_NAME not in given
         and (keys.FRACTION in given or keys.MEMORY in given)
     ):
-        yield from filter(None, [Layout.of(pod).guessed(given)])
+        yield from filter(None, [Containers.of(pod).ambiguity(given)])
 
 
 def _rounded(pod: Pod) -> Iterator[str]:
@@ -186,7 +184,7 @@ def _rounded(pod: Pod) -> Iterator[str]:
 
 
 def _never_served(pod: Pod, bounds: Bounds) -> Iterator[Problem]:
-    """Amounts of our resources by which a container would wait, or fail to start, for ever."""
+    """Native amounts with which a container would never be scheduled or never start."""
     for at in containers(pod):
         if at.container.resources is None:
             continue
@@ -205,23 +203,21 @@ def _beyond(at: ContainerAt, ask: Slice, bounds: Bounds) -> Iterator[Problem]:
     if ask.cards > bounds.max_cards:
         yield Problem(
             f"{at.path}.resources[{keys.CORE_MILLI}]",
-            f"container {ask.container}: comes to {ask.cards} GPUs, more than any node has; "
+            f"container {ask.container}: requests {ask.cards} GPUs, more than any node has; "
             f"allowed: at most {bounds.max_cards * units.MILLI}",
         )
     if (ask.memory_mib or 0) > bounds.max_memory_mib:
         yield Problem(
             f"{at.path}.resources[{keys.MEMORY_MIB}]",
-            f"container {ask.container}: comes to {ask.memory_mib} MiB on each GPU, more than any "
-            f"card has; allowed: at most {bounds.max_memory_mib} on each GPU",
+            f"container {ask.container}: requests {ask.memory_mib} MiB on each GPU, more than any "
+            f"GPU has; allowed: at most {bounds.max_memory_mib} on each GPU",
         )
 
 
 def _strange_resources(pod: Pod) -> Iterator[str]:
-    """Names in our group that no node will ever offer, so that the pod would wait for ever."""
+    """Warnings about resource names of our group that no node offers."""
     for at in containers(pod):
-        if at.container.resources is None:
-            continue
-        for name in at.container.resources.names():
+        for name in at.container.resource_names():
             if name.startswith(keys.PREFIX) and name not in keys.NATIVE_RESOURCES:
                 yield (
                     f"{at.path}.resources: no node offers {quote(name)[1:-1]}"

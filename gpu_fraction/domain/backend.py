@@ -139,12 +139,12 @@ class Backend(Stack, ABC):
         problems = []
         parts = []
         for part in request.slices:
-            amounts = sizes.settle(part, eligible)
+            amounts = sizes.resolve(part, eligible)
             if largest is not None and (amounts.memory_mib or 0) > largest:
                 problems.append(
                     Problem(
                         annotation_path(MEMORY),
-                        f"container {part.container} asks for {amounts.memory_mib} MiB on one "
+                        f"container {part.container} requests {amounts.memory_mib} MiB on one "
                         f"GPU, but the largest eligible GPU has {largest} MiB",
                     )
                 )

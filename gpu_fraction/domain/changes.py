@@ -1,10 +1,11 @@
-"""What may not change once a pod exists, by whatever road the change comes.
+"""Decides on changes of existing pods.
 
-Annotations can be written by pod updates, by ``pods/status``, by ``pods/ephemeralcontainers``
-and by the metadata of a Binding alike, so one rule judges them all.
+Pod updates, ``pods/status``, ``pods/ephemeralcontainers`` and the metadata of a Binding can all
+write annotations, so one rule covers them.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from gpu_fraction.domain import guard, keys, request_annotation
 from gpu_fraction.domain.admission import uses_gpu
@@ -14,15 +15,19 @@ from gpu_fraction.domain.problems import Problem, quote
 from gpu_fraction.domain.request import annotation_path
 from gpu_fraction.domain.root_user import root_problem
 
+_REQUIRED_HINT: Final = (
+    f"{keys.ISOLATION} of this pod is required; try kubectl debug --profile=restricted"
+)
+
 
 def update(old: Pod, new: Pod, policy: guard.Policy, *, trusted: bool) -> list[Problem]:
     """Problems of a change from one state of a pod to another.
 
     Args:
         old: The pod as stored.
-        new: The pod as it would be stored.
-        policy: What GPU pods may do.
-        trusted: The caller is one of the system's users, who may set ``assigned``.
+        new: The pod after the change.
+        policy: Permissions of GPU pods.
+        trusted: The caller is a system user, which may set ``assigned``.
     """
     return [
         *_annotations(old.annotations(), new.annotations(), trusted=trusted),
@@ -45,7 +50,7 @@ def _annotations(
         if key == keys.ASSIGNED and trusted:
             continue
         if key in keys.SYSTEM_KEYS:
-            yield Problem(annotation_path(shown), "only the system writes it; leave it as it is")
+            yield Problem(annotation_path(shown), "only gpu-fraction sets it; leave it unchanged")
         else:
             yield Problem(
                 annotation_path(shown),
@@ -65,13 +70,9 @@ def _new_ephemeral_containers(old: Pod, new: Pod, policy: guard.Policy) -> Itera
         if at.kind == "ephemeralContainers" and at.container.name not in known:
             yield from guard.container_problems(at, policy, gpu=gpu, holds=False)
             if required:
-                # What the node daemon saw when the pod started must stay true.
+                # The node daemon checked this when the pod started; it must stay true.
                 problem = root_problem(
                     at.path, at.container.security_context, new.spec.security_context
                 )
-                yield from [_of_required(problem)] if problem else ()
-
-
-def _of_required(problem: Problem) -> Problem:
-    hint = f"{keys.ISOLATION} of this pod is required; try kubectl debug --profile=restricted"
-    return Problem(problem.path, f"{problem.message} ({hint})")
+                if problem is not None:
+                    yield Problem(problem.path, f"{problem.message} ({_REQUIRED_HINT})")

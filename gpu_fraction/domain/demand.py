@@ -1,4 +1,4 @@
-"""GPU amounts, and how those of containers add up to those of a pod."""
+"""GPU amounts of containers, and their sum for a pod."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -12,11 +12,11 @@ class Demand:
     """GPU amounts of one pod, integers.
 
     Attributes:
-        cards: GPUs that its containers hold a share of, each counted per container.
+        cards: GPUs in use, counted once per container.
         core_milli: Thousandths of a GPU's compute, over all cards.
         memory_mib: MiB, over all cards.
-        open_memory_milli: Thousandths of a card's memory that are no MiB until a card is
-            chosen, over all cards.
+        open_memory_milli: Thousandths of a card's memory, over all cards; their MiB are unknown
+            until a card is chosen.
         open_core_mib: MiB whose compute share is unknown until a card is chosen, over all
             cards; they are in ``memory_mib`` already.
         open_cards: Cards that ``open_core_mib`` is spread over.
@@ -54,12 +54,12 @@ class Demand:
         return any(getattr(self, f.name) for f in fields(self))
 
     @property
-    def settled(self) -> bool:
-        """True where nothing waits for a card to be chosen."""
+    def exact(self) -> bool:
+        """True where no amount depends on the card that will be chosen."""
         return not (self.open_memory_milli or self.open_core_mib)
 
     def charged(self, smallest_mib: int, largest_mib: int) -> "Demand":
-        """The most that this can come to on cards between two sizes, nothing left open.
+        """The largest amounts that this can become on cards between two sizes.
 
         A share of memory costs most on the largest card; every stack rounds it down on each
         card. Compute that follows memory costs most on the smallest. No card of the native
@@ -68,7 +68,7 @@ class Demand:
         Args:
             smallest_mib: MiB of the smallest eligible card, 1 or more.
             largest_mib: MiB of the largest eligible card, at least ``smallest_mib``; 0 where
-                no size is known: what is open of the memory is left out.
+                no size is known, which leaves open memory out.
         """
         # On cards below 1000 MiB, a thousandth is raised to 1 MiB.
         share_mib = max(largest_mib, 1000) if largest_mib else 0
@@ -79,11 +79,10 @@ class Demand:
         )
 
     def _following_milli(self, smallest_mib: int, largest_mib: int) -> int:
-        """The most that compute can come to which follows memory."""
         follows = -(-1000 * self.open_core_mib // smallest_mib)
         if 0 < 1000 * self.open_least_mib < largest_mib:
-            # Where so little is asked of a card, it gives 1 thousandth for less than one. All
-            # cards may be like that, or all but one, which then has nearly all of the memory.
+            # A request below 1 thousandth is raised to it. This can happen on all cards but
+            # one, which then has nearly all of the memory.
             follows += max(0, self.open_cards - 1)
         return min(1000 * self.open_cards, follows)
 
@@ -101,7 +100,7 @@ def aggregate(pod: Pod, of: Callable[[Container], Demand]) -> Demand:
     """
     running = sidecars = highest = ZERO
     for at in containers(pod):
-        # Without resources there is no cost, and a pod may have tens of thousands of such.
+        # Skip containers without resources early: a pod may have tens of thousands.
         if at.container.resources is None or not (cost := of(at.container)):
             continue
         if at.kind == "containers":

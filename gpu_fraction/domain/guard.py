@@ -1,6 +1,6 @@
-"""What a pod may not do, because it would reach GPUs that it was not given.
+"""Refuses pods that would reach GPUs that they were not assigned.
 
-Every field here is written by tenants (docs/threat-model.md).
+Tenants write every field here (docs/threat-model.md).
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -13,44 +13,41 @@ from gpu_fraction.domain.backends import is_gpu
 from gpu_fraction.domain.pod import Container, ContainerAt, EnvVar, Pod, containers
 from gpu_fraction.domain.problems import Problem, quote
 
-Verdict = Literal["refuse", "allow"]
+Permission = Literal["refuse", "allow"]
 
 VISIBLE: Final = "NVIDIA_VISIBLE_DEVICES"
 HARMLESS_VISIBLE: Final = frozenset({"void", "none"})
 """Values that give no card (NVIDIA container toolkit, "GPU enumeration")."""
 
 RESERVED_ENV: Final = ("CUDA_MPS_", "CUDA_VISIBLE_DEVICES")
-"""Name prefixes by which a container could step out of its share of a card."""
+"""Prefixes of variables with which a container could exceed its share of a card."""
 
 PLUGIN_FOLDERS: Final = tuple(f"/var/lib/kubelet/device-plugins{end}" for end in ("", "/"))
 """Where device plugins register with the kubelet (pkg/kubelet/apis/deviceplugin/v1beta1)."""
 
 Sets = Callable[[Pod, ContainerAt, EnvVar], bool]
-"""Whether a variable is one that a GPU-sharing stack's own components set."""
+"""Whether a GPU-sharing stack's own components set a variable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a cluster lets GPU pods do; each knob is ``refuse`` unless set to ``allow``.
+    """Permissions of GPU pods; each is ``refuse`` unless the cluster sets it to ``allow``.
 
     Attributes:
         privileged: Privileged containers, which see every device of the node.
         host_devices: Volumes of the node's ``/dev`` or of folders above it.
-        node_name: A preset ``spec.nodeName``, which goes past every scheduler.
-        other_scheduler: Another ``spec.schedulerName`` than the backend's; it is kept.
+        node_name: A preset ``spec.nodeName``, which bypasses every scheduler.
+        other_scheduler: A ``spec.schedulerName`` other than the backend's; it is kept.
     """
 
-    privileged: Verdict = "refuse"
-    host_devices: Verdict = "refuse"
-    node_name: Verdict = "refuse"
-    other_scheduler: Verdict = "refuse"
+    privileged: Permission = "refuse"
+    host_devices: Permission = "refuse"
+    node_name: Permission = "refuse"
+    other_scheduler: Permission = "refuse"
 
 
 def _holds_gpu(container: Container) -> bool:
-    """True where the container asks for a resource of any GPU stack."""
-    return container.resources is not None and any(
-        is_gpu(name) for name in container.resources.names()
-    )
+    return any(map(is_gpu, container.resource_names()))
 
 
 def is_reserved(variable: str) -> bool:
@@ -65,14 +62,14 @@ def _none(*_: object) -> bool:
 def check(
     pod: Pod, policy: Policy, *, gpu: bool, getting: Collection[str] = (), sets: Sets = _none
 ) -> Iterator[Problem]:
-    """Everything the pod may not do.
+    """Every violation of a pod.
 
     Args:
         pod: The pod.
-        policy: The cluster's knobs.
-        gpu: Whether the pod gets a GPU; only one rule holds for the others.
-        getting: Names of containers that get a GPU, whether or not they hold it already.
-        sets: Which variables the components of the pod's stack set.
+        policy: The cluster's permissions.
+        gpu: Whether the pod gets a GPU; a single rule applies to other pods.
+        getting: Names of containers that get a GPU by annotation.
+        sets: Whether the components of the pod's stack set a variable.
     """
     found = [
         (at, at.container.name in getting or _holds_gpu(at.container)) for at in containers(pod)
@@ -84,7 +81,7 @@ def check(
     )
     for at, holds in found:
         if not asks and (plugin or _privileged(at.container)):
-            continue  # A vendor's DaemonSet reaches every GPU without the variable too.
+            continue  # A vendor's DaemonSet; it reaches every GPU even without the variable.
         yield from container_problems(
             at, policy, gpu=gpu, holds=holds, sets=partial(sets, pod, at)
         )
@@ -97,7 +94,7 @@ def check(
 
 
 def preset_node(pod: Pod) -> Iterator[Problem]:
-    """A node that the pod's author chose."""
+    """The violation of a preset node."""
     if pod.spec.node_name:
         yield Problem(
             "spec.nodeName",
@@ -115,24 +112,28 @@ def container_problems(
     holds: bool,
     sets: Callable[[EnvVar], bool] = _none,
 ) -> Iterator[Problem]:
-    """What one container may not do.
+    """Every violation of one container.
 
     Args:
         at: The container.
-        policy: The cluster's knobs.
+        policy: The cluster's permissions.
         gpu: Whether its pod gets a GPU.
-        holds: Whether the container itself does.
-        sets: Which variables the components of the pod's stack set.
+        holds: Whether the container itself gets one.
+        sets: Whether the components of the pod's stack set a variable.
     """
     strict = gpu and (holds or at.kind == "ephemeralContainers")
     for index, var in enumerate(at.container.env or ()):
         if var.name == VISIBLE:
             if (strict or var.value not in HARMLESS_VISIBLE) and not sets(var):
-                yield _chooses(at, index)
+                yield Problem(
+                    f"{at.path}.env[{index}]",
+                    f"{VISIBLE} may not be set: it would give the container GPUs that it was "
+                    "not assigned; remove it, gpu-fraction sets it",
+                )
         elif gpu and var.name.startswith(RESERVED_ENV) and not sets(var):
             yield Problem(
                 f"{at.path}.env[{index}]",
-                f"{quote(var.name)[1:-1]} may not be set in a pod that uses GPUs: the system "
+                f"{quote(var.name)[1:-1]} may not be set in a pod that uses GPUs: gpu-fraction "
                 "sets it; remove it",
             )
     if gpu and policy.privileged == "refuse" and _privileged(at.container):
@@ -148,14 +149,6 @@ def _privileged(container: Container) -> bool:
     return context is not None and bool(context.privileged)
 
 
-def _chooses(at: ContainerAt, index: int) -> Problem:
-    return Problem(
-        f"{at.path}.env[{index}]",
-        f"{VISIBLE} may not be set: it would give the container GPUs that it was not "
-        "assigned; remove it, the system sets it",
-    )
-
-
 def _host_devices(pod: Pod) -> Iterator[Problem]:
     for index, volume in enumerate(pod.spec.volumes or ()):
         if volume.host_path is None:
@@ -164,7 +157,7 @@ def _host_devices(pod: Pod) -> Iterator[Problem]:
         if not parts or parts[0] == "dev" or ".." in parts:
             yield Problem(
                 f"spec.volumes[{index}].hostPath.path",
-                f"{quote(volume.host_path.path)} is refused in a pod that uses GPUs: it holds the "
-                "node's device files; mount a folder outside /dev "
+                f"{quote(volume.host_path.path)} is refused in a pod that uses GPUs: it contains "
+                "the node's device files; mount a folder outside /dev "
                 "(cluster setting policy_host_devices)",
             )

@@ -1,8 +1,8 @@
-"""Every annotation, label and resource name of the product, in one place.
+"""Every annotation, label and resource name of the product.
 
-The names are a contract with users and with other systems; a change here is a breaking
-change. The first five user keys keep the names and meaning that NVIDIA KAI-Scheduler
-users write today (pkg/common/constants/constants.go of that project).
+Users and other systems depend on the names, so a change here is a breaking change. The first
+five user keys have the names and meaning of NVIDIA KAI-Scheduler
+(pkg/common/constants/constants.go of that project).
 """
 
 from typing import Final
@@ -34,7 +34,7 @@ USER_KEYS: Final = (
     ISOLATION,
 )
 
-# Written by the system; a user who sets or changes one is refused.
+# Written by gpu-fraction; other writers are refused.
 REQUEST: Final = PREFIX + "request"
 ASSIGNED: Final = PREFIX + "assigned"
 SYSTEM_KEYS: Final = (REQUEST, ASSIGNED)
@@ -55,7 +55,7 @@ CORE_MILLI: Final = PREFIX + "core-milli"
 MEMORY_MIB: Final = PREFIX + "memory-mib"
 NATIVE_RESOURCES: Final = (SLOT, CORE_MILLI, MEMORY_MIB)
 NATIVE: Final = "native"
-"""The backend that asks by these: our own scheduler and node daemon."""
+"""The backend that uses these resources: our own scheduler and node daemon."""
 
 SCHEDULER: Final = "gpu-fraction-scheduler"
 SYSTEM_NAMESPACE: Final = "gpu-fraction-system"
@@ -64,7 +64,7 @@ SYSTEM_NAMESPACE: Final = "gpu-fraction-system"
 def is_ours(key: str) -> bool:
     """True for every annotation key that belongs to the product, known or not.
 
-    Keys of the form ``gpu-*`` have no domain, so none but ours can claim them; keys with
-    another domain (``example.com/gpu-x``) are other people's.
+    Keys of the form ``gpu-*`` have no domain and all belong to the product; keys with another
+    domain (``example.com/gpu-x``) do not.
     """
     return key.startswith(PREFIX) or (key.startswith("gpu-") and "/" not in key)

@@ -1,9 +1,9 @@
-"""A ``PodEdit`` as the smallest JSON patch (RFC 6902) against a pod as it stands.
+"""Turns a ``PodEdit`` into the smallest JSON patch (RFC 6902) against a pod.
 
-Rules that a real API server taught: a patch whose parent is missing fails the request with
-500 whatever the failure policy; an unknown field in a patch is dropped without a word; a
-limit changed without its already defaulted request is refused. So parents are created, limits
-and requests are written both, and nothing that the user wrote is replaced.
+A real API server fails the request with 500 where the parent of a patched field is missing,
+whatever the failure policy; drops unknown fields in a patch silently; and refuses a limit that
+changes without its defaulted request. So the patch creates parents, writes both limits and
+requests, and replaces no value of the user.
 """
 
 import operator
@@ -20,11 +20,11 @@ from gpu_fraction.domain.problems import Problem, quote
 from gpu_fraction.domain.request import Refused
 
 DEFAULT_SCHEDULER: Final = "default-scheduler"
-"""What the API server fills in (core/v1 defaults), so not a choice of the user's."""
+"""The API server's default (core/v1), so it is not a choice of the user."""
 
-_SYSTEMS: Final = "only the system writes it; {given} was set by hand, remove it"
-_OTHER: Final = (
-    "is {given}, but the annotations ask for {wanted}; remove it, the annotations are enough"
+_RESERVED: Final = "only gpu-fraction sets it; remove the value {given}"
+_CONFLICT: Final = (
+    "is {given}, but the annotations request {wanted}; remove it, gpu-fraction sets it"
 )
 
 Operation = dict[str, Any]
@@ -36,10 +36,10 @@ def escape(key: str) -> str:
 
 
 def build(pod: Pod, edit: PodEdit) -> list[Operation]:
-    """The operations that turn the pod into what the edit wants; empty where it already is.
+    """The operations that apply an edit to a pod; empty where the pod already matches.
 
     Raises:
-        Refused: the pod holds another value where the edit needs its own, or lacks a container.
+        Refused: the pod has a conflicting value, or lacks a container of the edit.
     """
     problems: list[Problem] = []
     operations = [
@@ -48,7 +48,7 @@ def build(pod: Pod, edit: PodEdit) -> list[Operation]:
             pod.metadata.annotations,
             edit.annotations,
             problems,
-            why=_SYSTEMS,
+            why=_RESERVED,
         ),
         *_entries("/metadata/labels", pod.metadata.labels, edit.labels, problems),
         *_containers(pod, edit, problems),
@@ -74,10 +74,10 @@ def _entries(
     wanted: Mapping[str, str],
     problems: list[Problem],
     *,
-    why: str = _OTHER,
+    why: str = _CONFLICT,
     same: Callable[[str, str], bool] = operator.eq,
 ) -> list[Operation]:
-    """What of a mapping is missing; another value of a key that is there is a problem."""
+    """Operations for the missing keys of a mapping; a conflicting value is a problem."""
     if not wanted:
         return []
     if present is None:
@@ -96,7 +96,7 @@ def _entries(
 def _items(
     pointer: str, present: Collection[object] | None, wanted: Collection[object]
 ) -> list[Operation]:
-    """What of a list is missing, at its end."""
+    """Operations that append the missing items of a list."""
     missing = [item for item in wanted if item not in (present or ())]
     if missing and present is None:
         return [_add(pointer, msgspec.to_builtins(missing))]
@@ -148,7 +148,7 @@ def _claims(pod: Pod, edit: PodEdit, problems: list[Problem]) -> list[Operation]
     problems += [
         Problem(
             f"spec.resourceClaims[{index}]",
-            f"another claim is called {quote(claim.name)}, as the system's; rename it",
+            f"the name {quote(claim.name)} is reserved for gpu-fraction's claim; rename this one",
         )
         for index, claim in enumerate(present or ())
         if claim != wanted.get(claim.name, claim)
@@ -165,9 +165,6 @@ def _equal(given: str, wanted: str) -> bool:
 
 def _scheduler(pod: Pod, wanted: str | None) -> Iterator[Operation]:
     present = pod.spec.scheduler_name
-    if wanted is None or present == wanted:
-        return
-    if not present:
-        yield _add("/spec/schedulerName", wanted)
-    elif present == DEFAULT_SCHEDULER:
-        yield {"op": "replace", "path": "/spec/schedulerName", "value": wanted}
+    if wanted is not None and present != wanted and present in (None, "", DEFAULT_SCHEDULER):
+        op = "replace" if present else "add"
+        yield {"op": op, "path": "/spec/schedulerName", "value": wanted}

@@ -1,9 +1,8 @@
-"""The parts of a Pod that decisions are made on.
+"""The fields of a Pod that decisions depend on.
 
-msgspec Structs, because they are decoded straight from the wire and a second copy of every
-pod would cost more than the decoding (docs/adr/0001). Only fields that are read are
-declared: a field newer than this program passes by untouched, because patches are made
-against the raw object. ``None`` stands for missing and for ``null`` alike.
+msgspec decodes these Structs straight from the wire; a second copy of every pod would cost more
+than the decoding (docs/adr/0001). Only fields that are read are declared: patches apply to the
+raw object, so other fields stay untouched. ``None`` means missing or ``null``.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,7 @@ import msgspec
 
 
 class Metadata(msgspec.Struct, frozen=True):
-    """Annotations and labels: who the pod is decides nothing."""
+    """Annotations and labels; no decision depends on the pod's name."""
 
     annotations: dict[str, str] | None = None
     labels: dict[str, str] | None = None
@@ -27,13 +26,13 @@ class KeyRef(msgspec.Struct, frozen=True):
 
 
 class EnvSource(msgspec.Struct, frozen=True, rename="camel"):
-    """Where a variable's value comes from."""
+    """The source of a variable's value."""
 
     config_map_key_ref: KeyRef | None = None
 
 
 class EnvVar(msgspec.Struct, frozen=True, rename="camel"):
-    """One environment variable: a value, or where it comes from."""
+    """One environment variable: a value, or its source."""
 
     name: str
     value: str | None = None
@@ -41,7 +40,7 @@ class EnvVar(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ClaimRef(msgspec.Struct, frozen=True):
-    """A claim of the pod that a container uses."""
+    """A container's reference to one of the pod's claims."""
 
     name: str = ""
 
@@ -68,7 +67,7 @@ class Resources(msgspec.Struct, frozen=True):
 
 
 class SecurityContext(msgspec.Struct, frozen=True, rename="camel"):
-    """With which of the host's rights a container runs; of a pod, only the user."""
+    """The security context of a container; a pod has only the user fields."""
 
     privileged: bool | None = None
     run_as_user: int | None = None
@@ -85,6 +84,10 @@ class Container(msgspec.Struct, frozen=True, rename="camel"):
     restart_policy: str | None = None
     security_context: SecurityContext | None = None
 
+    def resource_names(self) -> Iterable[str]:
+        """Every resource in limits or requests, once."""
+        return self.resources.names() if self.resources is not None else ()
+
 
 class HostPath(msgspec.Struct, frozen=True):
     """A folder of the node."""
@@ -93,13 +96,13 @@ class HostPath(msgspec.Struct, frozen=True):
 
 
 class Volume(msgspec.Struct, frozen=True, rename="camel"):
-    """A volume, looked at for folders of the node only."""
+    """A volume; only folders of the node are read."""
 
     host_path: HostPath | None = None
 
 
 class Toleration(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Taints of nodes that the pod puts up with."""
+    """A toleration of node taints."""
 
     key: str = ""
     operator: str = ""
@@ -108,7 +111,7 @@ class Toleration(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ResourceClaim(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """Devices for the pod, by an object of its namespace: a claim, or a template of one."""
+    """A reference to a ResourceClaim or ResourceClaimTemplate of the namespace."""
 
     name: str = ""
     resource_claim_name: str | None = None
@@ -147,7 +150,7 @@ _NONE: Final[Mapping[str, str]] = {}
 
 
 class ContainerAt(msgspec.Struct, frozen=True):
-    """A container and where it stands, for messages and patches."""
+    """A container and its position, for messages and patches."""
 
     kind: str  # containers, initContainers or ephemeralContainers
     index: int

@@ -1,4 +1,4 @@
-"""What is wrong with a pod, said so that its author can mend it."""
+"""Messages about faults of a pod, for its author."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,13 +7,13 @@ from itertools import islice
 from typing import Final
 
 MAX_SHOWN: Final = 5
-"""Problems in one message: chosen, a longer one hides the first."""
+"""Problems in one message: chosen, more would hide the first."""
 
 MAX_VALUE_CHARS: Final = 64
-"""Characters of a given value that are repeated back: it may be hostile and long."""
+"""Characters of a quoted value: it may be hostile and long."""
 
 MAX_CANDIDATES: Final = 64
-"""Words that a given one is compared with: chosen, each costs up to a millisecond."""
+"""Words compared for a suggestion: chosen, each costs up to a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Problem:
 
     Attributes:
         path: The field, as the API server writes it: ``metadata.annotations[gpu-fraction]``.
-        message: What was given and what is allowed.
+        message: The given value, the allowed values and the remedy.
     """
 
     path: str
@@ -33,18 +33,18 @@ class Problem:
 
 
 def quote(value: str) -> str:
-    """The value as given, escaped and cut, so that it cannot forge or flood a message."""
+    """The value, escaped and truncated, so that it cannot forge or flood a message."""
     shown = value[:MAX_VALUE_CHARS].encode("unicode_escape").decode("ascii").replace('"', '\\"')
     return f'"{shown}{"..." if len(value) > MAX_VALUE_CHARS else ""}"'
 
 
 def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """The known word that was probably meant, as ``; did you mean "x"?``, or nothing.
+    """The closest known word, as ``; did you mean "x"?``, or an empty text.
 
     Args:
-        word: What was given.
-        known: What there is; looked through up to ``MAX_CANDIDATES``.
-        prefix: Left out of the comparison, because what all words share tells none of them.
+        word: The given word.
+        known: The candidates; only the first ``MAX_CANDIDATES`` are compared.
+        prefix: A common prefix to leave out of the comparison.
     """
     words = {other.removeprefix(prefix): other for other in islice(known, MAX_CANDIDATES)}
     given = word[: len(prefix) + MAX_VALUE_CHARS].removeprefix(prefix)

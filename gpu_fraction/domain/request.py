@@ -1,4 +1,4 @@
-"""What a pod asks for: one canonical ``Request``, whatever way it was written."""
+"""The canonical ``Request`` of a pod, the same for all ways of writing it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ PLACEMENTS: Final[tuple[str, ...]] = get_args(Placement)
 ISOLATIONS: Final[tuple[str, ...]] = get_args(Isolation)
 
 MAX_CARDS: Final = 1 << 16
-"""Of one container. Chosen: beyond any machine, and far from where sums would overflow."""
+"""GPUs of one container. Chosen: more than any machine has, and no sum overflows."""
 
 DEFAULT_PLACEMENT: Final[Placement] = "binpack"
 DEFAULT_ISOLATION: Final[Isolation] = "preferred"
@@ -34,13 +34,13 @@ class Refused(Exception):  # noqa: N818 - a verdict, not a fault
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What one container asks for, the same on each of its cards.
+    """The request of one container, equal on each of its cards.
 
     Attributes:
         container: The container's name.
         cards: Distinct GPUs, 1 to ``MAX_CARDS``.
-        core_milli: Thousandths of each card's compute, 1 to 1000; None follows the memory
-            in proportion, once the card's size is known; 0 limits nothing.
+        core_milli: Thousandths of each card's compute, 1 to 1000; None means in
+            proportion to the memory, once the card's size is known; 0 means no limit.
         memory_mib: MiB on each card, 1 or more; None leaves it to ``memory_milli``.
         memory_milli: Thousandths of each card's memory, 1 to 1000, where ``memory_mib`` is None.
     """
@@ -67,21 +67,21 @@ class Slice:
 
     @property
     def whole(self) -> bool:
-        """True where the container asks for all of every one of its cards."""
+        """True where the container requests whole cards."""
         return self.core_milli == self.memory_milli == units.MILLI
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a pod asks for.
+    """The request of a pod.
 
     Attributes:
         slices: One per container that gets a GPU, in the pod's order, at least one.
-        models: Only these GPU models, any where empty.
-        not_models: None of these GPU models; one of the two is empty.
-        uuids: Only these cards, any where empty.
-        placement: How cards are chosen.
-        isolation: Whether a node must enforce the share.
+        models: Allowed GPU models; empty allows any.
+        not_models: Excluded GPU models; ``models`` or this is empty.
+        uuids: Allowed cards; empty allows any.
+        placement: The policy that chooses cards.
+        isolation: Whether the node must enforce the share.
     """
 
     slices: tuple[Slice, ...]
@@ -98,11 +98,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What no request may exceed, and what holds where an annotation is absent.
+    """Limits of requests, and defaults for absent annotations.
 
     Attributes:
-        max_cards: GPUs of one container. Default 16, the most that one NVLink server has
-            (NVIDIA HGX-2/DGX-2 data sheets).
+        max_cards: GPUs of one container. Default 16, the largest
+            NVLink server (NVIDIA HGX-2/DGX-2 data sheets).
         max_memory_mib: MiB of one card. Default 1 TiB: chosen, above every card announced.
         placement: Default placement.
         isolation: Default isolation.

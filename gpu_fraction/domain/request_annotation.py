@@ -1,7 +1,7 @@
 """A ``Request`` as the ``gpu-fraction.dev/request`` annotation, in canonical JSON.
 
-Written by the webhook and read by the extender, the node daemon and the quota; it spares
-them the user's annotations and the configuration of the day the pod was made.
+The webhook writes it; the extender, the node daemon and the quota read it, so they need neither
+the user's annotations nor the settings in force at the pod's creation.
 """
 
 from collections.abc import Mapping
@@ -17,17 +17,17 @@ VERSION: Final = 1
 
 _Milli = Annotated[int, msgspec.Meta(ge=1, le=units.MILLI)]
 _Cards = Annotated[int, msgspec.Meta(ge=1, le=MAX_CARDS)]
-# The upper end is chosen: beyond any machine, and far from where sums would overflow.
+# The upper end is chosen: more than any machine has, and no sum overflows.
 _Mib = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
 
 
 class RequestAnnotationError(ValueError):
-    """The annotation's value is not a request; the message names the place."""
+    """The annotation's value is not a request; the message names the field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A request and the backend that turned it into resources."""
+    """A request and the backend that rendered it."""
 
     backend: str
     request: Request
@@ -102,7 +102,7 @@ def load(text: str) -> Rendered:
 
 
 def find(annotations: Mapping[str, str]) -> Rendered | None:
-    """What the webhook made of a pod's wishes; None where it did not, or not readably."""
+    """The pod's request as the webhook rendered it; None where absent or unreadable."""
     text = annotations.get(keys.REQUEST)
     try:
         return None if text is None else load(text)

@@ -1,8 +1,8 @@
 """Whether a container could ever run a process as user 0.
 
-The MPS server obeys user 0 as its owner, so a limit that it keeps holds only in pods where nobody
-can become that user. One container that can is enough: the containers of a pod share a network
-and mostly volumes, over which one passes an open socket directory to the other.
+The MPS server accepts commands from user 0, so its limits hold only in pods where no process can
+become that user. A single such container is enough: the containers of a pod share a network and
+often volumes, through which one can hand an open socket directory to another.
 """
 
 from typing import Final
@@ -11,16 +11,16 @@ from gpu_fraction.domain.pod import SecurityContext
 from gpu_fraction.domain.problems import Problem
 
 NOT_KNOWN: Final = "spec.containers[*].securityContext: not read"
-"""The risk of a pod that nobody has looked at."""
+"""The problem of a pod whose security context was not read."""
 
 
 def root_problem(
     path: str, own: SecurityContext | None, pod: SecurityContext | None
 ) -> Problem | None:
-    """The field by which a container could be root, None where it cannot.
+    """The field that lets a container become root; None where it cannot.
 
-    The kubelet keeps a user other than 0 for the first process only. Without new privileges a
-    setuid program, file capabilities and added capabilities change nothing any more; the API
+    The kubelet enforces a user other than 0 for the first process only. Without privilege
+    escalation, setuid programs, file capabilities and added capabilities have no effect; the API
     server refuses ``privileged`` and ``CAP_SYS_ADMIN`` beside it.
     Source: Kubernetes, "Configure a Security Context" (the container's fields override the
     pod's) and validation of containers; Linux, Documentation/userspace-api/no_new_privs.rst.
@@ -45,6 +45,6 @@ def root_problem(
     if own is None or own.allow_privilege_escalation is not False:
         return Problem(
             f"{context}.allowPrivilegeEscalation",
-            "is not false, so that a setuid program makes it root; allowed: false",
+            "is not false, so a setuid program can become root; allowed: false",
         )
     return None

@@ -1,4 +1,4 @@
-"""How many MiB a share of a card is, where the configuration knows the cards."""
+"""Converts between shares and MiB where the memory of the cards is configured."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ class CardSizes:
     """The memory of the cluster's cards, from configuration.
 
     Attributes:
-        one_mib: MiB of every card that ``by_model_mib`` does not name; None where unknown.
+        one_mib: MiB of every card whose model is not in ``by_model_mib``; None where unknown.
         by_model_mib: MiB by GPU model, the models as users write them (``A100-80GB``).
     """
 
@@ -21,7 +21,7 @@ class CardSizes:
     by_model_mib: Mapping[str, int] = field(default_factory=dict)
 
     def eligible_mib(self, request: Request) -> frozenset[int]:
-        """The sizes of all cards that the request may land on; empty where unknown."""
+        """The sizes of all cards that the request can be placed on; empty where unknown."""
         if request.models:
             found = [self._sizes_of(name) for name in request.models]
             return frozenset().union(*found) if all(found) else frozenset()
@@ -35,7 +35,7 @@ class CardSizes:
         return frozenset(sizes)
 
     def _sizes_of(self, name: str) -> frozenset[int]:
-        """Of the configured models that the wanted name covers (A100: 40 GB and 80 GB)."""
+        """The sizes of the configured models that a name matches (A100: 40 GB and 80 GB)."""
         found = {
             mib
             for model, mib in self.by_model_mib.items()
@@ -48,7 +48,7 @@ class CardSizes:
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """A slice in integers, on each of its cards; None is settled when a card is chosen."""
+    """A slice in integers, on each of its cards; None is unknown until a card is chosen."""
 
     core_milli: int | None
     memory_mib: int | None
@@ -57,10 +57,10 @@ class Amounts:
 _UNKNOWN: Final = "the GPU's memory size is not configured"
 
 
-def settle(part: Slice, eligible_mib: frozenset[int]) -> Amounts:
-    """What the slice comes to, where all eligible cards have one size.
+def resolve(part: Slice, eligible_mib: frozenset[int]) -> Amounts:
+    """The amounts of a slice; exact only where all eligible cards have one size.
 
-    Both directions round down, so that shares which add up to a card also fit on one.
+    Both directions round down, so that shares whose sum is one card fit on one card.
     """
     size = next(iter(eligible_mib)) if len(eligible_mib) == 1 else None
     memory_mib = part.memory_mib
@@ -73,33 +73,26 @@ def settle(part: Slice, eligible_mib: frozenset[int]) -> Amounts:
 
 
 def describe(part: Slice, amounts: Amounts, eligible_mib: frozenset[int]) -> str | None:
-    """The warning that says how a share was turned into MiB, or MiB into a share.
+    """The warning that shows the MiB of a share, or the share of an amount of MiB.
 
-    None where the user gave both and nothing had to be worked out.
+    None where the user gave both.
     """
+    start = f"container {part.container}:"
     if part.memory_milli is not None:
-        share = units.format_percent(part.memory_milli)
-        if amounts.memory_mib is not None:
-            (size,) = eligible_mib
-            return (
-                f"container {part.container}: {share} of a GPU's memory is "
-                f"{amounts.memory_mib} MiB (GPUs have {size} MiB by configuration)"
-            )
+        start = f"{start} {units.format_percent(part.memory_milli)} of a GPU's memory"
+        if amounts.memory_mib is None:
+            return f"{start} becomes MiB when a GPU is chosen ({_why(eligible_mib)})"
+        (size,) = eligible_mib
+        return f"{start} is {amounts.memory_mib} MiB (GPUs have {size} MiB by configuration)"
+    if part.core_milli is not None:
+        return None
+    if amounts.core_milli is None:
         return (
-            f"container {part.container}: {share} of a GPU's memory is settled when a GPU is "
-            f"chosen ({_why(eligible_mib)})"
+            f"{start} the compute share follows the memory when a GPU is chosen "
+            f"({_why(eligible_mib)})"
         )
-    if part.core_milli is None:
-        if amounts.core_milli is not None:
-            return (
-                f"container {part.container}: {part.memory_mib} MiB brings "
-                f"{units.format_percent(amounts.core_milli)} of a GPU's compute"
-            )
-        return (
-            f"container {part.container}: the compute share follows the memory when a GPU is "
-            f"chosen ({_why(eligible_mib)})"
-        )
-    return None
+    share = units.format_percent(amounts.core_milli)
+    return f"{start} {part.memory_mib} MiB comes with {share} of a GPU's compute"
 
 
 def _why(eligible_mib: frozenset[int]) -> str:

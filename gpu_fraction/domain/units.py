@@ -1,8 +1,8 @@
-"""Numbers that people write, to integers: milli-cores (thousandths of a GPU) and MiB.
+"""Parses user-written numbers into integers: milli-cores (thousandths of a GPU) and MiB.
 
-Text is matched against an ASCII pattern and computed exactly. ``float()`` and
-``int()`` take ``" 0.5"``, ``0.2_5``, Arabic digits and ``NaN``; three parsers that disagreed
-about those are what KAI-Scheduler#1798 had to mend.
+The parsers match an ASCII pattern and compute exactly, because ``float()`` and ``int()`` accept
+``" 0.5"``, ``0.2_5``, Arabic digits and ``NaN``. KAI-Scheduler#1798 was caused by three parsers
+that disagreed about those.
 """
 
 import re
@@ -20,9 +20,9 @@ MAX_AMOUNT: Final = (1 << 63) - 1
 """Kubernetes caps every quantity here (apimachinery pkg/api/resource/quantity.go)."""
 
 MAX_CHARS: Final = 30
-"""Characters of a number: chosen, far more than any amount has, so that no text costs time.
+"""Characters of a number: chosen, far more than any amount has.
 
-Looked at before the patterns are: they try every way to part a run of digits.
+Checked before the patterns, which backtrack over every split of a run of digits.
 """
 
 FRACTION_ALLOWED: Final = (
@@ -55,8 +55,8 @@ class UnitError(ValueError):
     """A number that is not accepted.
 
     Attributes:
-        reason: What is wrong with it.
-        allowed: What would be accepted.
+        reason: The fault.
+        allowed: The accepted values.
     """
 
     def __init__(self, reason: str, allowed: str) -> None:
@@ -92,7 +92,7 @@ def parse_share_milli(text: str) -> int:
 def _match(
     pattern: re.Pattern[str], text: str, most_chars: int = MAX_CHARS
 ) -> re.Match[str] | None:
-    """The whole of a text that is not too long."""
+    """Match the whole text; None where it is too long."""
     return pattern.fullmatch(text) if len(text) <= most_chars else None
 
 
@@ -106,7 +106,7 @@ def _milli(text: str, allowed: str) -> int:
     # One decimal of a percentage is the third decimal of a share.
     places = 1 if percent else 3
     if len(decimals or "") > places:
-        raise UnitError("too fine, the smallest step is 0.001 of a GPU", allowed)
+        raise UnitError("too precise, the smallest step is 0.001 of a GPU", allowed)
     # Digits are shifted, not multiplied: Decimal rounds beyond its 28 digits.
     value = int(whole + (decimals or "").ljust(places, "0"))
     if value == 0:
@@ -129,8 +129,8 @@ def parse_memory_mib(text: str) -> tuple[int, bool]:
     """An amount of memory in MiB, and whether it was rounded up to get there.
 
     A plain whole number counts MiB, as KAI-Scheduler users write it. With a unit it is a
-    Kubernetes quantity of bytes. What is no whole number of MiB is rounded up, so that a
-    container never gets less than it asked for.
+    Kubernetes quantity of bytes. Fractions of a MiB are rounded up, so that a
+    container never gets less than requested.
 
     Raises:
         UnitError: not an amount, zero or negative, or less than one MiB.
@@ -176,7 +176,7 @@ def whole_amount(text: str) -> int:
     The API server's own validation takes whole numbers of 0 or more only.
     """
     if len(text) <= MAX_CHARS and text.isascii() and text.isdigit():
-        return min(int(text), MAX_AMOUNT)  # as almost all are written
+        return min(int(text), MAX_AMOUNT)  # the common form
     try:
         whole = parse_quantity(text).to_integral_value(ROUND_CEILING)
     except UnitError:
@@ -187,7 +187,7 @@ def whole_amount(text: str) -> int:
 def share_of(total: int, milli: int) -> int:
     """``milli`` thousandths of ``total``, rounded down, at least 1.
 
-    Down, so that shares which add up to one GPU also fit on one GPU.
+    Rounds down, so that shares whose sum is one GPU fit on one GPU.
     """
     return max(1, total * milli // MILLI)
 
@@ -209,7 +209,7 @@ def format_count(count: int) -> str:
 
 
 def format_milli(milli: int) -> str:
-    """Thousandths as people write them: 250 is ``0.25``."""
+    """Thousandths as a decimal: 250 is ``0.25``."""
     return f"{Decimal(milli) / MILLI:f}"
 
 

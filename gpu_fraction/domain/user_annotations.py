@@ -1,4 +1,4 @@
-"""Every annotation that a user may write, read to one ``Request`` or to all that is wrong."""
+"""Parses the user's annotations into one ``Request``, or into all their problems."""
 
 import re
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 
 from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.layout import Layout
+from gpu_fraction.domain.containers import Containers
 from gpu_fraction.domain.pod import Pod
 from gpu_fraction.domain.problems import MAX_SHOWN, Problem, nearest, quote
 from gpu_fraction.domain.request import (
@@ -26,9 +26,9 @@ MAX_CHOICES: Final = 64
 """Models or UUIDs in one annotation: chosen, more than the cards of any node."""
 
 MAX_KEYS: Final = 64
-"""Annotations of ours that a user may write on one pod: chosen, more than its containers.
+"""GPU annotations on one pod: chosen, more than a pod has containers.
 
-Each can be wrong in ways that cost time to explain, and a body has room for 200,000.
+An explanation of each faulty one costs time, and a request body has room for 200,000.
 """
 
 _KNOWN: Final = frozenset((*keys.USER_KEYS, *keys.SYSTEM_KEYS))
@@ -38,12 +38,12 @@ _UUID: Final = re.compile(r"(GPU|MIG)-[0-9A-Za-z][0-9A-Za-z/-]{0,79}", re.ASCII)
 
 
 def asks(annotations: Mapping[str, str]) -> bool:
-    """True where any key of ours is present, so that the pod is ours to judge."""
+    """True where any GPU annotation is present."""
     return any(keys.is_ours(key) for key in annotations)
 
 
 def parse(pod: Pod, bounds: Bounds) -> Request | None:
-    """Read every user annotation of the pod; None where it carries none.
+    """Parse every user annotation of the pod; None where it has none.
 
     Raises:
         Refused: with every problem found, not just the first.
@@ -57,10 +57,10 @@ def parse(pod: Pod, bounds: Bounds) -> Request | None:
         return None
     if len(given) > MAX_KEYS:
         message = (
-            f"{len(given)} keys (gpu-*, {keys.PREFIX}*) ask for GPUs; allowed: at most {MAX_KEYS}"
+            f"{len(given)} GPU annotations (gpu-*, {keys.PREFIX}*); allowed: at most {MAX_KEYS}"
         )
         raise Refused([Problem("metadata.annotations", message)])
-    reader = _Reader(given, Layout.of(pod), bounds)
+    reader = _Reader(given, Containers.of(pod), bounds)
     request = reader.read()
     if request is None:
         raise Refused(reader.problems)
@@ -72,7 +72,7 @@ class _Reader:
     """One pass over a pod's annotations, collecting problems."""
 
     given: Mapping[str, str]
-    layout: Layout
+    containers: Containers
     bounds: Bounds
     problems: list[Problem] = field(default_factory=list)
 
@@ -87,13 +87,12 @@ class _Reader:
         if not slices and not self.problems:
             given = next(iter(self.given))
             self._refuse(
-                given,
-                f"asks for no GPU by itself; add {keys.FRACTION} or {keys.MEMORY}",
+                given, f"does not request a GPU by itself; add {keys.FRACTION} or {keys.MEMORY}"
             )
         if self.problems:
             return None
         if len(slices) > 1:
-            order = {name: i for i, name in enumerate(self.layout)}
+            order = {name: i for i, name in enumerate(self.containers)}
             slices.sort(key=lambda s: order[s.container])
         return Request(
             slices=tuple(slices),
@@ -111,15 +110,11 @@ class _Reader:
         self.problems.append(Problem(annotation_path(key), message))
 
     def _will_be_shown(self) -> bool:
-        """Whether the next problem is among those that a message names."""
         return len(self.problems) < MAX_SHOWN
 
-    def _get(self, key: str) -> str | None:
-        return self.given.get(key)
-
     def _number(self, key: str, parser: Callable[[str], int]) -> int | None:
-        """The annotation as a number; a problem and None where it is none."""
-        text = self._get(key)
+        """The annotation as a number; None where it is absent or, with a problem, not a number."""
+        text = self.given.get(key)
         if text is None:
             return None
         try:
@@ -143,22 +138,34 @@ class _Reader:
         core_milli = self._number(keys.CORES, units.parse_share_milli)
         cards = self._number(keys.NUM_DEVICES, units.parse_count)
         container = self._target()
-        if not any(self._get(key) is not None for key in (keys.FRACTION, keys.MEMORY)):
-            self._companions()
+        if keys.FRACTION not in self.given and keys.MEMORY not in self.given:
+            for key in (keys.CORES, keys.NUM_DEVICES, keys.CONTAINER_NAME):
+                if key in self.given:
+                    self._refuse(
+                        key,
+                        f"has no effect without {keys.FRACTION} or {keys.MEMORY}; add one of them",
+                    )
             return None
         if container is None:
             return None
         if fraction is not None and fraction > units.MILLI and cards is not None:
             self._refuse(
                 keys.NUM_DEVICES,
-                f"contradicts {keys.FRACTION} {quote(self._get(keys.FRACTION) or '')}, which "
-                "already counts GPUs; give one of the two, or a share of at most 1",
+                f"conflicts with {keys.FRACTION} {quote(self.given[keys.FRACTION])}, which "
+                "already counts GPUs; remove one of the two, or use a share of at most 1",
             )
             return None
         cards, share = self._cards(fraction, cards)
-        self._within(keys.NUM_DEVICES if self._get(keys.NUM_DEVICES) else keys.FRACTION, cards)
+        self._within(
+            keys.NUM_DEVICES if self.given.get(keys.NUM_DEVICES) else keys.FRACTION, cards
+        )
         if memory_mib is not None and memory_mib > self.bounds.max_memory_mib:
-            self._too_large(memory_mib)
+            self._refuse(
+                keys.MEMORY,
+                f"{quote(self.given[keys.MEMORY])} is {memory_mib} MiB, more than any GPU has; "
+                "allowed: at most "
+                f"{units.format_memory(self.bounds.max_memory_mib)} on each GPU",
+            )
         if share is None and memory_mib is None:
             return None
         return Slice(
@@ -169,16 +176,9 @@ class _Reader:
             memory_milli=share if memory_mib is None else None,
         )
 
-    def _too_large(self, memory_mib: int) -> None:
-        self._refuse(
-            keys.MEMORY,
-            f"{quote(self._get(keys.MEMORY) or '')} is {memory_mib} MiB, more than any card has; "
-            f"allowed: at most {units.format_memory(self.bounds.max_memory_mib)} on each GPU",
-        )
-
     @staticmethod
     def _cards(fraction: int | None, cards: int | None) -> tuple[int, int | None]:
-        """How many cards, and the share of each in thousandths."""
+        """The number of cards, and the share of each in thousandths."""
         if fraction is not None and fraction > units.MILLI:
             return fraction // units.MILLI, units.MILLI
         return cards or 1, fraction
@@ -187,29 +187,22 @@ class _Reader:
         if cards > self.bounds.max_cards:
             self._refuse(
                 key,
-                f"{quote(self._get(key) or '')} is more GPUs than any node has; "
+                f"{quote(self.given[key])} is more GPUs than any node has; "
                 f"allowed: at most {self.bounds.max_cards}",
             )
 
-    def _companions(self) -> None:
-        """Keys that only say more about a share, without one."""
-        for key in (keys.CORES, keys.NUM_DEVICES, keys.CONTAINER_NAME):
-            if self._get(key) is not None:
-                self._refuse(key, f"needs {keys.FRACTION} or {keys.MEMORY} beside it")
-
     def _target(self) -> str | None:
-        """The container of the pod-level share."""
-        name = self._get(keys.CONTAINER_NAME)
+        name = self.given.get(keys.CONTAINER_NAME)
         if name is None:
-            return self.layout.default()
+            return self.containers.default()
         return name if self._holds(keys.CONTAINER_NAME, name) else None
 
     def _holds(self, key: str, name: str) -> bool:
-        """Whether a container of that name may get a GPU; a problem where not."""
-        why = self.layout.why_not(name, suggest=self._will_be_shown())
-        if why is not None:
-            self._refuse(key, why)
-        return why is None
+        """Whether the named container can get a GPU; reports a problem where not."""
+        refusal = self.containers.refusal(name, suggest=self._will_be_shown())
+        if refusal is not None:
+            self._refuse(key, refusal)
+        return refusal is None
 
     def _container_slices(self) -> Iterable[Slice]:
         """The slices of ``gpu-fraction.dev/container.<name>``."""
@@ -226,24 +219,26 @@ class _Reader:
             yield Slice(name, cards, core_milli=share, memory_mib=None, memory_milli=share)
 
     def _twice(self, slices: list[Slice]) -> None:
-        """A container named by the pod-level keys and by its own."""
+        """Report containers with both a pod-level share and one of their own."""
         if len(slices) < 2:
             return
         counts = Counter(s.container for s in slices)
         for name in sorted(name for name, count in counts.items() if count > 1):
             self._refuse(
                 keys.CONTAINER_PREFIX + name,
-                f"container {quote(name)} already gets the pod's {keys.FRACTION} or "
-                f"{keys.MEMORY}; give it one share",
+                f"container {quote(name)} already gets {keys.FRACTION} or {keys.MEMORY} of the "
+                "pod; remove one of the two",
             )
 
     def _list(self, key: str) -> Sequence[str]:
-        text = self._get(key)
+        text = self.given.get(key)
         if text is None:
             return ()
         items = list(dict.fromkeys(item.strip() for item in text.split(",", MAX_CHOICES)))
         if len(items) > MAX_CHOICES:
-            self._refuse(key, f"names more than {MAX_CHOICES}")
+            self._refuse(
+                key, f"lists more than {MAX_CHOICES} items; allowed: at most {MAX_CHOICES}"
+            )
             return ()
         return items
 
@@ -253,14 +248,14 @@ class _Reader:
             return (), ()
         excluded = [item[1:].strip() for item in items if item.startswith("!")]
         wanted = [item for item in items if not item.startswith("!")]
-        allowed = "allowed: models (A100,H100) or models to avoid (!T4,!P4)"
+        allowed = "allowed: models (A100,H100) or excluded models (!T4,!P4)"
         for name in (*wanted, *excluded):
             if not _MODEL.fullmatch(name):
                 self._refuse(keys.MODEL, f"{quote(name)} is not a GPU model; {allowed}")
         if wanted and excluded:
             self._refuse(
                 keys.MODEL,
-                f"{quote(self._get(keys.MODEL) or '')} names models to take and models to avoid; "
+                f"{quote(self.given[keys.MODEL])} mixes allowed and excluded models; "
                 f"{allowed}, not both",
             )
         return tuple(wanted), tuple(excluded)
@@ -277,18 +272,19 @@ class _Reader:
         if items and len(items) < cards:
             self._refuse(
                 keys.UUID,
-                f"names {len(items)} card(s), but a container asks for {cards}",
+                f"lists {len(items)} GPU(s), but a container requests {cards}; allowed: "
+                f"at least {cards}",
             )
         return tuple(items)
 
     def _choice(self, key: str, allowed: tuple[str, ...], default: str) -> str:
-        text = self._get(key)
+        text = self.given.get(key)
         if text is None:
             return default
         if text not in allowed:
             self._refuse(
                 key,
-                f"{quote(text)} is not known{nearest(text, allowed)}; "
+                f"{quote(text)} is not a known value{nearest(text, allowed)}; "
                 f"allowed: {', '.join(allowed)}",
             )
         return text

@@ -14,16 +14,16 @@ import structlog
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 FLUSH_S: Final = 0.01
-"""How long a line may wait for others: chosen, nobody who reads along notices it, and a process
-that is killed leaves at most this much untold."""
+"""Seconds that a line may wait for others: chosen, too short to notice, and a killed process loses
+at most the lines of this time."""
 
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=str)
 
 
 def _line(_logger: object, method: str, event: structlog.typing.EventDict) -> bytes:
-    """Level and time added, and the line made: one step, because there is a line a request."""
+    """Add level and time, and encode the line, in one step: every request logs a line."""
     event["level"] = method
-    # Seconds since the epoch: spelling a date out costs as much as the rest of the line.
+    # Seconds since the epoch: formatting a date costs as much as the rest of the line.
     event["ts"] = time.time()
     if "exc_info" in event:
         event = structlog.processors.format_exc_info(_logger, method, event)
@@ -31,12 +31,11 @@ def _line(_logger: object, method: str, event: structlog.typing.EventDict) -> by
 
 
 class _LoopOutput:
-    """Lines that come close together go out in one write: writes are most of what a line costs.
+    """Collects lines within ``FLUSH_S`` into one write, the most expensive part of a line.
 
-    Nothing waits longer than ``FLUSH_S``, warnings and errors not at all; without a loop, as in
-    threads, every line goes out at once. What standard output is, is asked at every write: it
-    may be replaced or closed. One that takes nothing, as on a full disk, fails nobody who logs:
-    the next write that succeeds says how many lines may be missing.
+    Warnings and errors, and lines from threads without an event loop, are written at once. Every
+    write uses the current standard output, which may be replaced or closed. A failed write, as on
+    a full disk, raises nothing; the next successful one logs the number of possibly lost lines.
     """
 
     def __init__(self) -> None:
@@ -46,7 +45,7 @@ class _LoopOutput:
         self._not_written = 0
 
     def msg(self, line: bytes) -> None:
-        """Take one line."""
+        """Collect one line."""
         self._lines.append(line)
         try:
             loop = asyncio.get_running_loop()
@@ -58,7 +57,7 @@ class _LoopOutput:
             loop.call_later(FLUSH_S, self.flush)
 
     def urgent(self, line: bytes) -> None:
-        """Take one line and write all that have been taken."""
+        """Collect one line and write all lines."""
         self._lines.append(line)
         self.flush()
 
@@ -66,10 +65,10 @@ class _LoopOutput:
     warning = error = critical = urgent
 
     def flush(self) -> None:
-        """Write what has been taken."""
+        """Write all collected lines."""
         with self._writing:
-            # In this order: a line that another thread takes meanwhile is in the list, or its
-            # own flush is to come.
+            # The order matters: a line that another thread adds meanwhile is in the list, or
+            # its own flush follows.
             self._waiting_in = None
             lines = self._lines[:]
             del self._lines[: len(lines)]
@@ -87,13 +86,13 @@ def _written(lines: list[bytes]) -> bool:
     try:
         sys.stdout.buffer.write(b"\n".join(lines) + b"\n")
         sys.stdout.buffer.flush()
-    except (OSError, ValueError):  # ValueError: it is closed
+    except (OSError, ValueError):  # ValueError: closed
         return False
     return True
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Libraries' lines on what standard output is now."""
+    """Writes the lines of libraries to the current standard output."""
 
     @property
     def stream(self) -> TextIO:
@@ -102,11 +101,11 @@ class _Handler(logging.StreamHandler[TextIO]):
 
     @stream.setter
     def stream(self, _stream: TextIO) -> None:
-        """Nothing else is written to."""
+        """Ignore; only standard output is used."""
 
 
 def configure(level: str = "info") -> None:
-    """Set up logging for the process; libraries' own lines come out in the same form.
+    """Set up logging for the process; libraries log in the same format.
 
     Args:
         level: One of ``LEVELS``.

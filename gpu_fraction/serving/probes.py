@@ -9,13 +9,13 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 Check = Callable[[], str | Awaitable[str | None] | None]
-"""What is wrong; None or an empty text where nothing is."""
+"""The fault; None or an empty text for none."""
 
 _log = structlog.get_logger(__name__)
 
 
 def _fine() -> None:
-    """The process answers, so it lives."""
+    """Report no fault: a process that answers is alive."""
 
 
 def add_probes(
@@ -26,8 +26,8 @@ def add_probes(
     Args:
         app: The application.
         registry: The metrics.
-        ready: Why this process should get no work; its text is answered with status 503.
-        live: Why this process should be restarted.
+        ready: Why this process is not ready; its text is the body of a 503.
+        live: Why the kubelet should restart this process.
     """
 
     async def metrics(_request: web.Request) -> web.Response:

@@ -1,9 +1,9 @@
 """An HTTPS server that loses no request when it stops.
 
-The API server keeps idle connections to webhooks for 90 s and never repeats a POST that a
-closed connection swallowed (client-go transport/cache.go; rest/request.go). So idle
-connections are kept longer than that, and a stopping server answers every request with
-``Connection: close`` until nobody is connected any more.
+The API server keeps idle connections to webhooks for 90 s and never repeats a POST that was lost
+on a closed connection (client-go transport/cache.go; rest/request.go). So this server keeps idle
+connections longer than that, and answers with ``Connection: close`` while it stops, until no
+client is connected.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.parsers import seconds
 
 KEEPALIVE_S: Final = 120.0
-"""Idle connections stay open this long: above the API server's 90 s."""
+"""Seconds that idle connections stay open: above the API server's 90 s."""
 
 _CLOSE_S: Final = 5.0
-"""Time for the last answers once the listening socket is closed: chosen."""
+"""Seconds for the last answers after the listening socket closes: chosen."""
 
 _POLL_S: Final = 0.05
 
@@ -32,13 +32,12 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """How a server stops.
+    """The drain of a stopping server.
 
     Attributes:
-        least_s: Until every client has learned that this replica is gone (endpoint propagation
-            takes seconds).
-        most_s: Even if clients stay connected; above 90 s the API server itself drops what is
-            idle.
+        least_s: Seconds until all clients have stopped using this replica (endpoint propagation).
+        most_s: Seconds even if clients stay connected; the API server drops idle connections
+            after 90.
     """
 
     least_s: float = setting(seconds(0, 600), 15.0, "minimum drain time after SIGTERM")
@@ -63,8 +62,8 @@ class HttpsServer:
             app: The application.
             host: Address to listen on.
             port: Port to listen on, 0 for any.
-            tls: The server's certificate; may swap itself behind ``sni_callback``.
-            drain: How to stop.
+            tls: The server's certificate; may change through ``sni_callback``.
+            drain: The drain times.
         """
         self._app = app
         self._host = host
@@ -79,8 +78,8 @@ class HttpsServer:
         self, _request: web.BaseRequest, response: web.StreamResponse
     ) -> None:
         if self.draining:
-            # The header too: aiohttp has decided on it before this signal, and a connection that
-            # is closed without a word loses the request that its client sends meanwhile.
+            # The header too: aiohttp sets it before this signal, and a client loses the request
+            # that it sends on a connection that closes without notice.
             response.headers["Connection"] = "close"
             response.force_close()
 
@@ -92,7 +91,7 @@ class HttpsServer:
             access_log=None,
             keepalive_timeout=KEEPALIVE_S,
             shutdown_timeout=_CLOSE_S,
-            auto_decompress=False,  # nobody packs, and unpacking would cost us, not the sender
+            auto_decompress=False,  # no client compresses, and unpacking costs the server
         )
         await runner.setup()
         try:
@@ -107,7 +106,7 @@ class HttpsServer:
                 await runner.cleanup()
 
     async def _drained(self, runner: web.AppRunner) -> None:
-        """Serve on with ``Connection: close`` until everyone has gone."""
+        """Serve with ``Connection: close`` until no client is connected."""
         self.draining = True
         loop = asyncio.get_running_loop()
         started = loop.time()

@@ -1,8 +1,8 @@
-"""Settings as fields of dataclasses: the one place that says what a setting is.
+"""Settings as fields of dataclasses: the single declaration of each setting.
 
-A field gives a setting its name, its type and its unit (``_s``, ``_mib``, ``_milli``);
-:func:`setting` adds the parser, the default and the help. Flag, environment variable, file key,
-help and the page of the documentation follow from it.
+A field gives a setting its name, type and unit (``_s``, ``_mib``, ``_milli``); :func:`setting`
+adds the parser, the default and the help. The flag, the environment variable, the file key, the
+help and the documentation page are derived from it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 NEEDED: Final[Any] = object()
-"""The default of a setting that must be given."""
+"""The default of a required setting."""
 
 _KEY: Final = "setting"
 _UNITS: Final = {"_s": "seconds", "_mib": "MiB", "_milli": "thousandths"}
@@ -26,7 +26,7 @@ D = TypeVar("D", bound="DataclassInstance")
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Settings that are a dataclass of their own."""
+    """A nested dataclass of settings."""
 
     cls: "type[DataclassInstance]"
     title: str
@@ -41,14 +41,14 @@ def setting(
     name: str = "",
     bare: str | None = None,
 ) -> T:
-    """A dataclass field that people can set.
+    """Declare a dataclass field as a setting.
 
     Args:
-        parse: From text to the value; raises ValueError with what is allowed.
-        default: The value where nothing is given; ``NEEDED`` where there is none.
-        help: One line for people, without the unit.
-        name: The file's key; the field's name without ``_s`` where it is not given.
-        bare: What the flag means without a value; None where it needs one.
+        parse: Converts text to the value; its ValueError names the allowed values.
+        default: The default; ``NEEDED`` for a required setting.
+        help: One line for users, without the unit.
+        name: The key in the file; by default the field's name without ``_s``.
+        bare: The value of a flag without one; None where a value is required.
     """
     needed = default is NEEDED
     metadata = {_KEY: Option(name, parse, None if needed else default, help, "", needed, bare)}
@@ -58,25 +58,25 @@ def setting(
 
 
 def group(cls: type[D], title: str = "", *, prefix: str = "") -> D:
-    """A dataclass field that holds further settings.
+    """Declare a dataclass field as a group of settings.
 
     Args:
-        cls: Their dataclass.
-        title: The heading in the help; empty for that of the settings before.
-        prefix: What their names begin with.
+        cls: The dataclass of the group.
+        title: The heading in the help; empty for the previous heading.
+        prefix: The prefix of the names.
     """
     return field(default_factory=cls, metadata={_KEY: _Group(cls, title, prefix)})
 
 
 def options_of(cls: "type[DataclassInstance]") -> tuple[Option, ...]:
-    """Every setting of a dataclass and of the groups in it."""
+    """Every setting of a dataclass and its groups."""
     return tuple(option for _, option in titled(cls))
 
 
 def titled(
     cls: "type[DataclassInstance]", title: str = "", prefix: str = ""
 ) -> Iterator[tuple[str, Option]]:
-    """The same, each with its heading."""
+    """Every setting of a dataclass and its groups, with its heading."""
     for _, member in _members(cls, prefix):
         if isinstance(member, Option):
             yield title, member
@@ -86,7 +86,7 @@ def titled(
 
 
 def build(cls: type[D], values: Mapping[str, Value], prefix: str = "") -> D:
-    """The dataclass with these values.
+    """Build the dataclass from values.
 
     Raises:
         SettingsError: a setting is missing, or some contradict each other.
@@ -99,7 +99,7 @@ def build(cls: type[D], values: Mapping[str, Value], prefix: str = "") -> D:
             continue
         given[name] = values[member.name].value
         if member.needed and given[name] is None:
-            missing.append(f"{member.flag} is needed: {member.help}")
+            missing.append(f"{member.flag} is required: {member.help}")
     if missing:
         raise SettingsError(missing)
     try:
@@ -109,7 +109,6 @@ def build(cls: type[D], values: Mapping[str, Value], prefix: str = "") -> D:
 
 
 def _members(cls: "type[DataclassInstance]", prefix: str) -> Iterator[tuple[str, Option | _Group]]:
-    """The fields that are settings or groups, each with its whole name or prefix."""
     for one in fields(cls):
         member = one.metadata.get(_KEY)
         if isinstance(member, _Group):

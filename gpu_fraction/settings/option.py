@@ -1,7 +1,7 @@
-"""Options and where their values come from.
+"""Options and the sources of their values.
 
-A flag beats the environment, which beats the file, which beats the default. Every fault is
-reported at once, with the place it came from and what is allowed.
+A flag takes precedence over the environment, then the file, then the default. All faults are
+reported together, each with its source and the allowed values.
 """
 
 import argparse
@@ -39,12 +39,12 @@ class Option:
     Attributes:
         name: Its key in the file; the flag is ``--with-dashes``, the variable
             ``GPU_FRACTION_UPPER_CASE``.
-        parse: From text to the value; raises ValueError with what is allowed.
-        default: The value where nothing is given.
-        help: One line for people, without the unit.
-        unit: Of the value, in words; empty where it has none.
-        needed: Whether the program cannot start without it.
-        bare: What the flag means without a value; None where it needs one.
+        parse: Converts text to the value; its ValueError names the allowed values.
+        default: The default value.
+        help: One line for users, without the unit.
+        unit: The unit in words; empty for none.
+        needed: Whether the setting is required.
+        bare: The value of a flag without one; None where a value is required.
     """
 
     name: str
@@ -57,17 +57,17 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """The command line's name for it."""
+        """The flag on the command line."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def variable(self) -> str:
-        """The environment's name for it."""
+        """The environment variable."""
         return ENV_PREFIX + self.name.upper()
 
     @property
     def allowed(self) -> str:
-        """What a value may be, in the words of its refusal; empty where any text may be."""
+        """The allowed values, as the error message states them; empty where any text is."""
         try:
             self.parse("\0")
         except ValueError as e:
@@ -76,20 +76,20 @@ class Option:
 
     @property
     def shown_default(self) -> str:
-        """The default as a flag would give it; empty where there is none."""
+        """The default in the form of a flag; empty for none."""
         return _text(self.default)
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value and where it came from: flag, environment, file or default."""
+    """A value and its source: flag, environment, file or default."""
 
     value: Any
     source: str
 
 
 def add_flags(parser: argparse.ArgumentParser, options: Iterable[Option], title: str) -> None:
-    """Declare a flag for every option; absent flags stay None."""
+    """Declare a flag for every option; absent flags are None."""
     group = parser.add_argument_group(title)
     for option in options:
         default = f"default {option.shown_default}" if option.shown_default else ""
@@ -118,7 +118,7 @@ def read_file(content: str, name: str) -> dict[str, Any]:
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise SettingsError([f"{name}: must be a mapping of settings"])
+        raise SettingsError([f"{name}: not a mapping; allowed: setting: value, one per line"])
     return data
 
 
@@ -149,17 +149,14 @@ def load(
         try:
             values[option.name] = Value(option.parse(given), source)
         except ValueError as e:
-            errors.append(f"{source}: {quote(given)} is refused; {e}")
+            errors.append(f"{source}: {quote(given)} is invalid; {e}")
     if errors:
         raise SettingsError(errors)
     return values
 
 
 def _given(
-    option: Option,
-    flags: Mapping[str, Any],
-    environ: Mapping[str, str],
-    file: Mapping[str, Any],
+    option: Option, flags: Mapping[str, Any], environ: Mapping[str, str], file: Mapping[str, Any]
 ) -> tuple[str | None, str]:
     if (flag := flags.get(option.name)) is not None:
         return str(flag), f"flag {option.flag}"
@@ -171,9 +168,10 @@ def _given(
 
 
 def _text(value: object) -> str:
-    """A value in the form that a flag gives it; a file has lists and mappings of its own."""
+    """A value in the form of a flag; a file can have lists and mappings."""
     if isinstance(value, dict):
-        return ",".join(f"{key}={_joined(item)}" for key, item in value.items())
+        shown = {k: "+".join(map(str, v)) if isinstance(v, tuple) else v for k, v in value.items()}
+        return ",".join(f"{key}={item}" for key, item in shown.items())
     if isinstance(value, frozenset):
         return ",".join(sorted(value))
     if isinstance(value, list | tuple):
@@ -185,18 +183,14 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _joined(item: object) -> str:
-    return "+".join(map(str, item)) if isinstance(item, tuple) else str(item)
-
-
 def print_config(values: Mapping[str, Value]) -> str:
-    """Every setting with its value and source, as a file that could be given back.
+    """Every setting with its value and source, in the format of a settings file.
 
-    No setting holds a secret: keys and tokens are named by their files.
+    No setting contains a secret: keys and tokens are given as file names.
     """
     lines = []
     for name, value in values.items():
-        # A JSON string is a YAML string, whatever it holds.
+        # Every JSON string is a YAML string.
         shown = "null" if value.value is None else json.dumps(_text(value.value))
         lines.append(f"{name}: {shown}  # {value.source.split(' ')[0]}")
     return "\n".join(lines) + "\n"

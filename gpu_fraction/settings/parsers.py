@@ -1,4 +1,4 @@
-"""From text to a value, or a ValueError that says what is allowed."""
+"""Parsers of setting values; their ValueErrors name the allowed values."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from gpu_fraction.domain.problems import nearest
 
 _MAX_DIGITS: Final = 20
-"""Of a whole number: chosen, so that no text costs time to convert."""
+"""Digits of a whole number: chosen, to bound the cost of the conversion."""
 
 L = TypeVar("L", bound=str)
 
@@ -15,12 +15,12 @@ L = TypeVar("L", bound=str)
 def text(given: str) -> str:
     """Any text that is not empty."""
     if not given:
-        raise ValueError("allowed: a text that is not empty")
+        raise ValueError("allowed: any text that is not empty")
     return given
 
 
 def path(given: str) -> Path:
-    """A place in the file system."""
+    """A file system path."""
     return Path(text(given))
 
 
@@ -58,7 +58,7 @@ def boolean(given: str) -> bool:
 
 
 def choice(*allowed: L) -> Callable[[str], L]:
-    """One of some words."""
+    """One of several words."""
 
     def parse(given: str) -> L:
         for word in allowed:
@@ -70,10 +70,10 @@ def choice(*allowed: L) -> Callable[[str], L]:
 
 
 def words(given: str) -> tuple[str, ...]:
-    """A list separated by commas; empty for none."""
+    """A list separated by commas; may be empty."""
     return tuple(word.strip() for word in given.split(",") if word.strip())
 
 
 def word_set(given: str) -> frozenset[str]:
-    """The same without an order."""
+    """A set separated by commas; may be empty."""
     return frozenset(words(given))

@@ -1,4 +1,4 @@
-"""The settings that decide how a pod is rewritten; webhook and command line share them."""
+"""The settings of the rewriting of pods."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from typing import Final, get_args
 from gpu_fraction.domain import guard, units
 from gpu_fraction.domain.admission import Rules
 from gpu_fraction.domain.backends import BACKENDS, LEFT_TO, Backend, BackendConfig
-from gpu_fraction.domain.guard import Policy, Verdict
+from gpu_fraction.domain.guard import Permission, Policy
 from gpu_fraction.domain.request import Bounds, Isolation, Placement
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.settings.declaration import group, setting
 from gpu_fraction.settings.parsers import choice, integer, text, words
 
 _BOUNDS: Final = Bounds()
-_VERDICT: Final = choice(*get_args(Verdict))
+_PERMISSION: Final = choice(*get_args(Permission))
 
 
 def _memory(given: str) -> int:
@@ -26,7 +26,7 @@ def _memory(given: str) -> int:
 
 
 def _pairs(given: str) -> dict[str, str]:
-    """NAME=VALUE pairs; a word without ``=`` belongs to the value before it."""
+    """NAME=VALUE pairs; a word without ``=`` continues the value before it."""
     pairs: dict[str, str] = {}
     key = ""
     for word in words(given):
@@ -46,7 +46,7 @@ def _env(given: str) -> dict[str, str]:
     for name in pairs:
         if guard.is_reserved(name):
             raise ValueError(
-                f"{name} chooses GPUs, which the system does; allowed: other NAME=VALUE pairs"
+                f"{name} selects GPUs and is reserved; allowed: other NAME=VALUE pairs"
             )
     return pairs
 
@@ -62,7 +62,7 @@ def _backends(given: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class CardSizeSettings:
-    """The memory of GPUs whose nodes do not publish it."""
+    """The memory of GPUs on nodes that do not publish it."""
 
     gpu_memory_mib: int | None = setting(_memory, None, "memory of every GPU")
     gpu_memory_by_model: Mapping[str, int] = setting(
@@ -71,64 +71,69 @@ class CardSizeSettings:
 
     @property
     def sizes(self) -> CardSizes:
-        """The same, as the domain takes it."""
+        """The settings as the domain's type."""
         return CardSizes(self.gpu_memory_mib, self.gpu_memory_by_model)
 
 
 @dataclass(frozen=True)
 class RewriteSettings:
-    """What decides on a pod; webhook and command line share it."""
+    """The settings for pods; webhook and command line share them."""
 
-    backend: str = setting(choice(*BACKENDS), "native", "GPU stack")
+    backend: str = setting(choice(*BACKENDS), "native", "GPU stack of the cluster")
     namespace_backends: tuple[str, ...] = setting(
         _backends,
         (),
-        "backends that a namespace may choose with the label gpu-fraction.dev/backend",
+        "backends that namespaces may select with the label gpu-fraction.dev/backend",
     )
     cards: CardSizeSettings = group(CardSizeSettings)
-    runtime_class: str | None = setting(text, None, "runtimeClassName for GPU pods that have none")
-    env: Mapping[str, str] = setting(_env, {}, "variables for GPU containers, where absent")
+    runtime_class: str | None = setting(text, None, "runtimeClassName for GPU pods without one")
+    env: Mapping[str, str] = setting(_env, {}, "variables to add to GPU containers")
     default_placement: Placement = setting(
-        choice(*get_args(Placement)), _BOUNDS.placement, "placement of pods that name none"
+        choice(*get_args(Placement)), _BOUNDS.placement, "placement of pods without the annotation"
     )
     default_isolation: Isolation = setting(
-        choice(*get_args(Isolation)), _BOUNDS.isolation, "isolation of pods that name none"
+        choice(*get_args(Isolation)), _BOUNDS.isolation, "isolation of pods without the annotation"
     )
-    max_cards: int = setting(integer(1, 1024), _BOUNDS.max_cards, "most GPUs of one container")
+    max_cards: int = setting(integer(1, 1024), _BOUNDS.max_cards, "maximum GPUs per container")
     max_memory_mib: int = setting(
-        _memory, _BOUNDS.max_memory_mib, "most memory of one GPU", name="max_memory"
+        _memory, _BOUNDS.max_memory_mib, "maximum memory request on one GPU", name="max_memory"
     )
-    policy_privileged: Verdict = setting(_VERDICT, "refuse", "privileged containers in GPU pods")
-    policy_host_devices: Verdict = setting(_VERDICT, "refuse", "the node's /dev in GPU pods")
-    policy_node_name: Verdict = setting(_VERDICT, "refuse", "GPU pods with a preset spec.nodeName")
-    policy_other_scheduler: Verdict = setting(
-        _VERDICT, "refuse", "GPU pods that name another scheduler"
+    policy_privileged: Permission = setting(
+        _PERMISSION, "refuse", "privileged containers in GPU pods"
+    )
+    policy_host_devices: Permission = setting(
+        _PERMISSION, "refuse", "hostPath volumes with /dev in GPU pods"
+    )
+    policy_node_name: Permission = setting(
+        _PERMISSION, "refuse", "GPU pods with a preset spec.nodeName"
+    )
+    policy_other_scheduler: Permission = setting(
+        _PERMISSION, "refuse", "GPU pods with another scheduler"
     )
     left_to_schedulers: tuple[str, ...] = setting(
-        words, LEFT_TO, "schedulers whose pods are not touched, none of a configured backend"
+        words, LEFT_TO, "schedulers whose pods are left unchanged; none of a configured backend"
     )
 
     def __post_init__(self) -> None:
-        """Refuse to leave alone what is rewritten; a default gives way to a configured backend."""
+        """Refuse schedulers of configured backends; the default list excludes them silently."""
         if self.left_to_schedulers == LEFT_TO:
             return
         for scheduler in self.left_to_schedulers:
             if (owner := self._owners.get(scheduler)) is not None:
                 by = "--backend" if owner == self.backend else "--namespace-backends"
                 raise ValueError(
-                    f"--left-to-schedulers names {scheduler}, which places the pods of {by} "
-                    f"{owner}; leave one of the two out"
+                    f"--left-to-schedulers contains {scheduler}, the scheduler of {by} {owner}; "
+                    "remove one of the two"
                 )
 
     @property
     def _owners(self) -> dict[str | None, str]:
-        """The configured backends by the schedulers that place their pods."""
         names = dict.fromkeys((self.backend, *self.namespace_backends))
         return {BACKENDS[name].scheduler: name for name in names}
 
     @cached_property
     def rules(self) -> Rules:
-        """For ``domain.admission``."""
+        """The settings as ``domain.admission`` takes them."""
         return Rules(
             bounds=Bounds(
                 max_cards=self.max_cards,
@@ -147,13 +152,13 @@ class RewriteSettings:
 
     @cached_property
     def backends(self) -> Mapping[str, Backend]:
-        """Every backend that a pod may be rendered for, by name."""
+        """The configured backends by name."""
         config = BackendConfig(self.cards.sizes, self.runtime_class, self.env)
         names = dict.fromkeys((self.backend, *self.namespace_backends))
         return {name: BACKENDS[name](config) for name in names}
 
     def backend_for(self, wanted: str | None) -> Backend:
-        """The namespace's choice where it is allowed, else the default."""
+        """The backend that a namespace selects if it is allowed, else the default."""
         if wanted is not None and wanted in self.backends:
             return self.backends[wanted]
         return self.backends[self.backend]

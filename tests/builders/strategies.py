@@ -85,7 +85,7 @@ def asking_annotations(draw: st.DrawFn, others: tuple[str, ...] = ()) -> dict[st
 
 @st.composite
 def plain_containers(draw: st.DrawFn, name: str) -> Raw:
-    """A container that asks for no GPU by itself, in every form that its parents may have."""
+    """A container that does not request a GPU by itself, with every form of its parents."""
     made: Raw = {"name": name, "image": "busybox"}
     amounts = st.sampled_from([None, {}, {"cpu": "1"}, {"cpu": "100m", "example.com/a~b": "1"}])
     if draw(st.booleans()):

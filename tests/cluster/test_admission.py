@@ -226,7 +226,7 @@ def test_a_system_annotation_is_refused_at_creation(kubectl: Kubectl) -> None:
         manifest["metadata"]["annotations"][f"gpu-fraction.dev/{key}"] = "{}"
         done = kubectl.run("create", "-f", "-", stdin=manifest)
         assert f"metadata.annotations[gpu-fraction.dev/{key}]" in done.stderr
-        assert "only the system writes it" in done.stderr
+        assert "only gpu-fraction sets it" in done.stderr
 
 
 def test_a_system_annotation_is_refused_by_later_edit(kubectl: Kubectl) -> None:
@@ -249,7 +249,7 @@ async def test_a_system_annotation_is_refused_by_patch_on_status(
     with pytest.raises(StatusError) as refused:
         await client.patch(path, {"metadata": {"annotations": {"gpu-fraction.dev/request": "x"}}})
     assert refused.value.code == 403
-    assert "only the system writes it" in refused.value.message
+    assert "only gpu-fraction sets it" in refused.value.message
     await client.patch(path, {"status": {"message": "still works"}})
 
 
@@ -268,7 +268,7 @@ async def test_a_system_annotation_is_refused_in_a_binding(
     with pytest.raises(StatusError) as refused:
         await client.create(f"/api/v1/namespaces/{namespace}/{road}", binding)
     assert refused.value.code == 403
-    assert "only the system writes it" in refused.value.message
+    assert "only gpu-fraction sets it" in refused.value.message
 
 
 async def test_restarting_replicas_in_turn_fails_no_create(

@@ -76,7 +76,7 @@ def test_equal_shares_fit_one_card(size_mib: int, milli: int, by_memory: bool) -
     else:
         part = Slice("main", 1, milli, None, milli)
         count = 1000 // milli
-    amounts = sizes.settle(part, frozenset({size_mib}))
+    amounts = sizes.resolve(part, frozenset({size_mib}))
     assert amounts.memory_mib is not None
     assert amounts.core_milli is not None
     assert count * amounts.memory_mib <= size_mib
@@ -87,8 +87,8 @@ def test_equal_shares_fit_one_card(size_mib: int, milli: int, by_memory: bool) -
 def test_a_larger_share_is_never_less(size_mib: int, milli: int) -> None:
     """Neither in memory nor in compute."""
     eligible = frozenset({size_mib})
-    less = sizes.settle(Slice("main", 1, milli, None, milli), eligible)
-    more = sizes.settle(Slice("main", 1, milli + 1, None, milli + 1), eligible)
+    less = sizes.resolve(Slice("main", 1, milli, None, milli), eligible)
+    more = sizes.resolve(Slice("main", 1, milli + 1, None, milli + 1), eligible)
     assert (less.memory_mib or 0) <= (more.memory_mib or 0)
     assert (less.core_milli or 0) < (more.core_milli or 0)
 

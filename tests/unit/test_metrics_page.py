@@ -17,7 +17,7 @@ from gpu_fraction.node_daemon.usage_metrics import UsageGauges
 from gpu_fraction.quota import metrics as quota_metrics
 from gpu_fraction.scheduler.metrics import ExtenderMetrics, StateCollector
 from gpu_fraction.scheduler.state import ClusterState
-from gpu_fraction.webhook import metrics as webhook_metrics
+from gpu_fraction.webhook import endpoints
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -31,7 +31,7 @@ def test_the_page_lists_the_metrics_that_the_code_registers() -> None:
     """Neither more nor fewer, by their full names."""
     registry = CollectorRegistry()
     KubeMetrics(registry)
-    webhook_metrics.AdmissionMetrics(registry)
+    endpoints.AdmissionMetrics(registry)
     quota_metrics.AdmissionMetrics(registry)
     quota_metrics.ControllerMetrics(registry)
     Reporter(registry, Installation())

@@ -68,4 +68,4 @@ def test_without_a_cluster_it_says_which_flag_names_one(
     """Nobody's own kubeconfig is taken for that of a program of the cluster."""
     result = command(*words)
     assert (result.code, result.out) == (2, "")
-    assert "--kubeconfig is needed outside a cluster" in result.err
+    assert "--kubeconfig is required outside a cluster" in result.err

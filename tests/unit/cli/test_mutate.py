@@ -165,7 +165,7 @@ def annotated_itself(kind: str, *templates: str, annotated: tuple[str, ...] = ()
     return json.dumps(body)
 
 
-NO_GPU = "the pods will have no GPU"
+NO_GPU = "its pods will have no GPU"
 
 
 @pytest.mark.parametrize(
@@ -189,8 +189,8 @@ def test_an_annotation_on_the_workload_itself_is_warned_of(
     result = command("mutate", "-f", "-", stdin=text)
     assert result.code == 0
     assert result.err == (
-        f"Warning: -:1 {kind}/w: metadata.annotations[gpu-fraction]: belongs on "
-        f"{', '.join(f'{template}.metadata' for template in templates)}; {NO_GPU}{copied}\n"
+        f"Warning: -:1 {kind}/w: metadata.annotations[gpu-fraction]: {NO_GPU}{copied}; "
+        f"move it to {', '.join(f'{template}.metadata' for template in templates)}\n"
     )
     listed = json.dumps({"kind": "List", "items": [json.loads(text)]})
     again = command("mutate", "-f", "-", "-o", "diff", stdin=listed)
@@ -204,7 +204,7 @@ def test_an_annotation_halfway_to_the_pod_is_warned_of(command: Command) -> None
     body["spec"]["jobTemplate"]["metadata"] = body["metadata"]
     del body["metadata"]
     result = command("mutate", "-f", "-", stdin=json.dumps(body))
-    assert " spec.jobTemplate.metadata.annotations[gpu-fraction]: belongs on " in result.err
+    assert " spec.jobTemplate.metadata.annotations[gpu-fraction]: its pods " in result.err
 
 
 def test_only_templates_below_the_annotation_are_named(command: Command) -> None:
@@ -212,14 +212,14 @@ def test_only_templates_below_the_annotation_are_named(command: Command) -> None
     body = json.loads(annotated_itself("Job2", "spec.a.template", "spec.b.template"))
     body["spec"]["a"]["metadata"] = body.pop("metadata")
     told = command("mutate", "-f", "-", stdin=json.dumps(body)).err
-    assert ": belongs on spec.a.template.metadata; " in told
+    assert "; move it to spec.a.template.metadata\n" in told
 
 
 def test_only_templates_without_the_annotation_are_named(command: Command) -> None:
     """Those that have it get their GPU."""
     both = ("spec.a.template", "spec.b.template")
     one = command("mutate", "-f", "-", stdin=annotated_itself("Job2", *both, annotated=both[:1]))
-    assert ": belongs on spec.b.template.metadata; " in one.err
+    assert "; move it to spec.b.template.metadata\n" in one.err
     all_ = command("mutate", "-f", "-", stdin=annotated_itself("Job2", *both, annotated=both))
     assert all_.err == ""
 

@@ -56,7 +56,7 @@ def test_files_that_cannot_be_read(command: Command, tmp_path: Path) -> None:
     for name, told in (
         (tmp_path / "none.yaml", "No such file"),
         (tmp_path / "bytes.yaml", "codec can't decode"),
-        (empty, "holds no .yaml, .yml, .json file"),
+        (empty, "contains no .yaml, .yml, .json file"),
     ):
         result = command("mutate", "-f", name)
         assert (result.code, result.out) == (2, "")
@@ -115,8 +115,8 @@ def test_settings_that_contradict_each_other(command: Command) -> None:
     result = command("mutate", "-f", "-", *flags, stdin=NOTEBOOK)
     assert (result.code, result.out) == (2, "")
     assert result.err == (
-        "gpu-fraction: --left-to-schedulers names hami-scheduler, which places the pods of "
-        "--backend hami; leave one of the two out\n"
+        "gpu-fraction: --left-to-schedulers contains hami-scheduler, the scheduler of "
+        "--backend hami; remove one of the two\n"
     )
 
 
@@ -128,8 +128,8 @@ def test_settings_that_cannot_be_used(command: Command, tmp_path: Path) -> None:
     assert (result.code, result.out) == (2, "")
     assert result.err.splitlines() == [
         'gpu-fraction: file: unknown setting "bakend"; did you mean "backend"?',
-        'gpu-fraction: flag --backend: "kai" is refused; allowed: native, hami, nvidia',
-        'gpu-fraction: file max_cards: "none" is refused; allowed: a whole number from 1 to 1024',
+        'gpu-fraction: flag --backend: "kai" is invalid; allowed: native, hami, nvidia',
+        'gpu-fraction: file max_cards: "none" is invalid; allowed: a whole number from 1 to 1024',
     ]
     missing = command("mutate", "-f", "-", "--config", tmp_path / "none.yaml", stdin=NOTEBOOK)
     assert missing.code == 2

@@ -129,8 +129,8 @@ def test_an_annotation_without_quotes(command: Command, value: str, shown: str) 
     assert result == Result(
         1,
         "",
-        f'-:1 Pod/notebook: metadata.annotations[gpu-fraction]: "{shown}" must be text; put it '
-        "in quotes\n",
+        f'-:1 Pod/notebook: metadata.annotations[gpu-fraction]: "{shown}" is not a string; put '
+        "it in quotes\n",
     )
 
 
@@ -143,7 +143,10 @@ def test_amounts_as_numbers(command: Command) -> None:
     gpu = NOTEBOOK + "      resources: {limits: {nvidia.com/gpu: 1}}\n"
     refused = command("mutate", "-f", "-", stdin=gpu)
     assert refused.code == 1
-    assert "spec.containers[0].resources[nvidia.com/gpu]: asks for a GPU beside" in refused.err
+    assert (
+        "spec.containers[0].resources[nvidia.com/gpu]: requests a GPU in addition to"
+        in refused.err
+    )
 
 
 def test_file_modes_keep_their_meaning_as_json(command: Command) -> None:

@@ -127,10 +127,10 @@ def test_it_does_not_start_with_settings_that_cannot_be_used(command: Command) -
     result = command("webhook", "--port", "65536", "--log-level", "loud", "--drain-least", "-1")
     assert (result.code, result.out) == (2, "")
     assert result.err.splitlines() == [
-        'gpu-fraction: flag --port: "65536" is refused; allowed: a whole number from 0 to 65535',
-        'gpu-fraction: flag --drain-least: "-1" is refused; allowed: seconds from 0 to 600',
+        'gpu-fraction: flag --port: "65536" is invalid; allowed: a whole number from 0 to 65535',
+        'gpu-fraction: flag --drain-least: "-1" is invalid; allowed: seconds from 0 to 600',
         (
-            'gpu-fraction: flag --log-level: "loud" is refused; '
+            'gpu-fraction: flag --log-level: "loud" is invalid; '
             "allowed: debug, info, warning, error"
         ),
     ]

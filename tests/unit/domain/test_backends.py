@@ -390,14 +390,14 @@ def test_more_memory_than_the_largest_card_is_refused(backend: str) -> None:
     assert render(backend, {"gpu-memory": "81920"}, config).resources
     assert refusals(backend, {"gpu-memory": "81921"}, config) == [
         (
-            "metadata.annotations[gpu-memory]: container main asks for 81921 MiB on one GPU, but "
+            "metadata.annotations[gpu-memory]: container main requests 81921 MiB on one GPU, but "
             "the largest eligible GPU has 81920 MiB"
         )
     ]
     only_t4 = {"gpu-memory": "16Gi", keys.MODEL: "T4"}
     assert refusals(backend, only_t4, config) == [
         (
-            "metadata.annotations[gpu-memory]: container main asks for 16384 MiB on one GPU, but "
+            "metadata.annotations[gpu-memory]: container main requests 16384 MiB on one GPU, but "
             "the largest eligible GPU has 15360 MiB"
         )
     ]
@@ -439,7 +439,7 @@ def test_variables_say_what_is_known(backend: str) -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        (UNKNOWN, "settled when a GPU is chosen"),
+        (UNKNOWN, "becomes MiB when a GPU is chosen"),
         (CARD_16G, "4096 MiB (GPUs have 16384 MiB by configuration)"),
     ],
 )

@@ -13,7 +13,7 @@ from tests.builders.pods import Raw, container, env, pod, typed
 QUARTER = {"gpu-fraction": "0.25"}
 RENDERED = {**QUARTER, keys.REQUEST: "r"}
 WRITTEN = "cannot change after the pod is created; create a new pod with the new value"
-SYSTEM = "only the system writes it; leave it as it is"
+SYSTEM = "only gpu-fraction sets it; leave it unchanged"
 
 
 def told(old: Raw, new: Raw, *, trusted: bool = False, privileged: bool = False) -> list[str]:

@@ -175,11 +175,11 @@ def test_a_share_of_unknown_memory_is_left_open() -> None:
     only = container("main", {keys.SLOT: "1", keys.CORE_MILLI: "500"})
     before = cost(only, annotations=part)
     assert before == Demand(2, 500, open_memory_milli=500)
-    assert not before.settled
+    assert not before.exact
     shares = (CardShare("GPU-1", 250, 20480), CardShare("GPU-2", 250, 4096))
     after = cost(only, annotations={**part, keys.ASSIGNED: render({"main": shares})})
     assert after == Demand(2, 500, 24576)
-    assert after.settled
+    assert after.exact
 
 
 def test_compute_that_follows_memory_is_left_open() -> None:
@@ -188,7 +188,7 @@ def test_compute_that_follows_memory_is_left_open() -> None:
     only = container("main", {keys.SLOT: "1", keys.MEMORY_MIB: "8192"})
     before = cost(only, annotations=part)
     assert before == Demand(2, 0, 8192, open_core_mib=8192, open_cards=2, open_least_mib=4096)
-    assert not before.settled
+    assert not before.exact
     shares = (CardShare("GPU-1", 50, 4096), CardShare("GPU-2", 250, 4096))
     after = cost(only, annotations={**part, keys.ASSIGNED: render({"main": shares})})
     assert after == Demand(2, 300, 8192)
@@ -387,4 +387,4 @@ def test_open_amounts_are_charged_at_their_most(
     Each card gives 1 MiB and 1 thousandth at least.
     """
     assert given.charged(smallest, largest) == charged
-    assert charged.settled
+    assert charged.exact

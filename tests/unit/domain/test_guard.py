@@ -151,11 +151,11 @@ def test_messages() -> None:
     assert [str(problem) for problem in check(typed(raw), STRICT, gpu=True)] == [
         (
             "spec.containers[0].env[0]: NVIDIA_VISIBLE_DEVICES may not be set: it would give the "
-            "container GPUs that it was not assigned; remove it, the system sets it"
+            "container GPUs that it was not assigned; remove it, gpu-fraction sets it"
         ),
         (
-            "spec.containers[0].env[1]: CUDA_MPS_X may not be set in a pod that uses GPUs: the "
-            "system sets it; remove it"
+            "spec.containers[0].env[1]: CUDA_MPS_X may not be set in a pod that uses GPUs: "
+            "gpu-fraction sets it; remove it"
         ),
         (
             "spec.containers[0].securityContext.privileged: true is refused in a pod that uses "
@@ -163,8 +163,8 @@ def test_messages() -> None:
             "policy_privileged)"
         ),
         (
-            'spec.volumes[0].hostPath.path: "/dev" is refused in a pod that uses GPUs: it holds '
-            "the node's device files; mount a folder outside /dev "
+            'spec.volumes[0].hostPath.path: "/dev" is refused in a pod that uses GPUs: it '
+            "contains the node's device files; mount a folder outside /dev "
             "(cluster setting policy_host_devices)"
         ),
         (

@@ -75,7 +75,7 @@ def test_an_equal_annotation_is_left_and_another_refused() -> None:
     edit = PodEdit(annotations={"a": "1"})
     assert operations(pod({"a": "1"}), edit) == []
     assert refusals(pod({"a": "2"}), edit) == [
-        'metadata.annotations[a]: only the system writes it; "2" was set by hand, remove it'
+        'metadata.annotations[a]: only gpu-fraction sets it; remove the value "2"'
     ]
 
 
@@ -172,8 +172,8 @@ def test_another_amount_is_refused(part: str, given: str) -> None:
     raw["spec"]["containers"][0]["resources"][part]["x/gpu"] = given
     assert refusals(raw, PodEdit(resources={"main": {"x/gpu": "1"}})) == [
         (
-            f'spec.containers[0].resources.{part}[x/gpu]: is "{given}", but the annotations ask '
-            "for 1; remove it, the annotations are enough"
+            f'spec.containers[0].resources.{part}[x/gpu]: is "{given}", but the annotations '
+            "request 1; remove it, gpu-fraction sets it"
         )
     ]
 
@@ -307,8 +307,8 @@ def test_labels_and_node_selectors(part: str, field: str, edit: PodEdit) -> None
     raw[part][field] = {"a/b": "{2}"}
     assert refusals(raw, edit) == [
         (
-            f'{part}.{field}[a/b]: is "{{2}}", but the annotations ask for 1; remove it, the '
-            "annotations are enough"
+            f'{part}.{field}[a/b]: is "{{2}}", but the annotations request 1; remove it, '
+            "gpu-fraction sets it"
         )
     ]
 
@@ -374,7 +374,10 @@ def test_another_claim_of_the_same_name_is_refused() -> None:
     """It would be the author's choice of devices."""
     mine = {"name": "gpu", "resourceClaimName": "mine"}
     assert refusals(pod(resourceClaims=[mine]), CLAIMING) == [
-        'spec.resourceClaims[0]: another claim is called "gpu", as the system\'s; rename it'
+        (
+            'spec.resourceClaims[0]: the name "gpu" is reserved for gpu-fraction\'s claim; '
+            "rename this one"
+        )
     ]
 
 

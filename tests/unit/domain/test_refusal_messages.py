@@ -47,7 +47,7 @@ def test_more_keys_than_anybody_needs_are_refused_unread() -> None:
     assert len(refusals(bad)) == 2 * 64
     assert refusals({**bad, "gpu-typo": ""}) == [
         (
-            "metadata.annotations: 65 keys (gpu-*, gpu-fraction.dev/*) ask for GPUs; "
+            "metadata.annotations: 65 GPU annotations (gpu-*, gpu-fraction.dev/*); "
             "allowed: at most 64"
         )
     ]
@@ -84,7 +84,7 @@ def test_bounds_are_configuration() -> None:
             "allowed: at most 2"
         ),
         (
-            'metadata.annotations[gpu-memory]: "16385" is 16385 MiB, more than any card has; '
+            'metadata.annotations[gpu-memory]: "16385" is 16385 MiB, more than any GPU has; '
             "allowed: at most 16Gi on each GPU"
         ),
     ]

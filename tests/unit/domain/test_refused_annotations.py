@@ -40,7 +40,7 @@ KNOWN = (
         ),
         pytest.param(
             {"gpu-fraction": "0.0001"},
-            'metadata.annotations[gpu-fraction]: "0.0001" is too fine, the smallest step is '
+            'metadata.annotations[gpu-fraction]: "0.0001" is too precise, the smallest step is '
             f"0.001 of a GPU; allowed: {FRACTION}",
             id="too-fine",
         ),
@@ -80,7 +80,7 @@ KNOWN = (
         ),
         pytest.param(
             {"gpu-memory": "2Ti"},
-            'metadata.annotations[gpu-memory]: "2Ti" is 2097152 MiB, more than any card has; '
+            'metadata.annotations[gpu-memory]: "2Ti" is 2097152 MiB, more than any GPU has; '
             "allowed: at most 1024Gi on each GPU",
             id="memory-beyond-any-card",
         ),
@@ -91,24 +91,26 @@ KNOWN = (
         ),
         pytest.param(
             {"gpu-cores": "0.5"},
-            "metadata.annotations[gpu-cores]: needs gpu-fraction or gpu-memory beside it",
+            "metadata.annotations[gpu-cores]: has no effect without gpu-fraction or "
+            "gpu-memory; add one of them",
             id="cores-alone",
         ),
         pytest.param(
             {"gpu-fraction-num-devices": "2"},
-            "metadata.annotations[gpu-fraction-num-devices]: needs gpu-fraction or gpu-memory "
-            "beside it",
+            "metadata.annotations[gpu-fraction-num-devices]: has no effect without "
+            "gpu-fraction or gpu-memory; add one of them",
             id="count-alone",
         ),
         pytest.param(
             {"gpu-fraction-container-name": "main"},
-            "metadata.annotations[gpu-fraction-container-name]: needs gpu-fraction or gpu-memory "
-            "beside it",
+            "metadata.annotations[gpu-fraction-container-name]: has no effect without "
+            "gpu-fraction or gpu-memory; add one of them",
             id="container-alone",
         ),
         pytest.param(
             {"gpu-fraction.dev/container.side": "0.5", "gpu-cores": "0.5"},
-            "metadata.annotations[gpu-cores]: needs gpu-fraction or gpu-memory beside it",
+            "metadata.annotations[gpu-cores]: has no effect without gpu-fraction or "
+            "gpu-memory; add one of them",
             id="cores-beside-a-containers-own-share",
         ),
         pytest.param(
@@ -119,8 +121,8 @@ KNOWN = (
         ),
         pytest.param(
             {"gpu-fraction": "2", "gpu-fraction-num-devices": "2"},
-            'metadata.annotations[gpu-fraction-num-devices]: contradicts gpu-fraction "2", which '
-            "already counts GPUs; give one of the two, or a share of at most 1",
+            'metadata.annotations[gpu-fraction-num-devices]: conflicts with gpu-fraction "2", '
+            "which already counts GPUs; remove one of the two, or use a share of at most 1",
             id="two-counts",
         ),
         pytest.param(
@@ -163,14 +165,14 @@ KNOWN = (
             {"gpu-fraction": "0.5", "gpu-fraction-container-name": "fetch"},
             'metadata.annotations[gpu-fraction-container-name]: container "fetch" is an '
             "initContainer; only regular containers and sidecars (init containers with "
-            "restartPolicy: Always) may hold a GPU",
+            "restartPolicy: Always) can use a GPU",
             id="init-container",
         ),
         pytest.param(
             {"gpu-fraction.dev/container.fetch": "0.5"},
             'metadata.annotations[gpu-fraction.dev/container.fetch]: container "fetch" is an '
             "initContainer; only regular containers and sidecars (init containers with "
-            "restartPolicy: Always) may hold a GPU",
+            "restartPolicy: Always) can use a GPU",
             id="own-init-container",
         ),
         pytest.param(
@@ -182,7 +184,7 @@ KNOWN = (
         pytest.param(
             {"gpu-fraction": "0.5", "gpu-fraction.dev/container.main": "0.25"},
             'metadata.annotations[gpu-fraction.dev/container.main]: container "main" already gets '
-            "the pod's gpu-fraction or gpu-memory; give it one share",
+            "gpu-fraction or gpu-memory of the pod; remove one of the two",
             id="one-container-twice",
         ),
         pytest.param(
@@ -211,32 +213,31 @@ KNOWN = (
         pytest.param(
             {"gpu-fraction": "0.5", "gpu-fraction.dev/gpu-model": ""},
             'metadata.annotations[gpu-fraction.dev/gpu-model]: "" is not a GPU model; allowed: '
-            "models (A100,H100) or models to avoid (!T4,!P4)",
+            "models (A100,H100) or excluded models (!T4,!P4)",
             id="no-model",
         ),
         pytest.param(
             {"gpu-fraction": "0.5", "gpu-fraction.dev/gpu-model": "A100,"},
             'metadata.annotations[gpu-fraction.dev/gpu-model]: "" is not a GPU model; allowed: '
-            "models (A100,H100) or models to avoid (!T4,!P4)",
+            "models (A100,H100) or excluded models (!T4,!P4)",
             id="a-comma-too-many",
         ),
         pytest.param(
             {"gpu-fraction": "0.5", "gpu-fraction.dev/gpu-model": "!"},
             'metadata.annotations[gpu-fraction.dev/gpu-model]: "" is not a GPU model; allowed: '
-            "models (A100,H100) or models to avoid (!T4,!P4)",
+            "models (A100,H100) or excluded models (!T4,!P4)",
             id="avoid-nothing",
         ),
         pytest.param(
             {"gpu-fraction": "0.5", "gpu-fraction.dev/gpu-model": "A100;H100"},
             'metadata.annotations[gpu-fraction.dev/gpu-model]: "A100;H100" is not a GPU model; '
-            "allowed: models (A100,H100) or models to avoid (!T4,!P4)",
+            "allowed: models (A100,H100) or excluded models (!T4,!P4)",
             id="model",
         ),
         pytest.param(
             {"gpu-fraction": "0.5", "gpu-fraction.dev/gpu-model": "A100,!T4"},
-            'metadata.annotations[gpu-fraction.dev/gpu-model]: "A100,!T4" names models to take '
-            "and models to avoid; allowed: models (A100,H100) or models to avoid (!T4,!P4), "
-            "not both",
+            'metadata.annotations[gpu-fraction.dev/gpu-model]: "A100,!T4" mixes allowed and '
+            "excluded models; allowed: models (A100,H100) or excluded models (!T4,!P4), not both",
             id="take-and-avoid",
         ),
         pytest.param(
@@ -244,7 +245,8 @@ KNOWN = (
                 "gpu-fraction": "0.5",
                 "gpu-fraction.dev/gpu-model": ",".join(f"M{i}" for i in range(65)),
             },
-            "metadata.annotations[gpu-fraction.dev/gpu-model]: names more than 64",
+            "metadata.annotations[gpu-fraction.dev/gpu-model]: lists more than 64 items; "
+            "allowed: at most 64",
             id="too-many-models",
         ),
         pytest.param(
@@ -255,31 +257,31 @@ KNOWN = (
         ),
         pytest.param(
             {"gpu-fraction": "2", "gpu-fraction.dev/gpu-uuid": "GPU-1"},
-            "metadata.annotations[gpu-fraction.dev/gpu-uuid]: names 1 card(s), but a container "
-            "asks for 2",
+            "metadata.annotations[gpu-fraction.dev/gpu-uuid]: lists 1 GPU(s), but a container "
+            "requests 2; allowed: at least 2",
             id="fewer-cards-than-asked",
         ),
         pytest.param(
             {"gpu-fraction": "2", "gpu-fraction.dev/gpu-uuid": "GPU-1,GPU-1"},
-            "metadata.annotations[gpu-fraction.dev/gpu-uuid]: names 1 card(s), but a container "
-            "asks for 2",
+            "metadata.annotations[gpu-fraction.dev/gpu-uuid]: lists 1 GPU(s), but a container "
+            "requests 2; allowed: at least 2",
             id="one-card-twice",
         ),
         pytest.param(
             {"gpu-fraction": "0.5", "gpu-fraction.dev/placement": "spraed"},
-            'metadata.annotations[gpu-fraction.dev/placement]: "spraed" is not known; did you '
-            'mean "spread"?; allowed: binpack, spread, topology',
+            'metadata.annotations[gpu-fraction.dev/placement]: "spraed" is not a known value; '
+            'did you mean "spread"?; allowed: binpack, spread, topology',
             id="placement",
         ),
         pytest.param(
             {"gpu-fraction": "0.5", "gpu-fraction.dev/isolation": "yes"},
-            'metadata.annotations[gpu-fraction.dev/isolation]: "yes" is not known; '
+            'metadata.annotations[gpu-fraction.dev/isolation]: "yes" is not a known value; '
             "allowed: required, preferred, none",
             id="isolation",
         ),
         pytest.param(
             {"gpu-fraction.dev/placement": "spread"},
-            "metadata.annotations[gpu-fraction.dev/placement]: asks for no GPU by itself; "
+            "metadata.annotations[gpu-fraction.dev/placement]: does not request a GPU by itself; "
             "add gpu-fraction or gpu-memory",
             id="no-share-at-all",
         ),

@@ -3,7 +3,7 @@
 import pytest
 
 from gpu_fraction.domain.request import Request, Slice
-from gpu_fraction.domain.sizes import Amounts, CardSizes, describe, settle
+from gpu_fraction.domain.sizes import Amounts, CardSizes, describe, resolve
 
 A100_40, A100_80, H100, T4 = 40960, 81920, 81559, 15360
 MIXED = CardSizes(
@@ -73,7 +73,7 @@ def test_eligible_sizes(sizes: CardSizes, request_: Request, eligible: set[int])
 )
 def test_amounts(part: Slice, eligible: set[int], amounts: Amounts) -> None:
     """Where one size is sure, share and memory follow from each other, rounded down."""
-    assert settle(part, frozenset(eligible)) == amounts
+    assert resolve(part, frozenset(eligible)) == amounts
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_amounts(part: Slice, eligible: set[int], amounts: Amounts) -> None:
             Slice("main", 1, 125, None, 125),
             set(),
             (
-                "container main: 12.5% of a GPU's memory is settled when a GPU is chosen "
+                "container main: 12.5% of a GPU's memory becomes MiB when a GPU is chosen "
                 "(the GPU's memory size is not configured)"
             ),
         ),
@@ -99,14 +99,14 @@ def test_amounts(part: Slice, eligible: set[int], amounts: Amounts) -> None:
             Slice("main", 1, 250, None, 250),
             {15360, 81920},
             (
-                "container main: 25% of a GPU's memory is settled when a GPU is chosen (2 memory "
-                "sizes are eligible)"
+                "container main: 25% of a GPU's memory becomes MiB when a GPU is chosen (2 "
+                "memory sizes are eligible)"
             ),
         ),
         (
             Slice("main", 1, None, 4096, None),
             {16384},
-            "container main: 4096 MiB brings 25% of a GPU's compute",
+            "container main: 4096 MiB comes with 25% of a GPU's compute",
         ),
         (
             Slice("main", 1, None, 4096, None),
@@ -125,4 +125,4 @@ def test_the_user_is_told_what_was_worked_out(
 ) -> None:
     """Which size was used, or why none could be; nothing where both were given."""
     sizes = frozenset(eligible)
-    assert describe(part, settle(part, sizes), sizes) == warning
+    assert describe(part, resolve(part, sizes), sizes) == warning

@@ -19,7 +19,7 @@ from gpu_fraction.quota.pods import facts_of
 from gpu_fraction.quota.wire import AmountsWire, SpecWire
 from tests.builders.pods import quota_container, quota_pod
 from tests.support.quota_world import World, quota
-from tests.support.recording_budget import ask, review
+from tests.support.recording_quota import ask, review
 
 ROOT = Path(__file__).parents[3]
 CRD = ROOT / "deploy" / "crd" / "gpuquotas.yaml"

@@ -10,7 +10,7 @@ from gpu_fraction.quota.charge import charge
 from gpu_fraction.quota.pods import facts_of
 from tests.builders.pods import quota_container, quota_pod
 from tests.support.quota_world import World, quota
-from tests.support.recording_budget import ask, review
+from tests.support.recording_quota import ask, review
 
 
 def cost(*containers: Container, init: tuple[Container, ...] = ()) -> dict[str, int]:

@@ -77,7 +77,7 @@ def test_groups_have_headings() -> None:
 
 def test_a_setting_that_is_needed_is_asked_for() -> None:
     """By its flag and its meaning."""
-    assert faults() == ["--name is needed: this one's name"]
+    assert faults() == ["--name is required: this one's name"]
 
 
 def test_a_contradiction_is_an_error_of_the_settings() -> None:
@@ -95,7 +95,7 @@ def test_what_is_allowed_is_what_a_refusal_says() -> None:
         "sequence": "",
     }
     assert faults(name="n", wait_least="61") == [
-        f'flag --wait-least: "61" is refused; allowed: {allowed["wait_least"]}'
+        f'flag --wait-least: "61" is invalid; allowed: {allowed["wait_least"]}'
     ]
 
 

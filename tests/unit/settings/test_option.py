@@ -80,10 +80,10 @@ def test_every_fault_at_once() -> None:
         'file: unknown setting "user_nmaes"; did you mean "user_names"?',
         'file: unknown setting "whatever"',
         (
-            'environment GPU_FRACTION_PORT: "none" is refused; '
+            'environment GPU_FRACTION_PORT: "none" is invalid; '
             "allowed: a whole number from 1 to 65535"
         ),
-        'flag --wait: "61" is refused; allowed: seconds from 0 to 60',
+        'flag --wait: "61" is invalid; allowed: seconds from 0 to 60',
     ]
 
 

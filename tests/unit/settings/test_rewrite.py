@@ -87,8 +87,8 @@ def test_a_configured_backends_pods_cannot_be_left_alone(
         rewriting(**flags)
     (told,) = refused.value.errors
     assert told == (
-        f"--left-to-schedulers names {scheduler}, which places the pods of {owner}; "
-        "leave one of the two out"
+        f"--left-to-schedulers contains {scheduler}, the scheduler of {owner}; "
+        "remove one of the two"
     )
 
 

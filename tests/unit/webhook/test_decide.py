@@ -79,7 +79,7 @@ def test_what_was_never_subscribed_to_is_a_bad_call(resource: dict[str, str]) ->
     raw = review(pod())
     raw["request"]["resource"] = resource
     for decide in (mutate, validate):
-        with pytest.raises(BadReview, match="this webhook judges pods and bindings"):
+        with pytest.raises(BadReview, match="for pods and bindings only"):
             decide(raw)
 
 
@@ -242,7 +242,7 @@ def test_a_pod_of_kai_is_kept() -> None:
     answer = mutate(review(pod(QUARTER, schedulerName="kai-scheduler")))
     assert (answer.allowed, answer.patch) == (True, "")
     assert answer.audit == {"decision": "kept"}
-    assert answer.warnings == ("left to kai-scheduler: gpu-fraction does not rewrite its pods",)
+    assert answer.warnings == ("gpu-fraction does not change pods that kai-scheduler schedules",)
 
 
 @pytest.mark.parametrize("backend", ["native", "hami", "nvidia"])
@@ -360,7 +360,7 @@ def test_no_road_to_an_assignment_for_users(raw: Raw) -> None:
     """Refused with 403 and the field."""
     answer = validate(raw)
     assert not answer.allowed
-    assert answer.message.startswith("metadata.annotations[gpu-fraction.dev/assigned]: only the")
+    assert answer.message.startswith("metadata.annotations[gpu-fraction.dev/assigned]: only")
 
 
 @pytest.mark.parametrize("raw", ROADS)

@@ -18,7 +18,7 @@ from tests.support.reviews import RECORDED, body, patch_of, recorded, rewriting
 MUTATING = [name for name in RECORDED if name.endswith("-mutating")]
 VALIDATING = [name for name in RECORDED if name.endswith("-validating")]
 
-SETTLED = "is settled when a GPU is chosen (the GPU's memory size is not configured)"
+SETTLED = "becomes MiB when a GPU is chosen (the GPU's memory size is not configured)"
 NO_SUCH = (
     "spec.containers[0].resources: no node offers gpu-fraction.dev/core; did you mean "
     '"gpu-fraction.dev/core-milli"?; known: gpu-fraction.dev/slot, gpu-fraction.dev/core-milli, '
@@ -179,8 +179,8 @@ TOLD: dict[str, tuple[dict[str, str], list[str]]] = {
         {"decision": "patched", "backend": "native", "fraction": "server=1x0.5"},
         [
             (
-                "container server gets the GPU because it is the first, and exporter could be "
-                "meant; name one by the annotation gpu-fraction-container-name"
+                "container server gets the GPU because it is the first container; to give it to "
+                "another (exporter), set the annotation gpu-fraction-container-name"
             )
         ],
     ),

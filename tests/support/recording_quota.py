@@ -1,32 +1,13 @@
-"""A budget that records what the webhook asks it, and recorded reviews without GPU annotations."""
+"""Records the pods that /validate checks against quotas; reviews without GPU annotations."""
 
 import json
 from typing import Any
 
-import msgspec
-
 from gpu_fraction.settings.rewrite import RewriteSettings
-from gpu_fraction.webhook.budget import Ruling, Validator
 from gpu_fraction.webhook.decide import Decider
 from gpu_fraction.webhook.review import AdmissionRequest, Answer, decode
+from gpu_fraction.webhook.validator import Validator
 from tests.support.reviews import recorded
-
-
-class CountingBudget:
-    """A budget that admits every pod and records the requests."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, bool]] = []
-
-    async def admit(self, namespace: str, pod: msgspec.Raw, *, dry_run: bool) -> Ruling:
-        """See ``webhook.budget.Budget``."""
-        assert pod
-        self.asked.append((namespace, dry_run))
-        return Ruling()
-
-    def default_fraction(self, _namespace: str, _pod: Any) -> str | None:
-        """See ``webhook.budget.Budget``."""
-        return None
 
 
 def review(name: str, **changes: Any) -> AdmissionRequest:
@@ -44,12 +25,16 @@ def review(name: str, **changes: Any) -> AdmissionRequest:
 
 
 async def ask(request: AdmissionRequest) -> list[tuple[str, bool]]:
-    """Namespace and dry run of each request to the budget while a request is validated."""
-    budget = CountingBudget()
-    settings = RewriteSettings()
-    validator = Validator(Decider(settings), budget)
-    answer = validator(request)
+    """Namespace and dry run of each pod that is checked against quotas during a validation."""
+    asked: list[tuple[str, bool]] = []
+
+    async def reserve(new: AdmissionRequest) -> Answer:
+        assert new.object
+        asked.append((new.namespace or "", bool(new.dry_run)))
+        return Answer(allowed=True)
+
+    answer = Validator(Decider(RewriteSettings()), reserve)(request)
     if not isinstance(answer, Answer):
         answer = await answer
     assert answer.allowed, answer.message
-    return budget.asked
+    return asked

@@ -1,4 +1,4 @@
-"""Answers on pods that were judged before, by what was decoded of them."""
+"""A cache of answers on new pods, keyed by everything that an answer depends on."""
 
 from collections import OrderedDict
 from typing import Final
@@ -15,28 +15,28 @@ MAX_KEY_BYTES: Final = 8192
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
-def essence(path: str, backend: str, pod: Pod, *, trusted: bool) -> bytes:
-    """Everything that an answer on a new pod depends on, besides the settings."""
-    # All annotations, not ours alone: what is there already is left out of the patch.
+def cache_key(path: str, backend: str, pod: Pod, *, trusted: bool) -> bytes:
+    """The key of an answer: all its inputs except the settings."""
+    # All annotations, not only ours: the patch leaves out what the pod already has.
     return _ENCODER.encode((path, backend, trusted, pod))
 
 
-class Remembered:
-    """The answers used last, bounded in number and size."""
+class AnswerCache:
+    """The most recently used answers, bounded in number and key size."""
 
     def __init__(self) -> None:
-        """Remember nothing yet."""
+        """Start empty."""
         self._answers: OrderedDict[bytes, Answer] = OrderedDict()
 
     def get(self, key: bytes) -> Answer | None:
-        """The answer, if the same pod was judged before."""
+        """The cached answer, or None."""
         answer = self._answers.get(key)
         if answer is not None:
             self._answers.move_to_end(key)
         return answer
 
-    def keep(self, key: bytes, answer: Answer) -> None:
-        """Remember an answer; the one not used for longest goes."""
+    def put(self, key: bytes, answer: Answer) -> None:
+        """Cache an answer; evicts the least recently used one when full."""
         if len(key) > MAX_KEY_BYTES:
             return
         self._answers[key] = answer

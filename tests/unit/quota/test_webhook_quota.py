@@ -1,4 +1,4 @@
-"""The webhook with a budget: what it asks, what it fills in, what it answers."""
+"""The webhook with quotas: the pods it checks, the share it fills in, its answers."""
 
 import asyncio
 import base64
@@ -6,17 +6,17 @@ import json
 from typing import Any
 
 import jsonpatch
-import msgspec
 import pytest
 
-from gpu_fraction.cli.webhook import ruling
-from gpu_fraction.domain.pod import Pod
+from gpu_fraction.cli.webhook import quota_answer
 from gpu_fraction.quota.decision import Outcome, Promise, Refusal
-from gpu_fraction.webhook.budget import Ruling, Validator
 from gpu_fraction.webhook.decide import Decider
 from gpu_fraction.webhook.endpoints import NotReady
 from gpu_fraction.webhook.review import AdmissionRequest, Answer, decode
+from gpu_fraction.webhook.validator import Validator
 from tests.support.reviews import rewriting
+
+OVER = Outcome(refusals=(Refusal("q", "exceeded GPU quota: q, ..."),))
 
 
 def pod(**annotations: str) -> dict[str, Any]:
@@ -41,70 +41,69 @@ def create(body: dict[str, Any], *, dry_run: bool = False) -> AdmissionRequest:
     return decode(json.dumps(review).encode())
 
 
-class FixedBudget:
-    """A budget with one ruling."""
+class FixedQuota:
+    """A quota that answers every pod alike."""
 
-    def __init__(self, answer: Ruling | Exception) -> None:
+    def __init__(self, answer: Answer | Exception) -> None:
         self.answer = answer
         self.asked: list[tuple[str, bool]] = []
 
-    async def admit(self, namespace: str, pod: msgspec.Raw, *, dry_run: bool) -> Ruling:
-        """See ``webhook.budget.Budget``."""
-        assert json.loads(bytes(pod))
-        self.asked.append((namespace, dry_run))
+    async def reserve(self, request: AdmissionRequest) -> Answer:
+        """Record the pod and answer."""
+        assert json.loads(bytes(request.object))
+        self.asked.append((request.namespace or "", bool(request.dry_run)))
         await asyncio.sleep(0)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
 
-    def default_fraction(self, _namespace: str, _pod: Pod) -> str | None:
-        """See ``webhook.budget.Budget``."""
-        return None
 
-
-async def validated(body: dict[str, Any], budget: FixedBudget) -> Answer:
+async def validated(body: dict[str, Any], quota: FixedQuota) -> Answer:
     """The answer on a pod's creation."""
-    answer = Validator(Decider(rewriting(gpu_memory_mib="80Gi")), budget)(create(body))
+    answer = Validator(Decider(rewriting(gpu_memory_mib="80Gi")), quota.reserve)(create(body))
     return answer if isinstance(answer, Answer) else await answer
 
 
-async def test_a_pod_over_budget_is_refused_in_the_budgets_words() -> None:
+async def test_a_pod_over_quota_is_refused_with_the_quotas_message() -> None:
     """Nothing is added to the sentence."""
-    answer = await validated(pod(), FixedBudget(Ruling("exceeded GPU quota: q, ...")))
+    answer = await validated(pod(), FixedQuota(quota_answer(OVER)))
     assert (answer.allowed, answer.message) == (False, "exceeded GPU quota: q, ...")
     assert answer.audit["decision"] == "over_budget"
 
 
 async def test_warnings_and_notes_reach_the_answer() -> None:
     """The pod is admitted with them."""
-    answer = await validated(pod(), FixedBudget(Ruling(warnings=("w",), note="reserved in q")))
+    quota = Answer(allowed=True, warnings=("w",), audit={"quota": "reserved in q"})
+    answer = await validated(pod(), FixedQuota(quota))
     assert answer.allowed
     assert "w" in answer.warnings
     assert answer.audit["quota"] == "reserved in q"
 
 
-async def test_a_pod_that_is_wrong_is_not_taken_to_the_budget() -> None:
-    """It would take a place for nothing."""
-    budget = FixedBudget(Ruling())
-    answer = await validated(pod(**{"gpu-fraction": "nonsense"}), budget)
+async def test_an_invalid_pod_is_not_checked_against_quotas() -> None:
+    """It would reserve amounts for nothing."""
+    quota = FixedQuota(Answer(allowed=True))
+    answer = await validated(pod(**{"gpu-fraction": "nonsense"}), quota)
     assert not answer.allowed
-    assert budget.asked == []
+    assert quota.asked == []
 
 
-async def test_a_budget_that_cannot_answer_is_passed_on() -> None:
+async def test_a_quota_that_cannot_answer_is_passed_on() -> None:
     """The server turns it into 503 with Retry-After."""
     with pytest.raises(NotReady):
-        await validated(pod(), FixedBudget(NotReady("later")))
+        await validated(pod(), FixedQuota(NotReady("later")))
 
 
 def test_an_outcome_is_one_sentence() -> None:
     """Refusals of several quotas stand in one message, promises in the audit log."""
     refused = Outcome(refusals=(Refusal("a", "one"), Refusal("b", "two")))
-    assert ruling(refused).message == "one; two"
+    assert quota_answer(refused).message == "one; two"
     admitted = Outcome(
         promises=(Promise("a", {}), Promise("b", {})), warnings=(Refusal("a", "w"),)
     )
-    assert ruling(admitted) == Ruling("", ("w",), "reserved in a,b")
+    assert quota_answer(admitted) == Answer(
+        allowed=True, warnings=("w",), audit={"quota": "reserved in a,b"}
+    )
 
 
 def mutated(body: dict[str, Any], default: str | None) -> tuple[dict[str, Any], Answer]:
