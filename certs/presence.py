@@ -18,7 +18,6 @@ from gpu_fraction.certs.wire import ReplicaLease
 from gpu_fraction.domain import keys
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import LEASES
 from gpu_fraction.kube.timestamps import micro_time
@@ -133,7 +132,7 @@ class Roster:
         listing = await self._client.list(
             LEASES.at(namespace=self._installation.namespace),
             ReplicaLease,
-            ListOptions(Selection(labels=f"{LABEL}={self._installation.service}")),
+            Selection(labels=f"{LABEL}={self._installation.service}"),
         )
         now = asyncio.get_running_loop().time()
         since_s = min(now - self._read_at, self._lifetimes.presence_s)

@@ -20,7 +20,6 @@ from gpu_fraction.domain import keys
 from gpu_fraction.kube import errors as kube_errors
 from gpu_fraction.kube import resources
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.objects import Identity, Meta
 from gpu_fraction.kube.requests import PatchKind, Selection
 from gpu_fraction.kube.resources import Resource
@@ -184,9 +183,10 @@ class Requeue:
         Raises:
             KubeError: the API server did not take it; transient if the rest is to be woken later.
         """
-        options = ListOptions(Selection(fields=f"reason={FAILED_CREATE}"))
         listing = await self._client.list(
-            resources.EVENTS.at(namespace=namespace), EventRecord, options
+            resources.EVENTS.at(namespace=namespace),
+            EventRecord,
+            Selection(fields=f"reason={FAILED_CREATE}"),
         )
         now = self._now()
         turns = self._turns[namespace]

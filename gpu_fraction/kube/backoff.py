@@ -26,7 +26,7 @@ class Backoff:
         """Seconds to wait after that many failures in a row, 1 or more."""
         # The exponent is bounded because a float overflows long before the count does.
         grown = self.initial_s * self.factor ** min(failures - 1, 64)
-        return self.spread(min(grown, self.cap_s), rng)
+        return min(grown, self.cap_s) * (1 - self.jitter * rng.random())
 
     def waits_s(self, rng: random.Random) -> Iterator[float]:
         """The endless series of waits."""
@@ -34,10 +34,6 @@ class Backoff:
         while True:
             failures += 1
             yield self.wait_s(failures, rng)
-
-    def spread(self, wait_s: float, rng: random.Random) -> float:
-        """A wait between ``1 - jitter`` and 1 times the given one."""
-        return wait_s * (1 - self.jitter * rng.random())
 
 
 @dataclass(slots=True)

@@ -95,11 +95,6 @@ class Election:
         """True while the work may run."""
         return self._renewed_at is not None
 
-    @property
-    def holder(self) -> str:
-        """Identity of the leader as last seen; empty where there is none."""
-        return self._lock.holder
-
     def check(self) -> None:
         """To be called by the work right before it writes.
 
@@ -201,10 +196,10 @@ class Election:
         try:
             await self._hold()
         except (errors.ConflictError, errors.NotFoundError, errors.AlreadyExistsError):
-            # Somebody touched it, or an earlier write of ours came through unanswered.
+            # Another client wrote it, or an earlier write of ours arrived without an answer.
             await self._lock.observe(timeout_s=self._call_s())
-            if self.holder not in {"", self._lock.identity}:
-                raise LeaseLostError(f"{self._lock.address}: {self.holder} leads") from None
+            if self._lock.holder not in {"", self._lock.identity}:
+                raise LeaseLostError(f"{self._lock.address}: {self._lock.holder} leads") from None
             await self._hold()
 
     async def _hold(self) -> None:

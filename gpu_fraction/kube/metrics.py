@@ -16,7 +16,7 @@ _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 
 
 class KubeMetrics:
-    """What a client, and whatever is built on it, tells of its work."""
+    """Counts and times the work of a client and of everything built on it."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register the metrics.
@@ -79,8 +79,8 @@ class KubeMetrics:
         self._requests.labels(request.verb, request.address.qualified, str(code)).inc()
         self._request_seconds.labels(request.verb).observe(duration_s)
 
-    def listed(self, resource: str, count: int) -> None:  # noqa: ARG002 - WatchObserver's
-        """A list was taken over."""
+    def listed(self, resource: str) -> None:
+        """A list was taken over; ``resource`` is ``plural.group``."""
         self._lists.labels(resource).inc()
 
     def received(self, resource: str, kind: EventKind) -> None:
@@ -100,5 +100,5 @@ class KubeMetrics:
         self._leader.labels(name).set(leading)
 
     def event(self, fate: Fate) -> None:
-        """An event met its fate."""
+        """The outcome of an event is known."""
         self._events.labels(fate.value).inc()

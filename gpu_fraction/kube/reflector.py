@@ -17,12 +17,12 @@ import structlog
 from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.listing import PAGE_SIZE, ListOptions
+from gpu_fraction.kube.listing import PAGE_SIZE
 from gpu_fraction.kube.objects import HasMeta, Identity, Key, key_of
 from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import Address
 from gpu_fraction.kube.store import Change, IndexFunction, Store
-from gpu_fraction.kube.watching import EventKind, WatchEvent, WatchObserver, read_event
+from gpu_fraction.kube.watching import EventKind, WatchEvent, read_event
 
 T = TypeVar("T", bound=HasMeta)
 
@@ -55,8 +55,6 @@ class ReflectorSettings:
 
     Attributes:
         page_size: objects a list request.
-        cached_first_list: take the first list from the server's cache: cheaper for the
-            cluster, and possibly older than what another server has already shown.
         watch_timeout_s: range of seconds after which the server ends a watch.
         silence_s: seconds without a line after which we end it.
         stale_s: seconds without a word of the server, above ``silence_s``, after which
@@ -65,7 +63,6 @@ class ReflectorSettings:
     """
 
     page_size: int = PAGE_SIZE
-    cached_first_list: bool = False
     watch_timeout_s: tuple[int, int] = WATCH_TIMEOUT_S
     silence_s: float = SILENCE_S
     stale_s: float = STALE_S
@@ -100,7 +97,6 @@ class Reflector(Generic[T]):
         selection: Selection = requests.EVERYTHING,
         indexes: Mapping[str, IndexFunction[T]] | None = None,
         settings: ReflectorSettings | None = None,
-        observer: WatchObserver | None = None,
         rng: random.Random | None = None,
     ) -> None:
         """Prepare; :meth:`run` does the work.
@@ -112,7 +108,6 @@ class Reflector(Generic[T]):
             selection: which objects.
             indexes: how the store finds them.
             settings: how to follow.
-            observer: learns what happens; by default the client's.
             rng: the source of jitter.
         """
         self.store: Store[T] = Store(indexes)
@@ -124,7 +119,7 @@ class Reflector(Generic[T]):
         self._into = into
         self._selection = selection
         self._settings = settings or ReflectorSettings()
-        self._observer = observer or client.observer
+        self._observer = client.observer
         self._rng = rng or random.SystemRandom()
         self._listeners: list[Listener[T]] = []
         self._heard_at = 0.0
@@ -176,11 +171,6 @@ class Reflector(Generic[T]):
             await asyncio.sleep(self._settings.backoff.wait_s(failures, self._rng))
 
     async def _list(self) -> None:
-        options = ListOptions(
-            self._selection,
-            self._settings.page_size,
-            "0" if self._settings.cached_first_list and not self.synced.is_set() else "",
-        )
         malformed: list[Key] = []
 
         def on_malformed(identity: Identity, error: errors.MalformedAnswerError) -> None:
@@ -188,14 +178,18 @@ class Reflector(Generic[T]):
             self._note_malformed(identity, str(error))
 
         listing = await self._client.list(
-            self._collection, self._into, options, on_malformed=on_malformed
+            self._collection,
+            self._into,
+            self._selection,
+            page_size=self._settings.page_size,
+            on_malformed=on_malformed,
         )
         self._tell(self.store.replace(listing.items, keep=malformed))
         self.resource_version = listing.resource_version
         self._heard_at = asyncio.get_running_loop().time()
         self.synced.set()
         if self._observer is not None:
-            self._observer.listed(self._collection.resource.qualified, len(listing.items))
+            self._observer.listed(self._collection.resource.qualified)
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -37,22 +37,6 @@ class WatchEvent(Generic[T]):
     identity: Identity
     object: T | None = None
     problem: str = ""
-
-
-class WatchObserver(Protocol):
-    """Learns how a local copy is kept. ``resource`` is ``plural.group``."""
-
-    def listed(self, resource: str, count: int) -> None:
-        """A list of that many objects was taken over."""
-
-    def received(self, resource: str, kind: EventKind) -> None:
-        """An event was taken over."""
-
-    def malformed(self, resource: str) -> None:
-        """An object did not decode and was left as it was."""
-
-    def failed(self, resource: str, error: errors.KubeError) -> None:
-        """A list or watch failed and will be tried again."""
 
 
 class _Line(msgspec.Struct, frozen=True):
