@@ -7,10 +7,10 @@ from prometheus_client import CollectorRegistry
 
 from gpu_fraction.certs import reading
 from gpu_fraction.certs.cache import CertificateCache
-from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.certs.manager import CertificateManager
 from gpu_fraction.certs.mounted import MountedCertificates
-from gpu_fraction.certs.presence import ReplicaIdentity
+from gpu_fraction.certs.reading import PkiError
+from gpu_fraction.certs.replica_leases import ReplicaIdentity
 from gpu_fraction.certs.reporting import Reporter
 from gpu_fraction.certs.settings import CertificateSettings, ServingSettings
 from gpu_fraction.kube.client import Client

@@ -10,7 +10,11 @@ from enum import StrEnum
 
 from gpu_fraction.certs import reading
 from gpu_fraction.certs.certificate import Certificate
-from gpu_fraction.certs.errors import BundleError, PkiError
+from gpu_fraction.certs.reading import PkiError
+
+
+class BundleError(ValueError):
+    """A caBundle must not be published; the API server does not check it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from gpu_fraction.certs.bundle import Bundle, Target
 from gpu_fraction.certs.injection import addresses, target_of
-from gpu_fraction.certs.installation import Installation
 from gpu_fraction.certs.secret import state_of
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.certs.state import CaState
 from gpu_fraction.certs.wire import SecretObject, WebhookConfiguration
 from gpu_fraction.kube.client import Client

@@ -8,12 +8,12 @@ from gpu_fraction.certs.actions import Plan, PublishBundle
 from gpu_fraction.certs.bundle import Target
 from gpu_fraction.certs.certificate import Certificate
 from gpu_fraction.certs.injection import Injector
-from gpu_fraction.certs.installation import Installation
 from gpu_fraction.certs.leaf import Replica
 from gpu_fraction.certs.lifetimes import Lifetimes
 from gpu_fraction.certs.planner import plan
-from gpu_fraction.certs.presence import Roster
+from gpu_fraction.certs.replica_leases import ReplicaLister
 from gpu_fraction.certs.secret import SecretStore
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.certs.state import CaState
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.timestamps import time as api_time
@@ -29,7 +29,7 @@ async def status(client: Client, installation: Installation, lifetimes: Lifetime
     now = utc_now()
     held = await SecretStore(client, installation).read(now)
     targets = await Injector(client, installation).read()
-    replicas = await Roster(client, installation, lifetimes).read()
+    replicas = await ReplicaLister(client, installation, lifetimes).read()
     title = f"CA in Secret {installation.namespace}/{installation.secret}"
     return render_status(title, now, held.state, targets, replicas, lifetimes)
 

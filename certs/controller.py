@@ -13,14 +13,14 @@ import structlog
 
 from gpu_fraction.certs import pki
 from gpu_fraction.certs.actions import Notice, Plan, PublishBundle, WriteState
-from gpu_fraction.certs.errors import BundleError
+from gpu_fraction.certs.bundle import BundleError
 from gpu_fraction.certs.injection import Injector
-from gpu_fraction.certs.installation import Installation
 from gpu_fraction.certs.lifetimes import Lifetimes
 from gpu_fraction.certs.planner import plan
-from gpu_fraction.certs.presence import Roster
+from gpu_fraction.certs.replica_leases import ReplicaLister
 from gpu_fraction.certs.reporting import Reporter
 from gpu_fraction.certs.secret import Held, SecretStore
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.certs.state import Phase
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.backoff import Backoff, TokenBucket
@@ -62,7 +62,7 @@ class Controller:
         """
         self._secret = SecretStore(client, installation)
         self._injector = Injector(client, installation)
-        self._roster = Roster(client, installation, lifetimes)
+        self._lister = ReplicaLister(client, installation, lifetimes)
         self._service = f"{installation.service}.{installation.namespace}"
         self._lifetimes = lifetimes
         self._reporter = reporter
@@ -126,7 +126,7 @@ class Controller:
         now = self._clock()
         held = await self._secret.read(now)
         targets = await self._injector.read()
-        replicas = await self._roster.read()
+        replicas = await self._lister.read()
         made = plan(now, held.state, targets, replicas, self._lifetimes, self._seen_s(held))
         self._reporter.planned(made.phase, held.state, targets)
         self._announce(made, held)

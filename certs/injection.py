@@ -13,7 +13,7 @@ import msgspec
 
 from gpu_fraction.certs.actions import PublishBundle
 from gpu_fraction.certs.bundle import Target, TargetKind, read_bundle, render_bundle
-from gpu_fraction.certs.installation import FIELD_MANAGER, Installation
+from gpu_fraction.certs.settings import FIELD_MANAGER, Installation
 from gpu_fraction.certs.wire import ClientConfig, WebhookConfiguration
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client

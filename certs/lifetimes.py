@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Final
 
 from gpu_fraction.certs.certificate import Certificate
-from gpu_fraction.certs.errors import LifetimeError
 from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.parsers import seconds
 
@@ -42,6 +41,10 @@ GONE_AFTER: Final = 4
 the API is not ready before that. Source: Kubernetes' node monitor, 10 s and 40 s."""
 
 
+class LifetimeError(ValueError):
+    """A lifetime or wait is out of its range."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lifetimes:
     """Lifetimes and waits, all in seconds and at least 0.
@@ -56,7 +59,7 @@ class Lifetimes:
             server: 13 ms median, 64 ms at most. Chosen: a thousand times that.
         retire_s: Between "no replica serves the old CA" and its removal from the caBundles.
             Chosen: a day, for a process that was suspended or restored with the old CA.
-        presence_s: How often a replica reports what it serves; no option, tests shorten it.
+        heartbeat_s: How often a replica reports what it serves; no option, tests shorten it.
 
     Raises:
         LifetimeError: a value is out of its range, or two contradict each other.
@@ -70,7 +73,7 @@ class Lifetimes:
     retire_s: float = setting(
         seconds(1, _YEARS_S), DAY_S, "how long an old CA is trusted after its last use"
     )
-    presence_s: float = 10.0
+    heartbeat_s: float = 10.0
 
     def __post_init__(self) -> None:
         """Refuse values that could never work, with field, value and limit."""
@@ -102,7 +105,7 @@ class Lifetimes:
     @property
     def replica_gone_s(self) -> float:
         """Silence after which a replica no longer counts."""
-        return GONE_AFTER * self.presence_s
+        return GONE_AFTER * self.heartbeat_s
 
     def ca_due(self, ca: Certificate) -> datetime:
         """When the successor of a CA is made, UTC."""

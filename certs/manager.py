@@ -8,11 +8,11 @@ from prometheus_client import CollectorRegistry
 
 from gpu_fraction.certs.cache import CertificateCache
 from gpu_fraction.certs.controller import Controller
-from gpu_fraction.certs.installation import Installation
 from gpu_fraction.certs.lifetimes import Lifetimes
-from gpu_fraction.certs.presence import ReplicaIdentity
 from gpu_fraction.certs.replica import ReplicaCertificates
+from gpu_fraction.certs.replica_leases import ReplicaIdentity
 from gpu_fraction.certs.reporting import Reporter
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.election import Election, LeaseTimings
 from gpu_fraction.kube.events import EventRecorder

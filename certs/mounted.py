@@ -14,8 +14,8 @@ import structlog
 
 from gpu_fraction.certs import reading
 from gpu_fraction.certs.cache import CertificateCache
-from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.reading import PkiError
 from gpu_fraction.certs.reporting import Reporter
 from gpu_fraction.certs.source import CertificateSource
 from gpu_fraction.kube.timestamps import utc_now

@@ -17,9 +17,8 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gpu_fraction.certs.certificate import Authority, Certificate, Leaf
-from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.certs.lifetimes import Lifetimes
-from gpu_fraction.certs.reading import facts_of, parse, parse_one, private_key
+from gpu_fraction.certs.reading import PkiError, facts_of, parse, parse_one, private_key
 from gpu_fraction.domain import keys
 from gpu_fraction.kube.timestamps import time as api_time
 

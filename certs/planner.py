@@ -128,7 +128,7 @@ def _switch(seen: Snapshot) -> Plan:
         late = seen.elapsed_s() > seen.lifetimes.settle_s
         message = f"{len(behind)} replicas still serve from an earlier CA, first {behind[0]}"
         notices = (Notice("ReplicaBehind", message, warning=True),) if late else ()
-        return seen.wait(seen.lifetimes.presence_s, *notices)
+        return seen.wait(seen.lifetimes.heartbeat_s, *notices)
     old = () if state.current is None else (state.current.certificate,)
     previous = (*state.previous, *old, *seen.orphans())
     return seen.enter(

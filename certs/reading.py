@@ -7,8 +7,11 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import NameOID
 
 from gpu_fraction.certs.certificate import Authority, Certificate, Leaf
-from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.domain import keys
+
+
+class PkiError(ValueError):
+    """A certificate, key or chain is unreadable, or does not pass a check."""
 
 
 def read_certificates(pem: str | bytes) -> list[Certificate]:

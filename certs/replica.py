@@ -13,14 +13,14 @@ from gpu_fraction.certs.actions import Notice
 from gpu_fraction.certs.bundle import Bundle
 from gpu_fraction.certs.cache import CertificateCache
 from gpu_fraction.certs.certificate import Leaf
-from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.certs.injection import Injector
-from gpu_fraction.certs.installation import Installation
 from gpu_fraction.certs.leaf import Sign, choose_authority, renew_at
 from gpu_fraction.certs.lifetimes import Lifetimes
-from gpu_fraction.certs.presence import Presence, ReplicaIdentity
+from gpu_fraction.certs.reading import PkiError
+from gpu_fraction.certs.replica_leases import Heartbeat, ReplicaIdentity
 from gpu_fraction.certs.reporting import Reporter
 from gpu_fraction.certs.secret import SecretStore
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.certs.source import CertificateSource
 from gpu_fraction.certs.state import CaState
 from gpu_fraction.kube import errors
@@ -64,7 +64,7 @@ class ReplicaCertificates(CertificateSource):
         self._seen = cache
         self._secret = SecretStore(client, installation)
         self._injector = Injector(client, installation)
-        self._presence = Presence(client, installation, me, lifetimes)
+        self._lease = Heartbeat(client, installation, me, lifetimes)
         self._changed = asyncio.Event()
         self._unreported = asyncio.Event()
         self._renew_from: datetime | None = None
@@ -78,10 +78,10 @@ class ReplicaCertificates(CertificateSource):
                 group.create_task(self._follow(), name="serve-certificates")
                 group.create_task(self._heartbeat(), name="report-certificates")
         finally:
-            await asyncio.shield(self._presence.withdraw())
+            await asyncio.shield(self._lease.withdraw())
 
     def _fault(self, bundles: Sequence[Bundle]) -> str | None:
-        if self._presence.idle_s() > self._lifetimes.replica_gone_s:
+        if self._lease.idle_s() > self._lifetimes.replica_gone_s:
             # The lease holder no longer waits for this replica when it drops a CA.
             return "the API server cannot be told what is served"
         return super()._fault(bundles)
@@ -100,7 +100,7 @@ class ReplicaCertificates(CertificateSource):
             except errors.KubeError as error:
                 _log.warning("certs.replica_look_failed", error=str(error))
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(LOOK_S, self._lifetimes.presence_s)):
+                async with asyncio.timeout(min(LOOK_S, self._lifetimes.heartbeat_s)):
                     await self._changed.wait()
 
     async def _look(self, now: datetime) -> None:
@@ -112,7 +112,7 @@ class ReplicaCertificates(CertificateSource):
         if self.serving.leaf is None:
             # Reported before it is served, then chosen again past the caches: either a
             # rotation that is under way waits for this replica, or it is seen here.
-            await self._presence.report(leaf, now)
+            await self._lease.report(leaf, now)
             bundles = [b for target in await self._injector.read() for b in target.bundles]
             sign = self._choice(now, (await self._secret.read(now)).state, bundles)
             if sign is None:
@@ -149,13 +149,13 @@ class ReplicaCertificates(CertificateSource):
         """Report what is served when it changes, and every few seconds."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._lifetimes.presence_s):
+                async with asyncio.timeout(self._lifetimes.heartbeat_s):
                     await self._unreported.wait()
             self._unreported.clear()
             leaf = self.serving.leaf
             if leaf is None:
                 continue
             try:
-                await self._presence.report(leaf, self._clock())
+                await self._lease.report(leaf, self._clock())
             except errors.KubeError as error:
-                _log.warning("certs.presence_not_reported", error=str(error))
+                _log.warning("certs.heartbeat_failed", error=str(error))

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from gpu_fraction.certs.actions import Notice
 from gpu_fraction.certs.bundle import Target
 from gpu_fraction.certs.certificate import Certificate, Leaf
-from gpu_fraction.certs.installation import Installation
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.certs.state import CaState, Phase
 from gpu_fraction.kube.event_limits import ObjectReference
 from gpu_fraction.kube.events import EventRecorder, EventType

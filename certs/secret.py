@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from gpu_fraction.certs import state as stored
-from gpu_fraction.certs.installation import FIELD_MANAGER, Installation
+from gpu_fraction.certs.settings import FIELD_MANAGER, Installation
 from gpu_fraction.certs.state import CaState
 from gpu_fraction.certs.wire import SecretObject
 from gpu_fraction.kube import errors

@@ -14,8 +14,8 @@ from typing import Final
 
 from gpu_fraction.certs import pki
 from gpu_fraction.certs.certificate import Leaf
-from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.reading import PkiError
 
 # Go's server default, and what the API server's client demands.
 _MINIMUM_VERSION: Final = ssl.TLSVersion.TLSv1_2

@@ -10,8 +10,8 @@ from gpu_fraction.certs import pki
 from gpu_fraction.certs.bundle import Bundle
 from gpu_fraction.certs.cache import CertificateCache
 from gpu_fraction.certs.certificate import Leaf
-from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.reading import PkiError
 from gpu_fraction.certs.reporting import Reporter
 from gpu_fraction.certs.serving import ServingContext
 from gpu_fraction.kube.timestamps import time as api_time

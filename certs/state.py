@@ -13,7 +13,7 @@ from typing import Final
 
 from gpu_fraction.certs import reading
 from gpu_fraction.certs.certificate import Authority, Certificate
-from gpu_fraction.certs.errors import PkiError
+from gpu_fraction.certs.reading import PkiError
 from gpu_fraction.domain import keys
 from gpu_fraction.kube.timestamps import micro_time
 

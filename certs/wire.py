@@ -2,7 +2,6 @@
 
 import msgspec
 
-from gpu_fraction.kube.lease import LeaseSpec
 from gpu_fraction.kube.objects import Meta
 
 
@@ -53,7 +52,6 @@ class WebhookConfiguration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaLease(msgspec.Struct, frozen=True, kw_only=True):
-    """The Lease in which a replica reports what it serves."""
+    """The Lease in which a replica reports its leaf."""
 
     metadata: AnnotatedMeta = AnnotatedMeta()
-    spec: LeaseSpec = LeaseSpec()

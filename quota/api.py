@@ -23,7 +23,7 @@ from gpu_fraction.quota.wire import (
 
 TIMEOUT_S: Final = 8.0
 """Seconds for one call of the controller, which nobody waits for. Chosen: a namespace is counted
-again long before its promises expire."""
+again long before its reservations expire."""
 
 ADMISSION_TIMEOUT_S: Final = 4.4
 """Seconds for one call of admission. Chosen: below the 4.5 s that the webhook has of its caller's

@@ -20,7 +20,7 @@ class AdmissionMetrics:
     Attributes:
         conflicts: Writes that met a newer version.
         writes: Writes that were stored.
-        promises: Promises in them.
+        reservations: Reservations in them.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -33,17 +33,17 @@ class AdmissionMetrics:
         )
         self.conflicts = Counter(
             "gpu_fraction_quota_conflict_retries",
-            "Writes of promises that met a newer version of the quota and were repeated",
+            "Writes of reservations that met a newer version of the quota and were repeated",
             registry=registry,
         )
         self.writes = Counter(
             "gpu_fraction_quota_reservation_writes",
-            "Writes of promises",
+            "Writes of reservations",
             registry=registry,
         )
-        self.promises = Counter(
+        self.reservations = Counter(
             "gpu_fraction_quota_reservations_made",
-            "Promises made; beside the writes it shows how many pods share one",
+            "Reservations made; beside the writes it shows how many pods share one",
             registry=registry,
         )
 
@@ -86,7 +86,7 @@ class ControllerMetrics:
         )
         self._oldest = Gauge(
             "gpu_fraction_quota_reservation_oldest_seconds",
-            "Age of the oldest promise whose pod was not seen yet",
+            "Age of the oldest reservation whose pod was not seen yet",
             by_quota,
             registry=registry,
         )
@@ -105,7 +105,7 @@ class ControllerMetrics:
         self._shown: dict[tuple[str, str], set[str]] = {}
 
     def counted(self, quota: Quota, state: Ledger, oldest_s: float) -> None:
-        """A quota was counted; ``oldest_s`` is the age of its oldest open promise."""
+        """A quota was counted; ``oldest_s`` is the age of its oldest open reservation."""
         namespace, name = quota.key
         shown = self._shown.setdefault(quota.key, set())
         self._drop(quota.key, shown - state.used.keys())

@@ -29,7 +29,7 @@ class Quota:
         wire: The object itself.
         spec: Its checked specification.
         problems: What is wrong with it; it is not used where there are any.
-        reserved: The promises in its status, by pod uid.
+        reserved: The reservations in its status, by pod uid.
         ledger: What is taken; None until the controller has counted for this specification.
     """
 
@@ -64,12 +64,12 @@ def read(wire: GPUQuota) -> Quota:
 
 
 def _reserved(status: StatusWire, spec: QuotaSpec) -> Iterator[tuple[str, Reservation]]:
-    """The promises. An amount that somebody else wrote unreadably is all that there is."""
+    """The reservations. An amount that somebody else wrote unreadably is all that there is."""
     for wire in status.reserved or ():
         found = _amounts(wire, amounts.MAX_AMOUNT)
         for model in spec.models:
             for kind in amounts.MODEL_KEYS:
-                # The model's limit is newer than the promise: the pod may get that model.
+                # The model's limit is newer than the reservation: the pod may get that model.
                 found.setdefault(amounts.model_key(model, kind), found.get(kind, 0))
         counted = _amounts(wire.counted, 0) if wire.counted else {}
         yield wire.pod_uid, Reservation(found, wire.expires, wire.pod_name, counted)

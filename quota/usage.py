@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from gpu_fraction.quota import amounts
 from gpu_fraction.quota.amounts import Amounts
 from gpu_fraction.quota.charge import NOTHING, Charge, PodFacts, charge
-from gpu_fraction.quota.fleet import Fleet
+from gpu_fraction.quota.cluster_cards import ClusterCards
 from gpu_fraction.quota.pods import PodRecord, facts_of, overdue_after_s, terminal
 from gpu_fraction.quota.spec import QuotaSpec
 
@@ -41,17 +41,17 @@ class CountedPod:
         return None if after_s is None else self.deleting_since_s + after_s
 
     def counts(self, now_s: float) -> bool:
-        """True while it uses, or may come to use, what it was promised."""
+        """True while it uses, or may still use, its reservation."""
         overdue_at_s = self.overdue_at_s
         return not terminal(self.record) and (overdue_at_s is None or now_s <= overdue_at_s)
 
-    def charge(self, models: tuple[str, ...], fleet: Fleet) -> Charge:
-        """Its charge; worked out again only where the fleet or the limited models changed."""
-        key = (models, fleet.version)
+    def charge(self, models: tuple[str, ...], cluster: ClusterCards) -> Charge:
+        """Its charge; worked out again only where the cluster or the limited models changed."""
+        key = (models, cluster.version)
         if self._charged_for != key:
             facts = self.facts
             if models or not facts.demand.settled:
-                facts = facts.on(fleet.cards_for(self.record, facts))
+                facts = facts.on(cluster.cards_for(self.record, facts))
             self._charge, self._charged_for = charge(facts, models), key
         return self._charge
 
@@ -76,7 +76,7 @@ class Usage:
 def count(
     spec: QuotaSpec,
     pods: Iterable[CountedPod],
-    fleet: Fleet,
+    cluster: ClusterCards,
     now_s: float,
     names: Collection[str] = (),
 ) -> Usage:
@@ -90,7 +90,7 @@ def count(
     for pod in pods:
         if not pod.counts(now_s) or not spec.matches(pod.facts.priority_class):
             continue
-        cost = pod.charge(models, fleet)
+        cost = pod.charge(models, cluster)
         for key, amount in cost.amounts.items():
             used[key] += amount
         if (name := pod.record.metadata.name) in names:
@@ -104,14 +104,18 @@ def count(
 class PodCache:
     """GPU pods by namespace, and for a while the uids of pods that are gone."""
 
-    def __init__(self, clock: Callable[[], float], *, remember_s: float) -> None:
+    def __init__(
+        self, clock: Callable[[], float], *, version: Callable[[], str], remember_s: float
+    ) -> None:
         """No pods yet.
 
         Args:
             clock: Steady seconds.
-            remember_s: How long the uids of vanished pods are kept.
+            version: The resource version that the pods are current to.
+            remember_s: Seconds for which the uids of deleted pods are kept.
         """
-        self._clock = clock
+        self.clock = clock
+        self.version = version
         self._remember_s = remember_s
         self._namespaces: dict[str, dict[str, CountedPod]] = {}
         self._gone: dict[str, float] = {}
@@ -134,7 +138,7 @@ class PodCache:
             return False
         if not pods:
             del self._namespaces[namespace]
-        now_s = self._clock()
+        now_s = self.clock()
         self._gone[uid] = now_s
         # In the order of time, so that the oldest come first.
         for other, since_s in list(self._gone.items()):
@@ -146,7 +150,7 @@ class PodCache:
     def _counted(self, record: PodRecord, known: CountedPod | None) -> CountedPod:
         since_s = known.deleting_since_s if known else None
         if since_s is None and record.metadata.deletion_timestamp is not None:
-            since_s = self._clock()
+            since_s = self.clock()
         return CountedPod(record, facts_of(record), since_s)
 
     def within(self, namespace: str) -> Collection[CountedPod]:

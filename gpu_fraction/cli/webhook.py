@@ -16,8 +16,7 @@ from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.errors import MalformedAnswerError
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kube.reflector import PROMPT
-from gpu_fraction.quota.decision import Outcome
-from gpu_fraction.quota.errors import NotReadyError
+from gpu_fraction.quota.decision import NotReadyError, Outcome
 from gpu_fraction.quota.service import AdmissionService
 from gpu_fraction.quota.settings import AdmissionOptions
 from gpu_fraction.serving import logs
@@ -145,9 +144,9 @@ class QuotaBudget:
 
 def ruling(outcome: Outcome) -> Ruling:
     """The outcome as the webhook answers it; every refusal is one sentence."""
-    promised = ",".join(promise.quota for promise in outcome.promises)
+    reserved = ",".join(outcome.reservations)
     return Ruling(
         message="; ".join(refusal.message for refusal in outcome.refusals),
         warnings=tuple(refusal.message for refusal in outcome.warnings),
-        note=f"reserved in {promised}" if promised else "",
+        note=f"reserved in {reserved}" if reserved else "",
     )

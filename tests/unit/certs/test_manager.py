@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from gpu_fraction.certs import commands
-from gpu_fraction.certs.installation import FIELD_MANAGER
+from gpu_fraction.certs.settings import FIELD_MANAGER
 from gpu_fraction.certs.state import Phase
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import EVENTS, MUTATING_WEBHOOKS, SECRETS

@@ -11,7 +11,7 @@ import pytest
 
 from gpu_fraction.cli.webhook import ruling
 from gpu_fraction.domain.pod import Pod
-from gpu_fraction.quota.decision import Outcome, Promise, Refusal
+from gpu_fraction.quota.decision import Outcome, Refusal
 from gpu_fraction.webhook.budget import Ruling, Validator
 from gpu_fraction.webhook.decide import Decider
 from gpu_fraction.webhook.endpoints import NotReady
@@ -98,12 +98,10 @@ async def test_a_budget_that_cannot_answer_is_passed_on() -> None:
 
 
 def test_an_outcome_is_one_sentence() -> None:
-    """Refusals of several quotas stand in one message, promises in the audit log."""
+    """Refusals of several quotas stand in one message, reservations in the audit log."""
     refused = Outcome(refusals=(Refusal("a", "one"), Refusal("b", "two")))
     assert ruling(refused).message == "one; two"
-    admitted = Outcome(
-        promises=(Promise("a", {}), Promise("b", {})), warnings=(Refusal("a", "w"),)
-    )
+    admitted = Outcome(reservations={"a": {}, "b": {}}, warnings=(Refusal("a", "w"),))
     assert ruling(admitted) == Ruling("", ("w",), "reserved in a,b")
 
 

@@ -30,7 +30,7 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
     metadata: NodeMeta = NodeMeta()
 
 
-class Fleet:
+class ClusterCards:
     """The cluster's GPUs as the Nodes publish them; where none does, as the configuration says.
 
     Attributes:

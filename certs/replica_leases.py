@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from gpu_fraction.certs.certificate import Leaf
-from gpu_fraction.certs.installation import FIELD_MANAGER, Installation
 from gpu_fraction.certs.leaf import Replica
 from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.settings import FIELD_MANAGER, Installation
 from gpu_fraction.certs.wire import ReplicaLease
 from gpu_fraction.domain import keys
 from gpu_fraction.kube import errors
@@ -45,7 +45,7 @@ class ReplicaIdentity:
     leads: bool = True
 
 
-class Presence:
+class Heartbeat:
     """This process's own Lease."""
 
     def __init__(
@@ -97,7 +97,7 @@ class Presence:
             ReplicaLease,
             field_manager=FIELD_MANAGER,
             force=True,
-            timeout_s=self._lifetimes.presence_s,
+            timeout_s=self._lifetimes.heartbeat_s,
         )
         # From before the request: the report may have arrived at once.
         self._reported_at = asked_at
@@ -105,10 +105,10 @@ class Presence:
     async def withdraw(self) -> None:
         """Delete the Lease on the way out; best effort."""
         with suppress(errors.KubeError):
-            await self._client.delete(self._address, timeout_s=self._lifetimes.presence_s)
+            await self._client.delete(self._address, timeout_s=self._lifetimes.heartbeat_s)
 
 
-class Roster:
+class ReplicaLister:
     """Every replica that is alive, as the lease holder sees it.
 
     A replica counts as gone when its Lease stays unchanged in reading after reading. The times
@@ -135,7 +135,7 @@ class Roster:
             Selection(labels=f"{LABEL}={self._installation.service}"),
         )
         now = asyncio.get_running_loop().time()
-        since_s = min(now - self._read_at, self._lifetimes.presence_s)
+        since_s = min(now - self._read_at, self._lifetimes.heartbeat_s)
         self._read_at = now
         seen: dict[str, tuple[str, float]] = {}
         for lease in listing.items:
