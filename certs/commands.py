@@ -1,4 +1,4 @@
-"""``gpu-fraction certs``: the state of the certificates in text, and requests for new ones."""
+"""``gpu-fraction certs``: shows the state of the certificates and requests new ones."""
 
 import secrets
 from collections.abc import Iterable, Sequence
@@ -35,21 +35,21 @@ async def status(client: Client, installation: Installation, lifetimes: Lifetime
 
 
 async def rotate(client: Client, installation: Installation, *, ca: bool) -> str:
-    """Ask for a new CA, or for new leaves of the present one.
+    """Request a new CA, or new leaves of the current one.
 
     Returns:
-        What to expect, for people.
+        A message about the next steps.
 
     Raises:
         NotFoundError: there is no CA Secret yet.
-        KubeError: it could not be asked for.
+        KubeError: the request could not be stored.
     """
     token = secrets.token_hex(4)
     await SecretStore(client, installation).request(token, ca=ca)
     if ca:
         return (
             f"A CA rotation is requested ({token}). The lease holder begins as soon as no other"
-            " one is under way; `gpu-fraction certs status` shows its phases."
+            " one is in progress; `gpu-fraction certs status` shows its phases."
         )
     return f"New leaves are requested ({token}). Every replica signs one within seconds."
 

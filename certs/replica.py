@@ -1,4 +1,4 @@
-"""Every replica's work: choose a CA, sign a leaf, serve it, report it."""
+"""The loop of every replica: choose a CA, sign a leaf, serve it, report it."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -30,11 +30,11 @@ from gpu_fraction.kube.timestamps import utc_now
 _log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 5.0
-"""Chosen: between two looks although nothing was announced, in case a watch is late."""
+"""Longest wait for a change. Chosen: covers a watch that is late."""
 
 
 class ReplicaCertificates(CertificateSource):
-    """Keeps one process' serving context on a leaf that every API server accepts."""
+    """Keeps the serving context of a process on a leaf that every API server accepts."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class ReplicaCertificates(CertificateSource):
             installation: The names.
             lifetimes: Lifetimes and waits.
             me: The name of this process.
-            cache: Local copies of the Secret and the configurations; run elsewhere.
+            cache: Local copies of the Secret and the configurations; the caller runs it.
             reporter: For metrics and Events.
             clock: The wall clock.
         """
@@ -72,7 +72,7 @@ class ReplicaCertificates(CertificateSource):
         cache.subscribe(self._changed.set)
 
     async def run(self) -> None:
-        """Serve and report until cancelled; on the way out, withdraw the report."""
+        """Serve and report until cancelled, then delete the Lease."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow(), name="serve-certificates")
@@ -83,7 +83,7 @@ class ReplicaCertificates(CertificateSource):
     def _fault(self, bundles: Sequence[Bundle]) -> str | None:
         if self._lease.idle_s() > self._lifetimes.replica_gone_s:
             # The lease holder no longer waits for this replica when it drops a CA.
-            return "the API server cannot be told what is served"
+            return "the served certificate cannot be reported to the API server"
         return super()._fault(bundles)
 
     async def _follow(self) -> None:
@@ -104,14 +104,14 @@ class ReplicaCertificates(CertificateSource):
                     await self._changed.wait()
 
     async def _look(self, now: datetime) -> None:
-        """Serve another leaf if the present one is to be replaced."""
+        """Serve another leaf if the current one must be replaced."""
         sign = self._choice(now, self._seen.state(now), self._seen.bundles())
         if sign is None:
             return
         leaf = await self._sign(sign, now)
         if self.serving.leaf is None:
-            # Reported before it is served, then chosen again past the caches: either a
-            # rotation that is under way waits for this replica, or it is seen here.
+            # Report before serving, then choose again from fresh reads: either a rotation in
+            # progress waits for this replica, or this replica sees the rotation.
             await self._lease.report(leaf, now)
             bundles = [b for target in await self._injector.read() for b in target.bundles]
             sign = self._choice(now, (await self._secret.read(now)).state, bundles)
@@ -146,7 +146,7 @@ class ReplicaCertificates(CertificateSource):
         return leaf
 
     async def _heartbeat(self) -> None:
-        """Report what is served when it changes, and every few seconds."""
+        """Report the served leaf when it changes, and every few seconds."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._lifetimes.heartbeat_s):

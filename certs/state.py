@@ -1,8 +1,7 @@
 """The stored state of the CA: one Secret, its data and the annotations of the rotation.
 
-Everything that a rotation needs to go on after a crash is in it; no process remembers anything.
-Unreadable parts are dropped and named in ``problems``, so that the planner always has a state
-to start from.
+It holds everything that a rotation needs to continue after a crash. Unreadable parts are dropped
+and named in ``problems``, so that the planner always has a state to start from.
 """
 
 from collections.abc import Mapping
@@ -33,12 +32,12 @@ DATA_KEYS: Final = (CURRENT_CRT, CURRENT_KEY, NEXT_CRT, NEXT_KEY, PREVIOUS_CRT)
 
 
 class Phase(StrEnum):
-    """Where a rotation is; named after its work."""
+    """The phases of a rotation."""
 
     STEADY = "Steady"  # one CA, all replicas serve from it
     STAGE = "Stage"  # a rotation is decided, the next CA is being made
     TRUST = "Trust"  # the next CA is being added to every caBundle
-    SETTLE = "Settle"  # every caBundle has it; API servers are given time to see that
+    SETTLE = "Settle"  # every caBundle has it; API servers get time to receive that
     SWITCH = "Switch"  # replicas sign and serve from the next CA
     RETIRE = "Retire"  # no replica serves from the old CA; it stays trusted for a while
 
@@ -86,12 +85,12 @@ class CaState:
 def read_state(
     data: Mapping[str, bytes], annotations: Mapping[str, str], now: datetime
 ) -> CaState:
-    """The state that a Secret holds; unreadable and contradictory parts are put right.
+    """The state in a Secret; unreadable and contradictory parts are repaired.
 
     Args:
         data: The Secret's data, decoded from base64.
         annotations: The Secret's annotations.
-        now: The time; stands in for a phase's beginning that is missing or lies ahead.
+        now: The time, UTC; used if the beginning of the phase is missing or in the future.
     """
     problems: list[str] = []
     current, orphan = _authority(data, CURRENT_CRT, CURRENT_KEY, problems)
@@ -181,14 +180,14 @@ def _since(annotations: Mapping[str, str], now: datetime, problems: list[str]) -
         problems.append(f"annotation {SINCE}={text!r} is not a time")
         return now
     if since > now:
-        # The clock that wrote it is ahead, or ours is behind. Waiting anew is always safe.
-        problems.append(f"annotation {SINCE}={text!r} lies ahead of the clock")
+        # The writer's clock is ahead, or ours is behind. Waiting again is always safe.
+        problems.append(f"annotation {SINCE}={text!r} is in the future")
         return now
     return since
 
 
 def _consistent(state: CaState, now: datetime, problems: list[str]) -> CaState:
-    """The phase that fits what is there: never further than the content proves."""
+    """The state with a phase that its content allows."""
     phase = state.phase
     if phase in {Phase.TRUST, Phase.SETTLE, Phase.SWITCH} and state.next is None:
         phase = Phase.STAGE

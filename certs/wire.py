@@ -1,4 +1,4 @@
-"""The Kubernetes objects that are read here, with the fields that are read."""
+"""Kubernetes objects with the fields that certificates need."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""Which GPUs a pod holds, or may still be given."""
+"""The cluster's GPUs, and the ones that a pod has or may get."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -25,13 +25,13 @@ class NodeMeta(Meta, frozen=True, kw_only=True, rename="camel"):
 
 
 class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of a Node."""
+    """The fields of a Node that are read."""
 
     metadata: NodeMeta = NodeMeta()
 
 
 class ClusterCards:
-    """The cluster's GPUs as the Nodes publish them; where none does, as the configuration says.
+    """The cluster's GPUs as the Nodes publish them, else as configured.
 
     Attributes:
         version: Grows with every change of the answers.
@@ -64,7 +64,7 @@ class ClusterCards:
         self.version += 1
 
     def cards_for(self, pod: PodRecord, facts: PodFacts) -> tuple[CardType, ...]:
-        """Chosen cards, else the kinds of its node, else every kind that its wishes allow."""
+        """The pod's assigned cards, else the kinds of its node, else every allowed kind."""
         node = self._nodes.get(pod.spec.node_name) if pod.spec.node_name else None
         if node is not None:
             chosen = {node[uuid] for uuid in assigned_uuids(pod) if uuid in node}
@@ -74,7 +74,6 @@ class ClusterCards:
 
 
 def _allowed(kinds: Iterable[CardType], facts: PodFacts) -> tuple[CardType, ...]:
-    """Those that the pod may be given, each once."""
     return tuple(
         kind
         for kind in dict.fromkeys(kinds)
@@ -83,7 +82,7 @@ def _allowed(kinds: Iterable[CardType], facts: PodFacts) -> tuple[CardType, ...]
 
 
 def _cards(node: NodeRecord) -> dict[str, CardType]:
-    """The node's cards by uuid; where only labels tell of them, one card stands for all."""
+    """The node's cards by uuid; where only labels describe them, one card stands for all."""
     annotations, labels = node.metadata.annotations or {}, node.metadata.labels or {}
     if (text := annotations.get(keys.INVENTORY)) is not None:
         try:

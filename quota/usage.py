@@ -1,4 +1,4 @@
-"""The GPU pods of every namespace as the watch shows them, and what they use."""
+"""The GPU pods of every namespace as the watch shows them, and their usage."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ from gpu_fraction.quota.spec import QuotaSpec
 
 @dataclass(slots=True)
 class CountedPod:
-    """One pod, and the last charge that was worked out for it.
+    """One pod and its last computed charge.
 
     Attributes:
         record: The pod.
-        facts: What it costs, before its GPUs are known.
+        facts: Its facts before its GPUs are known.
         deleting_since_s: Steady time when its deletion was first seen.
     """
 
@@ -46,7 +46,7 @@ class CountedPod:
         return not terminal(self.record) and (overdue_at_s is None or now_s <= overdue_at_s)
 
     def charge(self, models: tuple[str, ...], cluster: ClusterCards) -> Charge:
-        """Its charge; worked out again only where the cluster or the limited models changed."""
+        """Its charge; computed again only if the cluster's GPUs or the limited models changed."""
         key = (models, cluster.version)
         if self._charged_for != key:
             facts = self.facts
@@ -62,9 +62,9 @@ class Usage:
 
     Attributes:
         used: Amounts by key.
-        unknown: Keys in which a pod's amount is not known.
-        next_change_s: Steady time when a pod that is being deleted stops counting.
-        by_name: What single pods cost, of those that were asked about.
+        unknown: Keys with an unknown amount of some pod.
+        next_change_s: Steady time when the next deleted pod stops counting.
+        by_name: Charges of the pods with the given names.
     """
 
     used: dict[str, int] = field(default_factory=dict)
@@ -102,7 +102,7 @@ def count(
 
 
 class PodCache:
-    """GPU pods by namespace, and for a while the uids of pods that are gone."""
+    """GPU pods by namespace, and for a while the uids of deleted pods."""
 
     def __init__(
         self, clock: Callable[[], float], *, version: Callable[[], str], remember_s: float
@@ -121,7 +121,7 @@ class PodCache:
         self._gone: dict[str, float] = {}
 
     def change(self, old: PodRecord | None, new: PodRecord | None) -> bool:
-        """A pod appeared, changed or vanished; whether it is a GPU pod."""
+        """Take over a change; returns True for a GPU pod."""
         if new is None:
             return old is not None and self._remove(old)
         namespace, uid = new.metadata.namespace, new.metadata.uid
@@ -140,7 +140,7 @@ class PodCache:
             del self._namespaces[namespace]
         now_s = self.clock()
         self._gone[uid] = now_s
-        # In the order of time, so that the oldest come first.
+        # The oldest come first.
         for other, since_s in list(self._gone.items()):
             if now_s - since_s <= self._remember_s:
                 break
@@ -158,11 +158,11 @@ class PodCache:
         return self._namespaces.get(namespace, {}).values()
 
     def gone(self, uid: str) -> bool:
-        """True for a pod that was here and is gone for ever."""
+        """True for a pod that was seen and then deleted."""
         return uid in self._gone
 
     def read(self, namespace: str, records: Iterable[PodRecord]) -> Iterator[CountedPod]:
-        """Pods of a list that was taken apart from the watch, with what the watch knows."""
+        """The pods of a list, combined with the state that the watch has of them."""
         known = self._namespaces.get(namespace, {})
         for record in records:
             here = known.get(record.metadata.uid)

@@ -33,7 +33,7 @@ _LEADING_DIGITS: Final = re.compile(r"[0-9]{1,9}")
 
 
 class ServerVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of apimachinery's version.Info."""
+    """The fields of apimachinery's version.Info that are read."""
 
     major: str = ""
     minor: str = ""
@@ -57,7 +57,7 @@ class Client:
             transport: the connections.
             timeout_s: seconds for a call that names no other deadline.
             retry: when to try again.
-            observer: learns of each try, and of what is built on the client.
+            observer: counts and times the requests.
             rng: the source of jitter.
         """
         self._transport = transport
@@ -67,7 +67,7 @@ class Client:
         self._rng = rng or random.SystemRandom()
 
     def with_retry(self, retry: RetryPolicy) -> "Client":
-        """The same connections with another rule of when to try again."""
+        """A client with the same connections and another retry policy."""
         return Client(
             self._transport,
             timeout_s=self._timeout_s,
@@ -209,7 +209,7 @@ class Client:
     def watch(
         self, request: Request, *, open_timeout_s: float = 10.0
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The raw lines of a watch; :mod:`gpu_fraction.kube.reflector` makes sense of them.
+        """The raw lines of a watch; :mod:`gpu_fraction.kube.reflector` parses them.
 
         Args:
             request: from :func:`requests.watch`.
@@ -218,11 +218,11 @@ class Client:
         return self._transport.stream(request, timeout_s=open_timeout_s)
 
     async def send(self, request: Request, *, timeout_s: float | None = None) -> bytes:
-        """Send a request, again where that is safe, until the deadline; answer the body.
+        """Send a request, with retries where they are safe, and return the body.
 
         Raises:
-            errors.KubeError: the last try's failure; where the deadline cut that try short, with
-                the failure before it, which tells why there was no answer.
+            errors.KubeError: the failure of the last try; if the deadline cut that try short, with
+                the failure before it, which shows the cause.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
@@ -265,11 +265,11 @@ async def connect(
     """A client for as long as the context lasts.
 
     Args:
-        source: where the server is and who we are.
+        source: the address and the credentials.
         component: goes into the user agent, such as ``webhook``.
         timeout_s: seconds for a call that names no other deadline.
         retry: when to try again.
-        observer: learns of each try, and of what is built on the client.
+        observer: counts and times the requests.
 
     Raises:
         AccessError: there is no usable configuration.

@@ -39,19 +39,19 @@ class KubeMetrics:
         )
         self._lists = Counter(
             "gpu_fraction_kube_lists_total",
-            "Lists taken over into a local copy; more than one means a watch was lost.",
+            "Lists read into a local copy; more than one means a watch was lost.",
             ("resource",),
             registry=registry,
         )
         self._watch_events = Counter(
             "gpu_fraction_kube_watch_events_total",
-            "Events taken over into a local copy.",
+            "Watch events applied to a local copy.",
             ("resource", "kind"),
             registry=registry,
         )
         self._malformed = Counter(
             "gpu_fraction_kube_malformed_objects_total",
-            "Objects that did not decode and were left as they were.",
+            "Objects that did not decode; the earlier version is kept.",
             ("resource",),
             registry=registry,
         )
@@ -69,7 +69,7 @@ class KubeMetrics:
         )
         self._events = Counter(
             "gpu_fraction_events_total",
-            "Kubernetes Events by what became of them.",
+            "Kubernetes Events by outcome.",
             ("fate",),
             registry=registry,
         )
@@ -80,11 +80,11 @@ class KubeMetrics:
         self._request_seconds.labels(request.verb).observe(duration_s)
 
     def listed(self, resource: str) -> None:
-        """A list was taken over; ``resource`` is ``plural.group``."""
+        """A list was read; ``resource`` is ``plural.group``."""
         self._lists.labels(resource).inc()
 
     def received(self, resource: str, kind: EventKind) -> None:
-        """An event was taken over."""
+        """A watch event was applied."""
         self._watch_events.labels(resource, kind.value).inc()
 
     def malformed(self, resource: str) -> None:
@@ -96,7 +96,7 @@ class KubeMetrics:
         self._watch_failures.labels(resource, type(error).__name__).inc()
 
     def leads(self, *, name: str, leading: bool) -> None:
-        """This replica began or ceased to lead."""
+        """This replica began or stopped leading."""
         self._leader.labels(name).set(leading)
 
     def event(self, fate: Fate) -> None:

@@ -17,7 +17,7 @@ from gpu_fraction.kube.resources import Address
 JSON: Final = "application/json"
 
 Body = Mapping[str, Any] | msgspec.Struct | bytes
-"""What may be sent: a manifest, a typed object, or JSON that is already encoded."""
+"""A request body: a manifest, a typed object, or encoded JSON."""
 
 
 class PatchKind(Enum):
@@ -33,7 +33,7 @@ class PatchKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ServerPath:
-    """A path of the server that is no resource, such as ``/version``."""
+    """A path of the server that is not a resource, such as ``/version``."""
 
     path: str
 
@@ -93,7 +93,7 @@ EVERYTHING: Final = Selection()
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """How a write is carried out.
+    """Options of a write.
 
     Attributes:
         dry_run: run admission and validation, store nothing.
@@ -199,13 +199,13 @@ def patch(
 
 
 def apply(address: Address, body: Body, *, field_manager: str, force: bool) -> Request:
-    """Server-side apply: own exactly the fields in the body.
+    """Server-side apply: the manager owns exactly the fields in the body.
 
     Args:
         address: the object; it is created where it does not exist.
         body: the wanted fields, with apiVersion and kind.
         field_manager: the owner's name.
-        force: take fields from other owners instead of a conflict.
+        force: True to take fields from other owners, False for a conflict.
     """
     query = _present(fieldManager=field_manager, force="true" if force else "false")
     # The body is JSON, which is YAML too.

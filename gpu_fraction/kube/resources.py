@@ -1,4 +1,4 @@
-"""Which resource a request is about: group, version, plural and where it lives."""
+"""Resources of the API server and the addresses of their objects."""
 
 from dataclasses import dataclass, replace
 from typing import Final

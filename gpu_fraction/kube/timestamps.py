@@ -1,7 +1,7 @@
 """Times as the API writes them: RFC 3339, always UTC.
 
-They are for people and for comparison by the server; deadlines are never computed from them,
-because clocks step and differ between machines.
+They are for people and for comparison by the server. No deadline is computed from them, because
+clocks step and differ between machines.
 """
 
 from datetime import UTC, datetime

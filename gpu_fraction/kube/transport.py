@@ -1,6 +1,6 @@
-"""Bytes to the API server and back: connections, credentials, deadlines.
+"""Sends requests to the API server: connections, credentials, deadlines.
 
-Nothing is retried here except a request that met 401: once, with credentials read anew.
+The only retry here is one after a 401, with credentials that are read again.
 """
 
 import asyncio
@@ -59,8 +59,8 @@ class Transport:
         """Prepare; nothing is read or opened before the context is entered.
 
         Args:
-            source: where credentials come from.
-            user_agent: names us in audit logs and in API priority and fairness.
+            source: the address and the credentials.
+            user_agent: our name in audit logs and in API priority and fairness.
         """
         self._source = source
         self._user_agent = user_agent
@@ -115,8 +115,8 @@ class Transport:
 
         Args:
             request: the request.
-            timeout_s: seconds for the answer to begin. The lines have no limit: the caller
-                watches for silence.
+            timeout_s: seconds for the answer to begin. The lines have no limit, so the caller
+                must detect silence.
 
         Raises:
             errors.KubeError: the server did not answer 2xx, or the connection failed.
@@ -131,7 +131,7 @@ class Transport:
             response.close()  # not released for reuse: the rest of the answer has no end
 
     async def _open(self, request: Request) -> aiohttp.ClientResponse:
-        """Send, and wait for the answer to begin; a 401 is tried again with fresh credentials."""
+        """Send, and wait for the answer to begin; repeat after a 401 with fresh credentials."""
         loop = asyncio.get_running_loop()
         if loop.time() - self._found_at > self._source.max_age_s:
             await self._find_again(older_than=loop.time())
@@ -187,7 +187,7 @@ class Transport:
             session = await self._connect(access)
             if self._retired is not None:
                 await self._retired.close()
-            # Requests and watches under way end on the connections they began on.
+            # Requests and watches in progress end on their old connections.
             self._retired, self._session = self._session, session
         self._access = access
         self._found_at = asyncio.get_running_loop().time()
@@ -234,7 +234,7 @@ async def _within(work: Awaitable[T], request: Request, timeout_s: float) -> T:
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    """The lines of an answer, each read byte looked at once however long the line."""
+    """The lines of an answer; each byte is scanned once, even in long lines."""
     parts: list[bytes] = []
     length = 0
     try:

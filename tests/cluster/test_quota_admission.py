@@ -261,7 +261,7 @@ def test_lowering_a_budget_evicts_nobody_and_says_so(
     kubectl("patch", "gpuq", "team-a", "--type=merge", "-p", '{"spec":{"hard":{"cores":"100m"}}}')
     found = quotas.wait(namespace, "team-a", lambda q: condition(q, "Exceeded") == "True")
     exceeded = next(c for c in found["status"]["conditions"] if c["type"] == "Exceeded")
-    assert "running pods are kept" in exceeded["message"]
+    assert "running pods continue" in exceeded["message"]
     assert kubectl("get", "pods", "-o", "name").strip() == "pod/kept"
 
 

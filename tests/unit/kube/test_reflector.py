@@ -313,7 +313,7 @@ async def test_a_copy_that_nothing_is_heard_of_is_not_relied_on(
         for verb in ("watch", "list"):
             api.faults.add(Fault(Answer(503), verb=verb, times=None))
         await until(lambda: reflector.unsynced() is not None)
-        assert reflector.unsynced() == "Pods: no word of the API server for more than 0.3 s"
+        assert reflector.unsynced() == "Pods: no answer of the API server for more than 0.3 s"
         assert names(reflector) == {"p"}
         api.faults.clear()
         await until(lambda: reflector.unsynced() is None)

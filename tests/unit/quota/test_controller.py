@@ -300,7 +300,7 @@ async def test_a_limit_below_its_use_evicts_no_pod() -> None:
         assert list(world.server.pods) == ["u1"]
         state, reason, message = world.condition("Exceeded")
         assert (state, reason) == ("True", "AboveHard")
-        assert message.startswith("used: gpus=2, limited: gpus=1; running pods are kept")
+        assert message.startswith("used: gpus=2, limited: gpus=1; running pods continue")
         assert (await world.create(quota_pod("u2", gpus=1))).refusals
 
 

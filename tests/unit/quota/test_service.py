@@ -323,7 +323,7 @@ async def test_nobody_is_admitted_on_a_watch_that_died() -> None:
                 server.faults.add(Fault(Answer(503), verb=verb, times=None))
             while service.unsynced() is None:
                 await asyncio.sleep(0.01)
-            with pytest.raises(NotReadyError, match="no word of the API server"):
+            with pytest.raises(NotReadyError, match="no answer of the API server"):
                 await service.admit("team", raw, dry_run=False)
             work.cancel()
 
