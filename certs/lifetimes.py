@@ -18,7 +18,7 @@ CA_RENEW_AT: Final = 0.5
 and fix a rotation that fails."""
 
 LEAF_RENEW_AT: Final = 2 / 3
-"""Share of a leaf's life after which it is signed anew. Source: cert-manager's default; of 30
+"""Share of a leaf's life after which it is renewed. Source: cert-manager's default; of 30
 days, ten are left for repair."""
 
 LEAF_JITTER: Final = 0.05

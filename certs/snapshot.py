@@ -107,8 +107,8 @@ class Snapshot:
 
     def retiring(self) -> bool:
         """True where the previous CAs must be dropped now."""
-        # Not while a replica works with one of them: where a rotation is due, the next one
-        # begins with them still trusted; else the current CA is introduced anew.
+        # Not while a replica uses one of them: the next rotation, or reintroduce(), moves it
+        # to another CA first.
         if self.state.phase is not Phase.RETIRE or self.stragglers():
             return False
         waited = self.elapsed_s() >= self.lifetimes.retire_s

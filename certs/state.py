@@ -99,7 +99,7 @@ def read_state(
     if current is not None and staged is not None and current.fingerprint == staged.fingerprint:
         problems.append(f"{NEXT_CRT} repeats {CURRENT_CRT}")
         staged = None
-    # A certificate whose key is lost still verifies what it signed: it stays trusted.
+    # A CA without its key stays trusted, because its leaves may still be served.
     previous += [c for c in (orphan, staged_orphan) if c is not None]
     live = {a.fingerprint for a in (current, staged) if a is not None}
     unique = {c.fingerprint: c for c in previous if c.fingerprint not in live}

@@ -30,7 +30,7 @@ class ServiceReference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """How the API server reaches a webhook, and what it trusts."""
+    """The address of a webhook, and the CAs that the API server trusts for it."""
 
     ca_bundle: bytes | None = None
     service: ServiceReference | None = None

@@ -78,9 +78,9 @@ def _columns(quota: Quota, state: Ledger) -> dict[str, str]:
     """``used/hard`` by key; a key without a limit shows a dash."""
     hard = quota.spec.hard
     return {
-        key: f"{amounts.format_amount(key, state.used.get(key, 0))}/"
+        key: f"{amounts.format_amount(key, state.used[key])}/"
         + (amounts.format_amount(key, hard[key]) if key in hard else "-")
-        for key in (*amounts.KEYS, *sorted(hard.keys() - set(amounts.KEYS)))
+        for key in (*amounts.KEYS, *sorted(hard))
     }
 
 

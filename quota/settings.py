@@ -70,11 +70,11 @@ class ControllerOptions(_ReservationOptions):
 
     @property
     def counting(self) -> ControllerSettings:
-        """How it counts."""
+        """The settings of the count."""
         return ControllerSettings(ttl_s=self.quota_ttl_s, resync_s=self.quota_resync_s)
 
     @property
     def lease(self) -> LeaseTimings:
-        """How replicas agree on one: the proportions of client-go's 15, 10 and 2 seconds."""
+        """Durations of the election, in the proportions of client-go's 15, 10 and 2 seconds."""
         duration_s = self.lease_duration_s
         return LeaseTimings(duration_s, duration_s * 2 / 3, duration_s * 2 / 15)

@@ -51,7 +51,7 @@ class AmountsWire(ModelAmounts, frozen=True, omit_defaults=True, kw_only=True):
     models: dict[str, ModelAmounts] | None = None
 
     def quantities(self, model: str = "") -> Iterator[tuple[str, str, Quantity]]:
-        """Those of all GPUs, then those of each model."""
+        """The amounts of all GPUs, then of each model."""
         yield from super().quantities(model)
         for name, part in (self.models or {}).items():
             yield from part.quantities(name)

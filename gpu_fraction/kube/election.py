@@ -145,7 +145,7 @@ class Election:
                 return False
             await self._hold()
         except (errors.ConflictError, errors.AlreadyExistsError, errors.NotFoundError):
-            return False  # another candidate was quicker; look again
+            return False  # another candidate was faster
         except errors.KubeError as error:
             _log.warning(
                 "kube.lease_not_acquired", lease=str(self._lock.address), error=str(error)

@@ -107,7 +107,7 @@ class GoneError(KubeError):
 
 
 class NotFoundError(KubeError):
-    """404: no such object, or no such resource on this server."""
+    """404: the object, or its resource, does not exist on this server."""
 
 
 class RefusedError(KubeError):

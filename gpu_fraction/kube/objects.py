@@ -33,7 +33,7 @@ class HasMeta(Protocol):
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """An object of which only the identity is read."""
+    """An object with only its identity."""
 
     metadata: Meta = Meta()
 

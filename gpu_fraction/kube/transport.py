@@ -167,7 +167,7 @@ class Transport:
             raise _broken(access.server, error) from error
 
     async def _find_again(self, *, older_than: float) -> bool:
-        """Read the credentials anew unless another request did since; False where that failed."""
+        """Read the credentials again unless another request did; False where that failed."""
         async with self._finding:
             if self._found_at > older_than:
                 return True
