@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from gpu_fraction.domain import inventory, keys, models
+from gpu_fraction.domain.backends import STACKS
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.objects import Meta
 from gpu_fraction.quota.charge import CardType, PodFacts
@@ -68,7 +69,9 @@ class ClusterCards:
         node = self._nodes.get(pod.spec.node_name) if pod.spec.node_name else None
         if node is not None:
             chosen = {node[uuid] for uuid in assigned_uuids(pod) if uuid in node}
-            return tuple(chosen) or _allowed(node.values(), facts)
+            # Another stack's scheduler may match a longer model name than the wanted one.
+            given = chosen or _allowed(node.values(), facts) or node.values()
+            return tuple(dict.fromkeys(given))
         found = _allowed(self._kinds, facts)
         return found or (*_allowed(self._configured, facts), *self._others)
 
@@ -93,6 +96,9 @@ def _cards(node: NodeRecord) -> dict[str, CardType]:
             # A share of a MIG instance is one of its physical card.
             sizes = ((card, card.parent_memory_mib or card.memory_mib) for card in found)
             return {card.uuid: CardType(card.model, mib) for card, mib in sizes if mib}
+    for stack in STACKS.values():
+        if registered := stack.cards(annotations):
+            return {uuid: CardType(*card) for uuid, card in registered.items()}
     for model, memory in (
         (keys.LABEL_MODEL, keys.LABEL_MEMORY_MIB),
         (NVIDIA_MODEL, NVIDIA_MEMORY_MIB),

@@ -56,6 +56,14 @@ class Stack:
         """What a pod that it claims costs; nothing where no quota can count it."""
         return ZERO
 
+    def cards(self, annotations: Mapping[str, str]) -> dict[str, tuple[str, int]]:  # noqa: ARG002
+        """Model and MiB, by UUID, of the cards that its components register on a Node.
+
+        Args:
+            annotations: The Node's.
+        """
+        return {}
+
     def sets(self, pod: Pod, at: ContainerAt, variable: EnvVar) -> bool:  # noqa: ARG002
         """True for a variable by which its own components tell a container its cards.
 

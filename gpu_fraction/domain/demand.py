@@ -61,8 +61,9 @@ class Demand:
     def charged(self, smallest_mib: int, largest_mib: int) -> "Demand":
         """The most that this can come to on cards between two sizes, nothing left open.
 
-        A share of memory costs most on the largest card; compute that follows memory costs
-        most on the smallest. No card gives less than 1 MiB and 1 thousandth.
+        A share of memory costs most on the largest card; every stack rounds it down on each
+        card. Compute that follows memory costs most on the smallest. No card of the native
+        stack gives less than 1 MiB and 1 thousandth.
 
         Args:
             smallest_mib: MiB of the smallest eligible card, 1 or more.
@@ -74,7 +75,7 @@ class Demand:
         return Demand(
             cards=self.cards,
             core_milli=self.core_milli + self._following_milli(max(1, smallest_mib), largest_mib),
-            memory_mib=self.memory_mib + -(-self.open_memory_milli * share_mib // 1000),
+            memory_mib=self.memory_mib + self.open_memory_milli * share_mib // 1000,
         )
 
     def _following_milli(self, smallest_mib: int, largest_mib: int) -> int:

@@ -3,9 +3,11 @@
 Names, units and rules: HAMi pkg/device/nvidia/device.go and charts/hami/values.yaml.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from typing import Final
+
+import msgspec
 
 from gpu_fraction.domain import models, units
 from gpu_fraction.domain.backend import NVIDIA_TAINT, Backend, amount_of
@@ -26,6 +28,18 @@ AVOID_TYPE: Final = "nvidia.com/nouse-gputype"
 USE_UUID: Final = "nvidia.com/use-gpuuuid"
 NODE_POLICY: Final = "hami.io/node-scheduler-policy"
 GPU_POLICY: Final = "hami.io/gpu-scheduler-policy"
+REGISTERED: Final = "hami.io/node-nvidia-register"
+
+
+class _Card(msgspec.Struct):
+    """A card as HAMi's device plugin registers it (HAMi pkg/device/devices.go, DeviceInfo)."""
+
+    id: str = ""
+    type: str = ""
+    devmem: int = 0
+
+
+_CARDS: Final = msgspec.json.Decoder(list[_Card])
 
 
 class Hami(Backend):
@@ -53,6 +67,14 @@ class Hami(Backend):
     def demand(self, pod: Pod) -> Demand:
         """Count times the amounts of each card, as HAMi reads them."""
         return aggregate(pod, _container_demand)
+
+    def cards(self, annotations: Mapping[str, str]) -> dict[str, tuple[str, int]]:
+        """The memory that HAMi takes percentages of, ``deviceMemoryScaling`` included."""
+        try:
+            found = _CARDS.decode(annotations.get(REGISTERED, "[]"))
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return {}
+        return {card.id: (card.type, card.devmem) for card in found if card.devmem > 0}
 
 
 STACK = Hami

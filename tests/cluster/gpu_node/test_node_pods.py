@@ -148,8 +148,7 @@ def test_daemon_refuses_a_slot_of_a_container_that_ends_before_the_others(
         waiting = [status["state"].get("waiting", {}) for status in found]
         return "".join(state.get("message", "") for state in waiting)
 
-    expected = "holds a slot" if beside else "regular init containers"
-    wait_for(lambda: expected in why())
+    wait_for(lambda: "init container" in why())
     assert status(kubectl, "first")["state"]["waiting"]["reason"] == "PodInitializing"
 
 

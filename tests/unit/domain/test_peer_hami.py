@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import jsonpatch
+import msgspec
 import pytest
 
-from gpu_fraction.domain import models, request_annotation, sizes, user_annotations
+from gpu_fraction.domain import models, user_annotations
 from gpu_fraction.domain.admission import admit
-from gpu_fraction.domain.backends import demand
-from gpu_fraction.domain.backends.hami import Hami
+from gpu_fraction.domain.backends.hami import REGISTERED, Hami
 from gpu_fraction.domain.demand import Demand
-from gpu_fraction.domain.pod import Pod
 from gpu_fraction.domain.request import Bounds
+from gpu_fraction.quota.amounts import CORES, GPUS, MEMORY
+from gpu_fraction.quota.charge import charge
+from gpu_fraction.quota.cluster_cards import ClusterCards, NodeMeta, NodeRecord
+from gpu_fraction.quota.pods import PodRecord, facts_of
 from gpu_fraction.settings.rewrite import RewriteSettings
 from tests.builders.pods import Raw, pod, typed
 from tests.support.reviews import rewriting
@@ -67,11 +70,6 @@ def read_by_hami(raw: Raw) -> Raw:
     }
 
 
-def left_by_hami(one: Raw) -> Pod:
-    """The pod after HAMi's webhook."""
-    return typed(jsonpatch.apply_patch(copy.deepcopy(one["sent"]), one["patch"]))
-
-
 def given(one: Raw) -> Demand:
     """What HAMi's annotation says that it handed out.
 
@@ -96,19 +94,29 @@ def amounts(cost: Demand) -> tuple[int, int, int]:
     return cost.cards, cost.core_milli, cost.memory_mib
 
 
-def charged(of: Raw, one: Raw) -> Demand:
-    """What the pod is charged for, with the card sizes of the round."""
-    left = left_by_hami(one)
-    found = request_annotation.find(left.annotations())
+def node(name: str, model: str, memory_mib: int, cards: int) -> NodeRecord:
+    """A node of a round, as HAMi's device plugin registers its cards."""
+    kind = model if model.startswith("NVIDIA") else f"NVIDIA-{model}"
+    listed = [{"id": f"GPU-{name}-{i}", "devmem": memory_mib, "type": kind} for i in range(cards)]
+    annotations = {REGISTERED: json.dumps(listed)}
+    return NodeRecord(metadata=NodeMeta(name=name, annotations=annotations))
+
+
+def charged(of: Raw, one: Raw, *, placed: bool = True) -> Demand:
+    """What a quota charges for the pod, once it is placed or while it waits."""
+    raw = jsonpatch.apply_patch(copy.deepcopy(one["sent"]), one["patch"])
+    if placed and one["node"]:
+        raw["spec"]["nodeName"] = one["node"]
+    record = msgspec.convert(raw, PodRecord)
     backend = settings(of).backend_for("hami")
     assert isinstance(backend, Hami)
-    known: sizes.CardSizes = backend.config.card_sizes
-    eligible = (
-        known.eligible_mib(found.request)
-        if found
-        else frozenset((*known.by_model_mib.values(), *filter(None, (known.one_mib,))))
-    )
-    return demand(left).charged(min(eligible), max(eligible))
+    cluster = ClusterCards(backend.config.card_sizes)
+    for name, cards in of["nodes"].items():
+        cluster.change(None, node(name, **cards))
+    facts = facts_of(record)
+    found = charge(facts.on(cluster.cards_for(record, facts)))
+    assert not found.unknown
+    return Demand(*(found.amounts.get(key, 0) for key in (GPUS, CORES, MEMORY)))
 
 
 @pytest.mark.parametrize(("of", "one"), pods(having="asked"))
@@ -117,42 +125,35 @@ def test_what_is_rendered_is_what_hami_took(of: Raw, one: Raw) -> None:
     rules = settings(of)
     verdict = admit(typed(one["asked"]), rules.backend_for("hami"), rules.rules)
     made = jsonpatch.apply_patch(copy.deepcopy(one["asked"]), verdict.operations)
-    if verdict.request and verdict.request.models:
-        # Added since the recording, because H20 got an H200.
-        made["metadata"]["annotations"].pop("nvidia.com/nouse-gputype", None)
     assert read_by_hami(made) == read_by_hami(one["sent"])
     assert one["patch"] == []
 
 
-@pytest.mark.parametrize(("of", "one"), pods("one size", having="allocated"))
+@pytest.mark.parametrize(("of", "one"), pods(having="allocated"))
 def test_the_charge_is_what_hami_handed_out(of: Raw, one: Raw) -> None:
-    """To the MiB and the percent, where all cards have one known size."""
-    assert amounts(charged(of, one)) == amounts(given(one))
+    """Also for pods written by hand, and whatever size is configured.
+
+    HAMi rounds a percentage down on each card, the charge on all cards together. Where HAMi
+    limits no compute it writes 0 percent; a charge remains.
+    """
+    cost, got = charged(of, one), given(one)
+    assert cost.cards == got.cards
+    assert 0 <= cost.memory_mib - got.memory_mib <= cost.cards - 1
+    assert cost.core_milli > 0
+    assert got.core_milli in {0, cost.core_milli}
 
 
 @pytest.mark.parametrize(("of", "one"), pods(having="allocated"))
-def test_nothing_is_handed_out_that_is_not_charged(of: Raw, one: Raw) -> None:
-    """Also for pods written by hand, and where the card's size is open until it is chosen."""
-    cost, got = charged(of, one), given(one)
-    assert cost.cards == got.cards
-    assert cost.memory_mib >= got.memory_mib
-    # HAMi writes 0 percent where it limits no compute; a charge remains.
-    assert cost.core_milli >= max(got.core_milli, 1)
-
-
-@pytest.mark.parametrize(("of", "one"), pods("written by hand", having="allocated"))
-def test_pods_written_by_hand_are_charged_as_hami_reads_them(of: Raw, one: Raw) -> None:
-    """Memory but for rounding a share of it up, compute where HAMi limits it."""
-    cost, got = charged(of, one), given(one)
-    assert cost.memory_mib - got.memory_mib < max(2, cost.cards + 1)
-    if got.core_milli:
-        assert cost.core_milli == got.core_milli
+def test_nothing_is_handed_out_that_was_not_charged_at_creation(of: Raw, one: Raw) -> None:
+    """While the pod waits it is charged for the most that it can get."""
+    waiting = charged(of, one, placed=False)
+    assert waiting.maximum(charged(of, one)) == waiting
 
 
 @pytest.mark.parametrize(("of", "one"), pods(having="charged"))
 def test_the_quota_charged_the_same_on_the_api_server(of: Raw, one: Raw) -> None:
     """GPUQuota's ``status.used`` grew by this with the pod."""
-    cost = charged(of, one) if one["allocated"] or one["node"] is None else Demand()
+    cost = charged(of, one)
     assert one["charged"] == {
         "cards": cost.cards,
         "core_milli": cost.core_milli,
@@ -160,18 +161,39 @@ def test_the_quota_charged_the_same_on_the_api_server(of: Raw, one: Raw) -> None
     }
 
 
-def test_hami_takes_one_model_for_another() -> None:
-    """It looks for the name anywhere in the card's: H20 got an H200, all others are right."""
-    wrong = []
+def test_hami_gives_the_wanted_models_only() -> None:
+    """It looks for a name anywhere in the card's: H20 waits where only an H200 has it in its."""
     for of in ROUNDS.values():
-        for key, one in of["pods"].items():
-            if not one.get("node") or "asked" not in one:
+        for one in of["pods"].values():
+            if "asked" not in one or one["node"] is None:
                 continue
             asked = user_annotations.parse(typed(one["asked"]), Bounds())
+            assert asked is not None
             model = of["nodes"][one["node"]]["model"]
-            if asked and not models.allowed(model, asked.models, asked.not_models):
-                wrong.append((key, model))
-    assert wrong == [("model-h20", "NVIDIA H200")]
+            assert models.allowed(model, asked.models, asked.not_models)
+    waits = ROUNDS["several sizes"]["pods"]["model-h20"]
+    assert waits["node"] is None
+    assert "CardTypeMismatch" in waits["failed_nodes"]["h200-a"]
+
+
+def test_a_resource_quota_sees_percentages_late_or_never() -> None:
+    """HAMi's waits until cards are chosen, and refuses amounts at creation.
+
+    Kubernetes' own counts amounts alone.
+    """
+    recorded = RECORDED["own_quota"]
+    rules = rewriting(backend="hami", **ROUNDS["one size"]["settings"])
+    for one in recorded["pods"].values():
+        raw = pod(one["asked"])
+        verdict = admit(typed(raw), rules.backend_for("hami"), rules.rules)
+        made = jsonpatch.apply_patch(raw, verdict.operations)
+        limits = made["spec"]["containers"][0]["resources"]["limits"]
+        assert one.get("limits", limits) == limits
+    waits, refused = (recorded["pods"][key] for key in ("percent-over", "memory-over"))
+    assert waits["failed_nodes"] == {"h100-a": "8/8 ResourceQuotaNotFit"}
+    assert refused["refused"].endswith("denied the request: exceeding resource quota")
+    assert recorded["pods"]["percent-within"]["allocated"]
+    assert recorded["used"] == {"requests.nvidia.com/gpumem": "4096"}
 
 
 def test_what_hami_removes_is_left_alone_here() -> None:

@@ -1,9 +1,13 @@
 """Which GPUs a pod may land on, and what that makes it cost."""
 
+import json
+
 import msgspec
+import pytest
 
 from gpu_fraction.domain import assignment, inventory
 from gpu_fraction.domain.assignment import CardShare
+from gpu_fraction.domain.pod import Container, Resources
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.quota.charge import CardType, charge
 from gpu_fraction.quota.cluster_cards import ClusterCards, NodeMeta, NodeRecord
@@ -66,6 +70,69 @@ def test_labels_stand_in_for_the_inventory() -> None:
     cluster.change(labelled("n", **labels), labelled("n", nvidia_com__gpu_memory="much"))
     record = quota_pod(gpus=1)
     assert cluster.cards_for(record, facts_of(record)) == ()
+
+
+def registered(*cards: tuple[str, str, int], **labels: str) -> NodeRecord:
+    """A node whose cards HAMi's device plugin has registered: uuid, model, MiB."""
+    text = json.dumps(
+        [
+            {"id": uuid, "index": i, "count": 10, "devmem": mib, "type": model, "health": True}
+            for i, (uuid, model, mib) in enumerate(cards)
+        ]
+    )
+    return hami_node(text, **labels)
+
+
+def hami_node(text: str, **labels: str) -> NodeRecord:
+    """A node with this in the annotation that HAMi reads."""
+    record = labelled("n", **labels)
+    annotations = {"hami.io/node-nvidia-register": text}
+    return msgspec.structs.replace(
+        record, metadata=msgspec.structs.replace(record.metadata, annotations=annotations)
+    )
+
+
+def test_a_share_on_hami_is_charged_by_the_cards_that_hami_knows() -> None:
+    """They may be larger than the configured size, and HAMi takes percentages of them."""
+    cluster = ClusterCards(CardSizes(40960))
+    quarter = {"nvidia.com/gpu": "1", "nvidia.com/gpumem-percentage": "25"}
+    record = quota_pod(containers=[Container("main", resources=Resources(quarter))])
+    h100, t4 = ("GPU-0", "NVIDIA H100 80GB HBM3", 81559), ("GPU-1", "NVIDIA-Tesla T4", 15360)
+    for node_, charged_mib in (
+        (None, 10240),
+        (registered(h100, t4), 20389),
+        (registered(t4, nvidia_com__gpu_memory="81559"), 3840),
+    ):
+        cluster.change(None, node_)
+        facts = facts_of(record)
+        found = charge(facts.on(cluster.cards_for(record, facts)), ("H100",)).amounts
+        assert found["memory"] == charged_mib
+        assert found["H100.gpus"] == (charged_mib != 3840)
+        cluster.change(node_, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "null", "{}", "[1]", "[" * 100_000, '[{"id": "GPU-0", "devmem": "much"}]', "[]"),
+        '[{"id": "GPU-0", "devmem": 0}]',
+        "GPU-0,10,81559,100,NVIDIA-H100,0,true:",
+    ],
+)
+def test_what_is_no_registration_of_hami_says_nothing(text: str) -> None:
+    """Labels then tell the size: older versions of HAMi wrote another form."""
+    cluster = ClusterCards()
+    cluster.change(None, hami_node(text, nvidia_com__gpu_memory="15360"))
+    assert memory(cluster) == 15360
+
+
+def test_a_pod_on_a_node_without_the_wanted_model_is_charged_for_its_cards() -> None:
+    """HAMi gives a card whose name only contains the wanted one."""
+    cluster = ClusterCards(CardSizes(15360))
+    cluster.change(None, registered(("GPU-0", "NVIDIA XH20", 98304)))
+    wanted = {"gpu-fraction": "1", "gpu-fraction.dev/gpu-model": "H20"}
+    assert memory(cluster, annotations=wanted) == 15360
+    assert memory(cluster, annotations=wanted, node="n") == 98304
 
 
 def test_a_share_is_charged_by_the_physical_card_of_a_mig_instance() -> None:
