@@ -1,4 +1,4 @@
-"""The content of a plan: steps to carry out, and notices for people."""
+"""The content of a plan: actions, and notices for people."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from gpu_fraction.certs.state import CaState, Phase
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something a person may want to know; becomes an Event.
+    """A message for people; becomes an Event.
 
     Attributes:
         reason: CamelCase, stable.
@@ -29,7 +29,7 @@ class WriteState:
     Attributes:
         state: The content to write.
         notice: Reported once it is written.
-        new_ca: Make a CA first and write it as the next one, in phase Trust.
+        new_ca: Make a CA first and store it as the next one, in phase Trust.
     """
 
     state: CaState
@@ -45,7 +45,7 @@ class PublishBundle:
         target: The configuration as it was read.
         entry: The webhook in it.
         certificates: The certificates to put into the caBundle.
-        must_trust: Fingerprints that replicas serve from and that it must not lose.
+        must_trust: Fingerprints of CAs that replicas serve from; they must stay in it.
     """
 
     target: Target
@@ -63,9 +63,9 @@ class Plan:
 
     Attributes:
         phase: The phase that is in progress.
-        actions: To be carried out in order; none means: wait.
-        notices: Standing notices, whether or not there is an action.
-        wake_in_s: Seconds until the next look, even if nothing changes; 0 after an action.
+        actions: Carried out in order; empty to wait.
+        notices: Notices that hold now, with or without actions.
+        wake_in_s: Seconds until the next plan, even if nothing changes; 0 after an action.
     """
 
     phase: Phase

@@ -1,4 +1,4 @@
-"""Certificates, put together for the programs that serve them or lead them."""
+"""Composition of the certificates for programs that serve them or lead their rotation."""
 
 import socket
 from pathlib import Path
@@ -7,10 +7,10 @@ from prometheus_client import CollectorRegistry
 
 from gpu_fraction.certs import reading
 from gpu_fraction.certs.cache import CertificateCache
-from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.certs.manager import CertificateManager
 from gpu_fraction.certs.mounted import MountedCertificates
-from gpu_fraction.certs.presence import ReplicaIdentity
+from gpu_fraction.certs.reading import PkiError
+from gpu_fraction.certs.replica_leases import ReplicaIdentity
 from gpu_fraction.certs.reporting import Reporter
 from gpu_fraction.certs.settings import CertificateSettings, ServingSettings
 from gpu_fraction.kube.client import Client
@@ -24,13 +24,13 @@ Certificate = CertificateManager | MountedCertificates
 def mounted(
     settings: ServingSettings, registry: CollectorRegistry, client: Client | None
 ) -> MountedCertificates:
-    """A pair that others renew and that is read again every few seconds.
+    """A mounted pair that another system renews; it is read again every few seconds.
 
     Args:
         settings: The paths of the files, the names of our configurations, the lifetimes.
         registry: For the metrics.
         client: The API server, whose configurations must trust the pair. None where there is
-            no cluster: then its dates are all that is checked.
+            no cluster: then only its dates are checked.
 
     Raises:
         SettingsError: the pair is missing, unreadable or does not belong together.
@@ -77,8 +77,7 @@ def managed(
         ReplicaIdentity(
             name=settings.replica_name or socket.gethostname(),
             pod_uid=settings.replica_uid or "",
-            # The controller leads: a webhook process that is killed loses requests, a
-            # process that serves nothing loses none.
+            # The controller leads, because no request is lost when it is killed.
             leads=False,
         ),
         registry=registry,
@@ -93,7 +92,7 @@ def leader(
     recorder: EventRecorder,
     timings: LeaseTimings,
 ) -> CertificateManager:
-    """Leads the webhook's certificates from a process whose death loses no request."""
+    """Leads the rotation from a process that serves no requests."""
     return CertificateManager(
         client,
         settings.installation,

@@ -1,7 +1,7 @@
 """caBundles: the certificates that a webhook configuration tells the API server to trust.
 
-The API server does not check a caBundle when it is written (only those of CRD conversions);
-with an unreadable one every call fails. So a bundle is read back here before it is published.
+The API server does not check a caBundle on write (only those of CRD conversions), and with an
+unreadable one every call fails. So a bundle is read back before it is published.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,11 @@ from enum import StrEnum
 
 from gpu_fraction.certs import reading
 from gpu_fraction.certs.certificate import Certificate
-from gpu_fraction.certs.errors import BundleError, PkiError
+from gpu_fraction.certs.reading import PkiError
+
+
+class BundleError(ValueError):
+    """A caBundle must not be published; the API server does not check it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +25,8 @@ class Bundle:
         entry: Name of the webhook in its configuration.
         certificates: Its certificates, in order.
         server_name: The name that the API server expects in the leaf when it calls this webhook.
-        readable: False where the text is not a series of certificates, as after damage; then
-            the API server trusts nothing and ``certificates`` is empty.
+        readable: False where the text does not parse, as after damage; then the API server
+            trusts nothing and ``certificates`` is empty.
     """
 
     entry: str
@@ -83,12 +87,12 @@ def render_bundle(
     Args:
         certificates: The certificates to put into it.
         must_trust: Fingerprints of CAs whose leaves are served right now.
-        present: Fingerprints of the certificates that it holds already. Others may trust a leaf
-            itself, as with an issuer of self-signed ones; a certificate that we add is a CA.
+        present: Fingerprints of the certificates in it now. Other writers may trust a leaf
+            itself, as with self-signed certificates; a certificate that we add is a CA.
 
     Raises:
-        BundleError: it would be empty, gain a certificate that signs nothing, read back
-            differently, or break something that is being served.
+        BundleError: it would be empty, gain a certificate that is not a CA, not read back
+            unchanged, or lose a CA in use.
     """
     if not certificates:
         raise BundleError("an empty caBundle trusts every public CA instead of ours")

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from gpu_fraction.certs.bundle import Bundle, Target
 from gpu_fraction.certs.injection import addresses, target_of
-from gpu_fraction.certs.installation import Installation
 from gpu_fraction.certs.secret import state_of
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.certs.state import CaState
 from gpu_fraction.certs.wire import SecretObject, WebhookConfiguration
 from gpu_fraction.kube.client import Client
@@ -34,7 +34,7 @@ class CertificateCache:
         Args:
             client: The API server.
             installation: The names.
-            with_secret: False where the certificate is provided by others.
+            with_secret: False where another system provides the certificate.
         """
         self._client = client
         self._installation = installation
@@ -61,16 +61,16 @@ class CertificateCache:
 
     @property
     def synced(self) -> bool:
-        """Whether each object, or its absence, has been seen."""
+        """True once each object has been read or found missing."""
         return all(reflector.synced.is_set() for reflector in self._reflectors)
 
     async def wait_synced(self) -> None:
-        """Return once everything has been seen."""
+        """Return once each object has been read or found missing."""
         for reflector in self._reflectors:
             await reflector.synced.wait()
 
     async def run(self) -> None:
-        """Follow everything until cancelled."""
+        """Follow the objects until cancelled."""
         async with asyncio.TaskGroup() as group:
             for number, reflector in enumerate(self._reflectors):
                 group.create_task(reflector.run(), name=f"watch-certificates-{number}")

@@ -8,7 +8,7 @@ from gpu_fraction.kube.timestamps import time as api_time
 
 WARN_AT: Final = (0.25, 0.10)
 """Shares of a life left at which there is a warning. Chosen: renewal happens well before both,
-so a warning always means that something stops it."""
+so a warning always means that renewal fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Certificate:
         return min(1.0, max(0.0, (self.not_after - now).total_seconds() / life_s))
 
     def expiry_warning(self, name: str, now: datetime, backdate_s: float) -> str:
-        """A sentence for people once little of the life is left; empty before.
+        """A warning once little of the life is left; empty before.
 
         The sentence changes only at the next threshold of ``WARN_AT``.
 

@@ -1,4 +1,4 @@
-"""``gpu-fraction certs``: the state of the certificates in text, and requests for new ones."""
+"""``gpu-fraction certs``: shows the state of the certificates and requests new ones."""
 
 import secrets
 from collections.abc import Iterable, Sequence
@@ -8,12 +8,12 @@ from gpu_fraction.certs.actions import Plan, PublishBundle
 from gpu_fraction.certs.bundle import Target
 from gpu_fraction.certs.certificate import Certificate
 from gpu_fraction.certs.injection import Injector
-from gpu_fraction.certs.installation import Installation
 from gpu_fraction.certs.leaf import Replica
 from gpu_fraction.certs.lifetimes import Lifetimes
 from gpu_fraction.certs.planner import plan
-from gpu_fraction.certs.presence import Roster
+from gpu_fraction.certs.replica_leases import ReplicaLister
 from gpu_fraction.certs.secret import SecretStore
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.certs.state import CaState
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.timestamps import time as api_time
@@ -29,27 +29,27 @@ async def status(client: Client, installation: Installation, lifetimes: Lifetime
     now = utc_now()
     held = await SecretStore(client, installation).read(now)
     targets = await Injector(client, installation).read()
-    replicas = await Roster(client, installation, lifetimes).read()
+    replicas = await ReplicaLister(client, installation, lifetimes).read()
     title = f"CA in Secret {installation.namespace}/{installation.secret}"
     return render_status(title, now, held.state, targets, replicas, lifetimes)
 
 
 async def rotate(client: Client, installation: Installation, *, ca: bool) -> str:
-    """Ask for a new CA, or for new leaves of the present one.
+    """Request a new CA, or new leaves of the current one.
 
     Returns:
-        What to expect, for people.
+        A message about the next steps.
 
     Raises:
         NotFoundError: there is no CA Secret yet.
-        KubeError: it could not be asked for.
+        KubeError: the request could not be stored.
     """
     token = secrets.token_hex(4)
     await SecretStore(client, installation).request(token, ca=ca)
     if ca:
         return (
             f"A CA rotation is requested ({token}). The lease holder begins as soon as no other"
-            " one is under way; `gpu-fraction certs status` shows its phases."
+            " one is in progress; `gpu-fraction certs status` shows its phases."
         )
     return f"New leaves are requested ({token}). Every replica signs one within seconds."
 

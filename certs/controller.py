@@ -1,4 +1,4 @@
-"""The lease holder's work: read everything, plan, do one step, read again."""
+"""The lease holder's loop: read, plan, carry out one step, read again."""
 
 import asyncio
 import random
@@ -13,14 +13,14 @@ import structlog
 
 from gpu_fraction.certs import pki
 from gpu_fraction.certs.actions import Notice, Plan, PublishBundle, WriteState
-from gpu_fraction.certs.errors import BundleError
+from gpu_fraction.certs.bundle import BundleError
 from gpu_fraction.certs.injection import Injector
-from gpu_fraction.certs.installation import Installation
 from gpu_fraction.certs.lifetimes import Lifetimes
 from gpu_fraction.certs.planner import plan
-from gpu_fraction.certs.presence import Roster
+from gpu_fraction.certs.replica_leases import ReplicaLister
 from gpu_fraction.certs.reporting import Reporter
 from gpu_fraction.certs.secret import Held, SecretStore
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.certs.state import Phase
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.backoff import Backoff, TokenBucket
@@ -30,17 +30,17 @@ from gpu_fraction.kube.timestamps import utc_now
 _log = structlog.get_logger(__name__)
 
 RETRY: Final = Backoff(initial_s=0.4, cap_s=5.0)
-"""Chosen: a failed step is tried again soon, because a failed repair means failing requests,
-and later each time, because retries do not help an API server that is down."""
+"""Chosen: a failed step is tried again soon, because requests fail until a repair succeeds, and
+later each time, because retries do not help an API server that is down."""
 
 PUBLISH_BURST: Final = 20
 PUBLISH_PER_S: Final = 1.0
-"""Writes of configurations. Chosen: a rotation needs two writes of each, so it never meets the
-limit; a controller that puts another caBundle in place again and again does."""
+"""Limit of writes of configurations. Chosen: a rotation needs two writes of each and stays below
+the limit; another controller that keeps replacing the caBundle reaches it."""
 
 
 class Controller:
-    """Brings the certificates of one installation to where the planner wants them."""
+    """Carries out the planner's steps for one installation."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Controller:
         """
         self._secret = SecretStore(client, installation)
         self._injector = Injector(client, installation)
-        self._roster = Roster(client, installation, lifetimes)
+        self._lister = ReplicaLister(client, installation, lifetimes)
         self._service = f"{installation.service}.{installation.namespace}"
         self._lifetimes = lifetimes
         self._reporter = reporter
@@ -74,7 +74,7 @@ class Controller:
         self._standing: frozenset[Notice] = frozenset()
 
     def wake(self) -> None:
-        """Run the next step now: something has changed."""
+        """Run the next step now."""
         self._wake.set()
 
     async def run(self, check: Callable[[], None]) -> None:
@@ -92,7 +92,7 @@ class Controller:
                 wait_s = await self.step(check)
                 failures = 0
             except (errors.ConflictError, errors.AlreadyExistsError) as error:
-                # Another process has written first: read again at once, but not for ever.
+                # Another process wrote first: read again at once, then with growing waits.
                 wait_s = RETRY.wait_s(failures, rng) if failures else 0.0
                 failures += 1
                 _log.info("certs.conflict", error=str(error))
@@ -126,7 +126,7 @@ class Controller:
         now = self._clock()
         held = await self._secret.read(now)
         targets = await self._injector.read()
-        replicas = await self._roster.read()
+        replicas = await self._lister.read()
         made = plan(now, held.state, targets, replicas, self._lifetimes, self._seen_s(held))
         self._reporter.planned(made.phase, held.state, targets)
         self._announce(made, held)
@@ -140,7 +140,7 @@ class Controller:
         return made.wake_in_s
 
     async def _publish(self, actions: Sequence[PublishBundle], check: Callable[[], None]) -> float:
-        """Write every configuration that needs it, also if one of them cannot be written."""
+        """Write every configuration, even if one of them cannot be written."""
         problem: errors.KubeError | BundleError | None = None
         for target, group in groupby(actions, key=lambda action: action.target):
             wait_s = self._publishes.take(asyncio.get_running_loop().time())
@@ -176,7 +176,7 @@ class Controller:
         return written
 
     def _seen_s(self, held: Held) -> float:
-        """Seconds for which this process has itself seen the state in this phase."""
+        """Seconds for which this process has seen the state in this phase."""
         now_s = asyncio.get_running_loop().time()
         phase = None if held.state is None else (held.state.phase, held.state.since)
         if phase != self._phase:
@@ -184,7 +184,7 @@ class Controller:
         return now_s - self._phase_since_s
 
     def _announce(self, made: Plan, held: Held) -> None:
-        """Report each standing notice once, and again when it has changed."""
+        """Report each notice once, and again when it changes."""
         new = frozenset(made.notices) - self._standing
         self._standing = frozenset(made.notices)
         for notice in new:

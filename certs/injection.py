@@ -1,8 +1,8 @@
 """The caBundles in our webhook configurations: read and written.
 
-They are written by server-side apply under a field manager of our own, so that applying the
-manifests (without caBundle in them) takes none away, and refused if the object has changed
-since it was read.
+They are written by server-side apply with a field manager of our own, so that applying the
+manifests (which have no caBundle) removes none. A write fails if the object has changed since it
+was read.
 """
 
 import base64
@@ -13,7 +13,7 @@ import msgspec
 
 from gpu_fraction.certs.actions import PublishBundle
 from gpu_fraction.certs.bundle import Target, TargetKind, read_bundle, render_bundle
-from gpu_fraction.certs.installation import FIELD_MANAGER, Installation
+from gpu_fraction.certs.settings import FIELD_MANAGER, Installation
 from gpu_fraction.certs.wire import ClientConfig, WebhookConfiguration
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
@@ -35,7 +35,7 @@ def addresses(installation: Installation) -> list[tuple[TargetKind, Address]]:
 def target_of(
     kind: TargetKind, configuration: WebhookConfiguration, installation: Installation
 ) -> Target:
-    """The caBundles of a configuration; webhooks of other Services are left alone."""
+    """The caBundles of a configuration, without webhooks of other Services."""
     bundles = tuple(
         read_bundle(entry.name, entry.client_config.ca_bundle or b"", server_name)
         for entry in configuration.webhooks or ()
@@ -53,7 +53,7 @@ class Injector:
         self._installation = installation
 
     async def read(self) -> list[Target]:
-        """Every configuration that exists, past every cache.
+        """Every configuration that exists, read from the API server.
 
         Raises:
             KubeError: one could not be read.
@@ -68,10 +68,10 @@ class Injector:
         return targets
 
     async def publish(self, actions: Sequence[PublishBundle]) -> None:
-        """Write the caBundles of one configuration, all of them in one request.
+        """Write the caBundles of one configuration in one request.
 
         Args:
-            actions: For one and the same configuration.
+            actions: All for the same configuration.
 
         Raises:
             BundleError: one of them must not be published; nothing was written.
@@ -79,7 +79,7 @@ class Injector:
             KubeError: it could not be written.
         """
         target = actions[0].target
-        # A field that an apply does not name is given up, so the untouched ones are named too.
+        # An apply gives up fields that it does not name, so it names the unchanged ones too.
         wanted = {
             b.entry: "".join(c.pem for c in b.certificates)
             for b in target.bundles
@@ -115,7 +115,7 @@ class Injector:
 
 
 def _server_name(config: ClientConfig, installation: Installation) -> str:
-    """The name that the API server will expect in our leaf; empty for a webhook of others."""
+    """The name that the API server expects in our leaf; empty for another Service."""
     if config.service is None:
         return urlsplit(config.url or "").hostname or ""
     named = (config.service.name, config.service.namespace)

@@ -1,8 +1,7 @@
-"""Which leaf a replica serves: a pure function of the Secret, the caBundles and the time.
+"""Chooses the leaf that a replica serves, from the Secret, the caBundles and the time.
 
-A replica moves to another CA only when every caBundle that it sees trusts that CA; else it
-keeps the leaf that works. It acts alone: its leaf key never leaves the process, and renewing a
-leaf writes nothing that another process bases a decision on.
+A replica moves to another CA only when every caBundle that it sees trusts that CA. It needs no
+coordination: its leaf key never leaves the process, and no other process depends on a renewal.
 """
 
 import hashlib
@@ -40,8 +39,8 @@ class Sign:
     """Sign a new leaf.
 
     Attributes:
-        authority: With this CA.
-        why: For the log.
+        authority: The CA that signs.
+        why: The reason, for the log.
     """
 
     authority: Authority
@@ -49,7 +48,7 @@ class Sign:
 
 
 def renew_at(leaf: Leaf, replica: str, lifetimes: Lifetimes) -> datetime:
-    """When this replica renews its leaf; differs a little from replica to replica."""
+    """When this replica renews its leaf; slightly different for each replica."""
     digest = hashlib.sha256(f"{replica}/{leaf.certificate.fingerprint}".encode()).digest()
     early = int.from_bytes(digest[:4], "big") / 2**32 * LEAF_JITTER
     return leaf.certificate.renew_from(LEAF_RENEW_AT - early, lifetimes.backdate_s)
@@ -65,7 +64,7 @@ def choose_authority(
     *,
     forced: bool = False,
 ) -> Sign | None:
-    """The CA to sign a new leaf with; None to keep the present one.
+    """The CA to sign a new leaf with; None to keep the current leaf.
 
     Args:
         now: The time, UTC.
@@ -74,11 +73,11 @@ def choose_authority(
         leaf: The leaf that is served; None before the first.
         renew_from: When that leaf is due (see ``renew_at``).
         lifetimes: For the life of a new leaf.
-        forced: A person has asked for a new leaf.
+        forced: True where a person requested a new leaf.
     """
     if state is None:
         return None
-    # The next CA may sign only in Switch: before, an API server may not have seen it yet.
+    # The next CA signs only in Switch, because before that an API server may not trust it yet.
     signing = (state.next, state.current) if state.phase is Phase.SWITCH else (state.current,)
     usable = [a for a in signing if a is not None and not a.certificate.expired(now)]
     trusted = [a for a in usable if _trusted_by_all(a.fingerprint, bundles)]
@@ -99,25 +98,25 @@ def choose_authority(
 def _renewal(
     now: datetime, state: CaState, leaf: Leaf, lifetimes: Lifetimes, *, forced: bool
 ) -> Sign | None:
-    """A successor of the same CA; the leaf of an unknown CA is replaced by a Switch."""
+    """A new leaf of the same CA; a Switch replaces the leaf of an unknown CA."""
     authority = state.authority(leaf.issuer)
     if authority is None:
         return None
     if forced:
         return Sign(authority, "it was requested")
     until = min(now + timedelta(seconds=lifetimes.leaf_life_s), authority.certificate.not_after)
-    # Where the CA itself ends, signing again and again would gain nothing.
+    # A new leaf that ends with its CA would end no later than this one.
     return Sign(authority, "it is due") if until > leaf.certificate.not_after else None
 
 
 def _rescue(
     state: CaState, leaf: Leaf, trusted: Sequence[Authority], usable: Sequence[Authority]
 ) -> Sign | None:
-    """The present leaf is not trusted everywhere; another one may be."""
+    """A leaf of another CA, where the current leaf is not trusted everywhere."""
     if trusted:
         return Sign(trusted[0], "its CA is not trusted everywhere, another is")
-    # Nothing is trusted everywhere: the lease holder is about to publish what is missing, so
-    # a leaf of a stored CA is as good as any other.
+    # No CA is trusted everywhere. The lease holder is about to publish the stored CAs, so a leaf
+    # of any of them will do.
     if state.authority(leaf.issuer) is None and usable:
         return Sign(usable[0], "its CA is unknown")
     return None

@@ -1,11 +1,10 @@
-"""How long certificates live, when they are renewed, and how long each step waits."""
+"""Lifetimes of certificates, their renewal times, and the wait of each step."""
 
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Final
 
 from gpu_fraction.certs.certificate import Certificate
-from gpu_fraction.certs.errors import LifetimeError
 from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.parsers import seconds
 
@@ -16,15 +15,15 @@ _YEARS_S: Final = 20 * 365 * DAY_S
 
 CA_RENEW_AT: Final = 0.5
 """Share of a CA's life after which its successor is made. Chosen: half a life is left to notice
-and repair the cause that stops a rotation."""
+and fix a rotation that fails."""
 
 LEAF_RENEW_AT: Final = 2 / 3
-"""Share of a leaf's life after which it is signed anew. Source: cert-manager's default; of 30
+"""Share of a leaf's life after which it is renewed. Source: cert-manager's default; of 30
 days, ten are left for repair."""
 
 LEAF_JITTER: Final = 0.05
-"""Up to this share of a leaf's life earlier, different for each replica. Chosen: replicas that
-were started together do not renew together."""
+"""Largest share of a leaf's life by which a replica renews earlier. Chosen: replicas that start
+together do not renew together."""
 
 BACKDATE_S: Final = HOUR_S
 """How far notBefore lies in the past, so that an API server whose clock is behind accepts the
@@ -34,12 +33,16 @@ NOT_READY_BELOW_S: Final = 10 * MINUTE_S
 """A replica whose leaf ends sooner is not ready. Chosen: renewal comes days before."""
 
 CHECK_S: Final = HOUR_S
-"""The lease holder looks at everything at least this often. Chosen: a watch tells of every
-change, so this finds only what a watch has lost."""
+"""Longest time between two steps of the lease holder. Chosen: the watches deliver every change, so
+this finds only changes that a watch lost."""
 
 GONE_AFTER: Final = 4
-"""A replica that misses so many reports no longer holds up a rotation; one that cannot reach
-the API is not ready before that. Source: Kubernetes' node monitor, 10 s and 40 s."""
+"""A rotation no longer waits for a replica that misses so many heartbeats; a replica that cannot
+reach the API becomes unready before that. Source: Kubernetes' node monitor, 10 s and 40 s."""
+
+
+class LifetimeError(ValueError):
+    """A lifetime or wait is out of its range."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +55,11 @@ class Lifetimes:
         leaf_life_s: Life of a serving certificate; never beyond its CA's. Chosen: webhook
             clients check no revocation lists, so a month bounds the use of a stolen key.
         settle_s: Between "every caBundle has the new CA" and the first leaf signed by it. An API
-            server learns of a caBundle by a watch and acknowledges nothing. Measured on one
+            server receives a caBundle by a watch and does not acknowledge it. Measured on one
             server: 13 ms median, 64 ms at most. Chosen: a thousand times that.
         retire_s: Between "no replica serves the old CA" and its removal from the caBundles.
             Chosen: a day, for a process that was suspended or restored with the old CA.
-        presence_s: How often a replica reports what it serves; no option, tests shorten it.
+        heartbeat_s: Time between two reports of a replica; no option, tests shorten it.
 
     Raises:
         LifetimeError: a value is out of its range, or two contradict each other.
@@ -70,10 +73,9 @@ class Lifetimes:
     retire_s: float = setting(
         seconds(1, _YEARS_S), DAY_S, "how long an old CA is trusted after its last use"
     )
-    presence_s: float = 10.0
+    heartbeat_s: float = 10.0
 
     def __post_init__(self) -> None:
-        """Refuse values that could never work, with field, value and limit."""
         for field in fields(self):
             value = getattr(self, field.name)
             if value < 0:
@@ -101,8 +103,8 @@ class Lifetimes:
 
     @property
     def replica_gone_s(self) -> float:
-        """Silence after which a replica no longer counts."""
-        return GONE_AFTER * self.presence_s
+        """Seconds without a heartbeat after which a replica no longer counts."""
+        return GONE_AFTER * self.heartbeat_s
 
     def ca_due(self, ca: Certificate) -> datetime:
         """When the successor of a CA is made, UTC."""

@@ -8,11 +8,11 @@ from prometheus_client import CollectorRegistry
 
 from gpu_fraction.certs.cache import CertificateCache
 from gpu_fraction.certs.controller import Controller
-from gpu_fraction.certs.installation import Installation
 from gpu_fraction.certs.lifetimes import Lifetimes
-from gpu_fraction.certs.presence import ReplicaIdentity
 from gpu_fraction.certs.replica import ReplicaCertificates
+from gpu_fraction.certs.replica_leases import ReplicaIdentity
 from gpu_fraction.certs.reporting import Reporter
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.election import Election, LeaseTimings
 from gpu_fraction.kube.events import EventRecorder
@@ -21,7 +21,7 @@ from gpu_fraction.kube.timestamps import utc_now
 
 
 class CertificateManager:
-    """Keeps this process' certificate, and the installation's CA while it holds the lease.
+    """Keeps this process's certificate, and the installation's CA while it holds the lease.
 
     Attributes:
         serving: Its ``context`` is for the HTTPS server.
@@ -45,9 +45,9 @@ class CertificateManager:
             client: The API server.
             installation: The names.
             lifetimes: Lifetimes and waits.
-            me: The name of this process, and its tasks.
+            me: The name and the tasks of this process.
             registry: For the metrics.
-            recorder: Writes Events; run elsewhere. None makes none.
+            recorder: Writes Events; the caller runs it. None for no Events.
             timings: The election's.
             clock: The wall clock.
         """
@@ -71,14 +71,13 @@ class CertificateManager:
         )
 
     def check(self) -> str | None:
-        """Readiness: why requests may not be sent here; None where they may."""
+        """Why this process is not ready; None where it is."""
         return self._replica.check()
 
     async def run(self) -> None:
         """Work until cancelled.
 
-        To be cancelled after the HTTPS server has stopped: on the way out, the replica
-        withdraws its report.
+        Cancel it after the HTTPS server has stopped, because the replica then deletes its Lease.
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._cache.run(), name="certificates-watch")

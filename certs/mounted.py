@@ -1,7 +1,7 @@
-"""A certificate that others provide, as cert-manager does: a mounted pair of files.
+"""A certificate from another system, such as cert-manager: a mounted pair of files.
 
-The files are read every few seconds and compared by content, because the kubelet replaces a
-mounted Secret by renaming a directory inside it, which a watch on a file never sees.
+The files are polled and compared by content, because the kubelet replaces a mounted Secret by
+renaming a directory inside it, and a watch on a file does not see that.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ import structlog
 
 from gpu_fraction.certs import reading
 from gpu_fraction.certs.cache import CertificateCache
-from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.reading import PkiError
 from gpu_fraction.certs.reporting import Reporter
 from gpu_fraction.certs.source import CertificateSource
 from gpu_fraction.kube.timestamps import utc_now
@@ -48,7 +48,7 @@ class MountedCertificates(CertificateSource):
             key: The leaf's key in PEM.
             lifetimes: When a leaf is not ready.
             reporter: For metrics.
-            cache: The configurations, for readiness; run here. None where there is no cluster.
+            cache: The configurations, for readiness; ``run`` runs it. None without a cluster.
             poll_s: Seconds between two readings.
             clock: The wall clock.
         """
@@ -72,7 +72,7 @@ class MountedCertificates(CertificateSource):
             await asyncio.sleep(self._poll_s)
 
     async def _load(self) -> None:
-        """Read the files, and serve the pair if it is new and whole."""
+        """Read the files, and serve the pair if it is new and complete."""
         try:
             chain, key = self._paths
             found = await asyncio.to_thread(lambda: (chain.read_bytes(), key.read_bytes()))
@@ -81,7 +81,7 @@ class MountedCertificates(CertificateSource):
                 await self._swap(leaf, "the mounted files have changed")
                 self._served = found
         except (OSError, PkiError) as error:
-            # Also between the two writes of a provider that does not swap directories.
+            # It may be a moment between two writes of the pair.
             _log.warning("certs.mount_not_served", error=str(error))
             self._reporter.load_failures.inc()
         self._expiry_warning(f"the certificate in {self._paths[0]}")

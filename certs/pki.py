@@ -1,7 +1,7 @@
-"""Make and check certificates: ECDSA P-256, random serials, key identifiers, SANs.
+"""Makes and checks certificates: ECDSA P-256, random serials, key identifiers, SANs.
 
-Everything takes the time as an argument. A leaf is dated from its CA's own date when the
-clock is before it, so that a replica whose clock is behind still signs something usable.
+Every function takes the time as an argument. If the clock is before the CA's own date, a leaf is
+dated from that, so that a replica whose clock is behind still signs a usable leaf.
 """
 
 import ipaddress
@@ -17,18 +17,17 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gpu_fraction.certs.certificate import Authority, Certificate, Leaf
-from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.certs.lifetimes import Lifetimes
-from gpu_fraction.certs.reading import facts_of, parse, parse_one, private_key
+from gpu_fraction.certs.reading import PkiError, facts_of, parse, parse_one, private_key
 from gpu_fraction.domain import keys
 from gpu_fraction.kube.timestamps import time as api_time
 
 _CURVE: Final = ec.SECP256R1()
 # X.520 ub-common-name.
 _COMMON_NAME_MAX: Final = 64
-# What Go's verifier, hence the API server, demands: a CA has basicConstraints, a leaf has
-# names. The library's default is the stricter profile of the web, which would call
-# certificates of other issuers broken that the API server takes.
+# The demands of Go's verifier, hence of the API server: a CA has basicConstraints, a leaf has
+# names. The library's default is the stricter profile of the web, which refuses certificates of
+# other issuers that the API server accepts.
 _CA_POLICY: Final = verification.ExtensionPolicy.permit_all().require_present(
     x509.BasicConstraints, verification.Criticality.AGNOSTIC, None
 )
@@ -41,7 +40,7 @@ def new_authority(name: str, now: datetime, lifetimes: Lifetimes) -> Authority:
     """A new self-signed CA.
 
     Args:
-        name: Whose CA it is; goes into the common name, cut to fit.
+        name: The owner of the CA; goes into the common name, cut to fit.
         now: The time, UTC.
         lifetimes: Its life and how far it is dated back.
     """
@@ -101,8 +100,7 @@ def check_chain(
 ) -> None:
     """Check a chain as an API server does: signatures, dates, basic constraints, names.
 
-    A leaf that is itself in the caBundle needs no CA, as in Go's verifier: so a certificate
-    that signed itself works, with or without a subject.
+    As in Go's verifier, a leaf in the caBundle needs no CA, so a self-signed certificate works.
 
     Args:
         chain_pem: The chain that the server sends, leaf first.
@@ -111,7 +109,7 @@ def check_chain(
         at: The time of the check, UTC.
 
     Raises:
-        PkiError: it would refuse, and why; or a certificate cannot be read.
+        PkiError: an API server would refuse the chain; or a certificate cannot be read.
     """
     leaf, *intermediates = parse(chain_pem)
     known = {c.fingerprint: c for c in trusted}
@@ -138,10 +136,10 @@ def check_chain(
 def _check_itself(
     facts: Certificate, leaf: x509.Certificate, server_name: str, at: datetime
 ) -> None:
-    """Dates and names of a leaf that is trusted itself.
+    """Check the dates and names of a leaf that is trusted itself.
 
     Raises:
-        PkiError: it is not valid at that time, or not for that name.
+        PkiError: the leaf is not valid at that time or for that name.
     """
     if not facts.not_before <= at <= facts.not_after:
         valid = f"valid from {api_time(facts.not_before)} to {api_time(facts.not_after)}"
@@ -151,7 +149,7 @@ def _check_itself(
 
 
 def _names(leaf: x509.Certificate, server_name: str) -> bool:
-    """Whether a leaf is for this server; an asterisk stands for one label, as RFC 6125 has it."""
+    """True where a leaf is for this server; an asterisk matches one label (RFC 6125)."""
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -219,7 +217,7 @@ def _key_usage(*, ca: bool) -> x509.KeyUsage:
 def _issuer_key_identifier(
     ca: x509.Certificate, key: ec.EllipticCurvePrivateKey
 ) -> x509.AuthorityKeyIdentifier:
-    """The CA's own identifier, however its maker computed it: verifiers compare the two."""
+    """The CA's own identifier if it has one, because verifiers compare the two."""
     try:
         found = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except x509.ExtensionNotFound:

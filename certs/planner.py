@@ -1,13 +1,13 @@
-"""The next step of the CA's life: a pure function of the time and the stored state.
+"""Computes the next step of a CA rotation from the time and the stored state.
 
-The rule behind everything: a leaf is served only from a CA that every API server already
-trusts, and a CA is dropped only when nothing is served from it. So a new CA is *staged* in
-the Secret, added to every caBundle (*trust*), given time to be seen (*settle*), then signed
-with (*switch*), and only later is the old one dropped (*retire*).
+The rule: a leaf is served only from a CA that every API server already trusts, and a CA is
+dropped only when no leaf of it is served. So a new CA is *staged* in the Secret, added to every
+caBundle (*trust*), given time to reach the API servers (*settle*), then used (*switch*). The old
+one is dropped last (*retire*).
 
 Each plan is one step: at most one write of the Secret, or the caBundles of one round. The
-caller carries it out, looks again and plans again; a crash between any two steps loses
-nothing, because the next plan starts from the stored state.
+caller carries it out, reads again and plans again. A crash between two steps loses nothing,
+because the next plan starts from the stored state.
 """
 
 from collections.abc import Sequence
@@ -37,14 +37,14 @@ def plan(
         now: The time, UTC.
         state: The content of the Secret; None where it does not exist.
         targets: Every configuration of ours that exists, with its caBundles.
-        replicas: Every replica that has reported lately.
+        replicas: Every replica with a recent heartbeat.
         lifetimes: Renewal points and waits.
         phase_seen_s: How long the caller itself has seen the state in this phase, seconds.
     """
     if state is None:
         return _first_write(now)
     if state.problems:
-        message = "put right: " + "; ".join(state.problems)
+        message = "repaired: " + "; ".join(state.problems)
         notice = Notice("SecretRepaired", message, warning=True)
         return Plan(state.phase, (WriteState(state, notice),))
     seen = Snapshot(now, state, targets, replicas, lifetimes, phase_seen_s)
@@ -69,11 +69,11 @@ def _begin(seen: Snapshot, reason: str) -> Plan:
 
 
 def _restart(seen: Snapshot) -> Plan | None:
-    """A rotation lost its CA, or hung so long that its CA is worn out."""
+    """Start again where a rotation lost its CA, or took so long that its CA is due itself."""
     lost = seen.state.next is None or seen.worn_out()
     if not lost or seen.state.phase not in {Phase.TRUST, Phase.SETTLE, Phase.SWITCH}:
         return None
-    notice = Notice("RotationStarted", "the next CA is lost or worn out", warning=True)
+    notice = Notice("RotationStarted", "the next CA is missing or due for renewal", warning=True)
     return seen.enter(Phase.STAGE, notice)
 
 
@@ -99,9 +99,9 @@ def _stage(seen: Snapshot) -> Plan:
 
 
 def _trust(seen: Snapshot) -> Plan:
-    # Reached only when no caBundle had to be written: each holds the next CA, re-read.
+    # Reached only when no caBundle must be written, so each of them has the next CA.
     if not seen.something_works():
-        return _to_switch(seen, "nothing works that could be disturbed")
+        return _to_switch(seen, "no replica serves a trusted leaf")
     notice = Notice("CaTrusted", "every caBundle has the next CA")
     return seen.enter(Phase.SETTLE, notice)
 
@@ -111,7 +111,7 @@ def _settle(seen: Snapshot) -> Plan:
     if left_s <= 0:
         return _to_switch(seen, f"every caBundle has had it for {seen.settled_s():.3g} s")
     if not seen.something_works():
-        return _to_switch(seen, "nothing works that could be disturbed")
+        return _to_switch(seen, "no replica serves a trusted leaf")
     return seen.wait(left_s)
 
 
@@ -128,7 +128,7 @@ def _switch(seen: Snapshot) -> Plan:
         late = seen.elapsed_s() > seen.lifetimes.settle_s
         message = f"{len(behind)} replicas still serve from an earlier CA, first {behind[0]}"
         notices = (Notice("ReplicaBehind", message, warning=True),) if late else ()
-        return seen.wait(seen.lifetimes.presence_s, *notices)
+        return seen.wait(seen.lifetimes.heartbeat_s, *notices)
     old = () if state.current is None else (state.current.certificate,)
     previous = (*state.previous, *old, *seen.orphans())
     return seen.enter(
@@ -142,8 +142,8 @@ def _switch(seen: Snapshot) -> Plan:
 
 def _retire(seen: Snapshot) -> Plan:
     if seen.retiring():
-        # Reached only when no caBundle had to be written: none holds a previous CA any more.
-        notice = Notice("CaRetired", "no caBundle has the old CA any more")
+        # Reached only when no caBundle must be written, so none of them has a previous CA.
+        notice = Notice("CaRetired", "no caBundle has the old CA")
         return seen.enter(Phase.STEADY, notice, previous=())
     if reason := seen.rotation_reason():
         return _begin(seen, reason)

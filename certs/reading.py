@@ -1,4 +1,4 @@
-"""Read certificates and keys: PEM text in, facts out; a pair that does not match is refused."""
+"""Reads certificates and keys from PEM text; refuses pairs that do not match."""
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -7,8 +7,11 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import NameOID
 
 from gpu_fraction.certs.certificate import Authority, Certificate, Leaf
-from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.domain import keys
+
+
+class PkiError(ValueError):
+    """A certificate, key or chain is unreadable, or does not pass a check."""
 
 
 def read_certificates(pem: str | bytes) -> list[Certificate]:
@@ -115,7 +118,7 @@ def _load_key(pem: str | bytes) -> PrivateKeyTypes:
     try:
         return serialization.load_pem_private_key(_bytes(pem), password=None)
     except (ValueError, TypeError) as e:
-        # The library's message may not quote the key; ours must not either.
+        # No message may quote the key.
         raise PkiError("no readable private key") from e
 
 
@@ -131,5 +134,5 @@ def _bytes(pem: str | bytes) -> bytes:
 
 
 def _text(pem: str | bytes) -> str:
-    # Only text that has been read as PEM comes here; around the blocks there may be anything.
+    # The text was read as PEM before; there may be any text around the blocks.
     return pem if isinstance(pem, str) else pem.decode("ascii", errors="ignore")

@@ -1,4 +1,4 @@
-"""Every replica's work: choose a CA, sign a leaf, serve it, report it."""
+"""The loop of every replica: choose a CA, sign a leaf, serve it, report it."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -13,14 +13,14 @@ from gpu_fraction.certs.actions import Notice
 from gpu_fraction.certs.bundle import Bundle
 from gpu_fraction.certs.cache import CertificateCache
 from gpu_fraction.certs.certificate import Leaf
-from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.certs.injection import Injector
-from gpu_fraction.certs.installation import Installation
 from gpu_fraction.certs.leaf import Sign, choose_authority, renew_at
 from gpu_fraction.certs.lifetimes import Lifetimes
-from gpu_fraction.certs.presence import Presence, ReplicaIdentity
+from gpu_fraction.certs.reading import PkiError
+from gpu_fraction.certs.replica_leases import Heartbeat, ReplicaIdentity
 from gpu_fraction.certs.reporting import Reporter
 from gpu_fraction.certs.secret import SecretStore
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.certs.source import CertificateSource
 from gpu_fraction.certs.state import CaState
 from gpu_fraction.kube import errors
@@ -30,11 +30,11 @@ from gpu_fraction.kube.timestamps import utc_now
 _log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 5.0
-"""Chosen: between two looks although nothing was announced, in case a watch is late."""
+"""Longest wait for a change. Chosen: covers a watch that is late."""
 
 
 class ReplicaCertificates(CertificateSource):
-    """Keeps one process' serving context on a leaf that every API server accepts."""
+    """Keeps the serving context of a process on a leaf that every API server accepts."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class ReplicaCertificates(CertificateSource):
             installation: The names.
             lifetimes: Lifetimes and waits.
             me: The name of this process.
-            cache: Local copies of the Secret and the configurations; run elsewhere.
+            cache: Local copies of the Secret and the configurations; the caller runs it.
             reporter: For metrics and Events.
             clock: The wall clock.
         """
@@ -64,7 +64,7 @@ class ReplicaCertificates(CertificateSource):
         self._seen = cache
         self._secret = SecretStore(client, installation)
         self._injector = Injector(client, installation)
-        self._presence = Presence(client, installation, me, lifetimes)
+        self._lease = Heartbeat(client, installation, me, lifetimes)
         self._changed = asyncio.Event()
         self._unreported = asyncio.Event()
         self._renew_from: datetime | None = None
@@ -72,18 +72,18 @@ class ReplicaCertificates(CertificateSource):
         cache.subscribe(self._changed.set)
 
     async def run(self) -> None:
-        """Serve and report until cancelled; on the way out, withdraw the report."""
+        """Serve and report until cancelled, then delete the Lease."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow(), name="serve-certificates")
                 group.create_task(self._heartbeat(), name="report-certificates")
         finally:
-            await asyncio.shield(self._presence.withdraw())
+            await asyncio.shield(self._lease.withdraw())
 
     def _fault(self, bundles: Sequence[Bundle]) -> str | None:
-        if self._presence.idle_s() > self._lifetimes.replica_gone_s:
+        if self._lease.idle_s() > self._lifetimes.replica_gone_s:
             # The lease holder no longer waits for this replica when it drops a CA.
-            return "the API server cannot be told what is served"
+            return "the served certificate cannot be reported to the API server"
         return super()._fault(bundles)
 
     async def _follow(self) -> None:
@@ -100,19 +100,19 @@ class ReplicaCertificates(CertificateSource):
             except errors.KubeError as error:
                 _log.warning("certs.replica_look_failed", error=str(error))
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(LOOK_S, self._lifetimes.presence_s)):
+                async with asyncio.timeout(min(LOOK_S, self._lifetimes.heartbeat_s)):
                     await self._changed.wait()
 
     async def _look(self, now: datetime) -> None:
-        """Serve another leaf if the present one is to be replaced."""
+        """Serve another leaf if the current one must be replaced."""
         sign = self._choice(now, self._seen.state(now), self._seen.bundles())
         if sign is None:
             return
         leaf = await self._sign(sign, now)
         if self.serving.leaf is None:
-            # Reported before it is served, then chosen again past the caches: either a
-            # rotation that is under way waits for this replica, or it is seen here.
-            await self._presence.report(leaf, now)
+            # Report before serving, then choose again from fresh reads: either a rotation in
+            # progress waits for this replica, or this replica sees the rotation.
+            await self._lease.report(leaf, now)
             bundles = [b for target in await self._injector.read() for b in target.bundles]
             sign = self._choice(now, (await self._secret.read(now)).state, bundles)
             if sign is None:
@@ -146,16 +146,16 @@ class ReplicaCertificates(CertificateSource):
         return leaf
 
     async def _heartbeat(self) -> None:
-        """Report what is served when it changes, and every few seconds."""
+        """Report the served leaf when it changes, and every few seconds."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._lifetimes.presence_s):
+                async with asyncio.timeout(self._lifetimes.heartbeat_s):
                     await self._unreported.wait()
             self._unreported.clear()
             leaf = self.serving.leaf
             if leaf is None:
                 continue
             try:
-                await self._presence.report(leaf, self._clock())
+                await self._lease.report(leaf, self._clock())
             except errors.KubeError as error:
-                _log.warning("certs.presence_not_reported", error=str(error))
+                _log.warning("certs.heartbeat_failed", error=str(error))

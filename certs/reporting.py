@@ -1,7 +1,4 @@
-"""Reports to people and monitoring: metrics always, Events where a recorder writes them.
-
-The Events are on the Secret of the CA, where ``kubectl describe secret`` shows them.
-"""
+"""Metrics of the certificates, and Events on the Secret of the CA."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -11,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from gpu_fraction.certs.actions import Notice
 from gpu_fraction.certs.bundle import Target
 from gpu_fraction.certs.certificate import Certificate, Leaf
-from gpu_fraction.certs.installation import Installation
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.certs.state import CaState, Phase
 from gpu_fraction.kube.event_limits import ObjectReference
 from gpu_fraction.kube.events import EventRecorder, EventType
@@ -28,7 +25,7 @@ class Reporter:
         signed: Leaves signed.
         load_failures: Certificates that could not be served.
         published: Configurations written.
-        conflicts: Writes that came too late.
+        conflicts: Writes that met a newer version.
         failures: Steps that failed.
     """
 
@@ -43,7 +40,7 @@ class Reporter:
         Args:
             registry: For the metrics.
             installation: Names the Secret.
-            recorder: Writes Events; run elsewhere. None makes none.
+            recorder: Writes Events; the caller runs it. None for no Events.
         """
         self._installation = installation
         self._recorder = recorder
@@ -84,10 +81,7 @@ class Reporter:
         self._stored: set[tuple[str, str]] = set()
 
     def event(self, notice: Notice, secret_uid: str) -> None:
-        """Make an Event on the Secret with this uid; without a uid there is none.
-
-        Returns at once and raises nothing.
-        """
+        """Record an Event on the Secret with this uid; none without a uid. Raises nothing."""
         if self._recorder is None or not secret_uid:
             return
         names = self._installation

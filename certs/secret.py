@@ -1,4 +1,4 @@
-"""The CA's Secret: read, and written only if it has not changed since it was read."""
+"""Reads the CA's Secret, and writes it only if it has not changed since."""
 
 import base64
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from gpu_fraction.certs import state as stored
-from gpu_fraction.certs.installation import FIELD_MANAGER, Installation
+from gpu_fraction.certs.settings import FIELD_MANAGER, Installation
 from gpu_fraction.certs.state import CaState
 from gpu_fraction.certs.wire import SecretObject
 from gpu_fraction.kube import errors
@@ -48,7 +48,7 @@ class SecretStore:
         self._address = SECRETS.at(installation.secret, namespace=installation.namespace)
 
     async def read(self, now: datetime) -> Held:
-        """The Secret as of now, past every cache.
+        """The Secret, read from the API server.
 
         Raises:
             KubeError: it could not be read.
@@ -60,10 +60,9 @@ class SecretStore:
         return Held(state_of(found, now), found.metadata.resource_version, found.metadata.uid)
 
     async def write(self, held: Held, state: CaState) -> Held:
-        """Store a state in place of the one that was read.
+        """Replace the state that was read.
 
-        Only our own keys and annotations are touched. The version in a merge patch is a
-        precondition.
+        Only our own keys and annotations change. The version in a merge patch is a precondition.
 
         Raises:
             ConflictError, AlreadyExistsError, NotFoundError: another process has written first.
@@ -90,11 +89,11 @@ class SecretStore:
         return Held(state, written.metadata.resource_version, written.metadata.uid)
 
     async def request(self, token: str, *, ca: bool) -> None:
-        """Ask the lease holder, or the replicas, for new certificates.
+        """Request new certificates from the lease holder or the replicas.
 
         Args:
-            token: Any text that was not used before.
-            ca: A new CA; otherwise new leaves of the present one.
+            token: A text that was not used before.
+            ca: True for a new CA, False for new leaves of the current one.
 
         Raises:
             NotFoundError: there is no Secret yet.

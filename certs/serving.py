@@ -1,9 +1,9 @@
-"""The TLS context of the HTTPS server, and how its certificate is changed under load.
+"""The TLS context of the HTTPS server; its certificate can change under load.
 
-``load_cert_chain`` on a context in use that fails half-way (certificate new, key old) breaks
-every later handshake, and changing from one key type to another keeps the old certificate.
-So each certificate gets a context of its own, and the listening context, which never changes,
-hands every handshake to the newest one. Open connections keep what they have.
+If ``load_cert_chain`` fails half-way on a context in use (certificate new, key old), every later
+handshake fails, and a change of the key type keeps the old certificate. So each certificate gets
+a context of its own, and the listening context, which never changes, passes every handshake to
+the newest one. Open connections keep theirs.
 """
 
 import os
@@ -14,8 +14,8 @@ from typing import Final
 
 from gpu_fraction.certs import pki
 from gpu_fraction.certs.certificate import Leaf
-from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.reading import PkiError
 
 # Go's server default, and what the API server's client demands.
 _MINIMUM_VERSION: Final = ssl.TLSVersion.TLSv1_2
@@ -32,8 +32,7 @@ class ServingContext:
     def __init__(self, now: datetime) -> None:
         """A context that completes handshakes from the start.
 
-        Until the first real leaf it serves a throw-away certificate: probes work, the API
-        server refuses it.
+        Until the first leaf it serves a placeholder: probes work, the API server refuses it.
 
         Args:
             now: For that certificate's dates, UTC.
@@ -48,9 +47,9 @@ class ServingContext:
         self.context.sni_callback = self._choose
 
     def swap(self, leaf: Leaf) -> None:
-        """Answer every handshake from now on with this leaf.
+        """Use this leaf for every handshake from now on.
 
-        Blocks for about a millisecond, in OpenSSL; may be called in any thread.
+        Blocks for about a millisecond; may be called in any thread.
 
         Raises:
             PkiError: it cannot be served; the leaf before it still is.
@@ -71,25 +70,23 @@ def _new_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _MINIMUM_VERSION
     context.set_alpn_protocols(["http/1.1"])
-    # The API server resumes no sessions, so tickets would only be work; and a resumed session
-    # would outlive the certificate that it began with.
+    # The API server resumes no sessions, and a resumed session would outlive its certificate.
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
     return context
 
 
 def _load(context: ssl.SSLContext, leaf: Leaf) -> None:
-    """Load a pair that exists only in memory.
+    """Load a pair through anonymous files in memory.
 
-    OpenSSL's Python binding reads files only; these are anonymous ones, so that no key ever
-    lies in a file system and a read-only root is enough.
+    OpenSSL's Python binding reads only files. These keep keys out of file systems and work with a
+    read-only root.
     """
     with ExitStack() as stack:
         paths = []
         for name, text in (("certificate", leaf.chain_pem), ("key", leaf.key_pem)):
             descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
             stack.callback(os.close, descriptor)
-            # It is memory: nothing is waited for.
             os.set_blocking(descriptor, False)
             os.write(descriptor, text.encode("ascii"))
             paths.append(f"/proc/self/fd/{descriptor}")

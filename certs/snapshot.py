@@ -1,4 +1,4 @@
-"""One reading of everything, with the questions that a rotation's phases ask about it."""
+"""A snapshot of the Secret, the caBundles and the replicas, and the conditions of each phase."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -49,8 +49,8 @@ class Snapshot:
     def enter(self, phase: Phase, notice: Notice, **changes: object) -> Plan:
         """The step into a phase."""
         state = replace(self.state, phase=phase, since=self.now, **changes)  # type: ignore[arg-type]
-        # Else the Secret would grow without end where rotations follow each other so quickly
-        # that none is ever retired.
+        # Otherwise the Secret grows without limit where rotations follow each other too quickly
+        # for any CA to be retired.
         state = replace(state, previous=self._current_only(state.previous))
         return Plan(phase, (WriteState(state, notice),))
 
@@ -60,9 +60,9 @@ class Snapshot:
         return Plan(self.state.phase, (), notices, wake_in_s)
 
     def something_works(self) -> bool:
-        """Whether any replica serves something that any caBundle trusts right now.
+        """True where a replica serves a leaf that a caBundle trusts.
 
-        If not, every call fails already, and there is nothing that waiting could protect.
+        If not, every call fails already and waiting protects nothing.
         """
         trusted = self._trusted()
         return any(r.issuer in trusted for r in self.serving)
@@ -80,7 +80,7 @@ class Snapshot:
     def settled_s(self) -> float:
         """Seconds for which the next CA has certainly been in every caBundle.
 
-        Only the time that this process has seen itself counts, so no clock can shorten the wait.
+        At most the time that this process has measured, so no clock can shorten the wait.
         """
         return min(self.elapsed_s(), self.phase_seen_s)
 
@@ -91,10 +91,9 @@ class Snapshot:
         return sorted(r.name for r in self.serving if r.issuer != current and r.issuer in trusted)
 
     def reintroduce(self) -> Plan | None:
-        """Replicas work with a CA that is not the current one, as after a restored backup.
+        """Introduce the current CA again if replicas use another one, as after a restored backup.
 
-        They may move to the current one only after it has been trusted everywhere for a
-        while, so it is introduced like a new one.
+        They may move to it only after it has been trusted everywhere for a while.
         """
         state = self.state
         if state.phase not in {Phase.STEADY, Phase.RETIRE} or self.rotation_reason():
@@ -107,21 +106,21 @@ class Snapshot:
         return self.enter(Phase.TRUST, notice, reason=reason, current=None, next=state.current)
 
     def retiring(self) -> bool:
-        """Whether the previous CAs are to be dropped now."""
-        # Not while a replica works with one of them: where a rotation is due, the next one
-        # begins with them still trusted; else the current CA is introduced anew.
+        """True where the previous CAs must be dropped now."""
+        # Not while a replica uses one of them: the next rotation, or reintroduce(), moves it
+        # to another CA first.
         if self.state.phase is not Phase.RETIRE or self.stragglers():
             return False
         waited = self.elapsed_s() >= self.lifetimes.retire_s
         return waited or all(c.expired(self.now) for c in self.state.previous)
 
     def damage(self) -> Plan | None:
-        """A caBundle lost the next CA while replicas rely on its being there."""
+        """Publish the next CA again if a caBundle lost it while replicas depend on it."""
         if self.state.phase not in {Phase.SETTLE, Phase.SWITCH} or self.state.next is None:
             return None
         if all(b.trusts(self.state.next.fingerprint) for b in self.bundles()):
             return None
-        message = "a caBundle lost the next CA: it is published again, and settles again"
+        message = "a caBundle lost the next CA: it is published again, then Settle starts again"
         return self.enter(Phase.TRUST, Notice("CaBundleDamaged", message, warning=True))
 
     def publish(self) -> tuple[PublishBundle, ...]:
@@ -146,7 +145,7 @@ class Snapshot:
         return self._current_only((*ours, *kept))
 
     def _current_only(self, certificates: Iterable[Certificate]) -> tuple[Certificate, ...]:
-        """Each of them once, without the expired, unless they are still served from."""
+        """Each certificate once, without expired ones that no replica serves from."""
         served = {r.issuer for r in self.serving}
         skew = timedelta(seconds=self.lifetimes.backdate_s)
         unique = {
@@ -157,11 +156,11 @@ class Snapshot:
         return tuple(unique.values())
 
     def clock_behind(self) -> Plan | None:
-        """A CA is not valid yet: our clock is behind, or its maker's clock was ahead.
+        """Stop if a CA is not valid yet: our clock is behind, or the one of its maker was ahead.
 
-        Certificates made by a clock that is behind have expired for everybody else, so nothing
-        is made. A person who asks for a rotation says that the maker's clock was wrong: then
-        the CA from the future is given up.
+        A clock that is behind makes certificates that are expired for others, so none is made. A
+        person who requests a rotation confirms that the other clock was wrong: then that CA is
+        dropped.
         """
         ahead = [c for c in self._live if c.not_before > self.now]
         seen = () if self._live else (c for b in self.bundles() for c in b.certificates if c.own)
@@ -181,7 +180,7 @@ class Snapshot:
             a if a is not None and a.certificate not in ahead else None
             for a in (self.state.current, self.state.next)
         ]
-        message = "a rotation was requested: a CA that is not valid yet is given up"
+        message = "a rotation was requested: a CA that is not valid yet is dropped"
         return self.enter(
             Phase.STAGE,
             Notice("RotationStarted", message, warning=True),
@@ -214,7 +213,7 @@ class Snapshot:
         return ""
 
     def worn_out(self) -> bool:
-        """Whether the next CA is itself due for renewal: a rotation hung for half a life."""
+        """True where the next CA is itself due for renewal, after a rotation that hung."""
         staged = self.state.next
         return staged is not None and self.now >= self.lifetimes.ca_due(staged.certificate)
 

@@ -1,4 +1,4 @@
-"""A served certificate, from any provider, and whether requests may be sent to it."""
+"""Serves a certificate from any provider, and reports readiness."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,8 +10,8 @@ from gpu_fraction.certs import pki
 from gpu_fraction.certs.bundle import Bundle
 from gpu_fraction.certs.cache import CertificateCache
 from gpu_fraction.certs.certificate import Leaf
-from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.reading import PkiError
 from gpu_fraction.certs.reporting import Reporter
 from gpu_fraction.certs.serving import ServingContext
 from gpu_fraction.kube.timestamps import time as api_time
@@ -57,8 +57,8 @@ class CertificateSource:
         Args:
             lifetimes: When a leaf is not ready.
             reporter: For metrics.
-            cache: The configurations, for readiness. None where there is no cluster to see
-                them in: then a valid certificate is enough.
+            cache: The configurations, for readiness. None without a cluster: then a valid
+                certificate is enough.
             clock: The wall clock.
         """
         self.serving = ServingContext(clock())
@@ -69,7 +69,7 @@ class CertificateSource:
         self._warned = ""
 
     def check(self) -> str | None:
-        """Readiness: why requests may not be sent here; None where they may."""
+        """Why this process is not ready; None where it is."""
         if self._cache is not None and not self._cache.synced:
             found: str | None = "the configurations have not been read yet"
         else:
@@ -97,7 +97,7 @@ class CertificateSource:
         )
 
     def _expiry_warning(self, name: str) -> str:
-        """Log that little life is left; the message where it is new, else nothing."""
+        """Log that little life is left; returns the message if it is new, else nothing."""
         leaf = self.serving.leaf
         if leaf is None:
             return ""

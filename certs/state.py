@@ -1,8 +1,7 @@
 """The stored state of the CA: one Secret, its data and the annotations of the rotation.
 
-Everything that a rotation needs to go on after a crash is in it; no process remembers anything.
-Unreadable parts are dropped and named in ``problems``, so that the planner always has a state
-to start from.
+It holds everything that a rotation needs to continue after a crash. Unreadable parts are dropped
+and named in ``problems``, so that the planner always has a state to start from.
 """
 
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Final
 
 from gpu_fraction.certs import reading
 from gpu_fraction.certs.certificate import Authority, Certificate
-from gpu_fraction.certs.errors import PkiError
+from gpu_fraction.certs.reading import PkiError
 from gpu_fraction.domain import keys
 from gpu_fraction.kube.timestamps import micro_time
 
@@ -33,12 +32,12 @@ DATA_KEYS: Final = (CURRENT_CRT, CURRENT_KEY, NEXT_CRT, NEXT_KEY, PREVIOUS_CRT)
 
 
 class Phase(StrEnum):
-    """Where a rotation is; named after its work."""
+    """The phases of a rotation."""
 
     STEADY = "Steady"  # one CA, all replicas serve from it
     STAGE = "Stage"  # a rotation is decided, the next CA is being made
     TRUST = "Trust"  # the next CA is being added to every caBundle
-    SETTLE = "Settle"  # every caBundle has it; API servers are given time to see that
+    SETTLE = "Settle"  # every caBundle has it; API servers get time to receive that
     SWITCH = "Switch"  # replicas sign and serve from the next CA
     RETIRE = "Retire"  # no replica serves from the old CA; it stays trusted for a while
 
@@ -86,12 +85,12 @@ class CaState:
 def read_state(
     data: Mapping[str, bytes], annotations: Mapping[str, str], now: datetime
 ) -> CaState:
-    """The state that a Secret holds; unreadable and contradictory parts are put right.
+    """The state in a Secret; unreadable and contradictory parts are repaired.
 
     Args:
         data: The Secret's data, decoded from base64.
         annotations: The Secret's annotations.
-        now: The time; stands in for a phase's beginning that is missing or lies ahead.
+        now: The time, UTC; used if the beginning of the phase is missing or in the future.
     """
     problems: list[str] = []
     current, orphan = _authority(data, CURRENT_CRT, CURRENT_KEY, problems)
@@ -100,7 +99,7 @@ def read_state(
     if current is not None and staged is not None and current.fingerprint == staged.fingerprint:
         problems.append(f"{NEXT_CRT} repeats {CURRENT_CRT}")
         staged = None
-    # A certificate whose key is lost still verifies what it signed: it stays trusted.
+    # A CA without its key stays trusted, because its leaves may still be served.
     previous += [c for c in (orphan, staged_orphan) if c is not None]
     live = {a.fingerprint for a in (current, staged) if a is not None}
     unique = {c.fingerprint: c for c in previous if c.fingerprint not in live}
@@ -181,14 +180,14 @@ def _since(annotations: Mapping[str, str], now: datetime, problems: list[str]) -
         problems.append(f"annotation {SINCE}={text!r} is not a time")
         return now
     if since > now:
-        # The clock that wrote it is ahead, or ours is behind. Waiting anew is always safe.
-        problems.append(f"annotation {SINCE}={text!r} lies ahead of the clock")
+        # The writer's clock is ahead, or ours is behind. Waiting again is always safe.
+        problems.append(f"annotation {SINCE}={text!r} is in the future")
         return now
     return since
 
 
 def _consistent(state: CaState, now: datetime, problems: list[str]) -> CaState:
-    """The phase that fits what is there: never further than the content proves."""
+    """The state with a phase that its content allows."""
     phase = state.phase
     if phase in {Phase.TRUST, Phase.SETTLE, Phase.SWITCH} and state.next is None:
         phase = Phase.STAGE

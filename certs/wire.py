@@ -1,8 +1,7 @@
-"""The Kubernetes objects that are read here, with the fields that are read."""
+"""Kubernetes objects with the fields that certificates need."""
 
 import msgspec
 
-from gpu_fraction.kube.lease import LeaseSpec
 from gpu_fraction.kube.objects import Meta
 
 
@@ -31,7 +30,7 @@ class ServiceReference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """How the API server reaches a webhook, and what it trusts."""
+    """The address of a webhook, and the CAs that the API server trusts for it."""
 
     ca_bundle: bytes | None = None
     service: ServiceReference | None = None
@@ -53,7 +52,6 @@ class WebhookConfiguration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaLease(msgspec.Struct, frozen=True, kw_only=True):
-    """The Lease in which a replica reports what it serves."""
+    """The Lease in which a replica reports its leaf."""
 
     metadata: AnnotatedMeta = AnnotatedMeta()
-    spec: LeaseSpec = LeaseSpec()

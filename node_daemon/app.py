@@ -159,7 +159,7 @@ class NodeDaemon:
         return ""
 
     def _ready(self) -> str:
-        """Whether containers can start: the kubelet knows the daemon, and it knows its pods."""
+        """Whether containers can start: the daemon is registered and has read its pods."""
         if not self._slices.plugin.streaming:
             return "the kubelet does not follow the list of slots"
         return "" if self._slices.binder.ready.is_set() else "pods or cards are not known yet"

@@ -47,7 +47,7 @@ class Metrics:
         )
         self.streams = Gauge(
             "gpu_fraction_kubelet_streams",
-            "Open ListAndWatch streams; 1 while the kubelet knows the daemon.",
+            "Open ListAndWatch streams; 1 while the daemon is registered with the kubelet.",
             registry=registry,
         )
 

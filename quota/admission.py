@@ -1,8 +1,8 @@
-"""Admission: a pod is let in only once every matching quota holds a promise for it.
+"""Admission: a pod is admitted once every matching quota holds a reservation for it.
 
-Any number of replicas do this at the same time. A promise is written with compare-and-swap,
-so that no two of them can give away the same part of a budget. The requests of one namespace
-that wait at the same time share one write.
+Any number of replicas admit pods at the same time. Reservations are written with
+compare-and-swap, so two replicas cannot give away the same part of a budget. Requests of one
+namespace that wait at the same time share one write.
 """
 
 import asyncio
@@ -22,28 +22,27 @@ from gpu_fraction.quota import ledger
 from gpu_fraction.quota.api import QuotaApi
 from gpu_fraction.quota.cache import QuotaCache
 from gpu_fraction.quota.charge import PodFacts
-from gpu_fraction.quota.decision import Outcome, Required, decide
-from gpu_fraction.quota.errors import NotReadyError
-from gpu_fraction.quota.ledger import PROMISE_S, Reservation
+from gpu_fraction.quota.decision import NotReadyError, Outcome, Required, decide
+from gpu_fraction.quota.ledger import RESERVATION_S, Reservation
 from gpu_fraction.quota.metrics import AdmissionMetrics
 from gpu_fraction.quota.state import Quota, reservation_wire
 
 MAX_RESERVATIONS: Final = 2500
-"""Promises in one quota: chosen, at most 1.3 MB of the 1.5 MiB that etcd stores, 520 bytes each
-with a name of 253 characters."""
+"""Reservations in one quota: chosen, at most 1.3 MB of the 1.5 MiB that etcd stores, 520 bytes
+each with a name of 253 characters."""
 
 FIRST_PAUSE_S: Final = 0.005
 LONGEST_PAUSE_S: Final = 0.04
-"""Bounds of the random pause after a conflict: chosen, one write takes some milliseconds, and who
-pauses much longer than that loses against those who do not."""
+"""Bounds of the random pause after a conflict: chosen, one write takes some milliseconds, and a
+replica that pauses much longer loses against the others."""
 
 LINGER_WRITES: Final = 3.0
 LONGEST_LINGER_S: Final = 0.3
 CONTENDED_S: Final = 1.0
-"""Where somebody else wrote the same quota within the second before, a replica lets up to the
-time of three writes pass before it writes again: the others get their turn, and more requests
-share the write. Chosen: a write meets another one only where their times overlap, and with two
-replicas this leaves each quota unwritten for about half of the time."""
+"""If another replica wrote the same quota within the last second, a replica waits up to the time
+of three writes before it writes again, so that others can write and more requests share the write.
+Chosen: only writes that overlap in time conflict, and with two replicas each quota is left
+unwritten for about half of the time."""
 
 log = structlog.get_logger()
 
@@ -53,38 +52,36 @@ class Settings:
     """How pods are admitted.
 
     Attributes:
-        required: What may be used only under a quota.
-        ttl_s: Seconds that promises are meant to last, for the ``expires`` field.
+        required: Resources that may be used only under a quota.
+        ttl_s: Seconds until a reservation expires, for the ``expires`` field.
     """
 
     required: Required = field(default_factory=Required)
-    ttl_s: float = PROMISE_S
+    ttl_s: float = RESERVATION_S
 
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
-    """A request that waits for its answer."""
-
     facts: PodFacts
     dry_run: bool
     answer: "asyncio.Future[Outcome]"
 
 
 @dataclass(slots=True)
-class _Round:
-    """One look at a namespace's quotas on behalf of all its waiters."""
+class _Batch:
+    """The decisions on all waiters of a namespace, and the quotas that they change."""
 
     before: dict[str, Quota]
     after: dict[str, Quota]
     outcomes: list[tuple[_Waiter, Outcome]]
 
     @property
-    def doubtful(self) -> bool:
-        """Whether somebody would be turned away."""
+    def refuses(self) -> bool:
+        """Whether a waiter would be refused."""
         return any(not outcome.final for _, outcome in self.outcomes)
 
     def changed(self) -> list[tuple[Quota, Quota]]:
-        """The quotas to write, as they were and as they should be."""
+        """The quotas to write: the version read, and the wanted one."""
         return [
             (old, new)
             for name, old in sorted(self.before.items())
@@ -93,7 +90,7 @@ class _Round:
 
 
 class Admission:
-    """Answers whether pods fit into their namespace's quotas."""
+    """Reserves quota for new pods."""
 
     def __init__(
         self,
@@ -109,7 +106,7 @@ class Admission:
 
         Args:
             api: The API server.
-            cache: Quotas as the watch shows them; own writes are put into it too.
+            cache: Quotas as the watch shows them; this replica adds its own writes.
             settings: How pods are admitted.
             metrics: Count what happens.
             rng: The source of jitter.
@@ -128,7 +125,7 @@ class Admission:
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
-        """Work until cancelled; requests are answered only meanwhile."""
+        """Answer requests until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -141,10 +138,9 @@ class Admission:
             self._busy.clear()
 
     async def admit(self, namespace: str, facts: PodFacts, *, dry_run: bool = False) -> Outcome:
-        """The verdict on a new pod; once it says yes, the pod's promises are stored.
+        """The decision on a new pod; the reservations of an admitted pod are stored.
 
-        The caller's timeout bounds the wait. A promise that was made for a caller who has
-        gone meanwhile is dropped when it expires.
+        The caller's timeout bounds the wait. If the caller has gone, the reservation expires.
 
         Raises:
             NotReadyError: no answer can be given now.
@@ -163,7 +159,7 @@ class Admission:
         return outcome
 
     async def _serve(self, namespace: str) -> None:
-        """Answer the namespace's waiters, all that are there at a time, until none is left."""
+        """Answer the namespace's waiters in batches until none is left."""
         try:
             while self._waiting.get(namespace):
                 await self._linger(namespace)
@@ -173,37 +169,36 @@ class Admission:
                 except (NotReadyError, kube_errors.KubeError) as e:
                     _fail(waiters, _as_not_ready(e))
                 except Exception as e:
-                    # A bug must cost these requests only, not the server.
+                    # A bug fails these requests, not the server.
                     log.exception("quota.admission_failed", namespace=namespace)
                     _fail(waiters, e)
         finally:
             self._busy.discard(namespace)
 
     async def _answer(self, namespace: str, waiters: list[_Waiter]) -> None:
-        """Answer them all, however many looks and writes it takes."""
         pause_s = FIRST_PAUSE_S
         while waiters := [waiter for waiter in waiters if not waiter.answer.done()]:
-            look = self._look(namespace, waiters)
-            if look.doubtful:
-                # Nobody is turned away on what a watch has shown: it may be late.
+            batch = self._decide(namespace, waiters)
+            if batch.refuses:
+                # The watch may be behind, so a refusal needs a fresh read.
                 await self._refresh(namespace)
-                look = self._look(namespace, waiters)
-            if await self._write(look):
-                _tell(look.outcomes)
+                batch = self._decide(namespace, waiters)
+            if await self._write(batch):
+                _answer(batch.outcomes)
                 return
             self._metrics.conflicts.inc()
             self._contended[namespace] = asyncio.get_running_loop().time()
             await asyncio.sleep(self._rng.uniform(0, pause_s))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-            if not self._moved(look):
+            if not self._moved(batch):
                 await self._refresh(namespace)
 
-    def _moved(self, look: _Round) -> bool:
-        """Whether the watch has brought a later version of every quota that was to be written."""
-        return all(self._cache.get(old.key) is not old for old, _ in look.changed())
+    def _moved(self, batch: _Batch) -> bool:
+        """Whether the watch has brought a later version of every quota in the batch."""
+        return all(self._cache.get(old.key) is not old for old, _ in batch.changed())
 
     async def _linger(self, namespace: str) -> None:
-        """Leave the others their turn, where there are others."""
+        """Wait so that other replicas can write, if there were conflicts lately."""
         loop = asyncio.get_running_loop()
         since_s = self._contended.get(namespace)
         if since_s is None:
@@ -214,8 +209,8 @@ class Admission:
         longest_s = min(LONGEST_LINGER_S, LINGER_WRITES * self._write_s)
         await asyncio.sleep(self._rng.uniform(0, longest_s))
 
-    def _look(self, namespace: str, waiters: Iterable[_Waiter]) -> _Round:
-        """Decide on every waiter, each on what the ones before it leave."""
+    def _decide(self, namespace: str, waiters: Iterable[_Waiter]) -> _Batch:
+        """Decide on every waiter, each after the reservations of the ones before it."""
         before = {quota.name: quota for quota in self._cache.within(namespace)}
         after = dict(before)
         outcomes = []
@@ -225,17 +220,17 @@ class Admission:
             outcomes.append((waiter, outcome))
             if waiter.dry_run:
                 continue
-            for promise in outcome.promises:
-                quota = after[promise.quota]
+            for name, amounts in outcome.reservations.items():
+                quota = after[name]
                 if quota.ledger is not None:
-                    made = Reservation(promise.amounts, expires, waiter.facts.name)
+                    made = Reservation(amounts, expires, waiter.facts.name)
                     taken = ledger.reserve(quota.ledger, waiter.facts.uid, made)
-                    after[promise.quota] = replace(quota, ledger=taken)
-        return _Round(before, after, outcomes)
+                    after[name] = replace(quota, ledger=taken)
+        return _Batch(before, after, outcomes)
 
-    async def _write(self, look: _Round) -> bool:
-        """Store the promises; False where a quota has changed meanwhile."""
-        for old, new in look.changed():
+    async def _write(self, batch: _Batch) -> bool:
+        """Store the reservations; False where a quota has changed meanwhile."""
+        for old, new in batch.changed():
             reserved = new.ledger.reserved if new.ledger else {}
             if len(reserved) > MAX_RESERVATIONS:
                 raise NotReadyError(
@@ -254,7 +249,7 @@ class Admission:
                 self._cache.forget(old.key)
                 return False
             self._metrics.writes.inc()
-            self._metrics.promises.inc(max(0, len(reserved) - len(old.reserved)))
+            self._metrics.reservations.inc(max(0, len(reserved) - len(old.reserved)))
         return True
 
     async def _refresh(self, namespace: str) -> None:
@@ -262,7 +257,7 @@ class Admission:
         self._cache.replace(namespace, listing.items, listing.resource_version)
 
 
-def _tell(outcomes: Sequence[tuple[_Waiter, Outcome]]) -> None:
+def _answer(outcomes: Sequence[tuple[_Waiter, Outcome]]) -> None:
     for waiter, outcome in outcomes:
         if waiter.answer.done():
             continue
@@ -282,7 +277,7 @@ def _fail(waiters: Iterable[_Waiter], error: Exception) -> None:
 
 
 def _as_not_ready(error: Exception) -> Exception:
-    """What the caller is told: to come again, where that can help."""
+    """The error for the caller: retryable where another try can help."""
     if isinstance(error, kube_errors.TransientError):
         return NotReadyError(f"the API server did not answer in time: {error}")
     return error

@@ -1,7 +1,7 @@
-"""What a quota counts: integers by key, and their Kubernetes quantities.
+"""Amounts that a quota counts: integers by key, and their Kubernetes quantities.
 
-The keys are ``cores`` (thousandths of a GPU), ``memory`` (MiB), ``gpus`` and ``pods``; what is
-counted for one GPU model only has the model before a dot: ``A100.memory``.
+The keys are ``cores`` (thousandths of a GPU), ``memory`` (MiB), ``gpus`` and ``pods``. The key of
+an amount of one GPU model has the model before a dot: ``A100.memory``.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ GPUS: Final = "gpus"
 PODS: Final = "pods"
 KEYS: Final = (CORES, MEMORY, GPUS, PODS)
 MODEL_KEYS: Final = (CORES, MEMORY, GPUS)
-"""What may be limited for one GPU model."""
+"""Kinds that a quota can limit for one GPU model."""
 
 MAX_AMOUNT: Final = 10**15
 """The largest limit, and the most that one pod may ask for under a quota. Chosen: 10^12 GPUs in
@@ -33,7 +33,7 @@ _ALLOWED: Final = {
 
 
 def model_key(model: str, key: str) -> str:
-    """The key of an amount that is counted for one GPU model; for all GPUs where it is empty."""
+    """The key of an amount of one GPU model; of all GPUs where the model is empty."""
     return f"{model}.{key}" if model else key
 
 
@@ -46,8 +46,8 @@ def split_key(key: str) -> tuple[str, str]:
 def parse_amount(kind: str, value: str | int) -> int:
     """A quantity as an integer: thousandths, MiB or a count.
 
-    Memory is rounded down to whole MiB: what pods ask for are whole MiB, so that nothing is
-    lost and a budget never grows.
+    Memory is rounded down to whole MiB, because pods request whole MiB and a budget must not
+    grow.
 
     Args:
         kind: One of ``KEYS``.
@@ -63,10 +63,10 @@ def parse_amount(kind: str, value: str | int) -> int:
 
 
 def parse_taken(kind: str, value: str | int) -> int:
-    """Like ``parse_amount``, for what is taken of a budget: too large is ``MAX_AMOUNT``.
+    """Like ``parse_amount``, for taken amounts: too large counts as ``MAX_AMOUNT``.
 
-    No limit is above that, so what is counted so leaves no room: pods may ask for more than
-    anybody has (2^63 - 1 of every resource), and some were made before anybody checked them.
+    No limit is above that, so such an amount leaves no room. Pods may request up to 2^63 - 1 of
+    every resource, and some were created before the webhook checked them.
 
     Raises:
         UnitError: not a quantity, negative or too fine.

@@ -1,4 +1,4 @@
-"""What quotas need of the API server, and how it is asked."""
+"""The calls to the API server that quotas need."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
@@ -22,20 +22,20 @@ from gpu_fraction.quota.wire import (
 )
 
 TIMEOUT_S: Final = 8.0
-"""Seconds for one call of the controller, which nobody waits for. Chosen: a namespace is counted
-again long before its promises expire."""
+"""Seconds for one call of the controller; no request waits for it. Chosen: a namespace is counted
+again long before its reservations expire."""
 
 ADMISSION_TIMEOUT_S: Final = 4.4
 """Seconds for one call of admission. Chosen: below the 4.5 s that the webhook has of its caller's
 5 s (timeoutSeconds in deploy/webhook)."""
 
 ADMISSION_RETRY: Final = RetryPolicy(attempt_timeout_s=3.0)
-"""Of admission's calls. Chosen: most of the time is for a server that is slow, and what is left
-after a connection that hangs is enough for another with one that is not."""
+"""For admission's calls. Chosen: a slow server gets most of the time, and after a connection that
+hangs enough is left for a second try."""
 
 
 class QuotaApi(Protocol):
-    """Reads are consistent: they show every write that was finished before they began.
+    """Calls of quotas. Reads are consistent: they show every write that finished before them.
 
     Every method raises ``gpu_fraction.kube.errors.KubeError``.
     """

@@ -27,15 +27,15 @@ async def control(
     stop: asyncio.Event,
     *work: Work,
 ) -> None:
-    """Count until ``stop`` is set.
+    """Run the controller until ``stop`` is set.
 
     Args:
         client: The API server.
         options: How the controller runs.
-        sizes: The GPUs where no Node tells.
+        sizes: The GPUs, where no Node publishes any.
         registry: Where metrics are collected.
         stop: Ends the controller.
-        *work: What runs beside it.
+        *work: More work to run beside it.
     """
     election = Election(
         client,

@@ -1,7 +1,7 @@
-"""What ``kubectl describe`` shows: on the pod, on the quota, on whoever makes the pods.
+"""Events about decisions, on the pod, on the quota and on the owner of the pod.
 
-Messages repeat word for word while nothing changes, so that the recorder counts instead of
-writing anew. Admission never waits for an event, and a dry run leaves none.
+The same decision always has the same message, so the recorder raises a count instead of writing
+another Event. Admission never waits for an Event, and a dry run makes none.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ TOLERATED: Final = "GPUQuotaExceededButAdmitted"
 
 
 class Audit:
-    """Tells of decisions."""
+    """Records decisions as Events."""
 
     def __init__(self, sink: EventRecorder) -> None:
         self._sink = sink
@@ -30,10 +30,10 @@ class Audit:
     def decided(
         self, namespace: str, pod: PodRecord, quotas: Iterable[Quota], outcome: Outcome
     ) -> None:
-        """Events of one decision that was no dry run."""
+        """Record a decision that is not a dry run."""
         by_name = {quota.name: quota for quota in quotas}
-        who = _maker(namespace, pod)
-        author = f"{who.kind} {who.name}" if who else f"pod {_pod_name(pod)}"
+        owner = _owner(namespace, pod)
+        author = f"{owner.kind} {owner.name}" if owner else f"pod {_pod_name(pod)}"
         tolerated = (*outcome.warnings, *outcome.notes)
         for word, reason, found in (
             ("refused", REFUSED, outcome.refusals),
@@ -42,17 +42,17 @@ class Audit:
             for refusal in found:
                 if (quota := by_name.get(refusal.quota)) is not None:
                     about = reference(GPU_QUOTAS, quota.wire.metadata)
-                    told = f"{word} a pod of {author}: {refusal.message}"
-                    self._sink.record(about, EventType.WARNING, reason, told)
-                if who is not None and reason == REFUSED:
-                    self._sink.record(who, EventType.WARNING, reason, refusal.message)
+                    text = f"{word} a pod of {author}: {refusal.message}"
+                    self._sink.record(about, EventType.WARNING, reason, text)
+                if owner is not None and reason == REFUSED:
+                    self._sink.record(owner, EventType.WARNING, reason, refusal.message)
         if not outcome.refusals and (message := rewritten(pod)) is not None:
             about = ObjectReference("v1", "Pod", pod.metadata.name, pod.metadata.uid, namespace)
             self._sink.record(about, EventType.NORMAL, REWRITTEN, message)
 
 
 def rewritten(pod: PodRecord) -> str | None:
-    """What became of the pod's annotations, in a sentence; None where it carries none."""
+    """A sentence about how the pod was rewritten; None where it was not."""
     rendered = request_annotation.find(pod.metadata.annotations or {})
     if rendered is None:
         return None
@@ -74,7 +74,7 @@ def _share(part: Slice) -> str:
     return f"container {part.container} gets {' and '.join(of)} of {gpus}"
 
 
-def _maker(namespace: str, pod: PodRecord) -> ObjectReference | None:
+def _owner(namespace: str, pod: PodRecord) -> ObjectReference | None:
     owner = pod.owner
     if owner is None:
         return None
@@ -82,5 +82,5 @@ def _maker(namespace: str, pod: PodRecord) -> ObjectReference | None:
 
 
 def _pod_name(pod: PodRecord) -> str:
-    # Generated names would make every message a new one.
+    # With generated names every message would differ.
     return pod.metadata.generate_name or pod.metadata.name

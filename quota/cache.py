@@ -1,6 +1,6 @@
 """The newest known version of every quota: from the watch, and from our own writes.
 
-A writer that waited for the watch to bring back its own write would conflict with itself:
+A writer that waits for the watch to return its own write conflicts with itself:
 ResourceQuota's evaluator went from 12 conflicts in 22 updates to none this way (kubernetes
 apiserver plugin/resourcequota/resource_access.go).
 """
@@ -15,8 +15,8 @@ from gpu_fraction.quota.wire import GPUQuota
 def newer(first: str, second: str) -> bool:
     """True where a resource version is later than another of the same resource.
 
-    Versions are comparable as whole numbers: so it has always been with etcd, and KEP-5504
-    promises it. One that is no number is taken as later, so that it is not ignored for ever.
+    Versions compare as whole numbers (KEP-5504). A version that is not a number counts as later,
+    so that it is not ignored for ever.
     """
     if first.isdecimal() and second.isdecimal():
         return int(first) > int(second)
@@ -30,7 +30,7 @@ class QuotaCache:
         self._namespaces: dict[str, dict[str, Quota]] = {}
 
     def put(self, wire: GPUQuota) -> Quota:
-        """Take over a version unless a later one is known; answers what is known."""
+        """Store a version unless a later one is known; returns the latest."""
         meta = wire.metadata
         namespace = self._namespaces.setdefault(meta.namespace, {})
         known = namespace.get(meta.name)
@@ -42,14 +42,14 @@ class QuotaCache:
         return quota
 
     def remove(self, wire: GPUQuota) -> None:
-        """Forget a quota that was deleted, unless it has been made anew since."""
+        """Forget a deleted quota, unless it has been created again since."""
         key = wire.metadata.namespace, wire.metadata.name
         known = self.get(key)
         if known is not None and known.wire.metadata.uid == wire.metadata.uid:
             self.forget(key)
 
     def forget(self, key: Key) -> None:
-        """Forget a quota that the server does not have."""
+        """Forget a quota that the server no longer has."""
         namespace = self._namespaces.get(key[0], {})
         namespace.pop(key[1], None)
         if not namespace:
@@ -59,9 +59,9 @@ class QuotaCache:
         """Take over a consistent list of one namespace.
 
         Args:
-            namespace: Which one.
-            wires: Every quota that it had.
-            version: The list's resource version; what the watch brought since then stays.
+            namespace: The namespace.
+            wires: Every quota in it.
+            version: The list's resource version; later versions from the watch are kept.
         """
         listed = {wire.metadata.name: wire for wire in wires}
         for quota in self.within(namespace):

@@ -1,12 +1,12 @@
-"""What a pod is charged: its demand, settled for the GPUs that it may land on.
+"""The charge of a pod: its demand on the GPUs that it may get.
 
-Until its GPUs are chosen, a pod is charged the most that it can come to: memory on the largest
-eligible GPU, compute on the smallest, and on every limited model that it may land on. Choosing
-the GPUs can only lower the charge.
+Until its GPUs are chosen, a pod is charged the maximum: memory on the largest eligible GPU,
+compute on the smallest, and on every limited model that it may get. Choosing the GPUs can only
+lower the charge.
 
-A pod that our own scheduler places wherever there is room is the exception: no limited model
-is charged for it until its GPUs are known, because the extender, which chooses them, keeps to
-the limits itself (docs/adr/0073).
+A pod that our own scheduler places on any model is the exception: it is charged to no limited
+model until its GPUs are known, because the extender enforces the limits when it chooses them
+(docs/adr/0073).
 """
 
 from collections.abc import Iterable
@@ -35,18 +35,18 @@ class CardType:
 
 @dataclass(frozen=True, slots=True)
 class PodFacts:
-    """What quotas need to know about one pod.
+    """The facts about one pod that quotas use.
 
     Attributes:
         uid: The pod's own, final at the validating call.
         name: The pod's own; a generated one is final at the validating call too.
-        demand: What it costs.
+        demand: Its cost before its GPUs are known.
         priority_class: Its priority class; None where it has none.
-        cards: Kinds of GPUs that it holds, or may still be given; empty where unknown.
+        cards: Kinds of GPUs that it has or may get; empty where unknown.
         models: Only these models, as its author wrote them; empty for any.
         not_models: None of these models.
-        placed_late: True while our scheduler has yet to choose its GPUs and the pod named
-            neither models nor cards: which limited models it counts for is not decided.
+        placed_late: True until our scheduler has chosen its GPUs, where the pod names neither
+            models nor cards: its model is not decided yet.
         containers: The containers that ask for GPUs, for messages.
     """
 
@@ -61,7 +61,7 @@ class PodFacts:
     containers: tuple[str, ...] = ()
 
     def on(self, cards: tuple[CardType, ...]) -> "PodFacts":
-        """The same with the kinds of GPUs that it may be given."""
+        """A copy with the kinds of GPUs that it may get."""
         return replace(self, cards=cards)
 
 
@@ -104,25 +104,25 @@ def charge(facts: PodFacts, limited_models: Iterable[str] = ()) -> Charge:
 def _amounts_on(demand: Demand, cards: tuple[CardType, ...]) -> tuple[dict[str, int], bool]:
     """Amounts on any of these cards, and whether memory stays unknown."""
     sizes = [card.memory_mib for card in cards]
-    # A card of 1 MiB would give all of its compute: the upper bound where no size is known.
-    settled = demand.charged(min(sizes, default=1), max(sizes, default=0))
+    # Without known sizes, a card of 1 MiB gives the upper bound of compute: all of it.
+    charged = demand.charged(min(sizes, default=1), max(sizes, default=0))
     found = {
-        amounts.CORES: settled.core_milli,
-        amounts.MEMORY: settled.memory_mib,
-        amounts.GPUS: settled.cards,
+        amounts.CORES: charged.core_milli,
+        amounts.MEMORY: charged.memory_mib,
+        amounts.GPUS: charged.cards,
     }
     return found, bool(demand.open_memory_milli) and not sizes
 
 
 def _is(model: str, card: CardType, facts: PodFacts) -> bool:
-    """Whether a card counts for a model; one without a known model may be any."""
+    """True where a card counts for a model; a card without a known model may be any."""
     return models.matches(model, card.model) if card.model else _may_be(model, facts)
 
 
 def _may_be(model: str, facts: PodFacts) -> bool:
-    """Whether a pod may land on a model when no card of the cluster is known.
+    """True where a pod may get a model when no card of the cluster is known.
 
-    Names are compared both ways round, because either may be the longer one (A100 and
+    Names are compared in both directions, because either may be the longer one (A100 and
     A100-80GB).
     """
     if facts.models:

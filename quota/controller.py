@@ -1,14 +1,13 @@
-"""The controller: counts pods and takes over what admission promised them.
+"""The controller: counts pods and ends the reservations that admission made for them.
 
-One replica does this at a time, the holder of a lease; two at once do no harm, only double
-work, because of the three rules that every write keeps:
+One replica counts at a time, the holder of a lease. Two at once do no harm, because every write
+keeps three rules:
 
-1. It replaces the very version of the quota that it was worked out from.
-2. The pods that are counted are no older than those of the count before. Where the watch may
-   be behind (a new leader, another's write), a consistent list is taken instead.
-3. A promise ends only with its pod: the pod was seen, or the time in which the API server can
-   still store it has passed on this process's own steady clock and a list taken after that
-   does not show it.
+1. It replaces exactly the version of the quota that it was computed from.
+2. The counted pods are no older than those of the count before. Where the watch may be behind
+   (a new leader, a write by another replica), the pods are listed instead.
+3. A reservation ends only with its pod: the pod was seen, or the time in which the API server can
+   still store it has passed on this process's steady clock and a later list does not show it.
 """
 
 import asyncio
@@ -27,7 +26,7 @@ from gpu_fraction.kube.timestamps import utc_now
 from gpu_fraction.quota import ledger, plan
 from gpu_fraction.quota.api import QuotaApi
 from gpu_fraction.quota.cache import QuotaCache, newer
-from gpu_fraction.quota.fleet import Fleet
+from gpu_fraction.quota.cluster_cards import ClusterCards
 from gpu_fraction.quota.metrics import ControllerMetrics
 from gpu_fraction.quota.state import Quota
 from gpu_fraction.quota.usage import CountedPod, PodCache, Usage, count
@@ -37,7 +36,7 @@ RESYNC_S: Final = 300.0
 
 INTERVAL_S: Final = 0.5
 """Seconds between two counts of one namespace: chosen, a burst of pods shares a write, and
-admission, which writes the same object, is seldom in the way."""
+conflicts with admission, which writes the same object, are rare."""
 
 WORKERS: Final = 5
 """Namespaces counted at once. Source: kube-controller-manager
@@ -54,31 +53,14 @@ class ControllerSettings:
     """How the controller counts.
 
     Attributes:
-        ttl_s: Seconds after which a promise whose pod was never seen is looked into.
-        resync_s: Seconds after which every namespace is counted anew without a reason.
+        ttl_s: Seconds after which a reservation without a pod may expire.
+        resync_s: Seconds after which every namespace is counted again.
         interval_s: Seconds between two counts of one namespace.
     """
 
-    ttl_s: float = ledger.PROMISE_S
+    ttl_s: float = ledger.RESERVATION_S
     resync_s: float = RESYNC_S
     interval_s: float = INTERVAL_S
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """What the controller looks at.
-
-    Attributes:
-        cache: The quotas.
-        pods: The pods.
-        pods_version: The resource version that ``pods`` is current to.
-        fleet: The cluster's GPUs.
-    """
-
-    cache: QuotaCache
-    pods: PodCache
-    pods_version: Callable[[], str]
-    fleet: Fleet
 
 
 class Controller:
@@ -87,35 +69,36 @@ class Controller:
     def __init__(
         self,
         api: QuotaApi,
-        sources: Sources,
+        cache: QuotaCache,
+        pods: PodCache,
+        cluster: ClusterCards,
         settings: ControllerSettings | None = None,
         *,
-        clock: Callable[[], float],
         now: Callable[[], datetime] = utc_now,
         metrics: ControllerMetrics | None = None,
         freed: Callable[[str, str], None] = lambda _namespace, _quota: None,
-        rng: random.Random | None = None,
     ) -> None:
         """Prepare; ``run`` does the work.
 
         Args:
             api: The API server.
-            sources: Quotas and pods as the watches show them.
+            cache: Quotas as the watch shows them.
+            pods: Pods as the watch shows them.
+            cluster: The cluster's GPUs.
             settings: How to count.
-            clock: Steady seconds; the one that ``sources.pods`` was made with.
             now: The wall clock, for timestamps that people read.
             metrics: Show every count.
-            freed: Learns, by namespace and name, of a quota that has more room, or is gone.
-            rng: The source of jitter.
+            freed: Called with namespace and name of a quota that has more room, or is gone.
         """
         self._api = api
-        self._sources = sources
+        self._cache = cache
+        self._pods = pods
+        self._cluster = cluster
         self._settings = settings or ControllerSettings()
-        self._clock = clock
+        self._clock = pods.clock
         self._now = now
         self._metrics = metrics or ControllerMetrics(CollectorRegistry())
         self._freed = freed
-        self._rng = rng or random.SystemRandom()
         self._due: dict[str, float] = {}
         self._asked: dict[str, float] = {}
         self._failures: dict[str, int] = {}
@@ -123,7 +106,7 @@ class Controller:
         self._wake = asyncio.Event()
 
     def enqueue(self, namespace: str) -> None:
-        """Count a namespace soon: something in it changed."""
+        """Count a namespace soon."""
         now_s = self._clock()
         self._asked.setdefault(namespace, now_s)
         if now_s < self._due.get(namespace, float("inf")):
@@ -132,7 +115,7 @@ class Controller:
 
     async def run(self) -> None:
         """Count until cancelled, every namespace with a quota at least once a resync."""
-        for namespace in self._sources.cache.namespaces():
+        for namespace in self._cache.namespaces():
             self.enqueue(namespace)
         while True:
             now_s = self._clock()
@@ -156,7 +139,7 @@ class Controller:
         try:
             again_s = await self.reconcile(namespace)
         except kube_errors.ConflictError:
-            again_s = self._rng.uniform(0, RETRY_S[0])
+            again_s = random.SystemRandom().uniform(0, RETRY_S[0])
             self._asked.setdefault(namespace, asked_s)
         except kube_errors.KubeError as e:
             failures = self._failures.get(namespace, 0) + 1
@@ -174,25 +157,25 @@ class Controller:
         self._reschedule(namespace, again_s)
 
     def _reschedule(self, namespace: str, again_s: float) -> None:
-        """Count again after that time, or after the interval where it was enqueued meanwhile."""
+        """Count again after that time, or after the interval if it was enqueued meanwhile."""
         at_s = self._clock() + again_s
         if namespace in self._due:
             earliest_s = self._clock() + self._settings.interval_s
             self._due[namespace] = min(at_s, max(self._due[namespace], earliest_s))
-        elif self._sources.cache.within(namespace):
+        elif self._cache.within(namespace):
             self._due[namespace] = at_s
 
     async def reconcile(self, namespace: str) -> float:
         """Bring every quota of the namespace up to date.
 
         Returns:
-            Seconds after which it has to be looked at again even if nothing happens.
+            Seconds until it must be reconciled again even if nothing changes.
 
         Raises:
-            KubeError: the API server did not take it; a conflict is resolved by the next call.
+            KubeError: a read or write failed; the next call resolves a conflict.
         """
         again_s = self._settings.resync_s
-        for quota in self._sources.cache.within(namespace):
+        for quota in self._cache.within(namespace):
             again_s = min(again_s, await self._reconcile(quota))
         return again_s
 
@@ -200,19 +183,19 @@ class Controller:
         namespace, name = quota.key
         waiting = self._waiting(quota)
         late = [uid for uid, age_s in waiting.items() if age_s >= self._settings.ttl_s]
-        version = self._sources.pods_version()
-        pods: Iterable[CountedPod] = self._sources.pods.within(namespace)
+        version = self._pods.version()
+        pods: Iterable[CountedPod] = self._pods.within(namespace)
         behind = newer(quota.wire.status.pods_resource_version or "0", version)
         if late or behind:
             listing = await self._api.list_pods(namespace)
             version = listing.resource_version
-            pods = list(self._sources.pods.read(namespace, listing.items))
+            pods = list(self._pods.read(namespace, listing.items))
         names = frozenset(r.name for r in quota.reserved.values())
-        usage = count(quota.spec, pods, self._sources.fleet, self._clock(), names)
-        # A promise ends: its pod is in the count, is gone, or can never come.
+        usage = count(quota.spec, pods, self._cluster, self._clock(), names)
+        # A reservation ends when its pod is counted, deleted, or can never appear.
         here = {pod.uid for pod in pods}
         void = {uid for uid in late if uid not in here}
-        gone = filter(self._sources.pods.gone, quota.reserved)
+        gone = filter(self._pods.gone, quota.reserved)
         state = ledger.recount(quota.reserved, usage.used, here.union(void, gone), usage.by_name)
         recount = plan.Recount(usage, state, version, api_time(self._now()))
         await self._store(quota, recount, waiting)
@@ -230,25 +213,25 @@ class Controller:
                 stored = await self._api.write_status(quota.wire, wanted)
             except kube_errors.ConflictError:
                 listing = await self._api.list_quotas(namespace)
-                self._sources.cache.replace(namespace, listing.items, listing.resource_version)
+                self._cache.replace(namespace, listing.items, listing.resource_version)
                 raise
             except kube_errors.NotFoundError:
-                self._sources.cache.forget(quota.key)
+                self._cache.forget(quota.key)
                 self.forget(namespace, name)
                 return
-            self._sources.cache.put(stored)
+            self._cache.put(stored)
         oldest_s = max((waiting.get(uid, 0.0) for uid in recount.ledger.reserved), default=0.0)
         self._metrics.counted(quota, recount.ledger, oldest_s)
         if plan.freed(quota, recount):
             self._freed(namespace, name)
 
     def forget(self, namespace: str, name: str) -> None:
-        """A quota was deleted: what it held back may come now."""
+        """A quota was deleted: pods that it refused may fit now."""
         self._metrics.forgotten(namespace, name)
         self._freed(namespace, name)
 
     def _waiting(self, quota: Quota) -> dict[str, float]:
-        """Seconds since this process first saw each open promise of the quota."""
+        """Seconds since this process first saw each open reservation of the quota."""
         now_s, owner = self._clock(), quota.wire.metadata.uid
         waiting = {
             uid: now_s - self._first_seen.setdefault((owner, uid), now_s) for uid in quota.reserved
@@ -258,7 +241,7 @@ class Controller:
         return waiting
 
     def _next_s(self, state: ledger.Ledger, waiting: dict[str, float], usage: Usage) -> float:
-        """Until the next promise expires, or the next pod that is being deleted is overdue."""
+        """Seconds until the next reservation expires or a deleted pod stops counting."""
         waits_s = [self._settings.ttl_s - waiting[uid] for uid in state.reserved if uid in waiting]
         if usage.next_change_s is not None:
             waits_s.append(usage.next_change_s - self._clock())

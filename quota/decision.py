@@ -1,7 +1,7 @@
-"""Whether a pod fits into the quotas of its namespace. Pure: states in, verdict out."""
+"""Decides whether a pod fits into the quotas of its namespace, without I/O."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from gpu_fraction.domain.problems import join
@@ -12,12 +12,12 @@ from gpu_fraction.quota.state import Quota
 from gpu_fraction.quota.wire import SET_SIZES
 
 ANY: Final = "any"
-"""In ``Required.resources``: whatever it limits, some quota must count the pod."""
+"""In ``Required.resources``: some quota must count the pod, whatever that quota limits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Required:
-    """What GPU pods may use only where a quota limits it.
+    """Resources and priority classes that GPU pods may use only under a quota.
 
     Source: ResourceQuota's limitedResources (kubernetes docs, "Limit Priority Class
     consumption by default").
@@ -39,49 +39,55 @@ class Refusal:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """What must be written to a quota before the pod may be admitted."""
+class NotReadyError(Exception):
+    """No decision can be made now; another try, or another replica, can make it.
 
-    quota: str
-    amounts: Amounts
+    Attributes:
+        retry_after_s: Whole seconds after which to ask again.
+    """
+
+    def __init__(self, reason: str, retry_after_s: int = 1) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The verdict on one pod.
+    """The decision on one pod.
 
     Attributes:
         refusals: Why it is refused; empty where it may be admitted.
-        warnings: Of quotas that only warn.
-        notes: Of quotas that only keep an audit trail.
-        promises: What to write; empty where it is refused or has its promises already.
+        warnings: Refusals by quotas with enforcement Warn, which refuse nothing.
+        notes: Refusals by quotas with enforcement Audit, which refuse nothing.
+        reservations: Amounts to reserve, by quota, before the pod is admitted; empty where it is
+            refused or has its reservations already.
         uncounted: Quotas whose pods the controller has not counted yet.
     """
 
     refusals: tuple[Refusal, ...] = ()
     warnings: tuple[Refusal, ...] = ()
     notes: tuple[Refusal, ...] = ()
-    promises: tuple[Promise, ...] = ()
+    reservations: Mapping[str, Amounts] = field(default_factory=dict)
     uncounted: tuple[str, ...] = ()
 
     @property
     def final(self) -> bool:
-        """True where the pod may be admitted, which needs no fresh look."""
+        """True where the pod may be admitted; anything else needs a fresh read first."""
         return not (self.refusals or self.uncounted)
 
 
 def decide(facts: PodFacts, quotas: Iterable[Quota], required: Required) -> Outcome:
-    """The verdict on one pod against every quota of its namespace.
+    """The decision on one pod; it must fit into every matching quota of its namespace.
 
-    All quotas that match must hold. A pod that asks for no GPU concerns no quota.
+    No quota counts a pod that asks for no GPU.
     """
     if not facts.demand:
         return Outcome()
     refusals: list[Refusal] = []
-    # An enforcement that is not known is the strictest one.
+    # An unknown enforcement counts as Deny.
     tolerated: dict[str, list[Refusal]] = {"Warn": [], "Audit": []}
-    promises, uncounted = [], []
+    reservations: dict[str, Amounts] = {}
+    uncounted = []
     matching = sorted(
         (q for q in quotas if q.spec.matches(facts.priority_class)), key=lambda q: q.name
     )
@@ -94,7 +100,7 @@ def decide(facts: PodFacts, quotas: Iterable[Quota], required: Required) -> Outc
         elif facts.uid not in quota.ledger.reserved:  # else this is a repeated review
             cost = charge(facts, quota.spec.models)
             objections = _objections(facts, cost, quota, quota.ledger)
-            promises.append(Promise(quota.name, cost.amounts))
+            reservations[quota.name] = cost.amounts
         place = tolerated.get(quota.spec.enforcement, refusals)
         place += [Refusal(quota.name, message) for message in objections]
     refusals += _uncovered(facts, matching, required)
@@ -102,7 +108,7 @@ def decide(facts: PodFacts, quotas: Iterable[Quota], required: Required) -> Outc
         refusals=tuple(refusals),
         warnings=tuple(tolerated["Warn"]),
         notes=tuple(tolerated["Audit"]),
-        promises=() if refusals or uncounted else tuple(promises),
+        reservations={} if refusals or uncounted else reservations,
         uncounted=tuple(uncounted),
     )
 
@@ -119,7 +125,7 @@ def _objections(
             "(no GPU's memory size is known; ask for gpu-memory)"
         )
         return
-    # What no limit can express is refused also where it is not limited: a promise has every key.
+    # A reservation has every key, so an amount above every possible limit is always refused.
     most = {**dict.fromkeys(cost.amounts, amounts.MAX_AMOUNT), **spec.pod_max}
     yield from _outside(cost.amounts, most, spec.pod_min, quota.name)
     if quota.memory_unknown and any(
@@ -132,8 +138,8 @@ def _objections(
     if not (keys := ledger.exceeded(state, spec.hard, cost.amounts, facts.name)):
         return
     parts = [("requested", cost.amounts), ("used", state.used)]
-    if any(state.promised.get(key) for key in keys):
-        parts.append(("reserved", state.promised))
+    if any(state.pending.get(key) for key in keys):
+        parts.append(("reserved", state.pending))
     parts.append(("limited", spec.hard))
     texts = (f"{word}: {amounts.format_list(of, keys)}" for word, of in parts)
     yield f"exceeded GPU quota: {quota.name}, {', '.join(texts)}"
@@ -151,10 +157,11 @@ def _outside(wanted: Amounts, most: Amounts, least: Amounts, name: str) -> Itera
 
 
 def _uncovered(facts: PodFacts, matching: list[Quota], required: Required) -> Iterator[Refusal]:
-    """What the pod may only use under a quota, and uses without one."""
+    """Refusals for resources that need a quota and have none."""
     if ANY in required.resources and not matching:
         yield Refusal(
-            "", "insufficient GPU quota: no GPUQuota of the namespace counts this pod, one must"
+            "",
+            "insufficient GPU quota: no GPUQuota of the namespace counts this pod; one must",
         )
     wanted = charge(facts).amounts
     covered = {key for quota in matching for key in quota.spec.hard}
@@ -171,5 +178,5 @@ def _uncovered(facts: PodFacts, matching: list[Quota], required: Required) -> It
 
 
 def _selects(quota: Quota) -> bool:
-    """Whether the quota, which matches, names priority classes rather than leaving some out."""
+    """True where a matching quota selects priority classes rather than excluding some."""
     return any(scope.operator in {"In", "Exists"} for scope in quota.spec.scopes)

@@ -1,8 +1,7 @@
-"""The ledger of one quota: what is used, and what is promised to admitted pods.
+"""The ledger of one quota: used amounts, and reservations for admitted pods.
 
-Pure functions on immutable values. Between two writes of a quota's status everything that
-touches a budget is one of these functions, which is what ``tests/model`` checks in every order
-that the writers can come in.
+Pure functions on immutable values. Only these functions change a budget, so ``tests/model`` can
+check them in every order of the writers.
 """
 
 from collections.abc import Container, Mapping
@@ -11,20 +10,20 @@ from typing import Final
 
 from gpu_fraction.quota.amounts import Amounts, add
 
-PROMISE_S: Final = 45.0
-"""Seconds that a promise lasts where its pod never appears. An API server can store a pod for 34 s
+RESERVATION_S: Final = 45.0
+"""Seconds until a reservation without a pod expires. An API server can store a pod for 34 s
 after its create began (apiserver endpoints/handlers/rest.go, requestTimeoutUpperBound), and etcd
 can finish a write 7 s after that (etcd server/config, ReqTimeout). Chosen: 4 s of margin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What one admitted pod is promised until it is counted.
+    """The amounts of one admitted pod until the pod is counted.
 
     Attributes:
         amounts: By key.
-        expires: When it may be dropped, as an API timestamp; for people. The controller
-            measures the time itself, so that no step of a clock drops a promise early.
+        expires: When it ends, as an API timestamp; for people. The controller measures the time
+            with a steady clock, so that no step of the wall clock ends a reservation early.
         name: The pod's name; empty where it is not known.
         counted: What another pod of that name costs in ``used``.
     """
@@ -37,16 +36,16 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What is taken of a budget.
+    """The part of a budget that is taken.
 
-    At most one pod of a name exists at a time, so that a name costs the most that any of its
-    promises or its counted pod comes to, not their sum (docs/adr/0011).
+    At most one pod of a name exists at a time. So a name costs the maximum of its reservations
+    and its counted pod, not their sum (docs/adr/0011).
 
     Attributes:
         used: The counted pods.
         reserved: Admitted pods by uid that are not counted yet.
-        taken: What is used and what the promises add to it.
-        by_name: What each name with a promise costs; some of it may be in ``used``.
+        taken: ``used`` plus the amounts that reservations add.
+        by_name: Cost of each name with a reservation; part of it may be in ``used``.
     """
 
     used: Amounts
@@ -56,37 +55,37 @@ class Ledger:
 
     def __post_init__(self) -> None:
         by_name: dict[str, Amounts] = {}
-        for promise in self.reserved.values():
-            if promise.name and promise.counted:
-                by_name[promise.name] = promise.counted
+        for reservation in self.reserved.values():
+            if reservation.name and reservation.counted:
+                by_name[reservation.name] = reservation.counted
         taken = dict(self.used)
-        for promise in self.reserved.values():
-            level = by_name.get(promise.name)
-            more = promise.amounts if level is None else _above(level, promise.amounts)
-            if promise.name:
-                # Nearly every name has one promise, so that there is nothing to merge.
-                by_name[promise.name] = add(level, more) if level else more
+        for reservation in self.reserved.values():
+            level = by_name.get(reservation.name)
+            more = reservation.amounts if level is None else _above(level, reservation.amounts)
+            if reservation.name:
+                # Nearly every name has one reservation, so that there is nothing to merge.
+                by_name[reservation.name] = add(level, more) if level else more
             for key, amount in more.items():
                 taken[key] = taken.get(key, 0) + amount
         object.__setattr__(self, "taken", taken)
         object.__setattr__(self, "by_name", by_name)
 
     @property
-    def promised(self) -> Amounts:
-        """What the promises add to ``used``."""
+    def pending(self) -> Amounts:
+        """The amounts that reservations add to ``used``."""
         return _above(self.used, self.taken)
 
 
 def _above(level: Amounts, amounts: Amounts) -> dict[str, int]:
-    """By how much amounts are above a level, where they are."""
+    """The positive differences between amounts and a level."""
     return {key: more for key, n in amounts.items() if (more := n - level.get(key, 0)) > 0}
 
 
 def exceeded(ledger: Ledger, hard: Amounts, wanted: Amounts, name: str = "") -> tuple[str, ...]:
     """The keys, sorted, in which a pod of that name does not fit; an exact fit fits.
 
-    Keys that the demand does not use are not looked at: a budget that is overdrawn in another
-    dimension blocks nobody (ResourceQuota does the same).
+    Keys that the pod does not use are skipped: an overdrawn budget blocks no pod that needs
+    nothing of it (ResourceQuota does the same).
     """
     more = _above(ledger.by_name.get(name, {}), wanted)
     return tuple(
@@ -98,11 +97,11 @@ def exceeded(ledger: Ledger, hard: Amounts, wanted: Amounts, name: str = "") -> 
     )
 
 
-def reserve(ledger: Ledger, uid: str, promise: Reservation) -> Ledger:
-    """Make a promise to a pod; a pod that has a promise keeps the one it has."""
+def reserve(ledger: Ledger, uid: str, reservation: Reservation) -> Ledger:
+    """Add a reservation for a pod; an existing one is kept."""
     if uid in ledger.reserved:
         return ledger
-    return Ledger(ledger.used, {**ledger.reserved, uid: promise})
+    return Ledger(ledger.used, {**ledger.reserved, uid: reservation})
 
 
 def recount(
@@ -114,15 +113,14 @@ def recount(
     """The ledger after a new count of the pods.
 
     Args:
-        reserved: The promises as stored.
+        reserved: The reservations as stored.
         used: The sum over all pods that were counted.
-        ended: The pods whose promise is kept or void: they are counted, were there and are gone,
-            or can never come.
-        by_name: What counted pods cost, at least those whose names have promises.
+        ended: The pods whose reservation ends: they are counted, deleted, or can never appear.
+        by_name: Cost of counted pods by name, at least of the names with reservations.
     """
     kept = {
-        uid: replace(promise, counted=by_name.get(promise.name, {}))
-        for uid, promise in reserved.items()
+        uid: replace(reservation, counted=by_name.get(reservation.name, {}))
+        for uid, reservation in reserved.items()
         if uid not in ended
     }
     return Ledger(dict(used), kept)
@@ -134,7 +132,7 @@ def over(ledger: Ledger, hard: Amounts) -> tuple[str, ...]:
 
 
 def near(ledger: Ledger, hard: Amounts, share_percent: int) -> tuple[str, ...]:
-    """The keys, sorted, in which that part of the budget, or more, is taken."""
+    """The keys, sorted, of which at least that part of the budget is taken."""
     return tuple(
         sorted(
             key

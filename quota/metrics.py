@@ -1,4 +1,4 @@
-"""Metrics of quotas; labels are names of namespaces and quotas, never of pods or users."""
+"""Metrics of quotas; labels name namespaces and quotas, never pods or users."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -15,12 +15,12 @@ SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 
 
 class AdmissionMetrics:
-    """What admission does.
+    """Metrics of admission.
 
     Attributes:
         conflicts: Writes that met a newer version.
         writes: Writes that were stored.
-        promises: Promises in them.
+        reservations: Reservations in the stored writes.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -33,17 +33,17 @@ class AdmissionMetrics:
         )
         self.conflicts = Counter(
             "gpu_fraction_quota_conflict_retries",
-            "Writes of promises that met a newer version of the quota and were repeated",
+            "Writes of reservations that met a newer version of the quota and were repeated",
             registry=registry,
         )
         self.writes = Counter(
             "gpu_fraction_quota_reservation_writes",
-            "Writes of promises",
+            "Writes of reservations",
             registry=registry,
         )
-        self.promises = Counter(
+        self.reservations = Counter(
             "gpu_fraction_quota_reservations_made",
-            "Promises made; beside the writes it shows how many pods share one",
+            "Reservations made; divided by the writes, the pods that share a write",
             registry=registry,
         )
 
@@ -60,7 +60,7 @@ class AdmissionMetrics:
 
 
 class ControllerMetrics:
-    """What is used, and how far the count is behind."""
+    """Metrics of usage and of the delay of the count."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register with ``registry``."""
@@ -86,7 +86,7 @@ class ControllerMetrics:
         )
         self._oldest = Gauge(
             "gpu_fraction_quota_reservation_oldest_seconds",
-            "Age of the oldest promise whose pod was not seen yet",
+            "Age of the oldest reservation without a pod",
             by_quota,
             registry=registry,
         )
@@ -105,7 +105,7 @@ class ControllerMetrics:
         self._shown: dict[tuple[str, str], set[str]] = {}
 
     def counted(self, quota: Quota, state: Ledger, oldest_s: float) -> None:
-        """A quota was counted; ``oldest_s`` is the age of its oldest open promise."""
+        """A quota was counted; ``oldest_s`` is the age of its oldest reservation."""
         namespace, name = quota.key
         shown = self._shown.setdefault(quota.key, set())
         self._drop(quota.key, shown - state.used.keys())
@@ -127,7 +127,7 @@ class ControllerMetrics:
         self._lag.observe(lag_s)
 
     def forgotten(self, namespace: str, name: str) -> None:
-        """A quota is gone."""
+        """A quota was deleted."""
         self._drop((namespace, name), self._shown.pop((namespace, name), set()))
         for gauge in (self._open, self._oldest):
             _forget(gauge, (namespace, name))

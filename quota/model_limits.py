@@ -1,7 +1,6 @@
-"""The limits that quotas set for GPU models, for whoever chooses the cards.
+"""The limits that quotas set for GPU models, for the scheduler extender.
 
-Only quotas that deny count here: one that warns, or that cannot be read, keeps nobody from a
-card.
+Only valid quotas with enforcement Deny count here.
 """
 
 import asyncio
@@ -23,15 +22,15 @@ from gpu_fraction.quota.spec import QuotaSpec, parse_spec
 from gpu_fraction.quota.wire import QuotaMeta, SpecWire
 
 LOOK_AGAIN_S: Final = 15.0
-"""Seconds until a cluster without the resource is asked again. Chosen: so long may pass before
-the first quotas of a cluster are kept to, and an answer costs next to nothing."""
+"""Seconds until a cluster without the resource is asked again. Chosen: a short time until the
+first quotas of a cluster are enforced, for a cheap request."""
 
 CERTAIN_AFTER_S: Final = 10.0
 """Seconds after a 404 until a second one is believed. Chosen: an API server that is starting
 answers 404 for custom resources until it has read their definitions, some seconds at most."""
 
 CALL_S: Final = 5.0
-"""Seconds for one look; chosen."""
+"""Seconds for one request; chosen."""
 
 _log = structlog.get_logger(__name__)
 
@@ -60,16 +59,16 @@ class ModelLimit:
     spec: QuotaSpec
 
     def counts(self, priority_class: str) -> bool:
-        """Whether the quota counts pods of that priority class; empty for none."""
+        """True where the quota counts pods of that priority class; empty for none."""
         return self.spec.matches(priority_class or None)
 
     def refusal(self, wanted: Amounts, used: Amounts, kept: Amounts) -> str:
-        """Why a pod may not have cards of the model, in the words of a refused admission.
+        """Why a pod may not have cards of the model, worded like a refused admission.
 
         Args:
-            wanted: What the pod would take, by the kinds that it exceeds.
-            used: What other pods hold of the model.
-            kept: What is kept for pods that were admitted for the model and wait.
+            wanted: Amounts of the pod, by the kinds that it exceeds.
+            used: Amounts of other pods on the model.
+            kept: Amounts kept for admitted pods that wait for the model.
         """
         parts = [("requested", wanted), ("used", used)]
         if any(kept.values()):
@@ -100,7 +99,7 @@ class ModelLimits:
         """A quota appeared, changed or vanished."""
         old, new = change.old, change.new
         if old is not None and new is not None and old.spec == new.spec:
-            return  # its status, as with every pod
+            return  # only its status changed, as with every pod
         quota = new or old
         if quota is None:
             return
@@ -185,7 +184,7 @@ class ModelLimitsWatch:
         return reflector
 
     async def _vanished(self) -> None:
-        """Wait until the resource is certainly not served."""
+        """Wait until two answers say that the resource is not served."""
         while True:
             self._reflector.missing.clear()
             await self._reflector.missing.wait()
@@ -194,14 +193,14 @@ class ModelLimitsWatch:
                 return
 
     async def _served(self) -> bool:
-        """False where the API server does not know the resource; True also in doubt."""
+        """False where the API server does not know the resource; True if the request fails."""
         try:
             request = requests.list_page(GPU_QUOTAS.at(), limit=1)
             await self._client.send(request, timeout_s=CALL_S)
         except errors.NotFoundError:
             return False
         except errors.KubeError:
-            return True  # whoever follows the quotas finds out, and is not synced until then
+            return True  # the reflector stays unsynced until the server answers
         return True
 
 

@@ -1,4 +1,4 @@
-"""The status that a quota should have. Pure: what was counted in, status out."""
+"""Computes the status of a quota from a count, without I/O."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,11 +14,9 @@ from gpu_fraction.quota.usage import Usage
 from gpu_fraction.quota.wire import AMOUNT_UNKNOWN, READY, SET_SIZES, Condition, StatusWire
 
 NEAR_PERCENT: Final = 90
-"""Part of a budget from which NearLimit is said: chosen, one GPU of ten is left."""
+"""Percentage of a budget from which NearLimit is True: chosen, one GPU of ten is left."""
 
 EXCEEDED, NEAR_LIMIT = "Exceeded", "NearLimit"
-
-__all__ = ["EXCEEDED", "NEAR_LIMIT", "Recount", "freed", "same", "status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +25,9 @@ class Recount:
 
     Attributes:
         usage: The sum.
-        ledger: The ledger with it.
-        version: The state of the pods that was counted.
-        now: The moment, as an API timestamp.
+        ledger: The ledger after the count.
+        version: Resource version of the counted pods.
+        now: The time of the count, as an API timestamp.
     """
 
     usage: Usage
@@ -39,7 +37,7 @@ class Recount:
 
 
 def status(quota: Quota, recount: Recount) -> StatusWire:
-    """The status to store. Transition times move only where a condition's status flips."""
+    """The status to store. A transition time changes only when its condition's status flips."""
     before = {c.type: c for c in quota.wire.status.conditions or ()}
     conditions = []
     for type_, holds, reason, message in _conditions(quota, recount):
@@ -70,7 +68,7 @@ def status(quota: Quota, recount: Recount) -> StatusWire:
 
 
 def same(first: StatusWire, second: StatusWire) -> bool:
-    """True where nobody would notice the difference: only the pods' version moved."""
+    """True where only the pods' version differs."""
     return msgspec.structs.replace(first, pods_resource_version="") == msgspec.structs.replace(
         second, pods_resource_version=""
     )
@@ -80,9 +78,9 @@ def _columns(quota: Quota, state: Ledger) -> dict[str, str]:
     """``used/hard`` by key; a key without a limit shows a dash."""
     hard = quota.spec.hard
     return {
-        key: f"{amounts.format_amount(key, state.used.get(key, 0))}/"
+        key: f"{amounts.format_amount(key, state.used[key])}/"
         + (amounts.format_amount(key, hard[key]) if key in hard else "-")
-        for key in (*amounts.KEYS, *sorted(hard.keys() - set(amounts.KEYS)))
+        for key in (*amounts.KEYS, *sorted(hard))
     }
 
 
@@ -104,12 +102,12 @@ def _conditions(quota: Quota, recount: Recount) -> Iterator[tuple[str, bool, str
     if over:
         used, limited = (amounts.format_list(of, over) for of in (recount.ledger.used, hard))
         message = (
-            f"used: {used}, limited: {limited}; running pods are kept, new ones are refused "
+            f"used: {used}, limited: {limited}; running pods continue, new pods are refused "
             "until enough of them have ended"
         )
         yield EXCEEDED, True, "AboveHard", message
     else:
-        yield EXCEEDED, False, "WithinHard", "what is used is within the budget"
+        yield EXCEEDED, False, "WithinHard", "the used amounts are within the budget"
     near = () if quota.problems else ledger.near(recount.ledger, hard, NEAR_PERCENT)
     yield (
         NEAR_LIMIT,
@@ -122,7 +120,7 @@ def _conditions(quota: Quota, recount: Recount) -> Iterator[tuple[str, bool, str
 
 
 def freed(quota: Quota, recount: Recount) -> bool:
-    """Whether pods that were refused may fit now."""
+    """True where refused pods may fit now."""
     if quota.ledger is None or (quota.memory_unknown and not recount.usage.unknown):
         return True
     was, now = quota.ledger.taken, recount.ledger.taken

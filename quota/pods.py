@@ -1,7 +1,7 @@
-"""Pods as quotas see them, and which of them count.
+"""Pods with the fields that quotas read.
 
-The watch keeps one object for each pod of the cluster, so every pod sheds what quotas do not read
-as it is decoded, and a pod without GPUs everything but its identity.
+The watch keeps one object for each pod of the cluster. So decoding drops the fields that quotas
+do not read, and of a pod without GPUs everything but its identity.
 """
 
 from dataclasses import replace
@@ -19,11 +19,11 @@ from gpu_fraction.quota.charge import PodFacts
 TERMINAL: Final = frozenset({"Succeeded", "Failed"})
 
 DEFAULT_GRACE_S: Final = 30
-"""Where a pod that is being deleted does not say (core/v1 terminationGracePeriodSeconds)."""
+"""For a deleted pod without a grace period (core/v1 terminationGracePeriodSeconds)."""
 
 
 class OwnerReference(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Who made the pod."""
+    """The object that created the pod."""
 
     api_version: str = ""
     kind: str = ""
@@ -33,7 +33,7 @@ class OwnerReference(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class PodMeta(Meta, frozen=True, kw_only=True, rename="camel"):
-    """Identity, annotations and the way to deletion."""
+    """Identity, annotations and deletion."""
 
     generate_name: str | None = None
     annotations: dict[str, str] | None = None
@@ -55,7 +55,7 @@ _UNREAD: Final = (
 
 
 class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A pod with what its charge depends on, and its identity besides."""
+    """A pod's identity and the fields that its charge depends on."""
 
     metadata: PodMeta = PodMeta()
     spec: Spec = _NO_SPEC
@@ -83,12 +83,12 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def owner(self) -> OwnerReference | None:
-        """The controller that made it."""
+        """The controller that created it."""
         return next((o for o in self.metadata.owner_references or () if o.controller), None)
 
 
 def _without_env(spec: Spec) -> Spec:
-    """The specification without variables and the fields that no charge depends on."""
+    """The specification without the fields that no charge depends on."""
     kept = {
         name: [msgspec.structs.replace(c, env=None, security_context=None) for c in found]
         for name in ("containers", "init_containers")
@@ -104,12 +104,12 @@ def terminal(pod: PodRecord) -> bool:
 
 
 def overdue_after_s(pod: PodRecord) -> int | None:
-    """Seconds after its deletion was first seen when a pod no longer counts; None if it stays.
+    """Seconds from the first sight of a pod's deletion until it stops counting; None if it stays.
 
-    A node that is gone never confirms the deletion of its pods. ResourceQuota lets go of them
-    after twice their grace period (kubernetes pkg/quota/v1/evaluator/core/pods.go, QuotaV1Pod),
-    by the wall clock; here the time is measured by whoever watches, so that a clock that is
-    set forward lets go of no running pod.
+    A lost node never confirms the deletion of its pods. ResourceQuota stops counting them after
+    twice their grace period (kubernetes pkg/quota/v1/evaluator/core/pods.go, QuotaV1Pod), by the
+    wall clock. Here the watching process measures the time, so that no step of a clock frees the
+    quota of a running pod.
     """
     if pod.metadata.deletion_timestamp is None:
         return None
@@ -118,7 +118,7 @@ def overdue_after_s(pod: PodRecord) -> int | None:
 
 
 def facts_of(record: PodRecord) -> PodFacts:
-    """What quotas need to know of a pod, but for the GPUs that it may land on."""
+    """The facts about a pod, without the GPUs that it may get."""
     pod = record.pod()
     cost = demand(pod)
     meta = record.metadata
@@ -146,7 +146,7 @@ def facts_of(record: PodRecord) -> PodFacts:
 
 
 def _written(pod: Pod) -> Request | None:
-    """What the pod's author wrote; None where the webhook rendered it, or it says nothing."""
+    """The request in the user's annotations; None where there is none or it was rendered."""
     if keys.REQUEST in pod.annotations():
         return None
     try:

@@ -1,9 +1,9 @@
-"""Wakes those whose pods were refused, once there is room.
+"""Requeues the owners of refused pods once there is room.
 
 A ReplicaSet's controller tries again after a time that doubles up to 16 minutes
-(kubernetes#98656), but at once after any change of the ReplicaSet. So the ones that the
-namespace's events name get an annotation, through their ``status`` subresource: that is a
-change too, and the right to it is no right to their pod templates.
+(kubernetes#98656), but at once after any change of the ReplicaSet. So the owners that the
+namespace's events name get an annotation through their ``status`` subresource. That permission
+does not allow changing their pod templates.
 """
 
 import asyncio
@@ -20,7 +20,6 @@ from gpu_fraction.domain import keys
 from gpu_fraction.kube import errors as kube_errors
 from gpu_fraction.kube import resources
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.objects import Identity, Meta
 from gpu_fraction.kube.requests import PatchKind, Selection
 from gpu_fraction.kube.resources import Resource
@@ -30,20 +29,20 @@ from gpu_fraction.kube.timestamps import utc_now
 QUOTA_FREED: Final = keys.PREFIX + "quota-freed"
 
 FAILED_CREATE: Final = "FailedCreate"
-"""What every controller of Kubernetes calls a pod that it could not create."""
+"""Reason of the Event of every Kubernetes controller that could not create a pod."""
 
 MARK: Final = "GPU quota"
-"""Part of every refusal of this package."""
+"""Part of every refusal message of this package."""
 
 RECENT_S: Final = 1200.0
-"""Events older than this are past every controller's longest wait of 1000 s (client-go
-workqueue.DefaultControllerRateLimiter), so that it has tried again by itself."""
+"""Older events are ignored: after the longest wait of 1000 s (client-go
+workqueue.DefaultControllerRateLimiter) every controller has tried again by itself."""
 
 CALM_S: Final = 1.0
 """Seconds between two rounds in one namespace: chosen, a slow start of 1, 2, 4 pods fits in."""
 
 MAX_OWNERS: Final = 50
-"""Owners woken in one round: chosen, the rest follows in the next."""
+"""Owners requeued in one round: chosen, the rest follows in the next."""
 
 OWNERS: Final = {
     ("apps", r.kind): r
@@ -66,7 +65,7 @@ class _Involved(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class EventRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What is read of an Event of core/v1."""
+    """The fields of a core/v1 Event that are read."""
 
     metadata: Meta = Meta()
     involved_object: _Involved = _Involved()
@@ -78,7 +77,7 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Somebody whose pods were refused."""
+    """A controller object whose pods were refused."""
 
     resource: Resource
     name: str
@@ -86,9 +85,9 @@ class Owner:
 
 
 def blocked(events: Iterable[EventRecord], now: datetime) -> list[Owner]:
-    """Whose pods were refused lately, the longest waiting first, each once.
+    """The owners of pods refused lately, the longest waiting first, each once.
 
-    Those that have their pods by now are among them: the events do not tell.
+    Owners whose pods exist by now are included, because events do not show that.
     """
     found: dict[Owner, str] = {}
     for event in events:
@@ -112,12 +111,12 @@ def _age_s(when: str, now: datetime) -> float:
 
 @dataclass(slots=True)
 class _Turns:
-    """Whose turn it is in one namespace; moments are numbers that grow.
+    """The order of owners in one namespace; moments are growing numbers.
 
     Attributes:
-        room_at: When room was made last.
-        tried_at: When each owner had its turn last.
-        woken_at: When it was woken last, or refused to be.
+        room_at: Moment when quota was freed last.
+        tried_at: Moment when each owner was tried last.
+        woken_at: Moment when it was requeued last, or could not be.
     """
 
     room_at: int = 0
@@ -125,18 +124,17 @@ class _Turns:
     woken_at: dict[Owner, int] = field(default_factory=dict)
 
     def due(self, owners: Iterable[Owner]) -> list[Owner]:
-        """Those not woken since there is room, the longest without a turn first."""
+        """The owners not requeued since quota was freed, the least recently tried first."""
         waiting = [o for o in owners if self.woken_at.get(o, 0) < self.room_at]
         return sorted(waiting, key=lambda owner: self.tried_at.get(owner, 0))
 
     def keep(self, owners: Collection[Owner]) -> None:
-        """Forget all others."""
         self.tried_at = {o: at for o, at in self.tried_at.items() if o in owners}
         self.woken_at = {o: at for o, at in self.woken_at.items() if o in owners}
 
 
 class Requeue:
-    """Wakes the blocked ones of namespaces in which room was made."""
+    """Requeues the blocked owners of namespaces in which quota was freed."""
 
     def __init__(
         self,
@@ -154,7 +152,7 @@ class Requeue:
         self._wake = asyncio.Event()
 
     def enqueue(self, namespace: str) -> None:
-        """There is room in a namespace: everybody has a turn."""
+        """Requeue all blocked owners of a namespace, because quota was freed."""
         self._turns.setdefault(namespace, _Turns()).room_at = next(self._moments)
         self._again(namespace)
 
@@ -163,7 +161,7 @@ class Requeue:
         self._wake.set()
 
     async def run(self) -> None:
-        """Wake until cancelled."""
+        """Requeue until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -179,14 +177,15 @@ class Requeue:
             await asyncio.sleep(self._calm_s)
 
     async def _round(self, namespace: str) -> bool:
-        """Wake some of one namespace; whether others are left.
+        """Requeue up to MAX_OWNERS of one namespace; returns whether others are left.
 
         Raises:
-            KubeError: the API server did not take it; transient if the rest is to be woken later.
+            KubeError: a request failed; the rest is tried later if the error is transient.
         """
-        options = ListOptions(Selection(fields=f"reason={FAILED_CREATE}"))
         listing = await self._client.list(
-            resources.EVENTS.at(namespace=namespace), EventRecord, options
+            resources.EVENTS.at(namespace=namespace),
+            EventRecord,
+            Selection(fields=f"reason={FAILED_CREATE}"),
         )
         now = self._now()
         turns = self._turns[namespace]
@@ -197,28 +196,30 @@ class Requeue:
         due = turns.due(owners)
         for owner in due[:MAX_OWNERS]:
             turns.tried_at[owner] = moment = next(self._moments)
-            await self._touch(namespace, owner, api_time(now))
+            await self._annotate(namespace, owner, api_time(now))
             turns.woken_at[owner] = moment
         if due:
             log.info("quota.requeued", namespace=namespace, owners=len(due[:MAX_OWNERS]))
         return len(due) > MAX_OWNERS
 
-    async def _touch(self, namespace: str, owner: Owner, moment: str) -> None:
-        """Wake one owner, if it lets itself be woken.
+    async def _annotate(self, namespace: str, owner: Owner, moment: str) -> None:
+        """Annotate one owner; other failures than an unavailable server are logged.
 
         Raises:
-            TransientError: the API server is in trouble.
+            TransientError: the API server is unavailable.
         """
         metadata = {"uid": owner.uid, "annotations": {QUOTA_FREED: moment}}
         at = owner.resource.at(owner.name, namespace=namespace, subresource="status")
         try:
             await self._client.patch(at, PatchKind.MERGE, {"metadata": metadata}, Identity)
         except (kube_errors.NotFoundError, kube_errors.ConflictError, kube_errors.InvalidError):
-            return  # it is gone, or another one has its name now
+            return  # it is deleted, or another object has its name
         except kube_errors.KubeError as e:
-            # 500 is what a webhook's failure on this very object looks like.
+            # A webhook that fails on this object also looks like a 500.
             if isinstance(e, kube_errors.TransientError) and not isinstance(
                 e, kube_errors.ServerFaultError
             ):
                 raise
-            log.warning("quota.owner_not_woken", namespace=namespace, owner=str(at), error=str(e))
+            log.warning(
+                "quota.owner_not_requeued", namespace=namespace, owner=str(at), error=str(e)
+            )

@@ -16,10 +16,9 @@ from gpu_fraction.quota import admission
 from gpu_fraction.quota.api import ADMISSION_RETRY, ADMISSION_TIMEOUT_S, KubeQuotaApi
 from gpu_fraction.quota.audit import Audit
 from gpu_fraction.quota.cache import QuotaCache, newer
-from gpu_fraction.quota.controller import Controller, ControllerSettings, Sources
-from gpu_fraction.quota.decision import Outcome
-from gpu_fraction.quota.errors import NotReadyError
-from gpu_fraction.quota.fleet import Fleet, NodeRecord
+from gpu_fraction.quota.cluster_cards import ClusterCards, NodeRecord
+from gpu_fraction.quota.controller import Controller, ControllerSettings
+from gpu_fraction.quota.decision import NotReadyError, Outcome
 from gpu_fraction.quota.metrics import AdmissionMetrics, ControllerMetrics
 from gpu_fraction.quota.pods import PodRecord, facts_of
 from gpu_fraction.quota.requeue import Requeue
@@ -27,21 +26,19 @@ from gpu_fraction.quota.usage import PodCache
 from gpu_fraction.quota.wire import GPUQuota
 
 Lead = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
-"""Runs work in one replica at a time, for as long as it is that one's turn."""
+"""Runs work in one replica at a time, while that replica leads."""
 
 
 class _Watched:
-    """Quotas and GPUs, kept by watches."""
-
     def __init__(
         self, client: Client, sizes: CardSizes, following: ReflectorSettings | None = None
     ) -> None:
         self.cache = QuotaCache()
-        self.fleet = Fleet(sizes)
+        self.cluster = ClusterCards(sizes)
         self.quotas = Reflector(client, GPU_QUOTAS.at(), GPUQuota, settings=following)
         self.nodes = Reflector(client, NODES.at(), NodeRecord, settings=following)
         self.quotas.subscribe(self._quota)
-        self.nodes.subscribe(lambda change: self.fleet.change(change.old, change.new))
+        self.nodes.subscribe(lambda change: self.cluster.change(change.old, change.new))
 
     def _quota(self, change: Change[GPUQuota]) -> None:
         if change.new is not None:
@@ -50,10 +47,10 @@ class _Watched:
             self.cache.remove(change.old)
 
     def unsynced(self) -> str | None:
-        """What cannot be relied on, for readiness.
+        """Why the copies cannot be trusted, for readiness; None where they can.
 
-        A quota that was made while the watch is dead is not known at all, and with none in a
-        namespace nothing would be asked of the API server before everything is admitted.
+        A quota that is created while the watch is dead is unknown. In a namespace without known
+        quotas every pod is admitted without a question to the API server.
         """
         return self.quotas.unsynced() or self.nodes.unsynced()
 
@@ -76,7 +73,7 @@ class AdmissionService:
         Args:
             client: The API server.
             settings: How pods are admitted.
-            sizes: The GPUs where no Node says.
+            sizes: The GPUs, where no Node publishes any.
             registry: Where metrics are collected.
             sink: Takes events.
             following: How quotas and Nodes are followed.
@@ -102,16 +99,16 @@ class AdmissionService:
         return self._watched.unsynced()
 
     async def admit(self, namespace: str, pod: bytes, *, dry_run: bool) -> Outcome:
-        """The verdict on a new pod.
+        """The decision on a new pod.
 
         Args:
             namespace: The request's; the object may leave it out.
             pod: The object, JSON.
-            dry_run: Decide, but promise and tell nothing.
+            dry_run: Decide, but reserve nothing and record no Event.
 
         Raises:
             NotReadyError: no answer can be given now.
-            MalformedAnswerError: the object is no pod.
+            MalformedAnswerError: the object is not a pod.
         """
         record = objects.decode(PodRecord, pod)
         facts = facts_of(record)
@@ -119,14 +116,14 @@ class AdmissionService:
             return Outcome()
         if (reason := self.unsynced()) is not None:
             raise NotReadyError(reason)
-        cards = self._watched.fleet.cards_for(record, facts)
+        cards = self._watched.cluster.cards_for(record, facts)
         outcome = await self._admission.admit(namespace, facts.on(cards), dry_run=dry_run)
         if not dry_run:
             self._audit.decided(namespace, record, self._watched.cache.within(namespace), outcome)
         return outcome
 
     def default_fraction(self, namespace: str, priority_class: str | None) -> str | None:
-        """The share for a pod that names none: of the first quota, by name, that has one."""
+        """The default share of the first matching quota, by name, that has one."""
         for quota in sorted(self._watched.cache.within(namespace), key=lambda q: q.name):
             default = quota.spec.default_fraction
             if default and not quota.problems and quota.spec.matches(priority_class):
@@ -151,36 +148,35 @@ class ControllerService:
         Args:
             client: The API server.
             settings: How to count.
-            sizes: The GPUs where no Node says.
+            sizes: The GPUs, where no Node publishes any.
             registry: Where metrics are collected.
             lead: Runs the work that one replica does at a time.
         """
-        clock = asyncio.get_running_loop().time
         self._watched = _Watched(client, sizes)
         self._lead = lead
-        self._pod_cache = PodCache(clock, remember_s=2 * settings.ttl_s)
+        self._pod_cache = PodCache(
+            asyncio.get_running_loop().time,
+            version=lambda: self._pods.resource_version,
+            remember_s=2 * settings.ttl_s,
+        )
         self._pods = Reflector(client, PODS.at(), PodRecord)
         self._requeue = Requeue(client)
         self._controller = Controller(
             KubeQuotaApi(client),
-            Sources(
-                self._watched.cache,
-                self._pod_cache,
-                lambda: self._pods.resource_version,
-                self._watched.fleet,
-            ),
+            self._watched.cache,
+            self._pod_cache,
+            self._watched.cluster,
             settings,
-            clock=clock,
             metrics=ControllerMetrics(registry),
             freed=lambda namespace, _quota: self._requeue.enqueue(namespace),
         )
         self._pods.subscribe(self._pod)
         self._watched.quotas.subscribe(self._quota)
         self._watched.nodes.subscribe(self._node)
-        self._fleet_version = 0
+        self._cluster_version = 0
 
     async def run(self) -> None:
-        """Watch always, and count while this replica is the one to."""
+        """Watch until cancelled, and count while this replica leads."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watched.quotas.run(), name="watch-gpuquotas")
             tasks.create_task(self._watched.nodes.run(), name="watch-nodes")
@@ -190,11 +186,11 @@ class ControllerService:
             await self._lead(self._work)
 
     def unsynced(self) -> str | None:
-        """What cannot be relied on, for readiness."""
+        """Why the copies cannot be trusted, for readiness; None where they can."""
         return self._pods.unsynced() or self._watched.unsynced()
 
     async def _work(self) -> None:
-        # Whoever led before may have gone between making room and waking those who wait for it.
+        # The previous leader may have stopped before it notified the owners of refused pods.
         for namespace in self._watched.cache.namespaces():
             self._requeue.enqueue(namespace)
         async with asyncio.TaskGroup() as tasks:
@@ -214,13 +210,13 @@ class ControllerService:
             return
         meta = change.new.metadata
         known = self._watched.cache.get((meta.namespace, meta.name))
-        # What the cache has already seen is an echo of our own write.
+        # A version that the cache already has is our own write.
         if known is None or not newer(known.wire.metadata.resource_version, meta.resource_version):
             self._controller.enqueue(meta.namespace)
 
     def _node(self, _change: Change[NodeRecord]) -> None:
-        if self._watched.fleet.version != self._fleet_version:
-            self._fleet_version = self._watched.fleet.version
+        if self._watched.cluster.version != self._cluster_version:
+            self._cluster_version = self._watched.cluster.version
             for namespace in self._watched.cache.namespaces():
                 self._enqueue(namespace)
 

@@ -7,7 +7,7 @@ from gpu_fraction.kube.election import LeaseTimings
 from gpu_fraction.quota import admission, amounts
 from gpu_fraction.quota.controller import ControllerSettings
 from gpu_fraction.quota.decision import ANY, Required
-from gpu_fraction.quota.ledger import PROMISE_S
+from gpu_fraction.quota.ledger import RESERVATION_S
 from gpu_fraction.serving.logs import LEVELS
 from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.parsers import choice, integer, seconds, text, word_set, words
@@ -20,18 +20,18 @@ def _keys(given: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Promises:
-    """How long promises last."""
+class _ReservationOptions:
+    """How long reservations last."""
 
     quota_ttl_s: float = setting(
         seconds(1, 3600),
-        PROMISE_S,
-        "end the promise to a pod that never appears after this time, 41 or more in production",
+        RESERVATION_S,
+        "end a reservation without a pod after this time; at least 41 in production",
     )
 
 
 @dataclass(frozen=True, slots=True)
-class AdmissionOptions(_Promises):
+class AdmissionOptions(_ReservationOptions):
     """How pods are admitted."""
 
     require_quota: frozenset[str] = setting(
@@ -55,7 +55,7 @@ class AdmissionOptions(_Promises):
 
 
 @dataclass(frozen=True, slots=True)
-class ControllerOptions(_Promises):
+class ControllerOptions(_ReservationOptions):
     """How the controller runs."""
 
     quota_resync_s: float = setting(
@@ -70,11 +70,11 @@ class ControllerOptions(_Promises):
 
     @property
     def counting(self) -> ControllerSettings:
-        """How it counts."""
+        """The settings of the count."""
         return ControllerSettings(ttl_s=self.quota_ttl_s, resync_s=self.quota_resync_s)
 
     @property
     def lease(self) -> LeaseTimings:
-        """How replicas agree on one: the proportions of client-go's 15, 10 and 2 seconds."""
+        """Durations of the election, in the proportions of client-go's 15, 10 and 2 seconds."""
         duration_s = self.lease_duration_s
         return LeaseTimings(duration_s, duration_s * 2 / 3, duration_s * 2 / 15)

@@ -1,8 +1,7 @@
-"""The specification of a GPUQuota, read into integers and checked.
+"""The specification of a GPUQuota, parsed into integers and checked.
 
-Kinds, scopes and enforcement are checked by the API server (the CRD's schema and its rules). What
-is left to check here is what those cannot say: amounts that are too fine, too large or cross each
-other, shares and models.
+The API server checks kinds, scopes and enforcement (the CRD's schema and rules). This module
+checks the rest: amounts that are too fine, too large or contradict each other, shares and models.
 """
 
 from collections.abc import Iterator
@@ -45,11 +44,11 @@ class QuotaSpec:
 
     Attributes:
         hard: The budget; absent keys are not limited, 0 allows nothing.
-        pod_max: The most that one pod may ask.
-        pod_min: The least that one pod may ask.
+        pod_max: Upper bounds of one pod.
+        pod_min: Lower bounds of one pod.
         default_fraction: Share for pods with an annotation of ours but without a share.
-        scopes: Requirements on the pods that are counted; all must hold.
-        enforcement: What becomes of a pod that does not fit.
+        scopes: Requirements on the counted pods; all must hold.
+        enforcement: Deny refuses a pod that does not fit, Warn and Audit admit it.
     """
 
     hard: Amounts = field(default_factory=dict)
@@ -70,7 +69,7 @@ class QuotaSpec:
 
 
 def parse_spec(wire: SpecWire) -> tuple[QuotaSpec, tuple[Problem, ...]]:
-    """The specification, and what is wrong with it; with problems it must not be used."""
+    """The specification and its faults; with faults it must not be used."""
     problems: list[Problem] = []
     hard = _read(wire.hard, "spec.hard", problems)
     problems += _bad_models(wire.hard)

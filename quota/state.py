@@ -1,4 +1,4 @@
-"""A quota object in the form that decisions are made on, and back to the wire."""
+"""Conversion of a GPUQuota between its wire form and the form for decisions."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ class Quota:
     Attributes:
         wire: The object itself.
         spec: Its checked specification.
-        problems: What is wrong with it; it is not used where there are any.
-        reserved: The promises in its status, by pod uid.
-        ledger: What is taken; None until the controller has counted for this specification.
+        problems: Faults of the specification; with any of them it is not used.
+        reserved: The reservations in its status, by pod uid.
+        ledger: The taken amounts; None until the controller has counted for this specification.
     """
 
     wire: GPUQuota
@@ -51,25 +51,25 @@ class Quota:
 
     @property
     def memory_unknown(self) -> bool:
-        """Whether pods were counted without their memory."""
+        """True where pods were counted without their memory."""
         conditions = self.wire.status.conditions or ()
         return any((c.type, c.reason) == (READY, AMOUNT_UNKNOWN) for c in conditions)
 
 
 def read(wire: GPUQuota) -> Quota:
-    """The object, parsed; never raises, because a status may hold anything."""
+    """Parse the object. Never raises, because a status may hold anything."""
     spec, problems = parse_spec(wire.spec)
     reserved = dict(_reserved(wire.status, spec))
     return Quota(wire, spec, problems, reserved, _ledger(wire, spec, reserved))
 
 
 def _reserved(status: StatusWire, spec: QuotaSpec) -> Iterator[tuple[str, Reservation]]:
-    """The promises. An amount that somebody else wrote unreadably is all that there is."""
+    """The reservations by pod uid. An unreadable amount counts as the largest one."""
     for wire in status.reserved or ():
         found = _amounts(wire, amounts.MAX_AMOUNT)
         for model in spec.models:
             for kind in amounts.MODEL_KEYS:
-                # The model's limit is newer than the promise: the pod may get that model.
+                # The model's limit is newer than the reservation, and the pod may get that model.
                 found.setdefault(amounts.model_key(model, kind), found.get(kind, 0))
         counted = _amounts(wire.counted, 0) if wire.counted else {}
         yield wire.pod_uid, Reservation(found, wire.expires, wire.pod_name, counted)
@@ -83,7 +83,7 @@ def _ledger(wire: GPUQuota, spec: QuotaSpec, reserved: Mapping[str, Reservation]
     try:
         used = _amounts(status.used)
     except units.UnitError:
-        return None  # written by somebody else; the controller counts anew
+        return None  # another client wrote it; the controller counts again
     return Ledger(used, reserved) if spec.hard.keys() <= used.keys() else None
 
 
@@ -92,7 +92,7 @@ def _amounts(wire: AmountsWire, unreadable: int | None = None) -> dict[str, int]
 
     Args:
         wire: The amounts as quantities.
-        unreadable: What an amount is that cannot be read; None to raise.
+        unreadable: Value of an amount that cannot be read; None to raise.
 
     Raises:
         UnitError: an amount cannot be read.

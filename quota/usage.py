@@ -1,4 +1,4 @@
-"""The GPU pods of every namespace as the watch shows them, and what they use."""
+"""The GPU pods of every namespace as the watch shows them, and their usage."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from gpu_fraction.quota import amounts
 from gpu_fraction.quota.amounts import Amounts
 from gpu_fraction.quota.charge import NOTHING, Charge, PodFacts, charge
-from gpu_fraction.quota.fleet import Fleet
+from gpu_fraction.quota.cluster_cards import ClusterCards
 from gpu_fraction.quota.pods import PodRecord, facts_of, overdue_after_s, terminal
 from gpu_fraction.quota.spec import QuotaSpec
 
 
 @dataclass(slots=True)
 class CountedPod:
-    """One pod, and the last charge that was worked out for it.
+    """One pod and its last computed charge.
 
     Attributes:
         record: The pod.
-        facts: What it costs, before its GPUs are known.
+        facts: Its facts before its GPUs are known.
         deleting_since_s: Steady time when its deletion was first seen.
     """
 
@@ -41,17 +41,17 @@ class CountedPod:
         return None if after_s is None else self.deleting_since_s + after_s
 
     def counts(self, now_s: float) -> bool:
-        """True while it uses, or may come to use, what it was promised."""
+        """True while it uses, or may still use, its reservation."""
         overdue_at_s = self.overdue_at_s
         return not terminal(self.record) and (overdue_at_s is None or now_s <= overdue_at_s)
 
-    def charge(self, models: tuple[str, ...], fleet: Fleet) -> Charge:
-        """Its charge; worked out again only where the fleet or the limited models changed."""
-        key = (models, fleet.version)
+    def charge(self, models: tuple[str, ...], cluster: ClusterCards) -> Charge:
+        """Its charge; computed again only if the cluster's GPUs or the limited models changed."""
+        key = (models, cluster.version)
         if self._charged_for != key:
             facts = self.facts
             if models or not facts.demand.exact:
-                facts = facts.on(fleet.cards_for(self.record, facts))
+                facts = facts.on(cluster.cards_for(self.record, facts))
             self._charge, self._charged_for = charge(facts, models), key
         return self._charge
 
@@ -62,9 +62,9 @@ class Usage:
 
     Attributes:
         used: Amounts by key.
-        unknown: Keys in which a pod's amount is not known.
-        next_change_s: Steady time when a pod that is being deleted stops counting.
-        by_name: What single pods cost, of those that were asked about.
+        unknown: Keys with an unknown amount of some pod.
+        next_change_s: Steady time when the next deleted pod stops counting.
+        by_name: Charges of the pods with the given names.
     """
 
     used: dict[str, int] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Usage:
 def count(
     spec: QuotaSpec,
     pods: Iterable[CountedPod],
-    fleet: Fleet,
+    cluster: ClusterCards,
     now_s: float,
     names: Collection[str] = (),
 ) -> Usage:
@@ -90,7 +90,7 @@ def count(
     for pod in pods:
         if not pod.counts(now_s) or not spec.matches(pod.facts.priority_class):
             continue
-        cost = pod.charge(models, fleet)
+        cost = pod.charge(models, cluster)
         for key, amount in cost.amounts.items():
             used[key] += amount
         if (name := pod.record.metadata.name) in names:
@@ -102,22 +102,26 @@ def count(
 
 
 class PodCache:
-    """GPU pods by namespace, and for a while the uids of pods that are gone."""
+    """GPU pods by namespace, and for a while the uids of deleted pods."""
 
-    def __init__(self, clock: Callable[[], float], *, remember_s: float) -> None:
+    def __init__(
+        self, clock: Callable[[], float], *, version: Callable[[], str], remember_s: float
+    ) -> None:
         """No pods yet.
 
         Args:
             clock: Steady seconds.
-            remember_s: How long the uids of vanished pods are kept.
+            version: The resource version that the pods are current to.
+            remember_s: Seconds for which the uids of deleted pods are kept.
         """
-        self._clock = clock
+        self.clock = clock
+        self.version = version
         self._remember_s = remember_s
         self._namespaces: dict[str, dict[str, CountedPod]] = {}
         self._gone: dict[str, float] = {}
 
     def change(self, old: PodRecord | None, new: PodRecord | None) -> bool:
-        """A pod appeared, changed or vanished; whether it is a GPU pod."""
+        """Take over a change; returns True for a GPU pod."""
         if new is None:
             return old is not None and self._remove(old)
         namespace, uid = new.metadata.namespace, new.metadata.uid
@@ -134,9 +138,9 @@ class PodCache:
             return False
         if not pods:
             del self._namespaces[namespace]
-        now_s = self._clock()
+        now_s = self.clock()
         self._gone[uid] = now_s
-        # In the order of time, so that the oldest come first.
+        # The oldest come first.
         for other, since_s in list(self._gone.items()):
             if now_s - since_s <= self._remember_s:
                 break
@@ -146,7 +150,7 @@ class PodCache:
     def _counted(self, record: PodRecord, known: CountedPod | None) -> CountedPod:
         since_s = known.deleting_since_s if known else None
         if since_s is None and record.metadata.deletion_timestamp is not None:
-            since_s = self._clock()
+            since_s = self.clock()
         return CountedPod(record, facts_of(record), since_s)
 
     def within(self, namespace: str) -> Collection[CountedPod]:
@@ -154,11 +158,11 @@ class PodCache:
         return self._namespaces.get(namespace, {}).values()
 
     def gone(self, uid: str) -> bool:
-        """True for a pod that was here and is gone for ever."""
+        """True for a pod that was seen and then deleted."""
         return uid in self._gone
 
     def read(self, namespace: str, records: Iterable[PodRecord]) -> Iterator[CountedPod]:
-        """Pods of a list that was taken apart from the watch, with what the watch knows."""
+        """The pods of a list, combined with the state that the watch has of them."""
         known = self._namespaces.get(namespace, {})
         for record in records:
             here = known.get(record.metadata.uid)

@@ -19,7 +19,7 @@ AMOUNT_UNKNOWN: Final = "AmountUnknown"
 SET_SIZES: Final = (
     "set --gpu-memory-mib or --gpu-memory-by-model of gpu-fraction controller as for the webhook"
 )
-"""What an administrator does about it."""
+"""The remedy for an administrator."""
 
 Quantity = str | int
 
@@ -51,7 +51,7 @@ class AmountsWire(ModelAmounts, frozen=True, omit_defaults=True, kw_only=True):
     models: dict[str, ModelAmounts] | None = None
 
     def quantities(self, model: str = "") -> Iterator[tuple[str, str, Quantity]]:
-        """Those of all GPUs, then those of each model."""
+        """The amounts of all GPUs, then of each model."""
         yield from super().quantities(model)
         for name, part in (self.models or {}).items():
             yield from part.quantities(name)
@@ -82,7 +82,7 @@ class ScopeSelector(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
 
 
 class SpecWire(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, rename="camel"):
-    """What a namespace's owner may use."""
+    """The specification of a GPUQuota."""
 
     hard: AmountsWire = AmountsWire()
     per_pod: PerPodWire | None = None
@@ -96,8 +96,8 @@ class ReservationWire(AmountsWire, frozen=True, omit_defaults=True, kw_only=True
     Attributes:
         pod_uid: The pod's uid.
         pod_name: The pod's name.
-        expires: When it is dropped if the pod has not appeared.
-        counted: What another pod of that name costs in ``status.used``.
+        expires: When it ends if the pod does not appear.
+        counted: Cost of another pod of that name in ``status.used``.
     """
 
     pod_uid: str = msgspec.field(name="podUID")
@@ -118,17 +118,17 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class StatusWire(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, rename="camel"):
-    """What is used; written by the controller, but for ``reserved``, which admission adds to.
+    """The status; the controller writes it, and admission adds to ``reserved``.
 
     Attributes:
-        hard: The limits that ``used`` was compared with.
+        hard: The limits that ``used`` is compared with.
         used: None until the controller has counted for the first time.
         reserved: Admitted pods that are not in ``used`` yet.
         columns: ``used/hard`` by key, for kubectl.
-        summary: All of them in one line.
+        summary: The columns in one line.
         conditions: Ready, Exceeded, NearLimit.
-        observed_generation: The generation that was counted for.
-        pods_resource_version: The state of the pods that was counted.
+        observed_generation: The generation of the specification that was counted for.
+        pods_resource_version: Resource version of the counted pods.
     """
 
     hard: AmountsWire | None = None

@@ -76,8 +76,8 @@ async def _ask(
     args: argparse.Namespace, settings: CertificateSettings, source: AccessSource
 ) -> str:
     async with asyncio.timeout(TIMEOUT_S), connect(source, component="certs") as client:
-        if doubt := await server_version.doubt(client):
-            sys.stderr.write(f"gpu-fraction certs: {doubt}\n")
+        if problem := await server_version.unsupported(client):
+            sys.stderr.write(f"gpu-fraction certs: {problem}\n")
         if args.action == "rotate":
             return await rotate(client, settings.installation, ca=args.ca)
         return await status(client, settings.installation, settings.lifetimes)

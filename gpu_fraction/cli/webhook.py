@@ -13,8 +13,7 @@ from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.errors import MalformedAnswerError
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kube.reflector import PROMPT
-from gpu_fraction.quota.decision import Outcome
-from gpu_fraction.quota.errors import NotReadyError
+from gpu_fraction.quota.decision import NotReadyError, Outcome
 from gpu_fraction.quota.service import AdmissionService
 from gpu_fraction.quota.settings import AdmissionOptions
 from gpu_fraction.serving import logs
@@ -130,8 +129,8 @@ async def _reserve(quotas: AdmissionService, request: AdmissionRequest) -> Answe
 def quota_answer(outcome: Outcome) -> Answer:
     """The outcome as an answer, the messages of several quotas joined."""
     audit = {"decision": "over_budget"} if outcome.refusals else {}
-    if outcome.promises:
-        audit["quota"] = f"reserved in {','.join(promise.quota for promise in outcome.promises)}"
+    if outcome.reservations:
+        audit["quota"] = f"reserved in {','.join(outcome.reservations)}"
     return Answer(
         allowed=not outcome.refusals,
         message="; ".join(refusal.message for refusal in outcome.refusals),

@@ -1,11 +1,11 @@
-"""Where the API server is and how to prove who we are.
+"""The address of the API server, and credentials for it.
 
-An :class:`Access` is what a source found at one moment. Sources are asked again when the
+An :class:`Access` is the result of one read of a source. A source is read again when the
 credentials grow old or the server answers 401, so that rotated tokens, client certificates
-and CA files are picked up without a restart.
+and CA files need no restart.
 
 - :func:`in_cluster`: the service account's files; a few system calls, no import.
-- :func:`kubeconfig`: through kubernetes-asyncio, which knows exec plugins, OIDC and client
+- :func:`kubeconfig`: through kubernetes-asyncio, which supports exec plugins, OIDC and client
   certificates. Its package imports every API model (about 40 MiB, half a second), so it is
   imported on first use only and off the event loop.
 """
@@ -28,7 +28,7 @@ TOKEN_MAX_AGE_S: Final = 60.0
 """Source: client-go transport/token_source.go, which reads the token file again each minute."""
 
 VERSION: Final = version("gpu-fraction")
-"""Of the installed distribution. Read here once, because that is a look into files."""
+"""Version of the installed distribution. Read once, because that reads files."""
 
 
 class AccessError(Exception):
@@ -45,7 +45,7 @@ class Access:
         ca_pem: certificates to trust, PEM; empty for the system's.
         cert_file: client certificate, PEM; empty for none.
         key_file: its key, PEM.
-        cert_pem: content of ``cert_file``, so that a rotation is noticed.
+        cert_pem: content of ``cert_file``, to detect a rotation.
         verify: False accepts any server certificate.
         server_name: name to expect in the server's certificate, where it is not the host.
         proxy: URL of an HTTP proxy; empty for none.
@@ -62,11 +62,11 @@ class Access:
     proxy: str = ""
 
     def __repr__(self) -> str:
-        """Without the credentials, because access objects end up in tracebacks."""
+        """Without the credentials, because tracebacks show access objects."""
         return f"Access(server={self.server!r})"
 
     def same_connection(self, other: "Access") -> bool:
-        """True where only the authorization differs, so that open connections stay right."""
+        """True where only the authorization differs, so that connections can stay open."""
         return self == replace(other, authorization=self.authorization)
 
     def tls(self) -> ssl.SSLContext | None:
@@ -97,9 +97,8 @@ class AccessSource:
     """Finds the current access.
 
     Attributes:
-        find: reads it anew. Raises AccessError.
-        max_age_s: seconds after which it should be read again; it is read again after a 401 in
-            any case.
+        find: reads it. Raises AccessError.
+        max_age_s: seconds after which it is read again; a 401 also causes a read.
     """
 
     find: Callable[[], Awaitable[Access]]
@@ -158,7 +157,7 @@ def kubeconfig(path: str = "", *, context: str = "") -> AccessSource:
 def default_source(
     environ: Mapping[str, str], *, path: str = "", context: str = ""
 ) -> AccessSource:
-    """The service account inside a cluster, a kubeconfig elsewhere or where one is named."""
+    """The service account inside a cluster; a kubeconfig elsewhere or if one is named."""
     if not path and not context and environ.get("KUBERNETES_SERVICE_HOST"):
         return in_cluster(environ)
     return kubeconfig(path, context=context)
@@ -186,7 +185,7 @@ async def _load_kubeconfig(path: str, context: str) -> Access:
             persist_config=False,
         )
     except Exception as error:
-        # The loader lets out YAML's errors, bare asserts and whatever a plugin provokes.
+        # The loader raises YAML errors, bare asserts and any error of a plugin.
         raise AccessError(f"kubeconfig {files}: {error}") from error
     if not found.host:
         raise AccessError(f"kubeconfig {files}: the cluster of the context names no server")
@@ -213,7 +212,7 @@ def _read(path: Path) -> str:
 def user_agent(component: str) -> str:
     """``gpu-fraction-COMPONENT/VERSION (system/machine)``, the form of Kubernetes' own clients.
 
-    What stands before the slash is also the field manager of writes that name none.
+    The part before the slash is also the field manager of writes that name none.
     """
     system = f"{platform.system().lower()}/{platform.machine()}"
     return f"gpu-fraction-{component}/{VERSION} ({system})"

@@ -1,4 +1,4 @@
-"""How long to wait before the next try, and how often something may be done."""
+"""Waits between tries, and limits of a rate."""
 
 import random
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ class Backoff:
         initial_s: the first wait in seconds.
         cap_s: the longest wait in seconds.
         factor: growth from one wait to the next.
-        jitter: share of each wait, 0 to 1, that is drawn at random, so that many clients
-            that failed together do not come back together.
+        jitter: random share of each wait, 0 to 1, so that clients that failed together do not
+            retry together.
     """
 
     initial_s: float = 0.2
@@ -26,7 +26,7 @@ class Backoff:
         """Seconds to wait after that many failures in a row, 1 or more."""
         # The exponent is bounded because a float overflows long before the count does.
         grown = self.initial_s * self.factor ** min(failures - 1, 64)
-        return self.spread(min(grown, self.cap_s), rng)
+        return min(grown, self.cap_s) * (1 - self.jitter * rng.random())
 
     def waits_s(self, rng: random.Random) -> Iterator[float]:
         """The endless series of waits."""
@@ -34,10 +34,6 @@ class Backoff:
         while True:
             failures += 1
             yield self.wait_s(failures, rng)
-
-    def spread(self, wait_s: float, rng: random.Random) -> float:
-        """A wait between ``1 - jitter`` and 1 times the given one."""
-        return wait_s * (1 - self.jitter * rng.random())
 
 
 @dataclass(slots=True)
@@ -62,7 +58,7 @@ class TokenBucket:
         """Take a token at a monotonic time in seconds.
 
         Returns:
-            0 where there was one; else the seconds until there is one, and none is taken.
+            0 if a token was taken; else the seconds until there is one.
         """
         gained = (now_s - self._counted_at_s) * self.per_s
         self._tokens, self._counted_at_s = min(self._tokens + gained, self.burst), now_s

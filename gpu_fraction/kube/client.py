@@ -15,10 +15,10 @@ import msgspec
 
 from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.access import AccessSource, user_agent
-from gpu_fraction.kube.listing import Listing, ListOptions, OnMalformed, decode_page
+from gpu_fraction.kube.listing import PAGE_SIZE, Listing, OnMalformed, decode_page
 from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.kube.objects import decode
-from gpu_fraction.kube.requests import Body, PatchKind, Request, WriteOptions
+from gpu_fraction.kube.requests import Body, PatchKind, Request, Selection, WriteOptions
 from gpu_fraction.kube.resources import Address
 from gpu_fraction.kube.retry import RetryPolicy, failure_of
 from gpu_fraction.kube.transport import Transport
@@ -33,7 +33,7 @@ _LEADING_DIGITS: Final = re.compile(r"[0-9]{1,9}")
 
 
 class ServerVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of apimachinery's version.Info."""
+    """The fields of apimachinery's version.Info that are read."""
 
     major: str = ""
     minor: str = ""
@@ -57,7 +57,7 @@ class Client:
             transport: the connections.
             timeout_s: seconds for a call that names no other deadline.
             retry: when to try again.
-            observer: learns of each try, and of what is built on the client.
+            observer: counts and times the requests.
             rng: the source of jitter.
         """
         self._transport = transport
@@ -66,13 +66,8 @@ class Client:
         self.observer = observer
         self._rng = rng or random.SystemRandom()
 
-    @property
-    def server(self) -> str:
-        """URL of the API server."""
-        return self._transport.server
-
     def with_retry(self, retry: RetryPolicy) -> "Client":
-        """The same connections with another rule of when to try again."""
+        """A client with the same connections and another retry policy."""
         return Client(
             self._transport,
             timeout_s=self._timeout_s,
@@ -81,50 +76,45 @@ class Client:
             rng=self._rng,
         )
 
-    async def get(
-        self,
-        address: Address,
-        into: type[T],
-        *,
-        resource_version: str = "",
-        timeout_s: float | None = None,
-    ) -> T:
-        """Read one object; see :func:`requests.get`."""
-        request = requests.get(address, resource_version=resource_version)
-        return decode(into, await self.send(request, timeout_s=timeout_s))
+    async def get(self, address: Address, into: type[T], *, timeout_s: float | None = None) -> T:
+        """Read one object; the answer reflects every finished write."""
+        return decode(into, await self.send(requests.get(address), timeout_s=timeout_s))
 
     async def list(
         self,
         address: Address,
         into: type[T],
-        options: ListOptions | None = None,
+        selection: Selection = requests.EVERYTHING,
         *,
+        page_size: int = PAGE_SIZE,
         on_malformed: OnMalformed | None = None,
         timeout_s: float | None = None,
     ) -> Listing[T]:
-        """Read a whole collection, page by page; the deadline holds for each page.
+        """Read a whole collection.
 
         Where the version expires between two pages, everything is read again at once, as
         client-go does (tools/pager/pager.go, FullListIfExpired).
+
+        Args:
+            address: the collection.
+            into: the type of the objects.
+            selection: which objects.
+            page_size: objects a request; 0 for all at once.
+            on_malformed: called for each object that does not decode; None to raise.
+            timeout_s: seconds for each page.
         """
-        options = options or ListOptions()
         items: list[T] = []
         continuation = ""
         while True:
             request = requests.list_page(
-                address,
-                options.selection,
-                limit=options.page_size,
-                continuation=continuation,
-                resource_version=options.resource_version,
+                address, selection, limit=page_size, continuation=continuation
             )
             try:
                 body = await self.send(request, timeout_s=timeout_s)
             except errors.GoneError:
                 if not continuation:
                     raise
-                items, continuation = [], ""
-                options = ListOptions(options.selection, page_size=0)
+                items, continuation, page_size = [], "", 0
                 continue
             page = decode_page(into, body, on_malformed)
             items += page.items or []
@@ -192,20 +182,15 @@ class Client:
     async def delete(
         self,
         address: Address,
+        options: Mapping[str, Any] | None = None,
         *,
-        uid: str = "",
-        resource_version: str = "",
-        grace_period_s: int | None = None,
         timeout_s: float | None = None,
     ) -> None:
         """Delete one object; see :func:`requests.delete`.
 
         After a lost answer the deletion is repeated and may end in NotFoundError.
         """
-        request = requests.delete(
-            address, uid=uid, resource_version=resource_version, grace_period_s=grace_period_s
-        )
-        await self.send(request, timeout_s=timeout_s)
+        await self.send(requests.delete(address, options), timeout_s=timeout_s)
 
     async def server_version(self, *, timeout_s: float | None = None) -> tuple[int, int]:
         """Major and minor version of the API server, such as ``(1, 36)``.
@@ -213,7 +198,7 @@ class Client:
         Raises:
             errors.MalformedAnswerError: it names none.
         """
-        body = await self.send(requests.server_path("/version"), timeout_s=timeout_s)
+        body = await self.send(requests.get(requests.ServerPath("/version")), timeout_s=timeout_s)
         found = decode(ServerVersion, body)
         major = _LEADING_DIGITS.match(found.major)
         minor = _LEADING_DIGITS.match(found.minor)  # managed clusters write "36+"
@@ -224,7 +209,7 @@ class Client:
     def watch(
         self, request: Request, *, open_timeout_s: float = 10.0
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The raw lines of a watch; :mod:`gpu_fraction.kube.reflector` makes sense of them.
+        """The raw lines of a watch; :mod:`gpu_fraction.kube.reflector` parses them.
 
         Args:
             request: from :func:`requests.watch`.
@@ -233,11 +218,11 @@ class Client:
         return self._transport.stream(request, timeout_s=open_timeout_s)
 
     async def send(self, request: Request, *, timeout_s: float | None = None) -> bytes:
-        """Send a request, again where that is safe, until the deadline; answer the body.
+        """Send a request, with retries where they are safe, and return the body.
 
         Raises:
-            errors.KubeError: the last try's failure; where the deadline cut that try short, with
-                the failure before it, which tells why there was no answer.
+            errors.KubeError: the failure of the last try; if the deadline cut that try short, with
+                the failure before it, which shows the cause.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
@@ -280,11 +265,11 @@ async def connect(
     """A client for as long as the context lasts.
 
     Args:
-        source: where the server is and who we are.
+        source: the address and the credentials.
         component: goes into the user agent, such as ``webhook``.
         timeout_s: seconds for a call that names no other deadline.
         retry: when to try again.
-        observer: learns of each try, and of what is built on the client.
+        observer: counts and times the requests.
 
     Raises:
         AccessError: there is no usable configuration.

@@ -1,11 +1,11 @@
 """Leader election: work that runs in one replica at a time.
 
-The leader renews its Lease beside its work in one TaskGroup, so that whatever ends the one ends
-the other: a renewal that fails or hangs beyond the deadline, work that crashes, cancellation.
+The leader renews its Lease and works in one TaskGroup, so the end of one ends the other: a
+renewal that fails or hangs beyond the deadline, work that crashes, cancellation.
 
-The work is cancelled ``duration_s - renew_deadline_s`` before another replica may begin. What
-it sends must still be safe against that other (optimistic concurrency), because a process can
-be stopped at any instruction and continued later; :meth:`Election.check` narrows that window.
+The work is cancelled ``duration_s - renew_deadline_s`` before another replica may begin. Its
+writes must still be safe against the other replica (optimistic concurrency), because a process
+can be stopped at any instruction and continued later; :meth:`Election.check` narrows that window.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimings:
-    """How long everything may take.
+    """Durations of an election.
 
     Source of the defaults: component-base config/v1alpha1/defaults.go,
     RecommendedDefaultLeaderElectionConfiguration.
@@ -36,7 +36,7 @@ class LeaseTimings:
         duration_s: seconds without a renewal after which another may lead; whole seconds.
         renew_deadline_s: seconds without a renewal after which the leader stops.
         retry_period_s: seconds between renewals, and about that between tries to lead.
-        release_timeout_s: seconds for giving the Lease back on exit.
+        release_timeout_s: seconds for the release of the Lease at exit.
     """
 
     duration_s: int = 15
@@ -53,7 +53,7 @@ class LeaseTimings:
 
 
 Work = Callable[[], Awaitable[Any]]
-"""What the leader does; it must end when cancelled."""
+"""The leader's work; it must end when cancelled."""
 
 
 class Election:
@@ -76,7 +76,7 @@ class Election:
             name: of the Lease.
             namespace: of the Lease.
             identity: from :func:`gpu_fraction.kube.lease.unique_identity`.
-            timings: how long everything may take.
+            timings: durations of the election.
             rng: the source of jitter.
         """
         self._timings = timings or LeaseTimings()
@@ -95,17 +95,12 @@ class Election:
         """True while the work may run."""
         return self._renewed_at is not None
 
-    @property
-    def holder(self) -> str:
-        """Identity of the leader as last seen; empty where there is none."""
-        return self._lock.holder
-
     def check(self) -> None:
-        """To be called by the work right before it writes.
+        """Check that this replica still leads; the work calls it right before a write.
 
         Raises:
-            LeaseLostError: the last renewal is older than the deadline, as after a process
-                was stopped and continued.
+            LeaseLostError: the last renewal is older than the deadline, for example because the
+                process was stopped and continued.
         """
         if not self.is_leader or asyncio.get_running_loop().time() >= self._deadline():
             raise self._late()
@@ -113,8 +108,8 @@ class Election:
     async def run(self, work: Work) -> None:
         """Lead whenever possible, until the work returns or this is cancelled.
 
-        Losing the Lease makes this replica a candidate again. An error of the work ends the
-        leadership and is raised: the process should end and be started anew.
+        A replica that loses the Lease becomes a candidate again. An error of the work ends the
+        leadership and is raised; the process should restart.
 
         Raises:
             ExceptionGroup: the work failed.
@@ -137,11 +132,10 @@ class Election:
                 raise asyncio.CancelledError
 
     async def _acquire(self) -> None:
-        """Return once this replica holds the Lease."""
         while True:
             if await self._try_acquire():
                 return
-            # Candidates that failed together should not try again together.
+            # The jitter keeps candidates from trying together.
             await asyncio.sleep(self._timings.retry_period_s * (1 + self._rng.random()))
 
     async def _try_acquire(self) -> bool:
@@ -151,7 +145,7 @@ class Election:
                 return False
             await self._hold()
         except (errors.ConflictError, errors.AlreadyExistsError, errors.NotFoundError):
-            return False  # another candidate was quicker; look again
+            return False  # another candidate was faster
         except errors.KubeError as error:
             _log.warning(
                 "kube.lease_not_acquired", lease=str(self._lock.address), error=str(error)
@@ -161,7 +155,7 @@ class Election:
 
     async def _lead(self, work: Work) -> None:
         _log.info("kube.leading", lease=str(self._lock.address), identity=self._lock.identity)
-        self._tell(leading=True)
+        self._observe(leading=True)
         try:
             async with asyncio.TaskGroup() as tasks:
                 renewer = tasks.create_task(self._renew(), name="lease-renewer")
@@ -171,13 +165,13 @@ class Election:
                 await asyncio.wait((worker,))
                 renewer.cancel()
         finally:
-            # The work has ended here, whatever ended it, so another replica may begin at once.
+            # The work has ended here, so another replica may begin at once.
             self._renewed_at = None
-            self._tell(leading=False)
+            self._observe(leading=False)
             await self._release()
 
     async def _renew(self) -> NoReturn:
-        """Renew until that fails for too long.
+        """Renew until renewals fail for too long.
 
         Raises:
             LeaseLostError: the deadline passed, or another replica holds the Lease.
@@ -201,10 +195,10 @@ class Election:
         try:
             await self._hold()
         except (errors.ConflictError, errors.NotFoundError, errors.AlreadyExistsError):
-            # Somebody touched it, or an earlier write of ours came through unanswered.
+            # Another client wrote it, or an earlier write of ours arrived without an answer.
             await self._lock.observe(timeout_s=self._call_s())
-            if self.holder not in {"", self._lock.identity}:
-                raise LeaseLostError(f"{self._lock.address}: {self.holder} leads") from None
+            if self._lock.holder not in {"", self._lock.identity}:
+                raise LeaseLostError(f"{self._lock.address}: {self._lock.holder} leads") from None
             await self._hold()
 
     async def _hold(self) -> None:
@@ -234,7 +228,7 @@ class Election:
         """Half the deadline: a connection that hangs leaves time for a second try."""
         return self._timings.renew_deadline_s / 2
 
-    def _tell(self, *, leading: bool) -> None:
+    def _observe(self, *, leading: bool) -> None:
         if self._observer is not None:
             self._observer.leads(name=self._lock.address.name, leading=leading)
 

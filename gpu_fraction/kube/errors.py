@@ -1,4 +1,4 @@
-"""What can go wrong between us and the API server, by what the caller can do about it.
+"""Errors of requests to the API server, grouped by the caller's remedy.
 
 ::
 
@@ -6,23 +6,23 @@
     ├── TransientError            the same request may succeed later
     │   ├── TooManyRequestsError  429; the server did not start on it
     │   ├── UnavailableError      502, 503, 504, or any 5xx that names a Retry-After
-    │   ├── ServerFaultError      500: also a webhook that failed; not retried blindly
+    │   ├── ServerFaultError      500: also a webhook that failed; not retried
     │   ├── TransportError        no answer: refused, reset, TLS, name resolution
     │   └── DeadlineError         no answer in the caller's time
-    ├── ConflictError             409: somebody else wrote first; read again
+    ├── ConflictError             409: another client wrote first; read again
     ├── AlreadyExistsError        409 on create
     ├── GoneError                 410: the version or continuation is too old; list again
     ├── NotFoundError             404
-    ├── RefusedError              the request is at fault and repeating it is pointless
+    ├── RefusedError              the request is wrong; repeating it is pointless
     │   ├── UnauthorizedError     401
-    │   ├── ForbiddenError        403: RBAC, quota or a webhook said no
+    │   ├── ForbiddenError        403: RBAC, quota or a webhook refused
     │   ├── InvalidError          422: the object breaks its schema or a rule
     │   └── BadRequestError       any other 4xx
-    └── MalformedAnswerError      2xx, but not the JSON we asked for
+    └── MalformedAnswerError      2xx, but not the requested JSON
     LeaseLostError                another replica leads, or may soon
 
-Nothing above this package sees aiohttp's exceptions. Only the text of a ``Status`` object
-reaches a message, cut to 256 characters: any other body may be a proxy's page or a Secret.
+This package raises no exceptions of aiohttp. Only the text of a ``Status`` object gets into a
+message, cut to 256 characters, because any other body may be a proxy's page or a Secret.
 """
 
 from collections.abc import Mapping
@@ -61,8 +61,7 @@ class TransientError(KubeError):
     """The same request may succeed later.
 
     Attributes:
-        started: False where the server certainly did not start on the request, in no try of it:
-            nothing was done and nothing will be.
+        started: False where the server certainly did not start on any try of the request.
     """
 
     started = True
@@ -75,7 +74,7 @@ class TooManyRequestsError(TransientError):
 
 
 class UnavailableError(TransientError):
-    """The server, or what stands before it, cannot answer now."""
+    """The server, or a proxy before it, cannot answer now."""
 
 
 class ServerFaultError(TransientError):
@@ -86,12 +85,7 @@ class TransportError(TransientError):
     """No answer arrived."""
 
     def __init__(self, message: str, *, sent: bool) -> None:
-        """Say what went wrong.
-
-        Args:
-            message: For people.
-            sent: False where the request certainly never left, so that repeating it is safe.
-        """
+        """``sent`` is False where the request certainly never left, so repeating it is safe."""
         super().__init__(message)
         self.started = sent
 
@@ -113,7 +107,7 @@ class GoneError(KubeError):
 
 
 class NotFoundError(KubeError):
-    """404: no such object, or no such resource on this server."""
+    """404: the object, or its resource, does not exist on this server."""
 
 
 class RefusedError(KubeError):
@@ -125,7 +119,7 @@ class UnauthorizedError(RefusedError):
 
 
 class ForbiddenError(RefusedError):
-    """403: RBAC, an admission plugin or a webhook said no."""
+    """403: RBAC, an admission plugin or a webhook refused."""
 
 
 class InvalidError(RefusedError):
@@ -137,7 +131,7 @@ class BadRequestError(RefusedError):
 
 
 class MalformedAnswerError(KubeError):
-    """A 2xx answer, or a watch line, that is not the JSON that was asked for."""
+    """A 2xx answer, or a watch line, that is not the requested JSON."""
 
 
 class LeaseLostError(Exception):

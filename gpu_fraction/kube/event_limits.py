@@ -1,7 +1,7 @@
-"""Which events become objects in the API, and which only raise a count. No I/O, no clock.
+"""Aggregates and limits events, without I/O and without a clock.
 
-Equal events share one object whose count rises. Each object that events are about has a token
-bucket, so a controller that loops cannot flood the API server.
+Equal events share one object with a count. Each object that events refer to has a token bucket,
+so a controller that loops cannot flood the API server.
 """
 
 import re
@@ -34,7 +34,7 @@ V = TypeVar("V")
 
 
 class Fate(Enum):
-    """What became of an event."""
+    """The outcome of an event."""
 
     CREATED = "created"
     COUNTED = "counted"
@@ -60,13 +60,13 @@ class ObjectReference:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened.
+    """An event.
 
     Attributes:
         about: the object.
         type: ``Normal`` or ``Warning``.
         reason: one CamelCase word.
-        message: a sentence; stable for the same cause, or the events do not join.
+        message: a sentence; always the same for the same cause, so that events are aggregated.
     """
 
     about: ObjectReference
@@ -99,10 +99,10 @@ class Series:
 
 
 class EventLimiter:
-    """Joins and limits the events of one source."""
+    """Aggregates and limits the events of one source."""
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
-        """Prepare; ``remembered`` bounds the series and the buckets that are kept."""
+        """``remembered`` is the largest number of series, and of buckets, that are kept."""
         self._remembered = remembered
         self._series: OrderedDict[Event, Series] = OrderedDict()
         self._buckets: OrderedDict[Hashable, TokenBucket] = OrderedDict()
@@ -111,9 +111,9 @@ class EventLimiter:
         """Count an event.
 
         Args:
-            event: what happened.
-            at: when, UTC.
-            now_s: the same moment in monotonic seconds.
+            event: the event.
+            at: its time, UTC.
+            now_s: the same time in monotonic seconds.
 
         Returns:
             The series to write; None where the object has too many events.

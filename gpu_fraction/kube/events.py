@@ -1,4 +1,4 @@
-"""Events that people read in ``kubectl describe``, written in the background.
+"""Writes Events, as ``kubectl describe`` shows them, in the background.
 
 :meth:`EventRecorder.record` only puts the event into a queue; where the queue is full the event
 is dropped and counted. core/v1 Events are written rather than events.k8s.io/v1, because their
@@ -38,14 +38,15 @@ class EventType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EventSettings:
-    """How events are written.
+    """Limits of an EventRecorder.
 
     Attributes:
         queue_length: events that wait; more are dropped. Source: client-go
             tools/record/event.go, maxQueuedEvents.
         timeout_s: seconds for one event, while the server cannot take it. Chosen: as long as
             client-go's 12 tries, one each 10 s.
-        flush_timeout_s: seconds for what waits when :meth:`EventRecorder.run` is cancelled.
+        flush_timeout_s: seconds to write waiting events when :meth:`EventRecorder.run` is
+            cancelled.
     """
 
     queue_length: int = 1000
@@ -88,7 +89,7 @@ class EventRecorder:
         self._writing: Series | None = None
 
     def record(self, about: ObjectReference, kind: EventType, reason: str, message: str) -> None:
-        """Note an event. Returns at once and raises nothing.
+        """Enqueue an event. Returns at once and raises nothing.
 
         Args:
             about: the object.
@@ -111,7 +112,7 @@ class EventRecorder:
                 self._note(Fate.QUEUE_FULL)
 
     async def run(self) -> NoReturn:
-        """Write events until cancelled, then what still waits, within the flush deadline."""
+        """Write events until cancelled, then the waiting ones within the flush deadline."""
         try:
             while True:
                 await self._write_next()
@@ -154,7 +155,7 @@ class EventRecorder:
             _log.warning("kube.event_given_up", error=str(error))
             return Fate.TRIES_OVER
         except errors.KubeError as error:
-            # Typical: the namespace is going away, or RBAC forbids it.
+            # For example, the namespace is being deleted, or RBAC forbids it.
             _log.warning("kube.event_refused", error=str(error))
             return Fate.REFUSED
         fate = Fate.COUNTED if series.written else Fate.CREATED

@@ -1,7 +1,7 @@
-"""One replica's view of a Lease: read it, take it, renew it, give it back.
+"""One replica's view of a Lease: reads, takes, renews and releases it.
 
-A Lease counts as abandoned when it has not been seen to change for its whole duration on our
-own monotonic clock. The times inside are for people: clocks step and differ.
+A Lease counts as abandoned when this process saw no change for its whole duration by its own
+monotonic clock. The times in a Lease are for people, because clocks step and differ.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from gpu_fraction.kube.timestamps import micro_time, utc_now
 
 
 class LeaseSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """coordination.k8s.io/v1 LeaseSpec. Times stay text: nothing is computed from them."""
+    """coordination.k8s.io/v1 LeaseSpec. Times stay text, because they are not used."""
 
     holder_identity: str | None = None
     lease_duration_seconds: int | None = None
@@ -28,7 +28,7 @@ class LeaseSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """As much of a Lease as the election reads."""
+    """The fields of a Lease that the election reads."""
 
     metadata: Meta = Meta()
     spec: LeaseSpec = LeaseSpec()
@@ -40,7 +40,7 @@ class LeaseLock:
     def __init__(
         self, client: Client, address: Address, *, identity: str, duration_s: int
     ) -> None:
-        """Prepare; nothing is read yet.
+        """Prepare.
 
         Args:
             client: the API server.
@@ -76,17 +76,17 @@ class LeaseLock:
         self._lease = lease
 
     def is_free(self) -> bool:
-        """True where this replica may take it: no holder, this one, or one that is silent."""
+        """True where this replica may take it: it has no holder, this one, or an expired one."""
         if self._lease is None or self.holder in {"", self.identity}:
             return True
         duration_s = self._lease.spec.lease_duration_seconds or self._duration_s
         return asyncio.get_running_loop().time() >= self._observed_at + duration_s
 
     async def hold(self, *, timeout_s: float) -> None:
-        """Take or renew it, if nobody wrote it since it was last seen here.
+        """Take or renew it, unless another client has written it since it was last read.
 
         Raises:
-            errors.ConflictError, errors.AlreadyExistsError, errors.NotFoundError: somebody did.
+            errors.ConflictError, errors.AlreadyExistsError, errors.NotFoundError: one has.
             errors.KubeError: it could not be written.
         """
         now = micro_time(utc_now())
@@ -105,7 +105,7 @@ class LeaseLock:
         await self._write(spec, timeout_s)
 
     async def release(self, *, timeout_s: float) -> None:
-        """Give it back, so that the next replica need not wait for it to run out.
+        """Release it, so that the next replica does not wait until it expires.
 
         Raises:
             errors.KubeError: it could not be written.
@@ -113,7 +113,7 @@ class LeaseLock:
         try:
             await self._write_free(timeout_s)
         except errors.ConflictError:
-            # A renewal whose answer nobody waited for may have come through.
+            # A cancelled renewal may have been stored.
             await self.observe(timeout_s=timeout_s)
             await self._write_free(timeout_s)
 
@@ -142,7 +142,7 @@ class LeaseLock:
                 collection, manifest, Lease, timeout_s=timeout_s
             )
             return
-        # The version in a merge patch is a precondition; labels of others stay untouched.
+        # The version in a merge patch is a precondition; labels of other clients stay.
         version = {"resourceVersion": self._lease.metadata.resource_version}
         self._lease = await self._client.patch(
             self.address,
@@ -154,9 +154,5 @@ class LeaseLock:
 
 
 def unique_identity(host: str) -> str:
-    """An identity no other process has or had: a replica that restarts is another candidate.
-
-    Args:
-        host: name of the pod.
-    """
+    """A new identity for a process on ``host``; a restarted replica is another candidate."""
     return f"{host}_{uuid.uuid4()}"

@@ -1,4 +1,4 @@
-"""Whole collections: how they are read, and what comes of it."""
+"""Lists of whole collections, page by page."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,9 +6,8 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from gpu_fraction.kube import errors, requests
+from gpu_fraction.kube import errors
 from gpu_fraction.kube.objects import Identity, Page, decode
-from gpu_fraction.kube.requests import Selection
 
 T = TypeVar("T")
 
@@ -25,32 +24,21 @@ class Listing(Generic[T]):
     items: list[T]
 
 
-@dataclass(frozen=True, slots=True)
-class ListOptions:
-    """How a collection is read.
-
-    Attributes:
-        selection: which objects.
-        page_size: objects a request; 0 for all at once.
-        resource_version: empty for a consistent read, ``"0"`` for the server's cache, which
-            is cheap for the cluster and may be old.
-    """
-
-    selection: Selection = requests.EVERYTHING
-    page_size: int = PAGE_SIZE
-    resource_version: str = ""
-
-
 OnMalformed = Callable[[Identity, errors.MalformedAnswerError], None]
-"""Told of one object that does not decode; the others are read nevertheless."""
+"""Called for each object that does not decode; the others are read nevertheless."""
 
 
 def decode_page(into: type[T], body: bytes, on_malformed: OnMalformed | None) -> Page[T]:
-    """One page; where ``on_malformed`` is given it is told of what does not decode.
+    """One page of a list.
+
+    Args:
+        into: the type of the objects.
+        body: the page as JSON.
+        on_malformed: called for each object that does not decode; None to raise.
 
     Raises:
-        errors.MalformedAnswerError: it is no page, or an object of it does not decode and nobody
-            is told.
+        errors.MalformedAnswerError: the page does not decode, or without ``on_malformed`` an
+            object of it.
     """
     try:
         return decode(Page[into], body)  # type: ignore[valid-type]

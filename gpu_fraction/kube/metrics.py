@@ -16,7 +16,7 @@ _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 
 
 class KubeMetrics:
-    """What a client, and whatever is built on it, tells of its work."""
+    """Counts and times the work of a client and of everything built on it."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register the metrics.
@@ -39,19 +39,19 @@ class KubeMetrics:
         )
         self._lists = Counter(
             "gpu_fraction_kube_lists_total",
-            "Lists taken over into a local copy; more than one means a watch was lost.",
+            "Lists read into a local copy; more than one means a watch was lost.",
             ("resource",),
             registry=registry,
         )
         self._watch_events = Counter(
             "gpu_fraction_kube_watch_events_total",
-            "Events taken over into a local copy.",
+            "Watch events applied to a local copy.",
             ("resource", "kind"),
             registry=registry,
         )
         self._malformed = Counter(
             "gpu_fraction_kube_malformed_objects_total",
-            "Objects that did not decode and were left as they were.",
+            "Objects that did not decode; the earlier version is kept.",
             ("resource",),
             registry=registry,
         )
@@ -69,7 +69,7 @@ class KubeMetrics:
         )
         self._events = Counter(
             "gpu_fraction_events_total",
-            "Kubernetes Events by what became of them.",
+            "Kubernetes Events by outcome.",
             ("fate",),
             registry=registry,
         )
@@ -79,12 +79,12 @@ class KubeMetrics:
         self._requests.labels(request.verb, request.address.qualified, str(code)).inc()
         self._request_seconds.labels(request.verb).observe(duration_s)
 
-    def listed(self, resource: str, count: int) -> None:  # noqa: ARG002 - WatchObserver's
-        """A list was taken over."""
+    def listed(self, resource: str) -> None:
+        """A list was read; ``resource`` is ``plural.group``."""
         self._lists.labels(resource).inc()
 
     def received(self, resource: str, kind: EventKind) -> None:
-        """An event was taken over."""
+        """A watch event was applied."""
         self._watch_events.labels(resource, kind.value).inc()
 
     def malformed(self, resource: str) -> None:
@@ -96,9 +96,9 @@ class KubeMetrics:
         self._watch_failures.labels(resource, type(error).__name__).inc()
 
     def leads(self, *, name: str, leading: bool) -> None:
-        """This replica began or ceased to lead."""
+        """This replica began or stopped leading."""
         self._leader.labels(name).set(leading)
 
     def event(self, fate: Fate) -> None:
-        """An event met its fate."""
+        """The outcome of an event is known."""
         self._events.labels(fate.value).inc()

@@ -1,7 +1,7 @@
-"""The parts of Kubernetes objects that this package reads itself.
+"""The parts of Kubernetes objects that this package reads.
 
-Callers bring their own Structs with just the fields they need: decoding those is over a
-hundred times cheaper than the generated models (facts: 2-3 ms against 350 ms for 500 pods).
+Callers define Structs with only the fields that they need: decoding those is over a hundred
+times cheaper than the generated models (measured: 2-3 ms against 350 ms for 500 pods).
 Unknown fields are skipped, so new API fields break nothing.
 """
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What identifies one version of one object. Extend it to read more of the metadata."""
+    """Identifies one version of one object. Subclass it to read more of the metadata."""
 
     name: str = ""
     namespace: str = ""
@@ -33,7 +33,7 @@ class HasMeta(Protocol):
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """An object of which only the identity is read."""
+    """An object with only its identity."""
 
     metadata: Meta = Meta()
 

@@ -1,9 +1,8 @@
 """A local copy of a collection that follows the API server for as long as it runs.
 
-List, then watch from the list's version. The watch resumes at the last version seen; only a
-version the server has forgotten (410), or failures that do not end, lead to a new list.
-Consumers read the store and treat a change as a reason to look again, never as the only
-chance to see it.
+List, then watch from the list's version. The watch resumes at the last version seen. Only an
+expired version (410) or repeated failures lead to a new list.
+Consumers read the store, and treat a change only as a reason to read it again.
 """
 
 import asyncio
@@ -17,12 +16,12 @@ import structlog
 from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.listing import PAGE_SIZE, ListOptions
+from gpu_fraction.kube.listing import PAGE_SIZE
 from gpu_fraction.kube.objects import HasMeta, Identity, Key, key_of
 from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import Address
 from gpu_fraction.kube.store import Change, IndexFunction, Store
-from gpu_fraction.kube.watching import EventKind, WatchEvent, WatchObserver, read_event
+from gpu_fraction.kube.watching import EventKind, WatchEvent, read_event
 
 T = TypeVar("T", bound=HasMeta)
 
@@ -37,16 +36,16 @@ SILENCE_S: Final = 90.0
 each minute (apiserver/pkg/storage/cacher, defaultBookmarkFrequency), and half of that is slack."""
 
 STALE_S: Final = 120.0
-"""Seconds without a word of the server after which the copy is not relied on. Chosen: a dead
-watch is noticed after ``SILENCE_S``, the rest is time to open another (10 s at most), twice."""
+"""Seconds without an answer of the server after which the copy is not trusted. Chosen: a dead
+watch is noticed after ``SILENCE_S``, and the rest allows two tries of 10 s to open another."""
 
 SHORT_WATCH_S: Final = 1.0
 """A watch that ends sooner and brought nothing counts as a failure. Source: client-go
 tools/cache/reflector.go, VeryShortWatchError."""
 
 RELIST_AFTER_FAILURES: Final = 5
-"""Failures in a row after which the version itself is suspected, as after a restore of the
-server's database from a backup. Chosen: about 5 s of waiting with the default back-off."""
+"""Failures in a row after which everything is listed again, because the version may be wrong, as
+after a restore of the server's database. Chosen: about 5 s with the default back-off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +54,14 @@ class ReflectorSettings:
 
     Attributes:
         page_size: objects a list request.
-        cached_first_list: take the first list from the server's cache: cheaper for the
-            cluster, and possibly older than what another server has already shown.
         watch_timeout_s: range of seconds after which the server ends a watch.
         silence_s: seconds without a line after which we end it.
-        stale_s: seconds without a word of the server, above ``silence_s``, after which
-            :meth:`Reflector.unsynced` says so.
+        stale_s: seconds without an answer of the server, above ``silence_s``, after which
+            :meth:`Reflector.unsynced` reports that.
         backoff: waits after failures.
     """
 
     page_size: int = PAGE_SIZE
-    cached_first_list: bool = False
     watch_timeout_s: tuple[int, int] = WATCH_TIMEOUT_S
     silence_s: float = SILENCE_S
     stale_s: float = STALE_S
@@ -73,12 +69,12 @@ class ReflectorSettings:
 
 
 PROMPT: Final = ReflectorSettings(backoff=Backoff(cap_s=5.0))
-"""For the few processes whose answers others wait for: after an outage of the API server they
-serve again within seconds. A daemon on every node must not come back that fast."""
+"""For the few processes that others wait for: they serve again within seconds after an outage of
+the API server. A daemon on every node must not retry that fast."""
 
 
 Listener = Callable[[Change[T]], None]
-"""Told of each change after the store shows it; must be quick and must not raise."""
+"""Called for each change after it is in the store; must be quick and must not raise."""
 
 
 class Reflector(Generic[T]):
@@ -88,7 +84,7 @@ class Reflector(Generic[T]):
         store: the copy.
         synced: set once the first list is in the store.
         resource_version: up to which the store is current; empty before the first list.
-        missing: set by an answer that the server does not know the collection.
+        missing: set when the server answers 404 for the collection.
     """
 
     def __init__(
@@ -100,7 +96,6 @@ class Reflector(Generic[T]):
         selection: Selection = requests.EVERYTHING,
         indexes: Mapping[str, IndexFunction[T]] | None = None,
         settings: ReflectorSettings | None = None,
-        observer: WatchObserver | None = None,
         rng: random.Random | None = None,
     ) -> None:
         """Prepare; :meth:`run` does the work.
@@ -112,7 +107,6 @@ class Reflector(Generic[T]):
             selection: which objects.
             indexes: how the store finds them.
             settings: how to follow.
-            observer: learns what happens; by default the client's.
             rng: the source of jitter.
         """
         self.store: Store[T] = Store(indexes)
@@ -124,7 +118,7 @@ class Reflector(Generic[T]):
         self._into = into
         self._selection = selection
         self._settings = settings or ReflectorSettings()
-        self._observer = observer or client.observer
+        self._observer = client.observer
         self._rng = rng or random.SystemRandom()
         self._listeners: list[Listener[T]] = []
         self._heard_at = 0.0
@@ -137,18 +131,18 @@ class Reflector(Generic[T]):
             listener(Change(None, obj))
 
     def unsynced(self) -> str | None:
-        """Why the copy is not to be relied on; None where it is.
+        """Why the copy cannot be trusted; None where it can.
 
-        It was never read, or it may have missed changes for too long: the watch is dead, and
-        no other could be opened. A watch that opened counts as a word: it brings what was
-        missed first, and servers without a watch cache send no bookmarks.
+        It was never read, or it may have missed changes for too long, because the watch is dead
+        and no other could be opened. Opening a watch counts as an answer: missed changes come
+        first, and servers without a watch cache send no bookmarks.
         """
         kinds = f"{self._collection.resource.kind}s"
         if not self.synced.is_set():
             return f"{kinds} are being read"
-        told_at, stale_s = max(self._heard_at, self._opened_at), self._settings.stale_s
-        if asyncio.get_running_loop().time() - told_at > stale_s:
-            return f"{kinds}: no word of the API server for more than {stale_s:g} s"
+        answered_at, stale_s = max(self._heard_at, self._opened_at), self._settings.stale_s
+        if asyncio.get_running_loop().time() - answered_at > stale_s:
+            return f"{kinds}: no answer of the API server for more than {stale_s:g} s"
         return None
 
     async def run(self) -> NoReturn:
@@ -176,11 +170,6 @@ class Reflector(Generic[T]):
             await asyncio.sleep(self._settings.backoff.wait_s(failures, self._rng))
 
     async def _list(self) -> None:
-        options = ListOptions(
-            self._selection,
-            self._settings.page_size,
-            "0" if self._settings.cached_first_list and not self.synced.is_set() else "",
-        )
         malformed: list[Key] = []
 
         def on_malformed(identity: Identity, error: errors.MalformedAnswerError) -> None:
@@ -188,14 +177,18 @@ class Reflector(Generic[T]):
             self._note_malformed(identity, str(error))
 
         listing = await self._client.list(
-            self._collection, self._into, options, on_malformed=on_malformed
+            self._collection,
+            self._into,
+            self._selection,
+            page_size=self._settings.page_size,
+            on_malformed=on_malformed,
         )
-        self._tell(self.store.replace(listing.items, keep=malformed))
+        self._notify(self.store.replace(listing.items, keep=malformed))
         self.resource_version = listing.resource_version
         self._heard_at = asyncio.get_running_loop().time()
         self.synced.set()
         if self._observer is not None:
-            self._observer.listed(self._collection.resource.qualified, len(listing.items))
+            self._observer.listed(self._collection.resource.qualified)
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -225,7 +218,7 @@ class Reflector(Generic[T]):
             return
         if event.problem:
             self._note_malformed(event.identity, event.problem)
-        self._tell(self._change(event))
+        self._notify(self._change(event))
         self.resource_version = event.identity.metadata.resource_version
         if self._observer is not None:
             self._observer.received(self._collection.resource.qualified, event.kind)
@@ -239,7 +232,7 @@ class Reflector(Generic[T]):
             case _:
                 return ()
 
-    def _tell(self, changes: Iterable[Change[T]]) -> None:
+    def _notify(self, changes: Iterable[Change[T]]) -> None:
         for change in changes:
             for listener in self._listeners:
                 listener(change)

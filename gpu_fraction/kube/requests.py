@@ -1,6 +1,6 @@
 """Requests to the API server as data: built here without I/O, sent by the transport.
 
-Each function answers the request for one verb. ``idempotent`` says whether repeating it
+Each function returns the request for one verb. ``idempotent`` is False where repeating it
 after a lost answer can do harm; the retry rule reads it.
 """
 
@@ -17,7 +17,7 @@ from gpu_fraction.kube.resources import Address
 JSON: Final = "application/json"
 
 Body = Mapping[str, Any] | msgspec.Struct | bytes
-"""What may be sent: a manifest, a typed object, or JSON that is already encoded."""
+"""A request body: a manifest, a typed object, or encoded JSON."""
 
 
 class PatchKind(Enum):
@@ -33,7 +33,7 @@ class PatchKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ServerPath:
-    """A path of the server that is no resource, such as ``/version``."""
+    """A path of the server that is not a resource, such as ``/version``."""
 
     path: str
 
@@ -93,7 +93,7 @@ EVERYTHING: Final = Selection()
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """How a write is carried out.
+    """Options of a write.
 
     Attributes:
         dry_run: run admission and validation, store nothing.
@@ -111,20 +111,9 @@ class WriteOptions:
 PLAIN_WRITE: Final = WriteOptions()
 
 
-def get(address: Address, *, resource_version: str = "") -> Request:
-    """Read one object.
-
-    Args:
-        address: the object.
-        resource_version: empty for a read that reflects every finished write, ``"0"`` for
-            whatever the server has cached.
-    """
-    return Request("get", "GET", address, tuple(_present(resourceVersion=resource_version)))
-
-
-def server_path(path: str) -> Request:
-    """Read what is no resource."""
-    return Request("get", "GET", ServerPath(path))
+def get(address: Address | ServerPath) -> Request:
+    """Read one object, or a path of the server."""
+    return Request("get", "GET", address)
 
 
 def list_page(
@@ -133,22 +122,16 @@ def list_page(
     *,
     limit: int = 0,
     continuation: str = "",
-    resource_version: str = "",
 ) -> Request:
     """Read one page of a collection.
 
     Args:
         address: the collection.
         selection: which objects.
-        limit: objects a page; 0 for all at once. A server answering from its cache
-            (``resource_version="0"``) may ignore it.
-        continuation: token from the previous page; fixes the version by itself.
-        resource_version: as in :func:`get`; ignored with a continuation.
+        limit: objects a page; 0 for all at once.
+        continuation: token from the previous page.
     """
-    query = selection.query() + _present(
-        limit=str(limit) if limit else "",
-        resourceVersion="" if continuation else resource_version,
-    )
+    query = selection.query() + _present(limit=str(limit) if limit else "")
     # "continue" is a keyword of Python, so it cannot be passed by name.
     query += [("continue", continuation)] if continuation else []
     return Request("list", "GET", address, tuple(query))
@@ -215,54 +198,31 @@ def patch(
     )
 
 
-def apply(
-    address: Address, body: Body, *, field_manager: str, force: bool, dry_run: bool = False
-) -> Request:
-    """Server-side apply: own exactly the fields in the body.
+def apply(address: Address, body: Body, *, field_manager: str, force: bool) -> Request:
+    """Server-side apply: the manager owns exactly the fields in the body.
 
     Args:
         address: the object; it is created where it does not exist.
         body: the wanted fields, with apiVersion and kind.
         field_manager: the owner's name.
-        force: take fields from other owners instead of a conflict.
-        dry_run: store nothing.
+        force: True to take fields from other owners, False for a conflict.
     """
-    query = _present(
-        fieldManager=field_manager,
-        force="true" if force else "false",
-        dryRun="All" if dry_run else "",
-    )
+    query = _present(fieldManager=field_manager, force="true" if force else "false")
     # The body is JSON, which is YAML too.
     return Request(
         "patch", "PATCH", address, tuple(query), encode(body), "application/apply-patch+yaml"
     )
 
 
-def delete(
-    address: Address,
-    *,
-    uid: str = "",
-    resource_version: str = "",
-    grace_period_s: int | None = None,
-    dry_run: bool = False,
-) -> Request:
+def delete(address: Address, options: Mapping[str, Any] | None = None) -> Request:
     """Delete one object.
 
     Args:
         address: the object.
-        uid: delete only this incarnation; otherwise a conflict.
-        resource_version: delete only this version; otherwise a conflict.
-        grace_period_s: seconds the pod may take to stop; None for its own.
-        dry_run: delete nothing.
+        options: fields of metav1.DeleteOptions, such as ``preconditions``.
     """
-    options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
-    preconditions = dict(_present(uid=uid, resourceVersion=resource_version))
-    if preconditions:
-        options["preconditions"] = preconditions
-    if grace_period_s is not None:
-        options["gracePeriodSeconds"] = grace_period_s
-    query = _present(dryRun="All" if dry_run else "")
-    return Request("delete", "DELETE", address, tuple(query), encode(options))
+    body = {"apiVersion": "v1", "kind": "DeleteOptions", **(options or {})}
+    return Request("delete", "DELETE", address, body=encode(body))
 
 
 def encode(body: Body | Iterable[Mapping[str, Any]]) -> bytes:

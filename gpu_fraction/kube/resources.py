@@ -1,4 +1,4 @@
-"""Which resource a request is about: group, version, plural and where it lives."""
+"""Resources of the API server and the addresses of their objects."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -103,10 +103,7 @@ NODES: Final = Resource("", "v1", "nodes", "Node", namespaced=False)
 NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 EVENTS: Final = Resource("", "v1", "events", "Event")
 SECRETS: Final = Resource("", "v1", "secrets", "Secret")
-SERVICES: Final = Resource("", "v1", "services", "Service")
-RESOURCE_QUOTAS: Final = Resource("", "v1", "resourcequotas", "ResourceQuota")
 REPLICA_SETS: Final = Resource("apps", "v1", "replicasets", "ReplicaSet")
-DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
 STATEFUL_SETS: Final = Resource("apps", "v1", "statefulsets", "StatefulSet")
 DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets", "DaemonSet")
 JOBS: Final = Resource("batch", "v1", "jobs", "Job")
@@ -124,15 +121,5 @@ VALIDATING_WEBHOOKS: Final = Resource(
     "validatingwebhookconfigurations",
     "ValidatingWebhookConfiguration",
     namespaced=False,
-)
-CRDS: Final = Resource(
-    "apiextensions.k8s.io",
-    "v1",
-    "customresourcedefinitions",
-    "CustomResourceDefinition",
-    namespaced=False,
-)
-PRIORITY_CLASSES: Final = Resource(
-    "scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False
 )
 GPU_QUOTAS: Final = Resource(keys.GROUP, "v1alpha1", "gpuquotas", "GPUQuota")

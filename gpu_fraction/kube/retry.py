@@ -1,4 +1,4 @@
-"""Which failed requests are sent again, and when."""
+"""Decides which failed requests are repeated, and when."""
 
 import random
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from gpu_fraction.kube.requests import Request
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When to send a request again.
+    """Waits between tries, and the time of one try.
 
     Attributes:
         backoff: waits between the tries, where the server does not name one.
@@ -24,10 +24,7 @@ class RetryPolicy:
     def wait_s(
         self, request: Request, error: errors.KubeError, failures: int, rng: random.Random
     ) -> float | None:
-        """Seconds until the next try, or None where there must not be one.
-
-        A Retry-After is waited in full: the jitter comes on top of it.
-        """
+        """Seconds until the next try, at least a Retry-After plus jitter; None for no try."""
         if not may_repeat(request, error):
             return None
         wait_s = self.backoff.wait_s(failures, rng)
@@ -37,10 +34,10 @@ class RetryPolicy:
 
 
 def may_repeat(request: Request, error: errors.KubeError) -> bool:
-    """True where repeating the request can help and cannot do harm.
+    """True where repeating the request can help and does no harm.
 
-    A Retry-After says that the server did not carry the request out; client-go relies on the
-    same (rest/with_retry.go, checkWait).
+    A Retry-After means that the server did not carry the request out, as in client-go
+    (rest/with_retry.go, checkWait).
     """
     match error:
         case errors.TooManyRequestsError():
@@ -56,13 +53,13 @@ def may_repeat(request: Request, error: errors.KubeError) -> bool:
 
 
 def failure_of(failures: list[errors.TransientError]) -> errors.TransientError:
-    """What to raise after these tries, at least one: the last failure, and what the others add."""
+    """The error to raise after one or more failed tries: the last, with its predecessor."""
     last = failures[-1]
-    # A server that turned the last try away may have started on one before.
+    # The server may have started on a try before the last one.
     last.started = any(failure.started for failure in failures)
     if len(failures) == 1 or not isinstance(last, errors.DeadlineError):
         return last
-    # Still a DeadlineError: whether this try was carried out is not known.
-    told = errors.DeadlineError(f"{last}; the try before: {failures[-2]}")
-    told.__cause__ = failures[-2]
-    return told
+    # Still a DeadlineError, because the server may have carried this try out.
+    error = errors.DeadlineError(f"{last}; the try before: {failures[-2]}")
+    error.__cause__ = failures[-2]
+    return error

@@ -1,4 +1,4 @@
-"""Which API servers are supported, and what becomes of the others."""
+"""Checks that the API server has a supported version."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ NEWEST: Final = (1, 37)
 """Chosen: the versions that the tests run against (docs/testing.md)."""
 
 TIMEOUT_S: Final = 10.0
-"""Of one reading with its retries: chosen, ``/version`` is answered out of memory."""
+"""Seconds for one request with retries: chosen, the server answers ``/version`` from memory."""
 
 _BACKOFF: Final = Backoff(initial_s=1.0)
 
@@ -24,21 +24,21 @@ _log = structlog.get_logger()
 
 
 class UnsupportedServerError(SettingsError):
-    """The cluster that the settings name has a server that is too old."""
+    """The API server is too old."""
 
 
-async def doubt(client: Client) -> str:
-    """Why the server may not do; empty where it is supported.
+async def unsupported(client: Client) -> str:
+    """Why the server may not work; empty where it is supported.
 
     Raises:
         UnsupportedServerError: it is too old.
-        errors.KubeError: it gave no answer, or not to these credentials.
+        errors.KubeError: it gave no answer, or refused these credentials.
     """
     supported = f"gpu-fraction runs on Kubernetes {_text(OLDEST)} to {_text(NEWEST)}"
     try:
         found = await client.server_version(timeout_s=TIMEOUT_S)
     except (errors.ForbiddenError, errors.NotFoundError, errors.MalformedAnswerError) as e:
-        return f"the API server does not tell its version ({e}); {supported}"
+        return f"the API server does not report its version ({e}); {supported}"
     if found < OLDEST:
         raise UnsupportedServerError(
             [f"the API server is Kubernetes {_text(found)}; {supported}: upgrade the cluster"]
@@ -49,20 +49,20 @@ async def doubt(client: Client) -> str:
 
 
 async def check(client: Client) -> None:
-    """Log the server's doubt as soon as the server answers, however long that takes.
+    """Wait for the server and log whether its version is supported.
 
     Raises:
         UnsupportedServerError: it is too old.
     """
     for wait_s in _BACKOFF.waits_s(random.SystemRandom()):
         try:
-            why = await doubt(client)
+            why = await unsupported(client)
         except errors.KubeError as e:
             _log.info("server_version_not_read", error=str(e))
             await asyncio.sleep(wait_s)
             continue
         if why:
-            _log.warning("server_version_doubtful", why=why)
+            _log.warning("server_version_unsupported", why=why)
         else:
             _log.info("server_version_supported")
         return

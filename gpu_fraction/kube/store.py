@@ -1,4 +1,4 @@
-"""Objects as last seen, by name and by whatever else the consumer looks them up."""
+"""Objects as last seen, by name and by indexes."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from gpu_fraction.kube.objects import HasMeta, Key, key_of
 T = TypeVar("T", bound=HasMeta)
 
 IndexFunction = Callable[[T], Iterable[str]]
-"""The values under which an object is found; pure, and cheap."""
+"""Returns the index values of an object; pure and cheap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class Change(Generic[T]):
 class Store(Generic[T]):
     """A dictionary of objects with indexes that follow every change.
 
-    Reading is for everyone; :meth:`put`, :meth:`remove` and :meth:`replace` are for the one
-    that fills it. No method awaits, so a reader between two awaits sees one state.
+    Only the owner calls :meth:`put`, :meth:`remove` and :meth:`replace`. No method awaits, so a
+    reader between two awaits sees one state.
     """
 
     def __init__(self, indexes: Mapping[str, IndexFunction[T]] | None = None) -> None:
@@ -56,11 +56,11 @@ class Store(Generic[T]):
         return [self._objects[key] for key in self._indexes[index].get(value, ())]
 
     def put(self, obj: T) -> list[Change[T]]:
-        """Keep an object in place of the one with its name.
+        """Store an object in place of the one with its name.
 
         Returns:
-            What changed: nothing where that version is already here, two changes where the
-            name now belongs to another object.
+            The changes: none where that version is stored already, two where the name now
+            belongs to another object.
         """
         key = key_of(obj)
         old = self._objects.get(key)
@@ -82,7 +82,7 @@ class Store(Generic[T]):
 
         Args:
             key: namespace and name.
-            last: its final state, where that is known.
+            last: its final state; None where that is unknown.
         """
         old = self._objects.get(key)
         if old is None:
@@ -91,11 +91,11 @@ class Store(Generic[T]):
         return [Change(last or old, None)]
 
     def replace(self, objects: Iterable[T], keep: Iterable[Key] = ()) -> Iterator[Change[T]]:
-        """Make the store hold these objects and no others; the changes come as they are made.
+        """Make the store hold only these objects; yields each change when it is made.
 
         Args:
             objects: everything that exists.
-            keep: names that exist too, but whose object could not be read: what is here stays.
+            keep: names of objects that could not be read; their stored versions stay.
         """
         gone = self._objects.keys() - set(keep)
         for obj in objects:

@@ -1,14 +1,14 @@
-"""Bytes to the API server and back: connections, credentials, deadlines.
+"""Sends requests to the API server: connections, credentials, deadlines.
 
-Nothing is retried here except a request that met 401: once, with credentials read anew.
+The only retry here is one after a 401, with credentials that are read again.
 """
 
 import asyncio
 import io
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import aiohttp
 import structlog
@@ -29,6 +29,8 @@ IDLE_CONNECTION_S: Final = 60.0
 (apiserver/pkg/server/secure_serving.go), so that no request meets a connection just closed."""
 
 _log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ class Transport:
         """Prepare; nothing is read or opened before the context is entered.
 
         Args:
-            source: where credentials come from.
-            user_agent: names us in audit logs and in API priority and fairness.
+            source: the address and the credentials.
+            user_agent: our name in audit logs and in API priority and fairness.
         """
         self._source = source
         self._user_agent = user_agent
@@ -66,7 +68,7 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._retired: aiohttp.ClientSession | None = None
         self._found_at = 0.0
-        self._trouble = ""  # told once, not with every request
+        self._logged = ""  # the failure to read credentials that was logged last
         self._finding = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -84,11 +86,6 @@ class Transport:
                 await session.close()
         self._session = self._retired = None
 
-    @property
-    def server(self) -> str:
-        """URL of the API server."""
-        return self._access.server
-
     async def send(self, request: Request, *, timeout_s: float, begin_s: float) -> Answer:
         """Send a request and read the whole answer.
 
@@ -102,18 +99,13 @@ class Transport:
             errors.DeadlineError: the answer did not begin or end in time.
             errors.TransportError: the connection failed.
         """
-        begin_s = min(begin_s, timeout_s)
-        try:
-            async with asyncio.timeout(timeout_s):
-                try:
-                    async with asyncio.timeout(begin_s):
-                        response = await self._open(request)
-                except TimeoutError:
-                    raise _late(request, begin_s) from None
-                async with response:
-                    return await _read(response)
-        except TimeoutError:
-            raise _late(request, timeout_s) from None
+
+        async def exchange() -> Answer:
+            response = await _within(self._open(request), request, min(begin_s, timeout_s))
+            async with response:
+                return await _read(response)
+
+        return await _within(exchange(), request, timeout_s)
 
     @asynccontextmanager
     async def stream(
@@ -123,27 +115,23 @@ class Transport:
 
         Args:
             request: the request.
-            timeout_s: seconds for the answer to begin. The lines have no limit: the caller
-                watches for silence.
+            timeout_s: seconds for the answer to begin. The lines have no limit, so the caller
+                must detect silence.
 
         Raises:
             errors.KubeError: the server did not answer 2xx, or the connection failed.
         """
-        try:
-            async with asyncio.timeout(timeout_s):
-                response = await self._open(request)
-        except TimeoutError:
-            raise _late(request, timeout_s) from None
+        response = await _within(self._open(request), request, timeout_s)
         try:
             if response.status != 200:
-                (await _read_within(response, request, timeout_s)).success()
+                (await _within(_read(response), request, timeout_s)).success()
             async with aclosing(_lines(response)) as lines:
                 yield lines
         finally:
             response.close()  # not released for reuse: the rest of the answer has no end
 
     async def _open(self, request: Request) -> aiohttp.ClientResponse:
-        """Send, and wait for the answer to begin; a 401 is tried again with fresh credentials."""
+        """Send, and wait for the answer to begin; repeat after a 401 with fresh credentials."""
         loop = asyncio.get_running_loop()
         if loop.time() - self._found_at > self._source.max_age_s:
             await self._find_again(older_than=loop.time())
@@ -179,19 +167,19 @@ class Transport:
             raise _broken(access.server, error) from error
 
     async def _find_again(self, *, older_than: float) -> bool:
-        """Read the credentials anew unless somebody did since; False where that failed."""
+        """Read the credentials again unless another request did; False where that failed."""
         async with self._finding:
             if self._found_at > older_than:
                 return True
             try:
                 await self._use(await self._source.find())
             except AccessError as error:
-                # The credentials at hand may well outlive a moment's trouble with the file.
-                if str(error) != self._trouble:
+                # The present credentials may still be valid when the file cannot be read.
+                if str(error) != self._logged:
                     _log.warning("kube.access_not_refreshed", error=str(error))
-                self._trouble = str(error)
+                self._logged = str(error)
                 return False
-            self._trouble = ""
+            self._logged = ""
             return True
 
     async def _use(self, access: Access) -> None:
@@ -199,7 +187,7 @@ class Transport:
             session = await self._connect(access)
             if self._retired is not None:
                 await self._retired.close()
-            # Requests and watches under way end on the connections they began on.
+            # Requests and watches in progress end on their old connections.
             self._retired, self._session = self._session, session
         self._access = access
         self._found_at = asyncio.get_running_loop().time()
@@ -216,7 +204,7 @@ class Transport:
             headers={
                 "User-Agent": self._user_agent,
                 "Accept": "application/json",
-                # Unpacking costs the event loop more than a cluster network costs us.
+                # Unpacking costs the event loop more than the bytes cost a cluster network.
                 "Accept-Encoding": "identity",
             },
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -236,18 +224,17 @@ async def _read(response: aiohttp.ClientResponse) -> Answer:
     return Answer(response.status, response.headers, body)
 
 
-async def _read_within(
-    response: aiohttp.ClientResponse, request: Request, timeout_s: float
-) -> Answer:
+async def _within(work: Awaitable[T], request: Request, timeout_s: float) -> T:
     try:
         async with asyncio.timeout(timeout_s):
-            return await _read(response)
+            return await work
     except TimeoutError:
-        raise _late(request, timeout_s) from None
+        message = f"{request.verb} {request.address}: no answer in {timeout_s:g} s"
+        raise errors.DeadlineError(message) from None
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    """The lines of an answer, each read byte looked at once however long the line."""
+    """The lines of an answer; each byte is scanned once, even in long lines."""
     parts: list[bytes] = []
     length = 0
     try:
@@ -264,10 +251,6 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None
                 )
     except (aiohttp.ClientError, OSError) as error:
         raise _broken(str(response.url.origin()), error) from error
-
-
-def _late(request: Request, timeout_s: float) -> errors.DeadlineError:
-    return errors.DeadlineError(f"{request.verb} {request.address}: no answer in {timeout_s:g} s")
 
 
 def _broken(server: str, error: Exception) -> errors.TransportError:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -13,13 +13,13 @@ T = TypeVar("T", bound=HasMeta)
 
 
 class EventKind(Enum):
-    """What an event says. Source: apimachinery pkg/watch/watch.go; ERROR is an exception here."""
+    """Kinds of events. Source: apimachinery pkg/watch/watch.go; ERROR is an exception here."""
 
     ADDED = "ADDED"
     MODIFIED = "MODIFIED"
     DELETED = "DELETED"
     BOOKMARK = "BOOKMARK"
-    """Nothing happened up to this version."""
+    """No change up to this version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class WatchEvent(Generic[T]):
     """One event.
 
     Attributes:
-        kind: what happened.
-        identity: of which object; a bookmark has only a resource version.
+        kind: the kind of change.
+        identity: of the object; a bookmark has only a resource version.
         object: the object; None for a bookmark, or where it does not decode.
         problem: why it does not decode.
     """
@@ -39,22 +39,6 @@ class WatchEvent(Generic[T]):
     problem: str = ""
 
 
-class WatchObserver(Protocol):
-    """Learns how a local copy is kept. ``resource`` is ``plural.group``."""
-
-    def listed(self, resource: str, count: int) -> None:
-        """A list of that many objects was taken over."""
-
-    def received(self, resource: str, kind: EventKind) -> None:
-        """An event was taken over."""
-
-    def malformed(self, resource: str) -> None:
-        """An object did not decode and was left as it was."""
-
-    def failed(self, resource: str, error: errors.KubeError) -> None:
-        """A list or watch failed and will be tried again."""
-
-
 class _Line(msgspec.Struct, frozen=True):
     type: str
     object: msgspec.Raw
@@ -63,11 +47,11 @@ class _Line(msgspec.Struct, frozen=True):
 def read_event(line: bytes, into: type[T]) -> WatchEvent[T] | None:
     """The event in a line; None for a kind this version does not know.
 
-    An object that does not decode is reported in the event: it must not stop the stream.
+    An object that does not decode is reported in the event and does not stop the stream.
 
     Raises:
         errors.KubeError: the event is an error of the server, such as GoneError.
-        errors.MalformedAnswerError: the line is no event.
+        errors.MalformedAnswerError: the line is not an event.
     """
     raw = decode(_Line, line)
     if raw.type == "ERROR":

@@ -35,7 +35,7 @@ UNTIL_RESET: Final = frozenset({48, 64, 74, 79, 95, 119, 120})
 
 Double bit ECC, failed row remap, NVLink, off the bus, uncontained ECC, GSP timeouts. Chosen: the
 XID catalogue (https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html) asks for
-a reset or a reboot for these; other errors heal when the card says that nothing is pending.
+a reset or a reboot for these; other errors heal when the card reports that nothing is pending.
 """
 
 RECOVERY_ACTION_CHANGED: Final = 154
@@ -100,7 +100,7 @@ class Poll:
     Attributes:
         lost: The reason why it cannot be used at all, empty where it can.
         error: The reason why it could not be polled, empty where it could.
-        recovery_action: NVML's number, None where the driver does not know it.
+        recovery_action: NVML's number, None where the driver does not report it.
         repair_pending: Row remaps wait for a reset.
         repair_failed: A row remap failed: the card must be replaced.
         uncorrected_ecc: Errors since the driver was loaded, None where unknown.

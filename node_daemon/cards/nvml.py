@@ -49,7 +49,7 @@ class NvmlUnavailableError(NvmlError):
 
 
 class NvmlUnsupportedError(NvmlError):
-    """The card or this driver does not know the call."""
+    """The card or this driver does not support the call."""
 
 
 class NvmlCardLostError(NvmlError):
@@ -57,7 +57,7 @@ class NvmlCardLostError(NvmlError):
 
 
 class NvmlNotFoundError(NvmlError):
-    """No such card, instance, cgroup or sample."""
+    """The card, instance, cgroup or sample does not exist."""
 
 
 class NvmlDeniedError(NvmlError):

@@ -231,7 +231,7 @@ def _active(handle: object, link: int) -> bool:
     try:
         state = pynvml.nvmlDeviceGetNvLinkState(handle, link)
     except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_InvalidArgument):
-        return False  # the card has no such link
+        return False  # the card does not have this link
     return bool(state == pynvml.NVML_FEATURE_ENABLED)
 
 

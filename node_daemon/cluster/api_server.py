@@ -43,7 +43,7 @@ class ApiAssigner:
         """Annotate the pod, provided it is that UID.
 
         Raises:
-            Refusal: there is no such pod any more, or the server refuses for good.
+            Refusal: the pod no longer exists, or the server refuses the request.
             ApiUnavailableError: not confirmed; it may have been written all the same.
         """
         body = {"metadata": {"uid": pod.uid, "annotations": {keys.ASSIGNED: text}}}

@@ -88,8 +88,8 @@ def diff(seen: NodeFields, wanted: NodeFields) -> NodePatches:
 def _sold_as_mib(card: Card) -> int:
     """The card's memory, rounded up to whole GiB.
 
-    A share may be counted by the size that a card is sold under, 80 GiB where NVML says 81559
-    MiB, and scheduler and kubelet must not refuse it. Cards are chosen by what NVML says.
+    A share may be counted by the size that a card is sold under, 80 GiB where NVML reports 81559
+    MiB, and scheduler and kubelet must not refuse it. Cards are chosen by NVML's size.
     """
     return units.ceil_div(card.memory_mib, _GIB) * _GIB
 

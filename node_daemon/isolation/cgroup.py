@@ -109,7 +109,7 @@ class CgroupEngine(Engine):
     def edits(self, part: Part) -> ContainerEdits:
         """The environment of NVIDIA's hook, and the hook itself where configured.
 
-        The hook knows one amount for all cards: where they differ it gets the largest, and the
+        The hook takes one amount for all cards: where they differ it gets the largest, and the
         pod's limits hold the others. Leaving it out would let the pod set its own.
         """
         limit = max(share.memory_mib for share in part.shares)

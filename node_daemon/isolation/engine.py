@@ -90,7 +90,7 @@ def bind_mount(host: str, container: str, *, writable: bool = False) -> Mapping[
 
 
 def compute_percent(shares: Sequence[CardShare]) -> int:
-    """The compute limit of engines that know one percentage for all cards, 0 for none.
+    """The compute limit of engines with one percentage for all cards, 0 for none.
 
     The smallest share, rounded down so that a full card is never overdrawn, and never to 0,
     which would mean no limit.

@@ -92,7 +92,7 @@ def _nonce(answer: bytes) -> Nonce | None:
     """The name in a stored answer to ``Allocate``.
 
     Raises:
-        DecodeError: no such answer.
+        DecodeError: the answer does not decode.
     """
     response = deviceplugin_v1beta1_pb2.ContainerAllocateResponse.FromString(answer)
     names = [device.name for device in response.cdi_devices]

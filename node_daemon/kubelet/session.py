@@ -131,7 +131,7 @@ class KubeletSession:
         """Wait after a failure, or until another kubelet listens.
 
         A kubelet that was killed leaves its socket, and the next one refuses for good the pods
-        that it admits before it knows our tokens.
+        that it admits before it has our tokens.
 
         Returns:
             What makes the next registration needed.

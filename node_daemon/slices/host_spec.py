@@ -74,7 +74,7 @@ class HostSpecReader:
     """Reads the specification, again only when a file of its directories has changed."""
 
     def __init__(self, directories: Sequence[Path]) -> None:
-        """Look in ``directories``, the last of which has the highest priority."""
+        """Read ``directories``; the last has the highest priority."""
         self._directories = directories
         self._seen: object = None
         self._spec: HostSpec | None = None

@@ -138,7 +138,7 @@ def _attested(
     if nonce is None or nonce not in known:
         raise Refusal(
             Reason.TOKEN_UNKNOWN,
-            "the kubelet holds a CDI name that this daemon does not know; "
+            "the kubelet has a CDI name that is unknown to this daemon; "
             "delete the pod so that the kubelet allocates again",
         )
     return nonce

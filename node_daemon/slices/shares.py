@@ -25,7 +25,7 @@ class Assigner(Protocol):
         """Annotate the pod, provided it is that UID.
 
         Raises:
-            Refusal: there is no such pod any more.
+            Refusal: the pod no longer exists.
             ApiUnavailableError: not confirmed; it may have been written all the same.
         """
         ...

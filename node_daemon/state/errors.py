@@ -24,11 +24,11 @@ class StoreError(NodeDaemonError):
 
 
 class HostSpecError(NodeDaemonError):
-    """The host's CDI specification of its GPUs cannot be used; the message says what to do."""
+    """The host's CDI specification of its GPUs cannot be used; the message names the remedy."""
 
 
 class IsolationError(NodeDaemonError):
-    """A container must not start now; the message says why and what would help."""
+    """A container must not start now; the message names the cause and the remedy."""
 
 
 class NotEnforceableError(IsolationError):

@@ -65,7 +65,7 @@ class Ledger:
             raise Refusal(
                 Reason.ASSIGNMENT_DIFFERS,
                 f"container {key.name!r} already holds {_text(held)}, "
-                f"but its assignment now says {_text(shares)}; a slice cannot change in place",
+                f"but its assignment is now {_text(shares)}; a slice cannot change in place",
             )
         if held is None:
             self._check(shares, cards)

@@ -7,6 +7,21 @@ from typing import Any, Final
 from gpu_fraction.kube import resources
 from gpu_fraction.kube.resources import Resource
 
+# Resources that the product itself does not use.
+SERVICES: Final = Resource("", "v1", "services", "Service")
+RESOURCE_QUOTAS: Final = Resource("", "v1", "resourcequotas", "ResourceQuota")
+DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
+CRDS: Final = Resource(
+    "apiextensions.k8s.io",
+    "v1",
+    "customresourcedefinitions",
+    "CustomResourceDefinition",
+    namespaced=False,
+)
+PRIORITY_CLASSES: Final = Resource(
+    "scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False
+)
+
 CONDITIONS: Final = {"status.conditions": "type"}
 
 
@@ -91,10 +106,10 @@ BUILT_IN: Final = (
         },
     ),
     Kind(resources.SECRETS, field_labels={"type": ""}),
-    Kind(resources.SERVICES, ("svc",), status=True),
-    Kind(resources.RESOURCE_QUOTAS, ("quota",), status=True),
+    Kind(SERVICES, ("svc",), status=True),
+    Kind(RESOURCE_QUOTAS, ("quota",), status=True),
     Kind(resources.REPLICA_SETS, ("rs",), status=True, generation=True, list_keys=CONDITIONS),
-    Kind(resources.DEPLOYMENTS, ("deploy",), status=True, generation=True, list_keys=CONDITIONS),
+    Kind(DEPLOYMENTS, ("deploy",), status=True, generation=True, list_keys=CONDITIONS),
     Kind(resources.STATEFUL_SETS, ("sts",), status=True, generation=True, list_keys=CONDITIONS),
     Kind(resources.DAEMON_SETS, ("ds",), status=True, generation=True, list_keys=CONDITIONS),
     Kind(resources.JOBS, status=True, generation=True, list_keys=CONDITIONS),
@@ -111,9 +126,9 @@ BUILT_IN: Final = (
         unconditional_update=False,
         list_keys=_WEBHOOK_KEYS,
     ),
-    Kind(resources.PRIORITY_CLASSES, ("pc",), generation=True),
+    Kind(PRIORITY_CLASSES, ("pc",), generation=True),
     Kind(
-        resources.CRDS,
+        CRDS,
         ("crd",),
         status=True,
         generation=True,

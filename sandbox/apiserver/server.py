@@ -27,7 +27,7 @@ from gpu_fraction.sandbox.apiserver.faults import (
     Slow,
     Text,
 )
-from gpu_fraction.sandbox.apiserver.kinds import BUILT_IN, Kind, from_crd
+from gpu_fraction.sandbox.apiserver.kinds import BUILT_IN, CRDS, Kind, from_crd
 from gpu_fraction.sandbox.apiserver.routing import Routes, Target, verb_of
 from gpu_fraction.sandbox.apiserver.storage import HISTORY, Object, Storage, Stored
 from gpu_fraction.sandbox.apiserver.verbs import Verbs
@@ -255,7 +255,7 @@ class ApiServer:
         return response
 
     def _committed(self, kind: Kind, stored: Stored) -> None:
-        if kind.resource == resources.CRDS:
+        if kind.resource == CRDS:
             self._routes.add(from_crd(stored.body))
 
     def _kind_of(self, obj: Object) -> Kind:

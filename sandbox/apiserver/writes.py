@@ -8,7 +8,7 @@ from aiohttp import web
 
 from gpu_fraction.kube import resources
 from gpu_fraction.sandbox.apiserver import failures, patches
-from gpu_fraction.sandbox.apiserver.kinds import from_crd
+from gpu_fraction.sandbox.apiserver.kinds import CRDS, from_crd
 from gpu_fraction.sandbox.apiserver.reading import Reading
 from gpu_fraction.sandbox.apiserver.routing import Routes, Target
 from gpu_fraction.sandbox.apiserver.storage import Object, Storage
@@ -90,7 +90,7 @@ class Writes:
         obj = await self._verbs.delete(target, options, caller)
         if resource == resources.NAMESPACES and not caller.dry_run:
             await self._empty_namespace(target.name, caller)
-        if resource == resources.CRDS and not caller.dry_run:
+        if resource == CRDS and not caller.dry_run:
             self._routes.remove(from_crd(obj))
         if resource in {resources.PODS, resources.NAMESPACES}:
             return obj

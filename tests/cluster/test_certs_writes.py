@@ -11,10 +11,10 @@ from gpu_fraction.certs import pki
 from gpu_fraction.certs.actions import PublishBundle
 from gpu_fraction.certs.certificate import Authority
 from gpu_fraction.certs.injection import Injector
-from gpu_fraction.certs.installation import Installation
 from gpu_fraction.certs.lifetimes import Lifetimes
-from gpu_fraction.certs.presence import Presence, ReplicaIdentity, Roster
+from gpu_fraction.certs.replica_leases import Heartbeat, ReplicaIdentity, ReplicaLister
 from gpu_fraction.certs.secret import SecretStore
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.certs.state import CaState, Phase
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.access import kubeconfig
@@ -107,18 +107,18 @@ async def test_bundles_are_written_to_what_was_read(
 
 async def test_presence_comes_and_goes(kube: Client, installation: Installation) -> None:
     """A replica reports what it serves, again and again, and withdraws the report."""
-    lifetimes = replace(LIFETIMES, presence_s=5.0)
+    lifetimes = replace(LIFETIMES, heartbeat_s=5.0)
     me = ReplicaIdentity(name="pod-a")
-    presence = Presence(kube, installation, me, lifetimes)
+    heartbeat = Heartbeat(kube, installation, me, lifetimes)
     leaf = pki.issue_leaf(authority(), ["a"], NOW, LIFETIMES)
     for _ in range(2):
-        await presence.report(leaf, NOW)
-    found = await Roster(kube, installation, lifetimes).read()
+        await heartbeat.report(leaf, NOW)
+    found = await ReplicaLister(kube, installation, lifetimes).read()
     assert [(r.issuer, r.leaf_not_after) for r in found] == [
         (leaf.issuer, leaf.certificate.not_after)
     ]
-    await presence.withdraw()
-    assert await Roster(kube, installation, lifetimes).read() == []
+    await heartbeat.withdraw()
+    assert await ReplicaLister(kube, installation, lifetimes).read() == []
 
 
 def configuration(installation: Installation) -> dict[str, Any]:

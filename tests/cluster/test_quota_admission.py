@@ -105,7 +105,7 @@ async def test_a_replica_killed_in_the_middle_breaks_no_budget(
     quotas.admission.wait_listening(victim)
     pods = await client.get(f"/api/v1/namespaces/{namespace}/pods")
     assert len(pods["items"]) == first.result()["created"] <= FITTING
-    # What a dead replica had promised comes back; then the budget can be filled to the brim.
+    # Reservations of a dead replica end; then the budget can be filled to the brim.
     deadline = time.monotonic() + TTL_S + 30
     created = len(pods["items"])
     while created < FITTING and time.monotonic() < deadline:
@@ -123,7 +123,7 @@ async def test_a_replica_killed_in_the_middle_breaks_no_budget(
 async def test_a_create_that_fails_later_leaves_nothing_behind(
     quotas: Quotas, client: ApiClient, namespace: str
 ) -> None:
-    """Creates that end with AlreadyExists take no room from other pods, and no promise stays."""
+    """Creates that end with AlreadyExists take no room from other pods; no reservation stays."""
     quotas.create(namespace, hard={"cores": "200m"})
     path = f"/api/v1/namespaces/{namespace}/pods"
     await client.create(path, pod("same"))
@@ -261,7 +261,7 @@ def test_lowering_a_budget_evicts_nobody_and_says_so(
     kubectl("patch", "gpuq", "team-a", "--type=merge", "-p", '{"spec":{"hard":{"cores":"100m"}}}')
     found = quotas.wait(namespace, "team-a", lambda q: condition(q, "Exceeded") == "True")
     exceeded = next(c for c in found["status"]["conditions"] if c["type"] == "Exceeded")
-    assert "running pods are kept" in exceeded["message"]
+    assert "running pods continue" in exceeded["message"]
     assert kubectl("get", "pods", "-o", "name").strip() == "pod/kept"
 
 

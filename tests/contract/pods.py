@@ -126,7 +126,9 @@ class PodContract:
         assert meta(marked)["deletionGracePeriodSeconds"] == 30
         assert meta(marked)["generation"] == 2
         assert meta(marked)["deletionTimestamp"]
-        await client.delete(at, uid=meta(made)["uid"], grace_period_s=0)
+        await client.delete(
+            at, {"preconditions": {"uid": meta(made)["uid"]}, "gracePeriodSeconds": 0}
+        )
         with pytest.raises(errors.NotFoundError):
             await client.get(at, Identity)
 

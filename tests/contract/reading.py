@@ -7,9 +7,8 @@ import pytest
 
 from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.listing import ListOptions
-from gpu_fraction.kube.objects import Identity
-from gpu_fraction.kube.requests import Selection
+from gpu_fraction.kube.objects import Identity, Page, decode
+from gpu_fraction.kube.requests import Request, Selection
 from gpu_fraction.kube.resources import PODS, SECRETS, Resource
 from tests.builders.pods import plain_pod
 from tests.contract.manifests import Manifest, secret, widget
@@ -69,7 +68,7 @@ class ListContract:
         collection = SECRETS.at(namespace=namespace)
         for number in range(7):
             await client.create(collection, secret(f"s{number}"), Identity)
-        listing = await client.list(collection, Manifest, ListOptions(page_size=3))
+        listing = await client.list(collection, Manifest, page_size=3)
         assert [n for n in names(listing.items) if n.startswith("s")] == [
             f"s{n}" for n in range(7)
         ]
@@ -90,12 +89,10 @@ class ListContract:
             ("x,y", ["b"]),
             ("x in (1, 2),!y", ["a"]),
         ):
-            listing = await client.list(
-                collection, Manifest, ListOptions(Selection(labels=selector))
-            )
+            listing = await client.list(collection, Manifest, Selection(labels=selector))
             assert (selector, names(listing.items)) == (selector, expected)
         with pytest.raises(errors.BadRequestError):
-            await client.list(collection, Manifest, ListOptions(Selection(labels="x in (1")))
+            await client.list(collection, Manifest, Selection(labels="x in (1"))
 
     async def test_field_selectors(self, client: Client, namespace: str) -> None:
         """Pods by node, phase and name; other fields are refused."""
@@ -113,14 +110,10 @@ class ListContract:
             ("spec.hostNetwork=true", []),
             ("status.nominatedNodeName=", ["a", "b"]),
         ):
-            listing = await client.list(
-                collection, Manifest, ListOptions(Selection(fields=selector))
-            )
+            listing = await client.list(collection, Manifest, Selection(fields=selector))
             assert (selector, names(listing.items)) == (selector, expected)
         with pytest.raises(errors.BadRequestError, match="field label not supported"):
-            await client.list(
-                collection, Manifest, ListOptions(Selection(fields="spec.priority=0"))
-            )
+            await client.list(collection, Manifest, Selection(fields="spec.priority=0"))
 
     async def test_a_definition_names_the_fields_that_select(
         self, client: Client, namespace: str, widgets: Resource
@@ -135,12 +128,10 @@ class ListContract:
             ("spec.color=", ["c"]),
             ("spec.color=blue,metadata.name=b", ["b"]),
         ):
-            listing = await client.list(
-                collection, Manifest, ListOptions(Selection(fields=selector))
-            )
+            listing = await client.list(collection, Manifest, Selection(fields=selector))
             assert (selector, names(listing.items)) == (selector, expected)
         with pytest.raises(errors.BadRequestError, match="field label not supported"):
-            await client.list(collection, Manifest, ListOptions(Selection(fields="spec.size=1")))
+            await client.list(collection, Manifest, Selection(fields="spec.size=1"))
 
     async def test_a_list_from_the_cache_ends(self, client: Client, namespace: str) -> None:
         """Version 0 may be old but not forever, and comes with a version to watch from."""
@@ -148,13 +139,14 @@ class ListContract:
         await client.create(collection, secret("s"), Identity)
         async with asyncio.timeout(10):
             while True:
-                listing = await client.list(
-                    collection, Manifest, ListOptions(page_size=1, resource_version="0")
+                request = Request(
+                    "list", "GET", collection, (("limit", "1"), ("resourceVersion", "0"))
                 )
-                if "s" in names(listing.items):
+                listing = decode(Page[Manifest], await client.send(request))
+                if "s" in names(listing.items or []):
                     break
                 await asyncio.sleep(0.05)
-        assert listing.resource_version.isdecimal()
+        assert listing.metadata.resource_version.isdecimal()
 
     async def test_resources_that_are_not_there(self, client: Client, namespace: str) -> None:
         """An unknown resource is not found, and so is an unknown subresource."""

@@ -9,7 +9,6 @@ import pytest
 
 from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.requests import PatchKind, Request, Selection
 from gpu_fraction.kube.resources import PODS, SECRETS, Address, Resource
@@ -83,7 +82,7 @@ class WatchContract:
         made = await client.create(collection, plain_pod("p", node=node), Manifest)
         await client.delete(at)
         if node:
-            await client.delete(at, grace_period_s=0)
+            await client.delete(at, {"gracePeriodSeconds": 0})
         events = await watch_some(
             client,
             collection,
@@ -194,7 +193,7 @@ class WatchContract:
         """A list is refused; a list as a watch ends with the refusal."""
         collection, version = SECRETS.at(namespace=namespace), str(2**62)
         with pytest.raises(errors.KubeError, match="Too large resource version"):
-            await client.list(collection, Manifest, ListOptions(resource_version=version))
+            await client.send(Request("list", "GET", collection, (("resourceVersion", version),)))
         request = streamed(collection, {**STREAMED, "resourceVersion": version})
         async with asyncio.timeout(20), client.watch(request) as lines:
             [event] = [msgspec.json.decode(line) async for line in lines]

@@ -190,10 +190,10 @@ class WritingContract:
         at = SECRETS.at("s", namespace=namespace)
         made = await client.create(SECRETS.at(namespace=namespace), secret("s"), Manifest)
         with pytest.raises(errors.ConflictError, match="the UID in the precondition"):
-            await client.delete(at, uid="00000000-0000-0000-0000-000000000000")
+            await client.delete(at, {"preconditions": {"uid": "00000000-0000-0000"}})
         with pytest.raises(errors.ConflictError, match="the ResourceVersion in the precondition"):
-            await client.delete(at, resource_version="1")
-        await client.delete(at, uid=meta(made)["uid"])
+            await client.delete(at, {"preconditions": {"resourceVersion": "1"}})
+        await client.delete(at, {"preconditions": {"uid": meta(made)["uid"]}})
         with pytest.raises(errors.NotFoundError, match='secrets "s" not found'):
             await client.delete(at)
 

@@ -32,7 +32,7 @@ class Budget(NamedTuple):
     used: int
     reserved: frozenset[int]
     counted: int  # how much of the pods' history was counted
-    named: frozenset[tuple[int, int]] = frozenset()  # promised pods, and what their names cost
+    named: frozenset[tuple[int, int]] = frozenset()  # reserved pods, and what their names cost
 
 
 class Replica(NamedTuple):
@@ -76,7 +76,7 @@ class Setting:
         controllers: Controllers that believe to be the leader at once.
         repeats: Reviews that arrive although their request is over.
         broken: A rule to leave out: ``compare-and-swap``, ``monotonic-count``,
-            ``promise-until-seen``, ``wait-for-request``, ``fresh-refusal`` or
+            ``reserve-until-seen``, ``wait-for-request``, ``fresh-refusal`` or
             ``one-pod-a-name`` (of the server: a name is stored only once at a time).
         names: A letter for the name of each pod; empty for a name each.
     """
@@ -101,11 +101,11 @@ class BrokenInvariantError(Exception):
 @cache
 def _ledger(budget: Budget, setting: Setting) -> Ledger:
     named = dict(budget.named)
-    promises = {str(i): _promise(setting, i, named.get(i, 0)) for i in budget.reserved}
-    return Ledger({GPUS: budget.used}, promises)
+    reservations = {str(i): _reservation(setting, i, named.get(i, 0)) for i in budget.reserved}
+    return Ledger({GPUS: budget.used}, reservations)
 
 
-def _promise(setting: Setting, i: int, counted: int = 0) -> Reservation:
+def _reservation(setting: Setting, i: int, counted: int = 0) -> Reservation:
     return Reservation({GPUS: setting.costs[i]}, "", setting.name(i), {GPUS: counted})
 
 
@@ -139,7 +139,7 @@ class Model:
         )
 
     def taken(self, budget: Budget) -> int:
-        """Used and promised."""
+        """Used and reserved."""
         return int(_ledger(budget, self.setting).taken[GPUS])
 
     def fits(self, budget: Budget, i: int) -> bool:
@@ -215,8 +215,8 @@ class Model:
                 yield f"replica {r} knows {i}", _approve(state, i)
                 return
             if self.fits(read, i):
-                promised = reserve(ledger, str(i), _promise(setting, i))
-                wanted = _budget(promised, read.counted)
+                reserved = reserve(ledger, str(i), _reservation(setting, i))
+                wanted = _budget(reserved, read.counted)
                 yield (
                     f"replica {r} looks for {i}",
                     _put(state, r, Replica(replica.cache, read, wanted, i)),
@@ -279,7 +279,7 @@ class Model:
         by_name = {self.setting.name(i): {GPUS: self.setting.costs[i]} for i in here}
         ledger = _ledger(it.cache, self.setting)
         ended = here | gone | void
-        if broken == "promise-until-seen":
+        if broken == "reserve-until-seen":
             ended = set(range(len(state.pods)))
         counted = recount(ledger.reserved, {GPUS: used}, {str(i) for i in ended}, by_name)
         return _budget(counted, view)

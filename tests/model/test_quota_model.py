@@ -16,7 +16,7 @@ def test_no_order_of_steps_breaks_the_budget(setting: Setting) -> None:
     [
         ("compare-and-swap", 2, ""),
         ("monotonic-count", 1, ""),
-        ("promise-until-seen", 1, ""),
+        ("reserve-until-seen", 1, ""),
         ("wait-for-request", 1, ""),
         ("fresh-refusal", 1, ""),
         ("one-pod-a-name", 1, "aa"),

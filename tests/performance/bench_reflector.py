@@ -20,7 +20,6 @@ import msgspec
 
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import Client, connect
-from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.objects import Identity, Meta
 from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.requests import PatchKind
@@ -157,7 +156,7 @@ def resident_mib() -> float:
 
 async def decoding(client: Client) -> tuple[float, float, float]:
     """MiB of all pods as JSON, and ms to decode them into Structs and into dictionaries."""
-    raw = await client.list(PODS.at(), msgspec.Raw, ListOptions(page_size=0))
+    raw = await client.list(PODS.at(), msgspec.Raw, page_size=0)
     bodies = [bytes(item) for item in raw.items]
     took = []
     for into in (Pod, dict):

@@ -15,11 +15,11 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from gpu_fraction.certs.installation import Installation
 from gpu_fraction.certs.lifetimes import Lifetimes
 from gpu_fraction.certs.manager import CertificateManager
-from gpu_fraction.certs.presence import ReplicaIdentity
+from gpu_fraction.certs.replica_leases import ReplicaIdentity
 from gpu_fraction.certs.secret import state_of
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.certs.state import CaState, Phase
 from gpu_fraction.certs.wire import SecretObject
 from gpu_fraction.kube.access import Access
@@ -43,7 +43,7 @@ LIFETIMES = Lifetimes(
     leaf_life_s=1800,
     settle_s=0.25,
     retire_s=0.2,
-    presence_s=0.2,
+    heartbeat_s=0.2,
 )
 TIMINGS = LeaseTimings(
     duration_s=1, renew_deadline_s=0.7, retry_period_s=0.1, release_timeout_s=0.5

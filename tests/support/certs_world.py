@@ -30,7 +30,7 @@ LIFETIMES = Lifetimes(
     leaf_life_s=100,
     settle_s=6,
     retire_s=20,
-    presence_s=2,
+    heartbeat_s=2,
 )
 # An API server sees every write well before a rotation relies on it.
 LAG_S = LIFETIMES.settle_s * 0.8

@@ -18,9 +18,9 @@ from gpu_fraction.kube.errors import ConflictError, NotFoundError
 from gpu_fraction.kube.listing import Listing
 from gpu_fraction.quota.admission import Admission, Settings
 from gpu_fraction.quota.cache import QuotaCache
-from gpu_fraction.quota.controller import Controller, ControllerSettings, Sources
+from gpu_fraction.quota.cluster_cards import ClusterCards
+from gpu_fraction.quota.controller import Controller, ControllerSettings
 from gpu_fraction.quota.decision import Outcome
-from gpu_fraction.quota.fleet import Fleet
 from gpu_fraction.quota.pods import PodRecord, Status, facts_of
 from gpu_fraction.quota.usage import PodCache
 from gpu_fraction.quota.wire import GPUQuota, QuotaMeta, ReservationWire, SpecWire, StatusWire
@@ -173,10 +173,10 @@ class Replica:
     """One webhook."""
 
     def __init__(
-        self, server: Server, settings: Settings | None = None, fleet: Fleet | None = None
+        self, server: Server, settings: Settings | None = None, cluster: ClusterCards | None = None
     ) -> None:
         self.cache = QuotaCache()
-        self.fleet = fleet or Fleet(CardSizes(CARD_MIB))
+        self.cluster = cluster or ClusterCards(CardSizes(CARD_MIB))
         self.watch = Watch(server)
         self.admission = Admission(
             server, self.cache, settings, rng=random.Random(1), now=lambda: NOW
@@ -193,7 +193,7 @@ class Replica:
     async def review(self, record: PodRecord, *, dry_run: bool = False) -> Outcome:
         """What the validating webhook asks."""
         facts = facts_of(record)
-        facts = facts.on(self.fleet.cards_for(record, facts))
+        facts = facts.on(self.cluster.cards_for(record, facts))
         return await self.admission.admit(record.metadata.namespace, facts, dry_run=dry_run)
 
 
@@ -205,22 +205,24 @@ class Counter:
         server: Server,
         clock: Callable[[], float],
         settings: ControllerSettings | None = None,
-        fleet: Fleet | None = None,
+        cluster: ClusterCards | None = None,
     ) -> None:
         self.settings = settings or ControllerSettings()
         self.cache = QuotaCache()
-        self.view = PodCache(clock, remember_s=2 * self.settings.ttl_s)
+        self.view = PodCache(
+            clock, version=lambda: self.watch.version, remember_s=2 * self.settings.ttl_s
+        )
         self.watch = Watch(server)
         self.rooms: list[str] = []
-        self.fleet = fleet or Fleet(CardSizes(CARD_MIB))
+        self.cluster = cluster or ClusterCards(CardSizes(CARD_MIB))
         self.controller = Controller(
             server,
-            Sources(self.cache, self.view, lambda: self.watch.version, self.fleet),
+            self.cache,
+            self.view,
+            self.cluster,
             self.settings,
-            clock=clock,
             now=lambda: NOW,
             freed=self.freed,
-            rng=random.Random(1),
         )
         self.watch.relist(self.take)
 
@@ -249,19 +251,19 @@ class World:
         *quotas: GPUQuota,
         replicas: int = 1,
         settings: Settings | None = None,
-        fleet: Fleet | None = None,
+        cluster: ClusterCards | None = None,
     ) -> None:
         self.server = Server()
         self.now_s = 1000.0
-        self.fleet = fleet
+        self.cluster = cluster
         for wire in quotas:
             self.server.put_quota(wire)
-        self.replicas = [Replica(self.server, settings, fleet) for _ in range(replicas)]
+        self.replicas = [Replica(self.server, settings, cluster) for _ in range(replicas)]
         self.counter = self.new_counter()
 
     def new_counter(self) -> Counter:
         """A controller that has just started."""
-        return Counter(self.server, lambda: self.now_s, fleet=self.fleet)
+        return Counter(self.server, lambda: self.now_s, cluster=self.cluster)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["World"]:
@@ -321,7 +323,7 @@ class World:
         return str(getattr(used, key) if used else "0")
 
     def reserved(self, name: str = "team-a") -> list[str]:
-        """The uids of the pods that are promised something."""
+        """The uids of the pods with a reservation."""
         return sorted(r.pod_uid for r in self.status(name).reserved or ())
 
     def condition(self, kind: str, name: str = "team-a") -> tuple[str, str, str]:

@@ -9,8 +9,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
-from gpu_fraction.certs.installation import Installation
 from gpu_fraction.certs.reporting import Reporter
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.node_daemon.metrics import Metrics, SliceGauges
 from gpu_fraction.node_daemon.usage_metrics import UsageGauges

@@ -33,7 +33,7 @@ PHASE = "gpu-fraction.dev/certificate-phase"
 LIFETIMES: Mapping[str, float] = {
     "settle_s": 2.0,
     "retire_s": 2.0,
-    "presence_s": 1.0,
+    "heartbeat_s": 1.0,
     "ca_life_s": 7200.0,
     "leaf_life_s": 3600.0,
 }

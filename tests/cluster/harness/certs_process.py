@@ -17,10 +17,10 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from gpu_fraction.certs.installation import Installation
 from gpu_fraction.certs.lifetimes import Lifetimes
 from gpu_fraction.certs.manager import CertificateManager
-from gpu_fraction.certs.presence import ReplicaIdentity
+from gpu_fraction.certs.replica_leases import ReplicaIdentity
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.kube.access import kubeconfig
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.election import LeaseTimings

@@ -18,7 +18,7 @@ _ROOT = Path(__file__).parents[3]
 _START_TIMEOUT_S = 60
 _POLL_S = 0.1
 TTL_S = 40
-"""Of promises; above the 34 s that the API server gives a request, as in production."""
+"""Of reservations; above the 34 s that the API server gives a request, as in production."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from gpu_fraction.domain.request import Refused, Request, Slice
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.quota.amounts import KEYS
 from gpu_fraction.quota.charge import charge
-from gpu_fraction.quota.fleet import Fleet, NodeMeta, NodeRecord
+from gpu_fraction.quota.cluster_cards import ClusterCards, NodeMeta, NodeRecord
 from gpu_fraction.quota.pods import PodRecord, facts_of
 from tests.builders.pods import quota_container, quota_pod
 
@@ -96,10 +96,10 @@ def placed(record: PodRecord, node: tuple[Card, ...]) -> PodRecord | None:
     )
 
 
-def cost(record: PodRecord, fleet: Fleet) -> dict[str, int]:
+def cost(record: PodRecord, cluster: ClusterCards) -> dict[str, int]:
     """What the pod is charged."""
     facts = facts_of(record)
-    return dict(charge(facts.on(fleet.cards_for(record, facts))).amounts)
+    return dict(charge(facts.on(cluster.cards_for(record, facts))).amounts)
 
 
 def _card(mib: int, at: int) -> Card:
@@ -120,9 +120,9 @@ def test_choosing_cards_only_lowers_the_charge(
 ) -> None:
     """For every request and all cards that it can be placed on, in each key."""
     sizes = CardSizes(max(card.memory_mib for card in node) if configured else None)
-    fleet = Fleet()
+    cluster = ClusterCards()
     text = inventory.render(inventory.Inventory(cards=node))
-    fleet.change(
+    cluster.change(
         None, NodeRecord(metadata=NodeMeta(name=NODE, annotations={keys.INVENTORY: text}))
     )
     try:
@@ -132,5 +132,5 @@ def test_choosing_cards_only_lowers_the_charge(
     running = placed(waiting, node)
     if running is None:
         return
-    before, after = cost(waiting, fleet), cost(running, fleet)
+    before, after = cost(waiting, cluster), cost(running, cluster)
     assert {key for key in KEYS if after[key] > before[key]} == set()

@@ -32,7 +32,7 @@ from tests.support.quota_world import NAMESPACE, Counter, Replica, Server, quota
 
 HARD = 3000
 REQUEST_S = 34.0
-"""The longest that the API server works on a request (facts of ``quota.ledger.PROMISE_S``)."""
+"""The longest that the API server works on a request (facts of ``quota.ledger.RESERVATION_S``)."""
 WORDS = ("first", "second")
 NAMES = ("a", "a", "b", "c", "d")
 WEIGHTS = {

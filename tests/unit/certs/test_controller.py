@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from gpu_fraction.certs import commands, pki
 from gpu_fraction.certs.controller import Controller
-from gpu_fraction.certs.presence import LABEL, Presence, ReplicaIdentity, Roster
+from gpu_fraction.certs.replica_leases import LABEL, Heartbeat, ReplicaIdentity, ReplicaLister
 from gpu_fraction.certs.reporting import Reporter
 from gpu_fraction.certs.state import CaState, Phase
 from gpu_fraction.kube import errors
@@ -23,7 +23,7 @@ from tests.support.certs_cluster import INSTALLATION, LIFETIMES, NAMESPACE, Clus
 
 CONFIG = MUTATING_WEBHOOKS.at("gpu-fraction")
 HOOKS = MUTATING_WEBHOOKS.qualified
-QUICK = replace(LIFETIMES, settle_s=0.02, retire_s=0.02, presence_s=0.5)
+QUICK = replace(LIFETIMES, settle_s=0.02, retire_s=0.02, heartbeat_s=0.5)
 
 
 def controller(made: Cluster, **changes: Any) -> Controller:
@@ -40,7 +40,7 @@ def nothing() -> None:
 @asynccontextmanager
 async def obedient_replica(made: Cluster) -> AsyncIterator[None]:
     """A replica that serves a leaf of the CA that signs, and reports it."""
-    presence = Presence(made.client, INSTALLATION, ReplicaIdentity(name="a"), QUICK)
+    heartbeat = Heartbeat(made.client, INSTALLATION, ReplicaIdentity(name="a"), QUICK)
 
     async def follow() -> None:
         reported = ""
@@ -49,11 +49,11 @@ async def obedient_replica(made: Cluster) -> AsyncIterator[None]:
             issuer = None
             if state is not None:
                 issuer = state.next if state.phase is Phase.SWITCH else state.current
-            late = presence.idle_s() > QUICK.presence_s
+            late = heartbeat.idle_s() > QUICK.heartbeat_s
             if issuer is not None and (late or issuer.fingerprint != reported):
                 leaf = pki.issue_leaf(issuer, ["a"], utc_now(), QUICK)
                 with suppress(errors.KubeError):
-                    await presence.report(leaf, utc_now())
+                    await heartbeat.report(leaf, utc_now())
                     reported = issuer.fingerprint
             await asyncio.sleep(0.01)
 
@@ -210,18 +210,18 @@ async def test_webhooks_of_others_are_left_alone() -> None:
 
 async def test_the_roster_forgets_who_is_silent() -> None:
     """Only after it has itself watched the silence, and never while it could not look."""
-    lifetimes = replace(QUICK, presence_s=0.2)
+    lifetimes = replace(QUICK, heartbeat_s=0.2)
     async with cluster() as made:
         async with obedient_replica(made):
             await drive(made, [controller(made)], steady)
-            roster = Roster(made.client, INSTALLATION, lifetimes)
+            lister = ReplicaLister(made.client, INSTALLATION, lifetimes)
             async with asyncio.timeout(10):
-                while not await roster.read():  # the last report comes after Steady
+                while not await lister.read():  # the last report comes after Steady
                     await asyncio.sleep(0.01)
         await asyncio.sleep(lifetimes.replica_gone_s)
-        assert len(await roster.read()) == 1, "it has not looked for a while"
+        assert len(await lister.read()) == 1, "it has not looked for a while"
         async with asyncio.timeout(10):
-            while await roster.read():
+            while await lister.read():
                 await asyncio.sleep(0.1)
 
 
@@ -236,5 +236,5 @@ async def test_a_lease_that_makes_no_sense_serves_nothing() -> None:
                 "metadata": {"name": "odd", "namespace": NAMESPACE, "labels": labels},
             }
         )
-        replicas = await Roster(made.client, INSTALLATION, QUICK).read()
+        replicas = await ReplicaLister(made.client, INSTALLATION, QUICK).read()
         assert [(r.name, r.serves(utc_now())) for r in replicas] == [("odd", False)]

@@ -2,8 +2,7 @@
 
 import pytest
 
-from gpu_fraction.certs.errors import LifetimeError
-from gpu_fraction.certs.lifetimes import CA_RENEW_AT, LEAF_RENEW_AT, Lifetimes
+from gpu_fraction.certs.lifetimes import CA_RENEW_AT, LEAF_RENEW_AT, LifetimeError, Lifetimes
 
 
 @pytest.mark.parametrize(

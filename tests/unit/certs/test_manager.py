@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from gpu_fraction.certs import commands
-from gpu_fraction.certs.installation import FIELD_MANAGER
+from gpu_fraction.certs.settings import FIELD_MANAGER
 from gpu_fraction.certs.state import Phase
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import EVENTS, MUTATING_WEBHOOKS, SECRETS
@@ -166,7 +166,7 @@ async def test_a_replica_that_is_cut_off_is_not_ready() -> None:
         async with asyncio.timeout(10):
             while made.replicas["b"].manager.check() is None:
                 await asyncio.sleep(0.02)
-        assert "cannot be told" in (made.replicas["b"].manager.check() or "")
+        assert "cannot be reported" in (made.replicas["b"].manager.check() or "")
         assert made.replicas["a"].manager.check() is None
         made.api.tokens["b"] = "b"  # type: ignore[index]
         await made.until_ready()

@@ -5,7 +5,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from gpu_fraction.certs.installation import Installation
+from gpu_fraction.certs.settings import Installation
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 

@@ -13,9 +13,9 @@ from cryptography.x509 import verification
 
 from gpu_fraction.certs import pki, reading
 from gpu_fraction.certs.certificate import Authority, Certificate, Leaf
-from gpu_fraction.certs.errors import PkiError
-from gpu_fraction.certs.installation import Installation
 from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.reading import PkiError
+from gpu_fraction.certs.settings import Installation
 
 NOW = datetime.now(UTC)
 LIFETIMES = Lifetimes()

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gpu_fraction.certs import pki
-from gpu_fraction.certs.bundle import Bundle, read_bundle, render_bundle
-from gpu_fraction.certs.errors import BundleError
+from gpu_fraction.certs.bundle import Bundle, BundleError, read_bundle, render_bundle
 from gpu_fraction.certs.lifetimes import Lifetimes
 from gpu_fraction.certs.source import fault
 

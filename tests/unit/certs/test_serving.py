@@ -10,8 +10,8 @@ import pytest
 
 from gpu_fraction.certs import pki
 from gpu_fraction.certs.certificate import Authority, Leaf
-from gpu_fraction.certs.errors import PkiError
 from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.reading import PkiError
 from gpu_fraction.certs.serving import ServingContext
 
 NOW = datetime.now(UTC)

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gpu_fraction.certs.installation import Installation
 from gpu_fraction.certs.lifetimes import Lifetimes
-from gpu_fraction.certs.settings import ServingSettings
+from gpu_fraction.certs.settings import Installation, ServingSettings
 from gpu_fraction.settings.option import SettingsError
 from tests.support.settings import configured
 

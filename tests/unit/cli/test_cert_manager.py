@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gpu_fraction.certs.installation import Installation
+from gpu_fraction.certs.settings import Installation
 from gpu_fraction.cli import controller, webhook
 from tests.support.settings import configured
 

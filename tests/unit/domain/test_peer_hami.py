@@ -19,7 +19,7 @@ from gpu_fraction.domain.demand import Demand
 from gpu_fraction.domain.request import Bounds
 from gpu_fraction.quota.amounts import CORES, GPUS, MEMORY
 from gpu_fraction.quota.charge import charge
-from gpu_fraction.quota.fleet import Fleet, NodeMeta, NodeRecord
+from gpu_fraction.quota.cluster_cards import ClusterCards, NodeMeta, NodeRecord
 from gpu_fraction.quota.pods import PodRecord, facts_of
 from gpu_fraction.settings.rewrite import RewriteSettings
 from tests.builders.pods import Raw, pod, typed
@@ -110,11 +110,11 @@ def charged(of: Raw, one: Raw, *, placed: bool = True) -> Demand:
     record = msgspec.convert(raw, PodRecord)
     backend = settings(of).backend_for("hami")
     assert isinstance(backend, Hami)
-    fleet = Fleet(backend.config.card_sizes)
+    cluster = ClusterCards(backend.config.card_sizes)
     for name, cards in of["nodes"].items():
-        fleet.change(None, node(name, **cards))
+        cluster.change(None, node(name, **cards))
     facts = facts_of(record)
-    found = charge(facts.on(fleet.cards_for(record, facts)))
+    found = charge(facts.on(cluster.cards_for(record, facts)))
     assert not found.unknown
     return Demand(*(found.amounts.get(key, 0) for key in (GPUS, CORES, MEMORY)))
 

@@ -6,10 +6,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+from prometheus_client import CollectorRegistry
 
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.reflector import Reflector, ReflectorSettings
 from gpu_fraction.kube.requests import Selection
@@ -50,10 +52,11 @@ def manifest(name: str, *, node: str = "", **labels: Any) -> dict[str, Any]:
     }
 
 
-class Recorder:
+class Recorder(KubeMetrics):
     """Listens and observes, and remembers."""
 
     def __init__(self) -> None:
+        super().__init__(CollectorRegistry())
         self.changes: list[tuple[str, str]] = []
         self.lists = 0
         self.bad = 0
@@ -69,10 +72,9 @@ class Recorder:
             what = "deleted" if change.new is None else "updated"
             self.changes.append((what, change.old.metadata.name))
 
-    def listed(self, resource: str, count: int) -> None:
+    def listed(self, resource: str) -> None:
         """Count lists."""
         assert resource == "pods"
-        assert count >= 0
         self.lists += 1
 
     def received(self, resource: str, kind: EventKind) -> None:
@@ -100,6 +102,7 @@ async def following(
     settings: ReflectorSettings = SETTINGS,
 ) -> AsyncIterator[Reflector[Pod]]:
     """A reflector of the namespace's pods, synced, with the recorder listening."""
+    client.observer = recorder
     reflector = Reflector(
         client,
         PODS.at(namespace="team-a"),
@@ -107,7 +110,6 @@ async def following(
         selection=selection,
         indexes={"node": lambda pod: [pod.spec.node_name] if pod.spec.node_name else []},
         settings=settings,
-        observer=recorder,
     )
     reflector.subscribe(recorder.changed)
     async with asyncio.TaskGroup() as tasks:

@@ -11,7 +11,6 @@ from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.access import Access, user_agent
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, connect
-from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.requests import PatchKind, Request, WriteOptions
@@ -57,7 +56,7 @@ async def test_a_round_of_every_verb(client: Client) -> None:
     assert applied["metadata"]["labels"] == {"b": "2", "c": "3"}
     listing = await client.list(TEAM_A, Identity)
     assert [item.metadata.name for item in listing.items] == ["p"]
-    await client.delete(POD, uid=created["metadata"]["uid"])
+    await client.delete(POD, {"preconditions": {"uid": created["metadata"]["uid"]}})
     with pytest.raises(errors.NotFoundError):
         await client.get(POD, Identity)
 
@@ -71,7 +70,7 @@ async def test_stale_and_foreign_writes_are_conflicts(client: Client) -> None:
     with pytest.raises(errors.AlreadyExistsError):
         await client.create(TEAM_A, pod(), Identity)
     with pytest.raises(errors.ConflictError, match="UID"):
-        await client.delete(POD, uid="another")
+        await client.delete(POD, {"preconditions": {"uid": "another"}})
 
 
 async def test_a_dry_run_stores_nothing(client: Client) -> None:
@@ -85,7 +84,7 @@ async def test_a_dry_run_stores_nothing(client: Client) -> None:
 async def test_lists_are_read_in_pages(api: ApiServer, client: Client) -> None:
     """Every object arrives once, whatever the size of the pages."""
     api.add(*(pod(f"p{number:02}") for number in range(25)))
-    listing = await client.list(TEAM_A, Identity, ListOptions(page_size=10))
+    listing = await client.list(TEAM_A, Identity, page_size=10)
     assert [item.metadata.name for item in listing.items] == [f"p{n:02}" for n in range(25)]
     assert listing.resource_version == str(api.storage.revision)
     assert api.calls == [("list", "pods")] * 3
@@ -97,7 +96,7 @@ async def test_a_list_whose_version_expires_midway_starts_over(
     """A continuation that is too old leads to one request for everything."""
     api.add(*(pod(f"p{number:02}") for number in range(25)))
     api.faults.add(Fault(Answer(410), verb="list", skip=1))
-    listing = await client.list(TEAM_A, Identity, ListOptions(page_size=10))
+    listing = await client.list(TEAM_A, Identity, page_size=10)
     assert len(listing.items) == 25
     assert len(api.calls) == 3
 

@@ -276,21 +276,6 @@ async def test_a_recreated_object_is_a_deletion_and_an_addition(
     assert recorder.changes == [("added", "p"), ("deleted", "p"), ("added", "p")]
 
 
-async def test_the_first_list_may_come_from_the_cache(
-    api: ApiServer, client: Client, recorder: Recorder
-) -> None:
-    """Version 0 asks for whatever the server has at hand; relists ask for the truth."""
-    api.add(*(manifest(f"p{n}") for n in range(7)))
-    settings = ReflectorSettings(page_size=3, backoff=SETTINGS.backoff, cached_first_list=True)
-    async with following(client, recorder, settings=settings):
-        assert api.calls.count(("list", "pods")) == 1  # the cache answers without pages
-        await asyncio.sleep(0.05)
-        api.add(manifest("q"))
-        api.storage.compact()
-        await until(lambda: recorder.lists == 2)
-    assert api.calls.count(("list", "pods")) == 4  # 8 pods in pages of 3
-
-
 async def test_a_resource_that_does_not_exist_yet_is_waited_for(
     api: ApiServer, client: Client
 ) -> None:
@@ -328,7 +313,7 @@ async def test_a_copy_that_nothing_is_heard_of_is_not_relied_on(
         for verb in ("watch", "list"):
             api.faults.add(Fault(Answer(503), verb=verb, times=None))
         await until(lambda: reflector.unsynced() is not None)
-        assert reflector.unsynced() == "Pods: no word of the API server for more than 0.3 s"
+        assert reflector.unsynced() == "Pods: no answer of the API server for more than 0.3 s"
         assert names(reflector) == {"p"}
         api.faults.clear()
         await until(lambda: reflector.unsynced() is None)

@@ -58,16 +58,15 @@ def test_addresses_that_name_nothing_are_refused() -> None:
 
 
 def test_a_list_asks_for_one_page() -> None:
-    """Selectors, size and version are sent; a continuation carries its own version."""
+    """Selectors and size are sent, and the continuation of the page before."""
     selection = Selection("app in (a,b)", "spec.nodeName=n1")
-    first = requests.list_page(PODS.at(), selection, limit=500, resource_version="0")
+    first = requests.list_page(PODS.at(), selection, limit=500)
     assert query_of(first) == {
         "labelSelector": ["app in (a,b)"],
         "fieldSelector": ["spec.nodeName=n1"],
         "limit": ["500"],
-        "resourceVersion": ["0"],
     }
-    second = requests.list_page(PODS.at(), limit=500, continuation="x y", resource_version="0")
+    second = requests.list_page(PODS.at(), limit=500, continuation="x y")
     assert query_of(second) == {"limit": ["500"], "continue": ["x y"]}
 
 
@@ -103,16 +102,13 @@ def test_only_repeatable_requests_are_idempotent() -> None:
 
 def test_a_deletion_carries_its_preconditions() -> None:
     """Uid and version guard against deleting a successor of the same name."""
-    request = requests.delete(
-        PODS.at("p", namespace="a"), uid="u", resource_version="3", grace_period_s=0, dry_run=True
-    )
+    preconditions = {"uid": "u", "resourceVersion": "3"}
+    request = requests.delete(PODS.at("p", namespace="a"), {"preconditions": preconditions})
     assert msgspec.json.decode(request.body or b"") == {
         "apiVersion": "v1",
         "kind": "DeleteOptions",
-        "preconditions": {"uid": "u", "resourceVersion": "3"},
-        "gracePeriodSeconds": 0,
+        "preconditions": preconditions,
     }
-    assert query_of(request) == {"dryRun": ["All"]}
 
 
 def test_write_options_and_encoded_bodies_pass_through() -> None:

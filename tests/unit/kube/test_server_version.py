@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import connect
-from gpu_fraction.kube.server_version import UnsupportedServerError, check, doubt
+from gpu_fraction.kube.server_version import UnsupportedServerError, check, unsupported
 from gpu_fraction.sandbox.apiserver import ApiServer
 from tests.support.access import fixed
 
@@ -20,13 +20,13 @@ def told(version: str, *, minor: str = "") -> dict[str, str]:
     return {"major": major, "minor": minor or of_version, "gitVersion": version}
 
 
-async def doubt_of(version: str, *, minor: str = "") -> str:
-    """What is doubted of a server of that version."""
+async def problem_of(version: str, *, minor: str = "") -> str:
+    """The problem of a server of that version."""
     async with (
         ApiServer(version=told(version, minor=minor)).serve() as api,
         connect(fixed(Access(server=api.url)), component="test") as client,
     ):
-        return await doubt(client)
+        return await unsupported(client)
 
 
 @pytest.mark.parametrize(
@@ -38,9 +38,9 @@ async def doubt_of(version: str, *, minor: str = "") -> str:
         ("v1.37.2", "37"),
     ],
 )
-async def test_supported_servers_are_not_doubted(version: str, minor: str) -> None:
+async def test_supported_servers_have_no_problem(version: str, minor: str) -> None:
     """Those of managed clusters included, which append to version or minor."""
-    assert await doubt_of(version, minor=minor) == ""
+    assert await problem_of(version, minor=minor) == ""
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ async def test_supported_servers_are_not_doubted(version: str, minor: str) -> No
 async def test_an_older_server_is_refused(version: str, minor: str) -> None:
     """With its version, what is supported and what to do."""
     with pytest.raises(UnsupportedServerError) as caught:
-        await doubt_of(version, minor=minor)
+        await problem_of(version, minor=minor)
     (said,) = caught.value.errors
     assert said == (
         f"the API server is Kubernetes 1.{minor.rstrip('+')}; gpu-fraction runs on Kubernetes "
@@ -59,13 +59,13 @@ async def test_an_older_server_is_refused(version: str, minor: str) -> None:
 
 async def test_a_newer_server_is_warned_of() -> None:
     """Nothing is known against it."""
-    assert (await doubt_of("v1.38.0")).startswith("the API server is Kubernetes 1.38, which was")
+    assert (await problem_of("v1.38.0")).startswith("the API server is Kubernetes 1.38, which was")
 
 
 async def test_a_server_that_keeps_its_version_to_itself_is_warned_of() -> None:
     """Clusters may take the right to read it away; what else is allowed works all the same."""
-    assert "does not tell its version" in await doubt_of("v1.34.0", minor="unknown")
-    assert "was not tested" in await doubt_of("v1.34.0", minor="9" * 5000)
+    assert "does not report its version" in await problem_of("v1.34.0", minor="unknown")
+    assert "was not tested" in await problem_of("v1.34.0", minor="9" * 5000)
 
 
 async def test_a_server_is_looked_at_as_soon_as_it_answers() -> None:

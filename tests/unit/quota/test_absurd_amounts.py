@@ -13,7 +13,7 @@ HUGE = 9_000_000_000_000_000_000
 
 
 async def test_a_pod_that_asks_for_more_than_any_budget_can_say_is_refused() -> None:
-    """Also where that key is not limited: its promise takes a place in every key."""
+    """Also where that key is not limited: its reservation takes a place in every key."""
     async with World(quota(hard={"memory": "160Gi"})).running() as world:
         refused = await world.create(quota_pod("u0", cores=HUGE, memory=163840))
         (only,) = refused.refusals
@@ -27,7 +27,7 @@ async def test_a_pod_that_asks_for_more_than_any_budget_can_say_is_refused() -> 
 
 @pytest.mark.parametrize("enforcement", ["Warn", "Audit"])
 async def test_a_quota_that_refuses_nobody_stays_readable(enforcement: str) -> None:
-    """The promise and the count of such a pod are full in its key and exact in the others."""
+    """The reservation and the count of such a pod are full in its key and exact in the others."""
     wire = quota(hard={"cores": "4", "memory": "160Gi"}, enforcement=enforcement)
     async with World(wire).running() as world:
         outcome = await world.create(quota_pod("u0", cores=HUGE, memory=1024))
@@ -35,7 +35,7 @@ async def test_a_quota_that_refuses_nobody_stays_readable(enforcement: str) -> N
             "outside GPU quota: team-a",
             "exceeded GPU quota: team-a",
         ]
-        for _ in range(2):  # as a promise, then counted
+        for _ in range(2):  # as a reservation, then counted
             fits = await world.create(quota_pod("u1", memory=159 * 1024), dry_run=True)
             assert [*fits.warnings, *fits.notes] == []
             over = await world.create(quota_pod("u2", cores=1), dry_run=True)
@@ -60,13 +60,13 @@ async def test_pods_from_before_the_webhook_are_counted_readably() -> None:
 
 
 @pytest.mark.parametrize("amount", ["lots", "-1", "0.0001", 2**63])
-async def test_a_promise_that_cannot_be_read_takes_all_of_its_key(amount: str | int) -> None:
+async def test_a_reservation_that_cannot_be_read_takes_all_of_its_key(amount: str | int) -> None:
     """Somebody wrote it for a pod that may come: it is never taken for nothing."""
     world = World(quota(hard={"cores": "4", "memory": "160Gi"}))
     async with world.running():
         stored = world.server.quotas[NAMESPACE, "team-a"]
-        promise = ReservationWire(pod_uid="u0", expires="", cores=amount, memory="1Gi")
-        changed = msgspec.structs.replace(stored.status, reserved=[promise])
+        reservation = ReservationWire(pod_uid="u0", expires="", cores=amount, memory="1Gi")
+        changed = msgspec.structs.replace(stored.status, reserved=[reservation])
         found = read(msgspec.structs.replace(stored, status=changed))
         assert found.ledger is not None
         assert found.ledger.taken["cores"] >= 4000

@@ -12,9 +12,8 @@ from ruamel.yaml import YAML
 from gpu_fraction.domain.demand import ZERO
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.quota.admission import Settings
-from gpu_fraction.quota.decision import ANY, Required
-from gpu_fraction.quota.errors import NotReadyError
-from gpu_fraction.quota.fleet import Fleet
+from gpu_fraction.quota.cluster_cards import ClusterCards
+from gpu_fraction.quota.decision import ANY, NotReadyError, Required
 from gpu_fraction.quota.pods import facts_of
 from gpu_fraction.quota.wire import AmountsWire, SpecWire
 from tests.builders.pods import quota_container, quota_pod
@@ -45,11 +44,11 @@ async def test_subresources_are_ignored(name: str) -> None:
 
 
 async def test_a_pod_below_the_limit_is_admitted_and_counted_exactly() -> None:
-    """The promise, and after it the use, are exactly the pod's demand."""
+    """The reservation, and after it the use, are exactly the pod's demand."""
     async with World(quota(hard={"cores": "2", "memory": "80Gi"})).running() as world:
         assert (await world.create(quota_pod(cores=250, memory=8192))).final
-        (promise,) = world.status().reserved or ()
-        assert (promise.cores, promise.memory, promise.gpus) == ("250m", "8Gi", "1")
+        (reservation,) = world.status().reserved or ()
+        assert (reservation.cores, reservation.memory, reservation.gpus) == ("250m", "8Gi", "1")
         await world.settle()
         assert world.status().reserved is None
         assert world.status().used == AmountsWire(cores="250m", memory="8Gi", gpus="1", pods="1")
@@ -109,7 +108,7 @@ async def test_a_pod_above_the_limit_is_refused_with_the_exact_sentence() -> Non
 
 async def test_a_refusal_for_unknown_memory_names_the_containers() -> None:
     """A share of memory is no MiB where no GPU's size is known."""
-    world = World(quota(hard={"memory": "10Gi"}), fleet=Fleet(CardSizes()))
+    world = World(quota(hard={"memory": "10Gi"}), cluster=ClusterCards(CardSizes()))
     async with world.running():
         both = [quota_container("a", gpus=1), quota_container("b", gpus=1)]
         refused = await world.create(quota_pod(containers=both))
@@ -140,7 +139,7 @@ async def test_of_two_scoped_quotas_only_the_matching_one_is_charged() -> None:
     others = quota("others", hard={"cores": "1"}, scopeSelector=scoped("NotIn", "research"))
     async with World(research, others).running() as world:
         outcome = await world.create(quota_pod(cores=500, priority_class="research"))
-        assert [p.quota for p in outcome.promises] == ["research"]
+        assert list(outcome.reservations) == ["research"]
         await world.settle()
         assert world.used("cores", "research") == "500m"
         assert world.used("cores", "others") == "0"
@@ -157,12 +156,12 @@ def test_no_update_can_move_a_pod_into_another_scope() -> None:
 
 
 async def test_a_scoped_quota_ignores_pods_outside_its_scope() -> None:
-    """Nothing is promised and nothing refused."""
+    """Nothing is reserved and nothing refused."""
     only = quota(hard={"cores": "0"}, scopeSelector=scoped("Exists"))
     async with World(only).running() as world:
         outcome = await world.create(quota_pod(cores=500))
         assert outcome.final
-        assert outcome.promises == ()
+        assert outcome.reservations == {}
 
 
 async def test_a_pod_without_a_namespace_takes_the_namespace_of_the_request() -> None:
@@ -227,7 +226,7 @@ async def test_a_covering_quota_admits_and_is_charged() -> None:
     world = World(quota(hard={"memory": "8Gi"}), settings=limited("memory"))
     async with world.running():
         outcome = await world.create(quota_pod(memory=1024))
-        assert [p.quota for p in outcome.promises] == ["team-a"]
+        assert list(outcome.reservations) == ["team-a"]
 
 
 async def test_one_of_several_quotas_covers() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.quota.charge import charge
-from gpu_fraction.quota.fleet import Fleet
+from gpu_fraction.quota.cluster_cards import ClusterCards
 from gpu_fraction.quota.ledger import Ledger, Reservation
 from gpu_fraction.quota.pods import facts_of
 from gpu_fraction.quota.state import amounts_wire, read, reservation_wire
@@ -48,7 +48,7 @@ async def test_an_unchanged_count_is_not_written() -> None:
 
 async def test_status_names_what_cannot_be_counted_and_keeps_the_rest() -> None:
     """The condition Ready names the key; the known amounts are published."""
-    world = World(quota(hard={"memory": "80Gi", "gpus": 4}), fleet=Fleet(CardSizes()))
+    world = World(quota(hard={"memory": "80Gi", "gpus": 4}), cluster=ClusterCards(CardSizes()))
     world.server.put_pod(quota_pod("u1", gpus=2))
     world.server.put_pod(quota_pod("u2", memory=1024))
     async with world.running():
@@ -108,7 +108,7 @@ async def test_a_new_quota_gets_its_status_at_once() -> None:
 async def test_use_follows_a_pod_from_creation_to_deletion() -> None:
     """Two GPUs are counted, others refused per key, and all come back in the end."""
     async with World(quota(hard={"gpus": 3, "memory": "100Gi", "pods": 2})).running() as world:
-        small = Fleet(CardSizes(16384))
+        small = ClusterCards(CardSizes(16384))
         assert small.cards_for(quota_pod(gpus=1), facts_of(quota_pod(gpus=1)))
         await world.create(quota_pod("u1", containers=[quota_container(gpus=0, memory=20480)]))
         await world.create(quota_pod("u2", memory=40960))
@@ -151,7 +151,7 @@ async def test_a_changed_or_deleted_quota_is_followed() -> None:
         world.server.delete_quota("team-a")
         await world.settle()
         assert world.counter.rooms[-1] == "team-a/team-a"
-        assert (await world.create(quota_pod("u2", gpus=9))).promises == ()
+        assert (await world.create(quota_pod("u2", gpus=9))).reservations == {}
 
 
 async def test_a_status_that_others_wrote_is_reset() -> None:
@@ -185,9 +185,9 @@ async def test_a_second_pod_of_one_class_does_not_fit() -> None:
 
 async def test_gpus_of_one_model_are_counted_separately() -> None:
     """The custom count here is that of a GPU model."""
-    fleet = Fleet(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
+    cluster = ClusterCards(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
     hard = {"gpus": 9, "models": {"A100": {"gpus": 1, "memory": "80Gi"}}}
-    async with World(quota(hard=hard), fleet=fleet).running() as world:
+    async with World(quota(hard=hard), cluster=cluster).running() as world:
         anywhere = quota_pod("u1", gpus=1)
         assert (await world.create(anywhere)).final
         await world.settle()
@@ -230,7 +230,7 @@ async def test_the_same_review_twice_is_charged_once() -> None:
 
 
 async def test_a_create_that_fails_later_leaves_no_phantom() -> None:
-    """AlreadyExists, another webhook, ResourceQuota: the promise goes when it expires."""
+    """AlreadyExists, another webhook, ResourceQuota: the reservation goes when it expires."""
     async with World(quota(hard={"gpus": 1})).running() as world:
         await world.create(quota_pod(gpus=1), stored=False)
         await world.settle()
@@ -244,7 +244,7 @@ async def test_a_create_that_fails_later_leaves_no_phantom() -> None:
 
 
 async def test_a_controller_with_a_late_cache_keeps_live_reservations() -> None:
-    """Restarted before the pod appears in its watch, even long after, it keeps the promise."""
+    """Restarted before the pod appears in its watch, even long after, it keeps the reservation."""
     async with World(quota(hard={"gpus": 1})).running() as world:
         late = world.new_counter()
         await world.create(quota_pod(gpus=1))
@@ -300,7 +300,7 @@ async def test_a_limit_below_its_use_evicts_no_pod() -> None:
         assert list(world.server.pods) == ["u1"]
         state, reason, message = world.condition("Exceeded")
         assert (state, reason) == ("True", "AboveHard")
-        assert message.startswith("used: gpus=2, limited: gpus=1; running pods are kept")
+        assert message.startswith("used: gpus=2, limited: gpus=1; running pods continue")
         assert (await world.create(quota_pod("u2", gpus=1))).refusals
 
 
@@ -330,13 +330,13 @@ async def test_bounds_of_single_pods() -> None:
         assert "minimum per pod: memory=1Gi" in small.refusals[0].message
 
 
-def test_a_promise_older_than_a_model_limit_is_charged_to_the_model() -> None:
+def test_a_reservation_older_than_a_model_limit_is_charged_to_the_model() -> None:
     """Nobody knows which model the pod will get, so it may be that one."""
     wire = quota(hard={"models": {"A100": {"gpus": 2}}})
-    promised = reservation_wire("u1", Reservation({"gpus": 2, "cores": 2000}, ""))
+    reserved = reservation_wire("u1", Reservation({"gpus": 2, "cores": 2000}, ""))
     status = StatusWire(
         used=amounts_wire({"gpus": 0, "A100.gpus": 0}),
-        reserved=[promised],
+        reserved=[reserved],
         observed_generation=1,
     )
     found = read(msgspec.structs.replace(wire, status=status)).ledger

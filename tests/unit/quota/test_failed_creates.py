@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from gpu_fraction.quota.ledger import PROMISE_S
+from gpu_fraction.quota.ledger import RESERVATION_S
 from tests.builders.pods import quota_pod
 from tests.support.quota_world import World, quota
 
@@ -81,11 +81,11 @@ async def test_pods_without_a_name_are_charged_each() -> None:
 
 async def test_a_create_of_another_name_keeps_room_no_longer_than_it_can_be_stored() -> None:
     """The API server's 34 s and etcd's 7 s, not more than a few seconds above."""
-    assert 41 < PROMISE_S <= 45
+    assert 41 < RESERVATION_S <= 45
     async with World(quota(hard={"gpus": 1})).running() as world:
         await fail(world, "u1", name="pod-x7k2p")
         await world.settle()
-        world.now_s += PROMISE_S - 1
+        world.now_s += RESERVATION_S - 1
         await world.settle()
         assert (await world.create(quota_pod("u2", gpus=1))).refusals
         world.now_s += 2

@@ -11,14 +11,14 @@ from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.request import Request, Slice
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.quota.charge import charge
-from gpu_fraction.quota.fleet import Fleet, NodeMeta, NodeRecord
+from gpu_fraction.quota.cluster_cards import ClusterCards, NodeMeta, NodeRecord
 from gpu_fraction.quota.pods import PodRecord, facts_of
 from tests.builders.pods import quota_pod
 from tests.support.quota_world import World, quota
 
 ANYWHERE = Request((Slice("main", 1, 500, None, 500),))
 LIMITED = ("A100", "T4")
-FLEET = Fleet(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
+CLUSTER = ClusterCards(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
 
 
 def rendered(
@@ -42,7 +42,7 @@ def rendered(
 def charged(record: PodRecord) -> dict[str, int]:
     """GPUs by limited model."""
     facts = facts_of(record)
-    found = charge(facts.on(FLEET.cards_for(record, facts)), LIMITED)
+    found = charge(facts.on(CLUSTER.cards_for(record, facts)), LIMITED)
     return {model: found.amounts[f"{model}.gpus"] for model in LIMITED}
 
 
@@ -51,7 +51,7 @@ def test_a_pod_that_our_scheduler_places_anywhere_is_charged_for_no_model() -> N
     record = rendered()
     facts = facts_of(record)
     assert facts.placed_late
-    found = charge(facts.on(FLEET.cards_for(record, facts)), LIMITED)
+    found = charge(facts.on(CLUSTER.cards_for(record, facts)), LIMITED)
     assert {key: found.amounts[key] for key in ("cores", "memory", "gpus", "pods")} == {
         "cores": 500,
         "memory": 40960,
@@ -108,17 +108,19 @@ def test_every_other_pod_is_charged_for_each_model_it_may_land_on(
 
 def test_once_the_cards_are_known_their_model_is_charged() -> None:
     """The Binding names node and cards in one step."""
-    fleet = Fleet()
+    cluster = ClusterCards()
     cards = tuple(
         inventory.Card(uuid=f"GPU-{at}", index=at, model=model, memory_mib=mib)
         for at, (model, mib) in enumerate((("Tesla T4", 15360), ("NVIDIA A100", 81920)))
     )
     text = inventory.render(inventory.Inventory(cards=cards))
-    fleet.change(None, NodeRecord(metadata=NodeMeta(name="n", annotations={keys.INVENTORY: text})))
+    cluster.change(
+        None, NodeRecord(metadata=NodeMeta(name="n", annotations={keys.INVENTORY: text}))
+    )
     chosen = assignment.render({"main": (CardShare("GPU-0", 500, 7680),)})
     record = rendered(node="n", assigned=chosen)
     facts = facts_of(record)
-    found = charge(facts.on(fleet.cards_for(record, facts)), LIMITED).amounts
+    found = charge(facts.on(cluster.cards_for(record, facts)), LIMITED).amounts
     assert (found["T4.gpus"], found["T4.cores"], found["T4.memory"]) == (1, 500, 7680)
     assert found["A100.gpus"] == 0
 
@@ -127,7 +129,7 @@ async def test_pods_that_may_go_elsewhere_are_admitted_beside_a_full_model() -> 
     """While pods that chose the model are held to what is left of it."""
     hard = {"models": {"A100": {"gpus": 1}}}
     chose = replace(ANYWHERE, models=("A100",))
-    async with World(quota(hard=hard), fleet=FLEET).running() as world:
+    async with World(quota(hard=hard), cluster=CLUSTER).running() as world:
         for number in range(3):
             assert (await world.create(rendered(uid=f"late{number}"))).final
         assert (await world.create(rendered(chose, uid="chose"))).final

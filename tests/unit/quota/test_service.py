@@ -22,8 +22,8 @@ from gpu_fraction.kube.reflector import ReflectorSettings
 from gpu_fraction.kube.resources import GPU_QUOTAS, PODS, REPLICA_SETS
 from gpu_fraction.quota import admission
 from gpu_fraction.quota.controller import ControllerSettings
-from gpu_fraction.quota.errors import NotReadyError
-from gpu_fraction.quota.ledger import PROMISE_S
+from gpu_fraction.quota.decision import NotReadyError
+from gpu_fraction.quota.ledger import RESERVATION_S
 from gpu_fraction.quota.requeue import QUOTA_FREED, EventRecord, blocked
 from gpu_fraction.quota.service import AdmissionService, ControllerService
 from gpu_fraction.quota.wire import AmountsWire, ReservationWire, SpecWire, StatusWire
@@ -149,7 +149,7 @@ async def _ready(made: Cluster) -> bool:
 
 
 async def test_pods_are_admitted_counted_and_released() -> None:
-    """Over HTTP as in memory: promise, count, refusal, release."""
+    """Over HTTP as in memory: reservation, count, refusal, release."""
     async with cluster() as made:
         assert await made.create("a", 600)
         status = await made.until(lambda s: s["used"]["cores"] == "600m")
@@ -161,7 +161,7 @@ async def test_pods_are_admitted_counted_and_released() -> None:
 
 
 async def test_creates_of_a_name_that_exists_take_no_room_from_other_pods() -> None:
-    """The controller writes beside each promise what the pod of its name costs already."""
+    """The controller writes beside each reservation what the pod of its name costs already."""
     async with cluster(hard={"cores": "1"}) as on:
         assert await on.create("same", 500)
         await on.until(lambda status: status["used"]["cores"] == "500m")
@@ -275,7 +275,7 @@ async def test_blocked_owners_are_woken_by_a_new_leader() -> None:
 
 
 async def test_a_call_that_hangs_is_repeated_while_the_caller_waits() -> None:
-    """One broken connection costs nobody an answer: neither a promise nor a confirmed refusal."""
+    """After one broken connection, reservations and confirmed refusals still arrive."""
 
     async def ask(verb: str) -> None:
         async with cluster() as made:
@@ -323,14 +323,14 @@ async def test_nobody_is_admitted_on_a_watch_that_died() -> None:
                 server.faults.add(Fault(Answer(503), verb=verb, times=None))
             while service.unsynced() is None:
                 await asyncio.sleep(0.01)
-            with pytest.raises(NotReadyError, match="no word of the API server"):
+            with pytest.raises(NotReadyError, match="no answer of the API server"):
                 await service.admit("team", raw, dry_run=False)
             work.cancel()
 
 
-def test_promises_outlive_every_request() -> None:
+def test_reservations_outlive_every_request() -> None:
     """The API server works on one for at most 34 seconds."""
-    assert PROMISE_S > 34
+    assert RESERVATION_S > 34
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,18 @@
 import msgspec
 
 from gpu_fraction.domain.sizes import CardSizes
-from gpu_fraction.quota.fleet import Fleet
+from gpu_fraction.quota.cluster_cards import ClusterCards
 from tests.builders.pods import quota_pod
 from tests.support.quota_world import World, quota
 
-UNSIZED = Fleet(CardSizes())
+UNSIZED = ClusterCards(CardSizes())
 
 
 def world(**hard: object) -> World:
     """A webhook that is told the size of GPUs, and a controller that is not."""
     made = World(quota(hard=hard))
-    made.counter.fleet = UNSIZED
-    made.fleet = UNSIZED
+    made.counter.cluster = UNSIZED
+    made.cluster = UNSIZED
     made.counter = made.new_counter()
     return made
 
@@ -41,7 +41,7 @@ async def test_a_controller_that_learns_the_size_lets_pods_in_and_wakes_their_ow
         await made.create(quota_pod("w0", gpus=1))
         await made.settle()
         assert (await made.create(quota_pod("w1", gpus=1))).refusals
-        made.fleet = None
+        made.cluster = None
         made.counter = made.new_counter()
         await made.settle()
         assert made.counter.rooms == ["team-a/team-a"]

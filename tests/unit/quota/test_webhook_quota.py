@@ -9,7 +9,7 @@ import jsonpatch
 import pytest
 
 from gpu_fraction.cli.webhook import quota_answer
-from gpu_fraction.quota.decision import Outcome, Promise, Refusal
+from gpu_fraction.quota.decision import Outcome, Refusal
 from gpu_fraction.webhook.decide import Decider
 from gpu_fraction.webhook.endpoints import NotReady
 from gpu_fraction.webhook.review import AdmissionRequest, Answer, decode
@@ -95,12 +95,10 @@ async def test_a_quota_that_cannot_answer_is_passed_on() -> None:
 
 
 def test_an_outcome_is_one_sentence() -> None:
-    """Refusals of several quotas stand in one message, promises in the audit log."""
+    """Refusals of several quotas stand in one message, reservations in the audit log."""
     refused = Outcome(refusals=(Refusal("a", "one"), Refusal("b", "two")))
     assert quota_answer(refused).message == "one; two"
-    admitted = Outcome(
-        promises=(Promise("a", {}), Promise("b", {})), warnings=(Refusal("a", "w"),)
-    )
+    admitted = Outcome(reservations={"a": {}, "b": {}}, warnings=(Refusal("a", "w"),))
     assert quota_answer(admitted) == Answer(
         allowed=True, warnings=("w",), audit={"quota": "reserved in a,b"}
     )

@@ -151,7 +151,7 @@ async def test_pods_of_this_node_are_followed(
     add_pod(server, "late")
     assert await cache.wait_for("default", "late", 5) is not None
     cache.departed.clear()
-    await client.delete(PODS.at("mine", namespace="default"), grace_period_s=0)
+    await client.delete(PODS.at("mine", namespace="default"), {"gracePeriodSeconds": 0})
     async with asyncio.timeout(5):
         await cache.departed.wait()
     assert not cache.lives(pod.uid)

@@ -1,4 +1,4 @@
-"""Which GPUs a pod holds, or may still be given."""
+"""The cluster's GPUs, and the ones that a pod has or may get."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -26,13 +26,13 @@ class NodeMeta(Meta, frozen=True, kw_only=True, rename="camel"):
 
 
 class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of a Node."""
+    """The fields of a Node that are read."""
 
     metadata: NodeMeta = NodeMeta()
 
 
-class Fleet:
-    """The cluster's GPUs as the Nodes publish them; where none does, as the configuration says.
+class ClusterCards:
+    """The cluster's GPUs as the Nodes publish them, else as configured.
 
     Attributes:
         version: Grows with every change of the answers.
@@ -65,11 +65,11 @@ class Fleet:
         self.version += 1
 
     def cards_for(self, pod: PodRecord, facts: PodFacts) -> tuple[CardType, ...]:
-        """Chosen cards, else the kinds of its node, else every kind that it may be given."""
+        """The pod's assigned cards, else the kinds of its node, else every allowed kind."""
         node = self._nodes.get(pod.spec.node_name) if pod.spec.node_name else None
         if node is not None:
             chosen = {node[uuid] for uuid in assigned_uuids(pod) if uuid in node}
-            # Another stack's scheduler may have taken a longer name for the wanted one.
+            # Another stack's scheduler may match a longer model name than the wanted one.
             given = chosen or _allowed(node.values(), facts) or node.values()
             return tuple(dict.fromkeys(given))
         found = _allowed(self._kinds, facts)
@@ -77,7 +77,6 @@ class Fleet:
 
 
 def _allowed(kinds: Iterable[CardType], facts: PodFacts) -> tuple[CardType, ...]:
-    """Those that the pod may be given, each once."""
     return tuple(
         kind
         for kind in dict.fromkeys(kinds)
@@ -86,7 +85,7 @@ def _allowed(kinds: Iterable[CardType], facts: PodFacts) -> tuple[CardType, ...]
 
 
 def _cards(node: NodeRecord) -> dict[str, CardType]:
-    """The node's cards by uuid; where only labels tell of them, one card stands for all."""
+    """The node's cards by uuid; where only labels describe them, one card stands for all."""
     annotations, labels = node.metadata.annotations or {}, node.metadata.labels or {}
     if (text := annotations.get(keys.INVENTORY)) is not None:
         try:

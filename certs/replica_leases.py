@@ -1,7 +1,7 @@
-"""What each replica serves, reported in a Lease of its own.
+"""Heartbeats of the replicas: each reports its leaf in a Lease of its own.
 
-A Lease rather than an annotation on the Pod: the right to change Pods is a right to change
-the images that they run, and a Lease also shows when its replica was last alive.
+A Lease rather than an annotation on the Pod, because the permission to change Pods allows
+changing their images, and a Lease also shows when its replica was last alive.
 """
 
 import asyncio
@@ -11,14 +11,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from gpu_fraction.certs.certificate import Leaf
-from gpu_fraction.certs.installation import FIELD_MANAGER, Installation
 from gpu_fraction.certs.leaf import Replica
 from gpu_fraction.certs.lifetimes import Lifetimes
+from gpu_fraction.certs.settings import FIELD_MANAGER, Installation
 from gpu_fraction.certs.wire import ReplicaLease
 from gpu_fraction.domain import keys
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.listing import ListOptions
 from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import LEASES
 from gpu_fraction.kube.timestamps import micro_time
@@ -30,14 +29,14 @@ NOT_AFTER: Final = keys.PREFIX + "serving-not-after"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaIdentity:
-    """The name of this process, and its tasks.
+    """The name and the tasks of this process.
 
     Attributes:
         name: Unique among the running replicas; the Pod's name.
         pod_uid: The Pod's uid, so that its Lease is deleted with it; empty outside a Pod.
         serves: Whether it serves webhooks and so needs a leaf.
-        leads: Whether it stands for election. A process that only leads may be killed at any
-            time without losing a request.
+        leads: Whether it takes part in the election. Killing a process that only leads loses no
+            request.
     """
 
     name: str
@@ -46,8 +45,8 @@ class ReplicaIdentity:
     leads: bool = True
 
 
-class Presence:
-    """This process's own Lease."""
+class Heartbeat:
+    """Reports the leaf of this process in its Lease."""
 
     def __init__(
         self, client: Client, installation: Installation, me: ReplicaIdentity, lifetimes: Lifetimes
@@ -67,7 +66,7 @@ class Presence:
         return asyncio.get_running_loop().time() - self._reported_at
 
     async def report(self, leaf: Leaf, now: datetime) -> None:
-        """Write the leaf that is served into the Lease.
+        """Write the served leaf into the Lease.
 
         Raises:
             KubeError: it could not be written.
@@ -98,23 +97,23 @@ class Presence:
             ReplicaLease,
             field_manager=FIELD_MANAGER,
             force=True,
-            timeout_s=self._lifetimes.presence_s,
+            timeout_s=self._lifetimes.heartbeat_s,
         )
-        # From before the request: the report may have arrived at once.
+        # The time before the request, because the report may have arrived at once.
         self._reported_at = asked_at
 
     async def withdraw(self) -> None:
-        """Delete the Lease on the way out; best effort."""
+        """Delete the Lease at exit; errors are ignored."""
         with suppress(errors.KubeError):
-            await self._client.delete(self._address, timeout_s=self._lifetimes.presence_s)
+            await self._client.delete(self._address, timeout_s=self._lifetimes.heartbeat_s)
 
 
-class Roster:
-    """Every replica that is alive, as the lease holder sees it.
+class ReplicaLister:
+    """Lists the replicas that are alive.
 
-    A replica counts as gone when its Lease stays unchanged in reading after reading. The times
-    in the Lease come from the replica's clock and are not used. Between two readings at most
-    one interval of reports counts as silence, because this process may itself have been cut off.
+    A replica counts as gone when its Lease stays unchanged over several reads. The times in the
+    Lease come from the replica's clock and are not used. Between two reads at most one heartbeat
+    interval counts as silence, because this process may have been cut off itself.
     """
 
     def __init__(self, client: Client, installation: Installation, lifetimes: Lifetimes) -> None:
@@ -125,7 +124,7 @@ class Roster:
         self._read_at = 0.0
 
     async def read(self) -> list[Replica]:
-        """The replicas as of now, past every cache.
+        """The replicas, read from the API server.
 
         Raises:
             KubeError: they could not be read.
@@ -133,10 +132,10 @@ class Roster:
         listing = await self._client.list(
             LEASES.at(namespace=self._installation.namespace),
             ReplicaLease,
-            ListOptions(Selection(labels=f"{LABEL}={self._installation.service}")),
+            Selection(labels=f"{LABEL}={self._installation.service}"),
         )
         now = asyncio.get_running_loop().time()
-        since_s = min(now - self._read_at, self._lifetimes.presence_s)
+        since_s = min(now - self._read_at, self._lifetimes.heartbeat_s)
         self._read_at = now
         seen: dict[str, tuple[str, float]] = {}
         for lease in listing.items:
@@ -152,7 +151,7 @@ class Roster:
 
 
 def _replica(lease: ReplicaLease) -> Replica:
-    """The replica that a Lease reports; an unreadable Lease reports that nothing is served."""
+    """The replica in a Lease; an unreadable Lease counts as a replica without a leaf."""
     reported = lease.metadata.annotations or {}
     try:
         until = datetime.fromisoformat(reported.get(NOT_AFTER, "")).astimezone(UTC)
