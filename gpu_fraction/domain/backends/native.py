@@ -92,16 +92,7 @@ def _never_served(named: Named, written: Ask | None) -> Demand:
     count = max(written.cards if written else 1, slots, units.ceil_div(core_milli, units.MILLI))
     if not (core_milli or memory_mib):
         return Demand(count, count * units.MILLI, open_memory_milli=count * units.MILLI)
-    open_core_mib = 0 if core_milli else memory_mib
-    return Demand(
-        cards=count,
-        core_milli=core_milli,
-        memory_mib=memory_mib,
-        open_memory_milli=0 if memory_mib else core_milli,
-        open_core_mib=open_core_mib,
-        open_cards=count if open_core_mib else 0,
-        open_least_mib=open_core_mib // count,
-    )
+    return Demand(count, core_milli, memory_mib)
 
 
 def _rendered(pod: Pod) -> Rendered | None:
