@@ -26,8 +26,6 @@ from gpu_fraction.kube.resources import Resource
 from gpu_fraction.kube.timestamps import time as api_time
 from gpu_fraction.kube.timestamps import utc_now
 
-QUOTA_FREED: Final = keys.PREFIX + "quota-freed"
-
 FAILED_CREATE: Final = "FailedCreate"
 """Reason of the Event of every Kubernetes controller that could not create a pod."""
 
@@ -208,7 +206,7 @@ class Requeue:
         Raises:
             TransientError: the API server is unavailable.
         """
-        metadata = {"uid": owner.uid, "annotations": {QUOTA_FREED: moment}}
+        metadata = {"uid": owner.uid, "annotations": {keys.QUOTA_FREED: moment}}
         at = owner.resource.at(owner.name, namespace=namespace, subresource="status")
         try:
             await self._client.patch(at, PatchKind.MERGE, {"metadata": metadata}, Identity)

@@ -65,6 +65,12 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Run the command; the exit code."""
     folder = Path(args.examples)
+    if not any(folder.glob("*.yaml")):
+        sys.stderr.write(
+            f"gpu-fraction: {folder} contains no manifests; run the demo in a checkout of the "
+            "repository, or give --examples\n"
+        )
+        return 2
     code = _show_examples(folder, environ)
     if code:
         return code

@@ -44,4 +44,4 @@ def _is_pod(place: _Mapping) -> bool:
 def _annotated(place: _Mapping) -> str | None:
     given = mapping_at(place, "metadata", "annotations") or {}
     ours = (name for name in given if isinstance(name, str) and keys.is_ours(name))
-    return next((name for name in ours if name not in keys.SYSTEM_KEYS), None)
+    return next((name for name in ours if name not in (*keys.SYSTEM_KEYS, keys.QUOTA_FREED)), None)

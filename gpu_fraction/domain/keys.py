@@ -39,6 +39,9 @@ REQUEST: Final = PREFIX + "request"
 ASSIGNED: Final = PREFIX + "assigned"
 SYSTEM_KEYS: Final = (REQUEST, ASSIGNED)
 
+# On owners of pods, written by the controller to wake them once a quota has room.
+QUOTA_FREED: Final = PREFIX + "quota-freed"
+
 # On Nodes, written by the node daemon.
 INVENTORY: Final = PREFIX + "inventory"
 LABEL_MODEL: Final = PREFIX + "gpu.model"

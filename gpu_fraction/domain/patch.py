@@ -42,6 +42,7 @@ def build(pod: Pod, edit: PodEdit) -> list[Operation]:
         Refused: the pod has a conflicting value, or lacks a container of the edit.
     """
     problems: list[Problem] = []
+    tolerated = pod.spec.tolerations or []
     operations = [
         *_entries(
             "/metadata/annotations",
@@ -55,7 +56,11 @@ def build(pod: Pod, edit: PodEdit) -> list[Operation]:
         *(_claims(pod, edit, problems) if edit.resource_claims else ()),
         *_scheduler(pod, edit.scheduler_name),
         *_entries("/spec/nodeSelector", pod.spec.node_selector, edit.node_selector, problems),
-        *_items("/spec/tolerations", pod.spec.tolerations, edit.tolerations),
+        *_items(
+            "/spec/tolerations",
+            pod.spec.tolerations,
+            [t for t in edit.tolerations if not any(own.covers(t) for own in tolerated)],
+        ),
     ]
     if edit.runtime_class_name and not pod.spec.runtime_class_name:
         operations.append(_add("/spec/runtimeClassName", edit.runtime_class_name))

@@ -109,6 +109,11 @@ class Toleration(msgspec.Struct, frozen=True, omit_defaults=True):
     value: str = ""
     effect: str = ""
 
+    def covers(self, other: "Toleration") -> bool:
+        """True where every taint that the other tolerates is tolerated by this one."""
+        wide = self.operator == "Exists" and self.key in ("", other.key)
+        return self == other or (wide and self.effect in ("", other.effect))
+
 
 class ResourceClaim(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A reference to a ResourceClaim or ResourceClaimTemplate of the namespace."""

@@ -86,12 +86,15 @@ def diff(seen: NodeFields, wanted: NodeFields) -> NodePatches:
 
 
 def _sold_as_mib(card: Card) -> int:
-    """The card's memory, rounded up to whole GiB.
+    """The card's memory, rounded up to the next size under which cards are sold.
 
-    A share may be counted by the size that a card is sold under, 80 GiB where NVML reports 81559
-    MiB, and scheduler and kubelet must not refuse it. Cards are chosen by NVML's size.
+    A share may be counted by that size, and scheduler and kubelet must not refuse it: 24 GiB where
+    NVML reports 23034 MiB (L4), 80 GiB where it reports 81559. From 8 GiB on, sizes are multiples
+    of 8 GiB; below, whole GiB. Cards are chosen by NVML's size.
+    Source of the sizes: NVIDIA's data sheets (T4 16, L4 and A10 24, L40S 48, H100 80, H200 141).
     """
-    return units.ceil_div(card.memory_mib, _GIB) * _GIB
+    step_mib = 8 * _GIB if card.memory_mib >= 8 * _GIB else _GIB
+    return units.ceil_div(card.memory_mib, step_mib) * step_mib
 
 
 def _changed(seen: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str | None]:

@@ -196,11 +196,13 @@ def verify(ask: Ask, shares: Sequence[CardShare], inventory: Inventory) -> None:
             raise Refusal(Reason.CARD_UNHEALTHY, f"card {card.uuid} is not healthy: {why}")
         (state,) = placement.empty([card])
         due_mib = placement.share_of(ask, state.kind).memory_mib
-        if ask.memory_mib is None and share.memory_mib != due_mib:
+        # Another driver or reserve can have changed the card's memory since it was assigned. The
+        # annotation cannot change, so a smaller share still starts.
+        if ask.memory_mib is None and share.memory_mib > due_mib:
             raise Refusal(
                 Reason.ASSIGNMENT_INVALID,
-                f"container {ask.container!r} asks for {ask.describe()}, {due_mib} MiB of card "
-                f"{card.uuid}, its assignment gives {share.memory_mib} MiB",
+                f"container {ask.container!r} requests {ask.describe()}, {due_mib} MiB of card "
+                f"{card.uuid}, but its assignment gives {share.memory_mib} MiB",
             )
         taken = placement.Share(share.core_milli, share.memory_mib)
         loose = placement.unenforced(ask, state.kind, taken)

@@ -26,11 +26,14 @@ def lock(path: Path) -> IO[bytes]:
         raise StoreError(f"{path} cannot be opened: {e.strerror}") from e
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
+    except BlockingIOError as e:
         file.close()
         raise StoreError(
             f"another node daemon runs on this node and holds {path}: stop it first"
         ) from e
+    except OSError as e:
+        file.close()
+        raise StoreError(f"{path} cannot be locked: {e.strerror}") from e
     return file
 
 

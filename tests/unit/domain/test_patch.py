@@ -317,7 +317,7 @@ GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedul
 TOLERATING = PodEdit(tolerations=(Toleration("nvidia.com/gpu", "Exists", effect="NoSchedule"),))
 
 
-def test_tolerations_are_added_where_there_is_no_equal_one() -> None:
+def test_tolerations_are_added_where_none_covers_them() -> None:
     """Others stay as they are."""
     assert operations(pod(), TOLERATING) == [
         {"op": "add", "path": "/spec/tolerations", "value": [GPU_TAINT]}
@@ -328,6 +328,10 @@ def test_tolerations_are_added_where_there_is_no_equal_one() -> None:
             {"op": "add", "path": "/spec/tolerations/-", "value": GPU_TAINT}
         ]
     assert operations(pod(tolerations=[other, GPU_TAINT]), TOLERATING) == []
+    for wide in ({"operator": "Exists"}, {"key": GPU_TAINT["key"], "operator": "Exists"}):
+        assert operations(pod(tolerations=[wide]), TOLERATING) == []
+    equal = {"key": GPU_TAINT["key"], "operator": "Equal", "value": "present"}
+    assert len(operations(pod(tolerations=[equal]), TOLERATING)) == 1
 
 
 CLAIMING = PodEdit(

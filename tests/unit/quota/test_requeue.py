@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
+from gpu_fraction.domain import keys
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, connect
@@ -15,7 +16,7 @@ from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.resources import JOBS
 from gpu_fraction.kube.retry import RetryPolicy
 from gpu_fraction.kube.timestamps import time as api_time
-from gpu_fraction.quota.requeue import MAX_OWNERS, QUOTA_FREED, Requeue
+from gpu_fraction.quota.requeue import MAX_OWNERS, Requeue
 from gpu_fraction.sandbox.apiserver import Answer, ApiServer, Fault
 from gpu_fraction.sandbox.apiserver.kinds import BUILT_IN
 from tests.support.access import fixed
@@ -76,7 +77,7 @@ async def woken(client: Client, *names: str) -> None:
     async with asyncio.timeout(20):
         while True:
             found = (await client.list(JOBS.at(namespace="team"), Named)).items
-            marked = {j.metadata.name for j in found if QUOTA_FREED in j.metadata.annotations}
+            marked = {j.metadata.name for j in found if keys.QUOTA_FREED in j.metadata.annotations}
             if marked >= set(names):
                 return
             await asyncio.sleep(0.02)

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from ruamel.yaml import YAML
 
+from gpu_fraction.domain import keys
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.backoff import Backoff
@@ -24,7 +25,7 @@ from gpu_fraction.quota import admission
 from gpu_fraction.quota.controller import ControllerSettings
 from gpu_fraction.quota.decision import NotReadyError
 from gpu_fraction.quota.ledger import RESERVATION_S
-from gpu_fraction.quota.requeue import QUOTA_FREED, EventRecord, blocked
+from gpu_fraction.quota.requeue import EventRecord, blocked
 from gpu_fraction.quota.service import AdmissionService, ControllerService
 from gpu_fraction.quota.wire import AmountsWire, ReservationWire, SpecWire, StatusWire
 from gpu_fraction.sandbox.apiserver import Answer, ApiServer, Fault, Hang
@@ -245,7 +246,7 @@ async def only_web_is_woken(made: Cluster) -> None:
     async with asyncio.timeout(10):
         while True:
             found = await made.client.get(REPLICA_SETS.at("web", namespace="team"), dict)
-            if QUOTA_FREED in found["metadata"].get("annotations", {}):
+            if keys.QUOTA_FREED in found["metadata"].get("annotations", {}):
                 break
             await asyncio.sleep(0.02)
     other = await made.client.get(REPLICA_SETS.at("other", namespace="team"), dict)

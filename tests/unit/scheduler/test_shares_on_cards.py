@@ -126,13 +126,20 @@ def test_a_share_is_charged_as_configured_until_its_card_is_known() -> None:
     assert demand(typed(bound(raw, chosen))).memory_mib == 40779  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("given_mib", [40778, 40780, 40960])
-def test_the_daemon_takes_no_other_amount_for_a_share(given_mib: int) -> None:
-    """Half of its card, neither more nor less, whatever was counted at admission."""
+@pytest.mark.parametrize("given_mib", [40780, 40960])
+def test_the_daemon_takes_no_larger_amount_for_a_share(given_mib: int) -> None:
+    """At most half of its card, whatever was counted at admission."""
     raw = mutated({"gpu-fraction": "0.5"}, 81920)
     ask = asked(pod_feed.read(msgspec.convert(raw, pod_feed.WirePod)))["main"]
     with pytest.raises(Refusal, match=f"40779 MiB of card GPU-0, .* gives {given_mib} MiB"):
         verify(ask, [CardShare("GPU-0", 500, given_mib)], Inventory(cards=(H100,)))
+
+
+def test_a_share_that_was_assigned_on_a_smaller_size_of_the_card_still_starts() -> None:
+    """Another driver or reserve can change the size; the annotation cannot change."""
+    raw = mutated({"gpu-fraction": "0.5"}, 81920)
+    ask = asked(pod_feed.read(msgspec.convert(raw, pod_feed.WirePod)))["main"]
+    verify(ask, [CardShare("GPU-0", 500, 40779 - 8)], Inventory(cards=(H100,)))
 
 
 @pytest.mark.parametrize("configured_mib", [None, 144384])

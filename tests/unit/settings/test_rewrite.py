@@ -92,6 +92,15 @@ def test_a_configured_backends_pods_cannot_be_left_alone(
     )
 
 
+def test_the_default_scheduler_cannot_be_left_alone() -> None:
+    """Every pod has it that names no scheduler, so none would be rewritten."""
+    with pytest.raises(SettingsError) as refused:
+        rewriting(backend="nvidia", left_to_schedulers="default-scheduler")
+    (told,) = refused.value.errors
+    assert told.startswith("--left-to-schedulers contains default-scheduler")
+    assert told.endswith("--backend nvidia has to change; remove it")
+
+
 def test_schedulers_of_backends_that_are_not_configured_may_be_left_alone() -> None:
     """Their pods are another system's."""
     made = rewriting(backend="nvidia", left_to_schedulers="hami-scheduler,gpu-fraction-scheduler")

@@ -1,5 +1,7 @@
 """What stands on the Node object for an inventory, and how it is repaired."""
 
+import pytest
+
 from gpu_fraction.domain import inventory as wire
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.inventory import Card, Inventory
@@ -35,14 +37,22 @@ def test_different_cards_are_said_to_be_mixed_and_memory_is_the_smallest() -> No
 
 
 def test_capacity_counts_healthy_cards_alone() -> None:
-    """A sick card lowers cores and memory; the labels still count it.
-
-    Memory is in whole GiB, as cards are sold: shares counted by a configured 80 GiB must pass
-    the scheduler and the kubelet.
-    """
+    """A sick card lowers cores and memory; the labels still count it."""
     wanted = node(H100, L4, SICK)
-    assert wanted.capacity == {keys.CORE_MILLI: "2000", keys.MEMORY_MIB: str((80 + 23) * 1024)}
+    assert wanted.capacity == {keys.CORE_MILLI: "2000", keys.MEMORY_MIB: str((80 + 24) * 1024)}
     assert wanted.labels[keys.LABEL_COUNT] == "3"
+
+
+@pytest.mark.parametrize(
+    ("reported_mib", "sold_gib"),
+    [(15360, 16), (23034, 24), (23028, 24), (46068, 48), (81559, 80), (143771, 141), (4864, 5)],
+)
+def test_capacity_holds_the_size_that_a_card_is_sold_under(
+    reported_mib: int, sold_gib: int
+) -> None:
+    """Shares counted by a configured size of 24 GiB pass the scheduler and kubelet on an L4."""
+    capacity = node(Card(uuid="GPU-9", index=0, model="x", memory_mib=reported_mib)).capacity
+    assert int(capacity[keys.MEMORY_MIB]) >= sold_gib * 1024
 
 
 def test_the_annotation_is_the_inventory() -> None:
