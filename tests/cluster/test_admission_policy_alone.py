@@ -204,7 +204,7 @@ async def test_what_the_system_does_goes_on(
     assert stored["status"]["phase"] == "Running"
     node = kubectl.json("get", "node", NODE)
     assert keys.INVENTORY in node["metadata"]["annotations"]
-    assert node["status"]["capacity"][keys.MEMORY_MIB] == "15360"
+    assert node["status"]["capacity"][keys.MEMORY_MIB] == "16384"
 
     assert kubectl.json("get", "pod", "plain")["spec"]["nodeName"] == NODE
     late = kubectl.json("get", "pod", "late")
