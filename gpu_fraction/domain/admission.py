@@ -7,7 +7,7 @@ from itertools import islice
 from gpu_fraction.domain import guard, keys, patch, units, user_annotations
 from gpu_fraction.domain.asks import AskError, amounts_of, ask_of, refuse_init
 from gpu_fraction.domain.backends import LEFT_TO, Backend, any_sets, is_gpu
-from gpu_fraction.domain.containers import Containers
+from gpu_fraction.domain.containers import DEFAULT_CONTAINER, MAX_LISTED
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import ContainerAt, Pod, containers, is_sidecar
 from gpu_fraction.domain.problems import MAX_SHOWN, Problem, nearest, quote
@@ -165,14 +165,26 @@ def _other_scheduler(pod: Pod, edit: PodEdit, policy: guard.Policy) -> Iterator[
 
 
 def _ambiguous(pod: Pod) -> Iterator[str]:
-    """A warning where another webhook may have inserted its container before the intended one."""
+    """A warning where another webhook may have inserted its container before the intended one.
+
+    Of the regular containers without a share of their own the first gets the GPU, unless an
+    annotation or an earlier call chose one.
+    """
     given = pod.annotations()
-    if (
-        len(pod.spec.containers) > 1
-        and keys.CONTAINER_NAME not in given
-        and (keys.FRACTION in given or keys.MEMORY in given)
-    ):
-        yield from filter(None, [Containers.of(pod).ambiguity(given)])
+    if keys.REQUEST in given or keys.CONTAINER_NAME in given:
+        return
+    if keys.FRACTION not in given and keys.MEMORY not in given:
+        return
+    names = [container.name for container in pod.spec.containers]
+    if given.get(DEFAULT_CONTAINER) in names:
+        return
+    found = [name for name in names if keys.CONTAINER_PREFIX + name not in given][:MAX_LISTED]
+    if len(found) > 1:
+        first, *others = (quote(name)[1:-1] for name in found)
+        yield (
+            f"container {first} gets the GPU because it is the first container; to give it to "
+            f"another ({', '.join(others)}), set the annotation {keys.CONTAINER_NAME}"
+        )
 
 
 def _rounded(pod: Pod) -> Iterator[str]:

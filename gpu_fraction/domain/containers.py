@@ -52,21 +52,6 @@ class Containers:
         """
         return self.main or next(self._regular(), None)
 
-    def ambiguity(self, annotations: Mapping[str, str]) -> str | None:
-        """The warning that the default may be the wrong container; None where it is clear.
-
-        Args:
-            annotations: The pod's; containers with a share of their own are not candidates.
-        """
-        candidates = (n for n in self._regular() if keys.CONTAINER_PREFIX + n not in annotations)
-        first, *others = [quote(name)[1:-1] for name in islice(candidates, MAX_LISTED)] or [""]
-        if self.main or not others:
-            return None
-        return (
-            f"container {first} gets the GPU because it is the first container; to give it to "
-            f"another ({', '.join(others)}), set the annotation {keys.CONTAINER_NAME}"
-        )
-
     def _regular(self) -> Iterator[str]:
         return (name for name, at in self.by_name.items() if at.kind == "containers")
 
