@@ -247,7 +247,10 @@ class Node(RuleBasedStateMachine):
             return
         state = self.rig.service.state
         for path in self.rig.paths.cdi.glob("*.json"):
-            (device,) = json.loads(path.read_bytes())["devices"]
+            try:
+                (device,) = json.loads(path.read_bytes())["devices"]
+            except FileNotFoundError:
+                continue  # a thread of the daemon removes files, also between two steps
             env = dict(line.split("=", 1) for line in device["containerEdits"]["env"])
             allocation = state.store.get(device["name"])
             if allocation is None or allocation.binding is None:
