@@ -132,7 +132,7 @@ def over(ledger: Ledger, hard: Amounts) -> tuple[str, ...]:
 
 
 def near(ledger: Ledger, hard: Amounts, share_percent: int) -> tuple[str, ...]:
-    """The keys, sorted, of which at least that part of the budget is taken."""
+    """The sorted keys that have at least that percentage of their budget taken."""
     return tuple(
         sorted(
             key

@@ -157,11 +157,5 @@ def _written(pod: Pod) -> Request | None:
 
 def assigned_uuids(pod: PodRecord) -> frozenset[str]:
     """The cards that were chosen for the pod; empty while there are none."""
-    text = (pod.metadata.annotations or {}).get(keys.ASSIGNED)
-    if text is None:
-        return frozenset()
-    try:
-        chosen = assignment.parse(text)
-    except assignment.AssignmentError:
-        return frozenset()
+    chosen = assignment.find(pod.metadata.annotations or {})
     return frozenset(share.uuid for shares in chosen.values() for share in shares)

@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from gpu_fraction.domain.keys import ASSIGNED
+
 VERSION: Final = 1
 
 
@@ -61,6 +63,15 @@ def parse(text: str) -> Assignment:
     for container, shares in wire.containers.items():
         _check(container, shares)
     return wire.containers
+
+
+def find(annotations: Mapping[str, str]) -> Assignment:
+    """The assignment of a pod; empty where there is none, or none that can be read."""
+    text = annotations.get(ASSIGNED)
+    try:
+        return {} if text is None else parse(text)
+    except AssignmentError:
+        return {}
 
 
 def _check(container: str, shares: tuple[CardShare, ...]) -> None:

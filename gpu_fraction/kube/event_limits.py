@@ -85,7 +85,7 @@ class Series:
         first_at: time of the first event.
         last_at: time of the last event that was not limited.
         count: how often the event happened, limited ones included.
-        waiting: whether the series is to be written.
+        waiting: whether the series waits to be written.
         written: whether it has been written before.
     """
 

@@ -9,13 +9,11 @@ from gpu_fraction.domain import guard, units
 from gpu_fraction.domain.admission import Rules
 from gpu_fraction.domain.backends import BACKENDS, LEFT_TO, Backend, BackendConfig
 from gpu_fraction.domain.guard import Permission, Policy
+from gpu_fraction.domain.patch import DEFAULT_SCHEDULER
 from gpu_fraction.domain.request import Bounds, Isolation, Placement
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.settings.declaration import group, setting
 from gpu_fraction.settings.parsers import choice, integer, text, words
-
-_DEFAULT_SCHEDULER: Final = "default-scheduler"
-"""What the API server writes into pods without a name. Source: core/v1 DefaultSchedulerName."""
 
 _BOUNDS: Final = Bounds()
 _PERMISSION: Final = choice(*get_args(Permission))
@@ -121,9 +119,9 @@ class RewriteSettings:
         """Refuse schedulers of configured backends; the default list excludes them silently."""
         if self.left_to_schedulers == LEFT_TO:
             return
-        if _DEFAULT_SCHEDULER in self.left_to_schedulers:
+        if DEFAULT_SCHEDULER in self.left_to_schedulers:
             raise ValueError(
-                f"--left-to-schedulers contains {_DEFAULT_SCHEDULER}, the scheduler of every pod "
+                f"--left-to-schedulers contains {DEFAULT_SCHEDULER}, the scheduler of every pod "
                 f"that names none, which --backend {self.backend} has to change; remove it"
             )
         for scheduler in self.left_to_schedulers:

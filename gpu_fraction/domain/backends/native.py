@@ -43,7 +43,7 @@ class Native(Backend):
     def demand(self, pod: Pod) -> Demand:
         """From what each container asks; what is open, from the cards once they are chosen."""
         written = as_written(_rendered(pod))
-        assigned = _assigned(pod)
+        assigned = assignment.find(pod.annotations())
         return aggregate(
             pod, lambda c: _container_demand(c, written.get(c.name), assigned.get(c.name, ()))
         )
@@ -101,13 +101,3 @@ def _rendered(pod: Pod) -> Rendered | None:
         return rendered_for_us(pod.annotations())
     except AskError:
         return None
-
-
-def _assigned(pod: Pod) -> assignment.Assignment:
-    text = pod.annotations().get(keys.ASSIGNED)
-    if text is None:
-        return {}
-    try:
-        return assignment.parse(text)
-    except assignment.AssignmentError:
-        return {}

@@ -54,7 +54,7 @@ def test_more_keys_than_anybody_needs_are_refused_unread() -> None:
 
 
 def test_what_is_meant_is_looked_for_where_it_will_be_read() -> None:
-    """A message shows five problems; the nearest word is the dear part of one."""
+    """A message shows five problems; the nearest word is the expensive part."""
     told = refusals({f"gpu-fractio{i}": "" for i in range(7)})
     assert ["did you mean" in line for line in told] == [True] * 5 + [False] * 2
 

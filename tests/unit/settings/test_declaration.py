@@ -13,7 +13,7 @@ from tests.support.settings import configured
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Two settings, of which a user of the class may leave both out."""
+    """Two settings, both optional."""
 
     least_s: float = setting(seconds(0, 60), 1.5, "how long at least")
     size_mib: int = setting(integer(0, 9), 3, "how much")

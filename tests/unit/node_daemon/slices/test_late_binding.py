@@ -81,7 +81,7 @@ class WatchingRuntime(CdiRuntime):
 async def test_pace_of_a_real_installation(tmp_path: Path) -> None:
     """A runtime that notices files late resolves each name at the first try, and all returns.
 
-    With the waits that are the defaults, none of which the other tests have.
+    It uses the default waits; the other tests shorten them.
     """
     async with node(tmp_path, rig_card(0), tempo=Tempo()) as rig:
         notices_after_s = Timing().settle_s / 3
