@@ -6,8 +6,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
+from gpu_fraction.domain.backends import BackendConfig
 from gpu_fraction.domain.keys import SYSTEM_NAMESPACE
-from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.election import Election
 from gpu_fraction.kube.lease import unique_identity
@@ -22,7 +22,7 @@ LEASE: Final = "gpu-fraction-controller"
 async def control(
     client: Client,
     options: ControllerOptions,
-    sizes: CardSizes,
+    costs: BackendConfig,
     registry: CollectorRegistry,
     stop: asyncio.Event,
     *work: Work,
@@ -32,7 +32,7 @@ async def control(
     Args:
         client: The API server.
         options: How the controller runs.
-        sizes: The GPUs, where no Node publishes any.
+        costs: What the cost of a pod depends on.
         registry: Where metrics are collected.
         stop: Ends the controller.
         *work: More work to run beside it.
@@ -45,7 +45,7 @@ async def control(
         timings=options.lease,
     )
     service = ControllerService(
-        client, options.counting, sizes=sizes, registry=registry, lead=election.run
+        client, options.counting, costs=costs, registry=registry, lead=election.run
     )
     async with (
         serve_probes(options.host, options.port, registry, ready=service.unsynced),

@@ -7,8 +7,7 @@ from typing import Final
 import msgspec
 
 from gpu_fraction.domain import inventory, keys, models
-from gpu_fraction.domain.backends import STACKS
-from gpu_fraction.domain.sizes import CardSizes
+from gpu_fraction.domain.backends import BackendConfig, configured
 from gpu_fraction.kube.objects import Meta
 from gpu_fraction.quota.charge import CardType, PodFacts
 from gpu_fraction.quota.pods import PodRecord, assigned_uuids
@@ -36,15 +35,18 @@ class ClusterCards:
 
     Attributes:
         version: Grows with every change of the answers.
+        stacks: Every GPU-sharing stack with the settings that costs depend on.
     """
 
-    def __init__(self, sizes: CardSizes | None = None) -> None:
+    def __init__(self, costs: BackendConfig | None = None) -> None:
         """No Nodes yet.
 
         Args:
-            sizes: The configured GPUs.
+            costs: The configured GPUs, and the stacks' own settings.
         """
-        sizes = sizes or CardSizes()
+        costs = costs or BackendConfig()
+        sizes = costs.card_sizes
+        self.stacks = configured(costs)
         self._configured = [CardType(model, mib) for model, mib in sizes.by_model_mib.items()]
         self._others = () if sizes.one_mib is None else (CardType("", sizes.one_mib),)
         self._nodes: dict[str, Mapping[str, CardType]] = {}
@@ -54,7 +56,7 @@ class ClusterCards:
     def change(self, old: NodeRecord | None, new: NodeRecord | None) -> None:
         """A node appeared, changed or vanished."""
         before = self._nodes.pop(old.metadata.name, {}) if old else {}
-        after = _cards(new) if new else {}
+        after = self._cards(new) if new else {}
         if new and after:
             self._nodes[new.metadata.name] = after
         if dict(before) == dict(after):
@@ -75,6 +77,30 @@ class ClusterCards:
         found = _allowed(self._kinds, facts)
         return found or (*_allowed(self._configured, facts), *self._others)
 
+    def _cards(self, node: NodeRecord) -> dict[str, CardType]:
+        """The node's cards by uuid; where only labels describe them, one card stands for all."""
+        annotations, labels = node.metadata.annotations or {}, node.metadata.labels or {}
+        if (text := annotations.get(keys.INVENTORY)) is not None:
+            try:
+                found = inventory.parse(text).cards
+            except inventory.InventoryError:
+                found = ()
+            if found:
+                # A share of a MIG instance is one of its physical card.
+                sizes = ((card, card.parent_memory_mib or card.memory_mib) for card in found)
+                return {card.uuid: CardType(card.model, mib) for card, mib in sizes if mib}
+        for stack in self.stacks.values():
+            if registered := stack.cards(annotations):
+                return {uuid: CardType(*card) for uuid, card in registered.items()}
+        for model, memory in (
+            (keys.LABEL_MODEL, keys.LABEL_MEMORY_MIB),
+            (NVIDIA_MODEL, NVIDIA_MEMORY_MIB),
+        ):
+            size = labels.get(memory, "")
+            if size.isascii() and size.isdigit() and len(size) < 12 and int(size):
+                return {"": CardType(labels.get(model, ""), int(size))}
+        return {}
+
 
 def _allowed(kinds: Iterable[CardType], facts: PodFacts) -> tuple[CardType, ...]:
     return tuple(
@@ -82,28 +108,3 @@ def _allowed(kinds: Iterable[CardType], facts: PodFacts) -> tuple[CardType, ...]
         for kind in dict.fromkeys(kinds)
         if models.allowed(kind.model, facts.models, facts.not_models)
     )
-
-
-def _cards(node: NodeRecord) -> dict[str, CardType]:
-    """The node's cards by uuid; where only labels describe them, one card stands for all."""
-    annotations, labels = node.metadata.annotations or {}, node.metadata.labels or {}
-    if (text := annotations.get(keys.INVENTORY)) is not None:
-        try:
-            found = inventory.parse(text).cards
-        except inventory.InventoryError:
-            found = ()
-        if found:
-            # A share of a MIG instance is one of its physical card.
-            sizes = ((card, card.parent_memory_mib or card.memory_mib) for card in found)
-            return {card.uuid: CardType(card.model, mib) for card, mib in sizes if mib}
-    for stack in STACKS.values():
-        if registered := stack.cards(annotations):
-            return {uuid: CardType(*card) for uuid, card in registered.items()}
-    for model, memory in (
-        (keys.LABEL_MODEL, keys.LABEL_MEMORY_MIB),
-        (NVIDIA_MODEL, NVIDIA_MEMORY_MIB),
-    ):
-        size = labels.get(memory, "")
-        if size.isascii() and size.isdigit() and len(size) < 12 and int(size):
-            return {"": CardType(labels.get(model, ""), int(size))}
-    return {}

@@ -10,8 +10,8 @@ from typing import Final
 import msgspec
 
 from gpu_fraction.domain import assignment, keys, request_annotation, user_annotations
-from gpu_fraction.domain.backends import demand, is_gpu, placed_late
-from gpu_fraction.domain.pod import Metadata, Pod, Spec, containers
+from gpu_fraction.domain.backends import CHARGED_BY, STACKS, Stacks, demand, is_gpu, placed_late
+from gpu_fraction.domain.pod import Container, Metadata, Pod, Spec, containers
 from gpu_fraction.domain.request import Bounds, Refused, Request
 from gpu_fraction.kube.objects import Meta
 from gpu_fraction.quota.charge import PodFacts
@@ -37,6 +37,7 @@ class PodMeta(Meta, frozen=True, kw_only=True, rename="camel"):
 
     generate_name: str | None = None
     annotations: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
     deletion_timestamp: str | None = None
     deletion_grace_period_seconds: int | None = None
     owner_references: list[OwnerReference] | None = None
@@ -49,9 +50,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 _NO_SPEC: Final = Spec()
-_UNREAD: Final = (
-    *("volumes", "ephemeral_containers", "node_selector", "tolerations", "resource_claims"),
-)
+_UNREAD: Final = ("volumes", "ephemeral_containers", "tolerations", "resource_claims")
 
 
 class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +62,9 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if demand(self.pod()):
-            msgspec.structs.force_setattr(self, "spec", _without_env(self.spec))
+            meta = msgspec.structs.replace(self.metadata, labels=_charged(self.metadata.labels))
+            msgspec.structs.force_setattr(self, "metadata", meta)
+            msgspec.structs.force_setattr(self, "spec", _kept(self.spec))
             return
         meta = self.metadata
         bare = PodMeta(
@@ -79,7 +80,7 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def pod(self) -> Pod:
         """The pod as the domain knows it."""
-        return Pod(Metadata(self.metadata.annotations), self.spec)
+        return Pod(Metadata(self.metadata.annotations, self.metadata.labels), self.spec)
 
     @property
     def owner(self) -> OwnerReference | None:
@@ -87,15 +88,27 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
         return next((o for o in self.metadata.owner_references or () if o.controller), None)
 
 
-def _without_env(spec: Spec) -> Spec:
+def _charged(given: dict[str, str] | None) -> dict[str, str] | None:
+    """The labels or selectors that a charge depends on."""
+    return {key: text for key, text in (given or {}).items() if key in CHARGED_BY} or None
+
+
+def _kept(spec: Spec) -> Spec:
     """The specification without the fields that no charge depends on."""
-    kept = {
-        name: [msgspec.structs.replace(c, env=None, security_context=None) for c in found]
+    containers_kept = {
+        name: [_kept_container(container) for container in found]
         for name in ("containers", "init_containers")
         if (found := getattr(spec, name))
     }
     shed = dict.fromkeys(_UNREAD)
-    return msgspec.structs.replace(spec, **shed, **kept)
+    return msgspec.structs.replace(
+        spec, node_selector=_charged(spec.node_selector), **shed, **containers_kept
+    )
+
+
+def _kept_container(container: Container) -> Container:
+    env = [variable for variable in container.env or () if variable.name in CHARGED_BY]
+    return msgspec.structs.replace(container, env=env or None, security_context=None)
 
 
 def terminal(pod: PodRecord) -> bool:
@@ -117,10 +130,10 @@ def overdue_after_s(pod: PodRecord) -> int | None:
     return 2 * (DEFAULT_GRACE_S if grace_s is None else max(0, grace_s))
 
 
-def facts_of(record: PodRecord) -> PodFacts:
+def facts_of(record: PodRecord, stacks: Stacks = STACKS) -> PodFacts:
     """The facts about a pod, without the GPUs that it may get."""
     pod = record.pod()
-    cost = demand(pod)
+    cost = demand(pod, stacks)
     meta = record.metadata
     facts = PodFacts(meta.uid, meta.name, cost, record.spec.priority_class_name)
     if not cost:

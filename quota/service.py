@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from prometheus_client import CollectorRegistry
 
-from gpu_fraction.domain.sizes import CardSizes
+from gpu_fraction.domain.backends import BackendConfig
 from gpu_fraction.kube import objects
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.events import EventRecorder
@@ -31,10 +31,10 @@ Lead = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 
 class _Watched:
     def __init__(
-        self, client: Client, sizes: CardSizes, following: ReflectorSettings | None = None
+        self, client: Client, costs: BackendConfig, following: ReflectorSettings | None = None
     ) -> None:
         self.cache = QuotaCache()
-        self.cluster = ClusterCards(sizes)
+        self.cluster = ClusterCards(costs)
         self.quotas = Reflector(client, GPU_QUOTAS.at(), GPUQuota, settings=following)
         self.nodes = Reflector(client, NODES.at(), NodeRecord, settings=following)
         self.quotas.subscribe(self._quota)
@@ -63,7 +63,7 @@ class AdmissionService:
         client: Client,
         settings: admission.Settings,
         *,
-        sizes: CardSizes,
+        costs: BackendConfig,
         registry: CollectorRegistry,
         sink: EventRecorder,
         following: ReflectorSettings | None = None,
@@ -73,12 +73,12 @@ class AdmissionService:
         Args:
             client: The API server.
             settings: How pods are admitted.
-            sizes: The GPUs, where no Node publishes any.
+            costs: What the cost of a pod depends on.
             registry: Where metrics are collected.
             sink: Takes events.
             following: How quotas and Nodes are followed.
         """
-        self._watched = _Watched(client, sizes, following)
+        self._watched = _Watched(client, costs, following)
         self._audit = Audit(sink)
         self._admission = admission.Admission(
             KubeQuotaApi(client.with_retry(ADMISSION_RETRY), timeout_s=ADMISSION_TIMEOUT_S),
@@ -111,7 +111,7 @@ class AdmissionService:
             MalformedAnswerError: the object is not a pod.
         """
         record = objects.decode(PodRecord, pod)
-        facts = facts_of(record)
+        facts = facts_of(record, self._watched.cluster.stacks)
         if not facts.demand:
             return Outcome()
         if (reason := self.unsynced()) is not None:
@@ -139,7 +139,7 @@ class ControllerService:
         client: Client,
         settings: ControllerSettings,
         *,
-        sizes: CardSizes,
+        costs: BackendConfig,
         registry: CollectorRegistry,
         lead: Lead,
     ) -> None:
@@ -148,16 +148,17 @@ class ControllerService:
         Args:
             client: The API server.
             settings: How to count.
-            sizes: The GPUs, where no Node publishes any.
+            costs: What the cost of a pod depends on.
             registry: Where metrics are collected.
             lead: Runs the work that one replica does at a time.
         """
-        self._watched = _Watched(client, sizes)
+        self._watched = _Watched(client, costs)
         self._lead = lead
         self._pod_cache = PodCache(
             asyncio.get_running_loop().time,
             version=lambda: self._pods.resource_version,
             remember_s=2 * settings.ttl_s,
+            stacks=self._watched.cluster.stacks,
         )
         self._pods = Reflector(client, PODS.at(), PodRecord)
         self._requeue = Requeue(client)

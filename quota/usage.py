@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from gpu_fraction.domain.backends import STACKS, Stacks
 from gpu_fraction.quota import amounts
 from gpu_fraction.quota.amounts import Amounts
 from gpu_fraction.quota.charge import NOTHING, Charge, PodFacts, charge
@@ -105,7 +106,12 @@ class PodCache:
     """GPU pods by namespace, and for a while the uids of deleted pods."""
 
     def __init__(
-        self, clock: Callable[[], float], *, version: Callable[[], str], remember_s: float
+        self,
+        clock: Callable[[], float],
+        *,
+        version: Callable[[], str],
+        remember_s: float,
+        stacks: Stacks = STACKS,
     ) -> None:
         """No pods yet.
 
@@ -113,10 +119,12 @@ class PodCache:
             clock: Steady seconds.
             version: The resource version that the pods are current to.
             remember_s: Seconds for which the uids of deleted pods are kept.
+            stacks: Every GPU-sharing stack with the cluster's settings.
         """
         self.clock = clock
         self.version = version
         self._remember_s = remember_s
+        self._stacks = stacks
         self._namespaces: dict[str, dict[str, CountedPod]] = {}
         self._gone: dict[str, float] = {}
 
@@ -151,7 +159,7 @@ class PodCache:
         since_s = known.deleting_since_s if known else None
         if since_s is None and record.metadata.deletion_timestamp is not None:
             since_s = self.clock()
-        return CountedPod(record, facts_of(record), since_s)
+        return CountedPod(record, facts_of(record, self._stacks), since_s)
 
     def within(self, namespace: str) -> Collection[CountedPod]:
         """The namespace's pods."""

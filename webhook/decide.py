@@ -86,7 +86,7 @@ class Decider:
             return None
         annotations = pod.annotations()
         ours = [key for key in annotations if keys.is_ours(key) and key not in keys.SYSTEM_KEYS]
-        if not ours or pod.spec.scheduler_name in self.settings.rules.left_to:
+        if not ours or self.settings.rules.leaves(pod, self._backend(request)):
             return None
         shares = (keys.FRACTION, keys.MEMORY)
         if any(key in shares or key.startswith(keys.CONTAINER_PREFIX) for key in ours):

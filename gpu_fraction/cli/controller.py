@@ -17,7 +17,7 @@ from gpu_fraction.quota.settings import ControllerOptions
 from gpu_fraction.serving import logs
 from gpu_fraction.settings.declaration import group, setting
 from gpu_fraction.settings.parsers import boolean
-from gpu_fraction.settings.rewrite import CardSizeSettings
+from gpu_fraction.settings.rewrite import CostSettings
 
 DESCRIPTION: Final = """\
 Count the GPU usage of every namespace with a GPUQuota, update the status of the quotas, and manage
@@ -46,9 +46,7 @@ class Settings:
 
     cluster: ClusterSettings = group(ClusterSettings, "cluster")
     counting: ControllerOptions = group(ControllerOptions, "counting")
-    cards: CardSizeSettings = group(
-        CardSizeSettings, "GPUs on nodes that do not publish their memory"
-    )
+    costs: CostSettings = group(CostSettings, "what the cost of a pod depends on")
     certificates: CertificateOptions = group(CertificateOptions, "the webhook's certificates")
 
 
@@ -68,7 +66,7 @@ async def _control(settings: Settings, source: AccessSource) -> None:
     registry, stop = process()
     async with connected(source, component="controller", registry=registry) as client:
         counting, own = settings.counting, settings.certificates
-        run = partial(control, client, counting, settings.cards.sizes, registry, stop)
+        run = partial(control, client, counting, settings.costs.config, registry, stop)
         if not own.manage_certificates:
             await run()
             return

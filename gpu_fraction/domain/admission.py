@@ -28,6 +28,11 @@ class Rules:
     policy: guard.Policy = field(default_factory=guard.Policy)
     left_to: frozenset[str] = frozenset(LEFT_TO)
 
+    def leaves(self, pod: Pod, backend: Backend) -> bool:
+        """True for a pod of another system's scheduler, unless its namespace uses that system."""
+        named = pod.spec.scheduler_name
+        return named in self.left_to and named != backend.scheduler
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -69,7 +74,7 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
     Raises:
         Refused: with every problem found.
     """
-    if pod.spec.scheduler_name in rules.left_to and not _asks_natively(pod):
+    if rules.leaves(pod, backend) and not _asks_natively(pod):
         return _left_alone(pod, rules, trusted=trusted)
     problems: list[Problem] = []
     asked = None
@@ -108,18 +113,20 @@ def _left_alone(pod: Pod, rules: Rules, *, trusted: bool) -> Verdict:
 
 
 def _system_keys(pod: Pod, system: Iterable[str]) -> Iterator[Problem]:
-    for key in system:
-        if key in pod.annotations():
-            yield Problem(annotation_path(key), "only gpu-fraction sets it; remove it")
+    prefixes = tuple(system)
+    for key in pod.annotations():
+        if key.startswith(prefixes):
+            yield Problem(
+                annotation_path(quote(key)[1:-1]), "only gpu-fraction sets it; remove it"
+            )
 
 
 def _render(
     pod: Pod, asked: Request, backend: Backend, rules: Rules, problems: list[Problem]
 ) -> Verdict:
-    try:
-        edit = backend.render(asked, pod)
-    except Refused as e:
-        raise Refused([*problems, *e.problems]) from None
+    edit = backend.render(asked, pod)
+    if edit.problems:
+        raise Refused([*problems, *edit.problems])
     problems += _other_resources(pod, edit)
     problems += _other_scheduler(pod, edit, rules.policy)
     operations: list[patch.Operation] = []

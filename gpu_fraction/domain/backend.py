@@ -1,15 +1,15 @@
 """The interface of a GPU-sharing stack, and what all stacks share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, cast
 
-from gpu_fraction.domain import request_annotation, sizes, units
-from gpu_fraction.domain.demand import ZERO, Demand
+from gpu_fraction.domain import keys, request_annotation, sizes, units
+from gpu_fraction.domain.demand import ZERO, Demand, aggregate, demand_of
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.keys import MEMORY, REQUEST
 from gpu_fraction.domain.pod import (
+    Container,
     ContainerAt,
     EnvVar,
     Pod,
@@ -17,31 +17,141 @@ from gpu_fraction.domain.pod import (
     Toleration,
     containers,
 )
-from gpu_fraction.domain.problems import Problem
-from gpu_fraction.domain.request import Refused, Request, Slice, annotation_path
+from gpu_fraction.domain.request import MAX_CARDS, Request, Slice
 from gpu_fraction.domain.sizes import Amounts, CardSizes
 
 NVIDIA_TAINT: Final = Toleration("nvidia.com/gpu", "Exists", effect="NoSchedule")
 """For the taint of GPU nodes: GKE sets it, and NVIDIA's own DaemonSets tolerate it."""
 
+NVIDIA_PRODUCT: Final = "nvidia.com/gpu.product"
+"""The label with a node's model (NVIDIA/k8s-device-plugin docs/gpu-feature-discovery)."""
 
-class Stack:
-    """A GPU-sharing stack whose pods this project recognises and charges.
+Isolates = Literal["hard", "soft", "some nodes", "none"]
+"""How a stack keeps a container to its share: by hardware or the driver; by a library in the
+container's processes; as its nodes are configured; not at all."""
+
+T = TypeVar("T", str, int)
+
+
+@dataclass(frozen=True, slots=True)
+class StackSetting(Generic[T]):
+    """A setting that one stack has; its flag, variable and file key come from the name.
 
     Attributes:
+        name: In the form of a file key, starting with the stack's name (``kai_queue``).
+        default: Its value where the cluster sets none.
+        help: One line for users.
+        allowed: The words, or the range of whole numbers; None for any text.
+        charged: The cost of pods depends on it, so the quota controller has it too.
+    """
+
+    name: str
+    default: T
+    help: str
+    allowed: tuple[str, ...] | range | None = None
+    charged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """The description of a stack for users; docs/backends.md is made of it.
+
+    Attributes:
+        title: The product's name.
+        memory: How its memory is requested: the resource's unit and step.
+        compute: How its compute is requested.
+        cards: What it gives a container of several cards.
+        memory_isolation: How it keeps a container to its memory.
+        compute_isolation: How it keeps a container to its compute.
+        source: Where these facts were read, with the date or commit.
+        unverified: Facts that no source settles; each is a warning at admission.
+    """
+
+    title: str
+    memory: str
+    compute: str
+    cards: str
+    memory_isolation: Isolates
+    compute_isolation: Isolates
+    source: str
+    unverified: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BackendConfig:
+    """What a cluster tells every backend.
+
+    Attributes:
+        card_sizes: Memory of the cluster's cards.
+        runtime_class: ``runtimeClassName`` to set where the pod has none; None for none.
+            Off by default: GPU Operator with NRI on has no class ``nvidia``, and naming a
+            missing class fails the pod (NVIDIA cloud-native-docs, gpu-operator/cdi.rst).
+        env: Variables for every GPU container, where absent.
+        own: Values of the stacks' own settings, by name; a missing one has its default.
+    """
+
+    card_sizes: CardSizes = field(default_factory=CardSizes)
+    runtime_class: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, one: StackSetting[T]) -> T:
+        """The value of a stack's own setting."""
+        return cast("T", self.own.get(one.name) or one.default)
+
+
+@dataclass(frozen=True)
+class Backend(ABC):
+    """A GPU-sharing stack: recognises and charges its pods, and writes pods for it.
+
+    Attributes:
+        config: The cluster's settings.
         name: The word by which settings and the request annotation name it.
+        about: Its description for users.
         scheduler: The scheduler that places its pods; None where any does.
         resources: Prefixes of its resource names.
         takes_over: Resources of another stack that are this one's in a pod that it claims.
+        tolerations: For the usual taints of its nodes.
+        settings: Those of this stack alone.
+        charged_by: Labels, keys of the node selector and variables that ``demand`` reads.
+        assignments: Prefixes of annotations by which its components assign cards, besides
+            ``assigned``; the author of a pod cannot write them.
+        chooses_models: ``render`` keeps a pod to the models that it names.
+        chooses_uuids: ``render`` keeps a pod to the cards that it names.
+        chooses_placement: ``render`` honours the placement.
+        model_label: The node label with the model, for a pod's node selector.
         reads_our_annotations: It reads ``gpu-fraction`` itself, so its scheduler's pods are left
             to it unless it is a configured backend.
+        keeps_model_limits: Its scheduler chooses cards within the quotas' limits on models,
+            so a waiting pod counts for no limited model yet.
+        needs_no_root: ``isolation: required`` holds only while no container of the pod is
+            root, so none can be added later.
     """
 
+    config: BackendConfig = field(default_factory=BackendConfig)
     name: ClassVar[str]
+    about: ClassVar[About]
     scheduler: ClassVar[str | None] = None
     resources: ClassVar[tuple[str, ...]] = ()
     takes_over: ClassVar[frozenset[str]] = frozenset()
+    tolerations: ClassVar[tuple[Toleration, ...]] = ()
+    settings: ClassVar[tuple[StackSetting[Any], ...]] = ()
+    charged_by: ClassVar[frozenset[str]] = frozenset()
+    assignments: ClassVar[tuple[str, ...]] = ()
+    chooses_models: ClassVar[bool] = False
+    chooses_uuids: ClassVar[bool] = False
+    chooses_placement: ClassVar[bool] = False
+    model_label: ClassVar[str] = NVIDIA_PRODUCT
     reads_our_annotations: ClassVar[bool] = False
+    keeps_model_limits: ClassVar[bool] = False
+    needs_no_root: ClassVar[bool] = False
+
+    @abstractmethod
+    def render(self, request: Request, pod: Pod) -> PodEdit:
+        """What the pod must hold for this stack to give it what it asks.
+
+        The edit's problems say what the stack cannot give; then nothing else of it counts.
+        """
 
     def claims(self, pod: Pod) -> bool:
         """True for a pod that asks this stack for GPUs, whoever wrote it."""
@@ -52,9 +162,34 @@ class Stack:
             for name in at.container.resources.names()
         )
 
-    def demand(self, pod: Pod) -> Demand:  # noqa: ARG002 - for those that count nothing
-        """What a pod that it claims costs; nothing where no quota can count it."""
-        return ZERO
+    def ask(self, container: Container, pod: Pod) -> Slice | None:  # noqa: ARG002
+        """What one container asks of this stack, whoever wrote it; None for nothing.
+
+        Amounts are those that the stack hands out, so what it cannot divide counts as the whole.
+        """
+        return None
+
+    def demand(self, pod: Pod) -> Demand:
+        """What a pod that it claims costs."""
+
+        def of(container: Container) -> Demand:
+            # Skip containers without resources early: a pod may have tens of thousands.
+            return demand_of(self.ask(container, pod)) if container.resources else ZERO
+
+        return aggregate(pod, of)
+
+    def read(self, pod: Pod) -> Request | None:
+        """The request of a pod that was written for this stack; None where it asks nothing.
+
+        A stack that can choose cards overrides this to read the choices back.
+        """
+        found = [
+            part
+            for at in containers(pod)
+            if at.kind != "ephemeralContainers"
+            and (part := self.ask(at.container, pod)) is not None
+        ]
+        return Request(tuple(found)) if found else None
 
     def cards(self, annotations: Mapping[str, str]) -> dict[str, tuple[str, int]]:  # noqa: ARG002
         """Model and MiB, by UUID, of the cards that its components register on a Node.
@@ -72,95 +207,91 @@ class Stack:
         """
         return False
 
+    def start(self, request: Request, pod: Pod) -> PodEdit:
+        """An edit with the request annotation, the scheduler, the class and the tolerations.
 
-@dataclass(frozen=True, slots=True)
-class BackendConfig:
-    """What a cluster tells every backend.
-
-    Attributes:
-        card_sizes: Memory of the cluster's cards.
-        runtime_class: ``runtimeClassName`` to set where the pod has none; None for none.
-            Off by default: GPU Operator with NRI on has no class ``nvidia``, and naming a
-            missing class fails the pod (NVIDIA cloud-native-docs, gpu-operator/cdi.rst).
-        env: Variables for every GPU container, where absent.
-    """
-
-    card_sizes: CardSizes = field(default_factory=CardSizes)
-    runtime_class: str | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Backend(Stack, ABC):
-    """A stack that a cluster can be configured for.
-
-    Attributes:
-        config: The cluster's settings.
-        tolerations: For the usual taints of its nodes.
-        assignments: Annotations by which its components assign cards, besides ``assigned``;
-            the author of a pod cannot write them.
-        keeps_model_limits: Its scheduler chooses cards within the quotas' limits on models,
-            so a waiting pod counts for no limited model yet.
-        needs_no_root: ``isolation: required`` holds only while no container of the pod is
-            root, so none can be added later.
-    """
-
-    config: BackendConfig = field(default_factory=BackendConfig)
-    tolerations: ClassVar[tuple[Toleration, ...]] = ()
-    assignments: ClassVar[tuple[str, ...]] = ()
-    keeps_model_limits: ClassVar[bool] = False
-    needs_no_root: ClassVar[bool] = False
-
-    @abstractmethod
-    def render(self, request: Request, pod: Pod) -> PodEdit:
-        """What the pod must hold for this stack to give it what it asks.
-
-        Raises:
-            Refused: the stack cannot give it; the problems say why.
+        It has a problem for each wish that the stack cannot honour, and a warning for a placement
+        that it ignores and for each fact about it that is not verified.
         """
-
-    def start(self, request: Request) -> PodEdit:
-        """An edit with the request annotation, the scheduler, the class and the tolerations."""
-        return PodEdit(
-            annotations={REQUEST: request_annotation.render(request, self.name)},
+        edit = PodEdit(
+            annotations={keys.REQUEST: request_annotation.render(request, self.name)},
             scheduler_name=self.scheduler,
             runtime_class_name=self.config.runtime_class,
             tolerations=self.tolerations,
+        )
+        self._choices(request, edit)
+        if request.isolation == "required" and self.about.memory_isolation == "none":
+            edit.refuse(
+                keys.ISOLATION,
+                f'"required" cannot be honoured: {self.about.title} does not isolate memory; '
+                "allowed: preferred, none",
+            )
+        if not self.chooses_placement and keys.PLACEMENT in pod.annotations():
+            edit.warn(f"{keys.PLACEMENT} is ignored: {self.about.title} chooses the cards itself")
+        for fact in self.about.unverified:
+            edit.warn(f"not verified for the backend {self.name}: {fact}")
+        return edit
+
+    def _choices(self, request: Request, edit: PodEdit) -> None:
+        for key, wish, honoured in (
+            (keys.MODEL, request.models or request.not_models, self.chooses_models),
+            (keys.UUID, request.uuids, self.chooses_uuids),
+        ):
+            if wish and not honoured:
+                edit.refuse(
+                    key,
+                    f"cannot be honoured: {self.about.title} cannot choose among cards; "
+                    f"use a nodeSelector on the label {self.model_label}",
+                )
+
+    def needs_whole(self, edit: PodEdit, part: Slice, pod: Pod) -> None:
+        """Refuse a part of a card, for a stack that has whole cards only."""
+        if part.whole:
+            return
+        own = keys.CONTAINER_PREFIX + part.container
+        given = (key for key in (own, keys.FRACTION, keys.MEMORY) if key in pod.annotations())
+        edit.refuse(
+            next(given, keys.FRACTION),
+            f"container {part.container} asks for a part of a GPU, but this cluster gives whole "
+            f'GPUs only (backend {self.name}); allowed: {keys.FRACTION} "1", "2", … without '
+            f"{keys.MEMORY} and {keys.CORES}",
         )
 
     def parts(self, request: Request, edit: PodEdit) -> list[tuple[Slice, Amounts]]:
         """Each slice with its amounts; the edit's warnings say how they were worked out.
 
-        Raises:
-            Refused: a container asks for more memory than the largest eligible card has.
+        A container that asks for more memory than the largest eligible card has is a problem.
         """
         eligible = self.config.card_sizes.eligible_mib(request)
         largest = max(eligible, default=None)
-        problems = []
         parts = []
         for part in request.slices:
             amounts = sizes.resolve(part, eligible)
             if largest is not None and (amounts.memory_mib or 0) > largest:
-                problems.append(
-                    Problem(
-                        annotation_path(MEMORY),
-                        f"container {part.container} requests {amounts.memory_mib} MiB on one "
-                        f"GPU, but the largest eligible GPU has {largest} MiB",
-                    )
+                edit.refuse(
+                    keys.MEMORY,
+                    f"container {part.container} requests {amounts.memory_mib} MiB on one "
+                    f"GPU, but the largest eligible GPU has {largest} MiB",
                 )
             if (warning := sizes.describe(part, amounts, eligible)) is not None:
                 edit.warn(warning)
             parts.append((part, amounts))
-        if problems:
-            raise Refused(problems)
         return parts
 
     def give(
-        self, edit: PodEdit, part: Slice, amounts: Amounts, resources: Mapping[str, int]
+        self, edit: PodEdit, part: Slice, amounts: Amounts, resources: Mapping[str, int | str]
     ) -> None:
-        """One container: its resources, and the variables that tell it its share."""
+        """One container: its resources, and the variables that tell it its share.
+
+        Args:
+            edit: The pod's.
+            part: The container's request.
+            amounts: The same in integers.
+            resources: Amount by resource: a count, or a quantity as text.
+        """
         edit.resources[part.container] = {
-            name: units.format_count(count) for name, count in resources.items()
+            name: units.format_count(amount) if isinstance(amount, int) else amount
+            for name, amount in resources.items()
         }
         env = {}
         if amounts.core_milli is not None:
@@ -175,3 +306,37 @@ def amount_of(resources: Resources | None, name: str) -> int:
     """A resource's amount as a whole number, rounded up; 0 where absent or unreadable."""
     text = resources.of(name) if resources else None
     return 0 if text is None else units.whole_amount(text)
+
+
+def asked_for(
+    container: Container,
+    *,
+    cards: int,
+    core_milli: int | None,
+    memory_mib: int = 0,
+    memory_milli: int = 0,
+) -> Slice:
+    """A slice of amounts that anybody may have written, kept within what a slice can hold.
+
+    Args:
+        container: The container.
+        cards: Distinct GPUs; 0 counts as 1.
+        core_milli: Thousandths of each card's compute; None follows the memory.
+        memory_mib: MiB on each card; 0 leaves it to ``memory_milli``.
+        memory_milli: Thousandths of each card's memory; 0 counts as all of it.
+    """
+    return Slice(
+        container.name,
+        cards=min(max(1, cards), MAX_CARDS),
+        core_milli=None if core_milli is None else min(core_milli, units.MILLI),
+        memory_mib=memory_mib or None,
+        memory_milli=None if memory_mib else min(memory_milli or units.MILLI, units.MILLI),
+    )
+
+
+def whole_cards(container: Container, names: Iterable[str]) -> Slice | None:
+    """The slice of whole cards that some resources count; None where there are none."""
+    cards = sum(amount_of(container.resources, name) for name in names)
+    if not cards:
+        return None
+    return asked_for(container, cards=cards, core_milli=units.MILLI)

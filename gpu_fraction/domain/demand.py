@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from gpu_fraction.domain.pod import Container, Pod, containers, is_sidecar
+from gpu_fraction.domain.request import Slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,22 @@ class Demand:
 ZERO: Final = Demand()
 
 
+def demand_of(part: Slice | None) -> Demand:
+    """The amounts of one container's request."""
+    if part is None:
+        return ZERO
+    memory_mib = (part.memory_mib or 0) * part.cards
+    follows = part.core_milli is None
+    return Demand(
+        cards=part.cards,
+        core_milli=(part.core_milli or 0) * part.cards,
+        memory_mib=memory_mib,
+        open_memory_milli=(part.memory_milli or 0) * part.cards,
+        open_core_mib=memory_mib if follows else 0,
+        open_cards=part.cards if follows else 0,
+    )
+
+
 def aggregate(pod: Pod, of: Callable[[Container], Demand]) -> Demand:
     """A pod's demand from its containers', counted as Kubernetes counts resources.
 
@@ -100,8 +117,7 @@ def aggregate(pod: Pod, of: Callable[[Container], Demand]) -> Demand:
     """
     running = sidecars = highest = ZERO
     for at in containers(pod):
-        # Skip containers without resources early: a pod may have tens of thousands.
-        if at.container.resources is None or not (cost := of(at.container)):
+        if not (cost := of(at.container)):
             continue
         if at.kind == "containers":
             running += cost

@@ -3,6 +3,15 @@
 from dataclasses import dataclass, field
 
 from gpu_fraction.domain.pod import ResourceClaim, Toleration
+from gpu_fraction.domain.problems import Problem
+from gpu_fraction.domain.request import annotation_path
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRef:
+    """A field of the pod as a variable's value, such as ``metadata.uid``."""
+
+    path: str
 
 
 @dataclass(slots=True)
@@ -11,6 +20,8 @@ class PodEdit:
 
     Attributes:
         annotations: To set; a different value that is there already is a conflict.
+        rewritten: The user's own annotations in the stack's spelling; None removes one. They
+            must read as the same request.
         resources: Container name to resource name to amount, for limits and requests alike.
         env: Container name to variable name to value; a variable that is there stays.
         scheduler_name: To set where the pod has none or the default; None leaves it.
@@ -22,11 +33,13 @@ class PodEdit:
             of the same name is a conflict.
         container_claims: Container name to the names of the claims that it uses.
         warnings: For the user: what was rounded, defaulted or ignored.
+        problems: What the stack cannot give; with one, the pod is refused.
     """
 
     annotations: dict[str, str] = field(default_factory=dict)
+    rewritten: dict[str, str | None] = field(default_factory=dict)
     resources: dict[str, dict[str, str]] = field(default_factory=dict)
-    env: dict[str, dict[str, str]] = field(default_factory=dict)
+    env: dict[str, dict[str, str | FieldRef]] = field(default_factory=dict)
     scheduler_name: str | None = None
     runtime_class_name: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
@@ -35,7 +48,17 @@ class PodEdit:
     resource_claims: tuple[ResourceClaim, ...] = ()
     container_claims: dict[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    problems: list[Problem] = field(default_factory=list)
 
     def warn(self, text: str) -> None:
         """One more line for the user."""
         self.warnings += (text,)
+
+    def refuse(self, key: str, text: str) -> None:
+        """What the stack cannot give.
+
+        Args:
+            key: The annotation that asks for it.
+            text: The reason, and what is allowed instead.
+        """
+        self.problems.append(Problem(annotation_path(key), text))

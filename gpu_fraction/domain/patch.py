@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from gpu_fraction.domain import units
-from gpu_fraction.domain.edit import PodEdit
+from gpu_fraction.domain.edit import FieldRef, PodEdit
 from gpu_fraction.domain.pod import ClaimRef, ContainerAt, Pod, containers
 from gpu_fraction.domain.problems import Problem, quote
 from gpu_fraction.domain.request import Refused
@@ -51,6 +51,7 @@ def build(pod: Pod, edit: PodEdit) -> list[Operation]:
             problems,
             why=_RESERVED,
         ),
+        *_rewritten(pod, edit),
         *_entries("/metadata/labels", pod.metadata.labels, edit.labels, problems),
         *_containers(pod, edit, problems),
         *(_claims(pod, edit, problems) if edit.resource_claims else ()),
@@ -98,6 +99,16 @@ def _entries(
     return missing
 
 
+def _rewritten(pod: Pod, edit: PodEdit) -> Iterator[Operation]:
+    for key, value in edit.rewritten.items():
+        pointer = f"/metadata/annotations/{escape(key)}"
+        present = pod.annotations().get(key)
+        if value is None and present is not None:
+            yield {"op": "remove", "path": pointer}
+        elif value is not None and present != value:
+            yield {**_add(pointer, value), "op": "add" if present is None else "replace"}
+
+
 def _items(
     pointer: str, present: Collection[object] | None, wanted: Collection[object]
 ) -> list[Operation]:
@@ -122,11 +133,17 @@ def _containers(pod: Pod, edit: PodEdit, problems: list[Problem]) -> Iterator[Op
         yield from _resources(at, resources, [ClaimRef(claim) for claim in claims], problems)
         present = {var.name for var in at.container.env or ()}
         variables = [
-            {"name": key, "value": value}
+            {"name": key, **_source(value)}
             for key, value in edit.env.get(name, {}).items()
             if key not in present
         ]
         yield from _items(f"{at.pointer}/env", at.container.env, variables)
+
+
+def _source(value: str | FieldRef) -> dict[str, object]:
+    if isinstance(value, FieldRef):
+        return {"valueFrom": {"fieldRef": {"fieldPath": value.path}}}
+    return {"value": value}
 
 
 def _resources(

@@ -1,13 +1,14 @@
 """The settings of the rewriting of pods."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, make_dataclass
 from functools import cached_property
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 from gpu_fraction.domain import guard, units
 from gpu_fraction.domain.admission import Rules
-from gpu_fraction.domain.backends import BACKENDS, LEFT_TO, Backend, BackendConfig
+from gpu_fraction.domain.backend import StackSetting
+from gpu_fraction.domain.backends import BACKENDS, LEFT_TO, SETTINGS, Backend, BackendConfig
 from gpu_fraction.domain.guard import Permission, Policy
 from gpu_fraction.domain.patch import DEFAULT_SCHEDULER
 from gpu_fraction.domain.request import Bounds, Isolation, Placement
@@ -61,19 +62,45 @@ def _backends(given: str) -> tuple[str, ...]:
     return tuple(one(word) for word in words(given))
 
 
+def _parser(one: StackSetting[Any]) -> Callable[[str], Any]:
+    if isinstance(one.allowed, range):
+        return integer(one.allowed.start, one.allowed.stop - 1)
+    return text if one.allowed is None else choice(*one.allowed)
+
+
+def _own(name: str, *, charged: bool) -> Any:
+    """A dataclass of settings that single stacks have."""
+    return make_dataclass(
+        name,
+        [
+            (one.name, Any, setting(_parser(one), one.default or None, one.help))
+            for one in SETTINGS
+            if one.charged == charged
+        ],
+        frozen=True,
+    )
+
+
+_Charged: Final = _own("_Charged", charged=True)
+_Written: Final = _own("_Written", charged=False)
+
+
 @dataclass(frozen=True, slots=True)
-class CardSizeSettings:
-    """The memory of GPUs on nodes that do not publish it."""
+class CostSettings:
+    """What the cost of a pod depends on: GPUs of unknown memory, and units of single stacks."""
 
     gpu_memory_mib: int | None = setting(_memory, None, "memory of every GPU")
     gpu_memory_by_model: Mapping[str, int] = setting(
         _sizes, {}, "memory by GPU model, such as A100-80GB=81920,T4=15360"
     )
 
+    own: Any = group(_Charged)
+
     @property
-    def sizes(self) -> CardSizes:
+    def config(self) -> BackendConfig:
         """The settings as the domain's type."""
-        return CardSizes(self.gpu_memory_mib, self.gpu_memory_by_model)
+        sizes = CardSizes(self.gpu_memory_mib, self.gpu_memory_by_model)
+        return BackendConfig(sizes, own=asdict(self.own))
 
 
 @dataclass(frozen=True)
@@ -86,7 +113,8 @@ class RewriteSettings:
         (),
         "backends that namespaces may select with the label gpu-fraction.dev/backend",
     )
-    cards: CardSizeSettings = group(CardSizeSettings)
+    costs: CostSettings = group(CostSettings)
+    own: Any = group(_Written)
     runtime_class: str | None = setting(text, None, "runtimeClassName for GPU pods without one")
     env: Mapping[str, str] = setting(_env, {}, "variables to add to GPU containers")
     default_placement: Placement = setting(
@@ -153,13 +181,15 @@ class RewriteSettings:
                 node_name=self.policy_node_name,
                 other_scheduler=self.policy_other_scheduler,
             ),
-            left_to=frozenset(self.left_to_schedulers) - self._owners.keys(),
+            left_to=frozenset(self.left_to_schedulers),
         )
 
     @cached_property
     def backends(self) -> Mapping[str, Backend]:
         """The configured backends by name."""
-        config = BackendConfig(self.cards.sizes, self.runtime_class, self.env)
+        costs = self.costs.config
+        own = {**costs.own, **asdict(self.own)}
+        config = BackendConfig(costs.card_sizes, self.runtime_class, self.env, own)
         names = dict.fromkeys((self.backend, *self.namespace_backends))
         return {name: BACKENDS[name](config) for name in names}
 

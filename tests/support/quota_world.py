@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from gpu_fraction.domain.backends import BackendConfig
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.errors import ConflictError, NotFoundError
 from gpu_fraction.kube.listing import Listing
@@ -176,7 +177,7 @@ class Replica:
         self, server: Server, settings: Settings | None = None, cluster: ClusterCards | None = None
     ) -> None:
         self.cache = QuotaCache()
-        self.cluster = cluster or ClusterCards(CardSizes(CARD_MIB))
+        self.cluster = cluster or ClusterCards(BackendConfig(CardSizes(CARD_MIB)))
         self.watch = Watch(server)
         self.admission = Admission(
             server, self.cache, settings, rng=random.Random(1), now=lambda: NOW
@@ -214,7 +215,7 @@ class Counter:
         )
         self.watch = Watch(server)
         self.rooms: list[str] = []
-        self.cluster = cluster or ClusterCards(CardSizes(CARD_MIB))
+        self.cluster = cluster or ClusterCards(BackendConfig(CardSizes(CARD_MIB)))
         self.controller = Controller(
             server,
             self.cache,

@@ -13,12 +13,12 @@ from typing import Final
 import msgspec
 
 from gpu_fraction.domain import keys
-from gpu_fraction.domain.backend import Backend, BackendConfig, Stack
+from gpu_fraction.domain.backend import Backend, BackendConfig
 from gpu_fraction.domain.demand import ZERO, Demand
 from gpu_fraction.domain.pod import Container, ContainerAt, EnvVar, Pod, Resources
 from gpu_fraction.domain.request_annotation import Rendered
 
-_FOUND: Final[list[type[Stack]]] = sorted(
+_FOUND: Final[list[type[Backend]]] = sorted(
     (
         importlib.import_module(f"{__name__}.{module.name}").STACK
         for module in pkgutil.iter_modules(__path__)
@@ -26,35 +26,45 @@ _FOUND: Final[list[type[Stack]]] = sorted(
     key=lambda stack: (stack.name != keys.NATIVE, stack.name),
 )
 
-STACKS: Final[Mapping[str, Stack]] = {stack.name: stack() for stack in _FOUND}
-"""Every stack that is known, by name."""
+BACKENDS: Final[Mapping[str, type[Backend]]] = {stack.name: stack for stack in _FOUND}
+"""Every stack that is known, by name; ``native`` is the first."""
 
-BACKENDS: Final[Mapping[str, type[Backend]]] = {
-    stack.name: stack for stack in _FOUND if issubclass(stack, Backend)
-}
-"""The stacks that a cluster can be configured for."""
+Stacks = Mapping[str, Backend]
+"""Every stack with a cluster's settings, by name."""
+
+
+def configured(config: BackendConfig) -> Stacks:
+    """Every stack with these settings."""
+    return {stack.name: stack(config) for stack in _FOUND}
+
+
+STACKS: Final = configured(BackendConfig())
+"""Every stack with the default settings."""
+
+SETTINGS: Final = tuple(one for stack in _FOUND for one in stack.settings)
+"""The settings that single stacks have."""
+
+CHARGED_BY: Final = frozenset(name for stack in _FOUND for name in stack.charged_by)
+"""Labels, keys of node selectors and variables that the cost of a pod depends on."""
 
 LEFT_TO: Final = tuple(
     stack.scheduler for stack in _FOUND if stack.reads_our_annotations and stack.scheduler
 )
 """Schedulers of other systems that read our annotations themselves."""
 
-_RESOURCES: Final = (
-    *(name for stack in _FOUND for name in stack.resources),
-    # Stacks without a module here; their own documentation and code.
-    *("tencent.com/vcuda-", "tke.cloud.tencent.com/qgpu-", "elasticgpu.io/", "aliyun.com/gpu-"),
-    *("volcano.sh/gpu-", "volcano.sh/vgpu-", "virtaitech.com/gpu", "bitfusion.io/"),
-    *("koordinator.sh/gpu", "nos.nebuly.com/gpu"),
-)
+_RESOURCES: Final = tuple(dict.fromkeys(name for stack in _FOUND for name in stack.resources))
 
 __all__ = [
     "BACKENDS",
+    "CHARGED_BY",
     "LEFT_TO",
+    "SETTINGS",
     "STACKS",
     "Backend",
     "BackendConfig",
-    "Stack",
+    "Stacks",
     "any_sets",
+    "configured",
     "demand",
     "is_gpu",
     "placed_late",
@@ -66,13 +76,13 @@ def is_gpu(name: str) -> bool:
     return name.startswith(_RESOURCES)
 
 
-def demand(pod: Pod) -> Demand:
+def demand(pod: Pod, stacks: Stacks = STACKS) -> Demand:
     """The pod's milli-cores, MiB and cards, on every stack that it asks.
 
     Containers, sidecars and init containers count as Kubernetes counts them. What the
     resources leave open until a card is chosen is in the ``open_`` amounts.
     """
-    claiming = [stack for stack in STACKS.values() if stack.claims(pod)]
+    claiming = [stack for stack in stacks.values() if stack.claims(pod)]
     taken = frozenset[str]().union(*(stack.takes_over for stack in claiming))
     total = ZERO
     for stack in claiming:

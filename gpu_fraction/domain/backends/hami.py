@@ -4,17 +4,17 @@ Names, units and rules: HAMi pkg/device/nvidia/device.go and charts/hami/values.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from itertools import chain
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
 from gpu_fraction.domain import models, units
-from gpu_fraction.domain.backend import NVIDIA_TAINT, Backend, amount_of
-from gpu_fraction.domain.demand import Demand, aggregate
+from gpu_fraction.domain.backend import NVIDIA_TAINT, About, Backend, amount_of, asked_for
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod
-from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.request import PLACEMENTS, Placement, Request, Slice
 from gpu_fraction.domain.sizes import Amounts
 
 GPU: Final = "nvidia.com/gpu"
@@ -46,15 +46,27 @@ class Hami(Backend):
     """Shares that HAMi hands out; all its amounts are for each card."""
 
     name = "hami"
+    about = About(
+        title="HAMi",
+        memory="MiB or whole percents of each GPU",
+        compute="whole percents of each GPU",
+        cards="the same share of each",
+        memory_isolation="soft",
+        compute_isolation="soft",
+        source="Project-HAMi/HAMi at 4707fb02 (2026-08-21), run on Kubernetes 1.37.2",
+    )
     scheduler = "hami-scheduler"
     resources = ("nvidia.com/gpumem", "nvidia.com/gpucores", "nvidia.com/priority")
     takes_over = frozenset({GPU})
     tolerations = (NVIDIA_TAINT,)
-    assignments = ("hami.io/vgpu-devices-to-allocate", "hami.io/vgpu-devices-allocated")
+    assignments = ("hami.io/vgpu-devices-",)
+    chooses_models = True
+    chooses_uuids = True
+    chooses_placement = True
 
-    def render(self, request: Request, pod: Pod) -> PodEdit:  # noqa: ARG002 - the base class's
+    def render(self, request: Request, pod: Pod) -> PodEdit:
         """Count, memory and compute of each card; never both forms of memory."""
-        edit = self.start(request)
+        edit = self.start(request, pod)
         parts = self.parts(request, edit)
         _choose_cards(request, edit, self.config.card_sizes.by_model_mib)
         for part, amounts in parts:
@@ -64,9 +76,41 @@ class Hami(Backend):
             self.give(edit, part, amounts, _resources(part, amounts, edit))
         return edit
 
-    def demand(self, pod: Pod) -> Demand:
-        """Count times the amounts of each card, as HAMi reads them."""
-        return aggregate(pod, _container_demand)
+    def ask(self, container: Container, pod: Pod) -> Slice | None:  # noqa: ARG002
+        """The amounts of each card, as HAMi reads them."""
+        cards, mib, percent, cores = (
+            amount_of(container.resources, name) for name in (GPU, *SHARE_RESOURCES)
+        )
+        if not (cards or mib or percent or cores):
+            return None
+        percent = min(percent or 100, 100)
+        core_milli: int | None = min(cores, 100) * 10
+        if not cores:
+            # HAMi adds 100 to exclusive memory and leaves the rest without a limit: the rest is
+            # charged as much compute as memory.
+            core_milli = None if mib else percent * 10
+        return asked_for(
+            container,
+            cards=cards,  # defaultGPUNum
+            core_milli=core_milli,
+            memory_mib=mib,
+            memory_milli=percent * 10,
+        )
+
+    def read(self, pod: Pod) -> Request | None:
+        """With the models, cards and placement of HAMi's annotations."""
+        found = super().read(pod)
+        if found is None:
+            return None
+        given = pod.annotations()
+        policy = given.get(GPU_POLICY, "").replace("topology-aware", "topology")
+        return replace(
+            found,
+            models=_names(given.get(USE_TYPE)),
+            not_models=() if USE_TYPE in given else _names(given.get(AVOID_TYPE)),
+            uuids=_names(given.get(USE_UUID)),
+            placement=cast("Placement", policy) if policy in PLACEMENTS else found.placement,
+        )
 
     def cards(self, annotations: Mapping[str, str]) -> dict[str, tuple[str, int]]:
         """The memory that HAMi takes percentages of, ``deviceMemoryScaling`` included."""
@@ -137,6 +181,10 @@ def _choose_cards(request: Request, edit: PodEdit, configured: Iterable[str]) ->
         annotations[GPU_POLICY] = request.placement
 
 
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
 def _spelt(names: Iterable[str]) -> list[str]:
     """Each name in the forms that ``models.matches`` takes for one.
 
@@ -170,27 +218,4 @@ def _part_of(names: Iterable[str], words: Iterable[list[str]], model: str) -> bo
         model not in name and (model.startswith(name[-1]) or model.endswith(name[0]))
         for name in words
         if len(name) > 1
-    )
-
-
-def _container_demand(container: Container) -> Demand:
-    cards, mib, percent, cores = (
-        amount_of(container.resources, name) for name in (GPU, *SHARE_RESOURCES)
-    )
-    if not (cards or mib or percent or cores):
-        return Demand()
-    cards = cards or 1  # defaultGPUNum
-    percent = 0 if mib else min(percent or 100, 100)
-    if not mib and not cores:
-        # HAMi adds 100 to exclusive memory and leaves the rest without a limit: the rest is
-        # charged as much compute as memory.
-        cores = percent
-    follows = mib and not cores
-    return Demand(
-        cards=cards,
-        core_milli=min(cores, 100) * 10 * cards,
-        memory_mib=mib * cards,
-        open_memory_milli=percent * 10 * cards,
-        open_core_mib=mib * cards if follows else 0,
-        open_cards=cards if follows else 0,
     )

@@ -10,10 +10,10 @@ from gpu_fraction.domain.asks import (
     ask_of,
     rendered_for_us,
 )
-from gpu_fraction.domain.backend import NVIDIA_TAINT, Backend
-from gpu_fraction.domain.demand import Demand, aggregate
+from gpu_fraction.domain.backend import NVIDIA_TAINT, About, Backend
+from gpu_fraction.domain.demand import ZERO, Demand, aggregate
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.pod import Container, Pod, Resources
+from gpu_fraction.domain.pod import Container, Pod
 from gpu_fraction.domain.request import Request
 from gpu_fraction.domain.request_annotation import Rendered
 
@@ -22,15 +22,27 @@ class Native(Backend):
     """Slices that this project's node daemon hands out."""
 
     name = keys.NATIVE
+    about = About(
+        title="gpu-fraction",
+        memory="MiB",
+        compute="thousandths of a GPU",
+        cards="the same share of each",
+        memory_isolation="some nodes",
+        compute_isolation="some nodes",
+        source="docs/isolation.md",
+    )
     scheduler = keys.SCHEDULER
     resources = (keys.PREFIX,)
     tolerations = (NVIDIA_TAINT,)
+    chooses_models = True
+    chooses_uuids = True
+    chooses_placement = True
     keeps_model_limits = True
     needs_no_root = True
 
-    def render(self, request: Request, pod: Pod) -> PodEdit:  # noqa: ARG002 - the base class's
+    def render(self, request: Request, pod: Pod) -> PodEdit:
         """One slot a container, compute and memory over all its cards."""
-        edit = self.start(request)
+        edit = self.start(request, pod)
         for part, amounts in self.parts(request, edit):
             resources = {keys.SLOT: 1}
             if amounts.core_milli is not None:
@@ -55,7 +67,9 @@ STACK = Native
 def _container_demand(
     container: Container, written: Ask | None, given: tuple[assignment.CardShare, ...]
 ) -> Demand:
-    resources = container.resources or Resources()
+    resources = container.resources
+    if resources is None:
+        return ZERO
     named = amounts_of(resources.limits, resources.requests)
     try:
         ask = ask_of(container.name, named, written)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gpu_fraction.domain.backends import BACKENDS
 from tests.unit.cli.conftest import Command
 from tests.unit.cli.manifests import NOTEBOOK, manifest
 
@@ -124,11 +125,13 @@ def test_settings_that_cannot_be_used(command: Command, tmp_path: Path) -> None:
     """All at once, each with its source, exit code 2."""
     config = tmp_path / "config.yaml"
     config.write_text("bakend: hami\nmax_cards: none\n")
-    result = command("mutate", "-f", "-", "--config", config, "--backend", "kai", stdin=NOTEBOOK)
+    result = command("mutate", "-f", "-", "--config", config, "--backend", "kia", stdin=NOTEBOOK)
     assert (result.code, result.out) == (2, "")
     assert result.err.splitlines() == [
         'gpu-fraction: file: unknown setting "bakend"; did you mean "backend"?',
-        'gpu-fraction: flag --backend: "kai" is invalid; allowed: native, hami, nvidia',
+        'gpu-fraction: flag --backend: "kia" is invalid; allowed: '
+        + ", ".join(BACKENDS)
+        + '; did you mean "kai"?',
         'gpu-fraction: file max_cards: "none" is invalid; allowed: a whole number from 1 to 1024',
     ]
     missing = command("mutate", "-f", "-", "--config", tmp_path / "none.yaml", stdin=NOTEBOOK)

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 from ruamel.yaml import YAML
 
-from gpu_fraction.domain.backends import BACKENDS
+from gpu_fraction.domain.backends import BACKENDS, configured
 from gpu_fraction.domain.demand import Demand
 from gpu_fraction.quota.pods import PodRecord, facts_of
+from gpu_fraction.settings.rewrite import RewriteSettings
 from gpu_fraction.webhook.decide import Decider
 from gpu_fraction.webhook.review import decode, encode
 from tests.builders.pods import Raw, container, pod
@@ -43,9 +44,10 @@ def mutated(decider: Decider, raw: Raw) -> Raw:
     return made
 
 
-def cost(raw: Raw) -> Demand:
+def cost(raw: Raw, settings: RewriteSettings) -> Demand:
     """What a quota counts."""
-    return facts_of(msgspec.convert(raw, PodRecord)).demand
+    record = msgspec.convert(raw, PodRecord)
+    return facts_of(record, configured(settings.costs.config)).demand
 
 
 def amounts(example: Any) -> dict[str, str]:
@@ -67,30 +69,37 @@ def test_every_backend_has_a_page() -> None:
     assert set(PAGES) == set(BACKENDS)
 
 
+def env_of(example: Any) -> dict[str, Any]:
+    """The container's variables, where it has any."""
+    return {"env": example["env"]} if "env" in example else {}
+
+
 @pytest.mark.parametrize(("backend", "example"), examples("annotated"))
 def test_an_annotated_pod(backend: str, example: Any) -> None:
     """It is rewritten as the page says, valid then, and charged so; or refused as it says."""
-    more = {"env": example["env"]} if "env" in example else {}
-    raw = pod(example["annotations"], container(**more), **example.get("given", {}))
-    decider = Decider(rewriting(backend=backend, **example.get("settings", {})))
+    raw = pod(example["annotations"], container(**env_of(example)), **example.get("given", {}))
+    settings = rewriting(backend=backend, **example.get("settings", {}))
+    decider = Decider(settings)
     if "refused" in example:
         assert decider.mutate(decode(body(review(raw)))).message == example["refused"]
         return
     after = mutated(decider, raw)
-    resources = after["spec"]["containers"][0]["resources"]
-    assert resources["limits"] == resources["requests"] == amounts(example)
+    resources = after["spec"]["containers"][0].get("resources", {})
+    assert resources.get("limits", {}) == resources.get("requests", {}) == amounts(example)
     assert contains(after["spec"], example.get("spec", {}))
     assert contains(after["metadata"], example.get("metadata", {}))
     assert decider.validate(decode(body(review(after)))).allowed
     assert mutated(decider, after) == after
     if "costs" in example:
-        assert cost(after) == Demand(**example["costs"])
+        assert cost(after, settings) == Demand(**example["costs"])
 
 
 @pytest.mark.parametrize(("backend", "example"), examples("by_hand"))
 def test_a_pod_written_by_hand(backend: str, example: Any) -> None:
     """It is left as it is, and charged as the page says."""
-    raw = pod(None, container(resources=amounts(example)))
-    decider = Decider(rewriting(backend=backend))
-    assert decider.validate(decode(body(review(raw)))).allowed
-    assert cost(raw) == Demand(**example["costs"])
+    made = container(resources=amounts(example), **env_of(example))
+    raw = pod(example.get("annotations"), made, **example.get("given", {}))
+    raw["metadata"]["labels"] = example.get("labels", {})
+    settings = rewriting(**{"backend": backend, **example.get("settings", {})})
+    assert Decider(settings).validate(decode(body(review(raw)))).allowed
+    assert cost(raw, settings) == Demand(**example["costs"])

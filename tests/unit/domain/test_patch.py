@@ -397,7 +397,13 @@ def test_the_patch_leaves_alone_what_it_does_not_know() -> None:
     raw = pod({"a": "1"}, container("main", {"cpu": "1"}, future={"field": [1, None]}))
     raw["spec"]["future"] = {"deep": {"er": True}}
     before = copy.deepcopy(raw)
-    edit = PodEdit({"b": "2"}, {"main": {"x": "1"}}, {"main": {"E": "1"}}, "ours", "nvidia")
+    edit = PodEdit(
+        {"b": "2"},
+        resources={"main": {"x": "1"}},
+        env={"main": {"E": "1"}},
+        scheduler_name="ours",
+        runtime_class_name="nvidia",
+    )
     after = jsonpatch.JsonPatch(build(typed(raw), edit)).apply(raw)
     before["metadata"]["annotations"]["b"] = "2"
     before["spec"]["containers"][0]["resources"]["limits"]["x"] = "1"

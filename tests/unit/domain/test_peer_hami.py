@@ -110,7 +110,7 @@ def charged(of: Raw, one: Raw, *, placed: bool = True) -> Demand:
     record = msgspec.convert(raw, PodRecord)
     backend = settings(of).backend_for("hami")
     assert isinstance(backend, Hami)
-    cluster = ClusterCards(backend.config.card_sizes)
+    cluster = ClusterCards(backend.config)
     for name, cards in of["nodes"].items():
         cluster.change(None, node(name, **cards))
     facts = facts_of(record)

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from ruamel.yaml import YAML
 
+from gpu_fraction.domain.backends import BackendConfig
 from gpu_fraction.domain.demand import ZERO
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.quota.admission import Settings
@@ -108,7 +109,7 @@ async def test_a_pod_above_the_limit_is_refused_with_the_exact_sentence() -> Non
 
 async def test_a_refusal_for_unknown_memory_names_the_containers() -> None:
     """A share of memory is no MiB where no GPU's size is known."""
-    world = World(quota(hard={"memory": "10Gi"}), cluster=ClusterCards(CardSizes()))
+    world = World(quota(hard={"memory": "10Gi"}), cluster=ClusterCards(BackendConfig(CardSizes())))
     async with world.running():
         both = [quota_container("a", gpus=1), quota_container("b", gpus=1)]
         refused = await world.create(quota_pod(containers=both))

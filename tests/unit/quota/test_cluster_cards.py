@@ -7,6 +7,7 @@ import pytest
 
 from gpu_fraction.domain import assignment, inventory
 from gpu_fraction.domain.assignment import CardShare
+from gpu_fraction.domain.backends import BackendConfig
 from gpu_fraction.domain.pod import Container, Resources
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.quota.charge import CardType, charge
@@ -94,7 +95,7 @@ def hami_node(text: str, **labels: str) -> NodeRecord:
 
 def test_a_share_on_hami_is_charged_by_the_cards_that_hami_knows() -> None:
     """They may be larger than the configured size, and HAMi takes percentages of them."""
-    cluster = ClusterCards(CardSizes(40960))
+    cluster = ClusterCards(BackendConfig(CardSizes(40960)))
     quarter = {"nvidia.com/gpu": "1", "nvidia.com/gpumem-percentage": "25"}
     record = quota_pod(containers=[Container("main", resources=Resources(quarter))])
     h100, t4 = ("GPU-0", "NVIDIA H100 80GB HBM3", 81559), ("GPU-1", "NVIDIA-Tesla T4", 15360)
@@ -128,7 +129,7 @@ def test_what_is_no_registration_of_hami_says_nothing(text: str) -> None:
 
 def test_a_pod_on_a_node_without_the_wanted_model_is_charged_for_its_cards() -> None:
     """HAMi gives a card whose name only contains the wanted one."""
-    cluster = ClusterCards(CardSizes(15360))
+    cluster = ClusterCards(BackendConfig(CardSizes(15360)))
     cluster.change(None, registered(("GPU-0", "NVIDIA XH20", 98304)))
     wanted = {"gpu-fraction": "1", "gpu-fraction.dev/gpu-model": "H20"}
     assert memory(cluster, annotations=wanted) == 15360
@@ -151,7 +152,7 @@ def test_a_share_is_charged_by_the_physical_card_of_a_mig_instance() -> None:
 
 def test_the_configuration_stands_in_for_nodes() -> None:
     """Where no node says anything."""
-    cluster = ClusterCards(CardSizes(40960, {"A100-80GB": 81920}))
+    cluster = ClusterCards(BackendConfig(CardSizes(40960, {"A100-80GB": 81920})))
     assert memory(cluster) == 81920
     only = {"gpu-fraction": "1", "gpu-fraction.dev/gpu-model": "!A100"}
     assert memory(cluster, annotations=only) == 40960

@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
+from gpu_fraction.domain.backends import BackendConfig
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.quota.charge import charge
 from gpu_fraction.quota.cluster_cards import ClusterCards
@@ -48,7 +49,9 @@ async def test_an_unchanged_count_is_not_written() -> None:
 
 async def test_status_names_what_cannot_be_counted_and_keeps_the_rest() -> None:
     """The condition Ready names the key; the known amounts are published."""
-    world = World(quota(hard={"memory": "80Gi", "gpus": 4}), cluster=ClusterCards(CardSizes()))
+    world = World(
+        quota(hard={"memory": "80Gi", "gpus": 4}), cluster=ClusterCards(BackendConfig(CardSizes()))
+    )
     world.server.put_pod(quota_pod("u1", gpus=2))
     world.server.put_pod(quota_pod("u2", memory=1024))
     async with world.running():
@@ -108,7 +111,7 @@ async def test_a_new_quota_gets_its_status_at_once() -> None:
 async def test_use_follows_a_pod_from_creation_to_deletion() -> None:
     """Two GPUs are counted, others refused per key, and all come back in the end."""
     async with World(quota(hard={"gpus": 3, "memory": "100Gi", "pods": 2})).running() as world:
-        small = ClusterCards(CardSizes(16384))
+        small = ClusterCards(BackendConfig(CardSizes(16384)))
         assert small.cards_for(quota_pod(gpus=1), facts_of(quota_pod(gpus=1)))
         await world.create(quota_pod("u1", containers=[quota_container(gpus=0, memory=20480)]))
         await world.create(quota_pod("u2", memory=40960))
@@ -185,7 +188,7 @@ async def test_a_second_pod_of_one_class_does_not_fit() -> None:
 
 async def test_gpus_of_one_model_are_counted_separately() -> None:
     """The custom count here is that of a GPU model."""
-    cluster = ClusterCards(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
+    cluster = ClusterCards(BackendConfig(CardSizes(None, {"A100-80GB": 81920, "T4": 15360})))
     hard = {"gpus": 9, "models": {"A100": {"gpus": 1, "memory": "80Gi"}}}
     async with World(quota(hard=hard), cluster=cluster).running() as world:
         anywhere = quota_pod("u1", gpus=1)

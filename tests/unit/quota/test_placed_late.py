@@ -8,6 +8,7 @@ import pytest
 
 from gpu_fraction.domain import assignment, inventory, keys, request_annotation
 from gpu_fraction.domain.assignment import CardShare
+from gpu_fraction.domain.backends import BackendConfig
 from gpu_fraction.domain.request import Request, Slice
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.quota.charge import charge
@@ -18,7 +19,7 @@ from tests.support.quota_world import World, quota
 
 ANYWHERE = Request((Slice("main", 1, 500, None, 500),))
 LIMITED = ("A100", "T4")
-CLUSTER = ClusterCards(CardSizes(None, {"A100-80GB": 81920, "T4": 15360}))
+CLUSTER = ClusterCards(BackendConfig(CardSizes(None, {"A100-80GB": 81920, "T4": 15360})))
 
 
 def rendered(

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from ruamel.yaml import YAML
 
 from gpu_fraction.domain import keys
+from gpu_fraction.domain.backends import BackendConfig
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.backoff import Backoff
@@ -62,7 +63,11 @@ class Cluster:
         self.sink = Sink(client)
         sizes = CardSizes(81920)
         self.admission = AdmissionService(
-            client, admission.Settings(), sizes=sizes, registry=self.registry, sink=self.sink
+            client,
+            admission.Settings(),
+            costs=BackendConfig(sizes),
+            registry=self.registry,
+            sink=self.sink,
         )
 
         self.controller = self.new_controller(self.registry)
@@ -76,7 +81,7 @@ class Cluster:
         return ControllerService(
             self.client,
             ControllerSettings(),
-            sizes=CardSizes(81920),
+            costs=BackendConfig(CardSizes(81920)),
             registry=registry or CollectorRegistry(),
             lead=lead,
         )
@@ -310,7 +315,7 @@ async def test_nobody_is_admitted_on_a_watch_that_died() -> None:
         service = AdmissionService(
             client,
             admission.Settings(),
-            sizes=CardSizes(81920),
+            costs=BackendConfig(CardSizes(81920)),
             registry=CollectorRegistry(),
             sink=Sink(client),
             following=following,

@@ -2,12 +2,13 @@
 
 import msgspec
 
+from gpu_fraction.domain.backends import BackendConfig
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.quota.cluster_cards import ClusterCards
 from tests.builders.pods import quota_pod
 from tests.support.quota_world import World, quota
 
-UNSIZED = ClusterCards(CardSizes())
+UNSIZED = ClusterCards(BackendConfig(CardSizes()))
 
 
 def world(**hard: object) -> World:

@@ -5,13 +5,11 @@ It uses everything that a backend may.
 
 from typing import Final
 
-from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.backend import Backend, amount_of
-from gpu_fraction.domain.demand import Demand, aggregate
+from gpu_fraction.domain import units
+from gpu_fraction.domain.backend import About, Backend, amount_of, asked_for
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, ContainerAt, EnvVar, Pod, ResourceClaim, Toleration
-from gpu_fraction.domain.problems import Problem
-from gpu_fraction.domain.request import Refused, Request, annotation_path
+from gpu_fraction.domain.request import Request, Slice
 
 MILLI: Final = "toy.example/gpu-milli"
 
@@ -20,17 +18,24 @@ class Toy(Backend):
     """Shares of one card for each container."""
 
     name = "toy"
+    about = About(
+        title="Toy",
+        memory="thousandths of a GPU, in a claim",
+        compute="thousandths of a GPU",
+        cards="a total",
+        memory_isolation="soft",
+        compute_isolation="none",
+        source="this file",
+    )
     scheduler = "toy-scheduler"
     resources = ("toy.example/gpu-",)
     tolerations = (Toleration("toy.example/gpu", "Exists", effect="NoSchedule"),)
     assignments = ("toy.example/card",)
+    chooses_placement = True
 
-    def render(self, request: Request, pod: Pod) -> PodEdit:  # noqa: ARG002 - the base class's
+    def render(self, request: Request, pod: Pod) -> PodEdit:
         """Thousandths of a card, and a claim of memory where its size is known."""
-        if request.models or request.not_models:
-            problem = Problem(annotation_path(keys.MODEL), "cannot be honoured by the toy backend")
-            raise Refused([problem])
-        edit = self.start(request)
+        edit = self.start(request, pod)
         edit.annotations["toy.example/policy"] = request.placement
         edit.labels["toy.example/queue"] = "default"
         edit.node_selector["toy.example/ready"] = "true"
@@ -45,9 +50,16 @@ class Toy(Backend):
                 edit.container_claims[part.container] = (claim,)
         return edit
 
-    def demand(self, pod: Pod) -> Demand:
-        """As much memory as compute."""
-        return aggregate(pod, _container_demand)
+    def ask(self, container: Container, pod: Pod) -> Slice | None:  # noqa: ARG002
+        """As much memory as compute; several cards in equal parts."""
+        milli = amount_of(container.resources, MILLI)
+        cards = units.ceil_div(milli, units.MILLI)
+        each = units.ceil_div(milli, cards or 1)
+        return (
+            asked_for(container, cards=cards, core_milli=each, memory_milli=each)
+            if milli
+            else None
+        )
 
     def sets(self, pod: Pod, at: ContainerAt, variable: EnvVar) -> bool:
         """Its webhook names a ConfigMap that its scheduler fills, in a pod that it places."""
@@ -61,9 +73,3 @@ class Toy(Backend):
 
 
 STACK = Toy
-
-
-def _container_demand(container: Container) -> Demand:
-    milli = amount_of(container.resources, MILLI)
-    cards = units.ceil_div(milli, units.MILLI)
-    return Demand(cards=cards, core_milli=milli, open_memory_milli=milli)
