@@ -16,6 +16,7 @@ from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod
 from gpu_fraction.domain.request import PLACEMENTS, Placement, Request, Slice
 from gpu_fraction.domain.sizes import Amounts
+from gpu_fraction.domain.traces import Traces
 
 GPU: Final = "nvidia.com/gpu"
 MEMORY: Final = "nvidia.com/gpumem"
@@ -28,6 +29,7 @@ AVOID_TYPE: Final = "nvidia.com/nouse-gputype"
 USE_UUID: Final = "nvidia.com/use-gpuuuid"
 NODE_POLICY: Final = "hami.io/node-scheduler-policy"
 GPU_POLICY: Final = "hami.io/gpu-scheduler-policy"
+UNLIMITED: Final = "CUDA_DISABLE_CONTROL"
 REGISTERED: Final = "hami.io/node-nvidia-register"
 
 
@@ -59,6 +61,13 @@ class Hami(Backend):
     resources = ("nvidia.com/gpumem", "nvidia.com/gpucores", "nvidia.com/priority")
     takes_over = frozenset({GPU})
     tolerations = (NVIDIA_TAINT,)
+    # Its nodes offer nvidia.com/gpu alone; the scheduler's extender counts the rest.
+    traces = Traces(
+        resources=(),
+        annotations=("hami.io/node-*register*",),
+        webhooks=("vgpu.hami.io",),
+        owns=(GPU,),
+    )
     assignments = ("hami.io/vgpu-devices-",)
     chooses_models = True
     chooses_uuids = True
@@ -72,7 +81,7 @@ class Hami(Backend):
         for part, amounts in parts:
             if request.isolation == "none":
                 # HAMi's own switch: without it, HAMi enforces whatever the pod says.
-                edit.env[part.container] = {"CUDA_DISABLE_CONTROL": "true"}
+                edit.env[part.container] = {UNLIMITED: "true"}
             self.give(edit, part, amounts, _resources(part, amounts, edit))
         return edit
 
@@ -106,9 +115,10 @@ class Hami(Backend):
         policy = given.get(GPU_POLICY, "").replace("topology-aware", "topology")
         return replace(
             found,
-            models=_names(given.get(USE_TYPE)),
-            not_models=() if USE_TYPE in given else _names(given.get(AVOID_TYPE)),
+            models=_once(given.get(USE_TYPE)),
+            not_models=() if USE_TYPE in given else _once(given.get(AVOID_TYPE)),
             uuids=_names(given.get(USE_UUID)),
+            isolation="none" if _unlimited(found, pod) else found.isolation,
             placement=cast("Placement", policy) if policy in PLACEMENTS else found.placement,
         )
 
@@ -181,8 +191,25 @@ def _choose_cards(request: Request, edit: PodEdit, configured: Iterable[str]) ->
         annotations[GPU_POLICY] = request.placement
 
 
+def _unlimited(request: Request, pod: Pod) -> bool:
+    """True where HAMi limits none of the containers."""
+    return all(
+        any(variable.name == UNLIMITED and variable.value == "true" for variable in at.env or ())
+        for at in (*pod.spec.containers, *(pod.spec.init_containers or ()))
+        if request.of(at.name) is not None
+    )
+
+
 def _names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def _once(text: str | None) -> tuple[str, ...]:
+    """Each model in the first of its spellings."""
+    first: dict[str, str] = {}
+    for name in _names(text):
+        first.setdefault(name.casefold().replace("-", " "), name)
+    return tuple(first.values())
 
 
 def _spelt(names: Iterable[str]) -> list[str]:
