@@ -13,9 +13,10 @@ from gpu_fraction.cli import config
 from gpu_fraction.cli.config import Commands
 from gpu_fraction.cli.manifests import ManifestError, PodIn, Source, pods, read, to_json
 from gpu_fraction.cli.mutate import apply, join, path_in, typed
-from gpu_fraction.domain import conversion, keys
+from gpu_fraction.domain import conversion, keys, plain_form
 from gpu_fraction.domain.backends import BACKENDS, Stacks, configured
 from gpu_fraction.domain.conversion import Found, Step
+from gpu_fraction.domain.differences import differences
 from gpu_fraction.domain.pod import Pod
 from gpu_fraction.domain.problems import Problem
 from gpu_fraction.domain.request import Bounds, Refused
@@ -182,12 +183,12 @@ def convert(
     if done.source == to and not found.recorded:
         return done
     ours = to in (ANNOTATION, keys.NATIVE)
-    pod = done.take(conversion.plain(before, found, stacks, keep_annotations=ours))
+    pod = done.take(plain_form.plain(before, found, stacks, keep_annotations=ours))
     if ours:
         pod = done.take(conversion.annotated(pod, found.request, BOUNDS))
     if to != ANNOTATION:
         pod = _render(pod, found, to, stacks, done)
-    done.take(Step(conversion.pruned(before, pod)))
+    done.take(Step(plain_form.pruned(before, pod)))
     return done
 
 
@@ -199,5 +200,5 @@ def _render(pod: Pod, found: Found, to: str, stacks: Stacks, done: Conversion) -
     asked = step.asked or found.request
     again = conversion.find(pod, stacks, BOUNDS, None)
     eligible = stack.config.card_sizes.eligible_mib(asked)
-    done.lost += conversion.differences(asked, again.request if again else None, eligible)
+    done.lost += differences(asked, again.request if again else None, eligible)
     return pod

@@ -1,12 +1,10 @@
 """Turns a pod that was written for one stack into the annotation form or another stack's form.
 
 A pod is taken apart and put together: ``find`` reads its request, ``plain`` removes the form in
-which it is written, and ``annotated`` or ``rendered`` adds the new one. What a step loses is
-found by comparison: of the pod with what the stack itself renders for the request, and of the
-request with what the new form reads as.
+which it is written (``plain_form``), and ``annotated`` or ``rendered`` adds the new one.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -16,16 +14,14 @@ from gpu_fraction.domain import (
     keys,
     patch,
     request_annotation,
-    sizes,
-    units,
     user_annotations,
     written_annotations,
 )
 from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.backends import Stacks, claiming
-from gpu_fraction.domain.edit import FieldRef, PodEdit
-from gpu_fraction.domain.patch import Operation, escape
-from gpu_fraction.domain.pod import ContainerAt, EnvVar, Metadata, Pod, containers
+from gpu_fraction.domain.edit import PodEdit
+from gpu_fraction.domain.patch import Operation
+from gpu_fraction.domain.pod import Pod, containers
 from gpu_fraction.domain.problems import Problem
 from gpu_fraction.domain.request import Bounds, Refused, Request, Slice, annotation_path
 
@@ -82,7 +78,7 @@ def find(pod: Pod, stacks: Stacks, bounds: Bounds, only: str | None = None) -> F
         return Found(known.request, stacks[known.backend], recorded=True)
     read = [
         (stack, request)
-        for stack, seen in claiming(pod, stacks)
+        for stack, seen in _claiming(pod, stacks)
         if only in (None, stack.name) and (request := stack.read(seen)) is not None
     ]
     names = ", ".join(stack.name for stack, _ in read)
@@ -100,132 +96,29 @@ def find(pod: Pod, stacks: Stacks, bounds: Bounds, only: str | None = None) -> F
     return None if asked is None else Found(asked, None)
 
 
-def plain(pod: Pod, found: Found, stacks: Stacks, *, keep_annotations: bool) -> Step:
-    """Remove the form in which the pod asks.
+def _claiming(pod: Pod, stacks: Stacks) -> list[tuple[Backend, Pod]]:
+    """As ``claiming``; what a pod's own scheduler takes over is its stack's also where alone.
 
-    Args:
-        pod: The pod.
-        found: What ``find`` found in it.
-        stacks: The known stacks.
-        keep_annotations: Leave the user's annotations where they say the same.
+    Quotas charge ``nvidia.com/gpu`` alone the same for HAMi as for NVIDIA's device plugin, so
+    HAMi does not claim it; its annotations count all the same.
     """
-    step = Step()
-    bare = msgspec.structs.replace(pod, metadata=Metadata())
-    scheduler = pod.spec.scheduler_name
-    worn = [found.stack] if found.stack else []
-    # A pod of whole cards can be of a scheduler whose own claim is narrower.
-    worn += [
-        s for s in stacks.values() if scheduler and s.scheduler == scheduler and s not in worn
-    ]
-    edits = [stack.render(found.request, bare) for stack in worn]
-    kept = keep_annotations and _says(pod, found.request)
-    _annotations(pod, worn, edits, step, kept=kept)
-    for pointer, present, wanted in (
-        ("/metadata/labels", pod.metadata.labels, [edit.labels for edit in edits]),
-        ("/spec/nodeSelector", pod.spec.node_selector, [edit.node_selector for edit in edits]),
-    ):
-        same = {(key, value) for entries in wanted for key, value in entries.items()}
-        gone = [key for key, value in (present or {}).items() if (key, value) in same]
-        step.operations += _without(pointer, gone)
-    _items(step, "/spec/tolerations", pod.spec.tolerations, [e.tolerations for e in edits])
-    named = {claim.name for edit in edits for claim in edit.resource_claims}
-    claims = [one for one in pod.spec.resource_claims or () if one.name in named]
-    _items(step, "/spec/resourceClaims", pod.spec.resource_claims, [claims])
-    for at in containers(pod):
-        _container(at, found, edits, step)
-    if found.recorded:
-        step.lost.clear()  # Whatever else it holds, this is the request.
-    if scheduler and any(stack.scheduler == scheduler for stack in worn):
-        step.operations.append({"op": "remove", "path": "/spec/schedulerName"})
-    return step
+    found = list(claiming(pod, stacks))
+    names = {name for at in containers(pod) for name in at.container.resource_names()}
+    for stack in stacks.values():
+        used = stack.scheduler is not None and stack.scheduler == pod.spec.scheduler_name
+        if used and names & stack.takes_over and all(stack is not one for one, _ in found):
+            rest = names - stack.takes_over
+            others = [one for one in found if any(n.startswith(one[0].resources) for n in rest)]
+            found = [(stack, pod), *others]
+    return found
 
 
-def _says(pod: Pod, request: Request) -> bool:
+def says(pod: Pod, request: Request) -> bool:
     """True where the user's own annotations are this request."""
     try:
         return user_annotations.parse(pod, Bounds()) == request
     except Refused:
         return False
-
-
-def _annotations(
-    pod: Pod, worn: Collection[Backend], edits: Collection[PodEdit], step: Step, *, kept: bool
-) -> None:
-    """The stacks' annotations, their schedulers' and our own."""
-    written = {key: value for edit in edits for key, value in edit.annotations.items()}
-    assigned = (keys.REQUEST, keys.ASSIGNED, *(one for s in worn for one in s.assignments))
-    names = [*written, *(name for s in worn for name in (*s.resources, *s.takes_over))]
-    domains = {name.split("/")[0] for name in names if "/" in name} - {keys.GROUP}
-    titles = ", ".join(stack.about.title for stack in worn)
-    gone = []
-    for key, value in pod.annotations().items():
-        path = annotation_path(key)
-        if key.startswith(assigned) or (keys.is_ours(key) and not kept):
-            gone.append(key)
-        elif key in written:
-            gone.append(key)
-            if value != written[key]:
-                step.lost.append(Problem(path, f"{value} is read as {written[key]}"))
-        elif key.split("/")[0] in domains:
-            step.lost.append(Problem(path, f"only {titles} reads it; it stays as it is"))
-    step.operations += _without("/metadata/annotations", gone)
-
-
-def _container(at: ContainerAt, found: Found, edits: Sequence[PodEdit], step: Step) -> None:
-    """One container's resources, claims and variables of the form."""
-    name = at.container.name
-    resources, stack = at.container.resources, found.stack
-    if resources is not None and stack is not None:
-        own = [
-            r for r in resources.names() if r.startswith(stack.resources) or r in stack.takes_over
-        ]
-        made = edits[0].resources.get(name, {})
-        for resource in own:
-            given = resources.of(resource) or ""
-            amount, again = units.whole_amount(given), units.whole_amount(made.get(resource, "0"))
-            if amount != again:
-                told = f"{given} is read as {made[resource]}" if again else f"{given} is dropped"
-                step.lost.append(Problem(f"{at.path}.resources[{resource}]", told))
-        for part, amounts in (("limits", resources.limits), ("requests", resources.requests)):
-            gone = [resource for resource in own if resource in (amounts or {})]
-            step.operations += _without(f"{at.pointer}/resources/{part}", gone)
-        used = {claim for edit in edits for claim in edit.container_claims.get(name, ())}
-        indices = [i for i, one in enumerate(resources.claims or ()) if one.name in used]
-        step.operations += _without(f"{at.pointer}/resources/claims", indices)
-    wanted = {key: value for edit in edits for key, value in edit.env.get(name, {}).items()}
-    indices = []
-    for index, variable in enumerate(at.container.env or ()):
-        if variable.name in VARIABLES:
-            # Of a pod from the webhook; its values depend on the cluster's settings.
-            if found.recorded and (variable.value or "").replace(".", "", 1).isdigit():
-                indices.append(index)
-        elif variable.name in wanted:
-            indices.append(index)
-            if not _same(variable, wanted[variable.name]):
-                told = f"{variable.name}={variable.value} is read as {wanted[variable.name]}"
-                step.lost.append(Problem(f"{at.path}.env[{index}]", told))
-    step.operations += _without(f"{at.pointer}/env", indices)
-
-
-def _same(variable: EnvVar, wanted: str | FieldRef) -> bool:
-    return variable.value == (None if isinstance(wanted, FieldRef) else wanted)
-
-
-def _items(
-    step: Step,
-    pointer: str,
-    present: Collection[object] | None,
-    wanted: Collection[Collection[object]],
-) -> None:
-    ours = [one for items in wanted for one in items]
-    step.operations += _without(pointer, [i for i, one in enumerate(present or ()) if one in ours])
-
-
-def _without(pointer: str, gone: Collection[str | int]) -> list[Operation]:
-    """Operations that remove entries; of a list, the last first."""
-    return [
-        {"op": "remove", "path": f"{pointer}/{escape(str(one))}"} for one in reversed(list(gone))
-    ]
 
 
 def annotated(pod: Pod, request: Request, bounds: Bounds) -> Step:
@@ -234,7 +127,7 @@ def annotated(pod: Pod, request: Request, bounds: Bounds) -> Step:
     Raises:
         Refused: annotations cannot say this, or the webhook would refuse them.
     """
-    if _says(pod, request):
+    if says(pod, request):
         return Step()
     given, lost = written_annotations.write(request, pod)
     metadata = msgspec.structs.replace(pod.metadata, annotations={**pod.annotations(), **given})
@@ -306,89 +199,3 @@ _EASIER: Final[tuple[tuple[str, Callable[[Request], Request]], ...]] = (
     (keys.CORES, lambda r: replace(r, slices=tuple(map(_follow_memory, r.slices)))),
 )
 """The annotation of each wish that can be left out, and the request without it."""
-
-
-def pruned(before: Pod, after: Pod) -> list[Operation]:
-    """Operations that remove the mappings and lists that a conversion has emptied."""
-    gone = [
-        pointer
-        for pointer, had, has in (
-            ("/metadata/annotations", before.metadata.annotations, after.metadata.annotations),
-            ("/metadata/labels", before.metadata.labels, after.metadata.labels),
-            ("/spec/nodeSelector", before.spec.node_selector, after.spec.node_selector),
-            ("/spec/tolerations", before.spec.tolerations, after.spec.tolerations),
-            ("/spec/resourceClaims", before.spec.resource_claims, after.spec.resource_claims),
-        )
-        if had and has is not None and not has
-    ]
-    for was, at in zip(containers(before), containers(after), strict=True):
-        if was.container.env and at.container.env == []:
-            gone.append(f"{at.pointer}/env")
-        had, has = was.container.resources, at.container.resources
-        if had is None or has is None or had == has:
-            continue
-        parts = {"limits": has.limits, "requests": has.requests, "claims": has.claims}
-        if not any(parts.values()):
-            gone.append(f"{at.pointer}/resources")
-        else:
-            empty = [part for part, held in parts.items() if held is not None and not held]
-            gone += [f"{at.pointer}/resources/{part}" for part in empty]
-    return [{"op": "remove", "path": pointer} for pointer in gone]
-
-
-def differences(
-    asked: Request, got: Request | None, eligible_mib: frozenset[int]
-) -> Iterator[Problem]:
-    """What a form does not say of a request.
-
-    Args:
-        asked: The request that was written.
-        got: The request that the form is read as; None for none.
-        eligible_mib: The cards' sizes, by which shares and MiB are compared.
-    """
-    for key, wanted, read in _compared(asked, got, eligible_mib):
-        if wanted != read:
-            yield Problem(annotation_path(key), f"{wanted or 'none'} becomes {read or 'none'}")
-
-
-def _compared(
-    asked: Request, got: Request | None, eligible_mib: frozenset[int]
-) -> Iterator[tuple[str, str, str]]:
-    if got is None:
-        yield keys.FRACTION, "the request", ""
-        return
-    for key, of in _CHOICES.items():
-        yield key, of(asked), of(got)
-    for part in asked.slices:
-        read = got.of(part.container)
-        name = f"container {part.container}: "
-        if read is None:
-            yield keys.CONTAINER_PREFIX + part.container, "a share", ""
-            continue
-        yield keys.NUM_DEVICES, f"{name}{part.cards}", f"{name}{read.cards}"
-        ours, theirs = (_amounts(one, eligible_mib) for one in (part, read))
-        yield keys.MEMORY, name + ours[0], name + theirs[0]
-        yield keys.CORES, name + ours[1], name + theirs[1]
-
-
-_CHOICES: Final[Mapping[str, Callable[[Request], str]]] = {
-    keys.MODEL: lambda r: ",".join((*r.models, *(f"!{name}" for name in r.not_models))),
-    keys.UUID: lambda r: ",".join(r.uuids),
-    keys.PLACEMENT: lambda r: r.placement,
-    keys.ISOLATION: lambda r: r.isolation,
-}
-
-
-def _amounts(part: Slice, eligible_mib: frozenset[int]) -> tuple[str, str]:
-    """Memory and compute of each card in words; shares in MiB where the size is known."""
-    amounts = sizes.resolve(part, eligible_mib)
-    memory = (
-        f"{units.format_percent(part.memory_milli or units.MILLI)} of the memory"
-        if amounts.memory_mib is None
-        else units.format_memory(amounts.memory_mib)
-    )
-    if amounts.core_milli is None:
-        return memory, "compute in proportion to the memory"
-    if not amounts.core_milli:
-        return memory, "compute without a limit"
-    return memory, f"{units.format_milli(amounts.core_milli)} of the compute"

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from gpu_fraction.cli.convert import ANNOTATION, Conversion, convert
 from gpu_fraction.cli.mutate import typed
-from gpu_fraction.domain import conversion, keys, written_annotations
+from gpu_fraction.domain import keys, written_annotations
 from gpu_fraction.domain.backends import BACKENDS, BackendConfig, configured
+from gpu_fraction.domain.differences import differences
 from gpu_fraction.domain.request import Bounds, Refused, Request, annotation_path
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.domain.user_annotations import asks, parse
@@ -62,7 +63,7 @@ def test_there_and_back(backend: str, raw: Raw) -> None:
         return  # rounded to what annotations can say of one container only
     lost = {problem.path for problem in (*there.lost, *back.lost)}
     got = request_of(back.pod)
-    for problem in conversion.differences(asked, got, ELIGIBLE):
+    for problem in differences(asked, got, ELIGIBLE):
         assert problem.path in lost, problem
     assert normal(back.pod) == normal(raw)
 
