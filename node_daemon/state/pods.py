@@ -24,12 +24,15 @@ class Container:
         kind: ``app``, ``sidecar`` (init container that restarts always) or ``init``.
         limits: Our resources among its limits, resource name to whole number.
         container_id: As the runtime named it last; empty where it has not been made yet.
+        env: The variables of ``frameworks.NAMES`` that it sets itself; None as a value where
+            the value is not known.
     """
 
     name: str
     kind: Kind = "app"
     limits: Mapping[str, int] = field(default_factory=dict)
     container_id: str = ""
+    env: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def started(self) -> bool:
