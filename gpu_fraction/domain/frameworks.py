@@ -5,10 +5,11 @@ variables whose isolation leaves that total as it is. A framework keeps to them 
 accord: this is no isolation (docs/frameworks.md).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from gpu_fraction.domain.pod import EnvFrom, EnvVar
 from gpu_fraction.domain.units import MILLI, format_milli, format_percent
 
 Switch = Literal["on", "off"]
@@ -16,6 +17,9 @@ Switch = Literal["on", "off"]
 
 OFF: Final[Switch] = "off"
 """The one value of the annotation ``gpu-fraction.dev/framework-env``."""
+
+Own = Mapping[str, str | None]
+"""Variables that a container sets itself; None as a value where that value is not known."""
 
 CONTEXT_MIB: Final = 512
 """Memory of a process that frameworks do not count: the CUDA context and loaded kernels.
@@ -57,10 +61,13 @@ class Variable:
     unverified: str = ""
 
 
+OURS: Final = "GPU_MEMORY_FRACTION"
+"""The one variable that no framework reads, and that belongs to this project."""
+
 VARIABLES: Final = (
     Variable(
         "any program",
-        "GPU_MEMORY_FRACTION",
+        OURS,
         "{part}",
         since="a variable of this project",
     ),
@@ -139,18 +146,30 @@ NAMES: Final = frozenset(name for one in VARIABLES for name in (one.name, *one.i
 """Names that a container may set to decide for itself."""
 
 
+def own(env: Iterable[EnvVar] | None, env_from: Collection[EnvFrom] | None) -> Own:
+    """The variables of frameworks that a container sets itself.
+
+    Any of them may be in a ConfigMap or Secret, and the kubelet expands ``$`` in a value.
+    """
+    found: dict[str, str | None] = dict.fromkeys(NAMES - {OURS}) if env_from else {}
+    for var in env or ():
+        if var.name in NAMES:
+            known = var.value is not None and "$" not in var.value
+            found[var.name] = var.value if known else None
+    return found
+
+
 def variables(
     part_milli: int,
     card_mib: int | None = None,
-    given: Mapping[str, str | None] | None = None,
+    given: Own | None = None,
 ) -> dict[str, str]:
     """The variables of a container, less those that it sets itself.
 
     Args:
         part_milli: Its memory on each card in thousandths of the card's total, 0 or more.
         card_mib: MiB of the smallest card; None where that is not known.
-        given: The variables that the container sets itself; None as a value where that value is
-            not known.
+        given: The variables that the container sets itself, of ``own``.
 
     Returns:
         None of them for whole cards: nobody else is on them, and the frameworks' own defaults
@@ -176,13 +195,13 @@ def variables(
     return found
 
 
-def _beside(one: Variable, value: str, given: Mapping[str, str | None]) -> str | None:
+def _beside(one: Variable, value: str, given: Own) -> str | None:
     """The value beside what the container sets itself; None where that decides."""
     if any(name in given for name in one.instead):
         return None
     if one.name not in given:
         return value
-    own = given[one.name]
-    if not one.key or own is None or one.key in own:
+    present = given[one.name]
+    if not one.key or present is None or one.key in present:
         return None
-    return ",".join(filter(None, (own.rstrip(", "), value)))
+    return ",".join(filter(None, (present.rstrip(", "), value)))

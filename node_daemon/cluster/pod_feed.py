@@ -9,7 +9,7 @@ import structlog
 
 from gpu_fraction.domain import frameworks, keys
 from gpu_fraction.domain.asks import amounts_of
-from gpu_fraction.domain.pod import SecurityContext
+from gpu_fraction.domain.pod import EnvFrom, EnvVar, SecurityContext
 from gpu_fraction.domain.root_user import root_problem
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.objects import Meta
@@ -33,19 +33,10 @@ class _Resources(msgspec.Struct, frozen=True):
     limits: dict[str, str] | None = None
 
 
-class _Variable(msgspec.Struct, frozen=True):
-    name: str
-    value: str | None = None
-
-
-class _Source(msgspec.Struct, frozen=True):
-    """A ConfigMap or a Secret, whose variables are not read."""
-
-
 class _Container(msgspec.Struct, frozen=True, rename="camel"):
     name: str
-    env: tuple[_Variable, ...] | None = None
-    env_from: tuple[_Source, ...] | None = None
+    env: tuple[EnvVar, ...] | None = None
+    env_from: tuple[EnvFrom, ...] | None = None
     resources: _Resources | None = None
     restart_policy: str | None = None
     security_context: SecurityContext | None = None
@@ -132,19 +123,8 @@ def _containers(wire: WirePod) -> Iterator[Container]:
 
 def _container(one: _Container, kind: Kind, ids: Mapping[str, str]) -> Container:
     limits = amounts_of(one.resources.limits if one.resources else None)
-    return Container(one.name, kind, limits, ids.get(one.name, ""), _own_env(one))
-
-
-def _own_env(one: _Container) -> dict[str, str | None]:
-    """The variables of frameworks that a container sets, with the values that are known.
-
-    Any of them may be in a ConfigMap or Secret, and the kubelet expands ``$`` in a value.
-    """
-    found: dict[str, str | None] = dict.fromkeys(frameworks.NAMES) if one.env_from else {}
-    for var in one.env or ():
-        if var.name in frameworks.NAMES:
-            found[var.name] = None if var.value is None or "$" in var.value else var.value
-    return found
+    own = frameworks.own(one.env, one.env_from)
+    return Container(one.name, kind, limits, ids.get(one.name, ""), own)
 
 
 def _bare(container_id: str) -> str:

@@ -1,9 +1,12 @@
 """What frameworks are told of their part, and what a container decides for itself."""
 
+from pathlib import Path
+
 import pytest
 
 from gpu_fraction.domain import frameworks
 from gpu_fraction.domain.frameworks import VARIABLES, variables
+from gpu_fraction.domain.pod import EnvFrom, EnvVar
 
 CARD_MIB = 81_920
 
@@ -80,3 +83,32 @@ def test_other_frameworks_are_told_all_the_same() -> None:
     told = variables(250, CARD_MIB, {"XLA_CLIENT_MEM_FRACTION": "0.5"})
     assert [name for name in told if name.startswith("XLA")] == []
     assert told["CUPY_GPU_MEMORY_LIMIT"] == "24.3%"
+
+
+@pytest.mark.parametrize(
+    ("var", "expected"),
+    [
+        (EnvVar("PASSWORD", "x"), {}),
+        (EnvVar("PYTORCH_ALLOC_CONF", "backend:native"), {"PYTORCH_ALLOC_CONF": "backend:native"}),
+        (EnvVar("PYTORCH_ALLOC_CONF", "$(CONF)"), {"PYTORCH_ALLOC_CONF": None}),
+        (EnvVar("XLA_CLIENT_MEM_FRACTION"), {"XLA_CLIENT_MEM_FRACTION": None}),
+    ],
+)
+def test_what_a_container_sets_itself(var: EnvVar, expected: dict[str, str | None]) -> None:
+    """A value is known where the pod has it and the kubelet leaves it as it is."""
+    assert frameworks.own([var], None) == expected
+
+
+def test_a_config_map_may_set_any_variable_of_a_framework() -> None:
+    """So nothing is written, except the variable of this project."""
+    hidden = frameworks.own(None, [EnvFrom()])
+    assert variables(250, CARD_MIB, hidden) == {"GPU_MEMORY_FRACTION": "0.243"}
+
+
+@pytest.mark.parametrize("one", VARIABLES, ids=lambda one: one.name)
+def test_the_page_lists_each_variable(one: frameworks.Variable) -> None:
+    """With its framework and the version from which it is understood."""
+    page = (Path(__file__).parents[3] / "docs" / "frameworks.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith(f"| {one.framework} |")]
+    (row,) = [row for row in rows if f"`{one.name}`" in row]
+    assert f"| {one.since} |" in row

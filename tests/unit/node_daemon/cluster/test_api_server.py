@@ -145,7 +145,10 @@ def test_a_config_map_may_set_any_of_them() -> None:
         "env": [{"name": "PYTORCH_ALLOC_CONF", "value": "backend:native"}],
     }
     (main,) = read(msgspec.convert({"spec": {"containers": [container]}}, WirePod)).containers
-    assert main.env == {**dict.fromkeys(frameworks.NAMES), "PYTORCH_ALLOC_CONF": "backend:native"}
+    assert main.env == {
+        **dict.fromkeys(frameworks.NAMES - {frameworks.OURS}),
+        "PYTORCH_ALLOC_CONF": "backend:native",
+    }
 
 
 async def test_pods_of_this_node_are_followed(
