@@ -15,7 +15,7 @@ STEP_MIB = 256
 
 
 def _taken(take: Callable[[], Any], most_mib: int, refused: type[BaseException]) -> int:
-    held = []
+    held: list[Any] = []
     try:
         while len(held) * STEP_MIB < most_mib:
             held.append(take())
