@@ -10,7 +10,8 @@ MEMORY = "an amount above 0 with a unit (8Gi, 8000Mi) or a plain number of MiB"
 KNOWN = (
     "known: gpu-fraction, gpu-memory, gpu-cores, gpu-fraction-num-devices, "
     "gpu-fraction-container-name, gpu-fraction.dev/gpu-model, gpu-fraction.dev/gpu-uuid, "
-    "gpu-fraction.dev/placement, gpu-fraction.dev/isolation, gpu-fraction.dev/container.<name>"
+    "gpu-fraction.dev/placement, gpu-fraction.dev/isolation, gpu-fraction.dev/framework-env, "
+    "gpu-fraction.dev/container.<name>"
 )
 
 
@@ -272,6 +273,18 @@ KNOWN = (
             'metadata.annotations[gpu-fraction.dev/placement]: "spraed" is not a known value; '
             'did you mean "spread"?; allowed: binpack, spread, topology',
             id="placement",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction.dev/framework-env": "false"},
+            'metadata.annotations[gpu-fraction.dev/framework-env]: "false" is not a known value; '
+            "allowed: off",
+            id="framework-env",
+        ),
+        pytest.param(
+            {"gpu-fraction.dev/framework-env": "off"},
+            "metadata.annotations[gpu-fraction.dev/framework-env]: does not request a GPU by "
+            "itself; add gpu-fraction or gpu-memory",
+            id="framework-env-alone",
         ),
         pytest.param(
             {"gpu-fraction": "0.5", "gpu-fraction.dev/isolation": "yes"},
