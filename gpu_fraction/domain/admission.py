@@ -124,7 +124,7 @@ def _system_keys(pod: Pod, system: Iterable[str]) -> Iterator[Problem]:
 def _render(
     pod: Pod, asked: Request, backend: Backend, rules: Rules, problems: list[Problem]
 ) -> Verdict:
-    edit = backend.render(asked, pod)
+    edit = backend.edit(asked, pod)
     if edit.problems:
         raise Refused([*problems, *edit.problems])
     problems += _other_resources(pod, edit)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, cast
 
-from gpu_fraction.domain import keys, request_annotation, sizes, units
+from gpu_fraction.domain import frameworks, keys, request_annotation, sizes, units
 from gpu_fraction.domain.demand import ZERO, Demand, aggregate, demand_of
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import (
@@ -88,12 +88,14 @@ class BackendConfig:
             missing class fails the pod (NVIDIA cloud-native-docs, gpu-operator/cdi.rst).
         env: Variables for every GPU container, where absent.
         own: Values of the stacks' own settings, by name; a missing one has its default.
+        framework_env: Whether containers get the variables of frameworks.
     """
 
     card_sizes: CardSizes = field(default_factory=CardSizes)
     runtime_class: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     own: Mapping[str, Any] = field(default_factory=dict)
+    framework_env: frameworks.Switch = "on"
 
     def of(self, one: StackSetting[T]) -> T:
         """The value of a stack's own setting."""
@@ -120,6 +122,8 @@ class Backend(ABC):
         chooses_uuids: ``render`` keeps a pod to the cards that it names.
         chooses_placement: ``render`` honours the placement.
         model_label: The node label with the model, for a pod's node selector.
+        leaves_total: A container sees the memory of its whole card, whatever its share, so that
+            frameworks can be told their part of it (docs/frameworks.md).
         reads_our_annotations: It reads ``gpu-fraction`` itself, so its scheduler's pods are left
             to it unless it is a configured backend.
         keeps_model_limits: Its scheduler chooses cards within the quotas' limits on models,
@@ -142,6 +146,7 @@ class Backend(ABC):
     chooses_uuids: ClassVar[bool] = False
     chooses_placement: ClassVar[bool] = False
     model_label: ClassVar[str] = NVIDIA_PRODUCT
+    leaves_total: ClassVar[bool] = False
     reads_our_annotations: ClassVar[bool] = False
     keeps_model_limits: ClassVar[bool] = False
     needs_no_root: ClassVar[bool] = False
@@ -152,6 +157,26 @@ class Backend(ABC):
 
         The edit's problems say what the stack cannot give; then nothing else of it counts.
         """
+
+    def edit(self, request: Request, pod: Pod) -> PodEdit:
+        """``render``, and the variables of frameworks where their meaning is known."""
+        edit = self.render(request, pod)
+        told = self.leaves_total and self.config.framework_env != frameworks.OFF
+        if not told or keys.FRAMEWORK_ENV in pod.annotations():
+            return edit
+        eligible = self.config.card_sizes.eligible_mib(request)
+        card_mib = next(iter(eligible)) if len(eligible) == 1 else None
+        given = {at.container.name: at.container for at in containers(pod)}
+        for part in request.slices:
+            milli = part.memory_milli
+            if milli is None and card_mib is not None:
+                milli = (part.memory_mib or 0) * units.MILLI // card_mib
+            if milli is not None:
+                container = given[part.container]
+                own = frameworks.own(container.env, container.env_from)
+                env = frameworks.variables(milli, card_mib, own)
+                edit.env[part.container] = {**env, **edit.env.get(part.container, {})}
+        return edit
 
     def claims(self, pod: Pod) -> bool:
         """True for a pod that asks this stack for GPUs, whoever wrote it."""
