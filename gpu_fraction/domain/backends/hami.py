@@ -68,7 +68,8 @@ class Hami(Backend):
         """Count, memory and compute of each card; never both forms of memory."""
         edit = self.start(request, pod)
         parts = self.parts(request, edit)
-        _choose_cards(request, edit, self.config.card_sizes.by_model_mib)
+        choose_models(request, edit, self.config.card_sizes.by_model_mib, self.about.title)
+        _choose_cards(request, edit)
         for part, amounts in parts:
             if request.isolation == "none":
                 # HAMi's own switch: without it, HAMi enforces whatever the pod says.
@@ -105,10 +106,8 @@ class Hami(Backend):
         given = pod.annotations()
         policy = given.get(GPU_POLICY, "").replace("topology-aware", "topology")
         return replace(
-            found,
-            models=_names(given.get(USE_TYPE)),
-            not_models=() if USE_TYPE in given else _names(given.get(AVOID_TYPE)),
-            uuids=_names(given.get(USE_UUID)),
+            read_models(found, given),
+            uuids=names_in(given.get(USE_UUID)),
             placement=cast("Placement", policy) if policy in PLACEMENTS else found.placement,
         )
 
@@ -149,29 +148,52 @@ def _percent(part: Slice, milli: int, what: str, edit: PodEdit) -> int:
     return percent
 
 
-def _choose_cards(request: Request, edit: PodEdit, configured: Iterable[str]) -> None:
-    """HAMi's annotations for models, cards and placement."""
-    annotations = edit.annotations
+def choose_models(request: Request, edit: PodEdit, configured: Iterable[str], stack: str) -> None:
+    """The annotations for models, of HAMi and of the stacks that read HAMi's.
+
+    Args:
+        request: The pod's.
+        edit: Gets the annotations, and a warning where names are not told apart.
+        configured: Models of the cluster, besides ``models.KNOWN``.
+        stack: The stack's name for the warning.
+    """
     avoided = _spelt(request.not_models)
     if request.models:
-        annotations[USE_TYPE] = ",".join(_spelt(request.models))
+        edit.annotations[USE_TYPE] = ",".join(_spelt(request.models))
         # What is a part of a wanted name as well would keep the pod off that one.
         mistaken = _mistaken(request.models, configured)
         wanted = ",".join(request.models).casefold()
         avoided = [name for name in mistaken if name.casefold() not in wanted]
         if mistaken:
             edit.warn(
-                f"HAMi looks for {','.join(request.models)} anywhere in a card's name: "
+                f"{stack} looks for {','.join(request.models)} anywhere in a card's name: "
                 f"{AVOID_TYPE} keeps the pod off {', '.join(avoided) or 'none'}; other names "
                 "that hold it are not told apart"
             )
     elif also := _mistaken(request.not_models, configured):
         edit.warn(
-            f"HAMi looks for {','.join(request.not_models)} anywhere in a card's name: the pod "
+            f"{stack} looks for {','.join(request.not_models)} anywhere in a card's name: the pod "
             f"stays off {', '.join(also)} too"
         )
     if avoided:
-        annotations[AVOID_TYPE] = ",".join(avoided)
+        edit.annotations[AVOID_TYPE] = ",".join(avoided)
+
+
+def read_models(found: Request, annotations: Mapping[str, str]) -> Request:
+    """The request with the models of these annotations."""
+    wanted = names_in(annotations.get(USE_TYPE))
+    avoided = () if wanted else names_in(annotations.get(AVOID_TYPE))
+    return replace(found, models=wanted, not_models=avoided)
+
+
+def names_in(text: str | None) -> tuple[str, ...]:
+    """The names in a list that is separated by commas."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def _choose_cards(request: Request, edit: PodEdit) -> None:
+    """HAMi's annotations for cards and placement."""
+    annotations = edit.annotations
     if request.uuids:
         annotations[USE_UUID] = ",".join(request.uuids)
     if request.placement == "topology":
@@ -179,10 +201,6 @@ def _choose_cards(request: Request, edit: PodEdit, configured: Iterable[str]) ->
     else:
         annotations[NODE_POLICY] = request.placement
         annotations[GPU_POLICY] = request.placement
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 def _spelt(names: Iterable[str]) -> list[str]:
