@@ -33,6 +33,7 @@ class Gpushare(ResourceBackend):
     )
     tolerations = (NVIDIA_TAINT,)
     settings: ClassVar[tuple[StackSetting[Any], ...]] = (_UNIT,)
+    leaves_total = True
     assignments = ("ALIYUN_COM_GPU_MEM_",)
 
     memory = "aliyun.com/gpu-mem"
