@@ -249,7 +249,7 @@ class Backend(ABC):
         if part.whole:
             return
         edit.refuse(
-            asking_key(part, pod),
+            asking(part, pod),
             f"container {part.container} asks for a part of a GPU, but this cluster gives whole "
             f'GPUs only (backend {self.name}); allowed: {keys.FRACTION} "1", "2", … without '
             f"{keys.MEMORY} and {keys.CORES}",
@@ -300,8 +300,8 @@ class Backend(ABC):
         edit.env[part.container] = {**env, **self.config.env, **present}
 
 
-def asking_key(part: Slice, pod: Pod) -> str:
-    """The annotation by which a container asks for its share."""
+def asking(part: Slice, pod: Pod) -> str:
+    """The key of the annotation that asks for a container's share."""
     own = keys.CONTAINER_PREFIX + part.container
     given = (key for key in (own, keys.FRACTION, keys.MEMORY) if key in pod.annotations())
     return next(given, keys.FRACTION)

@@ -18,7 +18,7 @@ from gpu_fraction.domain.backend import (
     Backend,
     StackSetting,
     asked_for,
-    asking_key,
+    asking,
     whole_cards,
 )
 from gpu_fraction.domain.demand import Demand, aggregate, demand_of
@@ -35,8 +35,8 @@ QUEUE_LABEL: Final = "kai.scheduler/queue"
 WHOLE: Final = "nvidia.com/gpu"
 VISIBLE: Final = "NVIDIA_VISIBLE_DEVICES"
 NO_CARD: Final = "void"
-"""Gives no card (NVIDIA container toolkit, "GPU enumeration"): the start of a pod that KAI's
-webhook did not see. KAI's webhook replaces the variable (pkg/binder/common/env_vars.go)."""
+"""Gives no card (NVIDIA container toolkit, "GPU enumeration"), in case KAI's webhook does not see
+the pod. That webhook replaces the variable (pkg/binder/common/env_vars.go)."""
 
 SMALLEST_MILLI: Final = 10
 """KAI tells containers hundredths, and its HAMi-core mode sets no limit for 0.00."""
@@ -82,7 +82,7 @@ class Kai(Backend):
         shares = [part for part in request.slices if not part.whole]
         if shares and len(request.slices) > 1:
             edit.refuse(
-                asking_key(request.slices[-1], pod),
+                asking(request.slices[-1], pod),
                 "cannot be honoured: KAI-Scheduler gives a pod one share of a GPU, or whole GPUs; "
                 "allowed: a share for one container, or whole GPUs for several",
             )
@@ -109,7 +109,7 @@ class Kai(Backend):
             )
         if (part.memory_milli or units.MILLI) < SMALLEST_MILLI:
             edit.refuse(
-                asking_key(part, pod),
+                asking(part, pod),
                 "is too small for KAI-Scheduler, which tells a container hundredths of a GPU; "
                 f"allowed: 0.01 or more, or {keys.MEMORY}",
             )
