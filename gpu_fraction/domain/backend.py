@@ -116,8 +116,8 @@ class Backend(ABC):
         tolerations: For the usual taints of its nodes.
         settings: Those of this stack alone.
         charged_by: Labels, keys of the node selector and variables that ``demand`` reads.
-        assignments: Prefixes of annotations by which its components assign cards, besides
-            ``assigned``; the author of a pod cannot write them.
+        assignments: Prefixes of annotations and labels by which its components assign cards,
+            besides ``assigned``; the author of a pod cannot write them.
         chooses_models: ``render`` keeps a pod to the models that it names.
         chooses_uuids: ``render`` keeps a pod to the cards that it names.
         chooses_placement: ``render`` honours the placement.
@@ -273,10 +273,8 @@ class Backend(ABC):
         """Refuse a part of a card, for a stack that has whole cards only."""
         if part.whole:
             return
-        own = keys.CONTAINER_PREFIX + part.container
-        given = (key for key in (own, keys.FRACTION, keys.MEMORY) if key in pod.annotations())
         edit.refuse(
-            next(given, keys.FRACTION),
+            asking(part, pod),
             f"container {part.container} asks for a part of a GPU, but this cluster gives whole "
             f'GPUs only (backend {self.name}); allowed: {keys.FRACTION} "1", "2", … without '
             f"{keys.MEMORY} and {keys.CORES}",
@@ -325,6 +323,13 @@ class Backend(ABC):
             env["GPU_MEMORY_LIMIT_MIB"] = str(amounts.memory_mib)
         present = edit.env.get(part.container, {})
         edit.env[part.container] = {**env, **self.config.env, **present}
+
+
+def asking(part: Slice, pod: Pod) -> str:
+    """The key of the annotation that asks for a container's share."""
+    own = keys.CONTAINER_PREFIX + part.container
+    given = (key for key in (own, keys.FRACTION, keys.MEMORY) if key in pod.annotations())
+    return next(given, keys.FRACTION)
 
 
 def amount_of(resources: Resources | None, name: str) -> int:

@@ -162,6 +162,25 @@ def test_rounding_is_said() -> None:
     )
 
 
+def test_rounding_of_shares_is_said() -> None:
+    """Of each that has more decimals than count; zeros are none."""
+    given = {
+        "gpu-fraction": "0.3333",
+        "gpu-cores": "33.33%",
+        "gpu-fraction.dev/container.b": ".99960",
+        "gpu-fraction.dev/container.c": "0.50000",
+        "gpu-fraction.dev/gpu-model": "!X1.23456",
+    }
+    found = verdict(pod(given, *map(container, "abc")))
+    assert [line for line in found.warnings if "nearest" in line] == [
+        "gpu-fraction 0.3333 is taken as 0.333, the nearest 0.001 of a GPU",
+        "gpu-cores 33.33% is taken as 0.333, the nearest 0.001 of a GPU",
+        "gpu-fraction.dev/container.b .99960 is taken as 1, the nearest 0.001 of a GPU",
+    ]
+    assert found.request is not None
+    assert [part.core_milli for part in found.request.slices] == [333, 1000, 500]
+
+
 @pytest.mark.parametrize(
     ("raw", "uses"),
     [

@@ -4,7 +4,7 @@ import pytest
 
 from tests.unit.domain.annotated_pod import refusals
 
-SHARE = "a share above 0 and up to 1 with at most three decimals (0.25 or 25%)"
+SHARE = "a share of one GPU from 0.001 to 1 (0.25 or 25%)"
 FRACTION = f"{SHARE}, or a whole number of GPUs (1, 2, 4)"
 MEMORY = "an amount above 0 with a unit (8Gi, 8000Mi) or a plain number of MiB"
 KNOWN = (
@@ -41,8 +41,8 @@ KNOWN = (
         ),
         pytest.param(
             {"gpu-fraction": "0.0001"},
-            'metadata.annotations[gpu-fraction]: "0.0001" is too precise, the smallest step is '
-            f"0.001 of a GPU; allowed: {FRACTION}",
+            'metadata.annotations[gpu-fraction]: "0.0001" is less than 0.001 of a GPU; '
+            f"allowed: {FRACTION}",
             id="too-fine",
         ),
         pytest.param(
