@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, cast
 
 from gpu_fraction.domain import keys, request_annotation, sizes, units
@@ -169,12 +170,18 @@ class Backend(ABC):
         """
         return None
 
+    def asks(self, container: Container, pod: Pod) -> Iterable[Slice]:
+        """The same for each kind of device; a stack of several kinds overrides this instead."""
+        found = self.ask(container, pod)
+        return () if found is None else (found,)
+
     def demand(self, pod: Pod) -> Demand:
         """What a pod that it claims costs."""
 
         def of(container: Container) -> Demand:
             # Skip containers without resources early: a pod may have tens of thousands.
-            return demand_of(self.ask(container, pod)) if container.resources else ZERO
+            parts = self.asks(container, pod) if container.resources else ()
+            return sum(map(demand_of, parts), ZERO)
 
         return aggregate(pod, of)
 
@@ -187,7 +194,7 @@ class Backend(ABC):
             part
             for at in containers(pod)
             if at.kind != "ephemeralContainers"
-            and (part := self.ask(at.container, pod)) is not None
+            for part in islice(self.asks(at.container, pod), 1)
         ]
         return Request(tuple(found)) if found else None
 
@@ -248,10 +255,8 @@ class Backend(ABC):
         """Refuse a part of a card, for a stack that has whole cards only."""
         if part.whole:
             return
-        own = keys.CONTAINER_PREFIX + part.container
-        given = (key for key in (own, keys.FRACTION, keys.MEMORY) if key in pod.annotations())
         edit.refuse(
-            next(given, keys.FRACTION),
+            asking(part, pod),
             f"container {part.container} asks for a part of a GPU, but this cluster gives whole "
             f'GPUs only (backend {self.name}); allowed: {keys.FRACTION} "1", "2", … without '
             f"{keys.MEMORY} and {keys.CORES}",
@@ -302,6 +307,13 @@ class Backend(ABC):
         edit.env[part.container] = {**env, **self.config.env, **present}
 
 
+def asking(part: Slice, pod: Pod) -> str:
+    """The key of the annotation that asks for a container's share."""
+    own = keys.CONTAINER_PREFIX + part.container
+    given = (key for key in (own, keys.FRACTION, keys.MEMORY) if key in pod.annotations())
+    return next(given, keys.FRACTION)
+
+
 def amount_of(resources: Resources | None, name: str) -> int:
     """A resource's amount as a whole number, rounded up; 0 where absent or unreadable."""
     text = resources.of(name) if resources else None
@@ -332,6 +344,11 @@ def asked_for(
         memory_mib=memory_mib or None,
         memory_milli=None if memory_mib else min(memory_milli or units.MILLI, units.MILLI),
     )
+
+
+def flag(one: StackSetting[Any]) -> str:
+    """A setting as users write it on the command line."""
+    return "--" + one.name.replace("_", "-")
 
 
 def whole_cards(container: Container, names: Iterable[str]) -> Slice | None:
