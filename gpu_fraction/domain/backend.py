@@ -170,8 +170,15 @@ class Backend(ABC):
         """
         return None
 
-    def asks(self, container: Container, pod: Pod) -> Iterable[Slice]:
-        """The same for each kind of device; a stack of several kinds overrides this instead."""
+    def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:  # noqa: ARG002
+        """The same for each kind of device; a stack of several kinds overrides this instead.
+
+        Args:
+            container: The container.
+            pod: Its pod.
+            up: Amounts that are no whole thousandths are rounded up, as they are charged; else
+                they are what a user would ask to get the same.
+        """
         found = self.ask(container, pod)
         return () if found is None else (found,)
 
@@ -194,7 +201,7 @@ class Backend(ABC):
             part
             for at in containers(pod)
             if at.kind != "ephemeralContainers"
-            for part in islice(self.asks(at.container, pod), 1)
+            for part in islice(self.asks(at.container, pod, up=False), 1)
         ]
         return Request(tuple(found)) if found else None
 

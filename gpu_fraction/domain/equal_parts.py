@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from gpu_fraction.domain import units
+from gpu_fraction.domain import keys, units
 from gpu_fraction.domain.backend import amount_of, asked_for
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container
@@ -55,7 +55,13 @@ class EqualParts:
                 f"{name} asks for a part of a GPU, but the setting {self.setting} does not say "
                 "how many parts a GPU has; set it",
             )
-        elif self._too_large(edit, key, part, eligible_mib):
+        elif part.memory_mib is not None and not eligible_mib and self.count > 1:
+            edit.refuse(
+                key,
+                f"{name} asks for MiB, but no setting says how much memory the GPUs have; "
+                f"set --gpu-memory-mib, or ask for a share, {self._most(())}",
+            )
+        elif self._too_large(part, eligible_mib):
             edit.refuse(
                 key,
                 f"{name} asks for more than one of the {self.count} equal parts of a GPU; "
@@ -71,27 +77,18 @@ class EqualParts:
             self._say(edit, name, part, amounts)
         return {self.resource: part.cards}
 
-    def _too_large(
-        self, edit: PodEdit, key: str, part: Slice, eligible_mib: Collection[int]
-    ) -> bool:
-        if max(part.memory_milli or 0, part.core_milli or 0) * self.count > units.MILLI:
-            return True
-        if part.memory_mib is None:
-            return False
-        if not eligible_mib and self.count > 1:
-            edit.refuse(
-                key,
-                f"container {part.container} asks for MiB, but no setting says how much memory "
-                f"the GPUs have; set --gpu-memory-mib, or ask for a share, {self._most(())}",
-            )
-            return False
-        return part.memory_mib > min(eligible_mib, default=part.memory_mib) // self.count
+    def _too_large(self, part: Slice, eligible_mib: Collection[int]) -> bool:
+        share = max(part.memory_milli or 0, part.core_milli or 0)
+        least_mib = min(eligible_mib, default=0) // self.count
+        return share * self.count > units.MILLI or 0 < least_mib < (part.memory_mib or 0)
 
     def _most(self, eligible_mib: Collection[int]) -> str:
-        most = f'gpu-fraction "{units.format_milli(units.MILLI // self.count)}" or less'
+        most = f'{keys.FRACTION} "{units.format_milli(units.MILLI // self.count)}" or less'
         if not eligible_mib:
             return most
-        return f"{most}, gpu-memory {units.format_memory(min(eligible_mib) // self.count)} or less"
+        return (
+            f"{most}, {keys.MEMORY} {units.format_memory(min(eligible_mib) // self.count)} or less"
+        )
 
     def _say(self, edit: PodEdit, name: str, part: Slice, amounts: Amounts) -> None:
         asked = part.memory_milli or amounts.core_milli or 0
@@ -101,10 +98,16 @@ class EqualParts:
         if part.cards > 1 and self.several == "any":
             edit.warn(f"{name}: its {part.cards} parts can be of one GPU")
 
-    def ask(self, container: Container) -> Slice | None:
-        """What a container asks, each part as its share of a card; as a card where unknown."""
+    def ask(self, container: Container, *, up: bool) -> Slice | None:
+        """What a container asks, each part as its share of a card; as a card where unknown.
+
+        Args:
+            container: The container.
+            up: The share is rounded up to a thousandth, as it is charged; else down.
+        """
         parts = amount_of(container.resources, self.resource)
         if not parts:
             return None
-        milli = units.ceil_div(units.MILLI, self.count or 1)
+        count = self.count or 1
+        milli = units.ceil_div(units.MILLI, count) if up else units.MILLI // count
         return asked_for(container, cards=parts, core_milli=milli, memory_milli=milli)

@@ -6,7 +6,7 @@ from typing import Final
 from gpu_fraction.domain import units
 from gpu_fraction.domain.backend import amount_of, asked_for, whole_cards
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.hami_vendors import CORES_ONLY, SLICES, VENDORS, Vendor
+from gpu_fraction.domain.hami_vendors import SLICES, VENDORS, WHOLE, Vendor
 from gpu_fraction.domain.pod import Container, Resources
 from gpu_fraction.domain.request import Slice
 from gpu_fraction.domain.sizes import Amounts
@@ -85,6 +85,7 @@ def _share(
     if amounts.core_milli:
         found[vendor.cores] = units.ceil_div(amounts.core_milli * vendor.core_parts, units.MILLI)
     elif vendor.all_cores:
+        found[vendor.cores] = vendor.core_parts  # what HAMi takes for none
         edit.warn(
             f"{name}: it gets all of the device's compute, because no setting says how much "
             "memory the devices have"
@@ -114,33 +115,35 @@ _BY_RESOURCE: Final[Mapping[str, Vendor]] = {
 }
 
 
-def asks(container: Container) -> Iterable[Slice]:
-    """What a container asks of each vendor but NVIDIA, whoever wrote it."""
+def asks(container: Container, *, up: bool) -> Iterable[Slice]:
+    """What a container asks of each vendor but NVIDIA, whoever wrote it.
+
+    Args:
+        container: The container.
+        up: Parts of a thousandth are rounded up, and whole devices of known size are MiB; else
+            down, and whole devices.
+    """
     found = (_BY_RESOURCE.get(name) for name in container.resource_names())
     for vendor in dict.fromkeys(vendor for vendor in found if vendor is not None):
-        if (part := _ask(container, vendor)) is not None:
+        if (part := _ask(container, vendor, up=up)) is not None:
             yield part
         if vendor.whole and (part := whole_cards(container, (vendor.whole,))) is not None:
             yield part
-    if (part := whole_cards(container, CORES_ONLY)) is not None:
+    if (part := whole_cards(container, WHOLE)) is not None:
         yield part
     if any(amount_of(container.resources, name) for name in SLICES):
         yield asked_for(container, cards=1, core_milli=units.MILLI)
 
 
-def _ask(container: Container, vendor: Vendor) -> Slice | None:
+def _ask(container: Container, vendor: Vendor, *, up: bool) -> Slice | None:
     cards = amount_of(container.resources, vendor.count)
     memory_mib = _mib(container.resources, vendor)
     cores = amount_of(container.resources, vendor.cores)
     if not (cards or memory_mib or cores):
         return None
     cards = max(1, cards)
-    if cards > 1 and not vendor.several:
-        # HAMi gives several whole, or refuses them.
-        return asked_for(
-            container, cards=cards, core_milli=units.MILLI, memory_mib=vendor.card_mib
-        )
-    core_milli: int | None = min(units.MILLI, units.ceil_div(cores * 1000, vendor.core_parts))
+    milli = cores * units.MILLI + (vendor.core_parts - 1 if up else 0)
+    core_milli: int | None = min(units.MILLI, milli // vendor.core_parts)
     if memory_mib:
         memory_mib = _given_mib(memory_mib, 0, vendor)
         if memory_mib in vendor.sizes_mib and vendor.size_milli:
@@ -149,6 +152,10 @@ def _ask(container: Container, vendor: Vendor) -> Slice | None:
     if not core_milli:
         follows = memory_mib and not vendor.all_cores
         core_milli = None if follows else units.MILLI
+    whole = core_milli == units.MILLI and memory_mib == vendor.card_mib
+    if whole or (cards > 1 and not vendor.several):
+        # HAMi gives several whole, or refuses them.
+        core_milli, memory_mib = units.MILLI, vendor.card_mib if up else 0
     return asked_for(container, cards=cards, core_milli=core_milli, memory_mib=memory_mib)
 
 

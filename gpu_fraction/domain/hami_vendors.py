@@ -30,7 +30,7 @@ class Vendor:
         several: Containers can have shares of several devices.
         totals: Of whole devices, ``memory`` is a sum, as ``cores`` always is.
         whole: The resource that counts whole devices, where it is not ``count``.
-        told: What a request for whole devices also names, as HAMi's webhook would.
+        told: What a request for whole devices also names, as HAMi's webhook would write it.
         even: Whole devices come in multiples of this; with more than 1 there are no shares.
     """
 
@@ -136,7 +136,7 @@ VENDORS: Final = (
         card_mib=98304,
         sizes_mib=(24576, 49152),
         size_milli=(250, 500),
-        whole="kunlunxin.com/xpu",
+        told=("memory",),
     ),
     Vendor(
         "metax",
@@ -144,7 +144,6 @@ VENDORS: Final = (
         memory="metax-tech.com/vmemory",
         cores="metax-tech.com/vcore",
         unit_mib=0,
-        whole="metax-tech.com/gpu",
     ),
     Vendor(
         "mthreads",
@@ -164,8 +163,9 @@ VENDORS: Final = (
 )
 """Every vendor but NVIDIA."""
 
-CORES_ONLY: Final = ("aws.amazon.com/neuroncore",)
-"""Parts of a device whose size only the node knows: each is charged as a whole one."""
+WHOLE: Final = ("aws.amazon.com/neuroncore", "kunlunxin.com/xpu", "metax-tech.com/gpu")
+"""Charged as whole devices and never written: devices of nodes that share none, and parts whose
+size only the node knows."""
 
 SLICES: Final = ("enflame.com/drs-gcu",)
 """Counts of slices of one device, whose size only the node knows: charged as the device."""

@@ -29,6 +29,11 @@ Source: ``nvidia-smi mig -lgip`` of A100, H100, H200 and B200 in NVIDIA/mig-part
 """
 
 
+def _least_mib(gib: int) -> int:
+    named = gib * 1024
+    return named - min(_LOST_MIB, named // _LOST_PART)
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """One form of instance.
@@ -48,8 +53,7 @@ class Profile:
     @property
     def least_mib(self) -> int:
         """MiB that a container can count on."""
-        named = self.gib * 1024
-        return named - min(_LOST_MIB, named // _LOST_PART)
+        return _least_mib(self.gib)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,9 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(word for word in re.split(r"[\s-]+", text.casefold()) if word)
 
 
-def charged(name: str, among: Collection[Model] = ()) -> tuple[int, int] | None:
+def charged(
+    name: str, among: Collection[Model] = (), *, up: bool = True
+) -> tuple[int, int] | None:
     """Thousandths of compute and MiB of one instance; None for a name of unknown form.
 
     Cards divide differently: of those that have the profile, the largest share counts.
@@ -165,6 +171,8 @@ def charged(name: str, among: Collection[Model] = ()) -> tuple[int, int] | None:
     Args:
         name: A profile as a resource name has it, such as ``1g.10gb`` or ``1g.10gb.me``.
         among: The models that the card can be of; empty for any.
+        up: Thousandths are rounded up, and MiB are those in the name; else a container can
+            count on both.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -173,4 +181,7 @@ def charged(name: str, among: Collection[Model] = ()) -> tuple[int, int] | None:
     plain = f"{slices}g.{gib}gb"
     having = [m for m in among if plain in m.names] or [m for m in MODELS if plain in m.names]
     compute = min((model.compute for model in having), default=_SLICES)
-    return min(units.MILLI, units.ceil_div(slices * units.MILLI, compute)), gib * 1024
+    milli = slices * units.MILLI
+    if not up:
+        return min(units.MILLI, milli // compute), _least_mib(gib)
+    return min(units.MILLI, units.ceil_div(milli, compute)), gib * 1024

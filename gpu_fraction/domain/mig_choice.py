@@ -31,12 +31,11 @@ def the_model(edit: PodEdit, text: str, setting: str) -> mig.Model | None:
 
 
 def instance(
-    edit: PodEdit, key: str, part: Slice, amounts: Amounts, model: mig.Model
+    edit: PodEdit, key: str, part: Slice, model: mig.Model
 ) -> tuple[mig.Profile | None, Amounts]:
     """The smallest profile that holds a container's request, and what to tell the container.
 
-    A share of a card is a share of its slices: the instance can have less memory than the same
-    share of the card's total.
+    A share of a card is a share of its slices, so no setting has to say how large the card is.
     """
     name = f"container {part.container}"
     profile = model.holding(part)
@@ -47,22 +46,30 @@ def instance(
             f"{name} asks for more than the largest instance of {model.name} is sure to have, "
             f"{most} MiB; allowed: gpu-memory {most}Mi or less, or a share of a GPU",
         )
-        return None, amounts
+        return None, Amounts(None, None)
     edit.warn(
         f"{name}: the MIG instance {profile.name} of {model.name} has {profile.compute} of "
         f"{model.compute} compute slices and {profile.least_mib} MiB or more"
     )
     if part.cards > 1:
         edit.warn(f"{name}: its {part.cards} instances can be of one GPU")
-    if part.memory_mib is None and amounts.memory_mib is not None:
-        amounts = Amounts(amounts.core_milli, min(amounts.memory_mib, profile.least_mib))
-    return profile, amounts
+    return profile, Amounts(part.core_milli, part.memory_mib or profile.least_mib)
 
 
-def charge(container: Container, count: int, profile: str, among: list[mig.Model]) -> Slice:
-    """Instances as their part of a card; whole cards where the profile's form is unknown."""
-    found = mig.charged(profile, among)
-    if found is None:
+def charge(
+    container: Container, count: int, profile: str, among: list[mig.Model], *, up: bool
+) -> Slice:
+    """Instances as their part of a card; whole cards where the profile's form is unknown.
+
+    Args:
+        container: The container that asks for them.
+        count: Instances.
+        profile: As a resource name has it.
+        among: The models that the card can be of; empty for any.
+        up: Amounts are those in the name, and rounded up; else what a container can count on.
+    """
+    found = mig.charged(profile, among, up=up)
+    if found is None or (found[0] == units.MILLI and not up):
         return asked_for(container, cards=count, core_milli=units.MILLI)
     core_milli, memory_mib = found
     return asked_for(container, cards=count, core_milli=core_milli, memory_mib=memory_mib)

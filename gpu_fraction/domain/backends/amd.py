@@ -88,7 +88,7 @@ class Amd(Backend):
         count = self.config.of(_COUNT) or _PARTS[partition.partition("_")[0]]
         return EqualParts(_DOMAIN + partition, count, flag(_COUNT), "any", "a whole GPU")
 
-    def asks(self, container: Container, pod: Pod) -> Iterable[Slice]:  # noqa: ARG002
+    def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:  # noqa: ARG002
         """Partitions of the configured kind as their part; every other device as a whole card.
 
         By the plugin's default all are called ``amd.com/gpu``, cards and partitions alike.
@@ -98,7 +98,7 @@ class Amd(Backend):
         names = [n for n in container.resource_names() if n == GPU or n.startswith(_MODES)]
         cards = sum(amount_of(container.resources, name) for name in names if name != known)
         parts = [asked_for(container, cards=cards, core_milli=units.MILLI)] if cards else []
-        if partition is not None and (part := partition.ask(container)) is not None:
+        if partition is not None and (part := partition.ask(container, up=up)) is not None:
             parts.append(part)
         return parts
 

@@ -99,7 +99,7 @@ class Bitfusion(Backend):
             self.give(edit, part, amounts, resources)
         return edit
 
-    def asks(self, container: Container, pod: Pod) -> Iterable[Slice]:  # noqa: ARG002
+    def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:  # noqa: ARG002
         """The share of each card; after Bitfusion's webhook, percents over all cards."""
         cards, percent, memory, total = (
             amount_of(container.resources, name) for name in (COUNT, PERCENT, MEMORY, TOTAL)
@@ -107,7 +107,7 @@ class Bitfusion(Backend):
         parts = []
         if cards or percent or memory:
             # Bitfusion rounds bytes down to MB; nothing left counts as all of the card.
-            mib = units.ceil_div(memory // _MB * _MB, units.MIB)
+            mib = (memory // _MB * _MB + (units.MIB - 1 if up else 0)) // units.MIB
             milli = min(percent or 100, 100) * 10
             core_milli = None if mib else milli
             parts.append(

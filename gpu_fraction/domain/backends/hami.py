@@ -22,7 +22,7 @@ from gpu_fraction.domain.backend import (
     asking,
 )
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.hami_vendors import CORES_ONLY, SLICES, VENDORS, Vendor
+from gpu_fraction.domain.hami_vendors import SLICES, VENDORS, WHOLE, Vendor
 from gpu_fraction.domain.pod import Container, Pod
 from gpu_fraction.domain.request import PLACEMENTS, Placement, Request, Slice
 from gpu_fraction.domain.sizes import Amounts, CardSizes
@@ -81,7 +81,7 @@ class Hami(Backend):
         "nvidia.com/gpucores",
         "nvidia.com/priority",
         *(name for vendor in VENDORS for name in hami_devices.names(vendor) if name != AMD_GPU),
-        *CORES_ONLY,
+        *WHOLE,
         *SLICES,
     )
     takes_over = frozenset({GPU, AMD_GPU})
@@ -130,9 +130,9 @@ class Hami(Backend):
             self.give(edit, part, amounts, given)
         return edit
 
-    def asks(self, container: Container, pod: Pod) -> Iterable[Slice]:
+    def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:
         """NVIDIA's cards, and other vendors' devices."""
-        return (*super().asks(container, pod), *hami_devices.asks(container))
+        return (*super().asks(container, pod), *hami_devices.asks(container, up=up))
 
     def ask(self, container: Container, pod: Pod) -> Slice | None:  # noqa: ARG002
         """The amounts of each of NVIDIA's cards, as HAMi reads them."""

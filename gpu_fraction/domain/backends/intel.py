@@ -90,11 +90,11 @@ class Intel(Backend):
         whole = "a cluster whose GPUs are not shared"
         return EqualParts(resource, self._count, flag(_SHARED), "refused", whole)
 
-    def asks(self, container: Container, pod: Pod) -> Iterable[Slice]:  # noqa: ARG002
+    def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:  # noqa: ARG002
         """Parts of cards, and whole cards for a resource that shows all of a node's."""
         seen = sum(amount_of(container.resources, PREFIX + kind + _ALL) for kind in _KINDS)
         parts = [asked_for(container, cards=seen, core_milli=units.MILLI)] if seen else []
-        found = (self._parts(PREFIX + kind).ask(container) for kind in _KINDS)
+        found = (self._parts(PREFIX + kind).ask(container, up=up) for kind in _KINDS)
         return [*parts, *(part for part in found if part is not None)]
 
 

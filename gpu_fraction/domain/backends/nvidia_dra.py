@@ -82,41 +82,47 @@ class NvidiaDra(Backend):
                 '"required" cannot be honoured: the driver does not enforce shares; '
                 "allowed: preferred, none",
             )
-        text = self.config.of(_MODEL)
-        model = mig_choice.the_model(edit, text, flag(_MODEL)) if mode == "mig" else None
+        if mode == "mig":
+            self._instances(request, pod, edit)
+            return edit
         warnings = edit.warnings
         parts = self.parts(request, edit)
-        if mode != "shares":
-            edit.warnings = warnings  # neither needs the size of a card
+        if mode == "whole":
+            edit.warnings = warnings  # a whole card's memory is all of it, whatever its size
         for part, amounts in parts:
-            key, told, resources = asking(part, pod), amounts, {GPU: part.cards}
-            if mode == "shares":
-                eligible = self.config.card_sizes.eligible_mib(request)
-                resources = self._shares.take(edit, key, part, amounts, eligible)
-            elif mode == "whole":
+            resources = {GPU: part.cards}
+            if mode == "whole":
                 self.needs_whole(edit, part, pod)
-            elif model is not None:
-                profile, told = mig_choice.instance(edit, key, part, amounts, model)
-                name = profile.name if profile else ""
-                resources = {f"{MIG}{name}{_DOMAIN}": part.cards}
-            self.give(edit, part, told, resources)
+            else:
+                eligible = self.config.card_sizes.eligible_mib(request)
+                resources = self._shares.take(edit, asking(part, pod), part, amounts, eligible)
+            self.give(edit, part, amounts, resources)
         return edit
+
+    def _instances(self, request: Request, pod: Pod, edit: PodEdit) -> None:
+        model = mig_choice.the_model(edit, self.config.of(_MODEL), flag(_MODEL))
+        for part in request.slices:
+            if model is None:
+                break
+            profile, told = mig_choice.instance(edit, asking(part, pod), part, model)
+            if profile is not None:
+                self.give(edit, part, told, {f"{MIG}{profile.name}{_DOMAIN}": part.cards})
 
     @property
     def _shares(self) -> EqualParts:
         whole = f"{flag(_MODE)} whole in a cluster without shares"
         return EqualParts(GPU, self.config.of(_SHARES), flag(_SHARES), "cards", whole)
 
-    def asks(self, container: Container, pod: Pod) -> Iterable[Slice]:  # noqa: ARG002
+    def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:  # noqa: ARG002
         """Cards or shares, and each kind of instance; one of any class as a whole card."""
-        shares = self._shares.ask(container)
+        shares = self._shares.ask(container, up=up)
         parts = [] if shares is None else [shares]
         among = mig.find(self.config.of(_MODEL))
         for name in container.resource_names():
             count = amount_of(container.resources, name)
             if count and name.startswith((MIG, ANY_MIG)):
                 profile = name.removeprefix(MIG).removesuffix(_DOMAIN)
-                parts.append(mig_choice.charge(container, count, profile, among))
+                parts.append(mig_choice.charge(container, count, profile, among, up=up))
         return parts
 
 

@@ -68,23 +68,19 @@ class NvidiaMig(Backend):
         """A count of instances; the product label where the strategy or a model needs it."""
         edit = self.start(request, pod)
         product, model = self._model(edit, request)
-        warnings = edit.warnings
-        parts = self.parts(request, edit)
-        edit.warnings = warnings  # a share is one of slices here, not of MiB
         single = self.config.of(_STRATEGY) == "single"
         labels = set()
-        for part, amounts in parts:
+        for part in request.slices:
             if model is None:
                 break
-            key = asking(part, pod)
-            profile, told = mig_choice.instance(edit, key, part, amounts, model)
+            profile, told = mig_choice.instance(edit, asking(part, pod), part, model)
             if profile is None:
                 continue
             labels.add(f"{product}{_INFIX}{profile.name}" if single else product)
             self.give(edit, part, told, {GPU if single else PREFIX + profile.name: part.cards})
         if len(labels) > 1:
             edit.refuse(
-                keys.CONTAINER_PREFIX + parts[-1][0].container,
+                keys.CONTAINER_PREFIX + request.slices[-1].container,
                 "needs another MIG profile than the containers before it, and with the strategy "
                 "single a node has one; allowed: equal shares, or one container with a GPU",
             )
@@ -97,7 +93,10 @@ class NvidiaMig(Backend):
         configured = self.config.of(_MODEL)
         wished = request.models[0] if len(request.models) == 1 else ""
         if request.not_models or len(request.models) > 1:
-            edit.refuse(keys.MODEL, "cannot be honoured: MIG profiles depend on one GPU model")
+            edit.refuse(
+                keys.MODEL,
+                "cannot be honoured: MIG profiles depend on the GPU model; allowed: one model",
+            )
             return "", None
         model = mig_choice.the_model(edit, wished or configured, flag(_MODEL))
         if model is None:
@@ -122,7 +121,7 @@ class NvidiaMig(Backend):
         """True for instances by name, and for pods that select nodes divided alike."""
         return super().claims(pod) or bool(_single(pod))
 
-    def asks(self, container: Container, pod: Pod) -> Iterable[Slice]:
+    def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:
         """Each kind of instance by its profile."""
         product = (pod.spec.node_selector or {}).get(NVIDIA_PRODUCT, "").partition(_INFIX)[0]
         among = mig.find(product or self.config.of(_MODEL))
@@ -132,12 +131,12 @@ class NvidiaMig(Backend):
             if name.startswith(PREFIX)
         }
         parts = [
-            mig_choice.charge(container, count, profile, among)
+            mig_choice.charge(container, count, profile, among, up=up)
             for profile, count in found.items()
             if count
         ]
         if cards := amount_of(container.resources, GPU):
-            parts.append(mig_choice.charge(container, cards, _single(pod), among))
+            parts.append(mig_choice.charge(container, cards, _single(pod), among, up=up))
         return parts
 
     def read(self, pod: Pod) -> Request | None:

@@ -5,6 +5,7 @@ cmd/mps-control-daemon/mps/daemon.go at 1b826acc (2026-08-19). The resource has 
 plugin's configuration says ``renameByDefault: true``.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from gpu_fraction.domain import keys, units
@@ -79,9 +80,10 @@ class NvidiaShared(Backend):
             count = self.config.of(_REPLICAS)
         return EqualParts(SHARED, count, flag(_REPLICAS), "refused", "the backend nvidia")
 
-    def ask(self, container: Container, pod: Pod) -> Slice | None:
+    def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:
         """Each replica as its part of a card."""
-        return self._replicas(pod).ask(container)
+        part = self._replicas(pod).ask(container, up=up)
+        return () if part is None else (part,)
 
 
 STACK = NvidiaShared

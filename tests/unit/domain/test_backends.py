@@ -426,7 +426,7 @@ def test_every_backend_shares_the_rest(backend: str) -> None:
     assert set(edit.resources) == {"side"}
     assert {key: text for key, text in edit.env["side"].items() if "ORION" not in key} == {
         "GPU_FRACTION": "own",
-        "GPU_MEMORY_LIMIT_MIB": "16384",
+        "GPU_MEMORY_LIMIT_MIB": "21504" if backend == "nvidia-mig" else "16384",
         "NVIDIA_DRIVER_CAPABILITIES": "all",
     }
 
