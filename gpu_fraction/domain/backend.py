@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, cast
 
 from gpu_fraction.domain import frameworks, keys, request_annotation, sizes, units
@@ -194,12 +195,25 @@ class Backend(ABC):
         """
         return None
 
+    def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:  # noqa: ARG002
+        """The same for each kind of device; a stack of several kinds overrides this instead.
+
+        Args:
+            container: The container.
+            pod: Its pod.
+            up: Amounts that are no whole thousandths are rounded up, as they are charged; else
+                they are what a user would ask to get the same.
+        """
+        found = self.ask(container, pod)
+        return () if found is None else (found,)
+
     def demand(self, pod: Pod) -> Demand:
         """What a pod that it claims costs."""
 
         def of(container: Container) -> Demand:
             # Skip containers without resources early: a pod may have tens of thousands.
-            return demand_of(self.ask(container, pod)) if container.resources else ZERO
+            parts = self.asks(container, pod) if container.resources else ()
+            return sum(map(demand_of, parts), ZERO)
 
         return aggregate(pod, of)
 
@@ -212,7 +226,7 @@ class Backend(ABC):
             part
             for at in containers(pod)
             if at.kind != "ephemeralContainers"
-            and (part := self.ask(at.container, pod)) is not None
+            for part in islice(self.asks(at.container, pod, up=False), 1)
         ]
         return Request(tuple(found)) if found else None
 
@@ -362,6 +376,11 @@ def asked_for(
         memory_mib=memory_mib or None,
         memory_milli=None if memory_mib else min(memory_milli or units.MILLI, units.MILLI),
     )
+
+
+def flag(one: StackSetting[Any]) -> str:
+    """A setting as users write it on the command line."""
+    return "--" + one.name.replace("_", "-")
 
 
 def whole_cards(container: Container, names: Iterable[str]) -> Slice | None:

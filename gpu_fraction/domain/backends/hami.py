@@ -1,6 +1,7 @@
-"""HAMi: ``nvidia.com/gpu`` cards, with memory and compute for each of them.
+"""HAMi: ``nvidia.com/gpu`` cards with memory and compute for each, and other vendors' devices.
 
-Names, units and rules: HAMi pkg/device/nvidia/device.go and charts/hami/values.yaml.
+Names, units and rules: HAMi pkg/device/nvidia/device.go and charts/hami/values.yaml; of other
+vendors, ``gpu_fraction.domain.hami_vendors``.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -10,12 +11,21 @@ from typing import Final, cast
 
 import msgspec
 
-from gpu_fraction.domain import models, units
-from gpu_fraction.domain.backend import NVIDIA_TAINT, About, Backend, amount_of, asked_for
+from gpu_fraction.domain import hami_devices, keys, models, units
+from gpu_fraction.domain.backend import (
+    NVIDIA_TAINT,
+    About,
+    Backend,
+    StackSetting,
+    amount_of,
+    asked_for,
+    asking,
+)
 from gpu_fraction.domain.edit import PodEdit
+from gpu_fraction.domain.hami_vendors import SLICES, VENDORS, WHOLE, Vendor
 from gpu_fraction.domain.pod import Container, Pod
 from gpu_fraction.domain.request import PLACEMENTS, Placement, Request, Slice
-from gpu_fraction.domain.sizes import Amounts
+from gpu_fraction.domain.sizes import Amounts, CardSizes
 
 GPU: Final = "nvidia.com/gpu"
 MEMORY: Final = "nvidia.com/gpumem"
@@ -29,6 +39,16 @@ USE_UUID: Final = "nvidia.com/use-gpuuuid"
 NODE_POLICY: Final = "hami.io/node-scheduler-policy"
 GPU_POLICY: Final = "hami.io/gpu-scheduler-policy"
 REGISTERED: Final = "hami.io/node-nvidia-register"
+
+
+NVIDIA: Final = "nvidia"
+AMD_GPU: Final = "amd.com/gpu"
+"""The resource of AMD's own plugin too, which HAMi counts as its devices."""
+
+_BY_NAME: Final = {vendor.name: vendor for vendor in VENDORS}
+_VENDOR: Final = StackSetting(
+    "hami_vendor", NVIDIA, "whose devices pods get (backend hami)", (NVIDIA, *_BY_NAME)
+)
 
 
 class _Card(msgspec.Struct):
@@ -56,9 +76,17 @@ class Hami(Backend):
         source="Project-HAMi/HAMi at 4707fb02 (2026-08-21), run on Kubernetes 1.37.2",
     )
     scheduler = "hami-scheduler"
-    resources = ("nvidia.com/gpumem", "nvidia.com/gpucores", "nvidia.com/priority")
-    takes_over = frozenset({GPU})
+    resources = (
+        "nvidia.com/gpumem",
+        "nvidia.com/gpucores",
+        "nvidia.com/priority",
+        *(name for vendor in VENDORS for name in hami_devices.names(vendor) if name != AMD_GPU),
+        *WHOLE,
+        *SLICES,
+    )
+    takes_over = frozenset({GPU, AMD_GPU})
     tolerations = (NVIDIA_TAINT,)
+    settings = (_VENDOR,)
     assignments = ("hami.io/vgpu-devices-",)
     chooses_models = True
     chooses_uuids = True
@@ -67,6 +95,9 @@ class Hami(Backend):
     def render(self, request: Request, pod: Pod) -> PodEdit:
         """Count, memory and compute of each card; never both forms of memory."""
         edit = self.start(request, pod)
+        vendor = _BY_NAME.get(self.config.of(_VENDOR))
+        if vendor is not None:
+            return self._other_vendor(request, pod, edit, vendor)
         parts = self.parts(request, edit)
         choose_models(request, edit, self.config.card_sizes.by_model_mib, self.about.title)
         _choose_cards(request, edit)
@@ -77,8 +108,35 @@ class Hami(Backend):
             self.give(edit, part, amounts, _resources(part, amounts, edit))
         return edit
 
+    def _other_vendor(self, request: Request, pod: Pod, edit: PodEdit, vendor: Vendor) -> PodEdit:
+        edit.tolerations = ()
+        for key, wish in (
+            (keys.MODEL, request.models or request.not_models),
+            (keys.UUID, request.uuids),
+        ):
+            if wish:
+                edit.refuse(
+                    key,
+                    f"cannot be honoured for {vendor.name}: each vendor has HAMi annotations of "
+                    "its own; use a nodeSelector on a label of the nodes",
+                )
+        edit.warn(f"not verified for the backend {self.name}: no pod for {vendor.name} has run")
+        _place(request, edit)
+        sized = self
+        if vendor.card_mib:
+            sized = Hami(replace(self.config, card_sizes=CardSizes(vendor.card_mib)))
+        for part, amounts in sized.parts(request, edit):
+            key = asking(part, pod)
+            given = hami_devices.resources(edit, key, part, amounts, vendor)
+            self.give(edit, part, amounts, given)
+        return edit
+
+    def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:
+        """NVIDIA's cards, and other vendors' devices."""
+        return (*super().asks(container, pod), *hami_devices.asks(container, up=up))
+
     def ask(self, container: Container, pod: Pod) -> Slice | None:  # noqa: ARG002
-        """The amounts of each card, as HAMi reads them."""
+        """The amounts of each of NVIDIA's cards, as HAMi reads them."""
         cards, mib, percent, cores = (
             amount_of(container.resources, name) for name in (GPU, *SHARE_RESOURCES)
         )
@@ -196,11 +254,15 @@ def _choose_cards(request: Request, edit: PodEdit) -> None:
     annotations = edit.annotations
     if request.uuids:
         annotations[USE_UUID] = ",".join(request.uuids)
+    _place(request, edit)
+
+
+def _place(request: Request, edit: PodEdit) -> None:
     if request.placement == "topology":
-        annotations[GPU_POLICY] = "topology-aware"
+        edit.annotations[GPU_POLICY] = "topology-aware"
     else:
-        annotations[NODE_POLICY] = request.placement
-        annotations[GPU_POLICY] = request.placement
+        edit.annotations[NODE_POLICY] = request.placement
+        edit.annotations[GPU_POLICY] = request.placement
 
 
 def _spelt(names: Iterable[str]) -> list[str]:
