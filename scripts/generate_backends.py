@@ -12,6 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from gpu_fraction.cli.backends import choices
+from gpu_fraction.domain.backend import flag
 from gpu_fraction.domain.backends import BACKENDS, Backend
 
 PAGES = Path(__file__).parents[1] / "docs" / "backends"
@@ -89,9 +90,8 @@ def _facts(stack: type[Backend]) -> Iterator[Sequence[str]]:
     if not stack.chooses_models:
         yield "models are selected by the node label", f"`{stack.model_label}`"
     for one in stack.settings:
-        flag = one.name.replace("_", "-")
         default = f" (default `{one.default}`)" if one.default not in ("", None) else ""
-        yield "setting", f"`--{flag}`: {one.help}{default}"
+        yield "setting", f"`{flag(one)}`: {one.help}{default}"
     yield "source", about.source
     for fact in about.unverified:
         yield "not verified", fact

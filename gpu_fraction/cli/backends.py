@@ -14,6 +14,7 @@ from gpu_fraction.cli.config import Commands
 from gpu_fraction.cli.detection import as_text, table
 from gpu_fraction.cli.mutate import typed
 from gpu_fraction.domain import admission, keys
+from gpu_fraction.domain.backend import flag
 from gpu_fraction.domain.backends import BACKENDS, Backend, configured
 from gpu_fraction.domain.request import Refused
 from gpu_fraction.domain.sizes import CardSizes
@@ -124,16 +125,11 @@ def described(stack: type[Backend]) -> dict[str, Any]:
         "scheduler": stack.scheduler,
         "resources": list(stack.resources),
         "settings": [
-            {"flag": _flag(one.name), "default": one.default, "help": one.help}
-            for one in stack.settings
+            {"flag": flag(one), "default": one.default, "help": one.help} for one in stack.settings
         ],
         "source": about.source,
         "unverified": list(about.unverified),
     }
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _show(name: str, settings: StackSettings, *, as_json: bool) -> int:
@@ -174,7 +170,7 @@ def _header(stack: Backend) -> Iterable[str]:
     ):
         yield f"  {title}: {told}"
     for one in stack.settings:
-        yield f"  {_flag(one.name)}: {one.help} (default {one.default or 'none'})"
+        yield f"  {flag(one)}: {one.help} (default {one.default or 'none'})"
     for fact in about.unverified:
         yield f"  not verified: {fact}"
     if sizes.by_model_mib:

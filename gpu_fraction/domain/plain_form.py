@@ -5,6 +5,7 @@ between the two is what the request does not say.
 """
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 import msgspec
 
@@ -18,6 +19,12 @@ from gpu_fraction.domain.pod import ContainerAt, EnvVar, Metadata, Pod, containe
 from gpu_fraction.domain.problems import Problem
 from gpu_fraction.domain.request import annotation_path
 
+UNSAID: Final = frozenset(keys.USER_KEYS) - {
+    *(keys.FRACTION, keys.MEMORY, keys.CORES, keys.NUM_DEVICES, keys.CONTAINER_NAME),
+    *(keys.MODEL, keys.UUID, keys.PLACEMENT, keys.ISOLATION),
+}
+"""Annotations of users that are no part of a request."""
+
 
 def plain(pod: Pod, found: Found, stacks: Stacks, *, keep_annotations: bool) -> Step:
     """Remove the form in which the pod asks.
@@ -29,14 +36,17 @@ def plain(pod: Pod, found: Found, stacks: Stacks, *, keep_annotations: bool) -> 
         keep_annotations: Leave the user's annotations where they say the same.
     """
     step = Step()
-    bare = msgspec.structs.replace(pod, metadata=Metadata())
+    bare = _bare(pod)
     scheduler = pod.spec.scheduler_name
     worn = [found.stack] if found.stack else []
     # A pod of whole cards can be of a scheduler whose own claim is narrower.
     worn += [
         s for s in stacks.values() if scheduler and s.scheduler == scheduler and s not in worn
     ]
-    edits = [stack.render(found.request, bare) for stack in worn]
+    edits = [
+        stack.edit(found.request, bare) if found.recorded else stack.render(found.request, bare)
+        for stack in worn
+    ]
     kept = keep_annotations and conversion.says(pod, found.request)
     _annotations(pod, worn, edits, step, kept=kept)
     for pointer, present, wanted in (
@@ -52,11 +62,21 @@ def plain(pod: Pod, found: Found, stacks: Stacks, *, keep_annotations: bool) -> 
     _items(step, "/spec/resourceClaims", pod.spec.resource_claims, [claims])
     for at in containers(pod):
         _container(at, found, edits, step)
-    if found.recorded:
-        step.lost.clear()  # Whatever else it holds, this is the request.
+    if found.recorded:  # Whatever the pod holds besides, this is the request.
+        step.lost = [one for one in step.lost if one.path in map(annotation_path, UNSAID)]
     if scheduler and any(stack.scheduler == scheduler for stack in worn):
         step.operations.append({"op": "remove", "path": "/spec/schedulerName"})
     return step
+
+
+def _bare(pod: Pod) -> Pod:
+    """The pod without what a form consists of beside resources."""
+    lists = {
+        kind: [msgspec.structs.replace(one, env=None) for one in found]
+        for kind in ("containers", "init_containers")
+        if (found := getattr(pod.spec, kind))
+    }
+    return Pod(Metadata(), msgspec.structs.replace(pod.spec, **lists))
 
 
 def _annotations(
@@ -73,6 +93,8 @@ def _annotations(
         path = annotation_path(key)
         if key.startswith(assigned) or (keys.is_ours(key) and not kept):
             gone.append(key)
+            if key in UNSAID:
+                step.lost.append(Problem(path, f"{value} is dropped"))
         elif key in written:
             gone.append(key)
             if value != written[key]:
@@ -87,10 +109,12 @@ def _container(at: ContainerAt, found: Found, edits: Sequence[PodEdit], step: St
     name = at.container.name
     resources, stack = at.container.resources, found.stack
     if resources is not None and stack is not None:
-        own = [
-            r for r in resources.names() if r.startswith(stack.resources) or r in stack.takes_over
-        ]
         made = edits[0].resources.get(name, {})
+        own = [
+            resource
+            for resource in resources.names()
+            if resource.startswith(stack.resources) or resource in {*stack.takes_over, *made}
+        ]
         for resource in own:
             given = resources.of(resource) or ""
             amount, again = units.whole_amount(given), units.whole_amount(made.get(resource, "0"))

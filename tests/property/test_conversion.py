@@ -1,31 +1,47 @@
 """``gpu-fraction convert`` loses nothing that two forms can both say, for every backend."""
 
+from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from gpu_fraction.cli.convert import ANNOTATION, Conversion, convert
 from gpu_fraction.cli.mutate import typed
 from gpu_fraction.domain import keys, written_annotations
-from gpu_fraction.domain.backends import BACKENDS, BackendConfig, configured
+from gpu_fraction.domain.backends import BACKENDS, Stacks, configured
 from gpu_fraction.domain.differences import differences
 from gpu_fraction.domain.request import Bounds, Refused, Request, annotation_path
-from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.domain.user_annotations import asks, parse
 from tests.builders.pods import Raw, container, pod
 from tests.builders.strategies import asking_annotations, asking_pods
+from tests.support.reviews import rewriting
 
-CARD_MIB: Final = 80 * 1024
-STACKS: Final = configured(BackendConfig(CardSizes(CARD_MIB)))
-ELIGIBLE: Final = frozenset({CARD_MIB})
+PAGES: Final = Path(__file__).parents[2] / "docs" / "backends"
+SIZE: Final = {"gpu_memory_mib": "80Gi"}
 
 
-def converted(raw: Raw, to: str) -> Conversion | None:
-    """The pod in another form; None where there is none."""
+@cache
+def first_example(backend: str) -> Any:
+    """The first of the backend's page that is not refused; its settings are what it needs."""
+    examples = YAML(typ="safe").load(PAGES / f"{backend}.yaml")["annotated"]
+    return next(one for one in examples if "refused" not in one)
+
+
+@cache
+def stacks_of(backend: str) -> Stacks:
+    """Every stack on a cluster that is configured for one."""
+    settings = {"backend": backend, **SIZE, **first_example(backend).get("settings", {})}
+    return configured(rewriting(**settings).backends[backend].config)
+
+
+def converted(raw: Raw, to: str, backend: str) -> Conversion | None:
+    """The pod in another form, on a cluster with a backend; None where there is none."""
     try:
-        return convert(raw, to, STACKS)
+        return convert(raw, to, stacks_of(backend))
     except Refused:
         return None
 
@@ -53,17 +69,26 @@ def normal(node: Any) -> Any:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_some_pod_can_be_converted(backend: str) -> None:
+    """There and back, on the cluster of the properties below."""
+    there = converted(pod(first_example(backend)["annotations"]), backend, backend)
+    assert there is not None
+    assert converted(there.pod, ANNOTATION, backend) is not None
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @given(raw=asking_pods())
 def test_there_and_back(backend: str, raw: Raw) -> None:
     """What differs afterwards was named as lost, and the rest of the pod is as before."""
     asked = request_of(raw)
-    if (there := converted(raw, backend)) is None:
+    if (there := converted(raw, backend, backend)) is None:
         return
-    if (back := converted(there.pod, ANNOTATION)) is None:
+    if (back := converted(there.pod, ANNOTATION, backend)) is None:
         return  # rounded to what annotations can say of one container only
     lost = {problem.path for problem in (*there.lost, *back.lost)}
     got = request_of(back.pod)
-    for problem in differences(asked, got, ELIGIBLE):
+    eligible = stacks_of(backend)[backend].config.card_sizes.eligible_mib(asked)
+    for problem in differences(asked, got, eligible):
         assert problem.path in lost, problem
     assert normal(back.pod) == normal(raw)
 
@@ -71,10 +96,13 @@ def test_there_and_back(backend: str, raw: Raw) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @given(raw=asking_pods())
 def test_what_a_backend_can_choose_is_not_lost(backend: str, raw: Raw) -> None:
-    """Models, cards and placement, where the stack says that it honours them."""
-    stack = BACKENDS[backend]
-    done = converted(raw, backend)
-    lost = {problem.path for problem in done.lost} if done else set()
+    """Models, cards and placement, where the stack honours them and refuses nothing."""
+    stack = stacks_of(backend)[backend]
+    if stack.render(request_of(raw), typed(raw)).problems:
+        return
+    done = converted(raw, backend, backend)
+    assert done is not None
+    lost = {problem.path for problem in done.lost}
     for key, honoured in (
         (keys.MODEL, stack.chooses_models),
         (keys.UUID, stack.chooses_uuids),
@@ -87,7 +115,7 @@ def test_what_a_backend_can_choose_is_not_lost(backend: str, raw: Raw) -> None:
 @given(raw=asking_pods())
 def test_a_stacks_own_form_has_nothing_of_ours(backend: str, raw: Raw) -> None:
     """Except where the stack reads our annotations itself."""
-    if (done := converted(raw, backend)) is None:
+    if (done := converted(raw, backend, backend)) is None:
         return
     made = typed(done.pod)
     assert BACKENDS[backend].reads_our_annotations or not asks(made.annotations())

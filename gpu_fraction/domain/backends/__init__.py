@@ -95,9 +95,11 @@ def claiming(pod: Pod, stacks: Stacks = STACKS) -> Iterator[tuple[Backend, Pod]]
     What another of them takes over is missing there.
     """
     found = [stack for stack in stacks.values() if stack.claims(pod)]
-    taken = frozenset[str]().union(*(stack.takes_over for stack in found))
+    taken: dict[str, Backend] = {}
     for stack in found:
-        hidden = taken - stack.takes_over
+        taken = {**dict.fromkeys(stack.takes_over, stack), **taken}
+    for stack in found:
+        hidden = {name for name, taker in taken.items() if taker is not stack}
         yield stack, _without(pod, hidden) if hidden else pod
 
 

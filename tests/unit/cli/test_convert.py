@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from ruamel.yaml import YAML
 
 from gpu_fraction.cli.convert import ANNOTATION, convert
 from gpu_fraction.cli.mutate import typed
-from gpu_fraction.domain import keys
+from gpu_fraction.domain import conversion, keys
 from gpu_fraction.domain.backends import BACKENDS, configured, demand
-from gpu_fraction.domain.request import Refused
+from gpu_fraction.domain.backends.hami import Hami
+from gpu_fraction.domain.request import Refused, Request, Slice
 from tests.builders.pods import Raw, container, pod
 from tests.support.reviews import rewriting
 from tests.unit.cli.conftest import Command
@@ -220,6 +222,47 @@ def test_what_is_lost_is_named(command: Command, text: str, to: str, lost: str) 
     assert (strict.code, strict.out, strict.err) == (1, "", result.err)
 
 
+def test_what_is_not_verified_counts_as_lost() -> None:
+    """Nobody can promise that it means the same."""
+
+    class Doubtful(Hami):
+        about = replace(Hami.about, unverified=("its unit",))
+
+    step = conversion.rendered(
+        typed(pod()), Request((Slice("main", 1, 500, None, 500),)), Doubtful()
+    )
+    assert list(map(str, step.lost)) == ["backend hami: not verified: its unit"]
+    assert not any("its unit" in note for note in step.notes)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_an_annotation_that_is_no_part_of_the_request(command: Command, recorded: bool) -> None:
+    """It is lost in another stack's form."""
+    text = NOTEBOOK.replace(
+        "gpu-fraction:", 'gpu-fraction.dev/framework-env: "off"\n    gpu-fraction:'
+    )
+    if recorded:
+        text = command("mutate", "-f", "-", "--backend", "hami", stdin=text).out
+    result = command("convert", "-f", "-", "--to", "hami", stdin=text)
+    assert "Lost: -:1 Pod/notebook: metadata.annotations[gpu-fraction.dev/framework-env]: off" in (
+        result.err
+    )
+    kept = command("convert", "-f", "-", "--to", "annotation", stdin=text)
+    assert (kept.err, kept.document()["metadata"]["annotations"]) == (
+        "",
+        {"gpu-fraction": "0.25", "gpu-fraction.dev/framework-env": "off"},
+    )
+
+
+def test_variables_of_frameworks_go_with_the_form(command: Command) -> None:
+    """The webhook writes them again."""
+    size = ("--gpu-memory-mib", "16Gi")
+    made = command("mutate", "-f", "-", "--backend", "gpushare", *size, stdin=NOTEBOOK)
+    assert "XLA_PYTHON_CLIENT_MEM_FRACTION" in made.out
+    result = command("convert", "-f", "-", "--to", "annotation", *size, stdin=made.out)
+    assert result.document() == YAML(typ="safe").load(NOTEBOOK)
+
+
 def test_nothing_is_lost_strictly(command: Command) -> None:
     """The manifests are printed."""
     assert command("convert", "-f", "-", "--to", "annotation", "--strict", stdin=HAMI).code == 0
@@ -343,6 +386,6 @@ def test_a_pod_by_hand_there_and_back(backend: str, example: Any) -> None:
     except Refused:
         return  # not to be said in annotations; how that is told has tests of its own
     assert raw == before
-    assert there.source == backend
+    assert there.source is not None
     if not (there.lost or back.lost):
         assert demand(typed(back.pod), stacks) == demand(typed(raw), stacks)

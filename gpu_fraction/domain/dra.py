@@ -1,0 +1,47 @@
+"""The names of the DRA driver: what it publishes, and what claims ask of it.
+
+Each card is one shared device with two capacities, the same on every model, so that a share of a
+card needs no knowledge of its size. Without amounts a claim consumes a whole card.
+Source of the rules: Kubernetes KEP-5075 (consumable capacity), resource.k8s.io/v1.
+"""
+
+from typing import Final
+
+from gpu_fraction.domain import keys
+
+DRIVER: Final = keys.GROUP
+"""The driver of slices and claims."""
+
+CORES: Final = DRIVER + "/cores"
+"""Capacity: thousandths of a card's compute, 1000 a card."""
+
+MEMORY_PPM: Final = DRIVER + "/memory_ppm"
+"""Capacity: millionths of a card's memory, 1,000,000 a card; explicit MiB stay exact."""
+
+CARD_CORES: Final = 1000
+CARD_MEMORY_PPM: Final = 1_000_000
+
+FRACTION_CLASS: Final = "fraction." + DRIVER
+"""DeviceClass of shares of cards."""
+
+WHOLE_CLASS: Final = "whole." + DRIVER
+"""DeviceClass of whole cards."""
+
+MODEL: Final = "model"
+"""Attribute: the card's product name, at most 64 characters."""
+
+UUID: Final = "uuid"
+"""Attribute: the card's UUID."""
+
+MEMORY_MIB: Final = "memoryMiB"
+"""Attribute: the card's memory."""
+
+CLAIM: Final = "gpu-fraction-"
+"""Start of the names of pod claims and of templates."""
+
+CDI_KIND: Final = DRIVER + "/claim"
+"""Kind of the CDI devices; a device's name is ``<claim uid>-<request>``."""
+
+CONFIG_KIND: Final = "ShareConfig"
+"""Kind of the opaque configuration of a claim, version ``gpu-fraction.dev/v1alpha1``; its field
+``isolation`` is ``required``, ``preferred`` or ``none``."""
