@@ -119,7 +119,10 @@ def _container(at: ContainerAt, found: Found, edits: Sequence[PodEdit], step: St
             given = resources.of(resource) or ""
             amount, again = units.whole_amount(given), units.whole_amount(made.get(resource, "0"))
             if amount != again:
-                told = f"{given} is read as {made[resource]}" if again else f"{given} is dropped"
+                gets = ", ".join(f"{key}: {value}" for key, value in made.items()) or "nothing"
+                told = f"{given} is dropped; for the request, {stack.about.title} gets {gets}"
+                if again:
+                    told = f"{given} is read as {made[resource]}"
                 step.lost.append(Problem(f"{at.path}.resources[{resource}]", told))
         for part, amounts in (("limits", resources.limits), ("requests", resources.requests)):
             gone = [resource for resource in own if resource in (amounts or {})]
