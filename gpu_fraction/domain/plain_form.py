@@ -4,7 +4,7 @@ What a stack's form consists of is what the stack itself renders for the same re
 between the two is what the request does not say.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -15,7 +15,7 @@ from gpu_fraction.domain.backends import Stacks
 from gpu_fraction.domain.conversion import VARIABLES, Found, Step
 from gpu_fraction.domain.edit import FieldRef, PodEdit
 from gpu_fraction.domain.patch import Operation, escape
-from gpu_fraction.domain.pod import ContainerAt, EnvVar, Metadata, Pod, containers
+from gpu_fraction.domain.pod import ContainerAt, EnvVar, Metadata, Pod, Resources, containers
 from gpu_fraction.domain.problems import Problem
 from gpu_fraction.domain.request import annotation_path
 
@@ -107,23 +107,10 @@ def _annotations(
 def _container(at: ContainerAt, found: Found, edits: Sequence[PodEdit], step: Step) -> None:
     """One container's resources, claims and variables of the form."""
     name = at.container.name
-    resources, stack = at.container.resources, found.stack
-    if resources is not None and stack is not None:
+    resources = at.container.resources
+    if resources is not None and found.stack is not None:
         made = edits[0].resources.get(name, {})
-        own = [
-            resource
-            for resource in resources.names()
-            if resource.startswith(stack.resources) or resource in {*stack.takes_over, *made}
-        ]
-        for resource in own:
-            given = resources.of(resource) or ""
-            amount, again = units.whole_amount(given), units.whole_amount(made.get(resource, "0"))
-            if amount != again:
-                gets = ", ".join(f"{key}: {value}" for key, value in made.items()) or "nothing"
-                told = f"{given} is dropped; for the request, {stack.about.title} gets {gets}"
-                if again:
-                    told = f"{given} is read as {made[resource]}"
-                step.lost.append(Problem(f"{at.path}.resources[{resource}]", told))
+        own = _resources(at, resources, found.stack, made, step)
         for part, amounts in (("limits", resources.limits), ("requests", resources.requests)):
             gone = [resource for resource in own if resource in (amounts or {})]
             step.operations += _without(f"{at.pointer}/resources/{part}", gone)
@@ -143,6 +130,27 @@ def _container(at: ContainerAt, found: Found, edits: Sequence[PodEdit], step: St
                 told = f"{variable.name}={variable.value} is read as {wanted[variable.name]}"
                 step.lost.append(Problem(f"{at.path}.env[{index}]", told))
     step.operations += _without(f"{at.pointer}/env", indices)
+
+
+def _resources(
+    at: ContainerAt, given: Resources, stack: Backend, made: Mapping[str, str], step: Step
+) -> list[str]:
+    """The stack's resources in a container; what the stack does not render is lost."""
+    own = [
+        name
+        for name in given.names()
+        if name.startswith(stack.resources) or name in {*stack.takes_over, *made}
+    ]
+    gets = ", ".join(f"{name}: {amount}" for name, amount in made.items()) or "nothing"
+    for name in own:
+        text = given.of(name) or ""
+        amount, again = units.whole_amount(text), units.whole_amount(made.get(name, "0"))
+        if amount != again:
+            told = f"{text} is dropped; for the request, {stack.about.title} gets {gets}"
+            if again:
+                told = f"{text} is read as {made[name]}"
+            step.lost.append(Problem(f"{at.path}.resources[{name}]", told))
+    return own
 
 
 def _same(variable: EnvVar, wanted: str | FieldRef) -> bool:
