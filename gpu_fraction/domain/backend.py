@@ -20,6 +20,7 @@ from gpu_fraction.domain.pod import (
 )
 from gpu_fraction.domain.request import MAX_CARDS, Request, Slice
 from gpu_fraction.domain.sizes import Amounts, CardSizes
+from gpu_fraction.domain.traces import Traces
 
 NVIDIA_TAINT: Final = Toleration("nvidia.com/gpu", "Exists", effect="NoSchedule")
 """For the taint of GPU nodes: GKE sets it, and NVIDIA's own DaemonSets tolerate it."""
@@ -116,6 +117,7 @@ class Backend(ABC):
         takes_over: Resources of another stack that are this one's in a pod that it claims.
         tolerations: For the usual taints of its nodes.
         settings: Those of this stack alone.
+        traces: What its components leave in a cluster, besides ``resources`` and ``scheduler``.
         charged_by: Labels, keys of the node selector and variables that ``demand`` reads.
         assignments: Prefixes of annotations and labels by which its components assign cards,
             besides ``assigned``; the author of a pod cannot write them.
@@ -141,6 +143,7 @@ class Backend(ABC):
     takes_over: ClassVar[frozenset[str]] = frozenset()
     tolerations: ClassVar[tuple[Toleration, ...]] = ()
     settings: ClassVar[tuple[StackSetting[Any], ...]] = ()
+    traces: ClassVar[Traces] = Traces()
     charged_by: ClassVar[frozenset[str]] = frozenset()
     assignments: ClassVar[tuple[str, ...]] = ()
     chooses_models: ClassVar[bool] = False
@@ -332,9 +335,9 @@ class Backend(ABC):
         }
         env = {}
         if amounts.core_milli is not None:
-            env["GPU_FRACTION"] = units.format_milli(amounts.core_milli)
+            env[keys.SHARE_VARIABLE] = units.format_milli(amounts.core_milli)
         if amounts.memory_mib is not None:
-            env["GPU_MEMORY_LIMIT_MIB"] = str(amounts.memory_mib)
+            env[keys.MEMORY_VARIABLE] = str(amounts.memory_mib)
         present = edit.env.get(part.container, {})
         edit.env[part.container] = {**env, **self.config.env, **present}
 

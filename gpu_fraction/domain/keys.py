@@ -62,6 +62,10 @@ NATIVE_RESOURCES: Final = (SLOT, CORE_MILLI, MEMORY_MIB)
 NATIVE: Final = "native"
 """The backend that uses these resources: our own scheduler and node daemon."""
 
+# Variables that tell a container its share.
+SHARE_VARIABLE: Final = "GPU_FRACTION"
+MEMORY_VARIABLE: Final = "GPU_MEMORY_LIMIT_MIB"
+
 SCHEDULER: Final = "gpu-fraction-scheduler"
 SYSTEM_NAMESPACE: Final = "gpu-fraction-system"
 

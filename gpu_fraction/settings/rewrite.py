@@ -1,7 +1,7 @@
 """The settings of the rewriting of pods."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, make_dataclass
+from dataclasses import asdict, dataclass, make_dataclass, replace
 from functools import cached_property
 from typing import Any, Final, get_args
 
@@ -102,6 +102,20 @@ class CostSettings:
         """The settings as the domain's type."""
         sizes = CardSizes(self.gpu_memory_mib, self.gpu_memory_by_model)
         return BackendConfig(sizes, own=asdict(self.own))
+
+
+@dataclass(frozen=True, slots=True)
+class StackSettings:
+    """What the pods of every stack depend on, for commands that read or write several."""
+
+    costs: CostSettings = group(CostSettings)
+    own: Any = group(_Written)
+
+    @property
+    def config(self) -> BackendConfig:
+        """The settings as the domain's type."""
+        costs = self.costs.config
+        return replace(costs, own={**costs.own, **asdict(self.own)})
 
 
 @dataclass(frozen=True)
