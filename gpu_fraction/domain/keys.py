@@ -21,6 +21,7 @@ MODEL: Final = PREFIX + "gpu-model"
 UUID: Final = PREFIX + "gpu-uuid"
 PLACEMENT: Final = PREFIX + "placement"
 ISOLATION: Final = PREFIX + "isolation"
+BACKEND: Final = PREFIX + "backend"
 
 USER_KEYS: Final = (
     FRACTION,
@@ -32,6 +33,7 @@ USER_KEYS: Final = (
     UUID,
     PLACEMENT,
     ISOLATION,
+    BACKEND,
 )
 
 # Written by gpu-fraction; other writers are refused.
@@ -49,8 +51,8 @@ LABEL_COUNT: Final = PREFIX + "gpu.count"
 LABEL_MEMORY_MIB: Final = PREFIX + "gpu.memory-mib"
 LABEL_ISOLATION: Final = PREFIX + "gpu.isolation"
 
-# On Namespaces, written by cluster administrators.
-LABEL_BACKEND: Final = PREFIX + "backend"
+# On Namespaces, written by cluster administrators; the name of the pods' annotation.
+LABEL_BACKEND: Final = BACKEND
 
 # Extended resources; the name carries the unit.
 SLOT: Final = PREFIX + "slot"

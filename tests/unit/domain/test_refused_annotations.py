@@ -10,7 +10,8 @@ MEMORY = "an amount above 0 with a unit (8Gi, 8000Mi) or a plain number of MiB"
 KNOWN = (
     "known: gpu-fraction, gpu-memory, gpu-cores, gpu-fraction-num-devices, "
     "gpu-fraction-container-name, gpu-fraction.dev/gpu-model, gpu-fraction.dev/gpu-uuid, "
-    "gpu-fraction.dev/placement, gpu-fraction.dev/isolation, gpu-fraction.dev/container.<name>"
+    "gpu-fraction.dev/placement, gpu-fraction.dev/isolation, gpu-fraction.dev/backend, "
+    "gpu-fraction.dev/container.<name>"
 )
 
 
