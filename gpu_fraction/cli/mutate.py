@@ -136,9 +136,10 @@ def mutate_all(
         for document in source.documents:
             warnings += misplaced(document)
             for found in pods(document):
-                backend = settings.backend_for(labels.get(found.namespace or ""))
                 try:
-                    verdict = admission.admit(typed(found.raw), backend, settings.rules)
+                    pod = typed(found.raw)
+                    backend = settings.backend_of(pod, labels.get(found.namespace or ""))
+                    verdict = admission.admit(pod, backend, settings.rules)
                 except Refused as e:
                     refusals += [f"{found}: {path_in(found, p)}: {p.message}" for p in e.problems]
                     continue

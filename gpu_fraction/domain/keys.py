@@ -22,6 +22,7 @@ UUID: Final = PREFIX + "gpu-uuid"
 PLACEMENT: Final = PREFIX + "placement"
 ISOLATION: Final = PREFIX + "isolation"
 FRAMEWORK_ENV: Final = PREFIX + "framework-env"
+BACKEND: Final = PREFIX + "backend"
 
 USER_KEYS: Final = (
     FRACTION,
@@ -34,6 +35,7 @@ USER_KEYS: Final = (
     PLACEMENT,
     ISOLATION,
     FRAMEWORK_ENV,
+    BACKEND,
 )
 
 # Written by gpu-fraction; other writers are refused.
@@ -51,8 +53,8 @@ LABEL_COUNT: Final = PREFIX + "gpu.count"
 LABEL_MEMORY_MIB: Final = PREFIX + "gpu.memory-mib"
 LABEL_ISOLATION: Final = PREFIX + "gpu.isolation"
 
-# On Namespaces, written by cluster administrators.
-LABEL_BACKEND: Final = PREFIX + "backend"
+# On Namespaces, written by cluster administrators; the name of the pods' annotation.
+LABEL_BACKEND: Final = BACKEND
 
 # Extended resources; the name carries the unit.
 SLOT: Final = PREFIX + "slot"
