@@ -79,16 +79,18 @@ class EqualParts:
 
     def _too_large(self, part: Slice, eligible_mib: Collection[int]) -> bool:
         share = max(part.memory_milli or 0, part.core_milli or 0)
-        least_mib = min(eligible_mib, default=0) // self.count
+        least_mib = self._part_mib(min(eligible_mib, default=0))
         return share * self.count > units.MILLI or 0 < least_mib < (part.memory_mib or 0)
 
     def _most(self, eligible_mib: Collection[int]) -> str:
         most = f'{keys.FRACTION} "{units.format_milli(units.MILLI // self.count)}" or less'
         if not eligible_mib:
             return most
-        return (
-            f"{most}, {keys.MEMORY} {units.format_memory(min(eligible_mib) // self.count)} or less"
-        )
+        return f"{most}, {keys.MEMORY} {units.format_memory(self._part_mib(min(eligible_mib)))} or less"
+
+    def _part_mib(self, card_mib: int) -> int:
+        """A part's memory, at the thousandths in which shares are read back."""
+        return card_mib * (units.MILLI // self.count) // units.MILLI
 
     def _say(self, edit: PodEdit, name: str, part: Slice, amounts: Amounts) -> None:
         asked = part.memory_milli or amounts.core_milli or 0

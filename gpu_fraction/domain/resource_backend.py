@@ -133,6 +133,8 @@ class ResourceBackend(Backend):
         each: int,
     ) -> dict[str, int | str]:
         milli, mib, step = part.memory_milli, amounts.memory_mib, self.step_mib()
+        if milli == units.MILLI and self.all_memory:
+            return {}
         if self.ratio is not None and milli and (mib is None or milli % 10 == 0):
             return {self.ratio: each * self._percent(edit, part, milli, 1, "memory")}
         if mib is None:

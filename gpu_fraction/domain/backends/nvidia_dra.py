@@ -39,6 +39,7 @@ _MODE: Final = StackSetting(
     "what pods get: whole GPUs, MIG instances, or the driver's consumable shares "
     "(backend nvidia-dra)",
     ("whole", "mig", "shares"),
+    charged=True,
 )
 _MODEL: Final = StackSetting(
     "nvidia_dra_mig_model",
@@ -113,7 +114,9 @@ class NvidiaDra(Backend):
     @property
     def _shares(self) -> EqualParts:
         whole = f"{flag(_MODE)} whole in a cluster without shares"
-        return EqualParts(GPU, self.config.of(_SHARES), flag(_SHARES), "cards", whole)
+        # In the other modes a device of the class is a card.
+        count = self.config.of(_SHARES) if self.config.of(_MODE) == "shares" else 1
+        return EqualParts(GPU, count, flag(_SHARES), "cards", whole)
 
     def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:  # noqa: ARG002
         """Cards or shares, and each kind of instance; one of any class as a whole card."""
