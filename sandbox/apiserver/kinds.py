@@ -114,6 +114,12 @@ BUILT_IN: Final = (
     Kind(resources.DAEMON_SETS, ("ds",), status=True, generation=True, list_keys=CONDITIONS),
     Kind(resources.JOBS, status=True, generation=True, list_keys=CONDITIONS),
     Kind(resources.LEASES, unconditional_update=False),
+    Kind(resources.RESOURCE_CLAIMS, status=True),
+    Kind(
+        resources.RESOURCE_SLICES,
+        generation=True,
+        field_labels={"spec.nodeName": "", "spec.driver": "", "spec.pool.name": ""},
+    ),
     Kind(
         resources.MUTATING_WEBHOOKS,
         generation=True,
