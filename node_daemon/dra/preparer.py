@@ -270,7 +270,7 @@ class Preparer:
             _log.info("slice_file_refreshed", nonce=allocation.nonce, uid=binding.uid)
 
     async def _ended(self, allocation: Allocation, binding: Binding) -> bool:
-        if self._lives(binding.uid):
+        if await self._lives(binding.uid):
             return False
         ref = ClaimRef.of(allocation.token)
         claim = None if ref is None else await self._read(ref)
@@ -278,11 +278,11 @@ class Preparer:
             return True
         return claim.status.allocation is None or not claim.pods
 
-    def _lives(self, uid: PodUid) -> bool:
-        return self._state.pods.lives(uid) or self._has_cgroup(uid)
+    async def _lives(self, uid: PodUid) -> bool:
+        return self._state.pods.lives(uid) or await asyncio.to_thread(self._has_cgroup, uid)
 
     async def _remove_orphan(self, nonce: Nonce, uid: PodUid) -> None:
-        if self._state.store.get(nonce) is not None or self._lives(uid):
+        if await self._lives(uid) or self._state.store.get(nonce) is not None:
             return
         try:
             await self._publisher.files.remove(nonce, uid)
