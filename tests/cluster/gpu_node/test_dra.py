@@ -159,7 +159,8 @@ def test_the_claim_tells_what_was_given(daemon: Daemon, kubectl: Kubectl) -> Non
 
     def told() -> dict[str, Any] | None:
         (claim,) = kubectl.json("get", "resourceclaims")["items"]
-        (device,) = claim["status"].get("devices", [None])
+        found: list[dict[str, Any] | None] = claim["status"].get("devices", [None])
+        (device,) = found
         (result,) = claim["status"]["allocation"]["devices"]["results"]
         assert device is None or device["shareID"] == result["shareID"]
         return device
