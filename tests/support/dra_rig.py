@@ -98,10 +98,16 @@ class World:
         self.settings = replace(settings, cards=replace(settings.cards, event_wait_s=0.02))
 
     @asynccontextmanager
-    async def daemon(self, cards: FakeCards, *, ready: bool = True) -> AsyncIterator[None]:
-        """The daemon while the block runs, registered; it ends as on SIGTERM."""
+    async def daemon(
+        self, cards: FakeCards | None = None, *, ready: bool = True
+    ) -> AsyncIterator[None]:
+        """The daemon while the block runs, registered; it ends as on SIGTERM.
+
+        Without cards it has those of NVML.
+        """
         stop = asyncio.Event()
-        daemon = NodeDaemon(self.settings, self.client, CollectorRegistry(), lambda: cards)
+        open_cards = None if cards is None else lambda: cards
+        daemon = NodeDaemon(self.settings, self.client, CollectorRegistry(), open_cards)
         task = asyncio.create_task(daemon.run(stop))
         try:
             await self.register()
