@@ -192,6 +192,7 @@ class SlicePublisher:
             raise UnsupportedError(
                 f"the API server drops {', '.join(sorted(lost))} of ResourceSlices"
                 + (f": {cause}1.36)" if gates else "")
+                + ", so a share would be a whole card"
             )
         return True
 
@@ -209,7 +210,7 @@ class SlicePublisher:
 
     async def _withdraw(self, why: str) -> None:
         """Offer nothing: better no card than whole cards for shares."""
-        problem = f"{why}; no card of this node is offered, because a share would be a whole card"
+        problem = f"{why}; no card of this node is offered"
         if problem != self.problem:
             _log.error("slices_withdrawn", why=problem)
         self.problem = problem
