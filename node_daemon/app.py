@@ -72,12 +72,26 @@ class NodeDaemon:
         self._slices: SliceService | DraDriver
         if offers:
             ports = Ports(ApiAssigner(client), reporter.refused, has_cgroup, self._isolation)
-            self._slices = SliceService(settings.paths, state, ports, registry, settings.tempo)
+            self._slices = SliceService(
+                settings.paths,
+                state,
+                ports,
+                registry,
+                settings.tempo,
+                framework_env=settings.framework_env,
+            )
         else:
             outside = DraPorts(
                 client, self._node.node, reporter.not_offered, has_cgroup, self._isolation
             )
-            self._slices = DraDriver(settings.paths, node_name, state, outside, registry)
+            self._slices = DraDriver(
+                settings.paths,
+                node_name,
+                state,
+                outside,
+                registry,
+                framework_env=settings.framework_env,
+            )
         self._cards = CardSource(
             open_cards or partial(NvmlCards.open, settings.cards),
             state.inventory,

@@ -9,6 +9,7 @@ from typing import Final, NoReturn
 import grpc
 from prometheus_client import CollectorRegistry
 
+from gpu_fraction.domain.frameworks import OFF, Switch
 from gpu_fraction.domain.inventory import Inventory
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kubelet_api import dra_health_v1_pb2_grpc as health_v1
@@ -66,13 +67,20 @@ class DraDriver:
         state: NodeState,
         ports: DraPorts,
         registry: CollectorRegistry,
+        *,
+        framework_env: Switch = "on",
     ) -> None:
         self._paths = paths
         self._state = state
         metrics = Metrics(registry)
         registry.register(SliceGauges(state))
         files = SliceFiles(paths.cdi)
-        self._publisher = Publisher(files, HostSpecReader(paths.host_cdi), ports.isolation)
+        self._publisher = Publisher(
+            files,
+            HostSpecReader(paths.host_cdi),
+            ports.isolation,
+            frameworks=framework_env != OFF,
+        )
         self._stored = StoredSlices(paths, state, files, self._publisher)
         self._preparer = Preparer(state, self._publisher, ports.client, ports.has_cgroup)
         self._claims = ClaimStatusWriter(ports.client)

@@ -25,6 +25,7 @@ from gpu_fraction.node_daemon.state.errors import (
     StoreError,
 )
 from gpu_fraction.node_daemon.state.node_state import NodeState
+from gpu_fraction.node_daemon.state.pods import Container, Pod
 
 DEADLINE_S: Final = 20.0
 """After which a claim is refused; the kubelet waits 45 s. Source: kubelet, cm/dra/plugin."""
@@ -192,10 +193,11 @@ class Preparer:
             consumer.name,
             PodUid(consumer.uid),
             # "+" and "/" are in no container's name, so the key is this request's alone.
-            "+".join(users) or f"{ref.name}/{part.request}",
+            "+".join(user.name for user in users) or f"{ref.name}/{part.request}",
             tuple(shares),
             part.isolation,
             NOT_KNOWN if pod is None else pod.root_risk,
+            _own_env(pod, users),
         )
 
     def _reserve(self, binding: Binding, ref: ClaimRef, inventory: Inventory) -> None:
@@ -289,3 +291,9 @@ class Preparer:
             _log.warning("orphan_slice_file_removed", nonce=nonce, uid=uid)
         except StoreError as e:
             _log.error("orphan_slice_file_kept", nonce=nonce, error=str(e))
+
+
+def _own_env(pod: Pod | None, users: Sequence[Container]) -> dict[str, str | None] | None:
+    """What the container sets itself; unknown where several have the one file."""
+    known = pod is not None and pod.tells_frameworks and len(users) == 1
+    return dict(users[0].env) if known else None

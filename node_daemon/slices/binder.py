@@ -151,7 +151,14 @@ class LateBinder:
         shares = await self._shares.of(pod, container.name, inventory)
         verify(ask, shares, inventory)
         binding = Binding(
-            pod.namespace, pod.name, pod.uid, container.name, shares, ask.isolation, pod.root_risk
+            pod.namespace,
+            pod.name,
+            pod.uid,
+            container.name,
+            shares,
+            ask.isolation,
+            pod.root_risk,
+            dict(container.env) if pod.tells_frameworks else None,
         )
         held = binding.key in self._state.ledger
         self._state.ledger.reserve(binding.key, shares, {c.uuid: c for c in inventory.cards})

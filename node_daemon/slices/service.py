@@ -10,6 +10,7 @@ from typing import NoReturn
 import grpc
 from prometheus_client import CollectorRegistry
 
+from gpu_fraction.domain.frameworks import OFF, Switch
 from gpu_fraction.domain.inventory import Inventory
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
 from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
@@ -70,6 +71,8 @@ class SliceService:
         ports: Ports,
         registry: CollectorRegistry,
         tempo: Tempo | None = None,
+        *,
+        framework_env: Switch = "on",
     ) -> None:
         tempo = tempo or Tempo()
         self.state = state
@@ -84,7 +87,10 @@ class SliceService:
         shares = Shares(state.ledger, state.pods, ports.assigner)
         files = SliceFiles(paths.cdi)
         self._publisher = publisher = Publisher(
-            files, HostSpecReader(paths.host_cdi), ports.isolation
+            files,
+            HostSpecReader(paths.host_cdi),
+            ports.isolation,
+            frameworks=framework_env != OFF,
         )
         self._stored = StoredSlices(paths, state, files, publisher)
         self.binder = LateBinder(state, identity, shares, publisher, tempo.timing)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from gpu_fraction.domain import keys
+from gpu_fraction.domain import frameworks, keys
 from gpu_fraction.domain.root_user import NOT_KNOWN
 from gpu_fraction.node_daemon.state.allocation import PodUid
 from gpu_fraction.node_daemon.state.errors import PodRef
@@ -24,6 +24,7 @@ class Container:
         kind: ``app``, ``sidecar`` (init container that restarts always) or ``init``.
         limits: Our resources among its limits, resource name to whole number.
         container_id: As the runtime named it last; empty where it has not been made yet.
+        env: The variables of frameworks that it sets itself.
         claims: The requests of claims that it uses: name of the claim in the pod, and request;
             without one, all requests of the claim.
     """
@@ -32,6 +33,7 @@ class Container:
     kind: Kind = "app"
     limits: Mapping[str, int] = field(default_factory=dict)
     container_id: str = ""
+    env: frameworks.Own = field(default_factory=dict)
     claims: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -80,11 +82,16 @@ class Pod:
         found = (c.name for c in self.containers if c.container_id == container_id)
         return next(found, None) if container_id else None
 
-    def users(self, claim: str, request: str) -> tuple[str, ...]:
+    def users(self, claim: str, request: str) -> tuple[Container, ...]:
         """The containers that use a request of a ResourceClaim."""
         name = self.claims.get(claim)
         uses = {(name, ""), (name, request)}
-        return tuple(c.name for c in self.containers if uses.intersection(c.claims))
+        return tuple(c for c in self.containers if uses.intersection(c.claims))
+
+    @property
+    def tells_frameworks(self) -> bool:
+        """True unless it wants no variables of frameworks."""
+        return self.annotations.get(keys.FRAMEWORK_ENV) != frameworks.OFF
 
     def container(self, name: str) -> Container | None:
         """The container of that name."""

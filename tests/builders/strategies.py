@@ -24,6 +24,10 @@ RESOURCES: Final = (
     "nvidia.com/mig-3g.20gb.me",
     "amd.com/gpu",
     "amd.com/cpx_nps4",
+    "bitfusion.io/gpu",
+    "deviceclass.resource.kubernetes.io/gpu.nvidia.com",
+    "gpu.intel.com/xe",
+    "virtaitech.com/gpu",
 )
 
 # No lone surrogates: JSON on the wire cannot carry them.

@@ -46,6 +46,16 @@ async def test_a_container_gets_its_share(world: World) -> None:
     assert started.env["GPU_FRACTION"] == "0.25"
     assert started.env["GPU_FRACTION_DEVICES"] == "GPU-1"
     assert started.env["GPU_MEMORY_LIMIT_MIB"] == "10000"
+    assert "GPU_MEMORY_FRACTION" in started.env
+
+
+async def test_frameworks_of_containers_that_share_a_claim_are_told_nothing(world: World) -> None:
+    """One file serves them all, so the variables of one would replace those of the others."""
+    pod = world.pod("pod", [("one", "")], [("one", "")])
+    async with world.daemon(FakeCards(card(0))):
+        env = (await world.start(world.claim("one", result(0), pod=pod))).env
+    assert "GPU_MEMORY_FRACTION" not in env
+    assert env["GPU_MEMORY_LIMIT_MIB"] == "10000"
 
 
 async def test_explicit_mebibytes_come_out_exact(world: World) -> None:
