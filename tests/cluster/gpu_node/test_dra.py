@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gpu_fraction.domain import dra
+from gpu_fraction.sandbox.nvml.hardware import FakeInstance
 from tests.cluster.conftest import _require_own
 from tests.cluster.daemon import ACCOUNT, DRA, NAMESPACE, ROOT, Daemon, create_all, running_daemon
 from tests.cluster.harness.binaries import CONTROL_PLANE, NODE, Binaries
@@ -42,7 +43,7 @@ def daemon(existing: Cluster | None, binaries: Binaries) -> Iterator[Daemon]:
     _require_own(existing, binaries, (*CONTROL_PLANE, *NODE))
     if os.geteuid() != 0:
         pytest.skip("a node needs root: mounts, control groups, network interfaces")
-    flags = ("--mode=dra", "--poll-interval=0.2")
+    flags = ("--mode=dra", "--poll-interval=0.2", "--read-interval=1")
     with (
         running_control_plane(binaries) as plane,
         running_node(plane) as node,
@@ -316,6 +317,37 @@ def test_a_sick_card_takes_no_new_pods(daemon: Daemon, kubectl: Kubectl) -> None
     kubectl.apply(pod("back", "half"))
     wait_ready(kubectl, "back")
     assert printed(daemon, kubectl, "back")[0] == uuid
+
+
+def test_a_mig_instance_belongs_to_one_claim(daemon: Daemon, kubectl: Kubectl) -> None:
+    """Amounts choose one that is large enough; the divided card takes no shares."""
+    uuid = "MIG-00000000-aaaa-bbbb-cccc-dddddddddddd"
+    card = daemon.hardware.card(daemon.uuids[0])
+
+    def names() -> list[str]:
+        return [d["name"] for one in slices(daemon) for d in one["spec"]["devices"]]
+
+    card.mig, card.instances = True, [FakeInstance(uuid=uuid, gi=1, memory_mib=9984)]
+    daemon.hardware.apply()
+    try:
+        wait_for(lambda: names() == [uuid.lower(), *(u.lower() for u in daemon.uuids[1:])])
+        small = {dra.CORES: "100", dra.MEMORY_PPM: "100000"}
+        kubectl.apply(
+            template("instance", small, device_class=dra.MIG_CLASS),
+            template("large", QUARTER, device_class=dra.MIG_CLASS),
+            template("quarter"),
+        )
+        kubectl.apply(pod("one", "instance"), pod("share", "quarter"), pod("big", "large"))
+        wait_ready(kubectl, "one", "share")
+        assert printed(daemon, kubectl, "one")[:2] == [uuid, "9984"]
+        assert printed(daemon, kubectl, "share")[0] == daemon.uuids[1]
+        kubectl.apply(pod("two", "instance"))
+        wait_for(lambda: "cannot allocate all" in unschedulable(kubectl, "big"))
+        wait_for(lambda: "cannot allocate all" in unschedulable(kubectl, "two"))
+    finally:
+        card.mig, card.instances = False, []
+        daemon.hardware.apply()
+    wait_for(lambda: names() == [u.lower() for u in daemon.uuids])
 
 
 def test_a_daemon_writes_the_slices_of_its_own_node_alone(daemon: Daemon) -> None:
