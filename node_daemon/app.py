@@ -6,14 +6,11 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Final, NoReturn
 
-import grpc
 import structlog
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.events import EventRecorder
-from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
-from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
 from gpu_fraction.node_daemon.cards import health_events
 from gpu_fraction.node_daemon.cards.inventory import CardIsolation
 from gpu_fraction.node_daemon.cards.inventory_reader import NodeReading
@@ -23,20 +20,19 @@ from gpu_fraction.node_daemon.cards.source import Cards, CardSource
 from gpu_fraction.node_daemon.cluster.api_server import ApiAssigner, NodePublisher, cdi_warning
 from gpu_fraction.node_daemon.cluster.pod_feed import PodFeed
 from gpu_fraction.node_daemon.cluster.reporter import Reporter
+from gpu_fraction.node_daemon.dra.driver import DraDriver, DraPorts
 from gpu_fraction.node_daemon.isolation.cgroup_paths import PodCgroups
 from gpu_fraction.node_daemon.isolation.configured import ConfiguredIsolation
 from gpu_fraction.node_daemon.isolation.node import facts
 from gpu_fraction.node_daemon.settings import NodeDaemonSettings
 from gpu_fraction.node_daemon.slices.service import Ports, SliceService
 from gpu_fraction.node_daemon.state import durable
+from gpu_fraction.node_daemon.state.allocation import PodUid
 from gpu_fraction.node_daemon.state.concurrency import first_completed
 from gpu_fraction.node_daemon.state.durable import run_to_end
 from gpu_fraction.node_daemon.state.node_state import NodeState
 from gpu_fraction.node_daemon.usage_metrics import UsageGauges
 from gpu_fraction.serving.probes import serve_probes
-
-PROBE_S: Final = 2.0
-"""The daemon's own socket counts as dead after this time. Chosen: above any pause seen."""
 
 LOCK: Final = "node-daemon.lock"
 """File of the state directory that the one daemon of the node holds locked."""
@@ -67,19 +63,35 @@ class NodeDaemon:
         self._isolation = ConfiguredIsolation(
             settings.isolation, settings.paths.isolation, cgroups
         )
-        self._slices = SliceService(
-            settings.paths,
-            state,
-            Ports(
-                assigner=ApiAssigner(client),
-                refused=reporter.refused,
-                has_cgroup=lambda uid: cgroups.find(uid) is not None,
-                isolation=self._isolation,
-            ),
-            registry,
-            settings.tempo,
-            framework_env=settings.framework_env,
-        )
+        offers = settings.mode == "device-plugin"
+        self._node = NodePublisher(client, node_name, state.inventory, offers=offers)
+
+        def has_cgroup(uid: PodUid) -> bool:
+            return cgroups.find(uid) is not None
+
+        self._slices: SliceService | DraDriver
+        if offers:
+            ports = Ports(ApiAssigner(client), reporter.refused, has_cgroup, self._isolation)
+            self._slices = SliceService(
+                settings.paths,
+                state,
+                ports,
+                registry,
+                settings.tempo,
+                framework_env=settings.framework_env,
+            )
+        else:
+            outside = DraPorts(
+                client, self._node.node, reporter.not_offered, has_cgroup, self._isolation
+            )
+            self._slices = DraDriver(
+                settings.paths,
+                node_name,
+                state,
+                outside,
+                registry,
+                framework_env=settings.framework_env,
+            )
         self._cards = CardSource(
             open_cards or partial(NvmlCards.open, settings.cards),
             state.inventory,
@@ -90,7 +102,6 @@ class NodeDaemon:
         )
         registry.register(UsageGauges(state, self._cards.driver))
         self._pods = PodFeed(client, node_name, state.pods)
-        self._node = NodePublisher(client, node_name, state.inventory)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set. Running containers are left as they are.
@@ -109,7 +120,11 @@ class NodeDaemon:
         last = await self._slices.load()
         settings = self._settings
         async with serve_probes(
-            settings.host, settings.port, self._registry, ready=self._ready, live=self._live
+            settings.host,
+            settings.port,
+            self._registry,
+            ready=self._slices.ready,
+            live=self._slices.live,
         ):
             await first_completed(
                 stop=stop.wait(),
@@ -142,25 +157,3 @@ class NodeDaemon:
         """Declare cards healthy when an administrator annotates the Node."""
         while True:
             self._cards.clear(health_events.parse_clear(await self._node.clear_asked()))
-
-    async def _live(self) -> str:
-        """Ask the daemon's own socket, as the kubelet would; a dead listener is seen."""
-        socket = self._slices.session.socket
-        if socket is None:
-            return ""
-        try:
-            async with (
-                asyncio.timeout(PROBE_S),
-                grpc.aio.insecure_channel(f"unix:{socket}") as channel,
-            ):
-                stub = api_grpc.DevicePluginStub(channel)
-                await stub.GetDevicePluginOptions(api.Empty())
-        except (TimeoutError, grpc.aio.AioRpcError) as e:
-            return f"{socket} does not answer: {type(e).__name__}"
-        return ""
-
-    def _ready(self) -> str:
-        """Whether containers can start: the daemon is registered and has read its pods."""
-        if not self._slices.plugin.streaming:
-            return "the kubelet does not follow the list of slots"
-        return "" if self._slices.binder.ready.is_set() else "pods or cards are not known yet"

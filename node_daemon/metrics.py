@@ -23,7 +23,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.pre_start_seconds = Histogram(
             "gpu_fraction_pre_start_seconds",
-            "Time a container start waited for its slice.",
+            "Time a container start waited for its slice, or a pod for a claim.",
             buckets=BUCKETS_S,
             registry=registry,
         )

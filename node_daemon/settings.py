@@ -1,15 +1,19 @@
 """Settings of the node daemon."""
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 from gpu_fraction.domain.frameworks import Switch
 from gpu_fraction.node_daemon.cards.source import CardSettings
 from gpu_fraction.node_daemon.isolation.configured import IsolationSettings
-from gpu_fraction.node_daemon.slices.service import Paths, Tempo
+from gpu_fraction.node_daemon.slices.paths import Paths
+from gpu_fraction.node_daemon.slices.service import Tempo
 from gpu_fraction.serving.logs import LEVELS
 from gpu_fraction.settings.declaration import NEEDED, group, setting
 from gpu_fraction.settings.parsers import choice, integer, text
+
+Mode = Literal["device-plugin", "dra"]
+"""How containers ask the kubelet for shares: extended resources, or ResourceClaims."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +21,11 @@ class NodeDaemonSettings:
     """Everything that can be set."""
 
     node_name: str = setting(text, NEEDED, "the name of this Node; set it from spec.nodeName")
+    mode: Mode = setting(
+        choice(*get_args(Mode)),
+        "device-plugin",
+        "how pods get shares: extended resources, or claims of a DRA driver; one a node",
+    )
     paths: Paths = group(Paths)
     tempo: Tempo = group(Tempo)
     cards: CardSettings = group(CardSettings)

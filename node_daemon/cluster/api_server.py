@@ -86,8 +86,17 @@ class NodePublisher:
     Level triggered: what is missing is written again, whatever removed it.
     """
 
-    def __init__(self, client: Client, node_name: str, inventory: Observable[Inventory]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        node_name: str,
+        inventory: Observable[Inventory],
+        *,
+        offers: bool = True,
+    ) -> None:
+        """Publish ``inventory``; without ``offers`` no capacity, as claims are given instead."""
         self._client = client
+        self._offers = offers
         self._node_name = node_name
         self._inventory = inventory
         self.node: Observable[WireNode] = Observable()
@@ -161,7 +170,7 @@ class NodePublisher:
             annotations=node.metadata.annotations or {},
             capacity=node.status.capacity or {},
         )
-        patches = inventory_node.diff(seen, inventory_node.desired(inventory))
+        patches = inventory_node.diff(seen, inventory_node.desired(inventory, offers=self._offers))
         address = NODES.at(self._node_name)
         if patches.node is not None:
             await self._client.patch(address, PatchKind.MERGE, patches.node, Identity)

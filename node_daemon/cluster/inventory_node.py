@@ -45,13 +45,13 @@ class NodePatches:
     status: dict[str, object] | None
 
 
-def desired(inventory: Inventory) -> NodeFields:
+def desired(inventory: Inventory, *, offers: bool = True) -> NodeFields:
     """The fields of the Node for this inventory.
 
     Sick cards count in the labels, which describe the machine, and not in the capacity, which
-    the scheduler hands out.
+    the scheduler hands out. Without ``offers`` no card counts there.
     """
-    healthy = [card for card in inventory.cards if card.healthy]
+    healthy = [card for card in inventory.cards if card.healthy and offers]
     return NodeFields(
         labels=_labels(inventory.cards),
         annotations={keys.INVENTORY: wire.render(inventory)},

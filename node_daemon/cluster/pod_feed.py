@@ -29,8 +29,14 @@ class _Meta(Meta, frozen=True, kw_only=True, rename="camel"):
     annotations: dict[str, str] | None = None
 
 
+class _Use(msgspec.Struct, frozen=True):
+    name: str
+    request: str = ""
+
+
 class _Resources(msgspec.Struct, frozen=True):
     limits: dict[str, str] | None = None
+    claims: tuple[_Use, ...] | None = None
 
 
 class _Container(msgspec.Struct, frozen=True, rename="camel"):
@@ -42,10 +48,26 @@ class _Container(msgspec.Struct, frozen=True, rename="camel"):
     security_context: SecurityContext | None = None
 
 
+class _Claim(msgspec.Struct, frozen=True, rename="camel"):
+    name: str
+    resource_claim_name: str | None = None
+
+
+class _Mapping(msgspec.Struct, frozen=True, rename="camel"):
+    container_name: str = ""
+    request_name: str = ""
+
+
+class _ExtendedClaim(msgspec.Struct, frozen=True, rename="camel"):
+    resource_claim_name: str = ""
+    request_mappings: tuple[_Mapping, ...] | None = None
+
+
 class _Spec(msgspec.Struct, frozen=True, rename="camel"):
     containers: tuple[_Container, ...] = ()
     init_containers: tuple[_Container, ...] | None = None
     ephemeral_containers: tuple[_Container, ...] | None = None
+    resource_claims: tuple[_Claim, ...] | None = None
     security_context: SecurityContext | None = None
 
 
@@ -58,6 +80,8 @@ class _Status(msgspec.Struct, frozen=True, rename="camel"):
     phase: str | None = None
     container_statuses: tuple[_ContainerStatus, ...] | None = None
     init_container_statuses: tuple[_ContainerStatus, ...] | None = None
+    resource_claim_statuses: tuple[_Claim, ...] | None = None
+    extended_resource_claim_status: _ExtendedClaim | None = None
 
 
 class WirePod(msgspec.Struct, frozen=True):
@@ -108,23 +132,42 @@ def read(wire: WirePod) -> Pod:
         annotations={key: annotations[key] for key in OURS if key in annotations},
         containers=tuple(_containers(wire)),
         root_risk=_root_risk(wire.spec),
+        claims=_claims(wire),
     )
+
+
+def _claims(wire: WirePod) -> dict[str, str]:
+    """Claim to its name in the pod; the one made for extended resources has its own name there."""
+    listed = (*(wire.spec.resource_claims or ()), *(wire.status.resource_claim_statuses or ()))
+    found = {c.resource_claim_name: c.name for c in listed if c.resource_claim_name}
+    extended = wire.status.extended_resource_claim_status
+    name = extended.resource_claim_name if extended else ""
+    return found | ({name: name} if name else {})
 
 
 def _containers(wire: WirePod) -> Iterator[Container]:
     statuses = (wire.status.container_statuses or ()) + (wire.status.init_container_statuses or ())
     ids = {status.name: _bare(status.container_id or "") for status in statuses}
+    extended = wire.status.extended_resource_claim_status or _ExtendedClaim()
     for one in wire.spec.init_containers or ():
         kind: Kind = "sidecar" if one.restart_policy == "Always" else "init"
-        yield _container(one, kind, ids)
+        yield _container(one, kind, ids, extended)
     for one in wire.spec.containers:
-        yield _container(one, "app", ids)
+        yield _container(one, "app", ids, extended)
 
 
-def _container(one: _Container, kind: Kind, ids: Mapping[str, str]) -> Container:
+def _container(
+    one: _Container, kind: Kind, ids: Mapping[str, str], extended: _ExtendedClaim
+) -> Container:
     limits = amounts_of(one.resources.limits if one.resources else None)
     own = frameworks.own(one.env, one.env_from)
-    return Container(one.name, kind, limits, ids.get(one.name, ""), own)
+    uses = [(u.name, u.request) for u in (one.resources and one.resources.claims) or ()]
+    uses += [
+        (extended.resource_claim_name, m.request_name)
+        for m in extended.request_mappings or ()
+        if m.container_name == one.name
+    ]
+    return Container(one.name, kind, limits, ids.get(one.name, ""), own, tuple(uses))
 
 
 def _bare(container_id: str) -> str:

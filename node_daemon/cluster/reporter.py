@@ -11,6 +11,7 @@ from gpu_fraction.node_daemon.state.node_state import NodeState
 SICK: Final = "CardUnhealthy"
 WELL: Final = "CardHealthy"
 RUNTIME: Final = "ContainerRuntimeMayIgnoreCDI"
+NOT_OFFERED: Final = "CardsNotOffered"
 
 
 class Reporter:
@@ -30,6 +31,10 @@ class Reporter:
     def runtime_warning(self, why: str) -> None:
         """The container runtime may not read what the daemon writes."""
         self._sink.record(self._node, EventType.WARNING, RUNTIME, why)
+
+    def not_offered(self, why: str) -> None:
+        """The DRA driver offers no card."""
+        self._sink.record(self._node, EventType.WARNING, NOT_OFFERED, why)
 
     def card_changed(self, change: Change) -> None:
         """Record on the Node and on every pod with a share of the card that its health changed."""

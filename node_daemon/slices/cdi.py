@@ -20,7 +20,7 @@ from gpu_fraction.domain.inventory import Card
 from gpu_fraction.node_daemon.isolation.engine import ContainerEdits
 from gpu_fraction.node_daemon.slices import framework_env
 from gpu_fraction.node_daemon.slices.host_spec import HostSpec
-from gpu_fraction.node_daemon.state.allocation import KIND, Binding, Nonce, PodUid
+from gpu_fraction.node_daemon.state.allocation import Binding, Nonce, PodUid, kind_of
 from gpu_fraction.node_daemon.state.durable import run_to_end, write_durably
 from gpu_fraction.node_daemon.state.errors import StoreError
 
@@ -29,7 +29,7 @@ CDI_VERSION: Final = "0.5.0"
 ``hostPath`` of device nodes). Source: CDI specification, released versions."""
 
 _LISTS: Final = ("env", "deviceNodes", "netDevices", "hooks", "mounts", "additionalGids")
-_NAME: Final = re.compile(r"gpu-fraction-slice_([0-9a-z]+)_([0-9A-Za-z-]+)\.json", re.ASCII)
+_NAME: Final = re.compile(r"gpu-fraction-slice_([0-9a-z-]+)_([0-9A-Za-z-]+)\.json", re.ASCII)
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
 
@@ -77,7 +77,7 @@ def compose(
     return _ENCODER.encode(
         {
             "cdiVersion": version,
-            "kind": KIND,
+            "kind": kind_of(nonce),
             "devices": [{"name": nonce, "containerEdits": edits}],
         }
     )

@@ -3,21 +3,22 @@
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final, NoReturn
+from typing import NoReturn
 
-import structlog
+import grpc
 from prometheus_client import CollectorRegistry
 
-from gpu_fraction.domain import inventory as inventory_format
 from gpu_fraction.domain.frameworks import OFF, Switch
-from gpu_fraction.domain.inventory import Inventory, InventoryError
+from gpu_fraction.domain.inventory import Inventory
+from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2 as api
+from gpu_fraction.kubelet_api import deviceplugin_v1beta1_pb2_grpc as api_grpc
 from gpu_fraction.node_daemon.isolation.node import NodeIsolation
 from gpu_fraction.node_daemon.kubelet import checkpoint
 from gpu_fraction.node_daemon.kubelet.plugin import DevicePlugin, Refused
 from gpu_fraction.node_daemon.kubelet.pod_resources import PodResourcesClient
+from gpu_fraction.node_daemon.kubelet.probe import answers
 from gpu_fraction.node_daemon.kubelet.session import KubeletSession, Waits
 from gpu_fraction.node_daemon.metrics import Metrics, SliceGauges
 from gpu_fraction.node_daemon.slices.binder import LateBinder, Timing
@@ -25,59 +26,15 @@ from gpu_fraction.node_daemon.slices.cdi import SliceFiles
 from gpu_fraction.node_daemon.slices.collector import Collector, Pace
 from gpu_fraction.node_daemon.slices.host_spec import HostSpecReader
 from gpu_fraction.node_daemon.slices.identity import Identity
+from gpu_fraction.node_daemon.slices.paths import Paths
 from gpu_fraction.node_daemon.slices.publisher import Publisher
 from gpu_fraction.node_daemon.slices.shares import Assigner, Shares
-from gpu_fraction.node_daemon.state.allocation import Binding, PodUid
+from gpu_fraction.node_daemon.slices.stored import StoredSlices
+from gpu_fraction.node_daemon.state.allocation import PodUid
 from gpu_fraction.node_daemon.state.concurrency import Observable, first_completed
-from gpu_fraction.node_daemon.state.durable import write_durably
-from gpu_fraction.node_daemon.state.errors import StoreError
 from gpu_fraction.node_daemon.state.node_state import NodeState
 from gpu_fraction.node_daemon.state.tokens import TokenState, token_states
-from gpu_fraction.settings.declaration import group, setting
-from gpu_fraction.settings.parsers import path, words
-
-LAST_INVENTORY: Final = "inventory.json"
-
-_log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Paths:
-    """The daemon's paths on the host."""
-
-    kubelet: Path = setting(
-        path, Path("/var/lib/kubelet"), "the kubelet's directory", name="kubelet_dir"
-    )
-    state: Path = setting(
-        path,
-        Path("/var/lib/gpu-fraction"),
-        "the daemon's own directory; must survive a reboot",
-        name="state_dir",
-    )
-    cdi: Path = setting(
-        path, Path("/var/run/cdi"), "where the container runtime reads CDI files", name="cdi_dir"
-    )
-    host_cdi: tuple[Path, ...] = setting(
-        lambda given: tuple(map(Path, words(given))),
-        (Path("/etc/cdi"), Path("/var/run/cdi")),
-        "where nvidia-ctk writes CDI files, highest priority last",
-        name="host_cdi_dirs",
-    )
-
-    @property
-    def isolation(self) -> Path:
-        """What isolation engines must remember."""
-        return self.state / "isolation"
-
-    @property
-    def plugins(self) -> Path:
-        """The directory of device plugin sockets."""
-        return self.kubelet / "device-plugins"
-
-    @property
-    def pod_resources(self) -> Path:
-        """The kubelet's PodResources socket."""
-        return self.kubelet / "pod-resources" / "kubelet.sock"
+from gpu_fraction.settings.declaration import group
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,24 +75,24 @@ class SliceService:
         framework_env: Switch = "on",
     ) -> None:
         tempo = tempo or Tempo()
-        self._paths = paths
         self.state = state
         self.tokens: Observable[tuple[TokenState, ...]] = Observable(())
         self.metrics = Metrics(registry)
         registry.register(SliceGauges(state))
-        self._files = SliceFiles(paths.cdi)
         self._pod_resources = PodResourcesClient(paths.pod_resources)
         kubelet_checkpoint = checkpoint.Checkpoint(paths.plugins / checkpoint.FILE)
         identity = Identity(
             self._pod_resources, kubelet_checkpoint, state.pods, time.time, tempo.timing.listed_s
         )
         shares = Shares(state.ledger, state.pods, ports.assigner)
+        files = SliceFiles(paths.cdi)
         self._publisher = publisher = Publisher(
-            self._files,
+            files,
             HostSpecReader(paths.host_cdi),
             ports.isolation,
             frameworks=framework_env != OFF,
         )
+        self._stored = StoredSlices(paths, state, files, publisher)
         self.binder = LateBinder(state, identity, shares, publisher, tempo.timing)
         self.collector = Collector(
             state,
@@ -164,19 +121,24 @@ class SliceService:
         Raises:
             StoreError: the state or CDI directory cannot be used at all.
         """
-        last = await asyncio.to_thread(self._load)
-        for binding in self._bindings():
-            self.state.ledger.record(binding.key, binding.shares)
+        last = await self._stored.load()
         self.tokens.set(token_states(last, self.state.store))
         return last
 
     async def restore(self) -> None:
         """Set isolation up again for all stored bindings, once, when the cards are known."""
-        if not self._publisher.restored.is_set():
-            await self._publisher.restore(self._bindings())
+        await self._stored.restore()
 
-    def _bindings(self) -> list[Binding]:
-        return [a.binding for a in self.state.store if a.binding is not None]
+    def ready(self) -> str:
+        """Why containers cannot start, empty where they can: registered, and the pods known."""
+        if not self.plugin.streaming:
+            return "the kubelet does not follow the list of slots"
+        return "" if self.binder.ready.is_set() else "pods or cards are not known yet"
+
+    async def live(self) -> str:
+        """Ask the daemon's own socket, as the kubelet would; a dead listener is seen."""
+        socket = self.session.socket
+        return "" if socket is None else await answers(socket, _options)
 
     async def run(self) -> NoReturn:
         """Serve until cancelled, after ``load``."""
@@ -187,15 +149,6 @@ class SliceService:
                 tasks.create_task(self._advertise(), name="tokens")
         raise AssertionError("unreachable: the tasks run until cancelled")
 
-    def _load(self) -> Inventory:
-        """Read the stored state; the stored inventory only sizes the first list of tokens."""
-        aside = self.state.store.load()
-        self._files.prepare()
-        _log.info("state_loaded", allocations=len(self.state.store), set_aside=aside)
-        with suppress(OSError, InventoryError):
-            return inventory_format.parse((self._paths.state / LAST_INVENTORY).read_text())
-        return Inventory()
-
     async def _advertise(self) -> None:
         """Update the list of tokens after each change of cards and bindings."""
         inventory = await self.state.inventory.wait()
@@ -204,7 +157,7 @@ class SliceService:
             self.binder.changed.clear()
             self.tokens.set(token_states(inventory, self.state.store))
             if inventory != remembered:
-                await self._remember(inventory)
+                await self._stored.remember(inventory)
                 remembered = inventory
             inventory = await self._next(inventory)
 
@@ -216,9 +169,6 @@ class SliceService:
         )
         return await self.state.inventory.wait()
 
-    async def _remember(self, inventory: Inventory) -> None:
-        content = inventory_format.render(inventory).encode()
-        try:
-            await asyncio.to_thread(write_durably, self._paths.state / LAST_INVENTORY, content)
-        except StoreError as e:
-            _log.warning("inventory_not_remembered", error=str(e))
+
+async def _options(channel: grpc.aio.Channel) -> None:
+    await api_grpc.DevicePluginStub(channel).GetDevicePluginOptions(api.Empty())

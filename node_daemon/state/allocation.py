@@ -6,28 +6,36 @@ from typing import Final, NewType
 
 import msgspec
 
+from gpu_fraction.domain import dra
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.request import DEFAULT_ISOLATION, Isolation
 from gpu_fraction.domain.root_user import NOT_KNOWN
 
 Token = NewType("Token", str)
-"""One device id of ``gpu-fraction.dev/slot``; it names no card."""
+"""The kubelet's name of what it asks for: one device id of ``gpu-fraction.dev/slot``, which names
+no card, or a ResourceClaim as ``namespace/name/uid``."""
 
 Nonce = NewType("Nonce", str)
-"""The CDI device name of one ``Allocate``: random, never used twice."""
+"""A CDI device name, never used twice: hexadecimal and random for one ``Allocate``,
+``<claim uid>-<request>`` for a claim."""
 
 PodUid = NewType("PodUid", str)
 
 KIND: Final = "gpu-fraction.dev/slice"
-"""The kind of our CDI devices."""
+"""The kind of the CDI devices of slots."""
 
 TAG_LENGTH: Final = 20
 """Characters of a binding's tag: chosen, so that no two of a node are equal."""
 
 
+def kind_of(nonce: Nonce) -> str:
+    """The kind of the CDI device of that name."""
+    return dra.CDI_KIND if "-" in nonce else KIND
+
+
 def qualified(nonce: Nonce) -> str:
     """The full CDI name of an allocation."""
-    return f"{KIND}={nonce}"
+    return f"{kind_of(nonce)}={nonce}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +82,11 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Allocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One ``Allocate``: a token of the kubelet's and the name that was answered for it.
 
+    Or one request of a claim, which is bound from the start.
+
     Attributes:
         nonce: The CDI device name.
-        token: The device id that the kubelet chose.
+        token: The device id that the kubelet chose, or the claim.
         sequence: Position among all allocations of this node; later is higher.
         allocated_at_s: Wall clock, seconds since the epoch.
         binding: The container, from its first ``PreStartContainer`` on.

@@ -59,6 +59,7 @@ class Reason(StrEnum):
     POD_REPLACED = "PodReplaced"
     POD_ENDED = "PodEnded"
     CONTAINER_UNFIT = "ContainerUnfit"
+    CLAIM_UNFIT = "ClaimUnfit"
     ASSIGNMENT_INVALID = "AssignmentInvalid"
     ASSIGNMENT_DIFFERS = "AssignmentDiffers"
     NO_PLACEMENT = "NoPlacement"

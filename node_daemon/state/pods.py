@@ -1,7 +1,7 @@
 """The pods of this node, as the API server last showed them."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -25,6 +25,8 @@ class Container:
         limits: Our resources among its limits, resource name to whole number.
         container_id: As the runtime named it last; empty where it has not been made yet.
         env: The variables of frameworks that it sets itself.
+        claims: The requests of claims that it uses: name of the claim in the pod, and request;
+            without one, all requests of the claim.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Container:
     limits: Mapping[str, int] = field(default_factory=dict)
     container_id: str = ""
     env: frameworks.Own = field(default_factory=dict)
+    claims: tuple[tuple[str, str], ...] = ()
 
     @property
     def started(self) -> bool:
@@ -52,6 +55,7 @@ class Pod:
         annotations: Those of ours.
         containers: Init containers, then the others; no ephemeral ones.
         root_risk: The field by which a process of it could be user 0; empty where none can.
+        claims: Name of each ResourceClaim to its name in the pod.
     """
 
     namespace: str
@@ -61,6 +65,7 @@ class Pod:
     annotations: Mapping[str, str] = field(default_factory=dict)
     containers: tuple[Container, ...] = ()
     root_risk: str = NOT_KNOWN
+    claims: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
@@ -76,6 +81,17 @@ class Pod:
         """The name of the container that the runtime named so."""
         found = (c.name for c in self.containers if c.container_id == container_id)
         return next(found, None) if container_id else None
+
+    def users(self, claim: str, request: str) -> tuple[Container, ...]:
+        """The containers that use a request of a ResourceClaim."""
+        name = self.claims.get(claim)
+        uses = {(name, ""), (name, request)}
+        return tuple(c for c in self.containers if uses.intersection(c.claims))
+
+    @property
+    def tells_frameworks(self) -> bool:
+        """True unless it wants no variables of frameworks."""
+        return self.annotations.get(keys.FRAMEWORK_ENV) != frameworks.OFF
 
     def container(self, name: str) -> Container | None:
         """The container of that name."""
@@ -140,9 +156,16 @@ class PodCache:
 
     async def wait_for(self, namespace: str, name: str, timeout_s: float) -> Pod | None:
         """The pod of that name, waiting for the watch to show it; None where it does not."""
+        return await self._seen(lambda: self.get(namespace, name), timeout_s)
+
+    async def wait_for_uid(self, uid: PodUid, timeout_s: float) -> Pod | None:
+        """The pod with that UID, waiting for the watch to show it; None where it does not."""
+        return await self._seen(lambda: self.by_uid(uid), timeout_s)
+
+    async def _seen(self, look: Callable[[], Pod | None], timeout_s: float) -> Pod | None:
         try:
             async with asyncio.timeout(timeout_s):
-                while (pod := self.get(namespace, name)) is None:
+                while (pod := look()) is None:
                     await self._changed.wait()
         except TimeoutError:
             return None

@@ -11,6 +11,8 @@ from typing import Final
 from gpu_fraction.domain.inventory import Inventory
 from gpu_fraction.node_daemon.state.allocation import Allocation, Token
 
+PREFIX: Final = "gpu-fraction-slot-"
+
 MAX_TOKENS: Final = 2000
 """The kubelet's work at its own restart grows with the square of the ids: measured 0.3 s at
 1,928 ids, 12.5 s at 12,000, with admission blocked meanwhile."""
@@ -30,7 +32,7 @@ def token(index: int) -> Token:
     Ids are unique among all resources of the node: the kubelet looks them up without the
     resource's name.
     """
-    return Token(f"gpu-fraction-slot-{index:04d}")
+    return Token(f"{PREFIX}{index:04d}")
 
 
 def token_states(
@@ -47,7 +49,8 @@ def token_states(
     budget = min(MAX_TOKENS, sum(card.slots for card in inventory.cards if card.healthy))
     latest: dict[Token, Allocation] = {}
     for allocation in sorted(allocations, key=lambda a: a.sequence):
-        latest[allocation.token] = allocation
+        if allocation.token.startswith(PREFIX):  # else a claim, left by another mode
+            latest[allocation.token] = allocation
     sick = {
         t
         for t, a in latest.items()

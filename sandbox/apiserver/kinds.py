@@ -42,6 +42,8 @@ class Kind:
             pkg/apis/core/v1/conversion.go, addConversionFuncs.
         list_keys: path of each list that is merged item by item, and the field that names
             an item. Other lists are replaced as a whole.
+        dropped: names of fields that are left out of what is written, wherever they stand: those
+            of feature gates that are off.
     """
 
     resource: Resource
@@ -52,6 +54,7 @@ class Kind:
     unconditional_update: bool = True
     field_labels: Mapping[str, str] = field(default_factory=dict)
     list_keys: Mapping[str, str] = field(default_factory=dict)
+    dropped: frozenset[str] = frozenset()
 
 
 _WEBHOOK_KEYS: Final = {"webhooks": "name"}
@@ -114,6 +117,12 @@ BUILT_IN: Final = (
     Kind(resources.DAEMON_SETS, ("ds",), status=True, generation=True, list_keys=CONDITIONS),
     Kind(resources.JOBS, status=True, generation=True, list_keys=CONDITIONS),
     Kind(resources.LEASES, unconditional_update=False),
+    Kind(resources.RESOURCE_CLAIMS, status=True),
+    Kind(
+        resources.RESOURCE_SLICES,
+        generation=True,
+        field_labels={"spec.nodeName": "", "spec.driver": "", "spec.pool.name": ""},
+    ),
     Kind(
         resources.MUTATING_WEBHOOKS,
         generation=True,

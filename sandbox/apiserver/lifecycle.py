@@ -226,3 +226,10 @@ def _status_update(kind: Kind, old: Object, written: Object) -> Object:
 
 def _spec(obj: Object) -> Object:
     return {name: value for name, value in obj.items() if name not in {"metadata", "status"}}
+
+
+def without(value: Any, dropped: frozenset[str]) -> Any:
+    """An object without the fields of these names."""
+    if isinstance(value, dict):
+        return {name: without(v, dropped) for name, v in value.items() if name not in dropped}
+    return [without(item, dropped) for item in value] if isinstance(value, list) else value

@@ -182,6 +182,8 @@ class Verbs:
         return old.body if stays else self._storage.delete(target.kind, target.key).body
 
     def _commit(self, kind: Kind, key: Key, obj: Object, caller: Caller) -> Object:
+        if kind.dropped:
+            obj = lifecycle.without(obj, kind.dropped)
         if caller.dry_run:
             return obj
         if lifecycle.finished(obj):

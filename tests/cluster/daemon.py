@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "gpu-fraction-system"
 ACCOUNT = "gpu-fraction-node-daemon"
 CARDS = 4
+RBAC = ("node-daemon/rbac.yaml",)
+DRA = (*RBAC, "dra/rbac.yaml", "dra/policy.yaml", "dra/device-classes.yaml")
 ACCOUNT_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 _AS_IN_A_POD = """
@@ -134,8 +136,22 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def running_daemon(node: Node, *options: str) -> Iterator[Daemon]:
-    """The daemon, with the rights that ``deploy/`` grants and the identity of a pod."""
+def running_daemon(
+    node: Node,
+    *options: str,
+    cards: int = CARDS,
+    manifests: Sequence[str] = RBAC,
+    ready: bool = True,
+) -> Iterator[Daemon]:
+    """The daemon, with the rights that ``deploy/`` grants and the identity of a pod.
+
+    Args:
+        node: where it runs.
+        options: further flags.
+        cards: how many it has.
+        manifests: files of ``deploy/`` that are applied first.
+        ready: whether to wait until containers can start.
+    """
     folder = node.plane.run.folder("node-daemon")
     hardware = FakeHardware(folder / "gpus")
     hardware.cards[:] = [
@@ -144,11 +160,11 @@ def running_daemon(node: Node, *options: str) -> Iterator[Daemon]:
             pci=f"00000000:{0x1B + i:02X}:00.0",
             minor=i,
         )
-        for i in range(CARDS)
+        for i in range(cards)
     ]
     hardware.apply()
     library = build.build(folder / "lib")
-    account = _account(node, folder / "account")
+    account = _account(node, folder / "account", manifests)
     port = free_port("127.0.0.1")
     host, _, api_port = node.plane.access.server.removeprefix("https://").rpartition(":")
     words: list[str | Path] = [
@@ -174,19 +190,21 @@ def running_daemon(node: Node, *options: str) -> Iterator[Daemon]:
     daemon = Daemon(node, process, hardware, port)
     process.start()
     try:
-        daemon.wait_ready()
+        if ready:
+            daemon.wait_ready()
         yield daemon
     finally:
         process.stop()
 
 
-def _account(node: Node, folder: Path) -> Path:
+def _account(node: Node, folder: Path, files: Sequence[str]) -> Path:
     """The folder that a pod of the ServiceAccount would see."""
     kubectl = node.plane.kubectl
     kubectl("create", "namespace", NAMESPACE)
-    manifests = YAML(typ="safe").load_all((ROOT / "deploy/node-daemon/rbac.yaml").read_text())
-    kubectl.apply(*manifests)
-    kubeconfig = json.loads(node.plane.service_account_kubeconfig(NAMESPACE, ACCOUNT).read_text())
+    for file in files:
+        kubectl.apply(*YAML(typ="safe").load_all((ROOT / "deploy" / file).read_text()))
+    written = node.plane.service_account_kubeconfig(NAMESPACE, ACCOUNT, node=node.name)
+    kubeconfig = json.loads(written.read_text())
     folder.mkdir()
     (folder / "token").write_text(kubeconfig["users"][0]["user"]["token"])
     (folder / "ca.crt").write_bytes(node.plane.access.authority.read_bytes())

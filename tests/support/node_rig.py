@@ -18,7 +18,8 @@ from gpu_fraction.node_daemon.isolation.node import NodeIsolation
 from gpu_fraction.node_daemon.kubelet.session import Waits
 from gpu_fraction.node_daemon.slices.binder import Timing
 from gpu_fraction.node_daemon.slices.collector import Pace
-from gpu_fraction.node_daemon.slices.service import Paths, Ports, SliceService, Tempo
+from gpu_fraction.node_daemon.slices.paths import Paths
+from gpu_fraction.node_daemon.slices.service import Ports, SliceService, Tempo
 from gpu_fraction.node_daemon.state.allocation import PodUid
 from gpu_fraction.node_daemon.state.errors import ApiUnavailableError, PodRef, Reason, Refusal
 from gpu_fraction.node_daemon.state.node_state import NodeState

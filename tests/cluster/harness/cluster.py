@@ -67,13 +67,17 @@ class Cluster:
                 raise TimeoutError(f"no ServiceAccount default in {namespace}")
             time.sleep(_POLL_S)
 
-    def service_account_kubeconfig(self, namespace: str, name: str) -> Path:
-        """A kubeconfig with a token of a ServiceAccount, good for an hour."""
+    def service_account_kubeconfig(self, namespace: str, name: str, *, node: str = "") -> Path:
+        """A kubeconfig with a token of a ServiceAccount, good for an hour.
+
+        With ``node`` the token names that node, as those do that the kubelet mounts.
+        """
         url = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+        bound = {"boundObjectRef": {"kind": "Node", "apiVersion": "v1", "name": node}}
         request = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
-            "spec": {"expirationSeconds": _TOKEN_LIFETIME_S},
+            "spec": {"expirationSeconds": _TOKEN_LIFETIME_S, **(bound if node else {})},
         }
         answer = json.loads(self.kubectl("create", "--raw", url, "-f", "-", stdin=request))
         user = {"token": str(answer["status"]["token"])}

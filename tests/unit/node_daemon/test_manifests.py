@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from gpu_fraction.domain import dra
 from gpu_fraction.node_daemon.isolation.cgroup_paths import ROOT
 from gpu_fraction.node_daemon.settings import NodeDaemonSettings
 from gpu_fraction.settings.declaration import options_of
@@ -16,6 +17,7 @@ from tests.support.settings import configured
 DEPLOY = Path(__file__).parents[3] / "deploy"
 BASE = DEPLOY / "node-daemon" / "daemonset.yaml"
 HAMI = DEPLOY / "node-daemon-hami-core" / "daemonset.yaml"
+DRA = DEPLOY / "dra" / "daemonset.yaml"
 
 
 def pod(path: Path) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def test_nvidias_runtime_brings_the_driver_in() -> None:
     assert set(told["NVIDIA_DRIVER_CAPABILITIES"].split(",")) == {"compute", "utility"}
 
 
-@pytest.mark.parametrize("path", [BASE, HAMI])
+@pytest.mark.parametrize("path", [BASE, HAMI, DRA])
 def test_every_variable_of_ours_is_a_setting(path: Path) -> None:
     """A misspelt one would say nothing."""
     known = {option.variable for option in options_of(NodeDaemonSettings)}
@@ -102,3 +104,28 @@ def test_hami_core_is_wanted_where_its_library_is_mounted() -> None:
     """And not elsewhere: by default no engine needs a file that a node may lack."""
     assert settings(BASE, HAMI).isolation.engines == ("cgroup", "hami-core")
     assert "hami-core" not in settings(BASE).isolation.engines
+
+
+def test_dra_is_a_choice() -> None:
+    """Without its patch the daemon is a device plugin; both reach the kubelet's sockets."""
+    assert settings(BASE).mode == "device-plugin"
+    given = settings(BASE, DRA)
+    assert given.mode == "dra"
+    places = [inside for inside, _, writable in mounts(BASE) if writable]
+    for socket in (given.paths.dra_socket, given.paths.registrar_socket):
+        assert any(socket.is_relative_to(place) for place in places), socket
+
+
+def test_the_classes_are_refused_by_servers_without_shared_devices() -> None:
+    """Each names the field that came with them; the policy and the rights name our driver."""
+    classes = list(YAML(typ="safe").load_all(DEPLOY / "dra" / "device-classes.yaml"))
+    assert {one["metadata"]["name"] for one in classes} == {
+        dra.FRACTION_CLASS,
+        dra.WHOLE_CLASS,
+        dra.MIG_CLASS,
+    }
+    for one in classes:
+        (selector,) = one["spec"]["selectors"]
+        expression = selector["cel"]["expression"]
+        assert f"device.driver == '{dra.DRIVER}'" in expression
+        assert "device.allowMultipleAllocations" in expression

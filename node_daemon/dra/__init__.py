@@ -1,0 +1,1 @@
+"""The DRA driver: cards as devices of ResourceSlices, and shares by ResourceClaims."""
