@@ -36,6 +36,7 @@ class Cgpu(Gpushare):
         source="Alibaba Cloud ACK user guide (2026-03-26)",
     )
     resources = ("aliyun.com/gpu",)
+    leaves_total = False
     traces = Traces(
         resources=("aliyun.com/gpu-core.percentage",),
         labels=tuple(

@@ -50,8 +50,9 @@ def test_a_share_of_a_known_card_is_told(annotations: dict[str, str]) -> None:
         (QUARTER, {"backend": "hami"}),
         (QUARTER, {"backend": "native"}),
         (QUARTER, {"backend": "koordinator"}),
+        (QUARTER, {"backend": "cgpu"}),
     ],
-    ids=["annotation", "setting", "whole", "hami", "native", "koordinator"],
+    ids=["annotation", "setting", "whole", "hami", "native", "koordinator", "cgpu"],
 )
 def test_nothing_is_told(annotations: dict[str, str], more: dict[str, Any]) -> None:
     """Switched off, a whole card, or an engine that shows the share as the whole card."""
