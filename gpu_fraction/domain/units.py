@@ -31,7 +31,7 @@ MEMORY_ALLOWED: Final = "an amount above 0 with a unit (8Gi, 8000Mi) or a plain 
 COUNT_ALLOWED: Final = "a whole number of 1 or more"
 
 _NUMBER: Final = re.compile(r"(-?)([0-9]*)\.?([0-9]*)(%?)", re.ASCII)
-_COUNT: Final = re.compile(r"0*[1-9][0-9]*", re.ASCII)
+_COUNT: Final = re.compile(r"[1-9][0-9]*", re.ASCII)
 _QUANTITY: Final = re.compile(
     r"([+-]?)([0-9]+\.?[0-9]*|\.[0-9]+)(?:([eE][+-]?[0-9]{1,2})|([KMGTPE]i|[numkMGTPE])?)",
     re.ASCII,
@@ -132,9 +132,11 @@ def parse_count(text: str) -> int:
     Raises:
         UnitError: anything else.
     """
-    if not _match(_COUNT, text):
+    # However many zeros it starts with: the stacks read such counts of tenants too.
+    digits = text.lstrip("0")
+    if not _match(_COUNT, digits):
         raise UnitError("not a whole number of 1 or more", COUNT_ALLOWED)
-    return int(text)
+    return int(digits)
 
 
 def parse_memory_mib(text: str) -> tuple[int, bool]:

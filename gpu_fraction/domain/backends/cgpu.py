@@ -4,6 +4,7 @@ Names, units and rules: alibabacloud.com/help/en/ack, "use cGPU to allocate comp
 (2026-03-26) and "multi-card sharing"; help.aliyun.com, "enable scheduling" (2026-01-12).
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from gpu_fraction.domain.backend import About, whole_cards
@@ -54,9 +55,11 @@ class Cgpu(Gpushare):
             edit.node_selector[NODE_MODE] = "cgpu"  # Compute is on core_mem nodes only.
         return edit
 
-    def ask(self, container: Container, pod: Pod) -> Slice | None:
-        """Shares, or whole cards."""
-        return super().ask(container, pod) or whole_cards(container, (WHOLE,))
+    def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:
+        """Shares, and whole cards."""
+        yield from super().asks(container, pod, up=up)
+        if cards := whole_cards(container, (WHOLE,)):
+            yield cards
 
 
 STACK = Cgpu

@@ -87,7 +87,8 @@ class Hami(Backend):
     takes_over = frozenset({GPU, AMD_GPU})
     tolerations = (NVIDIA_TAINT,)
     settings = (_VENDOR,)
-    assignments = ("hami.io/vgpu-devices-",)
+    # Its scheduler counts a pod of any vendor's devices by the node (pkg/util/types.go).
+    assignments = ("hami.io/vgpu-", "hami.io/bind-")
     chooses_models = True
     chooses_uuids = True
     chooses_placement = True

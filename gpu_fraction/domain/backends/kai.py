@@ -23,7 +23,7 @@ from gpu_fraction.domain.backend import (
 )
 from gpu_fraction.domain.demand import Demand, aggregate, demand_of
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.pod import Container, ContainerAt, EnvVar, Pod
+from gpu_fraction.domain.pod import Container, ContainerAt, EnvVar, Pod, containers
 from gpu_fraction.domain.request import Request, Slice
 
 T = TypeVar("T")
@@ -153,8 +153,9 @@ class Kai(Backend):
         if not self.claims(pod):
             return whole_cards(container, (WHOLE,))
         annotations = pod.annotations()
-        first = pod.spec.containers[0].name if pod.spec.containers else ""
-        if container.name != annotations.get(keys.CONTAINER_NAME, first):
+        names = [at.container.name for at in containers(pod) if at.kind != "ephemeralContainers"]
+        named = annotations.get(keys.CONTAINER_NAME)
+        if container.name != (named if named in names else next(iter(names), "")):
             return None
         cards = _number(units.parse_count, annotations.get(keys.NUM_DEVICES)) or 1
         memory = _number(units.parse_memory_mib, annotations.get(keys.MEMORY))

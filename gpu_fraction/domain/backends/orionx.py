@@ -78,7 +78,9 @@ class OrionX(Backend):
             return None
         told = _variables(container)
         count, memory, ratio = (_number(told.get(name)) for name in (COUNT, MEMORY, RATIO))
-        core_milli = None if memory and RATIO not in told else min(ratio or 100, 100) * 10
+        # A ConfigMap or Secret of the tenant's can hold the variables that are not there.
+        follows = memory and RATIO not in told and not container.env_from
+        core_milli = None if follows else min(ratio or 100, 100) * 10
         return asked_for(
             container, cards=max(cards, count), core_milli=core_milli, memory_mib=memory
         )

@@ -200,7 +200,8 @@ def test_share_is_never_a_count(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("1", 1), ("2", 2), ("10", 10), ("02", 2), ("9" * 30, 10**30 - 1)]
+    ("text", "count"),
+    [("1", 1), ("2", 2), ("10", 10), ("02", 2), ("0" * 50 + "8", 8), ("9" * 30, 10**30 - 1)],
 )
 def test_count(text: str, count: int) -> None:
     """A whole number of 1 or more."""
