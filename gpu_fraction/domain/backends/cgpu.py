@@ -38,6 +38,8 @@ class Cgpu(Gpushare):
     settings = ()
     charged_by = frozenset({COUNT_LABEL})
     model_label = "aliyun.accelerator/nvidia_name"
+    leaves_total = False
+    """Only in the mode ``share``: where cGPU isolates, frameworks would take a part of a part."""
 
     compute = "aliyun.com/gpu-core.percentage"
     compute_step = 5

@@ -193,6 +193,16 @@ def test_required_isolation_on_cgpu_is_a_mode_of_the_node() -> None:
     assert rendered(stack("cgpu"), pod({"gpu-memory": "4Gi"})).node_selector == {}
 
 
+@pytest.mark.parametrize(("name", "told"), [("gpushare", True), ("cgpu", False)])
+def test_frameworks_get_no_part_of_a_part(name: str, told: bool) -> None:
+    """A container sees its whole card with gpushare, and its share where cGPU isolates it."""
+    raw = typed(pod({"gpu-fraction": "0.25"}))
+    request = parse(raw, Bounds())
+    assert request is not None
+    edit = stack(name, 16384).edit(request, raw)
+    assert ("GPU_MEMORY_FRACTION" in edit.env["main"]) is told
+
+
 def test_rounding_is_told_with_both_figures() -> None:
     """In the stack's steps."""
     edit = rendered(stack("qgpu", 16384), pod({"gpu-fraction": "0.333"}))
