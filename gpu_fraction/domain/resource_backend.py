@@ -3,7 +3,7 @@
 from typing import ClassVar, Final
 
 from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.backend import Backend, amount_of, asked_for
+from gpu_fraction.domain.backend import Backend, amount_of, asked_for, asking
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod, containers
 from gpu_fraction.domain.request import MAX_CARDS, Request, Slice
@@ -86,7 +86,7 @@ class ResourceBackend(Backend):
         for part in request.slices:
             if self.regular_only and kinds.get(part.container) == "initContainers":
                 edit.refuse(
-                    _written(pod, part, keys.CONTAINER_NAME),
+                    asking(part, pod, keys.CONTAINER_NAME),
                     f"cannot be honoured: {self.about.title} gives sidecars nothing; "
                     "allowed: a regular container",
                 )
@@ -107,7 +107,7 @@ class ResourceBackend(Backend):
             if self._in_hundreds:
                 divides, allowed = "divides", "a share of one GPU, or whole GPUs"
             edit.refuse(
-                _written(pod, part, keys.NUM_DEVICES, keys.FRACTION),
+                asking(part, pod, keys.NUM_DEVICES, keys.FRACTION),
                 f"cannot be honoured: {self.about.title} {divides} one GPU only; "
                 f"allowed: {allowed}",
             )
@@ -134,10 +134,10 @@ class ResourceBackend(Backend):
     ) -> dict[str, int | str]:
         milli, mib, step = part.memory_milli, amounts.memory_mib, self.step_mib()
         if self.ratio is not None and milli and (mib is None or milli % 10 == 0):
-            return {self.ratio: each * self._percent(edit, part, milli, 1, "memory")}
+            return {self.ratio: each * self.percent(edit, part, milli, "memory")}
         if mib is None:
             edit.refuse(
-                _written(pod, part, keys.FRACTION),
+                asking(part, pod, keys.FRACTION),
                 f"cannot be honoured: {self.about.title} takes an amount of memory, and the "
                 f"memory of the GPU is not known; allowed: {keys.MEMORY}, or a share once the "
                 "cluster setting --gpu-memory-mib says it",
@@ -147,7 +147,7 @@ class ResourceBackend(Backend):
         count = max(1, mib // step) if milli == units.MILLI else units.ceil_div(mib, step)
         if largest_mib is not None and mib <= largest_mib < count * step:
             edit.refuse(
-                _written(pod, part, keys.MEMORY, keys.FRACTION),
+                asking(part, pod, keys.MEMORY, keys.FRACTION),
                 f"is {mib} MiB, but {self.about.title} counts {largest_mib // step * step} MiB of "
                 f"the largest GPU; allowed: at most {largest_mib // step * step}Mi, or "
                 f'{keys.FRACTION} "1"',
@@ -168,7 +168,7 @@ class ResourceBackend(Backend):
             what = "memory only" if self.compute is None else "memory only of several GPUs"
             if asked not in (None, part.memory_milli):
                 edit.refuse(
-                    _written(pod, part, keys.CORES, keys.FRACTION),
+                    asking(part, pod, keys.CORES, keys.FRACTION),
                     f"cannot be honoured: {title} gives {what}, the compute goes with it; "
                     f"allowed: {keys.FRACTION} or {keys.MEMORY}, one of the two, without "
                     f"{keys.CORES}",
@@ -188,26 +188,15 @@ class ResourceBackend(Backend):
             )
         if not core_milli:
             return {}
-        percent = self._percent(edit, part, core_milli, self.compute_step, "compute")
+        percent = self.percent(edit, part, core_milli, "compute", self.compute_step)
         if percent == _WHOLE and self.full_is_whole and not part.whole:
             most = units.format_milli((_WHOLE - self.compute_step) * 10)
             edit.refuse(
-                _written(pod, part, keys.CORES, keys.FRACTION, keys.MEMORY),
+                asking(part, pod, keys.CORES, keys.FRACTION, keys.MEMORY),
                 f"cannot be honoured: all of the compute is a whole GPU to {title}; "
                 f'allowed: {keys.CORES} of at most {most}, or {keys.FRACTION} "1" alone',
             )
         return {self.compute: percent * each}
-
-    def _percent(self, edit: PodEdit, part: Slice, milli: int, step: int, what: str) -> int:
-        """Rounded up to the step."""
-        percent = step * units.ceil_div(milli, 10 * step)
-        if percent * 10 != milli:
-            steps = "whole percents" if step == 1 else f"steps of {step}%"
-            edit.warn(
-                f"container {part.container}: {units.format_percent(milli)} of {what} is rounded "
-                f"up to {percent}%, {self.about.title} knows {steps}"
-            )
-        return percent
 
     def ask(self, container: Container, pod: Pod) -> Slice | None:
         """The amounts of each card, rounded up."""
@@ -232,12 +221,6 @@ class ResourceBackend(Backend):
             memory_mib=mib,
             memory_milli=units.MILLI if self.all_memory else percent * 10,
         )
-
-
-def _written(pod: Pod, part: Slice, *names: str) -> str:
-    """The annotation that asks for it: the first that the pod has, else the last."""
-    own = keys.CONTAINER_PREFIX + part.container
-    return next((key for key in (own, *names) if key in pod.annotations()), names[-1])
 
 
 def _labelled(pod: Pod, label: str | None) -> int | None:

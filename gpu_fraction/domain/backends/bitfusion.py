@@ -86,7 +86,8 @@ class Bitfusion(Backend):
                 )
             resources: dict[str, int | str] = {COUNT: part.cards}
             if part.memory_mib is None:
-                resources[PERCENT] = _percent(part, edit)
+                milli = part.memory_milli or units.MILLI
+                resources[PERCENT] = self.percent(edit, part, milli, "a GPU")
             else:
                 megabytes = units.ceil_div(part.memory_mib * units.MIB, _MB)
                 resources[MEMORY] = f"{megabytes}M"
@@ -127,15 +128,3 @@ class Bitfusion(Backend):
 
 
 STACK = Bitfusion
-
-
-def _percent(part: Slice, edit: PodEdit) -> int:
-    """Rounded up, because Bitfusion knows whole percents from 1."""
-    milli = part.memory_milli or units.MILLI
-    percent = units.ceil_div(milli, 10)
-    if percent * 10 != milli:
-        edit.warn(
-            f"container {part.container}: {units.format_milli(milli)} of a GPU is rounded up to "
-            f"{percent}%, Bitfusion knows whole percents"
-        )
-    return percent

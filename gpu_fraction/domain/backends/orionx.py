@@ -59,7 +59,7 @@ class OrionX(Backend):
                     "setting says how much memory the GPUs have; set --gpu-memory-mib, or ask "
                     f"for {keys.MEMORY}",
                 )
-            wanted = _wanted(part, amounts, edit)
+            wanted = self._wanted(part, amounts, edit)
             for name, text in present[part.container].items():
                 if name in wanted and text != wanted[name]:
                     edit.refuse(
@@ -70,6 +70,14 @@ class OrionX(Backend):
             edit.env[part.container] = {**wanted, GROUP: FieldRef("metadata.uid")}
             self.give(edit, part, amounts, {GPU: part.cards})
         return edit
+
+    def _wanted(self, part: Slice, amounts: Amounts, edit: PodEdit) -> dict[str, str]:
+        wanted = {COUNT: str(part.cards)}
+        if amounts.memory_mib is not None:
+            wanted[MEMORY] = str(amounts.memory_mib)
+        if amounts.core_milli:
+            wanted[RATIO] = str(self.percent(edit, part, amounts.core_milli, "compute"))
+        return wanted
 
     def ask(self, container: Container, pod: Pod) -> Slice | None:  # noqa: ARG002
         """The variables' amounts; all of a card where one is missing or cannot be read."""
@@ -87,21 +95,6 @@ class OrionX(Backend):
 
 
 STACK = OrionX
-
-
-def _wanted(part: Slice, amounts: Amounts, edit: PodEdit) -> dict[str, str]:
-    wanted = {COUNT: str(part.cards)}
-    if amounts.memory_mib is not None:
-        wanted[MEMORY] = str(amounts.memory_mib)
-    if amounts.core_milli:
-        percent = units.ceil_div(amounts.core_milli, 10)
-        wanted[RATIO] = str(percent)
-        if percent * 10 != amounts.core_milli:
-            edit.warn(
-                f"container {part.container}: {units.format_milli(amounts.core_milli)} of compute "
-                f"is rounded up to {percent}%, OrionX takes whole percents"
-            )
-    return wanted
 
 
 def _variables(container: Container) -> dict[str, str]:
