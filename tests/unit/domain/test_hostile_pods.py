@@ -4,11 +4,25 @@ from typing import Any
 
 import pytest
 
+from gpu_fraction.domain import keys
 from gpu_fraction.domain.backends import demand
 from tests.builders.pods import container, pod, typed
+from tests.builders.strategies import STACK_RESOURCES
 from tests.unit.domain.verdicts import QUARTER, refusals
 
 DRA = "deviceclass.resource.kubernetes.io/"
+
+
+@pytest.mark.parametrize("name", sorted({*STACK_RESOURCES} - {*keys.NATIVE_RESOURCES}))
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+def test_one_of_any_resource_is_charged(name: str, kind: str) -> None:
+    """In every amount, whatever it is one of."""
+    asking = container("asking", {name: "1"})
+    raw = pod(None, asking) if kind == "containers" else pod(None, init=[asking])
+    cost = demand(typed(raw))
+    assert cost.cards == 1
+    assert cost.core_milli or cost.open_core_mib
+    assert cost.memory_mib or cost.open_memory_milli
 
 
 @pytest.mark.parametrize(
