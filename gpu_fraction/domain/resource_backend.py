@@ -35,6 +35,7 @@ class ResourceBackend(Backend):
         all_memory: No amount of memory means all of it; otherwise as much as compute.
         regular_only: Init containers and sidecars get nothing.
         one_container: One container of a pod can ask.
+        one_card: All containers of a pod get their shares of one card.
     """
 
     memory: ClassVar[str]
@@ -54,6 +55,7 @@ class ResourceBackend(Backend):
     all_memory: ClassVar[bool] = False
     regular_only: ClassVar[bool] = False
     one_container: ClassVar[bool] = False
+    one_card: ClassVar[bool] = False
 
     def step_mib(self) -> int:
         """MiB of one unit of memory in this cluster."""
@@ -79,6 +81,8 @@ class ResourceBackend(Backend):
         largest_mib = max(self.config.card_sizes.eligible_mib(request), default=None)
         for part, amounts in self.parts(request, edit):
             self.give(edit, part, amounts, self._resources(edit, part, amounts, pod, largest_mib))
+        if self.one_card and largest_mib is not None and not edit.problems:
+            self._together(request, pod, edit, largest_mib)
         return edit
 
     def _which_containers(self, request: Request, pod: Pod, edit: PodEdit) -> None:
@@ -96,6 +100,18 @@ class ResourceBackend(Backend):
                 keys.CONTAINER_PREFIX + request.slices[-1].container,
                 f"cannot be honoured: {self.about.title} gives its cards to the pod, not to one "
                 f"container; allowed: {'one container' if self.one_container else 'one GPU each'}",
+            )
+
+    def _together(self, request: Request, pod: Pod, edit: PodEdit, largest_mib: int) -> None:
+        step = self.step_mib()
+        given = (resources[self.memory] for resources in edit.resources.values())
+        total, most = sum(map(units.whole_amount, given)) * step, largest_mib // step * step
+        if len(request.slices) > 1 and total > most:
+            edit.refuse(
+                asking(request.slices[-1], pod),
+                f"cannot be honoured: the containers ask for {total} MiB together, but "
+                f"{self.about.title} gives a pod one GPU, of which it counts {most} MiB at most; "
+                "allowed: shares that fit one GPU together",
             )
 
     def _resources(

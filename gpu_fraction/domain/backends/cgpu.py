@@ -47,6 +47,7 @@ class Cgpu(Gpushare):
     compute_of_several = False
     number_label = COUNT_LABEL
     totals = True
+    one_card = False
 
     def render(self, request: Request, pod: Pod) -> PodEdit:
         """Isolation that is required is a mode of the node."""
