@@ -200,8 +200,8 @@ def test_containers_that_gpushare_puts_on_one_card(share: str, fits: bool) -> No
     edit = rendered(stack("gpushare", 16384), pod(asked, container(), container("side")))
     told = (
         "metadata.annotations[gpu-fraction.dev/container.side]: cannot be honoured: the "
-        "containers ask for 18432 MiB together, but Alibaba gpushare gives a pod one GPU, of which "
-        "it counts 16384 MiB at most; allowed: shares that fit one GPU together"
+        "containers ask for 18432 MiB together, but Alibaba gpushare gives a pod one GPU, of "
+        "which it counts 16384 MiB at most; allowed: shares that fit one GPU together"
     )
     assert [str(problem) for problem in edit.problems] == ([] if fits else [told])
 
