@@ -18,7 +18,7 @@ from gpu_fraction.domain.backend import (
     flag,
 )
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.pod import Container, Pod
+from gpu_fraction.domain.pod import Container, Pod, containers
 from gpu_fraction.domain.request import Request, Slice
 
 COUNT: Final = "bitfusion.io/gpu-amount"
@@ -30,6 +30,8 @@ TOTAL: Final = "bitfusion.io/gpu"
 MANAGE: Final = "auto-management/bitfusion"
 OS: Final = "bitfusion-client/os"
 VERSION: Final = "bitfusion-client/version"
+STATUS: Final = "auto-management/status"
+"""``injected`` once Bitfusion's webhook has rewritten the pod."""
 
 _MB: Final = 10**6
 _OS: Final = StackSetting(
@@ -77,6 +79,8 @@ class Bitfusion(Backend):
             else:
                 edit.refuse(key, f"is missing, and Bitfusion needs it; set it or {setting}")
         sizes = self.config.card_sizes.eligible_mib(request)
+        totals = {at.container.name: at.container.resources for at in containers(pod)}
+        injected = pod.annotations().get(STATUS) == "injected"
         for part, amounts in self.parts(request, edit):
             if part.core_milli not in (None, part.memory_milli):
                 edit.refuse(
@@ -97,6 +101,12 @@ class Bitfusion(Backend):
                         "is all of a GPU's memory, which Bitfusion takes as a share only; "
                         f'allowed: {keys.FRACTION} "1"',
                     )
+            total = amount_of(totals.get(part.container), TOTAL) if injected else 0
+            if total:
+                # Bitfusion's webhook came after the first call, and a second is for its form; only
+                # it knows how large the cards are of which it made an amount of memory percents.
+                percent = resources.get(PERCENT)
+                resources = {TOTAL: total if percent is None else part.cards * int(percent)}
             self.give(edit, part, amounts, resources)
         return edit
 

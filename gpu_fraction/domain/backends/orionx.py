@@ -60,7 +60,7 @@ class OrionX(Backend):
                     f"for {keys.MEMORY}",
                 )
             wanted = self._wanted(part, amounts, edit)
-            for name, text in present[part.container].items():
+            for name, text in present.get(part.container, {}).items():
                 if name in wanted and text != wanted[name]:
                     edit.refuse(
                         asking(part, pod),
