@@ -222,7 +222,9 @@ class ResourceBackend(Backend):
         number = amount_of(given, self.number) if self.number else 0
         if not (count or percent or number):
             return None
-        cards = number or _labelled(pod, self.number_label) or 1
+        labels = pod.metadata.labels or {}
+        told = units.count_in(labels.get(self.number_label)) if self.number_label else 0
+        cards = number or min(told, MAX_CARDS) or 1
         if self._in_hundreds:
             cards = max(1, units.ceil_div(percent, _WHOLE))
         each = min(cards, MAX_CARDS) if self.totals else 1
@@ -237,12 +239,3 @@ class ResourceBackend(Backend):
             memory_mib=mib,
             memory_milli=units.MILLI if self.all_memory else percent * 10,
         )
-
-
-def _labelled(pod: Pod, label: str | None) -> int | None:
-    """The number of cards in the pod's label; None where it has no such number."""
-    text = (pod.metadata.labels or {}).get(label) if label else None
-    try:
-        return None if text is None else min(units.parse_count(text), MAX_CARDS)
-    except units.UnitError:
-        return None

@@ -85,7 +85,7 @@ class OrionX(Backend):
         if not cards:
             return None
         told = _variables(container)
-        count, memory, ratio = (_number(told.get(name)) for name in (COUNT, MEMORY, RATIO))
+        count, memory, ratio = (units.count_in(told.get(name)) for name in (COUNT, MEMORY, RATIO))
         # A ConfigMap or Secret of the tenant's can hold the variables that are not there.
         follows = memory and RATIO not in told and not container.env_from
         core_milli = None if follows else min(ratio or 100, 100) * 10
@@ -99,10 +99,3 @@ STACK = OrionX
 
 def _variables(container: Container) -> dict[str, str]:
     return {variable.name: variable.value or "" for variable in container.env or ()}
-
-
-def _number(text: str | None) -> int:
-    try:
-        return units.parse_count(text or "")
-    except units.UnitError:
-        return 0

@@ -92,3 +92,15 @@ def test_what_hamis_scheduler_writes(key: str) -> None:
     assert refusals(pod({**QUARTER, key: "x"}), "hami") == [
         f"metadata.annotations[{key}]: only HAMi sets it; remove it"
     ]
+
+
+@pytest.mark.parametrize(("chars", "core_milli"), [(63, 143), (64, 1000)])
+def test_a_product_that_no_label_can_hold_makes_no_instance(chars: int, core_milli: int) -> None:
+    """The API server refuses it later; until then it costs a whole card, and no time to read."""
+    product = "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb".rjust(chars, "x")
+    raw = pod(
+        None,
+        container(resources={"nvidia.com/gpu": "1"}),
+        nodeSelector={"nvidia.com/gpu.product": product},
+    )
+    assert demand(typed(raw)).core_milli == core_milli

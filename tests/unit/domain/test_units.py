@@ -209,6 +209,15 @@ def test_count(text: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "count"),
+    [("8", 8), ("0" * 62 + "8", 8), ("0" * 63 + "8", 0), ("0", 0), ("x", 0), ("", 0), (None, 0)],
+)
+def test_a_count_that_a_tenant_may_have_written(text: str | None, count: int) -> None:
+    """No value of a label is longer, so a longer one is not even read."""
+    assert units.count_in(text) == count
+
+
+@pytest.mark.parametrize(
     "text",
     ["", "0", "-1", "+1", "1.0", "1.2", "00", " 1", "1 ", "1\n", "1e1", "٢", "1_0", "9" * 31],
 )
