@@ -88,10 +88,9 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
     )
     if not trusted:
         # ``patch`` compares the request annotation where the pod has its own request.
-        system = (keys.ASSIGNED, *backend.assignments) if asked else keys.SYSTEM_KEYS
-        problems += _system_keys(pod, system)
+        problems += _system_keys(pod, (keys.ASSIGNED,) if asked else keys.SYSTEM_KEYS)
         if asked is not None:
-            problems += _assigning_labels(pod, backend)
+            problems += _assignments(pod, backend)
     if asked is not None:
         return _render(pod, asked, backend, rules, problems)
     problems += _never_served(pod, rules.bounds)
@@ -123,13 +122,14 @@ def _system_keys(pod: Pod, system: Iterable[str]) -> Iterator[Problem]:
             )
 
 
-def _assigning_labels(pod: Pod, backend: Backend) -> Iterator[Problem]:
-    for key in pod.metadata.labels or ():
-        if key.startswith(backend.assignments):
-            yield Problem(
-                f"metadata.labels[{quote(key)[1:-1]}]",
-                f"only {backend.about.title} sets it; remove it",
-            )
+def _assignments(pod: Pod, backend: Backend) -> Iterator[Problem]:
+    for field_name in ("annotations", "labels"):
+        for key in getattr(pod.metadata, field_name) or ():
+            if key.startswith(backend.assignments):
+                yield Problem(
+                    f"metadata.{field_name}[{quote(key)[1:-1]}]",
+                    f"only {backend.about.title} sets it; remove it",
+                )
 
 
 def _render(

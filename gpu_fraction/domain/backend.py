@@ -341,12 +341,38 @@ class Backend(ABC):
         present = edit.env.get(part.container, {})
         edit.env[part.container] = {**env, **self.config.env, **present}
 
+    def percent(self, edit: PodEdit, part: Slice, milli: int, what: str, step: int = 1) -> int:
+        """Thousandths of a card as percents, rounded up to a step, with a warning where they are.
 
-def asking(part: Slice, pod: Pod) -> str:
-    """The key of the annotation that asks for a container's share."""
+        Args:
+            edit: The pod's.
+            part: The container's request.
+            milli: What it asks, 1 to 1000.
+            what: What it is of, for the warning.
+            step: Percents of one step.
+        """
+        percent = step * units.ceil_div(milli, 10 * step)
+        if percent * 10 != milli:
+            steps = "whole percents" if step == 1 else f"steps of {step}%"
+            edit.warn(
+                f"container {part.container}: {units.format_percent(milli)} of {what} is rounded "
+                f"up to {percent}%, {self.about.title} knows {steps}"
+            )
+        return percent
+
+
+def asking(part: Slice, pod: Pod, *names: str) -> str:
+    """The key of the annotation that asks for something of a container's.
+
+    Args:
+        part: The container's request.
+        pod: Its pod.
+        *names: The annotations of the pod that can ask for it, the last where none is there; by
+            default those of the share.
+    """
     own = keys.CONTAINER_PREFIX + part.container
-    given = (key for key in (own, keys.FRACTION, keys.MEMORY) if key in pod.annotations())
-    return next(given, keys.FRACTION)
+    names = names or (keys.FRACTION, keys.MEMORY, keys.FRACTION)
+    return next((key for key in (own, *names) if key in pod.annotations()), names[-1])
 
 
 def amount_of(resources: Resources | None, name: str) -> int:

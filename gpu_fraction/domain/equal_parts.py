@@ -86,7 +86,8 @@ class EqualParts:
         most = f'{keys.FRACTION} "{units.format_milli(units.MILLI // self.count)}" or less'
         if not eligible_mib:
             return most
-        return f"{most}, {keys.MEMORY} {units.format_memory(self._part_mib(min(eligible_mib)))} or less"
+        part = units.format_memory(self._part_mib(min(eligible_mib)))
+        return f"{most}, {keys.MEMORY} {part} or less"
 
     def _part_mib(self, card_mib: int) -> int:
         """A part's memory, at the thousandths in which shares are read back."""

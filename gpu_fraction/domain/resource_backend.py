@@ -3,7 +3,7 @@
 from typing import ClassVar, Final
 
 from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.backend import Backend, amount_of, asked_for
+from gpu_fraction.domain.backend import Backend, amount_of, asked_for, asking
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod, containers
 from gpu_fraction.domain.request import MAX_CARDS, Request, Slice
@@ -35,6 +35,7 @@ class ResourceBackend(Backend):
         all_memory: No amount of memory means all of it; otherwise as much as compute.
         regular_only: Init containers and sidecars get nothing.
         one_container: One container of a pod can ask.
+        one_card: All containers of a pod get their shares of one card.
     """
 
     memory: ClassVar[str]
@@ -54,6 +55,7 @@ class ResourceBackend(Backend):
     all_memory: ClassVar[bool] = False
     regular_only: ClassVar[bool] = False
     one_container: ClassVar[bool] = False
+    one_card: ClassVar[bool] = False
 
     def step_mib(self) -> int:
         """MiB of one unit of memory in this cluster."""
@@ -79,6 +81,8 @@ class ResourceBackend(Backend):
         largest_mib = max(self.config.card_sizes.eligible_mib(request), default=None)
         for part, amounts in self.parts(request, edit):
             self.give(edit, part, amounts, self._resources(edit, part, amounts, pod, largest_mib))
+        if self.one_card and largest_mib is not None and not edit.problems:
+            self._together(request, pod, edit, largest_mib)
         return edit
 
     def _which_containers(self, request: Request, pod: Pod, edit: PodEdit) -> None:
@@ -86,7 +90,7 @@ class ResourceBackend(Backend):
         for part in request.slices:
             if self.regular_only and kinds.get(part.container) == "initContainers":
                 edit.refuse(
-                    _written(pod, part, keys.CONTAINER_NAME),
+                    asking(part, pod, keys.CONTAINER_NAME),
                     f"cannot be honoured: {self.about.title} gives sidecars nothing; "
                     "allowed: a regular container",
                 )
@@ -98,6 +102,18 @@ class ResourceBackend(Backend):
                 f"container; allowed: {'one container' if self.one_container else 'one GPU each'}",
             )
 
+    def _together(self, request: Request, pod: Pod, edit: PodEdit, largest_mib: int) -> None:
+        step = self.step_mib()
+        given = (resources[self.memory] for resources in edit.resources.values())
+        total, most = sum(map(units.whole_amount, given)) * step, largest_mib // step * step
+        if len(request.slices) > 1 and total > most:
+            edit.refuse(
+                asking(request.slices[-1], pod),
+                f"cannot be honoured: the containers ask for {total} MiB together, but "
+                f"{self.about.title} gives a pod one GPU, of which it counts {most} MiB at most; "
+                "allowed: shares that fit one GPU together",
+            )
+
     def _resources(
         self, edit: PodEdit, part: Slice, amounts: Amounts, pod: Pod, largest_mib: int | None
     ) -> dict[str, int | str]:
@@ -107,7 +123,7 @@ class ResourceBackend(Backend):
             if self._in_hundreds:
                 divides, allowed = "divides", "a share of one GPU, or whole GPUs"
             edit.refuse(
-                _written(pod, part, keys.NUM_DEVICES, keys.FRACTION),
+                asking(part, pod, keys.NUM_DEVICES, keys.FRACTION),
                 f"cannot be honoured: {self.about.title} {divides} one GPU only; "
                 f"allowed: {allowed}",
             )
@@ -136,10 +152,10 @@ class ResourceBackend(Backend):
         if milli == units.MILLI and self.all_memory:
             return {}
         if self.ratio is not None and milli and (mib is None or milli % 10 == 0):
-            return {self.ratio: each * self._percent(edit, part, milli, 1, "memory")}
+            return {self.ratio: each * self.percent(edit, part, milli, "memory")}
         if mib is None:
             edit.refuse(
-                _written(pod, part, keys.FRACTION),
+                asking(part, pod, keys.FRACTION),
                 f"cannot be honoured: {self.about.title} takes an amount of memory, and the "
                 f"memory of the GPU is not known; allowed: {keys.MEMORY}, or a share once the "
                 "cluster setting --gpu-memory-mib says it",
@@ -149,7 +165,7 @@ class ResourceBackend(Backend):
         count = max(1, mib // step) if milli == units.MILLI else units.ceil_div(mib, step)
         if largest_mib is not None and mib <= largest_mib < count * step:
             edit.refuse(
-                _written(pod, part, keys.MEMORY, keys.FRACTION),
+                asking(part, pod, keys.MEMORY, keys.FRACTION),
                 f"is {mib} MiB, but {self.about.title} counts {largest_mib // step * step} MiB of "
                 f"the largest GPU; allowed: at most {largest_mib // step * step}Mi, or "
                 f'{keys.FRACTION} "1"',
@@ -170,7 +186,7 @@ class ResourceBackend(Backend):
             what = "memory only" if self.compute is None else "memory only of several GPUs"
             if asked not in (None, part.memory_milli):
                 edit.refuse(
-                    _written(pod, part, keys.CORES, keys.FRACTION),
+                    asking(part, pod, keys.CORES, keys.FRACTION),
                     f"cannot be honoured: {title} gives {what}, the compute goes with it; "
                     f"allowed: {keys.FRACTION} or {keys.MEMORY}, one of the two, without "
                     f"{keys.CORES}",
@@ -190,26 +206,15 @@ class ResourceBackend(Backend):
             )
         if not core_milli:
             return {}
-        percent = self._percent(edit, part, core_milli, self.compute_step, "compute")
+        percent = self.percent(edit, part, core_milli, "compute", self.compute_step)
         if percent == _WHOLE and self.full_is_whole and not part.whole:
             most = units.format_milli((_WHOLE - self.compute_step) * 10)
             edit.refuse(
-                _written(pod, part, keys.CORES, keys.FRACTION, keys.MEMORY),
+                asking(part, pod, keys.CORES, keys.FRACTION, keys.MEMORY),
                 f"cannot be honoured: all of the compute is a whole GPU to {title}; "
                 f'allowed: {keys.CORES} of at most {most}, or {keys.FRACTION} "1" alone',
             )
         return {self.compute: percent * each}
-
-    def _percent(self, edit: PodEdit, part: Slice, milli: int, step: int, what: str) -> int:
-        """Rounded up to the step."""
-        percent = step * units.ceil_div(milli, 10 * step)
-        if percent * 10 != milli:
-            steps = "whole percents" if step == 1 else f"steps of {step}%"
-            edit.warn(
-                f"container {part.container}: {units.format_percent(milli)} of {what} is rounded "
-                f"up to {percent}%, {self.about.title} knows {steps}"
-            )
-        return percent
 
     def ask(self, container: Container, pod: Pod) -> Slice | None:
         """The amounts of each card, rounded up."""
@@ -219,7 +224,9 @@ class ResourceBackend(Backend):
         number = amount_of(given, self.number) if self.number else 0
         if not (count or percent or number):
             return None
-        cards = number or _labelled(pod, self.number_label) or 1
+        labels = pod.metadata.labels or {}
+        told = units.count_in(labels.get(self.number_label)) if self.number_label else 0
+        cards = number or min(told, MAX_CARDS) or 1
         if self._in_hundreds:
             cards = max(1, units.ceil_div(percent, _WHOLE))
         each = min(cards, MAX_CARDS) if self.totals else 1
@@ -234,18 +241,3 @@ class ResourceBackend(Backend):
             memory_mib=mib,
             memory_milli=units.MILLI if self.all_memory else percent * 10,
         )
-
-
-def _written(pod: Pod, part: Slice, *names: str) -> str:
-    """The annotation that asks for it: the first that the pod has, else the last."""
-    own = keys.CONTAINER_PREFIX + part.container
-    return next((key for key in (own, *names) if key in pod.annotations()), names[-1])
-
-
-def _labelled(pod: Pod, label: str | None) -> int | None:
-    """The number of cards in the pod's label; None where it has no such number."""
-    text = (pod.metadata.labels or {}).get(label) if label else None
-    try:
-        return None if text is None else min(units.parse_count(text), MAX_CARDS)
-    except units.UnitError:
-        return None

@@ -25,13 +25,16 @@ MAX_CHARS: Final = 30
 Checked before the patterns, which backtrack over every split of a run of digits.
 """
 
+MAX_LABEL_CHARS: Final = 63
+"""Of a label's value (Kubernetes, "Labels and Selectors"); a longer one selects no node."""
+
 SHARE_ALLOWED: Final = "a share of one GPU from 0.001 to 1 (0.25 or 25%)"
 FRACTION_ALLOWED: Final = f"{SHARE_ALLOWED}, or a whole number of GPUs (1, 2, 4)"
 MEMORY_ALLOWED: Final = "an amount above 0 with a unit (8Gi, 8000Mi) or a plain number of MiB"
 COUNT_ALLOWED: Final = "a whole number of 1 or more"
 
 _NUMBER: Final = re.compile(r"(-?)([0-9]*)\.?([0-9]*)(%?)", re.ASCII)
-_COUNT: Final = re.compile(r"0*[1-9][0-9]*", re.ASCII)
+_COUNT: Final = re.compile(r"[1-9][0-9]*", re.ASCII)
 _QUANTITY: Final = re.compile(
     r"([+-]?)([0-9]+\.?[0-9]*|\.[0-9]+)(?:([eE][+-]?[0-9]{1,2})|([KMGTPE]i|[numkMGTPE])?)",
     re.ASCII,
@@ -132,9 +135,19 @@ def parse_count(text: str) -> int:
     Raises:
         UnitError: anything else.
     """
-    if not _match(_COUNT, text):
+    # However many zeros it starts with: the stacks read such counts of tenants too.
+    digits = text.lstrip("0")
+    if not _match(_COUNT, digits):
         raise UnitError("not a whole number of 1 or more", COUNT_ALLOWED)
-    return int(text)
+    return int(digits)
+
+
+def count_in(text: str | None) -> int:
+    """A count in a label or a variable, 1 or more; 0 where it is none, or longer than a label."""
+    try:
+        return parse_count(text) if text and len(text) <= MAX_LABEL_CHARS else 0
+    except UnitError:
+        return 0
 
 
 def parse_memory_mib(text: str) -> tuple[int, bool]:

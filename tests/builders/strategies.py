@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from gpu_fraction.domain import keys
+from gpu_fraction.domain import hami_devices, keys
+from gpu_fraction.domain.backends import CHARGED_BY, SETTINGS
+from gpu_fraction.domain.hami_vendors import VENDORS
 from gpu_fraction.domain.request import ISOLATIONS, PLACEMENTS, Request, Slice
 from tests.builders.pods import Raw
 
@@ -275,3 +277,99 @@ def requests(draw: st.DrawFn) -> Request:
         draw(st.sampled_from(["binpack", "spread", "topology"])),
         draw(st.sampled_from(["required", "preferred", "none"])),
     )
+
+
+_ENDS: Final = {
+    "volcano.sh/": ("vgpu-number", "vgpu-memory", "vgpu-cores", "gpu-number", "gpu-memory"),
+    "volcano.sh/gpu-": ("mem.128Mi", "core.percentage"),
+    "koordinator.sh/gpu": ("", ".shared", "-core", "-memory", "-memory-ratio"),
+    "tencent.com/vcuda-": ("core", "memory"),
+    "tke.cloud.tencent.com/qgpu-": ("core", "core-greedy", "memory"),
+    "elasticgpu.io/gpu-": ("core", "memory"),
+    "aliyun.com/gpu": ("", "-mem", "-core.percentage"),
+    "bitfusion.io/gpu": ("", "-amount", "-percent", "-memory"),
+    "gpu.intel.com/": ("i915", "i915_monitoring"),
+    "deviceclass.resource.kubernetes.io/": ("mig-1g.10gb.nvidia.com", "vfio.gpu.nvidia.com"),
+}
+STACK_RESOURCES: Final = (
+    *RESOURCES,
+    *(start + end for start, ends in _ENDS.items() for end in ends),
+    *(name for vendor in VENDORS for name in hami_devices.names(vendor)),
+)
+"""The resources of every stack."""
+
+_TOLD_APART: Final = (
+    "nvidia.com/gpu",
+    "nvidia.com/gpu.shared",
+    "virtaitech.com/gpu",
+    "aliyun.com/gpu-mem",
+    "volcano.sh/gpu-mem.128Mi",
+)
+"""Those whose charge depends on more of the pod, so half of the containers ask for them."""
+
+_TOLD: Final = st.sampled_from(
+    ["1", "2", "8", "0", "x", "", "0" * 40 + "2", "9" * 40, "NVIDIA-A30", "NVIDIA-A30-MIG-1g.6gb"]
+)
+
+
+@st.composite
+def stack_containers(draw: st.DrawFn, name: str) -> Raw:
+    """A container written by hand for some stacks at once."""
+    counts = st.one_of(st.integers(0, 300).map(str), amounts)
+    names = st.sampled_from(STACK_RESOURCES) | st.sampled_from(_TOLD_APART)
+    given = draw(st.dictionaries(names, counts, min_size=1, max_size=4))
+    variable = st.sampled_from(sorted(CHARGED_BY))
+    return {
+        "name": name,
+        "resources": {"limits": given, "requests": given},
+        "env": draw(
+            st.lists(st.fixed_dictionaries({"name": variable}, optional={"value": _TOLD}))
+        ),
+        **draw(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "envFrom": st.just([{"configMapRef": {"name": "c"}}]),
+                    "restartPolicy": st.just("Always"),
+                },
+            )
+        ),
+    }
+
+
+@st.composite
+def stack_pods(draw: st.DrawFn) -> Raw:
+    """Pods written by hand for some stacks at once, with all that a charge can depend on."""
+    told = st.dictionaries(st.sampled_from(sorted(CHARGED_BY)), _TOLD, max_size=5)
+    shares = st.fixed_dictionaries(
+        {},
+        optional={
+            keys.FRACTION: fractions,
+            keys.MEMORY: memories,
+            keys.NUM_DEVICES: _TOLD,
+            keys.CONTAINER_NAME: st.sampled_from(NAMES),
+        },
+    )
+    return {
+        "metadata": {"annotations": draw(shares), "labels": draw(told)},
+        "spec": {
+            "containers": [draw(stack_containers(name)) for name in draw(_SOME)],
+            "initContainers": [draw(stack_containers(f"i-{name}")) for name in draw(_SOME)],
+            "nodeSelector": draw(told),
+            "schedulerName": draw(st.sampled_from(["kai-scheduler", "volcano", ""])),
+        },
+    }
+
+
+_SOME: Final = st.sampled_from([("main",), (), ("main", "side")])
+
+own_settings: Final = st.fixed_dictionaries(
+    {},
+    optional={
+        one.name: st.sampled_from(one.allowed)
+        if one.allowed
+        else st.sampled_from(["A100-80GB", "NVIDIA-A30", "x"])
+        for one in SETTINGS
+    },
+)
+"""Values of the stacks' own settings."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpu_fraction.domain import keys, request_annotation
 from gpu_fraction.domain.admission import Rules, admit
-from gpu_fraction.domain.backends import BACKENDS, Backend, BackendConfig, demand
+from gpu_fraction.domain.backends import BACKENDS, Backend, BackendConfig, configured, demand
 from gpu_fraction.domain.demand import ZERO, Demand
 from gpu_fraction.domain.guard import Policy
 from gpu_fraction.domain.pod import Pod
@@ -19,18 +19,26 @@ from gpu_fraction.domain.request import Bounds, Refused
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.domain.user_annotations import parse
 from tests.builders.pods import Raw, typed
-from tests.builders.strategies import RESOURCES, asking_pods, hostile_pods, json_values
+from tests.builders.strategies import (
+    RESOURCES,
+    asking_pods,
+    hostile_pods,
+    json_values,
+    own_settings,
+    stack_pods,
+)
 
 RULES = Rules(bounds=Bounds(max_memory_mib=1 << 20))
 OPEN = Rules(policy=Policy("allow", "allow", "allow", "allow"), left_to=frozenset())
 SIZES = [CardSizes(), CardSizes(81920), CardSizes(None, {"T4": 15360, "H100": 81559})]
 
 backends = st.builds(
-    lambda name, sizes, runtime, env: BACKENDS[name](BackendConfig(sizes, runtime, env)),
+    lambda name, sizes, runtime, env, own: BACKENDS[name](BackendConfig(sizes, runtime, env, own)),
     st.sampled_from(sorted(BACKENDS)),
     st.sampled_from(SIZES),
     st.sampled_from([None, "nvidia"]),
     st.sampled_from([{}, {"EXTRA": "1"}]),
+    own_settings,
 )
 
 
@@ -123,11 +131,12 @@ def test_what_is_open_is_what_was_left_open(raw: Raw) -> None:
     assert found.cards == sum(s.cards for s in asked.slices)
 
 
-@given(hostile_pods(), backends, st.sampled_from([RULES, OPEN]), st.booleans())
+@given(hostile_pods() | stack_pods(), backends, st.sampled_from([RULES, OPEN]), st.booleans())
 def test_no_pod_crashes_us(raw: Raw, backend: Backend, rules: Rules, trusted: bool) -> None:
     """It is admitted or refused; what is admitted can be patched, and stays as it is then."""
     pod = typed(raw)
-    assert demand(pod).cards >= 0
+    assert demand(pod, configured(backend.config)).cards >= 0
+    backend.read(pod)
     try:
         verdict = admit(pod, backend, rules, trusted=trusted)
     except Refused as e:

@@ -18,7 +18,7 @@ from gpu_fraction.domain.backend import (
     flag,
 )
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.pod import Container, Pod
+from gpu_fraction.domain.pod import Container, Pod, containers
 from gpu_fraction.domain.request import Request, Slice
 from gpu_fraction.domain.traces import Traces
 
@@ -31,6 +31,8 @@ TOTAL: Final = "bitfusion.io/gpu"
 MANAGE: Final = "auto-management/bitfusion"
 OS: Final = "bitfusion-client/os"
 VERSION: Final = "bitfusion-client/version"
+STATUS: Final = "auto-management/status"
+"""``injected`` once Bitfusion's webhook has rewritten the pod."""
 
 _MB: Final = 10**6
 _OS: Final = StackSetting(
@@ -79,6 +81,8 @@ class Bitfusion(Backend):
             else:
                 edit.refuse(key, f"is missing, and Bitfusion needs it; set it or {setting}")
         sizes = self.config.card_sizes.eligible_mib(request)
+        totals = {at.container.name: at.container.resources for at in containers(pod)}
+        injected = pod.annotations().get(STATUS) == "injected"
         for part, amounts in self.parts(request, edit):
             if part.core_milli not in (None, part.memory_milli):
                 edit.refuse(
@@ -88,7 +92,8 @@ class Bitfusion(Backend):
                 )
             resources: dict[str, int | str] = {COUNT: part.cards}
             if part.memory_mib is None:
-                resources[PERCENT] = _percent(part, edit)
+                milli = part.memory_milli or units.MILLI
+                resources[PERCENT] = self.percent(edit, part, milli, "a GPU")
             else:
                 megabytes = units.ceil_div(part.memory_mib * units.MIB, _MB)
                 resources[MEMORY] = f"{megabytes}M"
@@ -98,6 +103,12 @@ class Bitfusion(Backend):
                         "is all of a GPU's memory, which Bitfusion takes as a share only; "
                         f'allowed: {keys.FRACTION} "1"',
                     )
+            total = amount_of(totals.get(part.container), TOTAL) if injected else 0
+            if total:
+                # Bitfusion's webhook came after the first call, and a second is for its form; only
+                # it knows how large the cards are of which it made an amount of memory percents.
+                percent = resources.get(PERCENT)
+                resources = {TOTAL: total if percent is None else part.cards * int(percent)}
             self.give(edit, part, amounts, resources)
         return edit
 
@@ -129,15 +140,3 @@ class Bitfusion(Backend):
 
 
 STACK = Bitfusion
-
-
-def _percent(part: Slice, edit: PodEdit) -> int:
-    """Rounded up, because Bitfusion knows whole percents from 1."""
-    milli = part.memory_milli or units.MILLI
-    percent = units.ceil_div(milli, 10)
-    if percent * 10 != milli:
-        edit.warn(
-            f"container {part.container}: {units.format_milli(milli)} of a GPU is rounded up to "
-            f"{percent}%, Bitfusion knows whole percents"
-        )
-    return percent

@@ -4,6 +4,7 @@ Names, units and rules: alibabacloud.com/help/en/ack, "use cGPU to allocate comp
 (2026-03-26) and "multi-card sharing"; help.aliyun.com, "enable scheduling" (2026-01-12).
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -36,7 +37,6 @@ class Cgpu(Gpushare):
         source="Alibaba Cloud ACK user guide (2026-03-26)",
     )
     resources = ("aliyun.com/gpu",)
-    leaves_total = False
     traces = Traces(
         resources=("aliyun.com/gpu-core.percentage",),
         labels=tuple(
@@ -47,6 +47,8 @@ class Cgpu(Gpushare):
     settings = ()
     charged_by = frozenset({COUNT_LABEL})
     model_label = "aliyun.accelerator/nvidia_name"
+    leaves_total = False
+    """Only in the mode ``share``: where cGPU isolates, frameworks would take a part of a part."""
 
     compute = "aliyun.com/gpu-core.percentage"
     compute_step = 5
@@ -54,6 +56,7 @@ class Cgpu(Gpushare):
     compute_of_several = False
     number_label = COUNT_LABEL
     totals = True
+    one_card = False
 
     def render(self, request: Request, pod: Pod) -> PodEdit:
         """Isolation that is required is a mode of the node."""
@@ -64,9 +67,11 @@ class Cgpu(Gpushare):
             edit.node_selector[NODE_MODE] = "cgpu"  # Compute is on core_mem nodes only.
         return edit
 
-    def ask(self, container: Container, pod: Pod) -> Slice | None:
-        """Shares, or whole cards."""
-        return super().ask(container, pod) or whole_cards(container, (WHOLE,))
+    def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:
+        """Shares, and whole cards."""
+        yield from super().asks(container, pod, up=up)
+        if cards := whole_cards(container, (WHOLE,)):
+            yield cards
 
     def read(self, pod: Pod) -> Request | None:
         """With the isolation of the nodes that the pod selects."""

@@ -40,6 +40,7 @@ class Gpushare(ResourceBackend):
 
     memory = "aliyun.com/gpu-mem"
     regular_only = True
+    one_card = True
 
     def step_mib(self) -> int:
         """By the setting."""

@@ -11,7 +11,7 @@ from typing import Final, cast
 
 import msgspec
 
-from gpu_fraction.domain import hami_devices, keys, models, units
+from gpu_fraction.domain import hami_devices, keys, models
 from gpu_fraction.domain.backend import (
     NVIDIA_TAINT,
     About,
@@ -96,7 +96,8 @@ class Hami(Backend):
         webhooks=("vgpu.hami.io",),
         owns=(GPU, AMD_GPU),
     )
-    assignments = ("hami.io/vgpu-devices-",)
+    # Its scheduler counts a pod of any vendor's devices by the node (pkg/util/types.go).
+    assignments = ("hami.io/vgpu-", "hami.io/bind-")
     chooses_models = True
     chooses_uuids = True
     chooses_placement = True
@@ -114,7 +115,7 @@ class Hami(Backend):
             if request.isolation == "none":
                 # HAMi's own switch: without it, HAMi enforces whatever the pod says.
                 edit.env[part.container] = {UNLIMITED: "true"}
-            self.give(edit, part, amounts, _resources(part, amounts, edit))
+            self.give(edit, part, amounts, self._resources(part, amounts, edit))
         return edit
 
     def _other_vendor(self, request: Request, pod: Pod, edit: PodEdit, vendor: Vendor) -> PodEdit:
@@ -139,6 +140,19 @@ class Hami(Backend):
             given = hami_devices.resources(edit, key, part, amounts, vendor)
             self.give(edit, part, amounts, given)
         return edit
+
+    def _resources(self, part: Slice, amounts: Amounts, edit: PodEdit) -> dict[str, int]:
+        resources = {GPU: part.cards}
+        milli = part.memory_milli
+        # Whole percents are exact on every card; a configured size may be larger than the card is.
+        if milli is not None and (amounts.memory_mib is None or milli % 10 == 0):
+            resources[MEMORY_PERCENT] = self.percent(edit, part, milli, "memory")
+        elif amounts.memory_mib is not None:
+            # A plain count of MiB: HAMi reads 16Gi as that many MiB and drops the request.
+            resources[MEMORY] = amounts.memory_mib
+        if amounts.core_milli is not None:
+            resources[CORES] = self.percent(edit, part, amounts.core_milli, "compute")
+        return resources
 
     def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:
         """NVIDIA's cards, and other vendors' devices."""
@@ -189,31 +203,6 @@ class Hami(Backend):
 
 
 STACK = Hami
-
-
-def _resources(part: Slice, amounts: Amounts, edit: PodEdit) -> dict[str, int]:
-    resources = {GPU: part.cards}
-    milli = part.memory_milli
-    # Whole percents are exact on every card; a configured size may be larger than the card is.
-    if milli is not None and (amounts.memory_mib is None or milli % 10 == 0):
-        resources[MEMORY_PERCENT] = _percent(part, milli, "memory", edit)
-    elif amounts.memory_mib is not None:
-        # A plain count of MiB: HAMi reads 16Gi as that many MiB and drops the request.
-        resources[MEMORY] = amounts.memory_mib
-    if amounts.core_milli is not None:
-        resources[CORES] = _percent(part, amounts.core_milli, "compute", edit)
-    return resources
-
-
-def _percent(part: Slice, milli: int, what: str, edit: PodEdit) -> int:
-    """Rounded up, because HAMi knows whole percents only and 0 means no limit to it."""
-    percent = units.ceil_div(milli, 10)
-    if percent * 10 != milli:
-        edit.warn(
-            f"container {part.container}: {units.format_milli(milli)} of {what} is rounded up to "
-            f"{percent}%, HAMi knows whole percents"
-        )
-    return percent
 
 
 def choose_models(request: Request, edit: PodEdit, configured: Iterable[str], stack: str) -> None:

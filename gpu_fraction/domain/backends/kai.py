@@ -11,6 +11,8 @@ docs/peers.md.
 from collections.abc import Callable, Collection
 from typing import Final, TypeVar
 
+import msgspec
+
 from gpu_fraction.domain import keys, units
 from gpu_fraction.domain.backend import (
     NVIDIA_TAINT,
@@ -23,7 +25,7 @@ from gpu_fraction.domain.backend import (
 )
 from gpu_fraction.domain.demand import Demand, aggregate, demand_of
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.pod import Container, ContainerAt, EnvVar, Pod
+from gpu_fraction.domain.pod import Container, ContainerAt, EnvVar, Metadata, Pod
 from gpu_fraction.domain.request import Request, Slice
 from gpu_fraction.domain.traces import Traces
 
@@ -168,8 +170,14 @@ class Kai(Backend):
         return asked_for(container, cards=cards, core_milli=milli, memory_milli=milli)
 
     def demand(self, pod: Pod) -> Demand:
-        """Its containers have no resource."""
-        return aggregate(pod, lambda container: demand_of(self.ask(container, pod)))
+        """Its containers have no resource; a share of one that is not there is the first's."""
+        found = aggregate(pod, lambda container: demand_of(self.ask(container, pod)))
+        if found or keys.CONTAINER_NAME not in pod.annotations():
+            return found
+        given = {
+            key: text for key, text in pod.annotations().items() if key != keys.CONTAINER_NAME
+        }
+        return self.demand(msgspec.structs.replace(pod, metadata=Metadata(given)))
 
     def sets(self, pod: Pod, at: ContainerAt, variable: EnvVar) -> bool:
         """True for a variable by which KAI tells the container its cards.

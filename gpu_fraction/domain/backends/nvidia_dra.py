@@ -31,6 +31,8 @@ CLASS: Final = "deviceclass.resource.kubernetes.io/"
 GPU: Final = f"{CLASS}gpu.nvidia.com"
 MIG: Final = f"{CLASS}mig-"
 ANY_MIG: Final = f"{CLASS}mig.nvidia.com"
+VFIO: Final = f"{CLASS}vfio.gpu.nvidia.com"
+"""Whole cards for virtual machines; charged, never written."""
 _DOMAIN: Final = ".nvidia.com"
 
 _MODE: Final = StackSetting(
@@ -70,7 +72,7 @@ class NvidiaDra(Backend):
         source="kubernetes-sigs/dra-driver-nvidia-gpu v0.5.0 (2026-08); Kubernetes 1.37",
         unverified=("no pod has run with the driver; it needs Kubernetes 1.36 or newer",),
     )
-    resources = (GPU, MIG, ANY_MIG)
+    resources = (GPU, MIG, ANY_MIG, VFIO)
     traces = Traces(resources=(), drivers=("gpu.nvidia.com",))
     tolerations = (NVIDIA_TAINT,)
     settings = (_MODE, _MODEL, _SHARES)
@@ -119,13 +121,13 @@ class NvidiaDra(Backend):
         return EqualParts(GPU, count, flag(_SHARES), "cards", whole)
 
     def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:  # noqa: ARG002
-        """Cards or shares, and each kind of instance; one of any class as a whole card."""
+        """Cards or shares, and each kind of instance; others as whole cards."""
         shares = self._shares.ask(container, up=up)
         parts = [] if shares is None else [shares]
         among = mig.find(self.config.of(_MODEL))
         for name in container.resource_names():
             count = amount_of(container.resources, name)
-            if count and name.startswith((MIG, ANY_MIG)):
+            if count and name.startswith((MIG, ANY_MIG, VFIO)):
                 profile = name.removeprefix(MIG).removesuffix(_DOMAIN)
                 parts.append(mig_choice.charge(container, count, profile, among, up=up))
         return parts

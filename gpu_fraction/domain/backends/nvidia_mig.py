@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from gpu_fraction.domain import keys, mig, mig_choice
+from gpu_fraction.domain import keys, mig, mig_choice, units
 from gpu_fraction.domain.backend import (
     NVIDIA_PRODUCT,
     NVIDIA_TAINT,
@@ -126,7 +126,7 @@ class NvidiaMig(Backend):
 
     def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:
         """Each kind of instance by its profile."""
-        product = (pod.spec.node_selector or {}).get(NVIDIA_PRODUCT, "").partition(_INFIX)[0]
+        product = _product(pod).partition(_INFIX)[0]
         among = mig.find(product or self.config.of(_MODEL))
         found = {
             name.removeprefix(PREFIX): amount_of(container.resources, name)
@@ -145,7 +145,7 @@ class NvidiaMig(Backend):
     def read(self, pod: Pod) -> Request | None:
         """With the model that the pod selects."""
         found = super().read(pod)
-        product = (pod.spec.node_selector or {}).get(NVIDIA_PRODUCT, "").partition(_INFIX)[0]
+        product = _product(pod).partition(_INFIX)[0]
         return replace(found, models=(product,)) if found and product else found
 
 
@@ -158,5 +158,10 @@ def _is_product(text: str) -> bool:
 
 def _single(pod: Pod) -> str:
     """The profile of the nodes that a pod selects by their product; empty for none."""
+    return _product(pod).partition(_INFIX)[2].removesuffix(_SHARED)
+
+
+def _product(pod: Pod) -> str:
+    """The product of the nodes that a pod selects; empty for none, and for what no label holds."""
     product = (pod.spec.node_selector or {}).get(NVIDIA_PRODUCT, "")
-    return product.partition(_INFIX)[2].removesuffix(_SHARED)
+    return product if len(product) <= units.MAX_LABEL_CHARS else ""

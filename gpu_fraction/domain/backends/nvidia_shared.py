@@ -84,10 +84,8 @@ class NvidiaShared(Backend):
 
     def _replicas(self, pod: Pod) -> EqualParts:
         """As many as the pod's node selector says, else the setting."""
-        try:
-            count = units.parse_count((pod.spec.node_selector or {}).get(REPLICAS, ""))
-        except units.UnitError:
-            count = self.config.of(_REPLICAS)
+        told = units.count_in((pod.spec.node_selector or {}).get(REPLICAS))
+        count = told or self.config.of(_REPLICAS)
         return EqualParts(SHARED, count, flag(_REPLICAS), "refused", "the backend nvidia")
 
     def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:

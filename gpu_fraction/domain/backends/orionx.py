@@ -59,8 +59,8 @@ class OrionX(Backend):
                     "setting says how much memory the GPUs have; set --gpu-memory-mib, or ask "
                     f"for {keys.MEMORY}",
                 )
-            wanted = _wanted(part, amounts, edit)
-            for name, text in present[part.container].items():
+            wanted = self._wanted(part, amounts, edit)
+            for name, text in present.get(part.container, {}).items():
                 if name in wanted and text != wanted[name]:
                     edit.refuse(
                         asking(part, pod),
@@ -71,14 +71,24 @@ class OrionX(Backend):
             self.give(edit, part, amounts, {GPU: part.cards})
         return edit
 
+    def _wanted(self, part: Slice, amounts: Amounts, edit: PodEdit) -> dict[str, str]:
+        wanted = {COUNT: str(part.cards)}
+        if amounts.memory_mib is not None:
+            wanted[MEMORY] = str(amounts.memory_mib)
+        if amounts.core_milli:
+            wanted[RATIO] = str(self.percent(edit, part, amounts.core_milli, "compute"))
+        return wanted
+
     def ask(self, container: Container, pod: Pod) -> Slice | None:  # noqa: ARG002
         """The variables' amounts; all of a card where one is missing or cannot be read."""
         cards = amount_of(container.resources, GPU)
         if not cards:
             return None
         told = _variables(container)
-        count, memory, ratio = (_number(told.get(name)) for name in (COUNT, MEMORY, RATIO))
-        core_milli = None if memory and RATIO not in told else min(ratio or 100, 100) * 10
+        count, memory, ratio = (units.count_in(told.get(name)) for name in (COUNT, MEMORY, RATIO))
+        # A ConfigMap or Secret of the tenant's can hold the variables that are not there.
+        follows = memory and RATIO not in told and not container.env_from
+        core_milli = None if follows else min(ratio or 100, 100) * 10
         return asked_for(
             container, cards=max(cards, count), core_milli=core_milli, memory_mib=memory
         )
@@ -87,27 +97,5 @@ class OrionX(Backend):
 STACK = OrionX
 
 
-def _wanted(part: Slice, amounts: Amounts, edit: PodEdit) -> dict[str, str]:
-    wanted = {COUNT: str(part.cards)}
-    if amounts.memory_mib is not None:
-        wanted[MEMORY] = str(amounts.memory_mib)
-    if amounts.core_milli:
-        percent = units.ceil_div(amounts.core_milli, 10)
-        wanted[RATIO] = str(percent)
-        if percent * 10 != amounts.core_milli:
-            edit.warn(
-                f"container {part.container}: {units.format_milli(amounts.core_milli)} of compute "
-                f"is rounded up to {percent}%, OrionX takes whole percents"
-            )
-    return wanted
-
-
 def _variables(container: Container) -> dict[str, str]:
     return {variable.name: variable.value or "" for variable in container.env or ()}
-
-
-def _number(text: str | None) -> int:
-    try:
-        return units.parse_count(text or "")
-    except units.UnitError:
-        return 0

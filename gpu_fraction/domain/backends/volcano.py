@@ -4,6 +4,7 @@ Names, units and rules: volcano-sh/volcano docs/user-guide/how_to_use_volcano_vg
 pkg/scheduler/api/devices (config/vgpu.go, nvidia/vgpu).
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -82,18 +83,13 @@ class Volcano(ResourceBackend):
             edit.annotations[USE_UUID] = ",".join(request.uuids)
         return edit
 
-    def ask(self, container: Container, pod: Pod) -> Slice | None:
+    def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:
         """The amounts of each card, also by the names of old."""
-        old_mib = amount_of(container.resources, OLD_MEMORY)
-        return (
-            super().ask(container, pod)
-            or whole_cards(container, (OLD_NUMBER,))
-            or (
-                asked_for(container, cards=1, core_milli=None, memory_mib=old_mib)
-                if old_mib
-                else None
-            )
-        )
+        yield from super().asks(container, pod, up=up)
+        if cards := whole_cards(container, (OLD_NUMBER,)):
+            yield cards
+        if old_mib := amount_of(container.resources, OLD_MEMORY):
+            yield asked_for(container, cards=1, core_milli=None, memory_mib=old_mib)
 
     def read(self, pod: Pod) -> Request | None:
         """With the models and cards of its annotations."""

@@ -173,8 +173,8 @@ def test_hami_rounds_up_to_whole_percents_and_says_so() -> None:
         "nvidia.com/gpucores": "13",
     }
     assert edit.warnings[-2:] == (
-        "container main: 0.001 of memory is rounded up to 1%, HAMi knows whole percents",
-        "container main: 0.125 of compute is rounded up to 13%, HAMi knows whole percents",
+        "container main: 0.1% of memory is rounded up to 1%, HAMi knows whole percents",
+        "container main: 12.5% of compute is rounded up to 13%, HAMi knows whole percents",
     )
 
 

@@ -330,7 +330,7 @@ def test_left_to_does_not_name_a_backends_scheduler() -> None:
 def test_what_kais_binder_writes(key: str) -> None:
     """No author does: KAI would read it as its own decision."""
     assert refusals(pod({**QUARTER, key: "x"}), "kai") == [
-        f"metadata.annotations[{key}]: only gpu-fraction sets it; remove it"
+        f"metadata.annotations[{key}]: only KAI-Scheduler sets it; remove it"
     ]
 
 

@@ -193,6 +193,29 @@ def test_required_isolation_on_cgpu_is_a_mode_of_the_node() -> None:
     assert rendered(stack("cgpu"), pod({"gpu-memory": "4Gi"})).node_selector == {}
 
 
+@pytest.mark.parametrize(("share", "fits"), [("0.5", True), ("0.6", False)])
+def test_containers_that_gpushare_puts_on_one_card(share: str, fits: bool) -> None:
+    """Its scheduler places their sum on one card; what does not fit there is refused."""
+    asked = {"gpu-fraction": "0.5", "gpu-fraction.dev/container.side": share}
+    edit = rendered(stack("gpushare", 16384), pod(asked, container(), container("side")))
+    told = (
+        "metadata.annotations[gpu-fraction.dev/container.side]: cannot be honoured: the "
+        "containers ask for 18432 MiB together, but Alibaba gpushare gives a pod one GPU, of "
+        "which it counts 16384 MiB at most; allowed: shares that fit one GPU together"
+    )
+    assert [str(problem) for problem in edit.problems] == ([] if fits else [told])
+
+
+@pytest.mark.parametrize(("name", "told"), [("gpushare", True), ("cgpu", False)])
+def test_frameworks_get_no_part_of_a_part(name: str, told: bool) -> None:
+    """A container sees its whole card with gpushare, and its share where cGPU isolates it."""
+    raw = typed(pod({"gpu-fraction": "0.25"}))
+    request = parse(raw, Bounds())
+    assert request is not None
+    edit = stack(name, 16384).edit(request, raw)
+    assert ("GPU_MEMORY_FRACTION" in edit.env["main"]) is told
+
+
 def test_rounding_is_told_with_both_figures() -> None:
     """In the stack's steps."""
     edit = rendered(stack("qgpu", 16384), pod({"gpu-fraction": "0.333"}))

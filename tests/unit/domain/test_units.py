@@ -200,11 +200,21 @@ def test_share_is_never_a_count(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("1", 1), ("2", 2), ("10", 10), ("02", 2), ("9" * 30, 10**30 - 1)]
+    ("text", "count"),
+    [("1", 1), ("2", 2), ("10", 10), ("02", 2), ("0" * 50 + "8", 8), ("9" * 30, 10**30 - 1)],
 )
 def test_count(text: str, count: int) -> None:
     """A whole number of 1 or more."""
     assert units.parse_count(text) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("8", 8), ("0" * 62 + "8", 8), ("0" * 63 + "8", 0), ("0", 0), ("x", 0), ("", 0), (None, 0)],
+)
+def test_a_count_that_a_tenant_may_have_written(text: str | None, count: int) -> None:
+    """No value of a label is longer, so a longer one is not even read."""
+    assert units.count_in(text) == count
 
 
 @pytest.mark.parametrize(
