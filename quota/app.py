@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -26,6 +27,7 @@ async def control(
     registry: CollectorRegistry,
     stop: asyncio.Event,
     *work: Work,
+    leading: Sequence[Work] = (),
 ) -> None:
     """Run the controller until ``stop`` is set.
 
@@ -36,6 +38,7 @@ async def control(
         registry: Where metrics are collected.
         stop: Ends the controller.
         *work: More work to run beside it.
+        leading: More work for the replica that leads.
     """
     election = Election(
         client,
@@ -44,8 +47,16 @@ async def control(
         identity=unique_identity(socket.gethostname()),
         timings=options.lease,
     )
+
+    async def lead(counting: Callable[[], Awaitable[None]]) -> None:
+        async def all_of_it() -> None:
+            async with background(*leading):
+                await counting()
+
+        await election.run(all_of_it)
+
     service = ControllerService(
-        client, options.counting, costs=costs, registry=registry, lead=election.run
+        client, options.counting, costs=costs, registry=registry, lead=lead
     )
     async with (
         serve_probes(options.host, options.port, registry, ready=service.unsynced),

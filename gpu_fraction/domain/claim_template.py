@@ -99,9 +99,18 @@ def template(shape: Shape, request: Request) -> Template:
         request: The pod's, for the choice of cards and the isolation.
     """
     spec = {"spec": {"devices": _devices(shape, request)}}
+    return Template(f"{dra.CLAIM}{shape.words}-{_digest(spec)}", spec)
+
+
+def _digest(spec: object) -> str:
+    """128 bits, so that nobody finds two specifications of one name."""
     hashed = msgspec.json.encode({"schema": SCHEMA, "spec": spec}, order="sorted")
-    digest = hashlib.sha256(hashed).hexdigest()[:32]
-    return Template(f"{dra.CLAIM}{shape.words}-{digest}", spec)
+    return hashlib.sha256(hashed).hexdigest()[:32]
+
+
+def proves(name: str, spec: object) -> bool:
+    """Whether a template's specification, as the API server stores it, is the one in its name."""
+    return parse(name) is not None and name.endswith(f"-{_digest(spec)}")
 
 
 def parse(name: str) -> Shape | None:

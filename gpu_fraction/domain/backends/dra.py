@@ -5,7 +5,7 @@ A pod's claims are made of templates, which ``gpu_fraction.claims`` keeps in its
 
 from gpu_fraction.domain import claim_template, dra, keys
 from gpu_fraction.domain.backend import NVIDIA_TAINT, About, Backend, whole_cards
-from gpu_fraction.domain.claim_template import Shape
+from gpu_fraction.domain.claim_template import Shape, Template
 from gpu_fraction.domain.demand import ZERO, Demand, demand_of
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod, ResourceClaim, containers
@@ -56,6 +56,14 @@ class Dra(Backend):
             edit.container_claims[part.container] = (claim,)
             self.give(edit, part, amounts, {})
         return edit
+
+    def templates(self, request: Request, pod: Pod) -> list[Template]:
+        """The templates that ``render`` names; none where it refuses the pod."""
+        edit = self.start(request, pod)
+        shapes = [self._shape(request, part, edit) for part, _ in self.parts(request, edit)]
+        if edit.problems:
+            return []
+        return [claim_template.template(shape, request) for shape in shapes if shape]
 
     def _shape(self, request: Request, part: Slice, edit: PodEdit) -> Shape | None:
         """The shape of one container's claim; None, with a problem, where there can be none."""

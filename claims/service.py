@@ -1,0 +1,174 @@
+"""The controller of templates with everything it watches, ready to run."""
+
+import asyncio
+from functools import partial
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from gpu_fraction.claims.controller import Controller
+from gpu_fraction.claims.metrics import TemplateMetrics
+from gpu_fraction.claims.objects import (
+    MANAGED,
+    UNFINISHED,
+    WORKLOADS,
+    NamespaceRecord,
+    PodRecord,
+    TemplateRecord,
+    WorkloadRecord,
+    Workloads,
+)
+from gpu_fraction.claims.settings import TemplateOptions
+from gpu_fraction.claims.wanted import of_pod, of_workload
+from gpu_fraction.domain import keys
+from gpu_fraction.domain.backend import BackendConfig
+from gpu_fraction.domain.backends.dra import Dra
+from gpu_fraction.kube import errors
+from gpu_fraction.kube.client import Client
+from gpu_fraction.kube.reflector import PROMPT, Reflector
+from gpu_fraction.kube.requests import Selection, ServerPath
+from gpu_fraction.kube.requests import get as get_request
+from gpu_fraction.kube.resources import CLAIM_TEMPLATES, NAMESPACES, PODS
+from gpu_fraction.kube.store import Change
+
+ABSENT_S: Final = 300.0
+"""Seconds between two looks for a kind that the cluster lacks: chosen; until then the first pod
+of such a workload waits for its template."""
+
+log = structlog.get_logger()
+
+
+class TemplateService:
+    """Keeps the templates of every namespace for as long as it runs."""
+
+    def __init__(
+        self,
+        client: Client,
+        options: TemplateOptions,
+        *,
+        costs: BackendConfig,
+        registry: CollectorRegistry,
+    ) -> None:
+        """Prepare; ``run`` does the work.
+
+        Args:
+            client: The API server.
+            options: Which templates are made.
+            costs: The sizes of the cards, the same as the webhook's.
+            registry: Where metrics are collected.
+        """
+        self._client = client
+        self._options = options
+        self._backend = Dra(costs)
+        self._metrics = TemplateMetrics(registry)
+
+    async def run(self) -> None:
+        """Watch and write until cancelled; one replica at a time."""
+        await _Round(self._client, self._options, self._backend, self._metrics).run()
+
+
+class _Round:
+    """One time of leading, with nothing left from the time before."""
+
+    def __init__(
+        self, client: Client, options: TemplateOptions, backend: Dra, metrics: TemplateMetrics
+    ) -> None:
+        self._client = client
+        self._mode = options.dra
+        self._backend = backend
+        (label,) = MANAGED.items()
+        self._templates = Reflector(
+            client,
+            CLAIM_TEMPLATES.at(),
+            TemplateRecord,
+            selection=Selection(labels="=".join(label)),
+            settings=PROMPT,
+        )
+        self._pods = Reflector(client, PODS.at(), PodRecord, selection=UNFINISHED, settings=PROMPT)
+        self._namespaces = Reflector(
+            client, NAMESPACES.at(), NamespaceRecord, selection=Selection(keys.LABEL_BACKEND)
+        )
+        self._workloads = {
+            kind: Reflector(client, kind.resource.at(), WorkloadRecord) for kind in WORKLOADS
+        }
+        self._absent: set[Workloads] = set()
+        self._controller = Controller(
+            client,
+            self._templates.store,
+            grace_s=options.dra_template_grace_s,
+            complete=self._complete,
+            metrics=metrics,
+        )
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._templates.run(), name="watch-templates")
+            tasks.create_task(self._namespaces.run(), name="watch-namespaces")
+            await self._templates.synced.wait()
+            self._templates.subscribe(self._template)
+            self._pods.subscribe(self._pod)
+            tasks.create_task(self._pods.run(), name="watch-pods")
+            tasks.create_task(self._controller.run(), name="claim-templates")
+            await self._namespaces.synced.wait()
+            self._namespaces.subscribe(self._namespace)
+            for kind, reflector in self._workloads.items():
+                reflector.subscribe(partial(self._workload, kind.resource.kind))
+                name = f"watch-{kind.resource.plural}"
+                tasks.create_task(self._follow(kind, reflector), name=name)
+
+    async def _follow(self, kind: Workloads, reflector: Reflector[WorkloadRecord]) -> None:
+        """Follow a kind once the server has it."""
+        resource = kind.resource
+        group = ServerPath(f"/apis/{resource.api_version}")
+        while kind.optional:
+            try:
+                await self._client.send(get_request(group))
+                break
+            except errors.KubeError as e:
+                if isinstance(e, errors.NotFoundError):
+                    self._absent.add(kind)
+                log.info("claims.kind_absent", kind=resource.qualified, error=str(e))
+                await asyncio.sleep(ABSENT_S)
+        await reflector.run()
+
+    def _complete(self) -> bool:
+        known = [r.unsynced for k, r in self._workloads.items() if k not in self._absent]
+        return all(unsynced() is None for unsynced in (self._pods.unsynced, *known))
+
+    def _template(self, change: Change[TemplateRecord]) -> None:
+        record = change.new or change.old
+        if record is not None:
+            self._controller.enqueue((record.metadata.namespace, record.metadata.name))
+
+    def _pod(self, change: Change[PodRecord]) -> None:
+        record = change.new or change.old
+        if record is not None:
+            owner = PODS.kind, record.metadata.namespace, record.metadata.name
+            self._controller.need(owner, of_pod(change.new) if change.new else {})
+
+    def _workload(self, kind: str, change: Change[WorkloadRecord]) -> None:
+        record = change.new or change.old
+        if record is not None:
+            self._need(kind, record, exists=change.new is not None)
+
+    def _need(self, kind: str, record: WorkloadRecord, *, exists: bool = True) -> None:
+        namespace = record.metadata.namespace
+        early = exists and record.asking and self._early(namespace)
+        named = of_workload(record.asking, self._backend) if early else {}
+        self._controller.need((kind, namespace, record.metadata.name), named)
+
+    def _early(self, namespace: str) -> bool:
+        """Whether the pods of a namespace are rendered for this backend, as far as is known."""
+        found = self._namespaces.store.get(namespace)
+        chosen = found.backend if found else None
+        return chosen == Dra.name or (chosen is None and self._mode == "all")
+
+    def _namespace(self, change: Change[NamespaceRecord]) -> None:
+        record = change.new or change.old
+        if record is None:
+            return
+        for kind, reflector in self._workloads.items():
+            for workload in reflector.store:
+                if workload.metadata.namespace == record.metadata.name:
+                    self._need(kind.resource.kind, workload)
