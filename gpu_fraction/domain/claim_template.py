@@ -198,33 +198,36 @@ def _attribute(name: str) -> str:
     return f"device.attributes['{dra.DRIVER}'].{name}"
 
 
+def _enforced(request: Request, core_milli: int | None, *, memory: bool) -> Iterator[str]:
+    """CEL that keeps a share to cards that enforce it; a part that is all of it needs nothing.
+
+    Args:
+        request: The pod's.
+        core_milli: Thousandths of the card's compute; None for all of it.
+        memory: Whether it is a part of the card's memory.
+    """
+    if request.isolation != "required":
+        return
+    compute = core_milli is not None and core_milli < units.MILLI
+    for name, part in ((dra.ENFORCES_MEMORY, memory), (dra.ENFORCES_COMPUTE, compute)):
+        if part:
+            yield f"has({_attribute(name)}) && {_attribute(name)}"
+
+
 def _devices(shape: Shape, request: Request) -> dict[str, Any]:
-    chosen = expressions(request)
     part = shape.share
     found: dict[str, Any]
     if shape.sizes_mib:
-        size = _attribute(dra.MEMORY_MIB)
-        found = {
-            "firstAvailable": [
-                {
-                    "name": f"m{mib}",
-                    **_device(
-                        part.cards,
-                        dra.FRACTION_CLASS,
-                        [f"has({size}) && {size} == {mib}", *chosen],
-                        shape.core_milli_of(mib),
-                        units.ceil_div((part.memory_mib or 0) * dra.CARD_MEMORY_PPM, mib),
-                    ),
-                }
-                for mib in shape.sizes_mib
-            ]
-        }
+        found = {"firstAvailable": [_of_size(shape, request, mib) for mib in shape.sizes_mib]}
     elif part.whole:
-        found = {"exactly": _device(part.cards, dra.WHOLE_CLASS, chosen)}
+        found = {"exactly": _device(part.cards, dra.WHOLE_CLASS, expressions(request))}
     else:
-        ppm = (part.memory_milli or 0) * (dra.CARD_MEMORY_PPM // units.MILLI)
+        milli = part.memory_milli or 0
+        enforced = _enforced(request, part.core_milli, memory=milli < units.MILLI)
+        ppm = milli * (dra.CARD_MEMORY_PPM // units.MILLI)
+        selectors = [*enforced, *expressions(request)]
         found = {
-            "exactly": _device(part.cards, dra.FRACTION_CLASS, chosen, part.core_milli, ppm),
+            "exactly": _device(part.cards, dra.FRACTION_CLASS, selectors, part.core_milli, ppm)
         }
     devices: dict[str, Any] = {"requests": [{"name": REQUEST, **found}]}
     if request.isolation != "preferred":
@@ -236,6 +239,21 @@ def _devices(shape: Shape, request: Request) -> dict[str, Any]:
         }
         devices["config"] = [{"opaque": {"driver": dra.DRIVER, "parameters": parameters}}]
     return devices
+
+
+def _of_size(shape: Shape, request: Request, size_mib: int) -> dict[str, Any]:
+    """The alternative for cards of one size: never less memory than asked."""
+    part = shape.share
+    memory_mib, core_milli = part.memory_mib or 0, shape.core_milli_of(size_mib)
+    size = _attribute(dra.MEMORY_MIB)
+    selectors = [
+        f"has({size}) && {size} == {size_mib}",
+        *_enforced(request, core_milli, memory=memory_mib < size_mib),
+        *expressions(request),
+    ]
+    ppm = units.ceil_div(memory_mib * dra.CARD_MEMORY_PPM, size_mib)
+    device = _device(part.cards, dra.FRACTION_CLASS, selectors, core_milli, ppm)
+    return {"name": f"m{size_mib}", **device}
 
 
 def _device(

@@ -27,6 +27,13 @@ FRACTION_CLASS: Final = "fraction." + DRIVER
 WHOLE_CLASS: Final = "whole." + DRIVER
 """DeviceClass of whole cards."""
 
+MIG_CLASS: Final = "mig." + DRIVER
+"""DeviceClass of MIG instances, each a device of one claim. Their capacities are what they have of
+the card; a claim's amounts choose an instance that is large enough."""
+
+SLOTS: Final = DRIVER + "/slots"
+"""Capacity: containers that may share a card. Claims do not name it: each takes the default, 1."""
+
 MODEL: Final = "model"
 """Attribute: the card's product name, at most 64 characters."""
 
@@ -36,23 +43,39 @@ UUID: Final = "uuid"
 MEMORY_MIB: Final = "memoryMiB"
 """Attribute: the card's memory."""
 
+ISOLATION: Final = "isolation"
+"""Attribute: the strongest isolation engine of the card, ``none`` for none."""
+
+ENFORCES_MEMORY: Final = "enforcesMemory"
+"""Attribute, always there: whether a share of memory is enforced."""
+
+ENFORCES_COMPUTE: Final = "enforcesCompute"
+"""Attribute, always there: whether a share of compute is enforced."""
+
+MIG: Final = "mig"
+"""Attribute, always there: whether the device is a MIG instance."""
+
+UNHEALTHY: Final = DRIVER + "/unhealthy"
+"""Key of the taint, effect NoSchedule, of a sick card."""
+
 CLAIM: Final = "gpu-fraction-"
 """Start of the names of pod claims and of templates."""
 
 CDI_KIND: Final = DRIVER + "/claim"
 """Kind of the CDI devices; a device's name is ``<claim uid>-<request>``."""
 
+CONFIG_VERSION: Final = DRIVER + "/v1alpha1"
 CONFIG_KIND: Final = "ShareConfig"
 """Kind of the opaque configuration of a claim, version ``gpu-fraction.dev/v1alpha1``; its field
 ``isolation`` is ``required``, ``preferred`` or ``none``."""
 
-CONFIG_VERSION: Final = DRIVER + "/v1alpha1"
-
 EXTENDED_RESOURCES: Final = tuple(
-    f"deviceclass.resource.kubernetes.io/{name}" for name in (FRACTION_CLASS, WHOLE_CLASS)
+    f"deviceclass.resource.kubernetes.io/{name}"
+    for name in (FRACTION_CLASS, WHOLE_CLASS, MIG_CLASS)
 )
 """Resources by which a container asks for devices of a class without a claim; one of ours takes
-a whole card. Source: k8s.io/api core/v1 and resource/v1 (ResourceDeviceClassPrefix)."""
+a whole card, or an instance that is charged as one. Source: k8s.io/api core/v1,
+ResourceDeviceClassPrefix."""
 
 MAX_DEVICES: Final = 32
 """Devices of one claim. Source: k8s.io/api resource/v1, AllocationResultsMaxSize."""

@@ -109,6 +109,29 @@ def test_isolation_is_a_configuration_only_where_it_says_something() -> None:
         }
 
 
+@pytest.mark.parametrize(
+    ("sizes", "share", "enforced"),
+    [
+        ((), {"core_milli": 250, "memory_milli": 250}, ["Memory", "Compute"]),
+        ((), {"core_milli": 1000, "memory_milli": 250}, ["Memory"]),
+        ((), {"core_milli": 250, "memory_milli": 1000}, ["Compute"]),
+        ((), {"core_milli": 1000, "memory_milli": 1000}, []),
+        ((81920,), {"memory_mib": 8192}, ["Memory", "Compute"]),
+        ((81920,), {"core_milli": 1000, "memory_mib": 8192}, ["Memory"]),
+        ((81920,), {"core_milli": 1000, "memory_mib": 81920}, []),
+    ],
+)
+def test_required_isolation_takes_only_cards_that_enforce_the_share(
+    sizes: tuple[int, ...], share: dict[str, int], enforced: list[str]
+) -> None:
+    """Each part of it that is not all of the card."""
+    [request] = devices(made(*sizes, isolation="required", **share))["requests"]
+    one = request["exactly"] if not sizes else request["firstAvailable"][0]
+    texts = [selector["cel"]["expression"] for selector in one.get("selectors", ())]
+    start = "device.attributes['gpu-fraction.dev'].enforces"
+    assert [t for t in texts if start in t] == [f"has({start}{e}) && {start}{e}" for e in enforced]
+
+
 def pattern_of(expression: str) -> re.Pattern[str]:
     """The regular expression in it; RE2 reads these as Python does."""
     (found,) = re.findall(r'matches\("(.*)"\)', expression)
