@@ -242,6 +242,14 @@ def test_a_template_is_the_one_in_its_name_or_not() -> None:
     assert not proves(one.name, None)
 
 
+def test_what_the_server_adds_to_a_template_is_told_apart_from_what_others_add() -> None:
+    """Empty metadata for the claims, but no labels."""
+    one = made(core_milli=250, memory_milli=250)
+    for added in ({}, None, {"creationTimestamp": None}):
+        assert proves(one.name, {**one.spec, "metadata": added})
+    assert not proves(one.name, {**one.spec, "metadata": {"labels": {"a": "b"}}})
+
+
 def used(*names: str) -> dict[str, Any]:
     """A container that uses claims of the pod."""
     return container(resources=None) | {"resources": {"claims": [{"name": n} for n in names]}}
