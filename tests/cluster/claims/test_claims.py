@@ -314,6 +314,24 @@ async def test_claims_by_hand_are_refused_and_others_left_alone(rig: Rig, team: 
         await jane.create(pods_path(team), asking, dryRun="All")
 
 
+async def test_a_share_is_one_pods_alone(rig: Rig, team: str) -> None:
+    """A pod that names another's claim is never scheduled, and says why."""
+    await create(rig, team, pod("p", {"gpu-fraction": "0.25"}))
+    await rig.given(team, "p")
+    [name] = await rig.until(f"{RESOURCES}/namespaces/{team}/resourceclaims", bool)
+    thief = pod("thief", resourceClaims=[{"name": "theirs", "resourceClaimName": name}])
+    thief["spec"]["containers"][0]["resources"] = {"claims": [{"name": "theirs"}]}
+    await create(rig, team, thief)
+    events = f"/api/v1/namespaces/{team}/events"
+
+    def told(found: dict[str, Any]) -> bool:
+        return any("a GPU share is one pod's alone" in e["message"] for e in found.values())
+
+    await rig.until(events, told)
+    pods = await rig.until(pods_path(team), bool)
+    assert "nodeName" not in pods["thief"]["spec"]
+
+
 async def test_a_template_named_by_hand_is_charged_for_what_its_name_says(
     rig: Rig, team: str
 ) -> None:
