@@ -2,7 +2,7 @@
 
 A template cannot change, so its name holds a hash of its whole specification: equal requests share
 one, and one of another shape is another object. The amounts stand in the name as well, so that
-a pod's cost is known from the pod alone (docs/adr/0090).
+a pod's cost is known from the pod alone (docs/adr/0080).
 """
 
 import hashlib
