@@ -78,6 +78,7 @@ class NodeDaemon:
             ),
             registry,
             settings.tempo,
+            framework_env=settings.framework_env,
         )
         self._cards = CardSource(
             open_cards or partial(NvmlCards.open, settings.cards),

@@ -1,7 +1,9 @@
 """Settings of the node daemon."""
 
 from dataclasses import dataclass
+from typing import get_args
 
+from gpu_fraction.domain.frameworks import Switch
 from gpu_fraction.node_daemon.cards.source import CardSettings
 from gpu_fraction.node_daemon.isolation.configured import IsolationSettings
 from gpu_fraction.node_daemon.slices.service import Paths, Tempo
@@ -19,6 +21,9 @@ class NodeDaemonSettings:
     tempo: Tempo = group(Tempo)
     cards: CardSettings = group(CardSettings)
     isolation: IsolationSettings = group(IsolationSettings)
+    framework_env: Switch = setting(
+        choice(*get_args(Switch)), "on", "whether frameworks learn their part of a card's memory"
+    )
     host: str = setting(text, "0.0.0.0", "address of /metrics and probes")  # noqa: S104 - a pod's
     port: int = setting(integer(0, 65535), 9446, "port of /metrics and probes, 0 for any")
     log_level: str = setting(choice(*LEVELS), "info", "minimum level of log lines")

@@ -92,6 +92,8 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
         # ``patch`` compares the request annotation where the pod has its own request.
         system = (keys.ASSIGNED, *backend.assignments) if asked else keys.SYSTEM_KEYS
         problems += _system_keys(pod, system)
+        if asked is not None:
+            problems += _assigning_labels(pod, backend)
     if asked is not None:
         return _render(pod, asked, backend, rules, problems)
     problems += _never_served(pod, rules.bounds)
@@ -124,10 +126,19 @@ def _system_keys(pod: Pod, system: Iterable[str]) -> Iterator[Problem]:
             )
 
 
+def _assigning_labels(pod: Pod, backend: Backend) -> Iterator[Problem]:
+    for key in pod.metadata.labels or ():
+        if key.startswith(backend.assignments):
+            yield Problem(
+                f"metadata.labels[{quote(key)[1:-1]}]",
+                f"only {backend.about.title} sets it; remove it",
+            )
+
+
 def _render(
     pod: Pod, asked: Request, backend: Backend, rules: Rules, problems: list[Problem]
 ) -> Verdict:
-    edit = backend.render(asked, pod)
+    edit = backend.edit(asked, pod)
     if edit.problems:
         raise Refused([*problems, *edit.problems])
     problems += _other_resources(pod, edit)
@@ -241,11 +252,19 @@ def _ambiguous(pod: Pod) -> Iterator[str]:
 
 
 def _rounded(pod: Pod) -> Iterator[str]:
-    text = pod.annotations().get(keys.MEMORY)
-    if text is not None:
-        mib, rounded = units.parse_memory_mib(text)
-        if rounded:
-            yield f"{keys.MEMORY} {text} is rounded up to {mib} MiB"
+    """A warning for each amount that is not taken as it is written."""
+    for key, text in pod.annotations().items():
+        if key == keys.MEMORY:
+            mib, rounded = units.parse_memory_mib(text)
+            if rounded:
+                yield f"{key} {text} is rounded up to {mib} MiB"
+        elif _is_share(key) and not units.is_exact(text):
+            taken = units.format_milli(units.parse_fraction_milli(text))
+            yield f"{key} {text} is taken as {taken}, the nearest 0.001 of a GPU"
+
+
+def _is_share(key: str) -> bool:
+    return key in {keys.FRACTION, keys.CORES} or key.startswith(keys.CONTAINER_PREFIX)
 
 
 def _never_served(pod: Pod, bounds: Bounds) -> Iterator[Problem]:

@@ -3,9 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, cast
 
-from gpu_fraction.domain import keys, request_annotation, sizes, units
+from gpu_fraction.domain import frameworks, keys, request_annotation, sizes, units
 from gpu_fraction.domain.demand import ZERO, Demand, aggregate, demand_of
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import (
@@ -88,12 +89,14 @@ class BackendConfig:
             missing class fails the pod (NVIDIA cloud-native-docs, gpu-operator/cdi.rst).
         env: Variables for every GPU container, where absent.
         own: Values of the stacks' own settings, by name; a missing one has its default.
+        framework_env: Whether containers get the variables of frameworks.
     """
 
     card_sizes: CardSizes = field(default_factory=CardSizes)
     runtime_class: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     own: Mapping[str, Any] = field(default_factory=dict)
+    framework_env: frameworks.Switch = "on"
 
     def of(self, one: StackSetting[T]) -> T:
         """The value of a stack's own setting."""
@@ -114,12 +117,14 @@ class Backend(ABC):
         tolerations: For the usual taints of its nodes.
         settings: Those of this stack alone.
         charged_by: Labels, keys of the node selector and variables that ``demand`` reads.
-        assignments: Prefixes of annotations by which its components assign cards, besides
-            ``assigned``; the author of a pod cannot write them.
+        assignments: Prefixes of annotations and labels by which its components assign cards,
+            besides ``assigned``; the author of a pod cannot write them.
         chooses_models: ``render`` keeps a pod to the models that it names.
         chooses_uuids: ``render`` keeps a pod to the cards that it names.
         chooses_placement: ``render`` honours the placement.
         model_label: The node label with the model, for a pod's node selector.
+        leaves_total: A container sees the memory of its whole card, whatever its share, so that
+            frameworks can be told their part of it (docs/frameworks.md).
         reads_our_annotations: It reads ``gpu-fraction`` itself, so its scheduler's pods are left
             to it unless it is a configured backend.
         keeps_model_limits: Its scheduler chooses cards within the quotas' limits on models,
@@ -142,6 +147,7 @@ class Backend(ABC):
     chooses_uuids: ClassVar[bool] = False
     chooses_placement: ClassVar[bool] = False
     model_label: ClassVar[str] = NVIDIA_PRODUCT
+    leaves_total: ClassVar[bool] = False
     reads_our_annotations: ClassVar[bool] = False
     keeps_model_limits: ClassVar[bool] = False
     needs_no_root: ClassVar[bool] = False
@@ -152,6 +158,26 @@ class Backend(ABC):
 
         The edit's problems say what the stack cannot give; then nothing else of it counts.
         """
+
+    def edit(self, request: Request, pod: Pod) -> PodEdit:
+        """``render``, and the variables of frameworks where their meaning is known."""
+        edit = self.render(request, pod)
+        told = self.leaves_total and self.config.framework_env != frameworks.OFF
+        if not told or keys.FRAMEWORK_ENV in pod.annotations():
+            return edit
+        eligible = self.config.card_sizes.eligible_mib(request)
+        card_mib = next(iter(eligible)) if len(eligible) == 1 else None
+        given = {at.container.name: at.container for at in containers(pod)}
+        for part in request.slices:
+            milli = part.memory_milli
+            if milli is None and card_mib is not None:
+                milli = (part.memory_mib or 0) * units.MILLI // card_mib
+            if milli is not None:
+                container = given[part.container]
+                own = frameworks.own(container.env, container.env_from)
+                env = frameworks.variables(milli, card_mib, own)
+                edit.env[part.container] = {**env, **edit.env.get(part.container, {})}
+        return edit
 
     def claims(self, pod: Pod) -> bool:
         """True for a pod that asks this stack for GPUs, whoever wrote it."""
@@ -169,12 +195,25 @@ class Backend(ABC):
         """
         return None
 
+    def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:  # noqa: ARG002
+        """The same for each kind of device; a stack of several kinds overrides this instead.
+
+        Args:
+            container: The container.
+            pod: Its pod.
+            up: Amounts that are no whole thousandths are rounded up, as they are charged; else
+                they are what a user would ask to get the same.
+        """
+        found = self.ask(container, pod)
+        return () if found is None else (found,)
+
     def demand(self, pod: Pod) -> Demand:
         """What a pod that it claims costs."""
 
         def of(container: Container) -> Demand:
             # Skip containers without resources early: a pod may have tens of thousands.
-            return demand_of(self.ask(container, pod)) if container.resources else ZERO
+            parts = self.asks(container, pod) if container.resources else ()
+            return sum(map(demand_of, parts), ZERO)
 
         return aggregate(pod, of)
 
@@ -187,7 +226,7 @@ class Backend(ABC):
             part
             for at in containers(pod)
             if at.kind != "ephemeralContainers"
-            and (part := self.ask(at.container, pod)) is not None
+            for part in islice(self.asks(at.container, pod, up=False), 1)
         ]
         return Request(tuple(found)) if found else None
 
@@ -248,10 +287,8 @@ class Backend(ABC):
         """Refuse a part of a card, for a stack that has whole cards only."""
         if part.whole:
             return
-        own = keys.CONTAINER_PREFIX + part.container
-        given = (key for key in (own, keys.FRACTION, keys.MEMORY) if key in pod.annotations())
         edit.refuse(
-            next(given, keys.FRACTION),
+            asking(part, pod),
             f"container {part.container} asks for a part of a GPU, but this cluster gives whole "
             f'GPUs only (backend {self.name}); allowed: {keys.FRACTION} "1", "2", … without '
             f"{keys.MEMORY} and {keys.CORES}",
@@ -302,6 +339,13 @@ class Backend(ABC):
         edit.env[part.container] = {**env, **self.config.env, **present}
 
 
+def asking(part: Slice, pod: Pod) -> str:
+    """The key of the annotation that asks for a container's share."""
+    own = keys.CONTAINER_PREFIX + part.container
+    given = (key for key in (own, keys.FRACTION, keys.MEMORY) if key in pod.annotations())
+    return next(given, keys.FRACTION)
+
+
 def amount_of(resources: Resources | None, name: str) -> int:
     """A resource's amount as a whole number, rounded up; 0 where absent or unreadable."""
     text = resources.of(name) if resources else None
@@ -332,6 +376,11 @@ def asked_for(
         memory_mib=memory_mib or None,
         memory_milli=None if memory_mib else min(memory_milli or units.MILLI, units.MILLI),
     )
+
+
+def flag(one: StackSetting[Any]) -> str:
+    """A setting as users write it on the command line."""
+    return "--" + one.name.replace("_", "-")
 
 
 def whole_cards(container: Container, names: Iterable[str]) -> Slice | None:

@@ -21,6 +21,7 @@ MODEL: Final = PREFIX + "gpu-model"
 UUID: Final = PREFIX + "gpu-uuid"
 PLACEMENT: Final = PREFIX + "placement"
 ISOLATION: Final = PREFIX + "isolation"
+FRAMEWORK_ENV: Final = PREFIX + "framework-env"
 
 USER_KEYS: Final = (
     FRACTION,
@@ -32,6 +33,7 @@ USER_KEYS: Final = (
     UUID,
     PLACEMENT,
     ISOLATION,
+    FRAMEWORK_ENV,
 )
 
 # Written by gpu-fraction; other writers are refused.

@@ -39,6 +39,10 @@ class EnvVar(msgspec.Struct, frozen=True, rename="camel"):
     value_from: EnvSource | None = None
 
 
+class EnvFrom(msgspec.Struct, frozen=True):
+    """A ConfigMap or Secret, each key of which is a variable; none is read."""
+
+
 class ClaimRef(msgspec.Struct, frozen=True):
     """A container's reference to one of the pod's claims."""
 
@@ -83,6 +87,7 @@ class Container(msgspec.Struct, frozen=True, rename="camel"):
     resources: Resources | None = None
     restart_policy: str | None = None
     security_context: SecurityContext | None = None
+    env_from: list[EnvFrom] | None = None
 
     def resource_names(self) -> Iterable[str]:
         """Every resource in limits or requests, once."""

@@ -25,16 +25,13 @@ MAX_CHARS: Final = 30
 Checked before the patterns, which backtrack over every split of a run of digits.
 """
 
-FRACTION_ALLOWED: Final = (
-    "a share above 0 and up to 1 with at most three decimals (0.25 or 25%), "
-    "or a whole number of GPUs (1, 2, 4)"
-)
-SHARE_ALLOWED: Final = "a share above 0 and up to 1 with at most three decimals (0.25 or 25%)"
+SHARE_ALLOWED: Final = "a share of one GPU from 0.001 to 1 (0.25 or 25%)"
+FRACTION_ALLOWED: Final = f"{SHARE_ALLOWED}, or a whole number of GPUs (1, 2, 4)"
 MEMORY_ALLOWED: Final = "an amount above 0 with a unit (8Gi, 8000Mi) or a plain number of MiB"
 COUNT_ALLOWED: Final = "a whole number of 1 or more"
 
-_NUMBER: Final = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(%?)", re.ASCII)
-_COUNT: Final = re.compile(r"[1-9][0-9]*", re.ASCII)
+_NUMBER: Final = re.compile(r"(-?)([0-9]*)\.?([0-9]*)(%?)", re.ASCII)
+_COUNT: Final = re.compile(r"0*[1-9][0-9]*", re.ASCII)
 _QUANTITY: Final = re.compile(
     r"([+-]?)([0-9]+\.?[0-9]*|\.[0-9]+)(?:([eE][+-]?[0-9]{1,2})|([KMGTPE]i|[numkMGTPE])?)",
     re.ASCII,
@@ -68,6 +65,8 @@ class UnitError(ValueError):
 def parse_fraction_milli(text: str) -> int:
     """The value of ``gpu-fraction`` in thousandths of a GPU, 1 to 1000 or a multiple of 1000.
 
+    More decimals are taken to the nearest thousandth: three times 0.3333 fit one GPU.
+
     Raises:
         UnitError: anything but a share of one GPU or a whole number of GPUs.
     """
@@ -78,7 +77,7 @@ def parse_fraction_milli(text: str) -> int:
 
 
 def parse_share_milli(text: str) -> int:
-    """A share of one GPU in thousandths, 1 to 1000.
+    """A share of one GPU in thousandths, 1 to 1000, with more decimals as in a fraction.
 
     Raises:
         UnitError: anything but a share of one GPU.
@@ -96,21 +95,34 @@ def _match(
     return pattern.fullmatch(text) if len(text) <= most_chars else None
 
 
+def is_exact(text: str) -> bool:
+    """False for a share that was taken to the nearest thousandth.
+
+    Args:
+        text: What ``parse_fraction_milli`` took.
+    """
+    # One decimal of a percentage is the third decimal of a share.
+    places = 1 if text.endswith("%") else 3
+    return not text.partition(".")[2].rstrip("%0")[places:]
+
+
 def _milli(text: str, allowed: str) -> int:
     match = _match(_NUMBER, text)
-    if match is None:
+    sign, whole, decimals, percent = match.groups() if match else ("", "", "", "")
+    if not (whole or decimals):
         raise UnitError("not a number", allowed)
-    sign, whole, decimals, percent = match.groups()
     if sign:
         raise UnitError("negative", allowed)
-    # One decimal of a percentage is the third decimal of a share.
     places = 1 if percent else 3
-    if len(decimals or "") > places:
-        raise UnitError("too precise, the smallest step is 0.001 of a GPU", allowed)
     # Digits are shifted, not multiplied: Decimal rounds beyond its 28 digits.
-    value = int(whole + (decimals or "").ljust(places, "0"))
+    value = int(whole + decimals[:places].ljust(places, "0"))
+    if len(decimals) > places:
+        if value < MILLI:
+            value += decimals[places] >= "5"
+        elif not is_exact(text):
+            value |= 1  # More than one GPU is not rounded: an odd number is no whole GPU.
     if value == 0:
-        raise UnitError("zero", allowed)
+        raise UnitError("zero" if is_exact(text) else "less than 0.001 of a GPU", allowed)
     return value
 
 

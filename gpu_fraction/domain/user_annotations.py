@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
-from gpu_fraction.domain import keys, units
+from gpu_fraction.domain import frameworks, keys, units
 from gpu_fraction.domain.containers import Containers
 from gpu_fraction.domain.pod import Pod
 from gpu_fraction.domain.problems import MAX_SHOWN, Problem, nearest, quote
@@ -83,6 +83,8 @@ class _Reader:
         uuids = self._uuids(max((s.cards for s in slices), default=0))
         placement = self._choice(keys.PLACEMENT, PLACEMENTS, self.bounds.placement)
         isolation = self._choice(keys.ISOLATION, ISOLATIONS, self.bounds.isolation)
+        # Read from the pod by those who write the variables: placement does not depend on it.
+        self._choice(keys.FRAMEWORK_ENV, (frameworks.OFF,), "")
         self._twice(slices)
         if not slices and not self.problems:
             given = next(iter(self.given))

@@ -9,6 +9,7 @@ from gpu_fraction.domain import guard, units
 from gpu_fraction.domain.admission import Rules
 from gpu_fraction.domain.backend import StackSetting
 from gpu_fraction.domain.backends import BACKENDS, LEFT_TO, SETTINGS, Backend, BackendConfig
+from gpu_fraction.domain.frameworks import Switch
 from gpu_fraction.domain.guard import Permission, Policy
 from gpu_fraction.domain.patch import DEFAULT_SCHEDULER
 from gpu_fraction.domain.request import Bounds, Isolation, Placement
@@ -116,6 +117,11 @@ class RewriteSettings:
     costs: CostSettings = group(CostSettings)
     own: Any = group(_Written)
     runtime_class: str | None = setting(text, None, "runtimeClassName for GPU pods without one")
+    framework_env: Switch = setting(
+        choice(*get_args(Switch)),
+        "on",
+        "whether frameworks learn their part of a GPU's memory, where a stack leaves its total",
+    )
     env: Mapping[str, str] = setting(_env, {}, "variables to add to GPU containers")
     default_placement: Placement = setting(
         choice(*get_args(Placement)), _BOUNDS.placement, "placement of pods without the annotation"
@@ -189,7 +195,9 @@ class RewriteSettings:
         """The configured backends by name."""
         costs = self.costs.config
         own = {**costs.own, **asdict(self.own)}
-        config = BackendConfig(costs.card_sizes, self.runtime_class, self.env, own)
+        config = BackendConfig(
+            costs.card_sizes, self.runtime_class, self.env, own, self.framework_env
+        )
         names = dict.fromkeys((self.backend, *self.namespace_backends))
         return {name: BACKENDS[name](config) for name in names}
 

@@ -7,9 +7,9 @@ from typing import Final, NoReturn
 import msgspec
 import structlog
 
-from gpu_fraction.domain import keys
+from gpu_fraction.domain import frameworks, keys
 from gpu_fraction.domain.asks import amounts_of
-from gpu_fraction.domain.pod import SecurityContext
+from gpu_fraction.domain.pod import EnvFrom, EnvVar, SecurityContext
 from gpu_fraction.domain.root_user import root_problem
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.objects import Meta
@@ -20,7 +20,7 @@ from gpu_fraction.kube.store import Change
 from gpu_fraction.node_daemon.state.allocation import PodUid
 from gpu_fraction.node_daemon.state.pods import Container, Kind, Pod, PodCache
 
-OURS: Final = (keys.REQUEST, keys.ASSIGNED)
+OURS: Final = (keys.REQUEST, keys.ASSIGNED, keys.FRAMEWORK_ENV)
 
 _log = structlog.get_logger()
 
@@ -35,6 +35,8 @@ class _Resources(msgspec.Struct, frozen=True):
 
 class _Container(msgspec.Struct, frozen=True, rename="camel"):
     name: str
+    env: tuple[EnvVar, ...] | None = None
+    env_from: tuple[EnvFrom, ...] | None = None
     resources: _Resources | None = None
     restart_policy: str | None = None
     security_context: SecurityContext | None = None
@@ -121,7 +123,8 @@ def _containers(wire: WirePod) -> Iterator[Container]:
 
 def _container(one: _Container, kind: Kind, ids: Mapping[str, str]) -> Container:
     limits = amounts_of(one.resources.limits if one.resources else None)
-    return Container(one.name, kind, limits, ids.get(one.name, ""))
+    own = frameworks.own(one.env, one.env_from)
+    return Container(one.name, kind, limits, ids.get(one.name, ""), own)
 
 
 def _bare(container_id: str) -> str:

@@ -35,7 +35,8 @@ MIB: Final = 1 << 20
 PROBE: Final = "gpu-fraction-probe"
 
 # Source: NVIDIA/nvidia-container-toolkit, cmd/nvidia-cdi-hook/apply-cuda-memory-limits: whole
-# MiB, and the hook does nothing unless both are there.
+# MiB, and the hook does nothing unless both variables are there.
+HOOK: Final = "apply-cuda-memory-limits"
 ENV_REQUEST: Final = "NVIDIA_GPU_MEMORY_REQUEST"
 ENV_LIMIT: Final = "NVIDIA_GPU_MEMORY_LIMIT"
 
@@ -120,7 +121,7 @@ class CgroupEngine(Engine):
         hook = {
             "hookName": "createRuntime",
             "path": self._hook,
-            "args": [pathlib.PurePath(self._hook).name, "apply-cuda-memory-limits", *cards],
+            "args": [pathlib.PurePath(self._hook).name, HOOK, *cards],
         }
         return ContainerEdits(env, hooks=(hook,))
 

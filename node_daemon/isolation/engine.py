@@ -62,12 +62,14 @@ class ContainerEdits:
 
     Attributes:
         env: Environment; replaces what the pod sets under the same name.
+        shrinks_total: A process sees its share as the card's total memory.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
     mounts: Sequence[Mapping[str, object]] = ()
     device_nodes: Sequence[Mapping[str, object]] = ()
     hooks: Sequence[Mapping[str, object]] = ()
+    shrinks_total: bool = False
 
     def and_(self, other: "ContainerEdits") -> "ContainerEdits":
         """Both; the other's environment wins."""
@@ -76,6 +78,7 @@ class ContainerEdits:
             (*self.mounts, *other.mounts),
             (*self.device_nodes, *other.device_nodes),
             (*self.hooks, *other.hooks),
+            self.shrinks_total or other.shrinks_total,
         )
 
 

@@ -87,6 +87,7 @@ class HamiCoreEngine(Engine):
                 bind_mount(str(self._library / PRELOAD), f"/etc/{PRELOAD}"),
                 bind_mount(str(self._state / "lock"), LOCK_IN_CONTAINER, writable=True),
             ),
+            shrinks_total=Resource.MEMORY in part.resources,
         )
 
     def release(self, binding: Binding) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from gpu_fraction.domain import keys
+from gpu_fraction.domain import frameworks, keys
 from gpu_fraction.node_daemon.slices.identity import Claimant, Identity
 from gpu_fraction.node_daemon.slices.publisher import Publisher
 from gpu_fraction.node_daemon.slices.shares import Shares, asked, verify
@@ -150,8 +150,16 @@ class LateBinder:
         ask = asked(pod)[container.name]
         shares = await self._shares.of(pod, container.name, inventory)
         verify(ask, shares, inventory)
+        told = pod.annotations.get(keys.FRAMEWORK_ENV) != frameworks.OFF
         binding = Binding(
-            pod.namespace, pod.name, pod.uid, container.name, shares, ask.isolation, pod.root_risk
+            pod.namespace,
+            pod.name,
+            pod.uid,
+            container.name,
+            shares,
+            ask.isolation,
+            pod.root_risk,
+            dict(container.env) if told else None,
         )
         held = binding.key in self._state.ledger
         self._state.ledger.reserve(binding.key, shares, {c.uuid: c for c in inventory.cards})

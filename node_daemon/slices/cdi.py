@@ -18,6 +18,7 @@ import msgspec
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.inventory import Card
 from gpu_fraction.node_daemon.isolation.engine import ContainerEdits
+from gpu_fraction.node_daemon.slices import framework_env
 from gpu_fraction.node_daemon.slices.host_spec import HostSpec
 from gpu_fraction.node_daemon.state.allocation import KIND, Binding, Nonce, PodUid
 from gpu_fraction.node_daemon.state.durable import run_to_end, write_durably
@@ -38,8 +39,18 @@ def compose(
     cards: Mapping[str, Card],
     host: HostSpec | None,
     isolation: ContainerEdits,
+    *,
+    frameworks: bool,
 ) -> bytes:
     """The content of a slice's file; same input, same bytes.
+
+    Args:
+        nonce: The slice's name.
+        binding: Its container and shares.
+        cards: The node's cards, by UUID.
+        host: The host's specification of its cards; None where it has none.
+        isolation: What the isolation engines add.
+        frameworks: Whether frameworks are told their part where it is known.
 
     Raises:
         HostSpecError: the host's specification lacks one of the cards.
@@ -50,7 +61,6 @@ def compose(
     # host's edits NVIDIA's runtime has nothing to do. Source: NVIDIA container toolkit, "GPU
     # enumeration".
     env["NVIDIA_VISIBLE_DEVICES"] = ",".join(uuids) if host is None else "void"
-    env |= isolation.env
     parts: list[Mapping[str, Any]] = [] if host is None else host.edits(uuids)
     parts.append(
         {
@@ -59,7 +69,10 @@ def compose(
             "hooks": isolation.hooks,
         }
     )
-    edits = _merge(parts, env)
+    if frameworks:
+        hooks = None if host is None else [h for part in parts for h in part.get("hooks") or ()]
+        env |= framework_env.variables(binding, cards, isolation, hooks)
+    edits = _merge(parts, {**env, **isolation.env})
     version = max(CDI_VERSION, host.cdi_version if host else "", key=_version)
     return _ENCODER.encode(
         {

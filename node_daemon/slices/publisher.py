@@ -35,10 +35,19 @@ _T = TypeVar("_T")
 class Publisher:
     """Prepares isolation and writes the files that the container runtime reads."""
 
-    def __init__(self, files: SliceFiles, host: HostSpecReader, isolation: NodeIsolation) -> None:
+    def __init__(
+        self,
+        files: SliceFiles,
+        host: HostSpecReader,
+        isolation: NodeIsolation,
+        *,
+        frameworks: bool,
+    ) -> None:
+        """Write through ``files``; with ``frameworks``, tell these their part where known."""
         self.files = files
         self._host = host
         self._isolation = isolation
+        self._frameworks = frameworks
         # A thread of its own: engines work one call at a time, and one that hangs may keep starts
         # waiting, but none of the threads that everything else needs.
         self._engines = ThreadPoolExecutor(1, thread_name_prefix="isolation")
@@ -96,7 +105,7 @@ class Publisher:
         edits = await self._prepare(binding)
         try:
             host = await asyncio.to_thread(self._host.read)
-            return compose(nonce, binding, cards, host, edits)
+            return compose(nonce, binding, cards, host, edits, frameworks=self._frameworks)
         except HostSpecError as e:
             raise Refusal(Reason.HOST_SPEC, str(e)) from e
 

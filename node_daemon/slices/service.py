@@ -12,6 +12,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.domain import inventory as inventory_format
+from gpu_fraction.domain.frameworks import OFF, Switch
 from gpu_fraction.domain.inventory import Inventory, InventoryError
 from gpu_fraction.node_daemon.isolation.node import NodeIsolation
 from gpu_fraction.node_daemon.kubelet import checkpoint
@@ -113,6 +114,8 @@ class SliceService:
         ports: Ports,
         registry: CollectorRegistry,
         tempo: Tempo | None = None,
+        *,
+        framework_env: Switch = "on",
     ) -> None:
         tempo = tempo or Tempo()
         self._paths = paths
@@ -128,7 +131,10 @@ class SliceService:
         )
         shares = Shares(state.ledger, state.pods, ports.assigner)
         self._publisher = publisher = Publisher(
-            self._files, HostSpecReader(paths.host_cdi), ports.isolation
+            self._files,
+            HostSpecReader(paths.host_cdi),
+            ports.isolation,
+            frameworks=framework_env != OFF,
         )
         self.binder = LateBinder(state, identity, shares, publisher, tempo.timing)
         self.collector = Collector(

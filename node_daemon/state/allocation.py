@@ -46,6 +46,8 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         isolation: The isolation that its pod requests.
         root_risk: The field by which a process of its pod could be user 0, with what is
             allowed there; empty where none can.
+        own_env: The variables of frameworks that the container sets itself; None where it is to
+            get none, or where nothing is known of them.
     """
 
     namespace: str
@@ -55,6 +57,7 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shares: tuple[CardShare, ...]
     isolation: Isolation = msgspec.field(default=DEFAULT_ISOLATION, name="demand")
     root_risk: str = NOT_KNOWN
+    own_env: dict[str, str | None] | None = None
 
     @property
     def key(self) -> ContainerKey:

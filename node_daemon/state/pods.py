@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from gpu_fraction.domain import keys
+from gpu_fraction.domain import frameworks, keys
 from gpu_fraction.domain.root_user import NOT_KNOWN
 from gpu_fraction.node_daemon.state.allocation import PodUid
 from gpu_fraction.node_daemon.state.errors import PodRef
@@ -24,12 +24,14 @@ class Container:
         kind: ``app``, ``sidecar`` (init container that restarts always) or ``init``.
         limits: Our resources among its limits, resource name to whole number.
         container_id: As the runtime named it last; empty where it has not been made yet.
+        env: The variables of frameworks that it sets itself.
     """
 
     name: str
     kind: Kind = "app"
     limits: Mapping[str, int] = field(default_factory=dict)
     container_id: str = ""
+    env: frameworks.Own = field(default_factory=dict)
 
     @property
     def started(self) -> bool:

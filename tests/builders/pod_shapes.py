@@ -7,6 +7,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from gpu_fraction.domain import dra, keys
+from gpu_fraction.domain.backends import STACKS
 from tests.builders.pods import Raw, container, env, pod
 from tests.support.reviews import RECORDED, recorded
 
@@ -22,24 +23,15 @@ ANNOTATIONS: list[dict[str, str] | None] = [
     {"example.com/gpu-fraction": "x"},
     {"gpu": "x", "GPU-fraction": "x", "nvidia.com/gpu": "1"},
 ]
+OF_STACKS = (name for stack in STACKS.values() for name in stack.resources)
 RESOURCES = [
-    *keys.NATIVE_RESOURCES,
+    *dict.fromkeys(name if name[-1].isalnum() else f"{name}1" for name in OF_STACKS),
     "gpu-fraction.dev/core",
-    "nvidia.com/gpu",
     "nvidia.com/gpu.shared",
-    "nvidia.com/gpumem",
     "nvidia.com/gpumem-percentage",
-    "nvidia.com/gpucores",
-    "nvidia.com/priority",
-    "nvidia.com/mig-1g.10gb",
-    "amd.com/gpu",
-    *(f"amd.com/{mode}_nps1" for mode in ("spx", "dpx", "tpx", "qpx", "cpx")),
-    "gpu.intel.com/i915",
-    "gpu.intel.com/xe",
     "nvidia.com/hostdev",
     "amd.com/nic",
     "example.com/gpu",
-    "aliyun.com/gpu-mem",
     "example.com/hca",
     *dra.EXTENDED_RESOURCES,
     "deviceclass.resource.kubernetes.io/nic.example.com",

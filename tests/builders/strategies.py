@@ -25,6 +25,10 @@ RESOURCES: Final = (
     "amd.com/gpu",
     "amd.com/cpx_nps4",
     *dra.EXTENDED_RESOURCES,
+    "bitfusion.io/gpu",
+    "deviceclass.resource.kubernetes.io/gpu.nvidia.com",
+    "gpu.intel.com/xe",
+    "virtaitech.com/gpu",
 )
 CLAIMS: Final = ("gpu-fraction-0", "gpu-fraction-1")
 TEMPLATES: Final = (

@@ -2,6 +2,7 @@
 
 import re
 from fractions import Fraction
+from math import floor
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from tests.builders.strategies import text
 
 NUMBERS = st.from_regex(r"-?[0-9]{0,28}(\.[0-9]{0,5})?%?", fullmatch=True)
 QUANTITIES = st.from_regex(r"[0-9]{0,12}(\.[0-9]{0,9})?([KMGTPE]i|[numkMGTPE])?", fullmatch=True)
-PLAIN = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?%?", re.ASCII)
+PLAIN = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)%?", re.ASCII)
 
 
 def exact(number: str) -> Fraction | None:
@@ -22,14 +23,11 @@ def exact(number: str) -> Fraction | None:
 
 
 @given(st.one_of(NUMBERS, text))
-def test_a_fraction_is_exact_or_refused(number: str) -> None:
-    """Never rounded: what does not come to whole thousandths is refused."""
+def test_a_fraction_is_the_nearest_thousandth_or_refused(number: str) -> None:
+    """A whole number of GPUs is exact."""
     value = exact(number)
     good = (
-        value is not None
-        and value > 0
-        and (value <= 1 or value.denominator == 1)
-        and len(number.rstrip("%").partition(".")[2]) <= (1 if number.endswith("%") else 3)
+        value is not None and value >= Fraction(1, 2000) and (value <= 1 or value.denominator == 1)
     )
     try:
         milli = units.parse_fraction_milli(number)
@@ -38,7 +36,8 @@ def test_a_fraction_is_exact_or_refused(number: str) -> None:
     else:
         assert good
         assert value is not None
-        assert milli == value * 1000
+        assert milli == floor(value * 1000 + Fraction(1, 2))
+        assert units.is_exact(number) == (milli == value * 1000)
 
 
 @given(st.integers(1, 1000))

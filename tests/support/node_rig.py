@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from prometheus_client import CollectorRegistry
 
@@ -134,6 +135,7 @@ class Rig:
         self.cards: Inventory | None = cards
         self.cgroups: set[str] = set()
         self.isolation = NodeIsolation([])
+        self.framework_env: Literal["on", "off"] = "on"
         self.registry = CollectorRegistry()
         self._task: asyncio.Task[None] | None = None
         self._numbers = itertools.count()
@@ -154,7 +156,12 @@ class Rig:
             has_cgroup=lambda uid: uid in self.cgroups,
         )
         service = SliceService(
-            self.paths, NodeState.below(self.paths.state), ports, self.registry, self.tempo
+            self.paths,
+            NodeState.below(self.paths.state),
+            ports,
+            self.registry,
+            self.tempo,
+            framework_env=self.framework_env,
         )
         await service.load()
         self._task = asyncio.create_task(service.run(), name="daemon")

@@ -83,10 +83,12 @@ def demand(pod: Pod, stacks: Stacks = STACKS) -> Demand:
     resources leave open until a card is chosen is in the ``open_`` amounts.
     """
     claiming = [stack for stack in stacks.values() if stack.claims(pod)]
-    taken = frozenset[str]().union(*(stack.takes_over for stack in claiming))
+    taken: dict[str, Backend] = {}
+    for stack in claiming:
+        taken = {**dict.fromkeys(stack.takes_over, stack), **taken}
     total = ZERO
     for stack in claiming:
-        hidden = taken - stack.takes_over
+        hidden = {name for name, taker in taken.items() if taker is not stack}
         total += stack.demand(_without(pod, hidden) if hidden else pod)
     return total
 

@@ -4,7 +4,7 @@ A pod's claims are made of templates, which ``gpu_fraction.claims`` keeps in its
 """
 
 from gpu_fraction.domain import claim_template, dra, keys
-from gpu_fraction.domain.backend import NVIDIA_TAINT, About, Backend, whole_cards
+from gpu_fraction.domain.backend import NVIDIA_TAINT, About, Backend, asking, whole_cards
 from gpu_fraction.domain.claim_template import Shape, Template
 from gpu_fraction.domain.demand import ZERO, Demand, demand_of
 from gpu_fraction.domain.edit import PodEdit
@@ -47,7 +47,7 @@ class Dra(Backend):
                 "characters; name fewer",
             )
         for number, (part, amounts) in enumerate(self.parts(request, edit)):
-            shape = self._shape(request, part, edit)
+            shape = self._shape(request, pod, part, edit)
             if shape is None:
                 continue
             made = claim_template.template(shape, request)
@@ -60,16 +60,16 @@ class Dra(Backend):
     def templates(self, request: Request, pod: Pod) -> list[Template]:
         """The templates that ``render`` names; none where it refuses the pod."""
         edit = self.start(request, pod)
-        shapes = [self._shape(request, part, edit) for part, _ in self.parts(request, edit)]
+        shapes = [self._shape(request, pod, part, edit) for part, _ in self.parts(request, edit)]
         if edit.problems:
             return []
         return [claim_template.template(shape, request) for shape in shapes if shape]
 
-    def _shape(self, request: Request, part: Slice, edit: PodEdit) -> Shape | None:
+    def _shape(self, request: Request, pod: Pod, part: Slice, edit: PodEdit) -> Shape | None:
         """The shape of one container's claim; None, with a problem, where there can be none."""
         if part.cards > dra.MAX_DEVICES:
             edit.refuse(
-                keys.NUM_DEVICES,
+                keys.NUM_DEVICES if keys.NUM_DEVICES in pod.annotations() else asking(part, pod),
                 f"container {part.container} asks for {part.cards} GPUs, more than one claim "
                 f"holds; allowed: at most {dra.MAX_DEVICES}",
             )

@@ -1,6 +1,7 @@
-"""HAMi: ``nvidia.com/gpu`` cards, with memory and compute for each of them.
+"""HAMi: ``nvidia.com/gpu`` cards with memory and compute for each, and other vendors' devices.
 
-Names, units and rules: HAMi pkg/device/nvidia/device.go and charts/hami/values.yaml.
+Names, units and rules: HAMi pkg/device/nvidia/device.go and charts/hami/values.yaml; of other
+vendors, ``gpu_fraction.domain.hami_vendors``.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -10,12 +11,21 @@ from typing import Final, cast
 
 import msgspec
 
-from gpu_fraction.domain import models, units
-from gpu_fraction.domain.backend import NVIDIA_TAINT, About, Backend, amount_of, asked_for
+from gpu_fraction.domain import hami_devices, keys, models, units
+from gpu_fraction.domain.backend import (
+    NVIDIA_TAINT,
+    About,
+    Backend,
+    StackSetting,
+    amount_of,
+    asked_for,
+    asking,
+)
 from gpu_fraction.domain.edit import PodEdit
+from gpu_fraction.domain.hami_vendors import SLICES, VENDORS, WHOLE, Vendor
 from gpu_fraction.domain.pod import Container, Pod
 from gpu_fraction.domain.request import PLACEMENTS, Placement, Request, Slice
-from gpu_fraction.domain.sizes import Amounts
+from gpu_fraction.domain.sizes import Amounts, CardSizes
 
 GPU: Final = "nvidia.com/gpu"
 MEMORY: Final = "nvidia.com/gpumem"
@@ -29,6 +39,16 @@ USE_UUID: Final = "nvidia.com/use-gpuuuid"
 NODE_POLICY: Final = "hami.io/node-scheduler-policy"
 GPU_POLICY: Final = "hami.io/gpu-scheduler-policy"
 REGISTERED: Final = "hami.io/node-nvidia-register"
+
+
+NVIDIA: Final = "nvidia"
+AMD_GPU: Final = "amd.com/gpu"
+"""The resource of AMD's own plugin too, which HAMi counts as its devices."""
+
+_BY_NAME: Final = {vendor.name: vendor for vendor in VENDORS}
+_VENDOR: Final = StackSetting(
+    "hami_vendor", NVIDIA, "whose devices pods get (backend hami)", (NVIDIA, *_BY_NAME)
+)
 
 
 class _Card(msgspec.Struct):
@@ -56,9 +76,17 @@ class Hami(Backend):
         source="Project-HAMi/HAMi at 4707fb02 (2026-08-21), run on Kubernetes 1.37.2",
     )
     scheduler = "hami-scheduler"
-    resources = ("nvidia.com/gpumem", "nvidia.com/gpucores", "nvidia.com/priority")
-    takes_over = frozenset({GPU})
+    resources = (
+        "nvidia.com/gpumem",
+        "nvidia.com/gpucores",
+        "nvidia.com/priority",
+        *(name for vendor in VENDORS for name in hami_devices.names(vendor) if name != AMD_GPU),
+        *WHOLE,
+        *SLICES,
+    )
+    takes_over = frozenset({GPU, AMD_GPU})
     tolerations = (NVIDIA_TAINT,)
+    settings = (_VENDOR,)
     assignments = ("hami.io/vgpu-devices-",)
     chooses_models = True
     chooses_uuids = True
@@ -67,8 +95,12 @@ class Hami(Backend):
     def render(self, request: Request, pod: Pod) -> PodEdit:
         """Count, memory and compute of each card; never both forms of memory."""
         edit = self.start(request, pod)
+        vendor = _BY_NAME.get(self.config.of(_VENDOR))
+        if vendor is not None:
+            return self._other_vendor(request, pod, edit, vendor)
         parts = self.parts(request, edit)
-        _choose_cards(request, edit, self.config.card_sizes.by_model_mib)
+        choose_models(request, edit, self.config.card_sizes.by_model_mib, self.about.title)
+        _choose_cards(request, edit)
         for part, amounts in parts:
             if request.isolation == "none":
                 # HAMi's own switch: without it, HAMi enforces whatever the pod says.
@@ -76,8 +108,35 @@ class Hami(Backend):
             self.give(edit, part, amounts, _resources(part, amounts, edit))
         return edit
 
+    def _other_vendor(self, request: Request, pod: Pod, edit: PodEdit, vendor: Vendor) -> PodEdit:
+        edit.tolerations = ()
+        for key, wish in (
+            (keys.MODEL, request.models or request.not_models),
+            (keys.UUID, request.uuids),
+        ):
+            if wish:
+                edit.refuse(
+                    key,
+                    f"cannot be honoured for {vendor.name}: each vendor has HAMi annotations of "
+                    "its own; use a nodeSelector on a label of the nodes",
+                )
+        edit.warn(f"not verified for the backend {self.name}: no pod for {vendor.name} has run")
+        _place(request, edit)
+        sized = self
+        if vendor.card_mib:
+            sized = Hami(replace(self.config, card_sizes=CardSizes(vendor.card_mib)))
+        for part, amounts in sized.parts(request, edit):
+            key = asking(part, pod)
+            given = hami_devices.resources(edit, key, part, amounts, vendor)
+            self.give(edit, part, amounts, given)
+        return edit
+
+    def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:
+        """NVIDIA's cards, and other vendors' devices."""
+        return (*super().asks(container, pod), *hami_devices.asks(container, up=up))
+
     def ask(self, container: Container, pod: Pod) -> Slice | None:  # noqa: ARG002
-        """The amounts of each card, as HAMi reads them."""
+        """The amounts of each of NVIDIA's cards, as HAMi reads them."""
         cards, mib, percent, cores = (
             amount_of(container.resources, name) for name in (GPU, *SHARE_RESOURCES)
         )
@@ -105,10 +164,8 @@ class Hami(Backend):
         given = pod.annotations()
         policy = given.get(GPU_POLICY, "").replace("topology-aware", "topology")
         return replace(
-            found,
-            models=_names(given.get(USE_TYPE)),
-            not_models=() if USE_TYPE in given else _names(given.get(AVOID_TYPE)),
-            uuids=_names(given.get(USE_UUID)),
+            read_models(found, given),
+            uuids=names_in(given.get(USE_UUID)),
             placement=cast("Placement", policy) if policy in PLACEMENTS else found.placement,
         )
 
@@ -149,40 +206,63 @@ def _percent(part: Slice, milli: int, what: str, edit: PodEdit) -> int:
     return percent
 
 
-def _choose_cards(request: Request, edit: PodEdit, configured: Iterable[str]) -> None:
-    """HAMi's annotations for models, cards and placement."""
-    annotations = edit.annotations
+def choose_models(request: Request, edit: PodEdit, configured: Iterable[str], stack: str) -> None:
+    """The annotations for models, of HAMi and of the stacks that read HAMi's.
+
+    Args:
+        request: The pod's.
+        edit: Gets the annotations, and a warning where names are not told apart.
+        configured: Models of the cluster, besides ``models.KNOWN``.
+        stack: The stack's name for the warning.
+    """
     avoided = _spelt(request.not_models)
     if request.models:
-        annotations[USE_TYPE] = ",".join(_spelt(request.models))
+        edit.annotations[USE_TYPE] = ",".join(_spelt(request.models))
         # What is a part of a wanted name as well would keep the pod off that one.
         mistaken = _mistaken(request.models, configured)
         wanted = ",".join(request.models).casefold()
         avoided = [name for name in mistaken if name.casefold() not in wanted]
         if mistaken:
             edit.warn(
-                f"HAMi looks for {','.join(request.models)} anywhere in a card's name: "
+                f"{stack} looks for {','.join(request.models)} anywhere in a card's name: "
                 f"{AVOID_TYPE} keeps the pod off {', '.join(avoided) or 'none'}; other names "
                 "that hold it are not told apart"
             )
     elif also := _mistaken(request.not_models, configured):
         edit.warn(
-            f"HAMi looks for {','.join(request.not_models)} anywhere in a card's name: the pod "
+            f"{stack} looks for {','.join(request.not_models)} anywhere in a card's name: the pod "
             f"stays off {', '.join(also)} too"
         )
     if avoided:
-        annotations[AVOID_TYPE] = ",".join(avoided)
+        edit.annotations[AVOID_TYPE] = ",".join(avoided)
+
+
+def read_models(found: Request, annotations: Mapping[str, str]) -> Request:
+    """The request with the models of these annotations."""
+    wanted = names_in(annotations.get(USE_TYPE))
+    avoided = () if wanted else names_in(annotations.get(AVOID_TYPE))
+    return replace(found, models=wanted, not_models=avoided)
+
+
+def names_in(text: str | None) -> tuple[str, ...]:
+    """The names in a list that is separated by commas."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def _choose_cards(request: Request, edit: PodEdit) -> None:
+    """HAMi's annotations for cards and placement."""
+    annotations = edit.annotations
     if request.uuids:
         annotations[USE_UUID] = ",".join(request.uuids)
+    _place(request, edit)
+
+
+def _place(request: Request, edit: PodEdit) -> None:
     if request.placement == "topology":
-        annotations[GPU_POLICY] = "topology-aware"
+        edit.annotations[GPU_POLICY] = "topology-aware"
     else:
-        annotations[NODE_POLICY] = request.placement
-        annotations[GPU_POLICY] = request.placement
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+        edit.annotations[NODE_POLICY] = request.placement
+        edit.annotations[GPU_POLICY] = request.placement
 
 
 def _spelt(names: Iterable[str]) -> list[str]:

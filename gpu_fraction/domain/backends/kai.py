@@ -18,6 +18,8 @@ from gpu_fraction.domain.backend import (
     Backend,
     StackSetting,
     asked_for,
+    asking,
+    whole_cards,
 )
 from gpu_fraction.domain.demand import Demand, aggregate, demand_of
 from gpu_fraction.domain.edit import PodEdit
@@ -33,7 +35,8 @@ QUEUE_LABEL: Final = "kai.scheduler/queue"
 WHOLE: Final = "nvidia.com/gpu"
 VISIBLE: Final = "NVIDIA_VISIBLE_DEVICES"
 NO_CARD: Final = "void"
-"""Gives no card (NVIDIA container toolkit); KAI's webhook replaces it."""
+"""Gives no card (NVIDIA container toolkit, "GPU enumeration"), in case KAI's webhook does not see
+the pod. That webhook replaces the variable (pkg/binder/common/env_vars.go)."""
 
 SMALLEST_MILLI: Final = 10
 """KAI tells containers hundredths, and its HAMi-core mode sets no limit for 0.00."""
@@ -65,7 +68,12 @@ class Kai(Backend):
     scheduler = "kai-scheduler"
     tolerations = (NVIDIA_TAINT,)
     settings = (_QUEUE,)
-    assignments = ("runai-gpu-group",)
+    # Its binder writes them (pkg/common/constants, pkg/binder/binding).
+    assignments = (
+        "runai-gpu-group",
+        "received-resource-type",
+        "kai.scheduler/numa-placement-",
+    )
     reads_our_annotations = True
 
     def render(self, request: Request, pod: Pod) -> PodEdit:
@@ -74,7 +82,7 @@ class Kai(Backend):
         shares = [part for part in request.slices if not part.whole]
         if shares and len(request.slices) > 1:
             edit.refuse(
-                keys.CONTAINER_PREFIX + request.slices[-1].container,
+                asking(request.slices[-1], pod),
                 "cannot be honoured: KAI-Scheduler gives a pod one share of a GPU, or whole GPUs; "
                 "allowed: a share for one container, or whole GPUs for several",
             )
@@ -87,12 +95,12 @@ class Kai(Backend):
                 edit.rewritten[keys.CONTAINER_PREFIX + part.container] = str(part.cards)
                 self.give(edit, part, amounts, {WHOLE: part.cards})
             else:
-                self._share(edit, part, self.config.card_sizes.eligible_mib(request))
+                self._share(edit, part, pod, self.config.card_sizes.eligible_mib(request))
                 edit.env[part.container] = {VISIBLE: NO_CARD}
                 self.give(edit, part, amounts, {})
         return edit
 
-    def _share(self, edit: PodEdit, part: Slice, eligible_mib: Collection[int]) -> None:
+    def _share(self, edit: PodEdit, part: Slice, pod: Pod, eligible_mib: Collection[int]) -> None:
         if part.core_milli not in (None, part.memory_milli):
             edit.refuse(
                 keys.MEMORY if part.memory_mib else keys.CORES,
@@ -101,7 +109,7 @@ class Kai(Backend):
             )
         if (part.memory_milli or units.MILLI) < SMALLEST_MILLI:
             edit.refuse(
-                keys.FRACTION,
+                asking(part, pod),
                 "is too small for KAI-Scheduler, which tells a container hundredths of a GPU; "
                 f"allowed: 0.01 or more, or {keys.MEMORY}",
             )
@@ -113,10 +121,12 @@ class Kai(Backend):
                 f"is {part.memory_mib} MiB, but KAI-Scheduler counts the largest GPU as "
                 f"{counted} MiB; allowed: at most {counted}Mi",
             )
-        if (part.memory_milli or 0) % 10:
+        milli = part.memory_milli or 0
+        if milli % 10:
+            # As Go's "%.2f" rounds: 0.335 is 0.34 and 0.345 is 0.34.
             edit.warn(
-                f"container {part.container}: KAI-Scheduler tells it hundredths of a GPU, which "
-                f"{units.format_milli(part.memory_milli or 0)} is not"
+                f"container {part.container}: KAI-Scheduler keeps {units.format_milli(milli)} of "
+                f"a GPU for it and tells it {milli / units.MILLI:.2f}"
             )
         _forget_share(edit)
         edit.rewritten[keys.CONTAINER_PREFIX + part.container] = None
@@ -124,7 +134,7 @@ class Kai(Backend):
         if part.memory_mib:
             edit.rewritten[keys.MEMORY] = str(part.memory_mib)
         else:
-            edit.rewritten[keys.FRACTION] = units.format_milli(part.memory_milli or 0)
+            edit.rewritten[keys.FRACTION] = units.format_milli(milli)
         if part.cards > 1:
             edit.rewritten[keys.NUM_DEVICES] = str(part.cards)
 
@@ -136,17 +146,22 @@ class Kai(Backend):
         )
 
     def ask(self, container: Container, pod: Pod) -> Slice | None:
-        """The pod's share, for the container that has it; what cannot be read is a whole card."""
+        """The pod's share, for the container that has it; what cannot be read is a whole card.
+
+        A pod without a share has whole cards; in those that it schedules, KAI gives nothing else.
+        """
+        if not self.claims(pod):
+            return whole_cards(container, (WHOLE,))
         annotations = pod.annotations()
         first = pod.spec.containers[0].name if pod.spec.containers else ""
-        if not self.claims(pod) or container.name != annotations.get(keys.CONTAINER_NAME, first):
+        if container.name != annotations.get(keys.CONTAINER_NAME, first):
             return None
-        cards = _number(units.parse_count, annotations.get(keys.NUM_DEVICES))
+        cards = _number(units.parse_count, annotations.get(keys.NUM_DEVICES)) or 1
         memory = _number(units.parse_memory_mib, annotations.get(keys.MEMORY))
         if memory:
-            return asked_for(container, cards=cards or 1, core_milli=None, memory_mib=memory[0])
+            mib = min(memory[0], units.MAX_AMOUNT)
+            return asked_for(container, cards=cards, core_milli=None, memory_mib=mib)
         milli = _number(units.parse_share_milli, annotations.get(keys.FRACTION)) or units.MILLI
-        cards = cards or 1
         return asked_for(container, cards=cards, core_milli=milli, memory_milli=milli)
 
     def demand(self, pod: Pod) -> Demand:

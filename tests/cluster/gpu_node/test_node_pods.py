@@ -14,8 +14,9 @@ from tests.cluster.harness.waiting import wait_for
 
 pytestmark = pytest.mark.long
 
-DAEMON_FLAGS = ("--poll-interval=0.2",)
-"""Of the cards' health, so that a card recovers within a second."""
+DAEMON_FLAGS = ("--poll-interval=0.2", "--isolation=")
+"""Of the cards' health, so that a card recovers within a second; no engine, so that containers
+see whole cards."""
 SCRIPT = 'echo "$GPU_FRACTION_DEVICES $GPU_MEMORY_LIMIT_MIB $GPU_FRACTION"; sleep 10000'
 
 
@@ -204,3 +205,27 @@ def _resize(kubectl: Kubectl, pod: str, **amounts: str) -> None:
     resources = {"requests": amounts, "limits": amounts}
     patch = {"spec": {"containers": [{"name": "main", "resources": resources}]}}
     kubectl("patch", "pod", pod, "--subresource=resize", "--patch-file=/dev/stdin", stdin=patch)
+
+
+def test_frameworks_are_told_their_part_beside_what_the_pod_sets(
+    daemon: Daemon, kubectl: Kubectl, namespace: str
+) -> None:
+    """The runtime replaces a variable of the pod's by one of the file; so some are not in it."""
+    told = 'echo "$GPU_MEMORY_FRACTION $PYTORCH_ALLOC_CONF $CUPY_GPU_MEMORY_LIMIT"; sleep 10000'
+    pod = gpu_pod("told", (CardShare(daemon.uuids[3], 250, 20_000),), script=told)
+    pod["spec"]["containers"][0]["env"] = [
+        {"name": "PYTORCH_ALLOC_CONF", "value": "expandable_segments:True"},
+        {"name": "CUPY_GPU_MEMORY_LIMIT", "value": "10%"},
+    ]
+    off = gpu_pod(
+        "off",
+        (CardShare(daemon.uuids[3], 250, 20_000),),
+        script=f"echo untold; {told}",
+        annotations={keys.FRAMEWORK_ENV: "off"},
+    )
+    kubectl.apply(pod, off)
+    wait_ready(kubectl, "told", "off")
+    assert daemon.printed(namespace, "told") == (
+        "0.24 expandable_segments:True,per_process_memory_fraction:0.24 10%"
+    )
+    assert daemon.printed(namespace, "off").split() == ["untold"]

@@ -26,6 +26,7 @@ EVERY_FLAG = {
     "gpu_memory_mib": "80Gi",
     "gpu_memory_by_model": "A100-80GB=80Gi,RTX 6000=48Gi",
     "runtime_class": "nvidia",
+    "framework_env": "off",
     "env": "NVIDIA_DRIVER_CAPABILITIES=compute,utility,B=x=y,EMPTY=",
     "default_placement": "spread",
     "default_isolation": "required",

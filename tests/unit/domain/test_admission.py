@@ -94,7 +94,7 @@ def test_a_container_beside_it_may_choose_none() -> None:
     assert admitted(pod(QUARTER, container("main"), side))["spec"]["containers"][1] == side
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("backend", ["hami", "kai", "native", "nvidia", "nvidia-dra"])
 def test_a_pod_may_run_on_nodes_with_the_taint_of_gpus(backend: str) -> None:
     """GKE and others set it; what the author tolerates besides stays."""
     other = {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}
@@ -160,6 +160,25 @@ def test_rounding_is_said() -> None:
         "gpu-memory 8G is rounded up to 7630 MiB",
         "container main: 7630 MiB comes with 46.5% of a GPU's compute",
     )
+
+
+def test_rounding_of_shares_is_said() -> None:
+    """Of each that has more decimals than count; zeros are none."""
+    given = {
+        "gpu-fraction": "0.3333",
+        "gpu-cores": "33.33%",
+        "gpu-fraction.dev/container.b": ".99960",
+        "gpu-fraction.dev/container.c": "0.50000",
+        "gpu-fraction.dev/gpu-model": "!X1.23456",
+    }
+    found = verdict(pod(given, *map(container, "abc")))
+    assert [line for line in found.warnings if "nearest" in line] == [
+        "gpu-fraction 0.3333 is taken as 0.333, the nearest 0.001 of a GPU",
+        "gpu-cores 33.33% is taken as 0.333, the nearest 0.001 of a GPU",
+        "gpu-fraction.dev/container.b .99960 is taken as 1, the nearest 0.001 of a GPU",
+    ]
+    assert found.request is not None
+    assert [part.core_milli for part in found.request.slices] == [333, 1000, 500]
 
 
 @pytest.mark.parametrize(

@@ -298,11 +298,22 @@ def test_a_wanted_model_means_the_same_on_hami() -> None:
                     assert hami_takes(edit.annotations, card) is expected, (wanted, card)
 
 
+TAINTS = {
+    "amd": ("amd.com/gpu",),
+    "bitfusion": (),  # its GPUs are remote
+    "intel": ("gpu.intel.com/i915", "gpu.intel.com/xe"),
+    "orionx": (),
+}
+
+
 @pytest.mark.parametrize("backend", sorted(BACKENDS))
 def test_pods_tolerate_the_taint_of_gpu_nodes(backend: str) -> None:
-    """As the API server's plugin ExtendedResourceToleration does for NVIDIA's resource."""
+    """As the API server's plugin ExtendedResourceToleration does for the resource."""
     edit = render(backend, {"gpu-fraction": "1"})
-    assert edit.tolerations == (Toleration("nvidia.com/gpu", "Exists", effect="NoSchedule"),)
+    assert edit.tolerations == tuple(
+        Toleration(key, "Exists", effect="NoSchedule")
+        for key in TAINTS.get(backend, ("nvidia.com/gpu",))
+    )
 
 
 @pytest.mark.parametrize(("isolation", "off"), [("none", True), ("preferred", False)])
@@ -401,7 +412,10 @@ def test_more_memory_than_the_largest_card_is_refused(backend: str) -> None:
 def test_every_backend_shares_the_rest(backend: str) -> None:
     """Request annotation, runtime class, and the variables that tell a container its share."""
     config = BackendConfig(
-        CardSizes(16384), "nvidia", {"NVIDIA_DRIVER_CAPABILITIES": "all", "GPU_FRACTION": "own"}
+        CardSizes(16384),
+        "nvidia",
+        {"NVIDIA_DRIVER_CAPABILITIES": "all", "GPU_FRACTION": "own"},
+        {"nvidia_mig_model": "A30"},
     )
     edit = render(backend, {"gpu-fraction.dev/container.side": "1"}, config)
     assert edit.annotations[keys.REQUEST] == (
@@ -410,12 +424,10 @@ def test_every_backend_shares_the_rest(backend: str) -> None:
     )
     assert edit.runtime_class_name == "nvidia"
     assert set(edit.resources) == {"side"}
-    assert edit.env == {
-        "side": {
-            "GPU_FRACTION": "own",
-            "GPU_MEMORY_LIMIT_MIB": "16384",
-            "NVIDIA_DRIVER_CAPABILITIES": "all",
-        }
+    assert {key: text for key, text in edit.env["side"].items() if "ORION" not in key} == {
+        "GPU_FRACTION": "own",
+        "GPU_MEMORY_LIMIT_MIB": "21504" if backend == "nvidia-mig" else "16384",
+        "NVIDIA_DRIVER_CAPABILITIES": "all",
     }
 
 

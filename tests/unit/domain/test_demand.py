@@ -335,6 +335,16 @@ def test_a_share_of_nothing_does_not_hide_other_stacks(name: str) -> None:
     assert cost(container("a", {name: "4"}), container("b", {"nvidia.com/gpumem": "0"})) == plain
 
 
+def test_a_resource_that_two_stacks_take_over_is_charged_once() -> None:
+    """HAMi's cards, in a pod that selects nodes whose cards are all divided alike."""
+    raw = pod(
+        None,
+        container("a", {"nvidia.com/gpu": "2", "nvidia.com/gpumem": "1024"}),
+        nodeSelector={"nvidia.com/gpu.product": "NVIDIA-A30-MIG-1g.6gb"},
+    )
+    assert demand(typed(raw)).cards == 2
+
+
 @pytest.mark.parametrize(
     "name",
     ["nvidia.com/gpu", "nvidia.com/mig-1g.5gb", "nvidia.com/gpumem", keys.CORE_MILLI, keys.SLOT],

@@ -4,13 +4,14 @@ import pytest
 
 from tests.unit.domain.annotated_pod import refusals
 
-SHARE = "a share above 0 and up to 1 with at most three decimals (0.25 or 25%)"
+SHARE = "a share of one GPU from 0.001 to 1 (0.25 or 25%)"
 FRACTION = f"{SHARE}, or a whole number of GPUs (1, 2, 4)"
 MEMORY = "an amount above 0 with a unit (8Gi, 8000Mi) or a plain number of MiB"
 KNOWN = (
     "known: gpu-fraction, gpu-memory, gpu-cores, gpu-fraction-num-devices, "
     "gpu-fraction-container-name, gpu-fraction.dev/gpu-model, gpu-fraction.dev/gpu-uuid, "
-    "gpu-fraction.dev/placement, gpu-fraction.dev/isolation, gpu-fraction.dev/container.<name>"
+    "gpu-fraction.dev/placement, gpu-fraction.dev/isolation, gpu-fraction.dev/framework-env, "
+    "gpu-fraction.dev/container.<name>"
 )
 
 
@@ -40,8 +41,8 @@ KNOWN = (
         ),
         pytest.param(
             {"gpu-fraction": "0.0001"},
-            'metadata.annotations[gpu-fraction]: "0.0001" is too precise, the smallest step is '
-            f"0.001 of a GPU; allowed: {FRACTION}",
+            'metadata.annotations[gpu-fraction]: "0.0001" is less than 0.001 of a GPU; '
+            f"allowed: {FRACTION}",
             id="too-fine",
         ),
         pytest.param(
@@ -272,6 +273,18 @@ KNOWN = (
             'metadata.annotations[gpu-fraction.dev/placement]: "spraed" is not a known value; '
             'did you mean "spread"?; allowed: binpack, spread, topology',
             id="placement",
+        ),
+        pytest.param(
+            {"gpu-fraction": "0.5", "gpu-fraction.dev/framework-env": "false"},
+            'metadata.annotations[gpu-fraction.dev/framework-env]: "false" is not a known value; '
+            "allowed: off",
+            id="framework-env",
+        ),
+        pytest.param(
+            {"gpu-fraction.dev/framework-env": "off"},
+            "metadata.annotations[gpu-fraction.dev/framework-env]: does not request a GPU by "
+            "itself; add gpu-fraction or gpu-memory",
+            id="framework-env-alone",
         ),
         pytest.param(
             {"gpu-fraction": "0.5", "gpu-fraction.dev/isolation": "yes"},

@@ -27,11 +27,55 @@ from gpu_fraction.domain.units import UnitError
         ("2", 2000),
         ("16", 16000),
         ("2.0", 2000),
+        (".5", 500),
+        ("00.5", 500),
+        ("01", 1000),
+        ("1.", 1000),
+        ("5.", 5000),
+        (".5%", 5),
+        ("05.%", 50),
+        ("0.25000", 250),
+        ("25.000%", 250),
+        ("2.0000", 2000),
     ],
 )
 def test_fraction_is_read_in_thousandths(text: str, milli: int) -> None:
     """A share of one GPU, as a decimal or a percentage, or a whole number of GPUs."""
     assert units.parse_fraction_milli(text) == milli
+
+
+@pytest.mark.parametrize(
+    ("text", "milli"),
+    [
+        ("0.3333", 333),
+        ("0.3335", 334),
+        ("0.33349999", 333),
+        ("0.0005", 1),
+        ("0.0014", 1),
+        ("0.9994", 999),
+        ("0.9996", 1000),
+        (".00051", 1),
+        ("33.33%", 333),
+        ("0.05%", 1),
+        ("99.96%", 1000),
+        ("0.1234567890123456789012345678", 123),
+    ],
+)
+def test_more_decimals_are_taken_to_the_nearest_thousandth(text: str, milli: int) -> None:
+    """Of a decimal and of a percentage; the caller can tell, and warns."""
+    assert units.parse_fraction_milli(text) == units.parse_share_milli(text) == milli
+    assert not units.is_exact(text)
+
+
+@pytest.mark.parametrize("text", ["0.25", "0.250", "0.25000", "1", "2.0000", ".5", "5.", "25.50%"])
+def test_zeros_are_not_more_decimals(text: str) -> None:
+    """Nothing was rounded."""
+    assert units.is_exact(text)
+
+
+def test_three_times_a_third_fit_one_gpu() -> None:
+    """As they do where KAI-Scheduler counts them."""
+    assert 3 * units.parse_fraction_milli("0.3333") <= units.MILLI
 
 
 NO_NUMBERS = [
@@ -42,9 +86,11 @@ NO_NUMBERS = [
     "0.5\n",
     "\t0.5",
     "0 .5",
-    ".5",
-    "0.",
-    "5.",
+    ".",
+    ".%",
+    "-",
+    "-.",
+    "1..5",
     "%",
     "%25",
     "25 %",
@@ -60,8 +106,6 @@ NO_NUMBERS = [
     "0x1",
     "0b1",
     "0o1",
-    "00.5",
-    "01",
     "+0.5",
     "--0.5",
     "0.5.0",
@@ -110,10 +154,15 @@ def test_what_other_parsers_would_take_is_no_number(text: str) -> None:
         ("-1", "negative"),
         ("-0", "negative"),
         ("-25%", "negative"),
-        ("0.0005", "too precise, the smallest step is 0.001 of a GPU"),
-        ("0.1234", "too precise, the smallest step is 0.001 of a GPU"),
-        ("0.25000", "too precise, the smallest step is 0.001 of a GPU"),
-        ("12.55%", "too precise, the smallest step is 0.001 of a GPU"),
+        ("0.", "zero"),
+        ("0.00000", "zero"),
+        ("-.5", "negative"),
+        ("0.0004", "less than 0.001 of a GPU"),
+        ("0.0000000001", "less than 0.001 of a GPU"),
+        ("0.04%", "less than 0.001 of a GPU"),
+        ("1.0004", "more than one GPU but not a whole number"),
+        ("100.01%", "more than one GPU but not a whole number"),
+        ("1.9999", "more than one GPU but not a whole number"),
         ("1.5", "more than one GPU but not a whole number"),
         ("1.001", "more than one GPU but not a whole number"),
         ("2.5", "more than one GPU but not a whole number"),
@@ -141,7 +190,7 @@ def test_share(text: str, milli: int) -> None:
     assert units.parse_share_milli(text) == milli
 
 
-@pytest.mark.parametrize("text", ["2", "1.001", "101%", "200%"])
+@pytest.mark.parametrize("text", ["2", "1.001", "1.0001", "101%", "200%"])
 def test_share_is_never_a_count(text: str) -> None:
     """Whole numbers above one count GPUs in ``gpu-fraction`` only."""
     with pytest.raises(UnitError) as refused:
@@ -151,7 +200,7 @@ def test_share_is_never_a_count(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("1", 1), ("2", 2), ("10", 10), ("9" * 30, 10**30 - 1)]
+    ("text", "count"), [("1", 1), ("2", 2), ("10", 10), ("02", 2), ("9" * 30, 10**30 - 1)]
 )
 def test_count(text: str, count: int) -> None:
     """A whole number of 1 or more."""
@@ -160,7 +209,7 @@ def test_count(text: str, count: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0", "-1", "+1", "1.0", "1.2", "01", " 1", "1 ", "1\n", "1e1", "٢", "1_0", "9" * 31],
+    ["", "0", "-1", "+1", "1.0", "1.2", "00", " 1", "1 ", "1\n", "1e1", "٢", "1_0", "9" * 31],
 )
 def test_no_count(text: str) -> None:
     """Anything else is refused with what is allowed."""
@@ -175,6 +224,7 @@ def test_no_count(text: str) -> None:
         ("1", 1, False),
         ("8000", 8000, False),
         ("08", 8, False),
+        ("04096", 4096, False),
         ("8Gi", 8192, False),
         ("8000Mi", 8000, False),
         ("1024Ki", 1, False),

@@ -191,6 +191,12 @@ def test_system_keys_alone_ask_for_nothing() -> None:
     assert parse(typed(made), Bounds()) is None
 
 
+def test_telling_frameworks_is_no_part_of_the_request() -> None:
+    """Those who write the variables read the annotation themselves."""
+    off = {keys.FRAMEWORK_ENV: "off"}
+    assert read({"gpu-fraction": "0.5", **off}) == read({"gpu-fraction": "0.5"})
+
+
 def test_no_annotations_at_all() -> None:
     """Pods without annotations are the common case."""
     assert parse(typed(pod()), Bounds()) is None

@@ -31,6 +31,7 @@ def test_every_setting_arrives() -> None:
         gpu_memory_mib="80Gi",
         gpu_memory_by_model="T4=15360,RTX 6000 = 48Gi",
         runtime_class="nvidia",
+        framework_env="off",
         env="NVIDIA_DRIVER_CAPABILITIES=compute,utility,B=x=y,EMPTY=",
         default_placement="topology",
         default_isolation="none",
@@ -51,6 +52,7 @@ def test_every_setting_arrives() -> None:
         CardSizes(81920, {"T4": 15360, "RTX 6000": 49152}),
         "nvidia",
         {"NVIDIA_DRIVER_CAPABILITIES": "compute,utility", "B": "x=y", "EMPTY": ""},
+        framework_env="off",
     )
     assert {name: replace(backend.config, own={}) for name, backend in made.backends.items()} == {
         "hami": config,

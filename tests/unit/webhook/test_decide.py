@@ -118,8 +118,8 @@ def test_a_refusal() -> None:
         allowed=False,
         message=(
             'metadata.annotations[gpu-fraction]: "7.5" is more than one GPU but not a whole '
-            "number; allowed: a share above 0 and up to 1 with at most three decimals (0.25 or "
-            "25%), or a whole number of GPUs (1, 2, 4)"
+            "number; allowed: a share of one GPU from 0.001 to 1 (0.25 or 25%), or a whole number "
+            "of GPUs (1, 2, 4)"
         ),
         audit={"decision": "refused", "backend": "native"},
     )

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from gpu_fraction.domain import frameworks, keys
 from gpu_fraction.domain import inventory as inventory_format
-from gpu_fraction.domain import keys
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.requests import PatchKind
@@ -117,6 +117,38 @@ def test_any_container_of_a_pod_can_make_it_a_risk(spec: dict[str, Any], risk: s
     pod = read(msgspec.convert({"spec": given}, WirePod))
     assert pod.root_risk.startswith(risk)
     assert bool(pod.root_risk) is bool(risk)
+
+
+def test_variables_of_frameworks_are_read_with_the_values_that_are_known() -> None:
+    """No other is; a value of a Secret, or one that the kubelet expands, is not known."""
+    env: list[dict[str, Any]] = [
+        {"name": "PASSWORD", "value": "x"},
+        {"name": "PYTORCH_ALLOC_CONF", "value": "backend:native"},
+        {"name": "XLA_CLIENT_MEM_FRACTION", "value": "$(PART)"},
+        {"name": "CUPY_GPU_MEMORY_LIMIT", "valueFrom": {"secretKeyRef": {"key": "a"}}},
+    ]
+    given = {"spec": {"containers": [{"name": "main", "env": env}, {"name": "side"}]}}
+    main, side = read(msgspec.convert(given, WirePod)).containers
+    assert main.env == {
+        "PYTORCH_ALLOC_CONF": "backend:native",
+        "XLA_CLIENT_MEM_FRACTION": None,
+        "CUPY_GPU_MEMORY_LIMIT": None,
+    }
+    assert side.env == {}
+
+
+def test_a_config_map_may_set_any_of_them() -> None:
+    """Its content is not in the pod; what the pod sets besides is known."""
+    container = {
+        "name": "main",
+        "envFrom": [{"configMapRef": {"name": "settings"}}],
+        "env": [{"name": "PYTORCH_ALLOC_CONF", "value": "backend:native"}],
+    }
+    (main,) = read(msgspec.convert({"spec": {"containers": [container]}}, WirePod)).containers
+    assert main.env == {
+        **dict.fromkeys(frameworks.NAMES - {frameworks.OURS}),
+        "PYTORCH_ALLOC_CONF": "backend:native",
+    }
 
 
 async def test_pods_of_this_node_are_followed(

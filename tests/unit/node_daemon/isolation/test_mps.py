@@ -37,6 +37,12 @@ def test_version_2_limits_by_the_containers_environment(mps: Mps, driver: Driver
     assert tiny["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "1"
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_client_still_sees_the_whole_card(mps: Mps, driver: Driver, protocol: int) -> None:
+    """A limit makes less of it free; frameworks count their part from the total."""
+    assert not mps.engine(driver, protocol).edits(part()).shrinks_total  # type: ignore[arg-type]
+
+
 def test_strength_differs_between_the_versions(mps: Mps, driver: Driver) -> None:
     """Version 3 holds compute against the container, but not against its root."""
     two, three = mps.engine(driver, 2), mps.engine(driver, 3)

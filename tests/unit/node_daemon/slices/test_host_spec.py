@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gpu_fraction.domain import keys
 from tests.support.node_rig import Rig, StartError, node, rig_card, share
 
 SPEC = {
@@ -48,7 +49,8 @@ async def test_edits_of_the_host_are_copied(tmp_path: Path) -> None:
     """Everything once, ours last; the version is the higher one."""
     async with node(tmp_path, rig_card(0), rig_card(1)) as rig:
         write_spec(rig, SPEC)
-        await rig.run_pod(rig.pod({"main": [share(0), share(1)]}))
+        off = {keys.FRAMEWORK_ENV: "off"}
+        await rig.run_pod(rig.pod({"main": [share(0), share(1)]}, annotations=off))
         spec = written(rig)
         (device,) = spec["devices"]
         edits = device["containerEdits"]

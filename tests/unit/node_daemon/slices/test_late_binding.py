@@ -36,7 +36,8 @@ async def refused(rig: Rig, reason: str) -> str:
 async def test_container_gets_the_slice_that_was_assigned(tmp_path: Path) -> None:
     """The runtime's environment is what the assignment says, not what came first."""
     async with node(tmp_path, rig_card(0), rig_card(1)) as rig:
-        pod = rig.pod({"main": [share(1, 250, 10_000)]})
+        off = {keys.FRAMEWORK_ENV: "off"}
+        pod = rig.pod({"main": [share(1, 250, 10_000)]}, annotations=off)
         started = (await rig.run_pod(pod))["main"]
         assert started.env == {
             "GPU_FRACTION": "0.25",

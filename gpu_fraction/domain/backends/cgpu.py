@@ -1,0 +1,62 @@
+"""ACK cGPU: gpushare's ``aliyun.com/gpu-mem``, with compute and several cards.
+
+Names, units and rules: alibabacloud.com/help/en/ack, "use cGPU to allocate computing power"
+(2026-03-26) and "multi-card sharing"; help.aliyun.com, "enable scheduling" (2026-01-12).
+"""
+
+from typing import Final
+
+from gpu_fraction.domain.backend import About, whole_cards
+from gpu_fraction.domain.backends.gpushare import Gpushare
+from gpu_fraction.domain.edit import PodEdit
+from gpu_fraction.domain.pod import Container, Pod
+from gpu_fraction.domain.request import Request, Slice
+
+COUNT_LABEL: Final = "aliyun.com/gpu-count"
+WHOLE: Final = "aliyun.com/gpu"
+"""Whole cards of nodes whose mode is ``topology``."""
+
+NODE_MODE: Final = "ack.node.gpu.schedule"
+"""Node label; ``cgpu`` nodes isolate memory, ``core_mem`` nodes compute too, ``share`` nothing."""
+
+
+class Cgpu(Gpushare):
+    """Memory, with compute on nodes that isolate it, of one card; or memory of several."""
+
+    name = "cgpu"
+    about = About(
+        title="ACK cGPU",
+        memory="GiB",
+        compute="5 to 100 percents of a GPU in steps of 5, on nodes in the mode core_mem",
+        cards="memory only, the same of each",
+        memory_isolation="some nodes",
+        compute_isolation="some nodes",
+        source="Alibaba Cloud ACK user guide (2026-03-26)",
+    )
+    resources = ("aliyun.com/gpu",)
+    settings = ()
+    charged_by = frozenset({COUNT_LABEL})
+    model_label = "aliyun.accelerator/nvidia_name"
+
+    compute = "aliyun.com/gpu-core.percentage"
+    compute_step = 5
+    compute_follows = False
+    compute_of_several = False
+    number_label = COUNT_LABEL
+    totals = True
+
+    def render(self, request: Request, pod: Pod) -> PodEdit:
+        """Isolation that is required is a mode of the node."""
+        edit = super().render(request, pod)
+        if request.isolation == "required" and not any(
+            self.compute in given for given in edit.resources.values()
+        ):
+            edit.node_selector[NODE_MODE] = "cgpu"  # Compute is on core_mem nodes only.
+        return edit
+
+    def ask(self, container: Container, pod: Pod) -> Slice | None:
+        """Shares, or whole cards."""
+        return super().ask(container, pod) or whole_cards(container, (WHOLE,))
+
+
+STACK = Cgpu
