@@ -134,13 +134,13 @@ def node_of(name: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def running_rig(binaries: Binaries) -> Iterator[Rig]:
-    """A rig that is gone at the end."""
+def running_rig(binaries: Binaries, nodes: Mapping[str, tuple[int, ...]] = NODES) -> Iterator[Rig]:
+    """A rig that is gone at the end; the nodes' cards are given by their memory."""
     with running_control_plane(binaries) as plane:
         kubelets = simulated_nodes(plane)
         try:
             kubelets.start()
-            asyncio.run(_publish(plane))
+            asyncio.run(_publish(plane, nodes))
             plane.kubectl("apply", "-k", str(DEPLOY / "claims"), "--validate=strict")
             with quotas_installed(
                 plane,
@@ -157,14 +157,14 @@ def running_rig(binaries: Binaries) -> Iterator[Rig]:
             kubelets.kill()
 
 
-async def _publish(plane: ControlPlane) -> None:
+async def _publish(plane: ControlPlane, nodes: Mapping[str, tuple[int, ...]]) -> None:
     async with ApiClient(plane.access) as client:
         for made in classes():
             await client.create(f"{RESOURCES}/deviceclasses", made)
-        for name, cards in NODES.items():
+        for name, cards in nodes.items():
             await client.create("/api/v1/nodes", node_of(name))
             await client.create(f"{RESOURCES}/resourceslices", slice_of(name, cards))
-        for name in NODES:
+        for name in nodes:
             await client.wait_for(
                 f"/api/v1/nodes/{name}", lambda node: "taints" not in node["spec"]
             )
