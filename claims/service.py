@@ -124,6 +124,7 @@ class _Round:
         while kind.optional:
             try:
                 await self._client.send(get_request(group))
+                self._absent.discard(kind)
                 break
             except errors.KubeError as e:
                 if isinstance(e, errors.NotFoundError):

@@ -19,7 +19,8 @@ from gpu_fraction.domain.pod import Pod, containers
 from gpu_fraction.domain.request import MAX_CARDS, Request, Slice
 
 SCHEMA: Final = 1
-"""Part of the hash; a new one where the same request is to get another specification."""
+"""Part of the hash; a new one where the same request is to get another specification. ``proves``
+must then know the old one as well: templates that it does not know are replaced."""
 
 REQUEST: Final = "gpu"
 """Name of the only request of a claim."""
