@@ -1,57 +1,57 @@
 """The objects that need templates, with the fields that say which.
 
-A watch keeps one record for each pod and workload of the cluster. So decoding drops everything
-that names no template.
+A watch keeps one record for each workload of the cluster. So decoding drops everything that names
+no template.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from gpu_fraction.domain import claim_template, keys, user_annotations
-from gpu_fraction.domain.pod import Metadata, Pod, ResourceClaim, Spec
+from gpu_fraction.domain.pod import Pod, ResourceClaim
 from gpu_fraction.kube import resources
 from gpu_fraction.kube.objects import Meta
-from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import Resource
 
-UNFINISHED: Final = Selection(fields="status.phase!=Succeeded,status.phase!=Failed")
-"""Pods whose claims may still have to be made."""
+FINISHED: Final = frozenset({"Succeeded", "Failed"})
+"""Phases of pods whose containers never run again."""
 
 
-class AnnotatedMeta(Meta, frozen=True, kw_only=True, rename="camel"):
-    """Identity and annotations."""
+class _AnnotatedMeta(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def annotations(self) -> dict[str, str] | None: ...
 
-    annotations: dict[str, str] | None = None
+
+class _ClaimingSpec(Protocol):
+    @property
+    def resource_claims(self) -> list[ResourceClaim] | None: ...
 
 
-class _PodSpec(msgspec.Struct, frozen=True, rename="camel"):
-    resource_claims: list[ResourceClaim] | None = None
+class _Status(Protocol):
+    @property
+    def phase(self) -> str | None: ...
 
 
-class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A pod with its claims of ours and its request; of other pods, the identity."""
+class ClaimingPod(Protocol):
+    """The fields of a pod that tell its templates; who watches pods gives them."""
 
-    metadata: AnnotatedMeta = AnnotatedMeta()
-    spec: _PodSpec = _PodSpec()
+    @property
+    def metadata(self) -> _AnnotatedMeta:
+        """Identity, and the request annotation."""
 
-    def __post_init__(self) -> None:
-        claims = list(self.spec.resource_claims or ())
-        pod = Pod(spec=Spec(resource_claims=claims))
-        ours = [claims[index] for index, _, _ in claim_template.claims_of(pod)] if claims else []
-        request = (self.metadata.annotations or {}).get(keys.REQUEST) if ours else None
-        kept = None if request is None else {keys.REQUEST: request}
-        meta = msgspec.structs.replace(self.metadata, annotations=kept)
-        msgspec.structs.force_setattr(self, "metadata", meta)
-        msgspec.structs.force_setattr(self, "spec", _PodSpec(ours or None))
+    @property
+    def spec(self) -> _ClaimingSpec:
+        """Its claims."""
 
-    def pod(self) -> Pod:
-        """The pod as the domain knows it."""
-        return Pod(
-            Metadata(self.metadata.annotations),
-            Spec(resource_claims=self.spec.resource_claims),
-        )
+    @property
+    def status(self) -> _Status | None:
+        """Its phase."""
 
 
 class _JobSpec(msgspec.Struct, frozen=True, rename="camel"):

@@ -1,8 +1,9 @@
 """The controller of templates with everything it watches, ready to run."""
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final, Protocol
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -11,10 +12,9 @@ from gpu_fraction.claims.controller import Controller
 from gpu_fraction.claims.metrics import TemplateMetrics
 from gpu_fraction.claims.objects import (
     MANAGED,
-    UNFINISHED,
     WORKLOADS,
+    ClaimingPod,
     NamespaceRecord,
-    PodRecord,
     TemplateRecord,
     WorkloadRecord,
     Workloads,
@@ -37,6 +37,19 @@ ABSENT_S: Final = 300.0
 of such a workload waits for its template."""
 
 log = structlog.get_logger()
+
+
+class Pods(Protocol):
+    """Pods that somebody watches, each a ``ClaimingPod``, as a Reflector gives them."""
+
+    def subscribe(self, listener: Callable[[Change[Any]], None]) -> None:
+        """Call a function for each pod and each change."""
+
+    def unsubscribe(self, listener: Callable[[Change[Any]], None]) -> None:
+        """Call it no longer."""
+
+    def unsynced(self) -> str | None:
+        """Why they cannot be trusted."""
 
 
 class TemplateService:
@@ -63,16 +76,30 @@ class TemplateService:
         self._backend = Dra(costs)
         self._metrics = TemplateMetrics(registry)
 
-    async def run(self) -> None:
-        """Watch and write until cancelled; one replica at a time."""
-        await _Round(self._client, self._options, self._backend, self._metrics).run()
+    async def run(self, pods: Pods) -> None:
+        """Watch and write until cancelled; one replica at a time.
+
+        Args:
+            pods: The cluster's pods whose containers may still have to start.
+        """
+        made = _Round(self._client, self._options, self._backend, self._metrics, pods.unsynced)
+        pods.subscribe(made.pod)
+        try:
+            await made.run()
+        finally:
+            pods.unsubscribe(made.pod)
 
 
 class _Round:
     """One time of leading, with nothing left from the time before."""
 
     def __init__(
-        self, client: Client, options: TemplateOptions, backend: Dra, metrics: TemplateMetrics
+        self,
+        client: Client,
+        options: TemplateOptions,
+        backend: Dra,
+        metrics: TemplateMetrics,
+        pods_unsynced: Callable[[], str | None],
     ) -> None:
         self._client = client
         self._mode = options.dra
@@ -85,7 +112,7 @@ class _Round:
             selection=Selection(labels="=".join(label)),
             settings=PROMPT,
         )
-        self._pods = Reflector(client, PODS.at(), PodRecord, selection=UNFINISHED, settings=PROMPT)
+        self._pods_unsynced = pods_unsynced
         self._namespaces = Reflector(
             client, NAMESPACES.at(), NamespaceRecord, selection=Selection(keys.LABEL_BACKEND)
         )
@@ -107,8 +134,6 @@ class _Round:
             tasks.create_task(self._namespaces.run(), name="watch-namespaces")
             await self._templates.synced.wait()
             self._templates.subscribe(self._template)
-            self._pods.subscribe(self._pod)
-            tasks.create_task(self._pods.run(), name="watch-pods")
             tasks.create_task(self._controller.run(), name="claim-templates")
             await self._namespaces.synced.wait()
             self._namespaces.subscribe(self._namespace)
@@ -135,18 +160,19 @@ class _Round:
 
     def _complete(self) -> bool:
         known = [r.unsynced for k, r in self._workloads.items() if k not in self._absent]
-        return all(unsynced() is None for unsynced in (self._pods.unsynced, *known))
+        return all(unsynced() is None for unsynced in (self._pods_unsynced, *known))
 
     def _template(self, change: Change[TemplateRecord]) -> None:
         record = change.new or change.old
         if record is not None:
             self._controller.enqueue((record.metadata.namespace, record.metadata.name))
 
-    def _pod(self, change: Change[PodRecord]) -> None:
-        record = change.new or change.old
+    def pod(self, change: Change[Any]) -> None:
+        """A pod appeared, changed or vanished."""
+        record: ClaimingPod | None = change.new or change.old
         if record is not None:
             owner = PODS.kind, record.metadata.namespace, record.metadata.name
-            self._controller.need(owner, of_pod(change.new) if change.new else {})
+            self._controller.need(owner, of_pod(record) if change.new else {})
 
     def _workload(self, kind: str, change: Change[WorkloadRecord]) -> None:
         record = change.new or change.old

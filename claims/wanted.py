@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
-from gpu_fraction.claims.objects import PodRecord
+from gpu_fraction.claims.objects import FINISHED, ClaimingPod
 from gpu_fraction.domain import claim_template, keys, request_annotation, user_annotations
 from gpu_fraction.domain.backends.dra import Dra
 from gpu_fraction.domain.claim_template import Shape, Template
@@ -24,19 +24,20 @@ _BOUNDS: Final = Bounds(max_cards=1024)
 """Wide: the webhook has the cluster's, and refuses the pods."""
 
 
-def of_pod(record: PodRecord) -> Named:
-    """The templates that a pod names, whole where its request is known.
+def of_pod(pod: ClaimingPod) -> Named:
+    """The templates of ours that a pod names, whole where its request is known.
 
     The request and the sizes in a template's name determine the specification, so no setting
     is needed. A name that does not follow from the request is the author's own; a template is
     never made for it.
     """
-    if not record.spec.resource_claims:
+    if pod.status is not None and pod.status.phase in FINISHED:
         return {}
-    names = tuple(
-        claim.resource_claim_template_name or "" for claim in record.spec.resource_claims
-    )
-    text = (record.metadata.annotations or {}).get(keys.REQUEST, "")
+    named = (claim.resource_claim_template_name or "" for claim in pod.spec.resource_claims or ())
+    names = tuple(name for name in named if claim_template.parse(name) is not None)
+    if not names:
+        return {}
+    text = (pod.metadata.annotations or {}).get(keys.REQUEST, "")
     return {**dict.fromkeys(names), **_rendered(text, names)}
 
 

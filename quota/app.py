@@ -2,8 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
@@ -12,12 +12,18 @@ from gpu_fraction.domain.keys import SYSTEM_NAMESPACE
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.election import Election
 from gpu_fraction.kube.lease import unique_identity
+from gpu_fraction.kube.reflector import Reflector
+from gpu_fraction.quota.pods import PodRecord
 from gpu_fraction.quota.service import ControllerService
 from gpu_fraction.quota.settings import ControllerOptions
 from gpu_fraction.serving.background import Work, background
 from gpu_fraction.serving.probes import serve_probes
 
 LEASE: Final = "gpu-fraction-controller"
+
+
+Leading = Callable[[Reflector[PodRecord]], Coroutine[Any, Any, None]]
+"""Work of the replica that leads, with the pods that are watched; runs until cancelled."""
 
 
 async def control(
@@ -27,7 +33,7 @@ async def control(
     registry: CollectorRegistry,
     stop: asyncio.Event,
     *work: Work,
-    leading: Sequence[Work] = (),
+    leading: Leading | None = None,
 ) -> None:
     """Run the controller until ``stop`` is set.
 
@@ -49,11 +55,13 @@ async def control(
     )
 
     async def lead(counting: Callable[[], Awaitable[None]]) -> None:
-        async def all_of_it() -> None:
-            async with background(*leading):
+        async def both() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                if leading is not None:
+                    tasks.create_task(leading(service.pods), name="beside-the-count")
                 await counting()
 
-        await election.run(all_of_it)
+        await election.run(both)
 
     service = ControllerService(
         client, options.counting, costs=costs, registry=registry, lead=lead

@@ -14,7 +14,7 @@ from gpu_fraction.cli.cluster import ClusterSettings, connected
 from gpu_fraction.cli.daemon import add_daemon, process
 from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.events import EventRecorder
-from gpu_fraction.quota.app import control
+from gpu_fraction.quota.app import Leading, control
 from gpu_fraction.quota.settings import ControllerOptions
 from gpu_fraction.serving import logs
 from gpu_fraction.settings.declaration import group, setting
@@ -71,10 +71,10 @@ async def _control(settings: Settings, source: AccessSource) -> None:
     async with connected(source, component="controller", registry=registry) as client:
         counting, own = settings.counting, settings.certificates
         costs = settings.costs.config
-        leading = []
+        leading: Leading | None = None
         if settings.claims.dra != "off":
-            templates = TemplateService(client, settings.claims, costs=costs, registry=registry)
-            leading.append(templates.run)
+            options = settings.claims
+            leading = TemplateService(client, options, costs=costs, registry=registry).run
         run = partial(control, client, counting, costs, registry, stop, leading=leading)
         if not own.manage_certificates:
             await run()

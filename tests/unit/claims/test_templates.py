@@ -1,8 +1,9 @@
 """The controller of templates on the project's own API server, over HTTP."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import jsonpatch
@@ -10,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.claims import service
-from gpu_fraction.claims.objects import MANAGED, PodRecord
+from gpu_fraction.claims.objects import MANAGED
 from gpu_fraction.claims.service import TemplateService
 from gpu_fraction.claims.settings import Mode, TemplateOptions
 from gpu_fraction.domain import claim_template, keys
@@ -21,6 +22,7 @@ from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, connect
+from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.kube.resources import (
     CLAIM_TEMPLATES,
     CRON_JOBS,
@@ -30,6 +32,7 @@ from gpu_fraction.kube.resources import (
     Resource,
 )
 from gpu_fraction.kube.retry import RetryPolicy
+from gpu_fraction.quota.pods import PodRecord
 from gpu_fraction.sandbox.apiserver import Answer, ApiServer, Fault
 from gpu_fraction.sandbox.apiserver.kinds import Kind
 from tests.builders.pods import Raw, container, pod, typed
@@ -37,6 +40,7 @@ from tests.support.access import fixed
 
 COSTS = BackendConfig(CardSizes(None, {"L4": 24576, "A100-80GB": 81920}))
 QUARTER = {"gpu-fraction": "0.25"}
+Lead = Callable[[], Coroutine[Any, Any, None]]
 JOB_SETS = Resource("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet")
 
 
@@ -73,11 +77,23 @@ def template_of(annotations: Mapping[str, str] = QUARTER) -> Raw:
 
 
 class World:
-    """The server, and the service while it runs."""
+    """The server, and the service while it leads."""
 
-    def __init__(self, server: ApiServer, client: Client) -> None:
+    def __init__(self, server: ApiServer, client: Client, lead: Lead) -> None:
         self.server = server
         self.client = client
+        self._lead = lead
+        self._leading: asyncio.Task[None] | None = None
+
+    def lead(self) -> None:
+        """Begin to lead."""
+        self._leading = asyncio.create_task(self._lead())
+
+    async def lose(self) -> None:
+        """Lead no longer."""
+        if self._leading is not None:
+            self._leading.cancel()
+            await asyncio.gather(self._leading, return_exceptions=True)
 
     async def templates(self, namespace: str = "team-a") -> dict[str, Raw]:
         """Those that exist, by name."""
@@ -119,10 +135,14 @@ async def world(
         async with connect(source, component="test", retry=retry) as client:
             options = TemplateOptions(dra=mode, dra_template_grace_s=grace_s)
             made = TemplateService(client, options, costs=COSTS, registry=CollectorRegistry())
+            pods = Reflector(client, PODS.at(), PodRecord)
             async with asyncio.TaskGroup() as tasks:
-                work = tasks.create_task(made.run())
-                yield World(server, client)
-                work.cancel()
+                watch = tasks.create_task(pods.run())
+                here = World(server, client, partial(made.run, pods))
+                here.lead()
+                yield here
+                await here.lose()
+                watch.cancel()
 
 
 @pytest.mark.parametrize(
@@ -328,6 +348,19 @@ async def test_only_namespaces_of_the_backend_get_templates_early(
             await made.never(lambda found: name in found)
 
 
+async def test_another_time_of_leading_begins_with_what_is_there() -> None:
+    """What came and went meanwhile is made up for, and a former time makes nothing."""
+    async with world("all", 1000, rendered("first")) as made:
+        await made.until(lambda found: found)
+        await made.lose()
+        second = rendered("second", {"gpu-fraction": "0.5"})
+        made.server.add(second)
+        made.remove(named(rendered("first")))
+        made.lead()
+        found = await made.until(lambda found: len(found) == 2)
+        assert set(found) == {named(rendered("first")), named(second)}
+
+
 async def test_a_refused_workload_stops_nobody() -> None:
     """Its pods would be refused, so they need no template."""
     bad = template_of({"gpu-fraction": "1.5"})
@@ -345,12 +378,3 @@ async def test_failures_are_tried_again() -> None:
             raw = rendered("p")
             made.server.add(raw)
             await made.until(lambda found, raw=raw: named(raw) in found)
-
-
-def test_a_pod_without_our_claims_is_kept_as_its_identity() -> None:
-    """The watch holds one record for each pod of the cluster."""
-    record = PodRecord(
-        metadata=PodRecord().metadata.__class__(name="p", annotations={"a": "b" * 9}),
-    )
-    assert record.metadata.annotations is None
-    assert record.spec.resource_claims is None
