@@ -36,6 +36,9 @@ ABSENT_S: Final = 300.0
 """Seconds between two looks for a kind that the cluster lacks: chosen; until then the first pod
 of such a workload waits for its template."""
 
+RETRY_S: Final = 5.0
+"""Seconds after which a server that did not say is asked again: chosen."""
+
 log = structlog.get_logger()
 
 
@@ -151,11 +154,13 @@ class _Round:
                 await self._client.send(get_request(group))
                 self._absent.discard(kind)
                 break
-            except errors.KubeError as e:
-                if isinstance(e, errors.NotFoundError):
-                    self._absent.add(kind)
-                log.info("claims.kind_absent", kind=resource.qualified, error=str(e))
+            except errors.NotFoundError:
+                self._absent.add(kind)
+                log.info("claims.kind_absent", kind=resource.qualified)
                 await asyncio.sleep(ABSENT_S)
+            except errors.KubeError as e:
+                log.warning("claims.kind_unknown", kind=resource.qualified, error=str(e))
+                await asyncio.sleep(RETRY_S)
         await reflector.run()
 
     def _complete(self) -> bool:
