@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check mutants bench bench-cluster protos configuration
+.PHONY: venv demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check mutants bench bench-cluster protos configuration backends-page
 
 venv: $(STAMP)
 
@@ -66,10 +66,14 @@ mutants: venv
 test-gpu: venv
 	$(BIN)/python -m pytest -rs tests/gpu
 
-# After a change of a .proto file; a test fails until it was run.
 # Writes docs/configuration.md.
 configuration: venv
 	$(BIN)/python scripts/generate_configuration.py > docs/configuration.md
 
+# Writes docs/backends.md.
+backends-page: venv
+	$(BIN)/python scripts/generate_backends.py > docs/backends.md
+
+# After a change of a .proto file; a test fails until it was run.
 protos: venv
 	$(BIN)/python scripts/generate_protos.py

@@ -24,6 +24,7 @@ from gpu_fraction.claims.wanted import of_pod, of_workload
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.backend import BackendConfig
 from gpu_fraction.domain.backends.dra import Dra
+from gpu_fraction.domain.pod import Pod
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.reflector import PROMPT, Reflector
@@ -186,14 +187,14 @@ class _Round:
 
     def _need(self, kind: str, record: WorkloadRecord, *, exists: bool = True) -> None:
         namespace = record.metadata.namespace
-        early = exists and record.asking and self._early(namespace)
-        named = of_workload(record.asking, self._backend) if early else {}
+        early = [p for p in record.asking if exists and self._early(namespace, p)]
+        named = of_workload(early, self._backend)
         self._controller.need((kind, namespace, record.metadata.name), named)
 
-    def _early(self, namespace: str) -> bool:
-        """Whether the pods of a namespace are rendered for this backend, as far as is known."""
+    def _early(self, namespace: str, pod: Pod) -> bool:
+        """Whether a pod is rendered for this backend, as far as is known without settings."""
         found = self._namespaces.store.get(namespace)
-        chosen = found.backend if found else None
+        chosen = pod.annotations().get(keys.BACKEND) or (found.backend if found else None)
         return chosen == Dra.name or (chosen is None and self._mode == "all")
 
     def _namespace(self, change: Change[NamespaceRecord]) -> None:

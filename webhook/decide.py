@@ -59,9 +59,13 @@ class Decider:
         if not is_new_pod(request):
             return Answer(allowed=True)
         pod = decode_pod(request.object, "object")
-        default = self._default_for(request, pod)
+        try:
+            backend = self._backend(request, pod)
+        except Refused as e:
+            return _refusal(e.problems)
+        default = self._default_for(request, pod, backend)
         if default is None:
-            return self._new_pod(request, pod, "mutate", _mutated)
+            return self._new_pod(request, pod, backend, "mutate", _mutated)
         given = msgspec.structs.replace(
             pod.metadata, annotations={**pod.annotations(), keys.FRACTION: default}
         )
@@ -78,15 +82,17 @@ class Decider:
 
         given_pod = msgspec.structs.replace(pod, metadata=given)
         # A pod whose author wrote the share gets another patch, so the key differs.
-        return self._new_pod(request, given_pod, f"mutate-default-{default}", conclude)
+        return self._new_pod(request, given_pod, backend, f"mutate-default-{default}", conclude)
 
-    def _default_for(self, request: AdmissionRequest, pod: Pod) -> str | None:
+    def _default_for(self, request: AdmissionRequest, pod: Pod, backend: Backend) -> str | None:
         """The share to fill in; None where the pod needs none or the namespace has none."""
         if self.default_fraction is None:
             return None
         annotations = pod.annotations()
-        ours = [key for key in annotations if keys.is_ours(key) and key not in keys.SYSTEM_KEYS]
-        if not ours or self.settings.rules.leaves(pod, self._backend(request)):
+        # The choice of a backend is no wish for a GPU.
+        silent = (*keys.SYSTEM_KEYS, keys.BACKEND)
+        ours = [key for key in annotations if keys.is_ours(key) and key not in silent]
+        if not ours or self.settings.rules.leaves(pod, backend):
             return None
         shares = (keys.FRACTION, keys.MEMORY)
         if any(key in shares or key.startswith(keys.CONTAINER_PREFIX) for key in ours):
@@ -101,7 +107,11 @@ class Decider:
         """
         if is_new_pod(request):
             pod = decode_pod(request.object, "object")
-            return self._new_pod(request, pod, "validate", _validated)
+            try:
+                backend = self._backend(request, pod)
+            except Refused as e:
+                return _refusal(e.problems)
+            return self._new_pod(request, pod, backend, "validate", _validated)
         # A Binding is created as ``pods/binding`` or as the older resource ``bindings``.
         if request.operation == "CREATE" and "binding" in (
             request.sub_resource,
@@ -126,6 +136,7 @@ class Decider:
         self,
         request: AdmissionRequest,
         pod: Pod,
+        backend: Backend,
         path: str,
         conclude: Callable[[admission.Verdict, Backend], Answer],
     ) -> Answer:
@@ -134,7 +145,6 @@ class Decider:
         The answer depends only on the decoded fields and the settings. Pods come in bursts from
         one template, and the fields that differ between them are not decoded.
         """
-        backend = self._backend(request)
         trusted = self._trusted(request)
         key = cache_key(path, backend.name, pod, trusted=trusted)
         answer = self.cache.get(key)
@@ -150,10 +160,10 @@ class Decider:
     def _trusted(self, request: AdmissionRequest) -> bool:
         return request.user_info.username in self.system_users
 
-    def _backend(self, request: AdmissionRequest) -> Backend:
+    def _backend(self, request: AdmissionRequest, pod: Pod) -> Backend:
         choose = self.backend_label
         label = choose(request.namespace) if choose and request.namespace else None
-        return self.settings.backend_for(label)
+        return self.settings.backend_of(pod, label)
 
 
 def _mutated(verdict: admission.Verdict, backend: Backend) -> Answer:

@@ -10,6 +10,8 @@ from gpu_fraction.settings.option import SettingsError
 
 COMMANDS: Final = (
     "mutate",
+    "convert",
+    "backends",
     "webhook",
     "controller",
     "scheduler-extender",

@@ -108,13 +108,14 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if args.output == "json":
         sys.stdout.write(to_json(sources))
     elif args.output == "yaml":
-        sys.stdout.write(_join(sources))
+        sys.stdout.write(join(sources))
     else:
         _diff(sources, before, sys.stdout, colour=_colour(args.color))
     return 0
 
 
-def _join(sources: Sequence[Source]) -> str:
+def join(sources: Sequence[Source]) -> str:
+    """All documents as one stream of YAML."""
     joined = ""
     for text in map(to_yaml, sources):
         if joined and text:
@@ -135,11 +136,12 @@ def mutate_all(
         for document in source.documents:
             warnings += misplaced(document)
             for found in pods(document):
-                backend = settings.backend_for(labels.get(found.namespace or ""))
                 try:
-                    verdict = admission.admit(_typed(found.raw), backend, settings.rules)
+                    pod = typed(found.raw)
+                    backend = settings.backend_of(pod, labels.get(found.namespace or ""))
+                    verdict = admission.admit(pod, backend, settings.rules)
                 except Refused as e:
-                    refusals += [f"{found}: {_path(found, p)}: {p.message}" for p in e.problems]
+                    refusals += [f"{found}: {path_in(found, p)}: {p.message}" for p in e.problems]
                     continue
                 warnings += [f"{found}: {warning}" for warning in verdict.warnings]
                 apply(document, found, verdict.operations)
@@ -160,7 +162,8 @@ def apply(document: Document, found: PodIn, operations: Sequence[patch.Operation
     document.changed = True
 
 
-def _path(found: PodIn, problem: Problem) -> str:
+def path_in(found: PodIn, problem: Problem) -> str:
+    """The path of a problem from the document."""
     return f"{dotted(found.path)}.{problem.path}".lstrip(".")
 
 
@@ -175,7 +178,7 @@ def _namespace_labels(sources: Sequence[Source]) -> dict[str, str]:
     return labels
 
 
-def _typed(raw: Mapping[str, Any]) -> Pod:
+def typed(raw: Mapping[str, Any]) -> Pod:
     """Convert a pod as the API server would send it: amounts as text.
 
     Raises:

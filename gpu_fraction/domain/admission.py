@@ -5,7 +5,16 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from gpu_fraction.domain import claim_template, dra, guard, keys, patch, units, user_annotations
+from gpu_fraction.domain import (
+    claim_template,
+    dra,
+    guard,
+    keys,
+    patch,
+    request_annotation,
+    units,
+    user_annotations,
+)
 from gpu_fraction.domain.asks import AskError, amounts_of, ask_of, refuse_init
 from gpu_fraction.domain.backends import LEFT_TO, Backend, any_sets, is_gpu
 from gpu_fraction.domain.containers import DEFAULT_CONTAINER, MAX_LISTED
@@ -32,7 +41,7 @@ class Rules:
     left_to: frozenset[str] = frozenset(LEFT_TO)
 
     def leaves(self, pod: Pod, backend: Backend) -> bool:
-        """True for a pod of another system's scheduler, unless its namespace uses that system."""
+        """True for a pod of another system's scheduler, unless that system is its backend."""
         named = pod.spec.scheduler_name
         return named in self.left_to and named != backend.scheduler
 
@@ -138,6 +147,13 @@ def _assigning_labels(pod: Pod, backend: Backend) -> Iterator[Problem]:
 def _render(
     pod: Pod, asked: Request, backend: Backend, rules: Rules, problems: list[Problem]
 ) -> Verdict:
+    before = request_annotation.find(pod.annotations())
+    if before is not None and before.backend != backend.name:
+        told = (
+            f"was written for the backend {quote(before.backend)}, and the pod's backend is "
+            f"{backend.name}; create the pod from its manifest as it was before gpu-fraction"
+        )
+        raise Refused([*problems, Problem(annotation_path(keys.REQUEST), told)])
     edit = backend.edit(asked, pod)
     if edit.problems:
         raise Refused([*problems, *edit.problems])

@@ -1,7 +1,7 @@
 """The interface of a GPU-sharing stack, and what all stacks share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, cast
@@ -20,6 +20,7 @@ from gpu_fraction.domain.pod import (
 )
 from gpu_fraction.domain.request import MAX_CARDS, Request, Slice
 from gpu_fraction.domain.sizes import Amounts, CardSizes
+from gpu_fraction.domain.traces import Traces
 
 NVIDIA_TAINT: Final = Toleration("nvidia.com/gpu", "Exists", effect="NoSchedule")
 """For the taint of GPU nodes: GKE sets it, and NVIDIA's own DaemonSets tolerate it."""
@@ -116,6 +117,7 @@ class Backend(ABC):
         takes_over: Resources of another stack that are this one's in a pod that it claims.
         tolerations: For the usual taints of its nodes.
         settings: Those of this stack alone.
+        traces: What its components leave in a cluster, besides ``resources`` and ``scheduler``.
         charged_by: Labels, keys of the node selector and variables that ``demand`` reads.
         assignments: Prefixes of annotations and labels by which its components assign cards,
             besides ``assigned``; the author of a pod cannot write them.
@@ -125,6 +127,8 @@ class Backend(ABC):
         model_label: The node label with the model, for a pod's node selector.
         leaves_total: A container sees the memory of its whole card, whatever its share, so that
             frameworks can be told their part of it (docs/frameworks.md).
+        ours: Its components are this project's: pods keep their annotations, and the request
+            that the webhook writes, in its own form too.
         reads_our_annotations: It reads ``gpu-fraction`` itself, so its scheduler's pods are left
             to it unless it is a configured backend.
         keeps_model_limits: Its scheduler chooses cards within the quotas' limits on models,
@@ -141,6 +145,7 @@ class Backend(ABC):
     takes_over: ClassVar[frozenset[str]] = frozenset()
     tolerations: ClassVar[tuple[Toleration, ...]] = ()
     settings: ClassVar[tuple[StackSetting[Any], ...]] = ()
+    traces: ClassVar[Traces] = Traces()
     charged_by: ClassVar[frozenset[str]] = frozenset()
     assignments: ClassVar[tuple[str, ...]] = ()
     chooses_models: ClassVar[bool] = False
@@ -148,6 +153,7 @@ class Backend(ABC):
     chooses_placement: ClassVar[bool] = False
     model_label: ClassVar[str] = NVIDIA_PRODUCT
     leaves_total: ClassVar[bool] = False
+    ours: ClassVar[bool] = False
     reads_our_annotations: ClassVar[bool] = False
     keeps_model_limits: ClassVar[bool] = False
     needs_no_root: ClassVar[bool] = False
@@ -206,6 +212,10 @@ class Backend(ABC):
         """
         found = self.ask(container, pod)
         return () if found is None else (found,)
+
+    def own_claims(self, pod: Pod) -> Collection[str]:  # noqa: ARG002
+        """The pod's claims of devices that are its form, by their names in the pod."""
+        return ()
 
     def demand(self, pod: Pod) -> Demand:
         """What a pod that it claims costs."""
@@ -332,9 +342,9 @@ class Backend(ABC):
         }
         env = {}
         if amounts.core_milli is not None:
-            env["GPU_FRACTION"] = units.format_milli(amounts.core_milli)
+            env[keys.SHARE_VARIABLE] = units.format_milli(amounts.core_milli)
         if amounts.memory_mib is not None:
-            env["GPU_MEMORY_LIMIT_MIB"] = str(amounts.memory_mib)
+            env[keys.MEMORY_VARIABLE] = str(amounts.memory_mib)
         present = edit.env.get(part.container, {})
         edit.env[part.container] = {**env, **self.config.env, **present}
 

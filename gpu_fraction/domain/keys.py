@@ -22,6 +22,7 @@ UUID: Final = PREFIX + "gpu-uuid"
 PLACEMENT: Final = PREFIX + "placement"
 ISOLATION: Final = PREFIX + "isolation"
 FRAMEWORK_ENV: Final = PREFIX + "framework-env"
+BACKEND: Final = PREFIX + "backend"
 
 USER_KEYS: Final = (
     FRACTION,
@@ -34,6 +35,7 @@ USER_KEYS: Final = (
     PLACEMENT,
     ISOLATION,
     FRAMEWORK_ENV,
+    BACKEND,
 )
 
 # Written by gpu-fraction; other writers are refused.
@@ -51,8 +53,8 @@ LABEL_COUNT: Final = PREFIX + "gpu.count"
 LABEL_MEMORY_MIB: Final = PREFIX + "gpu.memory-mib"
 LABEL_ISOLATION: Final = PREFIX + "gpu.isolation"
 
-# On Namespaces, written by cluster administrators.
-LABEL_BACKEND: Final = PREFIX + "backend"
+# On Namespaces, written by cluster administrators; the name of the pods' annotation.
+LABEL_BACKEND: Final = BACKEND
 
 # Extended resources; the name carries the unit.
 SLOT: Final = PREFIX + "slot"
@@ -61,6 +63,10 @@ MEMORY_MIB: Final = PREFIX + "memory-mib"
 NATIVE_RESOURCES: Final = (SLOT, CORE_MILLI, MEMORY_MIB)
 NATIVE: Final = "native"
 """The backend that uses these resources: our own scheduler and node daemon."""
+
+# Variables that tell a container its share.
+SHARE_VARIABLE: Final = "GPU_FRACTION"
+MEMORY_VARIABLE: Final = "GPU_MEMORY_LIMIT_MIB"
 
 SCHEDULER: Final = "gpu-fraction-scheduler"
 SYSTEM_NAMESPACE: Final = "gpu-fraction-system"

@@ -1,21 +1,29 @@
 """The settings of the rewriting of pods."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, make_dataclass
+from dataclasses import asdict, dataclass, make_dataclass, replace
 from functools import cached_property
 from typing import Any, Final, get_args
 
-from gpu_fraction.domain import guard, units
+from gpu_fraction.domain import guard, keys, units
 from gpu_fraction.domain.admission import Rules
 from gpu_fraction.domain.backend import StackSetting
 from gpu_fraction.domain.backends import BACKENDS, LEFT_TO, SETTINGS, Backend, BackendConfig
 from gpu_fraction.domain.frameworks import Switch
 from gpu_fraction.domain.guard import Permission, Policy
 from gpu_fraction.domain.patch import DEFAULT_SCHEDULER
-from gpu_fraction.domain.request import Bounds, Isolation, Placement
+from gpu_fraction.domain.pod import Pod
+from gpu_fraction.domain.problems import Problem, nearest, quote
+from gpu_fraction.domain.request import (
+    Bounds,
+    Isolation,
+    Placement,
+    Refused,
+    annotation_path,
+)
 from gpu_fraction.domain.sizes import CardSizes
 from gpu_fraction.settings.declaration import group, setting
-from gpu_fraction.settings.parsers import choice, integer, text, words
+from gpu_fraction.settings.parsers import boolean, choice, integer, text, words
 
 _BOUNDS: Final = Bounds()
 _PERMISSION: Final = choice(*get_args(Permission))
@@ -104,6 +112,20 @@ class CostSettings:
         return BackendConfig(sizes, own=asdict(self.own))
 
 
+@dataclass(frozen=True, slots=True)
+class StackSettings:
+    """What the pods of every stack depend on, for commands that read or write several."""
+
+    costs: CostSettings = group(CostSettings)
+    own: Any = group(_Written)
+
+    @property
+    def config(self) -> BackendConfig:
+        """The settings as the domain's type."""
+        costs = self.costs.config
+        return replace(costs, own={**costs.own, **asdict(self.own)})
+
+
 @dataclass(frozen=True)
 class RewriteSettings:
     """The settings for pods; webhook and command line share them."""
@@ -113,6 +135,11 @@ class RewriteSettings:
         _backends,
         (),
         "backends that namespaces may select with the label gpu-fraction.dev/backend",
+    )
+    allow_pod_backend: bool = setting(
+        boolean,
+        False,
+        "let pods select a configured backend with the annotation gpu-fraction.dev/backend",
     )
     costs: CostSettings = group(CostSettings)
     own: Any = group(_Written)
@@ -206,3 +233,31 @@ class RewriteSettings:
         if wanted is not None and wanted in self.backends:
             return self.backends[wanted]
         return self.backends[self.backend]
+
+    def backend_of(self, pod: Pod, namespace: str | None) -> Backend:
+        """The backend of a new pod: what it selects itself, else what its namespace selects.
+
+        Args:
+            pod: The pod.
+            namespace: The namespace's label; None where it has none.
+
+        Raises:
+            Refused: the pod selects a backend, and this is not allowed or not a configured one.
+        """
+        backend = self.backend_for(namespace)
+        wanted = pod.annotations().get(keys.BACKEND)
+        if wanted is None:
+            return backend
+        if not self.allow_pod_backend:
+            told = (
+                f"{quote(wanted)} is refused, pods do not select their backend here; remove it, "
+                f"the pod's backend is {backend.name} (cluster setting allow_pod_backend)"
+            )
+        elif wanted not in self.backends:
+            told = (
+                f"{quote(wanted)} is not a backend of this cluster"
+                f"{nearest(wanted, tuple(self.backends))}; allowed: {', '.join(self.backends)}"
+            )
+        else:
+            return self.backends[wanted]
+        raise Refused([Problem(annotation_path(keys.BACKEND), told)])

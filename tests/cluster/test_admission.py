@@ -14,6 +14,7 @@ from tests.cluster.harness.admission import REWRITE, Admission, installed
 from tests.cluster.harness.api_client import ApiClient, StatusError
 from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.kubectl import Kubectl
+from tests.cluster.harness.stored import holds, own_tolerations
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 CREATES = 300
@@ -53,23 +54,6 @@ def printed(file: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def holds(stored: Any, wanted: Any, at: str = "") -> list[str]:
-    """The places where ``stored`` lacks or differs from ``wanted``; more is no difference."""
-    if isinstance(wanted, dict):
-        if not isinstance(stored, dict):
-            return [at]
-        return [p for k, v in wanted.items() for p in holds(stored.get(k), v, f"{at}.{k}")]
-    if isinstance(wanted, list):
-        if not isinstance(stored, list) or len(stored) != len(wanted):
-            return [f"{at}: {stored} instead of {wanted}"]
-        return [
-            p
-            for i, (s, w) in enumerate(zip(stored, wanted, strict=True))
-            for p in holds(s, w, f"{at}[{i}]")
-        ]
-    return [] if stored == wanted else [f"{at}: {stored!r} instead of {wanted!r}"]
-
-
 async def pods_of(client: ApiClient, namespace: str, count: int) -> list[dict[str, Any]]:
     """The namespace's pods, once there are so many."""
     path = f"/api/v1/namespaces/{namespace}/pods"
@@ -90,12 +74,7 @@ async def test_what_is_stored_is_what_the_command_prints(
         template = expected["spec"]["template"]
         count = expected["spec"].get("replicas", 1)
     for stored in await pods_of(client, namespace, count):
-        # The API server's plugin DefaultTolerationSeconds adds two of its own.
-        stored["spec"]["tolerations"] = [
-            one
-            for one in stored["spec"]["tolerations"]
-            if not one["key"].startswith("node.kubernetes.io/")
-        ]
+        stored["spec"]["tolerations"] = own_tolerations(stored["spec"])
         assert holds(stored["spec"], template["spec"], "spec") == []
         wanted = template["metadata"]["annotations"]
         ours = {k: v for k, v in stored["metadata"]["annotations"].items() if "gpu-" in k}

@@ -40,23 +40,6 @@ def applied(raw: Raw, operations: list[dict[str, object]]) -> Raw:
     return after
 
 
-@given(asking_pods(), backends)
-def test_twice_is_once(raw: Raw, backend: Backend) -> None:
-    """The patched pod is admitted as it is, so that a second call changes nothing."""
-    try:
-        first = admit(typed(raw), backend, RULES)
-    except Refused:
-        # Only these two give every share; no card holds more than the largest.
-        assert (
-            backend.name not in ("native", "hami") or keys.MEMORY in raw["metadata"]["annotations"]
-        )
-        return
-    assert first.operations
-    again = admit(typed(applied(raw, first.operations)), backend, RULES)
-    assert again.operations == []
-    assert again.request == first.request
-
-
 @given(asking_pods(), backends, st.sampled_from(["containers", "initContainers"]), st.data())
 def test_a_container_put_in_by_another_webhook_changes_nothing(
     raw: Raw, backend: Backend, kind: str, data: st.DataObject

@@ -19,6 +19,8 @@ CHANGES: list[tuple[tuple[str, ...], Any]] = [
     (("metadata", "annotations", keys.ASSIGNED), "x"),
     (("metadata", "annotations", "hami.io/gpu-scheduler-policy"), "spread"),
     (("metadata", "annotations", "note"), "n"),
+    (("metadata", "annotations", keys.BACKEND), "hami"),
+    (("metadata", "annotations", keys.BACKEND), "nvidia"),
     (("metadata", "name"), "other"),
     (("spec", "schedulerName"), "kai-scheduler"),
     (("spec", "nodeName"), "n1"),
@@ -66,7 +68,7 @@ ASSIGNED = pod({"gpu-fraction": "1", keys.ASSIGNED: "x"})
 def decider() -> Decider:
     """A webhook that has seen no pod yet."""
     return Decider(
-        rewriting(namespace_backends="native,hami"),
+        rewriting(namespace_backends="native,hami", allow_pod_backend="true"),
         frozenset({SYSTEM_USER}),
         backend_label=lambda namespace: "hami" if namespace == "hami" else None,
         default_fraction=lambda namespace, _pod: "0.1" if namespace == "default-share" else None,

@@ -7,7 +7,7 @@ another in the controller and a third in the daemon disagreed with themselves
 
 import importlib
 import pkgutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -64,6 +64,7 @@ __all__ = [
     "BackendConfig",
     "Stacks",
     "any_sets",
+    "claiming",
     "configured",
     "demand",
     "is_gpu",
@@ -82,15 +83,24 @@ def demand(pod: Pod, stacks: Stacks = STACKS) -> Demand:
     Containers, sidecars and init containers count as Kubernetes counts them. What the
     resources leave open until a card is chosen is in the ``open_`` amounts.
     """
-    claiming = [stack for stack in stacks.values() if stack.claims(pod)]
-    taken: dict[str, Backend] = {}
-    for stack in claiming:
-        taken = {**dict.fromkeys(stack.takes_over, stack), **taken}
     total = ZERO
-    for stack in claiming:
-        hidden = {name for name, taker in taken.items() if taker is not stack}
-        total += stack.demand(_without(pod, hidden) if hidden else pod)
+    for stack, seen in claiming(pod, stacks):
+        total += stack.demand(seen)
     return total
+
+
+def claiming(pod: Pod, stacks: Stacks = STACKS) -> Iterator[tuple[Backend, Pod]]:
+    """Each stack that claims the pod, with the pod as it is for that stack.
+
+    What another of them takes over is missing there.
+    """
+    found = [stack for stack in stacks.values() if stack.claims(pod)]
+    taken: dict[str, Backend] = {}
+    for stack in found:
+        taken = {**dict.fromkeys(stack.takes_over, stack), **taken}
+    for stack in found:
+        hidden = {name for name, taker in taken.items() if taker is not stack}
+        yield stack, _without(pod, hidden) if hidden else pod
 
 
 def _without(pod: Pod, names: Collection[str]) -> Pod:

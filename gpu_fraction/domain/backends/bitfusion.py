@@ -20,6 +20,7 @@ from gpu_fraction.domain.backend import (
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.traces import Traces
 
 COUNT: Final = "bitfusion.io/gpu-amount"
 PERCENT: Final = "bitfusion.io/gpu-percent"
@@ -60,6 +61,7 @@ class Bitfusion(Backend):
         ),
     )
     resources = (TOTAL,)
+    traces = Traces(webhooks=("bwki-webhook-cfg",))
     settings = (_OS, _VERSION)
 
     def render(self, request: Request, pod: Pod) -> PodEdit:

@@ -8,6 +8,7 @@ from typing import Final
 
 from gpu_fraction.domain.backend import NVIDIA_TAINT, About
 from gpu_fraction.domain.resource_backend import ResourceBackend
+from gpu_fraction.domain.traces import Traces
 
 COUNT_LABEL: Final = "volcano.sh/gpu-num"
 
@@ -28,6 +29,7 @@ class CceXgpu(ResourceBackend):
     )
     scheduler = "volcano"
     resources = ("volcano.sh/gpu-mem.128Mi", "volcano.sh/gpu-core.percentage")
+    traces = Traces(owns=("nvidia.com/gpu",))
     tolerations = (NVIDIA_TAINT,)
     charged_by = frozenset({COUNT_LABEL})
 

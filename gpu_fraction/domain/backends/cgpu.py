@@ -4,6 +4,7 @@ Names, units and rules: alibabacloud.com/help/en/ack, "use cGPU to allocate comp
 (2026-03-26) and "multi-card sharing"; help.aliyun.com, "enable scheduling" (2026-01-12).
 """
 
+from dataclasses import replace
 from typing import Final
 
 from gpu_fraction.domain.backend import About, whole_cards
@@ -11,6 +12,7 @@ from gpu_fraction.domain.backends.gpushare import Gpushare
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.traces import Traces
 
 COUNT_LABEL: Final = "aliyun.com/gpu-count"
 WHOLE: Final = "aliyun.com/gpu"
@@ -34,6 +36,13 @@ class Cgpu(Gpushare):
         source="Alibaba Cloud ACK user guide (2026-03-26)",
     )
     resources = ("aliyun.com/gpu",)
+    traces = Traces(
+        resources=("aliyun.com/gpu-core.percentage",),
+        labels=tuple(
+            f"ack.node.gpu.schedule={mode}" for mode in ("cgpu", "core_mem", "share", "mps")
+        ),
+        owns=("aliyun.com/gpu-mem", "aliyun.com/gpu-count"),
+    )
     settings = ()
     charged_by = frozenset({COUNT_LABEL})
     model_label = "aliyun.accelerator/nvidia_name"
@@ -57,6 +66,12 @@ class Cgpu(Gpushare):
     def ask(self, container: Container, pod: Pod) -> Slice | None:
         """Shares, or whole cards."""
         return super().ask(container, pod) or whole_cards(container, (WHOLE,))
+
+    def read(self, pod: Pod) -> Request | None:
+        """With the isolation of the nodes that the pod selects."""
+        found = super().read(pod)
+        isolated = (pod.spec.node_selector or {}).get(NODE_MODE) == "cgpu"
+        return replace(found, isolation="required") if found and isolated else found
 
 
 STACK = Cgpu

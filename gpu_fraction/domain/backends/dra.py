@@ -3,6 +3,8 @@
 A pod's claims are made of templates, which ``gpu_fraction.claims`` keeps in its namespace.
 """
 
+from collections.abc import Collection
+
 from gpu_fraction.domain import claim_template, dra, keys
 from gpu_fraction.domain.backend import NVIDIA_TAINT, About, Backend, asking, whole_cards
 from gpu_fraction.domain.claim_template import Shape, Template
@@ -31,6 +33,7 @@ class Dra(Backend):
     chooses_uuids = True
     chooses_placement = True
     needs_no_root = True
+    ours = True
 
     def render(self, request: Request, pod: Pod) -> PodEdit:
         """One claim for each container, from the template of its shape."""
@@ -99,6 +102,10 @@ class Dra(Backend):
     def claims(self, pod: Pod) -> bool:
         """True for a pod with a claim of ours, or with the resource of a class of ours."""
         return any(claim_template.claims_of(pod)) or super().claims(pod)
+
+    def own_claims(self, pod: Pod) -> Collection[str]:
+        """Those of our templates."""
+        return {name for _, name, _ in claim_template.claims_of(pod)}
 
     def ask(self, container: Container, pod: Pod) -> Slice | None:
         """The share of the first claim of ours that the container uses, else whole cards."""

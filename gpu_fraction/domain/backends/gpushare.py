@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 
 from gpu_fraction.domain.backend import NVIDIA_TAINT, About, StackSetting
 from gpu_fraction.domain.resource_backend import ResourceBackend
+from gpu_fraction.domain.traces import Traces
 
 _UNIT: Final = StackSetting(
     "gpushare_memory_unit",
@@ -32,6 +33,7 @@ class Gpushare(ResourceBackend):
         source="AliyunContainerService/gpushare-device-plugin at 45fb8b88 (2022-04-21)",
     )
     tolerations = (NVIDIA_TAINT,)
+    traces = Traces(resources=("aliyun.com/gpu-mem",), labels=("gpushare=true",))
     settings: ClassVar[tuple[StackSetting[Any], ...]] = (_UNIT,)
     leaves_total = True
     assignments = ("ALIYUN_COM_GPU_MEM_",)

@@ -26,6 +26,7 @@ from gpu_fraction.domain.hami_vendors import SLICES, VENDORS, WHOLE, Vendor
 from gpu_fraction.domain.pod import Container, Pod
 from gpu_fraction.domain.request import PLACEMENTS, Placement, Request, Slice
 from gpu_fraction.domain.sizes import Amounts, CardSizes
+from gpu_fraction.domain.traces import Traces
 
 GPU: Final = "nvidia.com/gpu"
 MEMORY: Final = "nvidia.com/gpumem"
@@ -38,6 +39,7 @@ AVOID_TYPE: Final = "nvidia.com/nouse-gputype"
 USE_UUID: Final = "nvidia.com/use-gpuuuid"
 NODE_POLICY: Final = "hami.io/node-scheduler-policy"
 GPU_POLICY: Final = "hami.io/gpu-scheduler-policy"
+UNLIMITED: Final = "CUDA_DISABLE_CONTROL"
 REGISTERED: Final = "hami.io/node-nvidia-register"
 
 
@@ -87,6 +89,13 @@ class Hami(Backend):
     takes_over = frozenset({GPU, AMD_GPU})
     tolerations = (NVIDIA_TAINT,)
     settings = (_VENDOR,)
+    # Its nodes offer nvidia.com/gpu alone; the scheduler's extender counts the rest.
+    traces = Traces(
+        resources=(),
+        annotations=("hami.io/node-*register*",),
+        webhooks=("vgpu.hami.io",),
+        owns=(GPU, AMD_GPU),
+    )
     assignments = ("hami.io/vgpu-devices-",)
     chooses_models = True
     chooses_uuids = True
@@ -104,7 +113,7 @@ class Hami(Backend):
         for part, amounts in parts:
             if request.isolation == "none":
                 # HAMi's own switch: without it, HAMi enforces whatever the pod says.
-                edit.env[part.container] = {"CUDA_DISABLE_CONTROL": "true"}
+                edit.env[part.container] = {UNLIMITED: "true"}
             self.give(edit, part, amounts, _resources(part, amounts, edit))
         return edit
 
@@ -166,6 +175,7 @@ class Hami(Backend):
         return replace(
             read_models(found, given),
             uuids=names_in(given.get(USE_UUID)),
+            isolation="none" if _unlimited(found, pod) else found.isolation,
             placement=cast("Placement", policy) if policy in PLACEMENTS else found.placement,
         )
 
@@ -239,8 +249,8 @@ def choose_models(request: Request, edit: PodEdit, configured: Iterable[str], st
 
 def read_models(found: Request, annotations: Mapping[str, str]) -> Request:
     """The request with the models of these annotations."""
-    wanted = names_in(annotations.get(USE_TYPE))
-    avoided = () if wanted else names_in(annotations.get(AVOID_TYPE))
+    wanted = _once(annotations.get(USE_TYPE))
+    avoided = () if wanted else _once(annotations.get(AVOID_TYPE))
     return replace(found, models=wanted, not_models=avoided)
 
 
@@ -263,6 +273,23 @@ def _place(request: Request, edit: PodEdit) -> None:
     else:
         edit.annotations[NODE_POLICY] = request.placement
         edit.annotations[GPU_POLICY] = request.placement
+
+
+def _unlimited(request: Request, pod: Pod) -> bool:
+    """True where HAMi limits none of the containers."""
+    return all(
+        any(variable.name == UNLIMITED and variable.value == "true" for variable in at.env or ())
+        for at in (*pod.spec.containers, *(pod.spec.init_containers or ()))
+        if request.of(at.name) is not None
+    )
+
+
+def _once(text: str | None) -> tuple[str, ...]:
+    """Each model in the first of its spellings."""
+    first: dict[str, str] = {}
+    for name in names_in(text):
+        first.setdefault(name.casefold().replace("-", " "), name)
+    return tuple(first.values())
 
 
 def _spelt(names: Iterable[str]) -> list[str]:

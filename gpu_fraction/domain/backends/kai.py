@@ -25,6 +25,7 @@ from gpu_fraction.domain.demand import Demand, aggregate, demand_of
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, ContainerAt, EnvVar, Pod
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.traces import Traces
 
 T = TypeVar("T")
 
@@ -68,6 +69,8 @@ class Kai(Backend):
     scheduler = "kai-scheduler"
     tolerations = (NVIDIA_TAINT,)
     settings = (_QUEUE,)
+    # deployments/kai-scheduler/crds; the cards are those of NVIDIA's device plugin.
+    traces = Traces(crds=("bindrequests.scheduling.run.ai", "*.kai.scheduler"), owns=(WHOLE,))
     # Its binder writes them (pkg/common/constants, pkg/binder/binding).
     assignments = (
         "runai-gpu-group",

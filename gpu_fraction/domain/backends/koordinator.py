@@ -12,6 +12,7 @@ from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod
 from gpu_fraction.domain.request import MAX_CARDS, Request, Slice
 from gpu_fraction.domain.resource_backend import ResourceBackend
+from gpu_fraction.domain.traces import Traces
 
 ISOLATION_LABEL: Final = "koordinator.sh/gpu-isolation-provider"
 ISOLATION: Final = "HAMi-core"
@@ -33,6 +34,11 @@ class Koordinator(ResourceBackend):
         source="koordinator-sh/koordinator at a7a1b76b (2026-07-24)",
     )
     scheduler = "koord-scheduler"
+    traces = Traces(
+        resources=("koordinator.sh/gpu*",),
+        crds=("devices.scheduling.koordinator.sh",),
+        owns=("nvidia.com/gpu",),
+    )
     resources = (PERCENT,)
     tolerations = (NVIDIA_TAINT,)
     assignments = ("scheduling.koordinator.sh/device-allocated",)

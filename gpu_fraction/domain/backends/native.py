@@ -13,8 +13,8 @@ from gpu_fraction.domain.asks import (
 from gpu_fraction.domain.backend import NVIDIA_TAINT, About, Backend
 from gpu_fraction.domain.demand import ZERO, Demand, aggregate
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.pod import Container, Pod
-from gpu_fraction.domain.request import Request
+from gpu_fraction.domain.pod import Container, Pod, containers
+from gpu_fraction.domain.request import Request, Slice
 from gpu_fraction.domain.request_annotation import Rendered
 
 
@@ -39,6 +39,7 @@ class Native(Backend):
     chooses_placement = True
     keeps_model_limits = True
     needs_no_root = True
+    ours = True
 
     def render(self, request: Request, pod: Pod) -> PodEdit:
         """One slot a container, compute and memory over all its cards."""
@@ -51,6 +52,25 @@ class Native(Backend):
                 resources[keys.MEMORY_MIB] = amounts.memory_mib * part.cards
             self.give(edit, part, amounts, resources)
         return edit
+
+    def read(self, pod: Pod) -> Request | None:
+        """The request annotation, else what the containers name; None where that is unreadable."""
+        if (rendered := _rendered(pod)) is not None:
+            return rendered.request
+        try:
+            found = [
+                ask_of(at.container.name, amounts_of(named.limits, named.requests), None)
+                for at in containers(pod)
+                if (named := at.container.resources) is not None
+            ]
+        except AskError:
+            return None
+        parts = tuple(
+            Slice(ask.container, ask.cards, ask.core_milli, ask.memory_mib, ask.memory_milli)
+            for ask in found
+            if ask is not None
+        )
+        return Request(parts) if parts else None
 
     def demand(self, pod: Pod) -> Demand:
         """From what each container asks; what is open, from the cards once they are chosen."""

@@ -9,6 +9,7 @@ from gpu_fraction.domain.backend import NVIDIA_TAINT, About, Backend, whole_card
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.traces import Traces
 
 GPU: Final = "nvidia.com/gpu"
 
@@ -28,6 +29,7 @@ class Nvidia(Backend):
     )
     resources = (GPU,)
     tolerations = (NVIDIA_TAINT,)
+    traces = Traces(resources=(GPU,))
 
     def render(self, request: Request, pod: Pod) -> PodEdit:
         """A count of whole cards."""

@@ -25,6 +25,7 @@ from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.equal_parts import EqualParts
 from gpu_fraction.domain.pod import Container, Pod
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.traces import Traces
 
 CLASS: Final = "deviceclass.resource.kubernetes.io/"
 GPU: Final = f"{CLASS}gpu.nvidia.com"
@@ -69,6 +70,7 @@ class NvidiaDra(Backend):
         unverified=("no pod has run with the driver; it needs Kubernetes 1.36 or newer",),
     )
     resources = (GPU, MIG, ANY_MIG)
+    traces = Traces(resources=(), drivers=("gpu.nvidia.com",))
     tolerations = (NVIDIA_TAINT,)
     settings = (_MODE, _MODEL, _SHARES)
 

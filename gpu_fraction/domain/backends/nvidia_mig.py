@@ -23,6 +23,7 @@ from gpu_fraction.domain.backend import (
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.traces import Traces
 
 GPU: Final = "nvidia.com/gpu"
 PREFIX: Final = "nvidia.com/mig-"
@@ -58,6 +59,8 @@ class NvidiaMig(Backend):
         source="NVIDIA MIG User Guide r610; NVIDIA/k8s-device-plugin at 1b826acc (2026-08-19)",
     )
     resources = (PREFIX,)
+    # With the strategy single, nodes offer instances by the name of whole cards.
+    traces = Traces(labels=("nvidia.com/gpu.product=*-MIG-*",), owns=("nvidia.com/gpu",))
     takes_over = frozenset({GPU})
     tolerations = (NVIDIA_TAINT,)
     settings = (_MODEL, _STRATEGY)

@@ -21,6 +21,7 @@ from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.equal_parts import EqualParts
 from gpu_fraction.domain.pod import Container, Pod
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.traces import Traces
 
 SHARED: Final = "nvidia.com/gpu.shared"
 REPLICAS: Final = "nvidia.com/gpu.replicas"
@@ -49,6 +50,15 @@ class NvidiaShared(Backend):
         source="NVIDIA/k8s-device-plugin at 1b826acc (2026-08-19)",
     )
     resources = (SHARED,)
+    # Labels of GPU feature discovery (docs/gpu-feature-discovery); without a rename, nodes offer
+    # shares by the name of whole cards.
+    traces = Traces(
+        labels=(
+            "nvidia.com/gpu.sharing-strategy=time-slicing",
+            "nvidia.com/gpu.sharing-strategy=mps",
+        ),
+        owns=("nvidia.com/gpu",),
+    )
     tolerations = (NVIDIA_TAINT,)
     settings = (_REPLICAS,)
     charged_by = frozenset({REPLICAS})

@@ -348,6 +348,15 @@ async def test_only_namespaces_of_the_backend_get_templates_early(
             await made.never(lambda found: name in found)
 
 
+async def test_a_workload_may_choose_its_backend_itself() -> None:
+    """By its pods' annotation, before the namespace's label and the mode."""
+    other, ours = template_of(QUARTER | {keys.BACKEND: "hami"}), {"gpu-fraction": "0.5"}
+    chosen = workload(DEPLOYMENTS, {"template": template_of(ours | {keys.BACKEND: "dra"})}, "b")
+    async with world("all", 1000, workload(DEPLOYMENTS, {"template": other}), chosen) as made:
+        await made.until(lambda found: named(rendered("p", ours)) in found)
+        await made.never(lambda found: named(rendered("p")) in found)
+
+
 async def test_another_time_of_leading_begins_with_what_is_there() -> None:
     """What came and went meanwhile is made up for, and a former time makes nothing."""
     async with world("all", 1000, rendered("first")) as made:

@@ -1,4 +1,7 @@
-"""A backend is one module and one page of examples: docs/adding-a-backend.md, done."""
+"""A backend is one module and one page of examples: docs/adding-a-backend.md, done.
+
+Its data for ``backends detect`` is a file in tests/data/detect, if it has any.
+"""
 
 import os
 import shutil
@@ -18,6 +21,11 @@ kind: Pod
 metadata: {name: p, annotations: {gpu-fraction: "0.25"}}
 spec: {containers: [{name: main, image: busybox}]}
 """
+NODE = """\
+kind: Node
+metadata: {name: n}
+status: {capacity: {toy.example/gpu-milli: 4k}}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +43,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in added:
         assert not (made / file).exists()
         shutil.copy(TOY / file, made / file)
+    page = python(made, "scripts.generate_backends")
+    (made / "docs" / "backends.md").write_text(page, encoding="utf-8")
     return made
 
 
@@ -55,8 +65,11 @@ def python(checkout: Path, *arguments: str, stdin: str = "") -> str:
 
 
 def test_its_examples_and_the_webhooks_conditions_hold(checkout: Path) -> None:
-    """Rewriting, validation and quota by its page; its pods reach the webhook; no page is old."""
+    """Rewriting, validation and quota by its page; conversion; no page is old."""
     tests = (
+        "unit/cli/test_backends_page.py",
+        "unit/cli/test_convert.py",
+        "property/test_conversion.py",
         "unit/cli/test_configuration_page.py",
         "unit/domain/test_backend_examples.py",
         "unit/webhook/test_manifests.py",
@@ -73,13 +86,18 @@ def test_its_examples_and_the_webhooks_conditions_hold(checkout: Path) -> None:
     )
     assert "test_an_annotated_pod[toy-0] PASSED" in printed
     assert "test_a_pod_written_by_hand[toy-0] PASSED" in printed
+    assert "test_there_and_back[toy] PASSED" in printed
+    assert "## toy\n" in (checkout / "docs" / "backends.md").read_text(encoding="utf-8")
 
 
 def test_the_command_line_knows_it(checkout: Path) -> None:
-    """In the help, and in what it makes of a pod."""
+    """In the help, in what it makes of a pod, and in the list of backends."""
     command = ("gpu_fraction.cli.main", "mutate")
     assert "toy" in python(checkout, *command, "--help")
     printed = python(checkout, *command, "--backend", "toy", "-f", "-", stdin=POD)
     spec = YAML(typ="safe").load(printed)["spec"]
     assert spec["schedulerName"] == "toy-scheduler"
     assert spec["containers"][0]["resources"]["limits"] == {"toy.example/gpu-milli": "250"}
+    assert "\ntoy " in python(checkout, "gpu_fraction.cli.main", "backends")
+    found = python(checkout, "gpu_fraction.cli.main", "backends", "detect", "-f", "-", stdin=NODE)
+    assert "Settings: --backend toy\n" in found

@@ -82,6 +82,19 @@ def test_a_namespace_among_the_manifests_chooses_its_backend(command: Command) -
     assert chosen["spec"]["schedulerName"] == "gpu-fraction-scheduler"
 
 
+def test_a_pod_selects_its_backend_where_the_settings_allow_it(command: Command) -> None:
+    """As in the cluster; else the refusal names the field in the file."""
+    chosen = '"annotations": {"gpu-fraction.dev/backend": "hami", '
+    text = manifest("Pod").replace('"annotations": {', chosen)
+    flags = ("mutate", "-f", "-", "--namespace-backends", "hami")
+    allowed = command(*flags, "--allow-pod-backend", "true", stdin=text)
+    assert allowed.document()["spec"]["schedulerName"] == "hami-scheduler"
+    refused = command(*flags, stdin=text)
+    assert refused.code == 1
+    assert "metadata.annotations[gpu-fraction.dev/backend]: " in refused.err
+    assert refused.err.endswith("(cluster setting allow_pod_backend)\n")
+
+
 @pytest.mark.parametrize("metadata", ["x", "[]", "{name: n, labels: x}", "{name: n, labels: [x]}"])
 def test_an_odd_namespace_is_no_crash(command: Command, metadata: str) -> None:
     """It chooses nothing."""

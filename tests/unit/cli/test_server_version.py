@@ -1,9 +1,6 @@
 """Every program that talks to an API server looks at the server's version."""
 
 import asyncio
-import contextlib
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,34 +10,14 @@ from gpu_fraction.cli import cluster
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.server_version import UnsupportedServerError
 from gpu_fraction.sandbox.apiserver import ApiServer
-from tests.support.access import fixed, kubeconfig
+from tests.support.access import fixed, kubeconfig, serving
 from tests.support.tls import make
 from tests.unit.cli.conftest import Command
 
 
-@contextlib.contextmanager
-def serving(minor: str) -> Iterator[str]:
-    """The URL of a server of Kubernetes 1.``minor``.
-
-    It runs on a loop of its own, because the programs block this one.
-    """
-    api, started = ApiServer(version={"major": "1", "minor": minor}), threading.Event()
-    loop, stop = asyncio.new_event_loop(), asyncio.Event()
-
-    async def serve() -> None:
-        async with api.serve():
-            started.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="api server")
-    thread.start()
-    try:
-        assert started.wait(10)
-        yield api.url
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
+def of_version(minor: str) -> ApiServer:
+    """A server of Kubernetes 1.``minor``."""
+    return ApiServer(version={"major": "1", "minor": minor})
 
 
 @pytest.mark.parametrize(
@@ -64,7 +41,7 @@ def serving(minor: str) -> Iterator[str]:
 def test_on_an_older_server_the_program_ends(words: str, tmp_path: Path, command: Command) -> None:
     """As after any other fault of the configuration, in one line that says what to do."""
     arguments = words.format(tmp_path, tls=make(tmp_path)).split()
-    with serving("33+") as url:
+    with serving(of_version("33+")) as url:
         done = command(*arguments, f"--kubeconfig={kubeconfig(tmp_path, url)}")
     assert done.code == 2
     assert done.err == (
@@ -75,7 +52,7 @@ def test_on_an_older_server_the_program_ends(words: str, tmp_path: Path, command
 
 def test_certs_says_where_a_server_was_not_tested(tmp_path: Path, command: Command) -> None:
     """Beside the answer, which scripts may read."""
-    with serving("38") as url:
+    with serving(of_version("38")) as url:
         done = command("certs", "status", f"--kubeconfig={kubeconfig(tmp_path, url)}")
     assert done.code == 0
     assert "Kubernetes 1.38" in done.err
@@ -99,7 +76,7 @@ async def test_what_runs_on_a_supported_server_is_left_alone() -> None:
 
 async def test_what_runs_on_an_older_server_is_ended() -> None:
     """Wherever it waits."""
-    async with ApiServer(version={"major": "1", "minor": "33"}).serve() as api:
+    async with of_version("33").serve() as api:
         source = fixed(Access(server=api.url))
         work = cluster.connected(source, component="test", registry=CollectorRegistry())
         with pytest.raises(UnsupportedServerError):

@@ -23,6 +23,7 @@ EVERY_FLAG = {
     "log_level": "warning",
     "backend": "hami",
     "namespace_backends": "nvidia,native",
+    "allow_pod_backend": "true",
     "gpu_memory_mib": "80Gi",
     "gpu_memory_by_model": "A100-80GB=80Gi,RTX 6000=48Gi",
     "runtime_class": "nvidia",

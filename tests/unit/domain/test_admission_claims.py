@@ -7,7 +7,8 @@ import pytest
 
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.admission import Rules, admit, uses_gpu
-from gpu_fraction.domain.backends import BACKENDS, BackendConfig
+from gpu_fraction.domain.backends import BACKENDS, BackendConfig, demand
+from gpu_fraction.domain.demand import ZERO, Demand
 from gpu_fraction.domain.request import Refused
 from gpu_fraction.domain.sizes import CardSizes
 from tests.builders.pods import Raw, container, env, pod, typed
@@ -51,6 +52,7 @@ def test_claims_of_other_drivers_pass_untouched() -> None:
     assert mutated(after) == after
     plain = pod(None, using("nic"), resourceClaims=[NIC])
     assert not uses_gpu(typed(plain))
+    assert demand(typed(plain)) == ZERO
     assert mutated(plain) == plain
 
 
@@ -95,6 +97,12 @@ def test_a_claim_added_after_the_first_call_is_refused() -> None:
             "remove one of the two"
         )
     ]
+
+
+def test_a_claim_that_no_container_uses_costs_as_much() -> None:
+    """The scheduler allocates it all the same."""
+    made = typed(pod(None, resourceClaims=[NIC, claim()]))
+    assert demand(made) == Demand(1, 250, 0, 250)
 
 
 @pytest.mark.parametrize("by_hand", [False, True])

@@ -11,6 +11,7 @@ KNOWN = (
     "known: gpu-fraction, gpu-memory, gpu-cores, gpu-fraction-num-devices, "
     "gpu-fraction-container-name, gpu-fraction.dev/gpu-model, gpu-fraction.dev/gpu-uuid, "
     "gpu-fraction.dev/placement, gpu-fraction.dev/isolation, gpu-fraction.dev/framework-env, "
+    "gpu-fraction.dev/backend, "
     "gpu-fraction.dev/container.<name>"
 )
 

@@ -3,15 +3,17 @@
 It uses everything that a backend may.
 """
 
-from typing import Final
+from dataclasses import replace
+from typing import Final, cast
 
 from gpu_fraction.domain import units
 from gpu_fraction.domain.backend import About, Backend, amount_of, asked_for
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, ContainerAt, EnvVar, Pod, ResourceClaim, Toleration
-from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.request import PLACEMENTS, Placement, Request, Slice
 
 MILLI: Final = "toy.example/gpu-milli"
+POLICY: Final = "toy.example/policy"
 
 
 class Toy(Backend):
@@ -36,7 +38,7 @@ class Toy(Backend):
     def render(self, request: Request, pod: Pod) -> PodEdit:
         """Thousandths of a card, and a claim of memory where its size is known."""
         edit = self.start(request, pod)
-        edit.annotations["toy.example/policy"] = request.placement
+        edit.annotations[POLICY] = request.placement
         edit.labels["toy.example/queue"] = "default"
         edit.node_selector["toy.example/ready"] = "true"
         for part, amounts in self.parts(request, edit):
@@ -60,6 +62,14 @@ class Toy(Backend):
             if milli
             else None
         )
+
+    def read(self, pod: Pod) -> Request | None:
+        """With the placement of its annotation."""
+        found = super().read(pod)
+        policy = pod.annotations().get(POLICY)
+        if found is None or policy not in PLACEMENTS:
+            return found
+        return replace(found, placement=cast("Placement", policy))
 
     def sets(self, pod: Pod, at: ContainerAt, variable: EnvVar) -> bool:
         """Its webhook names a ConfigMap that its scheduler fills, in a pod that it places."""
