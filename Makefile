@@ -55,6 +55,7 @@ bench-cluster: venv
 	$(BIN)/python -m tests.performance.bench_admission
 	$(BIN)/python -m tests.performance.bench_quota
 	$(BIN)/python -m tests.performance.bench_scheduler
+	$(BIN)/python -m tests.performance.bench_claims
 
 # Small changes of the code that no test notices: make mutants MODULES="quota/plan.py" MINUTES=20
 mutants: venv

@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
@@ -11,12 +12,18 @@ from gpu_fraction.domain.keys import SYSTEM_NAMESPACE
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.election import Election
 from gpu_fraction.kube.lease import unique_identity
+from gpu_fraction.kube.reflector import Reflector
+from gpu_fraction.quota.pods import PodRecord
 from gpu_fraction.quota.service import ControllerService
 from gpu_fraction.quota.settings import ControllerOptions
 from gpu_fraction.serving.background import Work, background
 from gpu_fraction.serving.probes import serve_probes
 
 LEASE: Final = "gpu-fraction-controller"
+
+
+Leading = Callable[[Reflector[PodRecord]], Coroutine[Any, Any, None]]
+"""Work of the replica that leads, with the pods that are watched; runs until cancelled."""
 
 
 async def control(
@@ -26,6 +33,7 @@ async def control(
     registry: CollectorRegistry,
     stop: asyncio.Event,
     *work: Work,
+    leading: Leading | None = None,
 ) -> None:
     """Run the controller until ``stop`` is set.
 
@@ -36,6 +44,7 @@ async def control(
         registry: Where metrics are collected.
         stop: Ends the controller.
         *work: More work to run beside it.
+        leading: More work for the replica that leads.
     """
     election = Election(
         client,
@@ -44,8 +53,18 @@ async def control(
         identity=unique_identity(socket.gethostname()),
         timings=options.lease,
     )
+
+    async def lead(counting: Callable[[], Awaitable[None]]) -> None:
+        async def both() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                if leading is not None:
+                    tasks.create_task(leading(service.pods), name="beside-the-count")
+                await counting()
+
+        await election.run(both)
+
     service = ControllerService(
-        client, options.counting, costs=costs, registry=registry, lead=election.run
+        client, options.counting, costs=costs, registry=registry, lead=lead
     )
     async with (
         serve_probes(options.host, options.port, registry, ready=service.unsynced),

@@ -9,7 +9,13 @@ from typing import Final
 
 import msgspec
 
-from gpu_fraction.domain import assignment, keys, request_annotation, user_annotations
+from gpu_fraction.domain import (
+    assignment,
+    claim_template,
+    keys,
+    request_annotation,
+    user_annotations,
+)
 from gpu_fraction.domain.backends import CHARGED_BY, STACKS, Stacks, demand, is_gpu, placed_late
 from gpu_fraction.domain.pod import Container, Metadata, Pod, Spec, containers
 from gpu_fraction.domain.request import Bounds, Refused, Request
@@ -50,7 +56,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 _NO_SPEC: Final = Spec()
-_UNREAD: Final = ("volumes", "ephemeral_containers", "tolerations", "resource_claims")
+_UNREAD: Final = ("volumes", "ephemeral_containers", "tolerations")
 
 
 class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,11 +156,17 @@ def facts_of(record: PodRecord, stacks: Stacks = STACKS) -> PodFacts:
             scheduler_name=record.spec.scheduler_name,
             node_name=record.spec.node_name,
         ),
-        containers=tuple(
-            at.container.name
-            for at in containers(pod)
-            if at.container.resources and any(map(is_gpu, at.container.resources.names()))
-        ),
+        containers=_asking(pod),
+    )
+
+
+def _asking(pod: Pod) -> tuple[str, ...]:
+    """The containers that ask for GPUs, by resources or by claims of our driver."""
+    claiming = {name for names in claim_template.holders(pod).values() for name in names}
+    return tuple(
+        at.container.name
+        for at in containers(pod)
+        if at.container.name in claiming or any(map(is_gpu, at.container.resource_names()))
     )
 
 

@@ -132,7 +132,11 @@ class AdmissionService:
 
 
 class ControllerService:
-    """The controller's side."""
+    """The controller's side.
+
+    Attributes:
+        pods: The cluster's pods; of those without GPUs, only the identity.
+    """
 
     def __init__(
         self,
@@ -156,11 +160,11 @@ class ControllerService:
         self._lead = lead
         self._pod_cache = PodCache(
             asyncio.get_running_loop().time,
-            version=lambda: self._pods.resource_version,
+            version=lambda: self.pods.resource_version,
             remember_s=2 * settings.ttl_s,
             stacks=self._watched.cluster.stacks,
         )
-        self._pods = Reflector(client, PODS.at(), PodRecord)
+        self.pods = Reflector(client, PODS.at(), PodRecord)
         self._requeue = Requeue(client)
         self._controller = Controller(
             KubeQuotaApi(client),
@@ -171,7 +175,7 @@ class ControllerService:
             metrics=ControllerMetrics(registry),
             freed=lambda namespace, _quota: self._requeue.enqueue(namespace),
         )
-        self._pods.subscribe(self._pod)
+        self.pods.subscribe(self._pod)
         self._watched.quotas.subscribe(self._quota)
         self._watched.nodes.subscribe(self._node)
         self._cluster_version = 0
@@ -181,14 +185,14 @@ class ControllerService:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watched.quotas.run(), name="watch-gpuquotas")
             tasks.create_task(self._watched.nodes.run(), name="watch-nodes")
-            tasks.create_task(self._pods.run(), name="watch-pods")
-            for reflector in (self._watched.quotas, self._watched.nodes, self._pods):
+            tasks.create_task(self.pods.run(), name="watch-pods")
+            for reflector in (self._watched.quotas, self._watched.nodes, self.pods):
                 await reflector.synced.wait()
             await self._lead(self._work)
 
     def unsynced(self) -> str | None:
         """Why the copies cannot be trusted, for readiness; None where they can."""
-        return self._pods.unsynced() or self._watched.unsynced()
+        return self.pods.unsynced() or self._watched.unsynced()
 
     async def _work(self) -> None:
         # The previous leader may have stopped before it notified the owners of refused pods.

@@ -8,11 +8,13 @@ from typing import Final
 
 from gpu_fraction.certs.app import leader
 from gpu_fraction.certs.settings import CertificateSettings
+from gpu_fraction.claims.service import TemplateService
+from gpu_fraction.claims.settings import TemplateOptions
 from gpu_fraction.cli.cluster import ClusterSettings, connected
 from gpu_fraction.cli.daemon import add_daemon, process
 from gpu_fraction.kube.access import AccessSource
 from gpu_fraction.kube.events import EventRecorder
-from gpu_fraction.quota.app import control
+from gpu_fraction.quota.app import Leading, control
 from gpu_fraction.quota.settings import ControllerOptions
 from gpu_fraction.serving import logs
 from gpu_fraction.settings.declaration import group, setting
@@ -21,7 +23,8 @@ from gpu_fraction.settings.rewrite import CostSettings
 
 DESCRIPTION: Final = """\
 Count the GPU usage of every namespace with a GPUQuota, update the status of the quotas, and manage
-the webhook's CA and the caBundles of its configurations.
+the webhook's CA and the caBundles of its configurations. With --dra, also make the templates that
+the claims of the backend dra are made of.
 
 Run two replicas; a lease in the namespace gpu-fraction-system elects the active one.
 
@@ -47,6 +50,7 @@ class Settings:
     cluster: ClusterSettings = group(ClusterSettings, "cluster")
     counting: ControllerOptions = group(ControllerOptions, "counting")
     costs: CostSettings = group(CostSettings, "what the cost of a pod depends on")
+    claims: TemplateOptions = group(TemplateOptions, "templates of claims (docs/dra.md)")
     certificates: CertificateOptions = group(CertificateOptions, "the webhook's certificates")
 
 
@@ -66,7 +70,12 @@ async def _control(settings: Settings, source: AccessSource) -> None:
     registry, stop = process()
     async with connected(source, component="controller", registry=registry) as client:
         counting, own = settings.counting, settings.certificates
-        run = partial(control, client, counting, settings.costs.config, registry, stop)
+        costs = settings.costs.config
+        leading: Leading | None = None
+        if settings.claims.dra != "off":
+            options = settings.claims
+            leading = TemplateService(client, options, costs=costs, registry=registry).run
+        run = partial(control, client, counting, costs, registry, stop, leading=leading)
         if not own.manage_certificates:
             await run()
             return

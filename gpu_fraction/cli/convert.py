@@ -13,7 +13,7 @@ from gpu_fraction.cli import config
 from gpu_fraction.cli.config import Commands
 from gpu_fraction.cli.manifests import ManifestError, PodIn, Source, pods, read, to_json
 from gpu_fraction.cli.mutate import apply, join, path_in, typed
-from gpu_fraction.domain import conversion, keys, plain_form
+from gpu_fraction.domain import conversion, plain_form
 from gpu_fraction.domain.backends import BACKENDS, Stacks, configured
 from gpu_fraction.domain.conversion import Found, Step
 from gpu_fraction.domain.differences import differences
@@ -182,7 +182,7 @@ def convert(
     done.source = found.stack.name if found.stack else ANNOTATION
     if done.source == to and not found.recorded:
         return done
-    ours = to in (ANNOTATION, keys.NATIVE)
+    ours = to == ANNOTATION or stacks[to].ours
     pod = done.take(plain_form.plain(before, found, stacks, keep_annotations=ours))
     if ours:
         pod = done.take(conversion.annotated(pod, found.request, BOUNDS))

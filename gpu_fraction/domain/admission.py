@@ -1,10 +1,20 @@
 """Decides on new pods; the webhook and ``gpu-fraction mutate`` share this module."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Final
 
-from gpu_fraction.domain import guard, keys, patch, request_annotation, units, user_annotations
+from gpu_fraction.domain import (
+    claim_template,
+    dra,
+    guard,
+    keys,
+    patch,
+    request_annotation,
+    units,
+    user_annotations,
+)
 from gpu_fraction.domain.asks import AskError, amounts_of, ask_of, refuse_init
 from gpu_fraction.domain.backends import LEFT_TO, Backend, any_sets, is_gpu
 from gpu_fraction.domain.containers import DEFAULT_CONTAINER, MAX_LISTED
@@ -12,6 +22,8 @@ from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import ContainerAt, Pod, containers, is_sidecar
 from gpu_fraction.domain.problems import MAX_SHOWN, Problem, nearest, quote
 from gpu_fraction.domain.request import Bounds, Refused, Request, Slice, annotation_path
+
+_OUR_RESOURCES: Final = frozenset((*keys.NATIVE_RESOURCES, *dra.EXTENDED_RESOURCES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +62,14 @@ class Verdict:
 
 
 def uses_gpu(pod: Pod) -> bool:
-    """True where the pod has a GPU annotation or requests native resources."""
-    return user_annotations.asks(pod.annotations()) or _asks_natively(pod)
+    """True where the pod has a GPU annotation, or asks our node daemon by its own means."""
+    return user_annotations.asks(pod.annotations()) or _asks_us(pod)
 
 
-def _asks_natively(pod: Pod) -> bool:
-    return any(
-        name in keys.NATIVE_RESOURCES
-        for at in containers(pod)
-        for name in at.container.resource_names()
+def _asks_us(pod: Pod) -> bool:
+    """True for native resources, and for claims and resources of our DRA driver."""
+    return any(claim_template.claims_of(pod)) or any(
+        name in _OUR_RESOURCES for at in containers(pod) for name in at.container.resource_names()
     )
 
 
@@ -74,7 +85,7 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
     Raises:
         Refused: with every problem found.
     """
-    if rules.leaves(pod, backend) and not _asks_natively(pod):
+    if rules.leaves(pod, backend) and not _asks_us(pod):
         return _left_alone(pod, rules, trusted=trusted)
     problems: list[Problem] = []
     asked = None
@@ -94,6 +105,7 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
     if asked is not None:
         return _render(pod, asked, backend, rules, problems)
     problems += _never_served(pod, rules.bounds)
+    problems += _shared_claims(claim_template.holders(pod))
     if problems:
         raise Refused(problems)
     return Verdict(warnings=tuple(islice(_strange_resources(pod), MAX_SHOWN)))
@@ -146,6 +158,7 @@ def _render(
     if edit.problems:
         raise Refused([*problems, *edit.problems])
     problems += _other_resources(pod, edit)
+    problems += _other_claims(pod, edit)
     problems += _other_scheduler(pod, edit, rules.policy)
     operations: list[patch.Operation] = []
     try:
@@ -171,6 +184,48 @@ def _other_resources(pod: Pod, edit: PodEdit) -> Iterator[Problem]:
                 yield Problem(
                     f"{at.path}.resources[{quote(name)[1:-1]}]",
                     "requests a GPU in addition to the GPU annotations; remove one of the two",
+                )
+
+
+def _other_claims(pod: Pod, edit: PodEdit) -> Iterator[Problem]:
+    """Claims of our driver in addition to the annotations, and the edit's in wrong hands."""
+    given = pod.spec.resource_claims or ()
+    ours = edit.resource_claims if keys.REQUEST in pod.annotations() else ()
+    for index, _, _ in claim_template.claims_of(pod):
+        if given[index] not in ours:
+            yield Problem(
+                f"spec.resourceClaims[{index}]",
+                "claims a GPU in addition to the GPU annotations; remove one of the two",
+            )
+    holders = claim_template.holders(pod, [claim.name for claim in edit.resource_claims])
+    for container, claims in edit.container_claims.items():
+        for claim in claims:
+            if container not in holders[claim]:
+                holders[claim].append(container)
+    yield from _shared_claims(holders)
+
+
+def _shared_claims(holders: Mapping[str, Collection[str]]) -> Iterator[Problem]:
+    """Claims of GPUs that several containers use, and containers that use several.
+
+    The limits of a claim hold in each container by itself, and what tells a container its share
+    has room for one.
+    """
+    seen: dict[str, str] = {}
+    for claim, names in holders.items():
+        if len(names) > 1:
+            yield Problem(
+                "spec.containers",
+                f"{', '.join(quote(name)[1:-1] for name in names)} use the GPU claim "
+                f"{quote(claim)} together; give each its own share with "
+                f"{keys.CONTAINER_PREFIX}<name>",
+            )
+        for name in names:
+            if (other := seen.setdefault(name, claim)) != claim:
+                yield Problem(
+                    "spec.containers",
+                    f"{quote(name)[1:-1]} uses the GPU claims {quote(other)} and {quote(claim)}; "
+                    f"allowed: one, for several GPUs with {keys.NUM_DEVICES}",
                 )
 
 

@@ -1,7 +1,7 @@
 """The interface of a GPU-sharing stack, and what all stacks share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, cast
@@ -127,6 +127,8 @@ class Backend(ABC):
         model_label: The node label with the model, for a pod's node selector.
         leaves_total: A container sees the memory of its whole card, whatever its share, so that
             frameworks can be told their part of it (docs/frameworks.md).
+        ours: Its components are this project's: pods keep their annotations, and the request
+            that the webhook writes, in its own form too.
         reads_our_annotations: It reads ``gpu-fraction`` itself, so its scheduler's pods are left
             to it unless it is a configured backend.
         keeps_model_limits: Its scheduler chooses cards within the quotas' limits on models,
@@ -151,6 +153,7 @@ class Backend(ABC):
     chooses_placement: ClassVar[bool] = False
     model_label: ClassVar[str] = NVIDIA_PRODUCT
     leaves_total: ClassVar[bool] = False
+    ours: ClassVar[bool] = False
     reads_our_annotations: ClassVar[bool] = False
     keeps_model_limits: ClassVar[bool] = False
     needs_no_root: ClassVar[bool] = False
@@ -209,6 +212,10 @@ class Backend(ABC):
         """
         found = self.ask(container, pod)
         return () if found is None else (found,)
+
+    def own_claims(self, pod: Pod) -> Collection[str]:  # noqa: ARG002
+        """The pod's claims of devices that are its form, by their names in the pod."""
+        return ()
 
     def demand(self, pod: Pod) -> Demand:
         """What a pod that it claims costs."""

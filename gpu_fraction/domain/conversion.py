@@ -148,7 +148,7 @@ def rendered(pod: Pod, request: Request, stack: Backend) -> Step:
     lost += [
         Problem(f"backend {stack.name}", f"not verified: {f}") for f in stack.about.unverified
     ]
-    if stack.name != keys.NATIVE:
+    if not stack.ours:
         edit = _own_form(edit)
     return Step(patch.build(pod, edit), lost, notes, request)
 

@@ -68,3 +68,21 @@ CONFIG_VERSION: Final = DRIVER + "/v1alpha1"
 CONFIG_KIND: Final = "ShareConfig"
 """Kind of the opaque configuration of a claim, version ``gpu-fraction.dev/v1alpha1``; its field
 ``isolation`` is ``required``, ``preferred`` or ``none``."""
+
+EXTENDED_RESOURCES: Final = tuple(
+    f"deviceclass.resource.kubernetes.io/{name}"
+    for name in (FRACTION_CLASS, WHOLE_CLASS, MIG_CLASS)
+)
+"""Resources by which a container asks for devices of a class without a claim; one of ours takes
+a whole card, or an instance that is charged as one. Source: k8s.io/api core/v1,
+ResourceDeviceClassPrefix."""
+
+MAX_DEVICES: Final = 32
+"""Devices of one claim. Source: k8s.io/api resource/v1, AllocationResultsMaxSize."""
+
+MAX_ALTERNATIVES: Final = 8
+"""Entries of ``firstAvailable``. Source: k8s.io/api resource/v1,
+FirstAvailableDeviceRequestMaxSize."""
+
+MAX_EXPRESSION: Final = 10 * 1024
+"""Bytes of one CEL expression. Source: k8s.io/api resource/v1, CELSelectorExpressionMaxLength."""

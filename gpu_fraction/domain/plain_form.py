@@ -58,10 +58,11 @@ def plain(pod: Pod, found: Found, stacks: Stacks, *, keep_annotations: bool) -> 
         step.operations += _without(pointer, gone)
     _items(step, "/spec/tolerations", pod.spec.tolerations, [e.tolerations for e in edits])
     named = {claim.name for edit in edits for claim in edit.resource_claims}
+    named |= {name for stack in worn for name in stack.own_claims(pod)}
     claims = [one for one in pod.spec.resource_claims or () if one.name in named]
     _items(step, "/spec/resourceClaims", pod.spec.resource_claims, [claims])
     for at in containers(pod):
-        _container(at, found, edits, step)
+        _container(at, found, edits, named, step)
     if found.recorded:  # Whatever the pod holds besides, this is the request.
         step.lost = [one for one in step.lost if one.path in map(annotation_path, UNSAID)]
     if scheduler and any(stack.scheduler == scheduler for stack in worn):
@@ -104,7 +105,9 @@ def _annotations(
     step.operations += _without("/metadata/annotations", gone)
 
 
-def _container(at: ContainerAt, found: Found, edits: Sequence[PodEdit], step: Step) -> None:
+def _container(
+    at: ContainerAt, found: Found, edits: Sequence[PodEdit], claims: Collection[str], step: Step
+) -> None:
     """One container's resources, claims and variables of the form."""
     name = at.container.name
     resources = at.container.resources
@@ -114,8 +117,7 @@ def _container(at: ContainerAt, found: Found, edits: Sequence[PodEdit], step: St
         for part, amounts in (("limits", resources.limits), ("requests", resources.requests)):
             gone = [resource for resource in own if resource in (amounts or {})]
             step.operations += _without(f"{at.pointer}/resources/{part}", gone)
-        used = {claim for edit in edits for claim in edit.container_claims.get(name, ())}
-        indices = [i for i, one in enumerate(resources.claims or ()) if one.name in used]
+        indices = [i for i, one in enumerate(resources.claims or ()) if one.name in claims]
         step.operations += _without(f"{at.pointer}/resources/claims", indices)
     wanted = {key: value for edit in edits for key, value in edit.env.get(name, {}).items()}
     indices = []

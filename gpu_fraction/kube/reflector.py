@@ -130,6 +130,14 @@ class Reflector(Generic[T]):
         for obj in list(self.store):
             listener(Change(None, obj))
 
+    def unsubscribe(self, listener: Listener[T]) -> None:
+        """Call a function no longer.
+
+        Raises:
+            ValueError: it was not subscribed.
+        """
+        self._listeners.remove(listener)
+
     def unsynced(self) -> str | None:
         """Why the copy cannot be trusted; None where it can.
 

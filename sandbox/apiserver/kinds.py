@@ -10,7 +10,6 @@ from gpu_fraction.kube.resources import Resource
 # Resources that the product itself does not use.
 SERVICES: Final = Resource("", "v1", "services", "Service")
 RESOURCE_QUOTAS: Final = Resource("", "v1", "resourcequotas", "ResourceQuota")
-DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
 CRDS: Final = Resource(
     "apiextensions.k8s.io",
     "v1",
@@ -112,10 +111,12 @@ BUILT_IN: Final = (
     Kind(SERVICES, ("svc",), status=True),
     Kind(RESOURCE_QUOTAS, ("quota",), status=True),
     Kind(resources.REPLICA_SETS, ("rs",), status=True, generation=True, list_keys=CONDITIONS),
-    Kind(DEPLOYMENTS, ("deploy",), status=True, generation=True, list_keys=CONDITIONS),
+    Kind(resources.DEPLOYMENTS, ("deploy",), status=True, generation=True, list_keys=CONDITIONS),
     Kind(resources.STATEFUL_SETS, ("sts",), status=True, generation=True, list_keys=CONDITIONS),
     Kind(resources.DAEMON_SETS, ("ds",), status=True, generation=True, list_keys=CONDITIONS),
     Kind(resources.JOBS, status=True, generation=True, list_keys=CONDITIONS),
+    Kind(resources.CRON_JOBS, ("cj",), status=True, generation=True),
+    Kind(resources.CLAIM_TEMPLATES, unconditional_update=False),
     Kind(resources.LEASES, unconditional_update=False),
     Kind(resources.RESOURCE_CLAIMS, status=True),
     Kind(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from gpu_fraction.domain import keys
+from gpu_fraction.domain import dra, keys
 from gpu_fraction.domain.backends import STACKS
 from tests.builders.pods import Raw, container, env, pod
 from tests.support.reviews import RECORDED, recorded
@@ -33,8 +33,11 @@ RESOURCES = [
     "amd.com/nic",
     "example.com/gpu",
     "example.com/hca",
+    *dra.EXTENDED_RESOURCES,
+    "deviceclass.resource.kubernetes.io/nic.example.com",
     "cpu",
 ]
+TEMPLATES = ["nic", "gpu-fraction", "gpu-fraction-quarter", f"gpu-fraction-250c-250m-{'0' * 32}"]
 VARIABLES = ["NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "CUDA_VISIBLE_DEVICES"]
 
 
@@ -62,6 +65,9 @@ def variants() -> Iterator[Raw]:
         yield pod(None, container(env=chosen), volumes=[{"name": "e", "emptyDir": {}}, mounted])
         asking = container(resources={"nvidia.com/gpu": "1"}, env=chosen)
         yield pod(None, asking, volumes=[mounted])
+    for name in TEMPLATES:
+        yield pod(None, resourceClaims=[{"name": "a", "resourceClaimTemplateName": name}])
+    yield pod(None, resourceClaims=[{"name": "gpu-fraction-0", "resourceClaimName": "mine"}])
     yield pod({"gpu-fraction": "1"}, privileged)
     yield pod({"gpu-fraction": "1"}, container(resources={"nvidia.com/gpu": "1"}))
     yield pod({f"example.com/{i}": "x" * 8 for i in range(5000)})

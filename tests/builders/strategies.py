@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from gpu_fraction.domain import hami_devices, keys
+from gpu_fraction.domain import dra, hami_devices, keys
 from gpu_fraction.domain.backends import CHARGED_BY, SETTINGS
 from gpu_fraction.domain.hami_vendors import VENDORS
 from gpu_fraction.domain.request import ISOLATIONS, PLACEMENTS, Request, Slice
@@ -26,10 +26,17 @@ RESOURCES: Final = (
     "nvidia.com/mig-3g.20gb.me",
     "amd.com/gpu",
     "amd.com/cpx_nps4",
+    *dra.EXTENDED_RESOURCES,
     "bitfusion.io/gpu",
     "deviceclass.resource.kubernetes.io/gpu.nvidia.com",
     "gpu.intel.com/xe",
     "virtaitech.com/gpu",
+)
+CLAIMS: Final = ("gpu-fraction-0", "gpu-fraction-1")
+TEMPLATES: Final = (
+    f"gpu-fraction-250c-250m-{'0' * 32}",
+    f"gpu-fraction-10240mi-of-24576-81920-x2-{'a' * 32}",
+    f"gpu-fraction-whole-{'1' * 32}",
 )
 
 # No lone surrogates: JSON on the wire cannot carry them.
@@ -165,7 +172,14 @@ def hostile_containers() -> st.SearchStrategy[Raw]:
         {"name": names},
         optional={
             "resources": st.fixed_dictionaries(
-                {}, optional={"limits": resources, "requests": resources}
+                {},
+                optional={
+                    "limits": resources,
+                    "requests": resources,
+                    "claims": st.lists(
+                        st.fixed_dictionaries({"name": st.sampled_from(CLAIMS) | text}), max_size=2
+                    ),
+                },
             ),
             "env": st.lists(
                 st.fixed_dictionaries(
@@ -232,7 +246,11 @@ def hostile_pods() -> st.SearchStrategy[Raw]:
                     ),
                     "resourceClaims": st.lists(
                         st.fixed_dictionaries(
-                            {"name": text}, optional={"resourceClaimName": text}
+                            {"name": st.one_of(st.sampled_from(CLAIMS), text)},
+                            optional={
+                                "resourceClaimName": text,
+                                "resourceClaimTemplateName": st.sampled_from(TEMPLATES) | text,
+                            },
                         ),
                         max_size=2,
                     ),

@@ -5,7 +5,7 @@ evaluates: tests/property shows that what is left out needs no verdict, tests/cl
 server sends exactly this.
 """
 
-from gpu_fraction.domain import guard, user_annotations
+from gpu_fraction.domain import dra, guard, user_annotations
 from gpu_fraction.domain.admission import uses_gpu
 from gpu_fraction.domain.backends import STACKS
 from gpu_fraction.domain.keys import is_ours
@@ -30,6 +30,7 @@ def judged(pod: Pod) -> bool:
     return (
         mutated(pod)
         or any(map(_names_gpu, found))
+        or _names_template(pod)
         or (not system and any(_names_cards(c) and not _privileged(c) for c in found))
     )
 
@@ -40,13 +41,20 @@ def changes(old: Pod | None, new: Pod, subresource: str | None = None) -> bool:
     if any(is_ours(key) and before.get(key) != after.get(key) for key in {*before, *after}):
         return True
     return subresource == "ephemeralcontainers" and (
-        uses_gpu(new) or any(map(_names_cards, new.spec.ephemeral_containers or ()))
+        uses_gpu(new)
+        or _names_template(new)
+        or any(map(_names_cards, new.spec.ephemeral_containers or ()))
     )
 
 
 def _names_gpu(container: Container) -> bool:
     names = container.resources.names() if container.resources else ()
     return any("gpu" in name or name.startswith(COUNTED) for name in names)
+
+
+def _names_template(pod: Pod) -> bool:
+    claims = pod.spec.resource_claims or ()
+    return any((c.resource_claim_template_name or "").startswith(dra.CLAIM) for c in claims)
 
 
 def _privileged(container: Container) -> bool:

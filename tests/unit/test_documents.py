@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 FOLDERS = (
-    "gpu_fraction|webhook|quota|certs|scheduler|node_daemon|sandbox|tests|deploy|examples|docs"
+    "gpu_fraction|webhook|quota|certs|claims|scheduler|node_daemon|sandbox|tests|deploy|"
+    "examples|docs"
 )
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).resolve().parents[2]
-COMPONENTS = ("certs", "node_daemon", "quota", "scheduler", "webhook")
+COMPONENTS = ("certs", "claims", "node_daemon", "quota", "scheduler", "webhook")
 
 
 def _wheel(project: Path, directory: Path) -> set[str]:

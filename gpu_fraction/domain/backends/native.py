@@ -39,6 +39,7 @@ class Native(Backend):
     chooses_placement = True
     keeps_model_limits = True
     needs_no_root = True
+    ours = True
 
     def render(self, request: Request, pod: Pod) -> PodEdit:
         """One slot a container, compute and memory over all its cards."""

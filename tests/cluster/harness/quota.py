@@ -110,6 +110,7 @@ def quotas_installed(
     replicas: int = 2,
     controllers: int = 2,
     webhook_arguments: Sequence[str] = (),
+    controller_arguments: Sequence[str] = (),
     ttl_s: int = TTL_S,
 ) -> Iterator[Quotas]:
     """Webhook and controllers with the rights of their service accounts; gone afterwards."""
@@ -117,7 +118,7 @@ def quotas_installed(
     common = ["--quota-ttl", str(ttl_s)]
     webhook = ["--kubeconfig", str(configs["webhook"]), *common, *webhook_arguments]
     counting = ["--kubeconfig", str(configs["controller"]), *common, "--lease-duration", "3"]
-    counting += ["--manage-certificates", "false"]
+    counting += ["--manage-certificates", "false", *controller_arguments]
     processes = [
         controller_process(plane, f"quota-controller-{i}", counting) for i in range(controllers)
     ]

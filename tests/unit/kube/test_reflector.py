@@ -13,6 +13,7 @@ from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.reflector import Reflector, ReflectorSettings
 from gpu_fraction.kube.requests import PatchKind, Selection
 from gpu_fraction.kube.resources import GPU_QUOTAS, PODS
+from gpu_fraction.kube.store import Change
 from gpu_fraction.kube.watching import EventKind
 from gpu_fraction.sandbox.apiserver import (
     Answer,
@@ -81,6 +82,26 @@ async def test_a_late_listener_hears_of_what_is_there(
         late = Recorder()
         reflector.subscribe(late.changed)
         assert late.changes == [("added", "p")]
+
+
+async def test_who_listens_no_longer_hears_nothing(
+    api: ApiServer, client: Client, recorder: Recorder
+) -> None:
+    """While others go on."""
+    former: list[str] = []
+
+    def listen(change: Change[Pod]) -> None:
+        former.append(change.new.metadata.name if change.new else "")
+
+    api.add(manifest("old"))
+    async with following(client, recorder) as reflector:
+        reflector.subscribe(listen)
+        reflector.unsubscribe(listen)
+        await client.create(PODS.at(namespace="team-a"), manifest("new"), Meta)
+        await until(lambda: ("added", "new") in recorder.changes)
+        assert former == ["old"]
+        with pytest.raises(ValueError, match="not in list"):
+            reflector.unsubscribe(listen)
 
 
 async def test_selectors_bound_the_copy(

@@ -1,0 +1,1 @@
+"""ResourceClaimTemplates of the backend ``dra``: made, restored and removed."""
