@@ -133,7 +133,7 @@ def test_a_cluster_is_read(command: Command, tmp_path: Path) -> None:
         if one["kind"] != "CustomResourceDefinition":
             api.add(one)
     api.faults.add(Fault(Answer(403, "nobody may"), resource="pods"))
-    api.faults.add(Fault(Answer(404, "no such kind"), resource="resourceslices"))
+    api.faults.add(Fault(Answer(404, "no kind"), resource="resourceslices.resource.k8s.io"))
     with serving(api) as url:
         result = command("backends", "detect", f"--kubeconfig={kubeconfig(tmp_path, url)}")
     assert result.code == 0
