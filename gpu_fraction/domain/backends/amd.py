@@ -76,7 +76,7 @@ class Amd(Backend):
             elif not part.whole and partition is None:
                 self.needs_whole(edit, part, pod)
             elif not part.whole and partition is not None:
-                resources = partition.take(edit, asking(part, pod), part, amounts, eligible)
+                resources = partition.take(edit, asking(part, pod), part, eligible)
             self.give(edit, part, amounts, resources)
         return edit
 

@@ -35,7 +35,7 @@ _SHARED: Final = StackSetting(
     "intel_shared_dev_num",
     0,
     "the plugin's -shared-dev-num; by default GPUs are not shared (backend intel)",
-    range(1, 1025),
+    range(1, 1001),
     charged=True,
 )
 
@@ -76,7 +76,7 @@ class Intel(Backend):
             resources = {resource: part.cards}
             if self._count > 1:
                 parts = self._parts(resource)
-                resources = parts.take(edit, asking(part, pod), part, amounts, eligible)
+                resources = parts.take(edit, asking(part, pod), part, eligible)
             else:
                 self.needs_whole(edit, part, pod)
             self.give(edit, part, amounts, resources)

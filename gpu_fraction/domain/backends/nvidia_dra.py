@@ -53,7 +53,7 @@ _SHARES: Final = StackSetting(
     "nvidia_dra_shares",
     0,
     "the driver's --consumable-shares (backend nvidia-dra)",
-    range(1, 1025),
+    range(1, 1001),
     charged=True,
 )
 
@@ -100,7 +100,7 @@ class NvidiaDra(Backend):
                 self.needs_whole(edit, part, pod)
             else:
                 eligible = self.config.card_sizes.eligible_mib(request)
-                resources = self._shares.take(edit, asking(part, pod), part, amounts, eligible)
+                resources = self._shares.take(edit, asking(part, pod), part, eligible)
             self.give(edit, part, amounts, resources)
         return edit
 

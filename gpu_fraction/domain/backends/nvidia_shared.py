@@ -31,7 +31,7 @@ _REPLICAS: Final = StackSetting(
     "nvidia_shared_replicas",
     0,
     "replicas of each GPU, as the device plugin is configured (backend nvidia-shared)",
-    range(1, 1025),
+    range(1, 1001),
     charged=True,
 )
 
@@ -78,7 +78,7 @@ class NvidiaShared(Backend):
         eligible = self.config.card_sizes.eligible_mib(request)
         for part, amounts in self.parts(request, edit):
             key = asking(part, pod)
-            self.give(edit, part, amounts, replicas.take(edit, key, part, amounts, eligible))
+            self.give(edit, part, amounts, replicas.take(edit, key, part, eligible))
         edit.warn("only nodes with MPS keep a container to its memory; time-slicing does not")
         return edit
 
