@@ -4,9 +4,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.backend import amount_of, asked_for
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container
+from gpu_fraction.domain.pod_amounts import amount_of, asked_for
 from gpu_fraction.domain.request import Slice
 
 

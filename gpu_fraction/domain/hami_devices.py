@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from gpu_fraction.domain import units
-from gpu_fraction.domain.backend import amount_of, asked_for, whole_cards
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.hami_vendors import SLICES, VENDORS, WHOLE, Vendor
 from gpu_fraction.domain.pod import Container, Resources
+from gpu_fraction.domain.pod_amounts import amount_of, asked_for, whole_cards
 from gpu_fraction.domain.request import Slice
 from gpu_fraction.domain.sizes import Amounts
 

@@ -9,18 +9,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.backend import (
-    NVIDIA_TAINT,
-    About,
-    Backend,
-    StackSetting,
-    asking,
-    flag,
-)
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.equal_parts import EqualParts
 from gpu_fraction.domain.pod import Container, Pod
+from gpu_fraction.domain.pod_amounts import asking
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.stack import NVIDIA_TAINT, About, StackSetting, flag
 from gpu_fraction.domain.traces import Traces
 
 SHARED: Final = "nvidia.com/gpu.shared"
