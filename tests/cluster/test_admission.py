@@ -159,7 +159,7 @@ def test_a_refusal_reads_well_on_the_terminal(kubectl: Kubectl) -> None:
         'admission webhook "mutate.gpu-fraction.dev" denied the request: '
         'metadata.annotations[gpu-fraction]: "1.5" is more than one GPU but not a whole number'
     ) in done.stderr
-    assert "allowed: a share above 0 and up to 1" in done.stderr
+    assert "allowed: a share of one GPU from 0.001 to 1" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["ReplicaSet", "Job"])
