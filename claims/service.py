@@ -22,9 +22,9 @@ from gpu_fraction.claims.objects import (
 from gpu_fraction.claims.settings import TemplateOptions
 from gpu_fraction.claims.wanted import of_pod, of_workload
 from gpu_fraction.domain import keys
-from gpu_fraction.domain.backend import BackendConfig
 from gpu_fraction.domain.backends.dra import Dra
 from gpu_fraction.domain.pod import Pod
+from gpu_fraction.domain.stack import BackendConfig
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.reflector import PROMPT, Reflector

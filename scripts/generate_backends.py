@@ -12,8 +12,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from gpu_fraction.cli.backends import choices
-from gpu_fraction.domain.backend import flag
 from gpu_fraction.domain.backends import BACKENDS, Backend
+from gpu_fraction.domain.stack import flag
 
 PAGES = Path(__file__).parents[1] / "docs" / "backends"
 

@@ -14,10 +14,10 @@ from gpu_fraction.cli.config import Commands
 from gpu_fraction.cli.detection import as_text, table
 from gpu_fraction.cli.mutate import typed
 from gpu_fraction.domain import admission, keys
-from gpu_fraction.domain.backend import flag
 from gpu_fraction.domain.backends import BACKENDS, Backend, configured
 from gpu_fraction.domain.request import Refused
 from gpu_fraction.domain.sizes import CardSizes
+from gpu_fraction.domain.stack import flag
 from gpu_fraction.settings.declaration import group
 from gpu_fraction.settings.rewrite import StackSettings
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, cast
+from typing import Any, ClassVar
 
 from gpu_fraction.domain import frameworks, keys, request_annotation, sizes, units
 from gpu_fraction.domain.demand import ZERO, Demand, aggregate, demand_of
@@ -14,94 +14,14 @@ from gpu_fraction.domain.pod import (
     ContainerAt,
     EnvVar,
     Pod,
-    Resources,
     Toleration,
     containers,
 )
-from gpu_fraction.domain.request import MAX_CARDS, Request, Slice
-from gpu_fraction.domain.sizes import Amounts, CardSizes
+from gpu_fraction.domain.pod_amounts import asking
+from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.sizes import Amounts
+from gpu_fraction.domain.stack import NVIDIA_PRODUCT, About, BackendConfig, StackSetting
 from gpu_fraction.domain.traces import Traces
-
-NVIDIA_TAINT: Final = Toleration("nvidia.com/gpu", "Exists", effect="NoSchedule")
-"""For the taint of GPU nodes: GKE sets it, and NVIDIA's own DaemonSets tolerate it."""
-
-NVIDIA_PRODUCT: Final = "nvidia.com/gpu.product"
-"""The label with a node's model (NVIDIA/k8s-device-plugin docs/gpu-feature-discovery)."""
-
-Isolates = Literal["hard", "soft", "some nodes", "none"]
-"""How a stack keeps a container to its share: by hardware or the driver; by a library in the
-container's processes; as its nodes are configured; not at all."""
-
-T = TypeVar("T", str, int)
-
-
-@dataclass(frozen=True, slots=True)
-class StackSetting(Generic[T]):
-    """A setting that one stack has; its flag, variable and file key come from the name.
-
-    Attributes:
-        name: In the form of a file key, starting with the stack's name (``kai_queue``).
-        default: Its value where the cluster sets none.
-        help: One line for users.
-        allowed: The words, or the range of whole numbers; None for any text.
-        charged: The cost of pods depends on it, so the quota controller has it too.
-    """
-
-    name: str
-    default: T
-    help: str
-    allowed: tuple[str, ...] | range | None = None
-    charged: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """The description of a stack for users; docs/backends.md is made of it.
-
-    Attributes:
-        title: The product's name.
-        memory: How its memory is requested: the resource's unit and step.
-        compute: How its compute is requested.
-        cards: What it gives a container of several cards.
-        memory_isolation: How it keeps a container to its memory.
-        compute_isolation: How it keeps a container to its compute.
-        source: Where these facts were read, with the date or commit.
-        unverified: Facts that no source settles; each is a warning at admission.
-    """
-
-    title: str
-    memory: str
-    compute: str
-    cards: str
-    memory_isolation: Isolates
-    compute_isolation: Isolates
-    source: str
-    unverified: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class BackendConfig:
-    """What a cluster tells every backend.
-
-    Attributes:
-        card_sizes: Memory of the cluster's cards.
-        runtime_class: ``runtimeClassName`` to set where the pod has none; None for none.
-            Off by default: GPU Operator with NRI on has no class ``nvidia``, and naming a
-            missing class fails the pod (NVIDIA cloud-native-docs, gpu-operator/cdi.rst).
-        env: Variables for every GPU container, where absent.
-        own: Values of the stacks' own settings, by name; a missing one has its default.
-        framework_env: Whether containers get the variables of frameworks.
-    """
-
-    card_sizes: CardSizes = field(default_factory=CardSizes)
-    runtime_class: str | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
-    own: Mapping[str, Any] = field(default_factory=dict)
-    framework_env: frameworks.Switch = "on"
-
-    def of(self, one: StackSetting[T]) -> T:
-        """The value of a stack's own setting."""
-        return cast("T", self.own.get(one.name) or one.default)
 
 
 @dataclass(frozen=True)
@@ -366,62 +286,3 @@ class Backend(ABC):
                 f"up to {percent}%, {self.about.title} knows {steps}"
             )
         return percent
-
-
-def asking(part: Slice, pod: Pod, *names: str) -> str:
-    """The key of the annotation that asks for something of a container's.
-
-    Args:
-        part: The container's request.
-        pod: Its pod.
-        *names: The annotations of the pod that can ask for it, the last where none is there; by
-            default those of the share.
-    """
-    own = keys.CONTAINER_PREFIX + part.container
-    names = names or (keys.FRACTION, keys.MEMORY, keys.FRACTION)
-    return next((key for key in (own, *names) if key in pod.annotations()), names[-1])
-
-
-def amount_of(resources: Resources | None, name: str) -> int:
-    """A resource's amount as a whole number, rounded up; 0 where absent or unreadable."""
-    text = resources.of(name) if resources else None
-    return 0 if text is None else units.whole_amount(text)
-
-
-def asked_for(
-    container: Container,
-    *,
-    cards: int,
-    core_milli: int | None,
-    memory_mib: int = 0,
-    memory_milli: int = 0,
-) -> Slice:
-    """A slice of amounts that anybody may have written, kept within what a slice can hold.
-
-    Args:
-        container: The container.
-        cards: Distinct GPUs; 0 counts as 1.
-        core_milli: Thousandths of each card's compute; None follows the memory.
-        memory_mib: MiB on each card; 0 leaves it to ``memory_milli``.
-        memory_milli: Thousandths of each card's memory; 0 counts as all of it.
-    """
-    return Slice(
-        container.name,
-        cards=min(max(1, cards), MAX_CARDS),
-        core_milli=None if core_milli is None else min(core_milli, units.MILLI),
-        memory_mib=memory_mib or None,
-        memory_milli=None if memory_mib else min(memory_milli or units.MILLI, units.MILLI),
-    )
-
-
-def flag(one: StackSetting[Any]) -> str:
-    """A setting as users write it on the command line."""
-    return "--" + one.name.replace("_", "-")
-
-
-def whole_cards(container: Container, names: Iterable[str]) -> Slice | None:
-    """The slice of whole cards that some resources count; None where there are none."""
-    cards = sum(amount_of(container.resources, name) for name in names)
-    if not cards:
-        return None
-    return asked_for(container, cards=cards, core_milli=units.MILLI)

@@ -4,11 +4,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.backend import amount_of, asked_for
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container
+from gpu_fraction.domain.pod_amounts import amount_of, asked_for
 from gpu_fraction.domain.request import Slice
-from gpu_fraction.domain.sizes import Amounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ class EqualParts:
     whole: str
 
     def take(
-        self, edit: PodEdit, key: str, part: Slice, amounts: Amounts, eligible_mib: Collection[int]
+        self, edit: PodEdit, key: str, part: Slice, eligible_mib: Collection[int]
     ) -> dict[str, int]:
         """The resource for one container; what no part holds is refused.
 
@@ -39,7 +38,6 @@ class EqualParts:
             edit: The pod's.
             key: The annotation that asks for the share.
             part: The container's request.
-            amounts: The same in integers.
             eligible_mib: The sizes of the cards that it can be placed on; empty where unknown.
         """
         name = f"container {part.container}"
@@ -48,6 +46,12 @@ class EqualParts:
                 key,
                 f"{name} asks for whole GPUs, but this cluster divides its GPUs into equal parts; "
                 f"use {self.whole}",
+            )
+        elif self.count > units.MILLI:
+            edit.refuse(
+                key,
+                f"{name} asks for one of {self.count} equal parts of a GPU, which are less than "
+                f"0.001 of it; allowed: at most {units.MILLI} parts",
             )
         elif not self.count:
             edit.refuse(
@@ -74,7 +78,7 @@ class EqualParts:
                 f"GPU; allowed: one part, or {self.whole}",
             )
         else:
-            self._say(edit, name, part, amounts)
+            self._say(edit, name, part, eligible_mib)
         return {self.resource: part.cards}
 
     def _too_large(self, part: Slice, eligible_mib: Collection[int]) -> bool:
@@ -93,10 +97,16 @@ class EqualParts:
         """A part's memory, at the thousandths in which shares are read back."""
         return card_mib * (units.MILLI // self.count) // units.MILLI
 
-    def _say(self, edit: PodEdit, name: str, part: Slice, amounts: Amounts) -> None:
-        asked = part.memory_milli or amounts.core_milli or 0
-        if asked * self.count < units.MILLI - units.MILLI % self.count:
-            shown = f"{units.format_milli(asked)} of a GPU" if asked else f"{part.memory_mib} MiB"
+    def _say(self, edit: PodEdit, name: str, part: Slice, eligible_mib: Collection[int]) -> None:
+        given = units.MILLI // self.count
+        asked = min(filter(None, (part.memory_milli, part.core_milli)), default=given)
+        less_mib = any((part.memory_mib or 0) < self._part_mib(mib) for mib in eligible_mib)
+        if asked < given or (part.memory_mib and less_mib):
+            shown = (
+                f"{part.memory_mib} MiB"
+                if part.memory_mib
+                else f"{units.format_milli(asked)} of a GPU"
+            )
             edit.warn(f"{name}: {shown} is rounded up to one of {self.count} equal parts of a GPU")
         if part.cards > 1 and self.several == "any":
             edit.warn(f"{name}: its {part.cards} parts can be of one GPU")

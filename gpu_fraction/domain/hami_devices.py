@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from gpu_fraction.domain import units
-from gpu_fraction.domain.backend import amount_of, asked_for, whole_cards
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.hami_vendors import SLICES, VENDORS, WHOLE, Vendor
 from gpu_fraction.domain.pod import Container, Resources
+from gpu_fraction.domain.pod_amounts import amount_of, asked_for, whole_cards
 from gpu_fraction.domain.request import Slice
 from gpu_fraction.domain.sizes import Amounts
 
@@ -83,7 +83,13 @@ def _share(
     if not vendor.cores or vendor.size_milli:
         return found
     if amounts.core_milli:
-        found[vendor.cores] = units.ceil_div(amounts.core_milli * vendor.core_parts, units.MILLI)
+        wanted = amounts.core_milli * vendor.core_parts
+        found[vendor.cores] = units.ceil_div(wanted, units.MILLI)
+        if wanted % units.MILLI:
+            edit.warn(
+                f"{name}: {units.format_milli(amounts.core_milli)} of compute is rounded up to "
+                f"{found[vendor.cores]} of {vendor.core_parts} parts of {vendor.name}"
+            )
     elif vendor.all_cores:
         found[vendor.cores] = vendor.core_parts  # what HAMi takes for none
         edit.warn(

@@ -1,9 +1,9 @@
 """The choice of a MIG instance for a pod, for every stack that hands them out."""
 
 from gpu_fraction.domain import keys, mig, units
-from gpu_fraction.domain.backend import asked_for
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container
+from gpu_fraction.domain.pod_amounts import asked_for
 from gpu_fraction.domain.request import Slice
 from gpu_fraction.domain.sizes import Amounts
 

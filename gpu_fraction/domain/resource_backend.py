@@ -3,9 +3,10 @@
 from typing import ClassVar, Final
 
 from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.backend import Backend, amount_of, asked_for, asking
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod, containers
+from gpu_fraction.domain.pod_amounts import amount_of, asked_for, asking
 from gpu_fraction.domain.request import MAX_CARDS, Request, Slice
 from gpu_fraction.domain.sizes import Amounts
 

@@ -7,7 +7,6 @@ from typing import Any, Final, get_args
 
 from gpu_fraction.domain import guard, keys, units
 from gpu_fraction.domain.admission import Rules
-from gpu_fraction.domain.backend import StackSetting
 from gpu_fraction.domain.backends import BACKENDS, LEFT_TO, SETTINGS, Backend, BackendConfig
 from gpu_fraction.domain.frameworks import Switch
 from gpu_fraction.domain.guard import Permission, Policy
@@ -22,6 +21,7 @@ from gpu_fraction.domain.request import (
     annotation_path,
 )
 from gpu_fraction.domain.sizes import CardSizes
+from gpu_fraction.domain.stack import StackSetting
 from gpu_fraction.settings.declaration import group, setting
 from gpu_fraction.settings.parsers import boolean, choice, integer, text, words
 

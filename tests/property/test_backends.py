@@ -16,11 +16,11 @@ from ruamel.yaml import YAML
 
 from gpu_fraction.domain import keys, sizes
 from gpu_fraction.domain.admission import Verdict, admit
-from gpu_fraction.domain.backend import StackSetting
 from gpu_fraction.domain.backends import BACKENDS, Backend, Stacks, configured, demand
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Pod
 from gpu_fraction.domain.request import Refused, Request, Slice
+from gpu_fraction.domain.stack import StackSetting
 from gpu_fraction.domain.user_annotations import parse
 from gpu_fraction.settings.option import SettingsError
 from gpu_fraction.settings.rewrite import RewriteSettings

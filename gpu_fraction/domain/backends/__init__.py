@@ -13,10 +13,11 @@ from typing import Final
 import msgspec
 
 from gpu_fraction.domain import keys
-from gpu_fraction.domain.backend import Backend, BackendConfig
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.demand import ZERO, Demand
 from gpu_fraction.domain.pod import Container, ContainerAt, EnvVar, Pod, Resources
 from gpu_fraction.domain.request_annotation import Rendered
+from gpu_fraction.domain.stack import BackendConfig
 
 _FOUND: Final[list[type[Backend]]] = sorted(
     (

@@ -9,19 +9,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from gpu_fraction.domain import units
-from gpu_fraction.domain.backend import (
-    About,
-    Backend,
-    StackSetting,
-    amount_of,
-    asked_for,
-    asking,
-    flag,
-)
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.equal_parts import EqualParts
 from gpu_fraction.domain.pod import Container, Pod, Toleration
+from gpu_fraction.domain.pod_amounts import amount_of, asked_for, asking
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.stack import About, StackSetting, flag
 
 GPU: Final = "amd.com/gpu"
 _DOMAIN: Final = "amd.com/"
@@ -76,7 +70,7 @@ class Amd(Backend):
             elif not part.whole and partition is None:
                 self.needs_whole(edit, part, pod)
             elif not part.whole and partition is not None:
-                resources = partition.take(edit, asking(part, pod), part, amounts, eligible)
+                resources = partition.take(edit, asking(part, pod), part, eligible)
             self.give(edit, part, amounts, resources)
         return edit
 

@@ -8,18 +8,12 @@ from collections.abc import Iterable
 from typing import Final
 
 from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.backend import (
-    About,
-    Backend,
-    StackSetting,
-    amount_of,
-    asked_for,
-    asking,
-    flag,
-)
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod, containers
+from gpu_fraction.domain.pod_amounts import amount_of, asked_for, asking
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.stack import About, StackSetting, flag
 from gpu_fraction.domain.traces import Traces
 
 COUNT: Final = "bitfusion.io/gpu-amount"

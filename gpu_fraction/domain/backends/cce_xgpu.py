@@ -6,8 +6,8 @@ cce_10_0646, 0742 and 0965 (read 2026-08).
 
 from typing import Final
 
-from gpu_fraction.domain.backend import NVIDIA_TAINT, About
 from gpu_fraction.domain.resource_backend import ResourceBackend
+from gpu_fraction.domain.stack import NVIDIA_TAINT, About
 from gpu_fraction.domain.traces import Traces
 
 COUNT_LABEL: Final = "volcano.sh/gpu-num"

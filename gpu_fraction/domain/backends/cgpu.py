@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from gpu_fraction.domain.backend import About, whole_cards
 from gpu_fraction.domain.backends.gpushare import Gpushare
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod
+from gpu_fraction.domain.pod_amounts import whole_cards
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.stack import About
 from gpu_fraction.domain.traces import Traces
 
 COUNT_LABEL: Final = "aliyun.com/gpu-count"

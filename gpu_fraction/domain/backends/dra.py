@@ -6,12 +6,14 @@ A pod's claims are made of templates, which ``gpu_fraction.claims`` keeps in its
 from collections.abc import Collection
 
 from gpu_fraction.domain import claim_template, dra, keys
-from gpu_fraction.domain.backend import NVIDIA_TAINT, About, Backend, asking, whole_cards
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.claim_template import Shape, Template
 from gpu_fraction.domain.demand import ZERO, Demand, demand_of
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod, ResourceClaim, containers
+from gpu_fraction.domain.pod_amounts import asking, whole_cards
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.stack import NVIDIA_TAINT, About
 
 
 class Dra(Backend):

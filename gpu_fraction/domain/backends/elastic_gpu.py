@@ -7,13 +7,14 @@ elastic-ai/elastic-gpu-scheduler README and pkg/scheduler.
 from collections.abc import Mapping
 from typing import Final
 
-from gpu_fraction.domain.backend import NVIDIA_TAINT, About, Backend, StackSetting
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.backends.nvidia import Nvidia
 from gpu_fraction.domain.backends.qgpu import Qgpu
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Pod
 from gpu_fraction.domain.request import Request
 from gpu_fraction.domain.resource_backend import ResourceBackend
+from gpu_fraction.domain.stack import NVIDIA_TAINT, About, StackSetting
 
 _NAME: Final = "elastic-gpu"
 _SOURCE: Final = "elastic-gpu/elastic-gpu-agent at 26091078 (2022-05-07)"

@@ -4,8 +4,8 @@ Names, units and rules: tkestack/gpu-manager README and pkg/services/allocator/n
 tkestack/gpu-admission pkg/predicate.
 """
 
-from gpu_fraction.domain.backend import NVIDIA_TAINT, About
 from gpu_fraction.domain.resource_backend import ResourceBackend
+from gpu_fraction.domain.stack import NVIDIA_TAINT, About
 
 
 class GpuManager(ResourceBackend):

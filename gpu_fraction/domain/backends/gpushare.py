@@ -6,8 +6,8 @@ gpushare-scheduler-extender docs/userguide.md, pkg/cache and pkg/utils.
 
 from typing import Any, ClassVar, Final
 
-from gpu_fraction.domain.backend import NVIDIA_TAINT, About, StackSetting
 from gpu_fraction.domain.resource_backend import ResourceBackend
+from gpu_fraction.domain.stack import NVIDIA_TAINT, About, StackSetting
 from gpu_fraction.domain.traces import Traces
 
 _UNIT: Final = StackSetting(

@@ -12,20 +12,14 @@ from typing import Final, cast
 import msgspec
 
 from gpu_fraction.domain import hami_devices, keys, models
-from gpu_fraction.domain.backend import (
-    NVIDIA_TAINT,
-    About,
-    Backend,
-    StackSetting,
-    amount_of,
-    asked_for,
-    asking,
-)
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.hami_vendors import SLICES, VENDORS, WHOLE, Vendor
 from gpu_fraction.domain.pod import Container, Pod
+from gpu_fraction.domain.pod_amounts import amount_of, asked_for, asking
 from gpu_fraction.domain.request import PLACEMENTS, Placement, Request, Slice
 from gpu_fraction.domain.sizes import Amounts, CardSizes
+from gpu_fraction.domain.stack import NVIDIA_TAINT, About, StackSetting
 from gpu_fraction.domain.traces import Traces
 
 GPU: Final = "nvidia.com/gpu"

@@ -8,19 +8,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.backend import (
-    About,
-    Backend,
-    StackSetting,
-    amount_of,
-    asked_for,
-    asking,
-    flag,
-)
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.equal_parts import EqualParts
 from gpu_fraction.domain.pod import Container, Pod, Toleration
+from gpu_fraction.domain.pod_amounts import amount_of, asked_for, asking
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.stack import About, StackSetting, flag
 
 PREFIX: Final = "gpu.intel.com/"
 _KINDS: Final = ("i915", "xe")
@@ -35,7 +29,7 @@ _SHARED: Final = StackSetting(
     "intel_shared_dev_num",
     0,
     "the plugin's -shared-dev-num; by default GPUs are not shared (backend intel)",
-    range(1, 1025),
+    range(1, 1001),
     charged=True,
 )
 
@@ -76,7 +70,7 @@ class Intel(Backend):
             resources = {resource: part.cards}
             if self._count > 1:
                 parts = self._parts(resource)
-                resources = parts.take(edit, asking(part, pod), part, amounts, eligible)
+                resources = parts.take(edit, asking(part, pod), part, eligible)
             else:
                 self.needs_whole(edit, part, pod)
             self.give(edit, part, amounts, resources)

@@ -14,19 +14,13 @@ from typing import Final, TypeVar
 import msgspec
 
 from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.backend import (
-    NVIDIA_TAINT,
-    About,
-    Backend,
-    StackSetting,
-    asked_for,
-    asking,
-    whole_cards,
-)
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.demand import Demand, aggregate, demand_of
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, ContainerAt, EnvVar, Metadata, Pod
+from gpu_fraction.domain.pod_amounts import asked_for, asking, whole_cards
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.stack import NVIDIA_TAINT, About, StackSetting
 from gpu_fraction.domain.traces import Traces
 
 T = TypeVar("T")

@@ -7,11 +7,12 @@ pkg/scheduler/plugins/deviceshare, pkg/webhook/pod and pkg/koordlet/runtimehooks
 from typing import Final
 
 from gpu_fraction.domain import units
-from gpu_fraction.domain.backend import NVIDIA_TAINT, About, amount_of, asked_for
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod
+from gpu_fraction.domain.pod_amounts import amount_of, asked_for
 from gpu_fraction.domain.request import MAX_CARDS, Request, Slice
 from gpu_fraction.domain.resource_backend import ResourceBackend
+from gpu_fraction.domain.stack import NVIDIA_TAINT, About
 from gpu_fraction.domain.traces import Traces
 
 ISOLATION_LABEL: Final = "koordinator.sh/gpu-isolation-provider"

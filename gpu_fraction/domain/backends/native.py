@@ -10,12 +10,13 @@ from gpu_fraction.domain.asks import (
     ask_of,
     rendered_for_us,
 )
-from gpu_fraction.domain.backend import NVIDIA_TAINT, About, Backend
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.demand import ZERO, Demand, aggregate
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod, containers
 from gpu_fraction.domain.request import Request, Slice
 from gpu_fraction.domain.request_annotation import Rendered
+from gpu_fraction.domain.stack import NVIDIA_TAINT, About
 
 
 class Native(Backend):

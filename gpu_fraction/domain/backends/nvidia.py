@@ -5,10 +5,12 @@ Source: NVIDIA/k8s-device-plugin README.
 
 from typing import Final
 
-from gpu_fraction.domain.backend import NVIDIA_TAINT, About, Backend, whole_cards
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod
+from gpu_fraction.domain.pod_amounts import whole_cards
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.stack import NVIDIA_TAINT, About
 from gpu_fraction.domain.traces import Traces
 
 GPU: Final = "nvidia.com/gpu"

@@ -12,19 +12,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from gpu_fraction.domain import keys, mig, mig_choice
-from gpu_fraction.domain.backend import (
-    NVIDIA_TAINT,
-    About,
-    Backend,
-    StackSetting,
-    amount_of,
-    asking,
-    flag,
-)
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.equal_parts import EqualParts
 from gpu_fraction.domain.pod import Container, Pod
+from gpu_fraction.domain.pod_amounts import amount_of, asking
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.stack import NVIDIA_TAINT, About, StackSetting, flag
 from gpu_fraction.domain.traces import Traces
 
 CLASS: Final = "deviceclass.resource.kubernetes.io/"
@@ -53,7 +47,7 @@ _SHARES: Final = StackSetting(
     "nvidia_dra_shares",
     0,
     "the driver's --consumable-shares (backend nvidia-dra)",
-    range(1, 1025),
+    range(1, 1001),
     charged=True,
 )
 
@@ -100,7 +94,7 @@ class NvidiaDra(Backend):
                 self.needs_whole(edit, part, pod)
             else:
                 eligible = self.config.card_sizes.eligible_mib(request)
-                resources = self._shares.take(edit, asking(part, pod), part, amounts, eligible)
+                resources = self._shares.take(edit, asking(part, pod), part, eligible)
             self.give(edit, part, amounts, resources)
         return edit
 

@@ -10,19 +10,12 @@ from dataclasses import replace
 from typing import Final
 
 from gpu_fraction.domain import keys, mig, mig_choice, units
-from gpu_fraction.domain.backend import (
-    NVIDIA_PRODUCT,
-    NVIDIA_TAINT,
-    About,
-    Backend,
-    StackSetting,
-    amount_of,
-    asking,
-    flag,
-)
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod
+from gpu_fraction.domain.pod_amounts import amount_of, asking
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.stack import NVIDIA_PRODUCT, NVIDIA_TAINT, About, StackSetting, flag
 from gpu_fraction.domain.traces import Traces
 
 GPU: Final = "nvidia.com/gpu"

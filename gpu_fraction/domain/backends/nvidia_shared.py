@@ -9,18 +9,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.backend import (
-    NVIDIA_TAINT,
-    About,
-    Backend,
-    StackSetting,
-    asking,
-    flag,
-)
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.equal_parts import EqualParts
 from gpu_fraction.domain.pod import Container, Pod
+from gpu_fraction.domain.pod_amounts import asking
 from gpu_fraction.domain.request import Request, Slice
+from gpu_fraction.domain.stack import NVIDIA_TAINT, About, StackSetting, flag
 from gpu_fraction.domain.traces import Traces
 
 SHARED: Final = "nvidia.com/gpu.shared"
@@ -31,7 +26,7 @@ _REPLICAS: Final = StackSetting(
     "nvidia_shared_replicas",
     0,
     "replicas of each GPU, as the device plugin is configured (backend nvidia-shared)",
-    range(1, 1025),
+    range(1, 1001),
     charged=True,
 )
 
@@ -78,7 +73,7 @@ class NvidiaShared(Backend):
         eligible = self.config.card_sizes.eligible_mib(request)
         for part, amounts in self.parts(request, edit):
             key = asking(part, pod)
-            self.give(edit, part, amounts, replicas.take(edit, key, part, amounts, eligible))
+            self.give(edit, part, amounts, replicas.take(edit, key, part, eligible))
         edit.warn("only nodes with MPS keep a container to its memory; time-slicing does not")
         return edit
 

@@ -7,17 +7,13 @@ amounts count for each virtual card. OrionX is proprietary; no newer manual was 
 from typing import Final
 
 from gpu_fraction.domain import keys, units
-from gpu_fraction.domain.backend import (
-    About,
-    Backend,
-    amount_of,
-    asked_for,
-    asking,
-)
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.edit import FieldRef, PodEdit
 from gpu_fraction.domain.pod import Container, Pod, containers
+from gpu_fraction.domain.pod_amounts import amount_of, asked_for, asking
 from gpu_fraction.domain.request import Request, Slice
 from gpu_fraction.domain.sizes import Amounts
+from gpu_fraction.domain.stack import About
 
 GPU: Final = "virtaitech.com/gpu"
 COUNT: Final = "ORION_VGPU"

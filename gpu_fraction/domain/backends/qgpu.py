@@ -4,8 +4,8 @@ Names, units and rules: tencentcloud.com/document/product/457/59103 (2024-02-28)
 cloud.tencent.com/document/product/457/65734 (2026-01-16) and 457/127667.
 """
 
-from gpu_fraction.domain.backend import NVIDIA_TAINT, About
 from gpu_fraction.domain.resource_backend import ResourceBackend
+from gpu_fraction.domain.stack import NVIDIA_TAINT, About
 
 
 class Qgpu(ResourceBackend):

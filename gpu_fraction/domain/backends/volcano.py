@@ -8,19 +8,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from gpu_fraction.domain.backend import (
-    NVIDIA_TAINT,
-    About,
-    StackSetting,
-    amount_of,
-    asked_for,
-    whole_cards,
-)
 from gpu_fraction.domain.backends import hami
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, Pod
+from gpu_fraction.domain.pod_amounts import amount_of, asked_for, whole_cards
 from gpu_fraction.domain.request import Request, Slice
 from gpu_fraction.domain.resource_backend import ResourceBackend
+from gpu_fraction.domain.stack import NVIDIA_TAINT, About, StackSetting
 
 USE_UUID: Final = "volcano.sh/vgpu-use-gpuuuid"
 OLD_NUMBER: Final = "volcano.sh/gpu-number"

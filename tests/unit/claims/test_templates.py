@@ -16,9 +16,9 @@ from gpu_fraction.claims.service import TemplateService
 from gpu_fraction.claims.settings import Mode, TemplateOptions
 from gpu_fraction.domain import claim_template, keys
 from gpu_fraction.domain.admission import Rules, admit
-from gpu_fraction.domain.backend import BackendConfig
 from gpu_fraction.domain.backends.dra import Dra
 from gpu_fraction.domain.sizes import CardSizes
+from gpu_fraction.domain.stack import BackendConfig
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.backoff import Backoff
 from gpu_fraction.kube.client import Client, connect

@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Final, cast
 
 from gpu_fraction.domain import units
-from gpu_fraction.domain.backend import About, Backend, amount_of, asked_for
+from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Container, ContainerAt, EnvVar, Pod, ResourceClaim, Toleration
+from gpu_fraction.domain.pod_amounts import amount_of, asked_for
 from gpu_fraction.domain.request import PLACEMENTS, Placement, Request, Slice
+from gpu_fraction.domain.stack import About
 
 MILLI: Final = "toy.example/gpu-milli"
 POLICY: Final = "toy.example/policy"
