@@ -14,6 +14,7 @@ from gpu_fraction.domain.pod import Container, Pod, ResourceClaim, containers
 from gpu_fraction.domain.pod_amounts import asking, whole_cards
 from gpu_fraction.domain.request import Request, Slice
 from gpu_fraction.domain.stack import NVIDIA_TAINT, About
+from gpu_fraction.domain.traces import Traces
 
 
 class Dra(Backend):
@@ -30,6 +31,7 @@ class Dra(Backend):
         source="docs/dra.md, run on Kubernetes 1.37.2",
     )
     resources = dra.EXTENDED_RESOURCES
+    traces = Traces(resources=(), drivers=(dra.DRIVER,))
     tolerations = (NVIDIA_TAINT,)
     chooses_models = True
     chooses_uuids = True

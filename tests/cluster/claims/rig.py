@@ -73,20 +73,6 @@ class Rig:
         }
 
 
-def classes() -> list[dict[str, Any]]:
-    """Shares and whole cards, as the driver's manifests define them."""
-    shared = "device.driver == 'gpu-fraction.dev' && device.allowMultipleAllocations"
-    return [
-        {
-            "apiVersion": "resource.k8s.io/v1",
-            "kind": "DeviceClass",
-            "metadata": {"name": name},
-            "spec": {"selectors": [{"cel": {"expression": shared}}]},
-        }
-        for name in (dra.FRACTION_CLASS, dra.WHOLE_CLASS)
-    ]
-
-
 def slice_of(node: str, cards: tuple[int, ...]) -> dict[str, Any]:
     """What a driver publishes of a node's cards."""
 
@@ -141,6 +127,7 @@ def running_rig(binaries: Binaries, nodes: Mapping[str, tuple[int, ...]] = NODES
         try:
             kubelets.start()
             asyncio.run(_publish(plane, nodes))
+            plane.kubectl("apply", "-f", str(DEPLOY / "dra" / "device-classes.yaml"))
             plane.kubectl("apply", "-k", str(DEPLOY / "claims"), "--validate=strict")
             with quotas_installed(
                 plane,
@@ -159,8 +146,6 @@ def running_rig(binaries: Binaries, nodes: Mapping[str, tuple[int, ...]] = NODES
 
 async def _publish(plane: ControlPlane, nodes: Mapping[str, tuple[int, ...]]) -> None:
     async with ApiClient(plane.access) as client:
-        for made in classes():
-            await client.create(f"{RESOURCES}/deviceclasses", made)
         for name, cards in nodes.items():
             await client.create("/api/v1/nodes", node_of(name))
             await client.create(f"{RESOURCES}/resourceslices", slice_of(name, cards))
