@@ -10,18 +10,18 @@ from gpu_fraction.domain import (
     dra,
     guard,
     keys,
+    native_resources,
     patch,
     request_annotation,
     units,
     user_annotations,
 )
-from gpu_fraction.domain.asks import AskError, amounts_of, ask_of, refuse_init
 from gpu_fraction.domain.backends import LEFT_TO, Backend, any_sets, is_gpu
 from gpu_fraction.domain.containers import DEFAULT_CONTAINER, MAX_LISTED
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.pod import ContainerAt, Pod, containers, is_sidecar
-from gpu_fraction.domain.problems import MAX_SHOWN, Problem, nearest, quote
-from gpu_fraction.domain.request import Bounds, Refused, Request, Slice, annotation_path
+from gpu_fraction.domain.pod import Pod, containers
+from gpu_fraction.domain.problems import MAX_SHOWN, Problem, quote
+from gpu_fraction.domain.request import Bounds, Refused, Request, annotation_path
 
 _OUR_RESOURCES: Final = frozenset((*keys.NATIVE_RESOURCES, *dra.EXTENDED_RESOURCES))
 
@@ -104,11 +104,11 @@ def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) ->
             problems += _assignments(pod, backend)
     if asked is not None:
         return _render(pod, asked, backend, rules, problems)
-    problems += _never_served(pod, rules.bounds)
+    problems += native_resources.never_served(pod, rules.bounds)
     problems += _shared_claims(claim_template.holders(pod))
     if problems:
         raise Refused(problems)
-    return Verdict(warnings=tuple(islice(_strange_resources(pod), MAX_SHOWN)))
+    return Verdict(warnings=tuple(islice(native_resources.strange(pod), MAX_SHOWN)))
 
 
 def _left_alone(pod: Pod, rules: Rules, *, trusted: bool) -> Verdict:
@@ -281,46 +281,3 @@ def _rounded(pod: Pod) -> Iterator[str]:
 
 def _is_share(key: str) -> bool:
     return key in {keys.FRACTION, keys.CORES} or key.startswith(keys.CONTAINER_PREFIX)
-
-
-def _never_served(pod: Pod, bounds: Bounds) -> Iterator[Problem]:
-    """Native amounts with which a container would never be scheduled or never start."""
-    for at in containers(pod):
-        if at.container.resources is None:
-            continue
-        name = quote(at.container.name)[1:-1]
-        named = amounts_of(at.container.resources.limits, at.container.resources.requests)
-        try:
-            if at.kind == "initContainers" and not is_sidecar(at):
-                refuse_init(name, named)
-            elif (ask := ask_of(name, named, None)) is not None:
-                yield from _beyond(at, ask, bounds)
-        except AskError as e:
-            yield Problem(f"{at.path}.resources[{e.resource}]", str(e))
-
-
-def _beyond(at: ContainerAt, ask: Slice, bounds: Bounds) -> Iterator[Problem]:
-    if ask.cards > bounds.max_cards:
-        yield Problem(
-            f"{at.path}.resources[{keys.CORE_MILLI}]",
-            f"container {ask.container}: requests {ask.cards} GPUs, more than any node has; "
-            f"allowed: at most {bounds.max_cards * units.MILLI}",
-        )
-    if (ask.memory_mib or 0) > bounds.max_memory_mib:
-        yield Problem(
-            f"{at.path}.resources[{keys.MEMORY_MIB}]",
-            f"container {ask.container}: requests {ask.memory_mib} MiB on each GPU, more than any "
-            f"GPU has; allowed: at most {bounds.max_memory_mib} on each GPU",
-        )
-
-
-def _strange_resources(pod: Pod) -> Iterator[str]:
-    """Warnings about resource names of our group that no node offers."""
-    for at in containers(pod):
-        for name in at.container.resource_names():
-            if name.startswith(keys.PREFIX) and name not in keys.NATIVE_RESOURCES:
-                yield (
-                    f"{at.path}.resources: no node offers {quote(name)[1:-1]}"
-                    f"{nearest(name, keys.NATIVE_RESOURCES)}; "
-                    f"known: {', '.join(keys.NATIVE_RESOURCES)}"
-                )

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from gpu_fraction.domain.backends import hami
 from gpu_fraction.domain.edit import PodEdit
+from gpu_fraction.domain.hami_models import choose_models, names_in, read_models
 from gpu_fraction.domain.pod import Container, Pod
 from gpu_fraction.domain.pod_amounts import amount_of, asked_for, whole_cards
 from gpu_fraction.domain.request import Request, Slice
@@ -72,7 +72,7 @@ class Volcano(ResourceBackend):
     def render(self, request: Request, pod: Pod) -> PodEdit:
         """With the models in HAMi's annotation, which Volcano reads too."""
         edit = super().render(request, pod)
-        hami.choose_models(request, edit, self.config.card_sizes.by_model_mib, self.about.title)
+        choose_models(request, edit, self.config.card_sizes.by_model_mib, self.about.title)
         if request.uuids:
             edit.annotations[USE_UUID] = ",".join(request.uuids)
         return edit
@@ -91,8 +91,8 @@ class Volcano(ResourceBackend):
         if found is None:
             return None
         given = pod.annotations()
-        uuids = hami.names_in(given.get(USE_UUID))
-        return replace(hami.read_models(found, given), uuids=uuids)
+        uuids = names_in(given.get(USE_UUID))
+        return replace(read_models(found, given), uuids=uuids)
 
 
 STACK = Volcano
