@@ -120,7 +120,7 @@ def test_a_document_that_holds_itself_is_no_crash(command: Command, text: str) -
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [("0.25", "0.25"), ("1", "1"), ("true", "true"), ("null", "None")]
+    ("value", "shown"), [("0.25", "0.25"), ("1", "1"), ("true", "true"), ("null", "null")]
 )
 def test_an_annotation_without_quotes(command: Command, value: str, shown: str) -> None:
     """The API server would refuse it; the message says what to do."""
@@ -163,6 +163,8 @@ def test_file_modes_keep_their_meaning_as_json(command: Command) -> None:
         (("containers:", "containers: x\nignored:"), "pod"),
         (("- name: main", "- name: 7"), "pod"),
         (("    - name: main", "    - null\n    - name: main"), "pod"),
+        (("containers:", "containers: {main: {}}\nignored:"), "pod"),
+        (("spec:", "spec: [7]\nignored:"), "pod"),
         (("'busybox'", "'busybox'\n      env: [{name: A, value: 1}]"), "pod"),
         (("'busybox'", "'busybox'\n      resources: 7"), "pod"),
         (("'busybox'", "'busybox'\n      resources: {limits: [cpu]}"), "pod"),
@@ -175,4 +177,11 @@ def test_what_the_api_server_would_not_take(
     result = command("mutate", "-f", "-", stdin=NOTEBOOK.replace(*change))
     assert result.code == 1
     assert result.out == ""
-    assert result.err.startswith(f"-:1 Pod/notebook: {path}: not a Pod: ")
+    assert result.err.startswith(f"-:1 Pod/notebook: {path}: not a Pod: Expected ")
+
+
+def test_no_field_is_as_null(command: Command) -> None:
+    """As the API server reads it."""
+    text = "kind: Job\nspec:\n  template:\n    metadata:\n    spec:\n      containers:\n"
+    result = command("mutate", "-f", "-", stdin=text)
+    assert (result.code, result.out, result.err) == (0, text, "")
