@@ -13,6 +13,8 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarint import ScalarInt
 
+from gpu_fraction.cli import aliases
+
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 
 TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -52,6 +54,7 @@ class Document:
         body: The object, with its comments.
         text: Its text in the file, from its marker to the next.
         changed: True once ``body`` differs from ``text``.
+        aliased: False where no part of ``body`` stands in several places.
     """
 
     source: str
@@ -59,6 +62,7 @@ class Document:
     body: Any
     text: str = ""
     changed: bool = False
+    aliased: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ def _parse(name: str, content: str) -> Source:
         raise ManifestError(f"{name}: not YAML: {e}") from e
     texts = _texts(content, len(bodies))
     documents = [
-        Document(name, i, body, text)
+        Document(name, i, body, text, aliased=aliases.shared(body))
         for i, (body, text) in enumerate(zip(bodies, texts, strict=True), start=1)
     ]
     indented = re.search(r"^( *)[^\s#-][^\n]*:[ ]*\n\1 +- ", content, re.MULTILINE) is not None

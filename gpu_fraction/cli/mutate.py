@@ -155,7 +155,7 @@ def apply(document: Document, found: PodIn, operations: Sequence[patch.Operation
     _give_metadata(document, found)
     prefix = "".join("/" + patch.escape(str(key)) for key in found.path)
     moved = [{**operation, "path": prefix + operation["path"]} for operation in operations]
-    for operation in operations:
+    for operation in operations if document.aliased else ():
         *parents, _ = jsonpatch.JsonPointer(operation["path"]).parts
         keys_down = [int(key) if key.isdigit() else key for key in parents]
         aliases.own(document.body, [*found.path, *keys_down])
@@ -165,7 +165,8 @@ def apply(document: Document, found: PodIn, operations: Sequence[patch.Operation
 
 def _give_metadata(document: Document, found: PodIn) -> None:
     """Give a template without metadata an empty one, before its spec."""
-    aliases.own(document.body, found.path)
+    if document.aliased:
+        aliases.own(document.body, found.path)
     pod = document.body
     for key in found.path:
         pod = pod[key]

@@ -1,8 +1,8 @@
 """Real executors against an API server: no call fails whatever happens to the certificates."""
 
 import asyncio
-import json
 import base64
+import json
 from datetime import timedelta
 from typing import Any
 
