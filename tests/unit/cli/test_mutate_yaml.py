@@ -180,6 +180,17 @@ def test_what_the_api_server_would_not_take(
     assert result.err.startswith(f"-:1 Pod/notebook: {path}: not a Pod: Expected ")
 
 
+@pytest.mark.parametrize("given", ["gpu-fraction", "gpu-memory"])
+def test_a_share_without_a_container(command: Command, given: str) -> None:
+    """The share is asked for; what lacks is who gets it."""
+    text = NOTEBOOK.split("spec:")[0].replace("gpu-fraction", given).replace("0.25", "1")
+    result = command("mutate", "-f", "-", stdin=text)
+    assert result.err == (
+        f"-:1 Pod/notebook: metadata.annotations[{given}]: no container can get it; add one to "
+        "spec.containers\n"
+    )
+
+
 def test_no_field_is_as_null(command: Command) -> None:
     """As the API server reads it."""
     text = "kind: Job\nspec:\n  template:\n    metadata:\n    spec:\n      containers:\n"
