@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarint import ScalarInt
+from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
 from gpu_fraction.cli import aliases
 
@@ -32,6 +33,10 @@ TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
 
 _HEAD: Final = re.compile(r"(?:(?:[#%][^\n]*|[ \t]*)\n)*")
 """Comments and directives before a document's marker."""
+
+_BOOLEANS: Final = re.compile(r"(?:[yYnN]|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF)")
+"""Words for booleans in YAML 1.1 (yaml.org/type/bool.html) that YAML 1.2, which this module reads
+and writes, takes for text. Kubernetes reads them as YAML 1.1 does."""
 
 _OCTAL: Final = re.compile(r"[0-7]+")
 
@@ -247,7 +252,21 @@ def _is_json(body: object) -> bool:
 
 
 def _block(body: object) -> object:
-    return json.loads(json.dumps(body)) if _is_json(body) else body
+    return _quoted(json.loads(json.dumps(body))) if _is_json(body) else body
+
+
+def _quoted(node: Any) -> Any:
+    """The texts of JSON that YAML 1.1 takes for booleans, in quotes."""
+    if isinstance(node, dict):
+        return {_quoted(key): _quoted(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_quoted(value) for value in node]
+    return SingleQuotedScalarString(node) if is_boolean(node) else node
+
+
+def is_boolean(node: object) -> bool:
+    """True for a text without quotes that Kubernetes reads as a boolean."""
+    return type(node) is str and _BOOLEANS.fullmatch(node) is not None
 
 
 def to_json(sources: Iterable[Source]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final, TextIO
 
 import jsonpatch
 import msgspec
+from ruamel.yaml.comments import CommentedMap
 
 from gpu_fraction.cli import aliases, config
 from gpu_fraction.cli.config import Commands
@@ -19,6 +20,7 @@ from gpu_fraction.cli.manifests import (
     PodIn,
     Source,
     dotted,
+    is_boolean,
     mapping_at,
     objects,
     pods,
@@ -197,13 +199,15 @@ def typed(raw: Mapping[str, Any]) -> Pod:
     Raises:
         Refused: a field has a type that the API server would refuse.
     """
+    given = mapping_at(raw, "metadata", "annotations") or {}
+    as_yaml = isinstance(given, CommentedMap)  # a text of other mappings was in quotes
     problems = [
         Problem(
             annotation_path(str(key)),
             f"{quote(_yaml_word(value))} is not a string; put it in quotes",
         )
-        for key, value in (mapping_at(raw, "metadata", "annotations") or {}).items()
-        if not isinstance(value, str)
+        for key, value in given.items()
+        if not isinstance(value, str) or (as_yaml and is_boolean(value))
     ]
     if problems:
         raise Refused(problems)

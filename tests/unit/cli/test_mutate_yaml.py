@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests.unit.cli.conftest import Command, Result
 from tests.unit.cli.manifests import NATIVE, NOTEBOOK
@@ -120,7 +121,15 @@ def test_a_document_that_holds_itself_is_no_crash(command: Command, text: str) -
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [("0.25", "0.25"), ("1", "1"), ("true", "true"), ("null", "null")]
+    ("value", "shown"),
+    [
+        ("0.25", "0.25"),
+        ("1", "1"),
+        ("true", "true"),
+        ("null", "null"),
+        ("off", "off"),  # a boolean in YAML 1.1, which kubectl reads
+        ("Yes", "Yes"),
+    ],
 )
 def test_an_annotation_without_quotes(command: Command, value: str, shown: str) -> None:
     """The API server would refuse it; the message says what to do."""
@@ -132,6 +141,16 @@ def test_an_annotation_without_quotes(command: Command, value: str, shown: str) 
         f'-:1 Pod/notebook: metadata.annotations[gpu-fraction]: "{shown}" is not a string; put '
         "it in quotes\n",
     )
+
+
+def test_words_of_json_stay_words(command: Command) -> None:
+    """Without quotes kubectl, which reads YAML 1.1, would take them for booleans."""
+    pod = YAML(typ="safe").load(NOTEBOOK)
+    pod["metadata"] |= {"labels": {"a": "y", "no": "NO", "b": "offer"}}
+    pod["metadata"]["annotations"]["gpu-fraction.dev/framework-env"] = "off"
+    out = command("mutate", "-f", "-", stdin=json.dumps(pod)).out
+    assert "gpu-fraction.dev/framework-env: 'off'\n" in out
+    assert "a: 'y'\n    'no': 'NO'\n    b: offer\n" in out
 
 
 def test_amounts_as_numbers(command: Command) -> None:
