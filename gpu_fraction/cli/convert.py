@@ -184,6 +184,8 @@ def convert(
         done.pod["metadata"] = {}
     found = conversion.find(before, stacks, BOUNDS, only)
     if found is None:
+        if others := ", ".join(stack.name for stack, _ in conversion.readers(before, stacks)):
+            done.notes.append(f"asks {others}, not {only}; left as it is")
         return done
     done.source = found.stack.name if found.stack else ANNOTATION
     if done.source == to and not found.recorded:

@@ -365,6 +365,16 @@ def test_a_stack_can_be_named(command: Command) -> None:
     assert document["spec"]["containers"][1]["resources"]["limits"] == other
 
 
+def test_a_stack_that_the_pod_is_not_for(command: Command) -> None:
+    """It is left as it is, and the user told."""
+    words = ("convert", "-f", "-", "--to", "annotation", "--from", "kai")
+    result = command(*words, stdin=HAMI)
+    assert (result.code, result.out) == (0, HAMI)
+    assert "Job/train: asks hami, not kai; left as it is" in result.err
+    plain = HAMI.replace("nvidia.com/", "example.com/")
+    assert command(*words, stdin=plain).err == ""
+
+
 def test_files_that_cannot_be_read(command: Command, tmp_path: Path) -> None:
     """Exit code 2, as of mutate."""
     result = command("convert", "-f", tmp_path / "no.yaml", "--to", "hami")
