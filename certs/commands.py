@@ -1,5 +1,6 @@
 """``gpu-fraction certs``: shows the state of the certificates and requests new ones."""
 
+import json
 import secrets
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -20,8 +21,16 @@ from gpu_fraction.kube.timestamps import time as api_time
 from gpu_fraction.kube.timestamps import utc_now
 
 
-async def status(client: Client, installation: Installation, lifetimes: Lifetimes) -> str:
-    """The CA and its rotation, every caBundle, every replica's leaf, and the next step, as text.
+async def status(
+    client: Client, installation: Installation, lifetimes: Lifetimes, *, as_json: bool = False
+) -> str:
+    """The CA and its rotation, every caBundle, every replica's leaf, and the next step.
+
+    Args:
+        client: The API server's client.
+        installation: Whose certificates.
+        lifetimes: The lifetimes by which the next step is chosen.
+        as_json: For programs instead of people.
 
     Raises:
         KubeError: something could not be read.
@@ -30,6 +39,9 @@ async def status(client: Client, installation: Installation, lifetimes: Lifetime
     held = await SecretStore(client, installation).read(now)
     targets = await Injector(client, installation).read()
     replicas = await ReplicaLister(client, installation, lifetimes).read()
+    if as_json:
+        body = described(now, held.state, targets, replicas, lifetimes)
+        return json.dumps(body, indent=2)
     title = f"CA in Secret {installation.namespace}/{installation.secret}"
     return render_status(title, now, held.state, targets, replicas, lifetimes)
 
@@ -82,6 +94,65 @@ def render_status(
     lines += ["", "Next", f"  {_next(made)}"]
     lines += [f"  {'warning: ' if n.warning else ''}{n.message}" for n in made.notices]
     return "\n".join(lines) + "\n"
+
+
+def described(
+    now: datetime,
+    state: CaState | None,
+    targets: Sequence[Target],
+    replicas: Sequence[Replica],
+    lifetimes: Lifetimes,
+) -> dict[str, object]:
+    """What ``status`` tells, for programs; ``ca`` is None where there is none."""
+    names = {} if state is None else {c.fingerprint: role for role, c in state.roles()}
+    made = plan(now, state, targets, replicas, lifetimes, 0.0)
+
+    def of(one: Certificate) -> dict[str, object]:
+        role = names.get(one.fingerprint, "unknown" if one.own else "foreign")
+        return {
+            "fingerprint": one.fingerprint,
+            "role": role,
+            "subject": one.subject,
+            "notAfter": api_time(one.not_after),
+        }
+
+    return {
+        "ca": state
+        and {
+            "phase": state.phase,
+            "since": api_time(state.since),
+            "reason": state.reason,
+            "certificates": [of(one) for _, one in state.roles()],
+            "problems": list(state.problems),
+        },
+        "webhookConfigurations": [
+            {
+                "kind": target.kind,
+                "name": target.name,
+                "caBundles": [
+                    {
+                        "entry": bundle.entry,
+                        "readable": bundle.readable,
+                        "certificates": [of(one) for one in bundle.certificates],
+                    }
+                    for bundle in target.bundles
+                ],
+            }
+            for target in sorted(targets, key=lambda t: (t.kind, t.name))
+        ],
+        "replicas": [
+            {
+                "name": one.name,
+                "issuer": one.issuer or None,
+                "issuerRole": names.get(one.issuer, "unknown") if one.issuer else None,
+                "notAfter": one.leaf_not_after and api_time(one.leaf_not_after),
+                "serves": one.serves(now),
+            }
+            for one in replicas
+        ],
+        "next": _next(made),
+        "notices": [{"warning": one.warning, "message": one.message} for one in made.notices],
+    }
 
 
 def _state_lines(now: datetime, state: CaState | None, lifetimes: Lifetimes) -> list[str]:

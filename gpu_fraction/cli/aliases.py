@@ -15,6 +15,12 @@ Key = str | int
 Node = MutableMapping[Any, Any] | MutableSequence[Any]
 
 
+def shared(root: Any) -> bool:
+    """True where a mapping or list of the document stands in several places."""
+    is_node = isinstance(root, MutableMapping | MutableSequence)
+    return is_node and any(count > 1 for count in _references(root).values())
+
+
 def own(root: Any, path: Sequence[Key]) -> None:
     """Copy the shared nodes along a path, so that a change affects this path only.
 

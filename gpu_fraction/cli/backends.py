@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from gpu_fraction.cli import config, detection
 from gpu_fraction.cli.config import Commands
-from gpu_fraction.cli.detection import as_text, table
+from gpu_fraction.cli.detection import as_text
 from gpu_fraction.cli.mutate import typed
 from gpu_fraction.domain import admission, keys
 from gpu_fraction.domain.backends import BACKENDS, Backend, configured
@@ -86,18 +86,23 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if as_json:
         sys.stdout.write(as_text([described(stack) for stack in BACKENDS.values()]))
     else:
-        sys.stdout.write(table(ROW, [_row(stack) for stack in BACKENDS.values()]))
+        sys.stdout.write("\n".join(map(_listed, BACKENDS.values())))
     return 0
 
 
-ROW: Final = ("BACKEND", "STACK", "MEMORY", "COMPUTE", "SEVERAL CARDS", "ISOLATION", "CHOOSES")
+def _listed(stack: type[Backend]) -> str:
+    """A backend as lines that a terminal holds."""
+    facts = (f"  {title}: {told}\n" for title, told in _facts(stack))
+    return f"{stack.name} ({stack.about.title})\n{''.join(facts)}"
 
 
-def _row(stack: type[Backend]) -> tuple[str, ...]:
+def _facts(stack: type[Backend]) -> Iterable[tuple[str, str]]:
+    """What it supports, each with its title."""
     about = stack.about
-    isolation = f"memory {about.memory_isolation}, compute {about.compute_isolation}"
-    chooses = ", ".join(choices(stack)) or "-"
-    return (stack.name, about.title, about.memory, about.compute, about.cards, isolation, chooses)
+    yield "memory", f"{about.memory}; isolation: {about.memory_isolation}"
+    yield "compute", f"{about.compute}; isolation: {about.compute_isolation}"
+    yield "several cards", about.cards
+    yield "chooses", ", ".join(choices(stack)) or "nothing"
 
 
 def choices(stack: type[Backend]) -> list[str]:
@@ -160,10 +165,7 @@ def _header(stack: Backend) -> Iterable[str]:
     sizes = stack.config.card_sizes
     yield f"{stack.name}: {about.title}"
     for title, told in (
-        ("memory", f"{about.memory}; isolation: {about.memory_isolation}"),
-        ("compute", f"{about.compute}; isolation: {about.compute_isolation}"),
-        ("several cards", about.cards),
-        ("chooses", ", ".join(choices(type(stack))) or "nothing"),
+        *_facts(type(stack)),
         ("scheduler", stack.scheduler or "any"),
         ("resources", ", ".join(f"{name}…" for name in stack.resources) or "none"),
         ("source", about.source),

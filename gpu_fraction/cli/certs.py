@@ -52,6 +52,13 @@ def add_parser(commands: Commands) -> None:
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="status|rotate")
     shown = actions.add_parser("status", help="show the CA, its rotation, every caBundle and leaf")
+    shown.add_argument(
+        "-o",
+        "--output",
+        choices=("text", "json"),
+        default="text",
+        help="output format (default text)",
+    )
     renewed = actions.add_parser("rotate", help="renew the leaves, with --ca also the CA")
     renewed.add_argument("--ca", action="store_true", help="renew the CA and then the leaves")
     for action in (shown, renewed):
@@ -80,4 +87,6 @@ async def _ask(
             sys.stderr.write(f"gpu-fraction certs: {problem}\n")
         if args.action == "rotate":
             return await rotate(client, settings.installation, ca=args.ca)
-        return await status(client, settings.installation, settings.lifetimes)
+        return await status(
+            client, settings.installation, settings.lifetimes, as_json=args.output == "json"
+        )

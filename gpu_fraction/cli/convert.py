@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,7 +11,8 @@ import jsonpatch
 
 from gpu_fraction.cli import config
 from gpu_fraction.cli.config import Commands
-from gpu_fraction.cli.manifests import ManifestError, PodIn, Source, pods, read, to_json
+from gpu_fraction.cli.manifests import Document, ManifestError, pods, read, to_json
+from gpu_fraction.cli.misplaced import misplaced
 from gpu_fraction.cli.mutate import apply, join, path_in, typed
 from gpu_fraction.domain import conversion, plain_form
 from gpu_fraction.domain.backends import BACKENDS, Stacks, configured
@@ -131,32 +132,35 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except ManifestError as e:
         sys.stderr.write(f"{e}\n")
         return 2
-    refused = lost = False
-    for found in _pods(sources):
+    told = [_told(document, args, stacks) for source in sources for document in source.documents]
+    if any(refused for refused, _ in told) or (args.strict and any(lost for _, lost in told)):
+        return 1
+    sys.stdout.write(to_json(sources) if args.output == "json" else join(sources))
+    return 0
+
+
+def _told(document: Document, args: argparse.Namespace, stacks: Stacks) -> tuple[bool, bool]:
+    """Convert the pods of a document and tell the user; whether one is refused or loses."""
+    refused = lost = asking = False
+    for found in pods(document):
         try:
             done = convert(found.raw, args.to, stacks, args.stack)
         except Refused as e:
-            refused = True
+            refused = asking = True
             for problem in e.problems:
                 sys.stderr.write(f"{found}: {path_in(found, problem)}: {problem.message}\n")
             continue
+        asking |= done.source is not None
         for problem in done.lost:
             lost = True
             sys.stderr.write(f"Lost: {found}: {path_in(found, problem)}: {problem.message}\n")
         for note in dict.fromkeys(done.notes):
             sys.stderr.write(f"Warning: {found}: {note}\n")
         for operations in done.operations:
-            apply(found.document, found, operations)
-    if refused or (lost and args.strict):
-        return 1
-    sys.stdout.write(to_json(sources) if args.output == "json" else join(sources))
-    return 0
-
-
-def _pods(sources: Sequence[Source]) -> Iterator[PodIn]:
-    for source in sources:
-        for document in source.documents:
-            yield from pods(document)
+            apply(document, found, operations)
+    for warning in () if asking else misplaced(document):
+        sys.stderr.write(f"Warning: {warning}\n")
+    return refused, lost
 
 
 def convert(
@@ -176,14 +180,22 @@ def convert(
     before = typed(raw)
     # A copy without comments, and without parts that are one object.
     done = Conversion(json.loads(json.dumps(raw, default=str)))
+    if not done.pod.get("metadata"):
+        done.pod["metadata"] = {}
     found = conversion.find(before, stacks, BOUNDS, only)
     if found is None:
+        if others := ", ".join(stack.name for stack, _ in conversion.readers(before, stacks)):
+            done.notes.append(f"asks {others}, not {only}; left as it is")
         return done
     done.source = found.stack.name if found.stack else ANNOTATION
     if done.source == to and not found.recorded:
         return done
     ours = to == ANNOTATION or stacks[to].ours
     pod = done.take(plain_form.plain(before, found, stacks, keep_annotations=ours))
+    if others := ", ".join(stack.name for stack, _ in conversion.readers(pod, stacks)):
+        if only is None:
+            raise Refused([conversion.several(f"{done.source}, {others}")])
+        done.notes.append(f"still asks {others}; remove it, or the webhook refuses annotations")
     if ours:
         pod = done.take(conversion.annotated(pod, found.request, BOUNDS))
     if to != ANNOTATION:

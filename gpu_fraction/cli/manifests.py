@@ -12,6 +12,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarint import ScalarInt
+from ruamel.yaml.scalarstring import SingleQuotedScalarString
+
+from gpu_fraction.cli import aliases
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 
@@ -30,6 +33,10 @@ TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
 
 _HEAD: Final = re.compile(r"(?:(?:[#%][^\n]*|[ \t]*)\n)*")
 """Comments and directives before a document's marker."""
+
+_BOOLEANS: Final = re.compile(r"(?:[yYnN]|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF)")
+"""Words for booleans in YAML 1.1 (yaml.org/type/bool.html) that YAML 1.2, which this module reads
+and writes, takes for text. Kubernetes reads them as YAML 1.1 does."""
 
 _OCTAL: Final = re.compile(r"[0-7]+")
 
@@ -52,6 +59,7 @@ class Document:
         body: The object, with its comments.
         text: Its text in the file, from its marker to the next.
         changed: True once ``body`` differs from ``text``.
+        aliased: False where no part of ``body`` stands in several places.
     """
 
     source: str
@@ -59,6 +67,7 @@ class Document:
     body: Any
     text: str = ""
     changed: bool = False
+    aliased: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +144,7 @@ def _parse(name: str, content: str) -> Source:
         raise ManifestError(f"{name}: not YAML: {e}") from e
     texts = _texts(content, len(bodies))
     documents = [
-        Document(name, i, body, text)
+        Document(name, i, body, text, aliased=aliases.shared(body))
         for i, (body, text) in enumerate(zip(bodies, texts, strict=True), start=1)
     ]
     indented = re.search(r"^( *)[^\s#-][^\n]*:[ ]*\n\1 +- ", content, re.MULTILINE) is not None
@@ -243,7 +252,21 @@ def _is_json(body: object) -> bool:
 
 
 def _block(body: object) -> object:
-    return json.loads(json.dumps(body)) if _is_json(body) else body
+    return _quoted(json.loads(json.dumps(body))) if _is_json(body) else body
+
+
+def _quoted(node: Any) -> Any:
+    """The texts of JSON that YAML 1.1 takes for booleans, in quotes."""
+    if isinstance(node, dict):
+        return {_quoted(key): _quoted(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_quoted(value) for value in node]
+    return SingleQuotedScalarString(node) if is_boolean(node) else node
+
+
+def is_boolean(node: object) -> bool:
+    """True for a text without quotes that Kubernetes reads as a boolean."""
+    return type(node) is str and _BOOLEANS.fullmatch(node) is not None
 
 
 def to_json(sources: Iterable[Source]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final, TextIO
 
 import jsonpatch
 import msgspec
+from ruamel.yaml.comments import CommentedMap
 
 from gpu_fraction.cli import aliases, config
 from gpu_fraction.cli.config import Commands
@@ -19,6 +20,7 @@ from gpu_fraction.cli.manifests import (
     PodIn,
     Source,
     dotted,
+    is_boolean,
     mapping_at,
     objects,
     pods,
@@ -152,14 +154,27 @@ def apply(document: Document, found: PodIn, operations: Sequence[patch.Operation
     """Apply the webhook's patch to a pod inside its document."""
     if not operations:
         return
+    _give_metadata(document, found)
     prefix = "".join("/" + patch.escape(str(key)) for key in found.path)
     moved = [{**operation, "path": prefix + operation["path"]} for operation in operations]
-    for operation in operations:
+    for operation in operations if document.aliased else ():
         *parents, _ = jsonpatch.JsonPointer(operation["path"]).parts
         keys_down = [int(key) if key.isdigit() else key for key in parents]
         aliases.own(document.body, [*found.path, *keys_down])
     jsonpatch.JsonPatch(moved).apply(document.body, in_place=True)
     document.changed = True
+
+
+def _give_metadata(document: Document, found: PodIn) -> None:
+    """Give a template without metadata an empty one, before its spec."""
+    if document.aliased:
+        aliases.own(document.body, found.path)
+    pod = document.body
+    for key in found.path:
+        pod = pod[key]
+    if pod.get("metadata") is None:
+        pod.pop("metadata", None)
+        pod.insert([*pod].index("spec"), "metadata", {})
 
 
 def path_in(found: PodIn, problem: Problem) -> str:
@@ -184,36 +199,42 @@ def typed(raw: Mapping[str, Any]) -> Pod:
     Raises:
         Refused: a field has a type that the API server would refuse.
     """
+    given = mapping_at(raw, "metadata", "annotations") or {}
+    as_yaml = isinstance(given, CommentedMap)  # a text of other mappings was in quotes
     problems = [
         Problem(
             annotation_path(str(key)),
             f"{quote(_yaml_word(value))} is not a string; put it in quotes",
         )
-        for key, value in (mapping_at(raw, "metadata", "annotations") or {}).items()
-        if not isinstance(value, str)
+        for key, value in given.items()
+        if not isinstance(value, str) or (as_yaml and is_boolean(value))
     ]
     if problems:
         raise Refused(problems)
     try:
         plain = json.loads(json.dumps(raw, default=str))
-        _amounts_to_text(plain)
+        # Of these fields the webhook's types know no null, which the API server never sends.
+        plain = {key: value for key, value in plain.items() if value is not None}
+        if isinstance(spec := plain.get("spec"), dict):
+            if spec.get("containers") is None:
+                spec["containers"] = []
+            _amounts_to_text(spec)
         return msgspec.convert(plain, Pod)
-    except (msgspec.ValidationError, TypeError, AttributeError, RecursionError) as e:
+    except (msgspec.ValidationError, TypeError, RecursionError) as e:
         raise Refused([Problem("pod", f"not a Pod: {e}")]) from e
 
 
 def _yaml_word(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
-def _amounts_to_text(plain: dict[str, Any]) -> None:
-    spec = plain.get("spec") or {}
+def _amounts_to_text(spec: dict[str, Any]) -> None:
     for kind in ("containers", "initContainers", "ephemeralContainers"):
-        for container in spec.get(kind) or ():
-            resources = container.get("resources") or {}
+        found = spec.get(kind)
+        for container in found if isinstance(found, list) else ():
+            resources = mapping_at(container, "resources") or {}
             for part in ("limits", "requests"):
-                amounts = resources.get(part)
-                if isinstance(amounts, dict):
+                if (amounts := mapping_at(resources, part)) is not None:
                     resources[part] = {k: str(v) for k, v in amounts.items()}
 
 

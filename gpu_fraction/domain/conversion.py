@@ -76,16 +76,10 @@ def find(pod: Pod, stacks: Stacks, bounds: Bounds, only: str | None = None) -> F
     given = pod.annotations()
     if (known := request_annotation.find(given)) is not None and known.backend in stacks:
         return Found(known.request, stacks[known.backend], recorded=True)
-    read = [
-        (stack, request)
-        for stack, seen in _claiming(pod, stacks)
-        if only in (None, stack.name) and (request := stack.read(seen)) is not None
-    ]
+    read = [one for one in readers(pod, stacks) if only in (None, one[0].name)]
     names = ", ".join(stack.name for stack, _ in read)
     if len({request for _, request in read}) > 1:
-        raise Refused(
-            [Problem("spec", f"asks several stacks ({names}); name one of them with --from")]
-        )
+        raise Refused([several(names)])
     asks = user_annotations.asks(given)
     for stack, request in read:
         if asks and not stack.reads_our_annotations:
@@ -94,6 +88,20 @@ def find(pod: Pod, stacks: Stacks, bounds: Bounds, only: str | None = None) -> F
         return Found(request, stack)
     asked = user_annotations.parse(pod, bounds) if asks else None
     return None if asked is None else Found(asked, None)
+
+
+def readers(pod: Pod, stacks: Stacks) -> list[tuple[Backend, Request]]:
+    """Each stack that reads a request from the pod, with the request."""
+    return [
+        (stack, request)
+        for stack, seen in _claiming(pod, stacks)
+        if (request := stack.read(seen)) is not None
+    ]
+
+
+def several(names: str) -> Problem:
+    """The problem of a pod for several stacks."""
+    return Problem("spec", f"asks several stacks ({names}); name one of them with --from")
 
 
 def _claiming(pod: Pod, stacks: Stacks) -> list[tuple[Backend, Pod]]:

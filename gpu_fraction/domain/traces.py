@@ -1,5 +1,6 @@
 """Which stacks a cluster runs, by what their components leave in it."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -100,8 +101,9 @@ def detect(cluster: ClusterTraces, stacks: Mapping[str, type[Stack]]) -> list[Fi
     """Every stack that the cluster shows, the one with most nodes first.
 
     A stack without nodes is installed, as far as its definitions, webhooks or scheduler tell, but
-    no node shows that it hands out GPUs.
+    no node shows that it hands out GPUs. A scheduler of several stacks shows none of them.
     """
+    users = Counter(stack.scheduler for stack in stacks.values())
     installed = {name: _installed(cluster, stack) for name, stack in stacks.items()}
     owned = {node: _owned(seen, stacks, installed) for node, seen in cluster.nodes.items()}
     found = []
@@ -113,6 +115,10 @@ def detect(cluster: ClusterTraces, stacks: Mapping[str, type[Stack]]) -> list[Fi
                 on[node] = traces
             elif _node_wide(stack) and installed[name] and (own := owned[node].get(name)):
                 on[node] = [f"resource {resource}" for resource in sorted(own)]
+        if not on and users[stack.scheduler] > 1:
+            installed[name] = [
+                one for one in installed[name] if one != f"scheduler {stack.scheduler}"
+            ]
         seen_by = [*(trace for traces in on.values() for trace in traces), *installed[name]]
         if seen_by:
             found.append(Finding(name, tuple(on), tuple(dict.fromkeys(seen_by))))

@@ -149,6 +149,9 @@ class _Reader:
                     )
             return None
         if container is None:
+            if keys.CONTAINER_NAME not in self.given:
+                key = keys.FRACTION if keys.FRACTION in self.given else keys.MEMORY
+                self._refuse(key, "no container can get it; add one to spec.containers")
             return None
         if fraction is not None and fraction > units.MILLI and cards is not None:
             self._refuse(

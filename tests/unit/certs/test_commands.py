@@ -1,11 +1,12 @@
 """What ``gpu-fraction certs status`` says, case by case."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from gpu_fraction.certs import pki
 from gpu_fraction.certs.bundle import Bundle, Target, TargetKind
-from gpu_fraction.certs.commands import render_status
+from gpu_fraction.certs.commands import described, render_status
 from gpu_fraction.certs.leaf import Replica
 from gpu_fraction.certs.lifetimes import Lifetimes
 from gpu_fraction.certs.state import CaState, Phase
@@ -70,3 +71,36 @@ def test_trouble_is_named() -> None:
     text = shown(CaState(phase=Phase.STEADY, since=NOW, current=dying), bundle)
     assert "warning: the current CA has 10% of its life left or less" in text
     assert "no webhook configuration exists" in render_status("t", NOW, None, [], [], LIFETIMES)
+
+
+def test_for_programs() -> None:
+    """The same as JSON: whole fingerprints, times as the API server writes them."""
+    bundle = Bundle("mutate", (CURRENT.certificate, foreign_ca(1e9)), "webhook.ns.svc")
+    targets = [Target(TargetKind.MUTATING, "gpu-fraction", (bundle,))]
+    replicas = [Replica("a", OLD.fingerprint, NOW - timedelta(days=1)), Replica("b")]
+    made = json.loads(json.dumps(described(NOW, STATE, targets, replicas, LIFETIMES)))
+    assert (made["ca"]["phase"], made["ca"]["since"]) == ("Retire", "2030-05-31T21:00:00Z")
+    assert [one["role"] for one in made["ca"]["certificates"]] == ["current", "previous"]
+    (told,) = made["webhookConfigurations"]
+    assert (told["kind"], told["name"]) == ("MutatingWebhookConfiguration", "gpu-fraction")
+    (shown,) = told["caBundles"]
+    assert [one["role"] for one in shown["certificates"]] == ["current", "foreign"]
+    assert shown["certificates"][0]["fingerprint"] == CURRENT.fingerprint
+    assert made["replicas"] == [
+        {
+            "name": "a",
+            "issuer": OLD.fingerprint,
+            "issuerRole": "previous",
+            "notAfter": "2030-05-31T00:00:00Z",
+            "serves": False,
+        },
+        {"name": "b", "issuer": None, "issuerRole": None, "notAfter": None, "serves": False},
+    ]
+    assert made["next"].startswith("publish the caBundle of MutatingWebhookConfiguration")
+
+
+def test_for_programs_without_anything() -> None:
+    """No Secret, no configuration, no replica."""
+    made = json.loads(json.dumps(described(NOW, None, [], [], LIFETIMES)))
+    assert (made["ca"], made["webhookConfigurations"], made["replicas"]) == (None, [], [])
+    assert made["next"].startswith("enter Stage")

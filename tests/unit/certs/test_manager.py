@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -187,11 +188,14 @@ async def test_people_are_told() -> None:
         secret = await made.client.get(SECRET, dict[str, Any])
         assert {e["involvedObject"]["uid"] for e in events} == {secret["metadata"]["uid"]}
         text = await commands.status(made.client, INSTALLATION, LIFETIMES)
+        as_json = await commands.status(made.client, INSTALLATION, LIFETIMES, as_json=True)
         state = await made.state()
         assert state is not None
         assert state.current is not None
         short = state.current.fingerprint[:12]
         assert f"current   {short}" in text
+        (current,) = json.loads(as_json)["ca"]["certificates"]
+        assert current["fingerprint"] == state.current.fingerprint
         assert f"mutate.gpu-fraction.dev: {short} (current, until" in text
         assert f"gpu-fraction-webhook-replica-a: a leaf of {short} (current)" in text
         assert "PRIVATE" not in text

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from gpu_fraction.domain.backends import BACKENDS
+
 ROOT = Path(__file__).parents[3]
 TOY = ROOT / "tests" / "data" / "toy"
 PARTS = ("deploy", "docs", "examples", "gpu_fraction", "scripts", "tests")
@@ -74,10 +76,13 @@ def test_its_examples_and_the_webhooks_conditions_hold(checkout: Path) -> None:
         "unit/domain/test_backend_examples.py",
         "unit/webhook/test_manifests.py",
     )
+    others = " or ".join(f"[{name}" for name in BACKENDS)  # they pass or fail without the toy
     printed = python(
         checkout,
         "pytest",
         "-vv",
+        "-k",
+        f"toy or not ({others})",
         "-n",
         "0",
         "-p",

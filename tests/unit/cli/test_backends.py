@@ -9,16 +9,17 @@ from tests.unit.cli.conftest import Command
 
 
 @pytest.mark.parametrize("words", [("backends",), ("backends", "list")])
-def test_every_backend_has_a_line(command: Command, words: tuple[str, ...]) -> None:
-    """With its product; the action may be left out."""
+def test_every_backend_is_listed(command: Command, words: tuple[str, ...]) -> None:
+    """With its product and units, in a terminal's width; the action may be left out."""
     result = command(*words)
     assert (result.code, result.err) == (0, "")
-    head, *lines = result.out.splitlines()
-    assert head.split()[:3] == ["BACKEND", "STACK", "MEMORY"]
-    assert [line.split()[0] for line in lines] == list(BACKENDS)
-    for line, stack in zip(lines, BACKENDS.values(), strict=True):
-        assert stack.about.title in line
-        assert stack.about.memory in line
+    listed = result.out.split("\n\n")
+    for text, (name, stack) in zip(listed, BACKENDS.items(), strict=True):
+        first, memory, *_ = text.splitlines()
+        assert first == f"{name} ({stack.about.title})"
+        about = stack.about
+        assert memory == f"  memory: {about.memory}; isolation: {about.memory_isolation}"
+    assert max(map(len, result.out.splitlines())) <= 110
 
 
 @pytest.mark.parametrize("words", ["backends -o json", "backends list -o json"])

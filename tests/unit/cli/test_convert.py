@@ -311,14 +311,68 @@ def test_a_pod_that_cannot_be_converted(command: Command, text: str, to: str, to
     assert told in result.err
 
 
+@pytest.mark.parametrize("metadata", [{}, {"metadata": None}])
+@pytest.mark.parametrize("output", ["yaml", "json"])
+def test_a_template_without_metadata(command: Command, metadata: Raw, output: str) -> None:
+    """Few Jobs and CronJobs have any in their template; it stands before the spec."""
+    spec = {"containers": [hami(gpu=1, gpumem=4096)]}
+    job = {"kind": "Job", "spec": {"template": {**metadata, "spec": spec}}}
+    result = command(
+        "convert", "-f", "-", "--to", "annotation", "-o", output, stdin=json.dumps(job)
+    )
+    assert (result.code, result.err) == (0, "")
+    template = result.document()["spec"]["template"]
+    assert template["metadata"] == {"annotations": {"gpu-memory": "4Gi"}}
+    assert list(template) == ["metadata", "spec"]
+
+
+def test_templates_that_share_a_pod_without_metadata(command: Command) -> None:
+    """Each gets its own."""
+    text = (
+        "kind: List\nitems:\n- kind: Job\n  spec: {template: &t {spec: {containers: [{name: m, "
+        "resources: {limits: {aliyun.com/gpu-mem: 4}}}]}}}\n- kind: Job\n  spec: {template: *t}\n"
+    )
+    result = command("convert", "-f", "-", "--to", "annotation", stdin=text)
+    first, second = (item["spec"]["template"] for item in result.document()["items"])
+    assert first == second
+    assert first["metadata"]["annotations"] == {"gpu-memory": "4Gi"}
+
+
+def test_two_stacks_that_ask_the_same(command: Command) -> None:
+    """One would be left beside the annotations, and the webhook refuses such a pod."""
+    both = {"nvidia.com/gpu": "1", "nvidia.com/gpumem": "4096", "aliyun.com/gpu-mem": "4"}
+    result = command(
+        "convert",
+        "-f",
+        "-",
+        "--to",
+        "annotation",
+        stdin=json.dumps(pod(None, container("m", both))),
+    )
+    assert (result.code, result.out) == (1, "")
+    assert "asks several stacks (cgpu, hami); name one of them with --from" in result.err
+
+
 def test_a_stack_can_be_named(command: Command) -> None:
-    """What the other stack has stays."""
+    """What the other stack has stays, with a warning."""
     other = {"gpu-fraction.dev/slot": "1", "gpu-fraction.dev/core-milli": "9"}
     text = by_hand("hami", hami(gpu=1, gpumem=1024), container("side", other))
     words = ("convert", "-f", "-", "--to", "annotation", "--from", "hami")
-    document = command(*words, stdin=text).document()
+    result = command(*words, stdin=text)
+    assert "Warning: -:1 Pod/p: still asks native; remove it, or" in result.err
+    document = result.document()
     assert document["metadata"]["annotations"]["gpu-memory"] == "1Gi"
     assert document["spec"]["containers"][1]["resources"]["limits"] == other
+
+
+def test_a_stack_that_the_pod_is_not_for(command: Command) -> None:
+    """It is left as it is, and the user told."""
+    words = ("convert", "-f", "-", "--to", "annotation", "--from", "kai")
+    result = command(*words, stdin=HAMI)
+    assert (result.code, result.out) == (0, HAMI)
+    assert "Job/train: asks hami, not kai; left as it is" in result.err
+    plain = HAMI.replace("nvidia.com/", "example.com/")
+    assert command(*words, stdin=plain).err == ""
 
 
 def test_files_that_cannot_be_read(command: Command, tmp_path: Path) -> None:
@@ -342,6 +396,16 @@ def test_a_pod_of_that_form_already(command: Command) -> None:
     """Is not written again."""
     assert command("convert", "-f", "-", "--to", "hami", stdin=HAMI).out == HAMI
     assert command("convert", "-f", "-", "--to", "annotation", stdin=ANNOTATED).out == ANNOTATED
+
+
+def test_annotations_on_the_workload_itself_are_warned_of(command: Command) -> None:
+    """As by mutate: they would be no pod's."""
+    text = HAMI.replace("metadata: {name: train}", "metadata: {annotations: {gpu-memory: 4Gi}}")
+    result = command("convert", "-f", "-", "--to", "kai", stdin=text)
+    assert "metadata.annotations[gpu-memory]: its pods will have no GPU" not in result.err
+    text = text.replace("nvidia.com/", "example.com/")
+    result = command("convert", "-f", "-", "--to", "kai", stdin=text)
+    assert "metadata.annotations[gpu-memory]: its pods will have no GPU" in result.err
 
 
 def test_as_json(command: Command) -> None:

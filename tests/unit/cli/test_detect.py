@@ -89,6 +89,25 @@ def test_a_scheduler_of_pods(command: Command, spec: dict[str, Any], template: b
     assert (found["backend"], found["seen"]) == ("kai", ["scheduler kai-scheduler"])
 
 
+@pytest.mark.parametrize(
+    ("capacity", "backends"),
+    [
+        ({"cpu": "4"}, []),
+        ({"nvidia.com/gpu": "1"}, ["nvidia"]),
+        ({"volcano.sh/vgpu-number": "10"}, ["volcano"]),
+    ],
+)
+def test_a_scheduler_of_several_stacks(
+    command: Command, capacity: dict[str, str], backends: list[str]
+) -> None:
+    """Volcano schedules batches in clusters without its GPUs, and names no stack there."""
+    text = (
+        "# two\n" + node(capacity) + "\n---\n" + of("Pod", "p", spec={"schedulerName": "volcano"})
+    )
+    result = command("backends", "detect", "-f", "-", "-o", "json", stdin=text)
+    assert [one["backend"] for one in json.loads(result.out)["found"]] == backends
+
+
 def test_nothing_is_found(command: Command) -> None:
     """Said with what was read."""
     result = command("backends", "detect", "-f", "-", stdin=node({"cpu": "4"}))

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests.unit.cli.conftest import Command, Result
 from tests.unit.cli.manifests import NATIVE, NOTEBOOK
@@ -120,7 +121,15 @@ def test_a_document_that_holds_itself_is_no_crash(command: Command, text: str) -
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [("0.25", "0.25"), ("1", "1"), ("true", "true"), ("null", "None")]
+    ("value", "shown"),
+    [
+        ("0.25", "0.25"),
+        ("1", "1"),
+        ("true", "true"),
+        ("null", "null"),
+        ("off", "off"),  # a boolean in YAML 1.1, which kubectl reads
+        ("Yes", "Yes"),
+    ],
 )
 def test_an_annotation_without_quotes(command: Command, value: str, shown: str) -> None:
     """The API server would refuse it; the message says what to do."""
@@ -132,6 +141,16 @@ def test_an_annotation_without_quotes(command: Command, value: str, shown: str) 
         f'-:1 Pod/notebook: metadata.annotations[gpu-fraction]: "{shown}" is not a string; put '
         "it in quotes\n",
     )
+
+
+def test_words_of_json_stay_words(command: Command) -> None:
+    """Without quotes kubectl, which reads YAML 1.1, would take them for booleans."""
+    pod = YAML(typ="safe").load(NOTEBOOK)
+    pod["metadata"] |= {"labels": {"a": "y", "no": "NO", "b": "offer"}}
+    pod["metadata"]["annotations"]["gpu-fraction.dev/framework-env"] = "off"
+    out = command("mutate", "-f", "-", stdin=json.dumps(pod)).out
+    assert "gpu-fraction.dev/framework-env: 'off'\n" in out
+    assert "a: 'y'\n    'no': 'NO'\n    b: offer\n" in out
 
 
 def test_amounts_as_numbers(command: Command) -> None:
@@ -163,6 +182,8 @@ def test_file_modes_keep_their_meaning_as_json(command: Command) -> None:
         (("containers:", "containers: x\nignored:"), "pod"),
         (("- name: main", "- name: 7"), "pod"),
         (("    - name: main", "    - null\n    - name: main"), "pod"),
+        (("containers:", "containers: {main: {}}\nignored:"), "pod"),
+        (("spec:", "spec: [7]\nignored:"), "pod"),
         (("'busybox'", "'busybox'\n      env: [{name: A, value: 1}]"), "pod"),
         (("'busybox'", "'busybox'\n      resources: 7"), "pod"),
         (("'busybox'", "'busybox'\n      resources: {limits: [cpu]}"), "pod"),
@@ -175,4 +196,22 @@ def test_what_the_api_server_would_not_take(
     result = command("mutate", "-f", "-", stdin=NOTEBOOK.replace(*change))
     assert result.code == 1
     assert result.out == ""
-    assert result.err.startswith(f"-:1 Pod/notebook: {path}: not a Pod: ")
+    assert result.err.startswith(f"-:1 Pod/notebook: {path}: not a Pod: Expected ")
+
+
+@pytest.mark.parametrize("given", ["gpu-fraction", "gpu-memory"])
+def test_a_share_without_a_container(command: Command, given: str) -> None:
+    """The share is asked for; what lacks is who gets it."""
+    text = NOTEBOOK.split("spec:")[0].replace("gpu-fraction", given).replace("0.25", "1")
+    result = command("mutate", "-f", "-", stdin=text)
+    assert result.err == (
+        f"-:1 Pod/notebook: metadata.annotations[{given}]: no container can get it; add one to "
+        "spec.containers\n"
+    )
+
+
+def test_no_field_is_as_null(command: Command) -> None:
+    """As the API server reads it."""
+    text = "kind: Job\nspec:\n  template:\n    metadata:\n    spec:\n      containers:\n"
+    result = command("mutate", "-f", "-", stdin=text)
+    assert (result.code, result.out, result.err) == (0, text, "")

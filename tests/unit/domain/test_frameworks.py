@@ -1,10 +1,12 @@
 """What frameworks are told of their part, and what a container decides for itself."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from gpu_fraction.domain import frameworks
+from gpu_fraction.domain.backends import BACKENDS
 from gpu_fraction.domain.frameworks import VARIABLES, variables
 from gpu_fraction.domain.pod import EnvFrom, EnvVar
 
@@ -46,6 +48,13 @@ def test_never_more_than_the_share_and_always_something(card_mib: int | None) ->
 def test_a_whole_card_is_shared_with_nobody() -> None:
     """The frameworks' own defaults are right there."""
     assert variables(1000, CARD_MIB) == {}
+
+
+def test_the_page_names_the_stacks_that_leave_the_total() -> None:
+    """A user cannot find them elsewhere."""
+    page = (Path(__file__).parents[3] / "docs" / "frameworks.md").read_text()
+    (row,) = re.findall(r"^\| (.*) \| the card \| yes, by the webhook", page, re.MULTILINE)
+    assert re.findall(r"`(.*?)`", row) == [n for n, s in BACKENDS.items() if s.leaves_total]
 
 
 @pytest.mark.parametrize("one", VARIABLES, ids=lambda one: one.name)

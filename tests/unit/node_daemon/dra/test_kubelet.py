@@ -1,5 +1,6 @@
 """The driver and the kubelet: sockets, registration, health."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import Any
 
 import grpc
 import pytest
+from prometheus_client import CollectorRegistry
 
 from gpu_fraction.domain import dra
 from gpu_fraction.kubelet_api import dra_health_v1_pb2 as v1
 from gpu_fraction.kubelet_api import dra_health_v1_pb2_grpc as v1_grpc
 from gpu_fraction.kubelet_api import dra_health_v1alpha1_pb2 as v1alpha1
 from gpu_fraction.kubelet_api import dra_health_v1alpha1_pb2_grpc as v1alpha1_grpc
+from gpu_fraction.node_daemon.app import NodeDaemon
 from gpu_fraction.node_daemon.cards import health_events
 from gpu_fraction.node_daemon.state.errors import StoreError
 from tests.support.dra_rig import NODE, World, card
@@ -68,10 +71,10 @@ async def test_a_removed_socket_is_seen(world: World) -> None:
 
 async def test_a_path_that_no_socket_can_have_ends_the_daemon(world: World) -> None:
     """With the path and the length that is allowed."""
-    world.settings = _with_kubelet(world, world.root / ("k" * 100))
+    settings = _with_kubelet(world, world.root / ("k" * 100))
+    daemon = NodeDaemon(settings, world.client, CollectorRegistry(), lambda: FakeCards(card(0)))
     with pytest.raises(StoreError, match="is longer than the 107 bytes of a socket's path"):
-        async with world.daemon(FakeCards(card(0))):
-            pass
+        await daemon.run(asyncio.Event())
 
 
 def _with_kubelet(world: World, kubelet: Path) -> Any:
