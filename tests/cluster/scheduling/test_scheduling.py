@@ -159,8 +159,8 @@ async def test_a_mixed_workload_of_2000_pods_lands_and_is_packed(rig: Rig) -> No
     print(f"whole cards free: {whole}, by first fit: {packings}")
     assert whole >= max(packings) - len(rig.nodes) * CARDS // 100
     calls = await api_calls(rig) - calls_before
-    # One call a pod. On a busy machine Kubernetes asks for some binds again, and a watch that begins
-    # anew is a call as well.
+    # One call a pod. A busy Kubernetes asks for some binds again; a watch that begins anew is a
+    # call too.
     assert 2000 <= calls <= 2200
 
 
