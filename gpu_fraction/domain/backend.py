@@ -105,14 +105,14 @@ class Backend(ABC):
                 edit.env[part.container] = {**env, **edit.env.get(part.container, {})}
         return edit
 
-    def claims(self, pod: Pod) -> bool:
-        """True for a pod that asks this stack for GPUs, whoever wrote it."""
-        return any(
-            name.startswith(self.resources)
-            for at in containers(pod)
-            if at.container.resources is not None
-            for name in at.container.resources.names()
-        )
+    def claims(self, pod: Pod, gpus: Collection[str]) -> bool:  # noqa: ARG002
+        """True for a pod that asks this stack for GPUs, whoever wrote it.
+
+        Args:
+            pod: The pod.
+            gpus: The resources of any stack that it names.
+        """
+        return any(name.startswith(self.resources) for name in gpus)
 
     def ask(self, container: Container, pod: Pod) -> Slice | None:  # noqa: ARG002
         """What one container asks of this stack, whoever wrote it; None for nothing.

@@ -16,7 +16,14 @@ from ruamel.yaml import YAML
 
 from gpu_fraction.domain import keys, sizes
 from gpu_fraction.domain.admission import Verdict, admit
-from gpu_fraction.domain.backends import BACKENDS, Backend, Stacks, configured, demand
+from gpu_fraction.domain.backends import (
+    BACKENDS,
+    Backend,
+    Stacks,
+    claiming,
+    configured,
+    demand,
+)
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.pod import Pod
 from gpu_fraction.domain.request import Refused, Request, Slice
@@ -159,8 +166,8 @@ def read_back(made: Rendered, stacks: Stacks) -> dict[str, Slice]:
     """What the stack hands out, by container; whole cards may be another stack's."""
     read = made.backend.read(made.pod)
     if read is None:
-        claiming = (stack for stack in stacks.values() if stack.claims(made.pod))
-        read = next((found for stack in claiming if (found := stack.read(made.pod))), None)
+        others = claiming(made.pod, stacks)
+        read = next((found for stack, pod in others if (found := stack.read(pod))), None)
     return {part.container: part for part in read.slices} if read else {}
 
 

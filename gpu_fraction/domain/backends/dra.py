@@ -103,9 +103,9 @@ class Dra(Backend):
         # Without a size that is large enough, ``parts`` has refused the pod.
         return Shape(part, sizes) if sizes else None
 
-    def claims(self, pod: Pod) -> bool:
+    def claims(self, pod: Pod, gpus: Collection[str]) -> bool:
         """True for a pod with a claim of ours, or with the resource of a class of ours."""
-        return any(claim_template.claims_of(pod)) or super().claims(pod)
+        return any(claim_template.claims_of(pod)) or super().claims(pod, gpus)
 
     def own_claims(self, pod: Pod) -> Collection[str]:
         """Those of our templates."""

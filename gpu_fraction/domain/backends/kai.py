@@ -137,19 +137,16 @@ class Kai(Backend):
         if part.cards > 1:
             edit.rewritten[keys.NUM_DEVICES] = str(part.cards)
 
-    def claims(self, pod: Pod) -> bool:
+    def claims(self, pod: Pod, gpus: Collection[str]) -> bool:  # noqa: ARG002
         """True for a share that KAI places."""
-        annotations = pod.annotations()
-        return pod.spec.scheduler_name == self.scheduler and (
-            keys.FRACTION in annotations or keys.MEMORY in annotations
-        )
+        return _shares(pod)
 
     def ask(self, container: Container, pod: Pod) -> Slice | None:
         """The pod's share, for the container that has it; what cannot be read is a whole card.
 
         A pod without a share has whole cards; in those that it schedules, KAI gives nothing else.
         """
-        if not self.claims(pod):
+        if not _shares(pod):
             return whole_cards(container, (WHOLE,))
         annotations = pod.annotations()
         first = pod.spec.containers[0].name if pod.spec.containers else ""
@@ -219,3 +216,10 @@ def _gives(pod: Pod, at: ContainerAt) -> bool:
     if named is None:
         return at.kind == "containers" and at.index == 0
     return at.container.name == named
+
+
+def _shares(pod: Pod) -> bool:
+    annotations = pod.annotations()
+    return pod.spec.scheduler_name == Kai.scheduler and (
+        keys.FRACTION in annotations or keys.MEMORY in annotations
+    )

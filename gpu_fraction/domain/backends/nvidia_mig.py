@@ -5,7 +5,7 @@ Source: NVIDIA/k8s-device-plugin README, api/config/v1/resources.go and internal
 ``-MIG-`` and the profile. The profiles are in ``gpu_fraction.domain.mig``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -113,9 +113,9 @@ class NvidiaMig(Backend):
             )
         return product if wished or self.config.of(_STRATEGY) == "single" else "", model
 
-    def claims(self, pod: Pod) -> bool:
+    def claims(self, pod: Pod, gpus: Collection[str]) -> bool:
         """True for instances by name, and for pods that select nodes divided alike."""
-        return super().claims(pod) or bool(_single(pod))
+        return super().claims(pod, gpus) or bool(_single(pod))
 
     def asks(self, container: Container, pod: Pod, *, up: bool = True) -> Iterable[Slice]:
         """Each kind of instance by its profile."""
