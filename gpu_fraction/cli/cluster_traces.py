@@ -16,24 +16,15 @@ from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.errors import ForbiddenError, NotFoundError
 from gpu_fraction.kube.objects import Meta
 from gpu_fraction.kube.resources import (
+    CRDS,
     MUTATING_WEBHOOKS,
     NODES,
     PODS,
+    RESOURCE_SLICES,
     VALIDATING_WEBHOOKS,
-    Resource,
 )
 
-CRDS: Final = Resource(
-    "apiextensions.k8s.io",
-    "v1",
-    "customresourcedefinitions",
-    "CustomResourceDefinition",
-    namespaced=False,
-)
-SLICES: Final = Resource(
-    "resource.k8s.io", "v1", "resourceslices", "ResourceSlice", namespaced=False
-)
-READ: Final = (NODES, CRDS, MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, SLICES, PODS)
+READ: Final = (NODES, CRDS, MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, RESOURCE_SLICES, PODS)
 
 _ARGUMENT: Final = re.compile(r"--scheduler-name[= ](\S+)")
 

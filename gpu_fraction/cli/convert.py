@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import jsonpatch
 
-from gpu_fraction.cli import config
+from gpu_fraction.cli import config, manifests
 from gpu_fraction.cli.config import Commands
 from gpu_fraction.cli.manifests import Document, ManifestError, pods, read, to_json
 from gpu_fraction.cli.misplaced import misplaced
@@ -90,14 +90,7 @@ def add_parser(commands: Commands) -> None:
         help="rewrite manifests of one GPU stack for another",
         description=DESCRIPTION,
     )
-    parser.add_argument(
-        "-f",
-        "--filename",
-        action="append",
-        required=True,
-        metavar="FILE|DIR|-",
-        help="manifests: a file, a folder (not recursive) or - for standard input; repeatable",
-    )
+    manifests.declare(parser)
     parser.add_argument(
         "--to",
         required=True,

@@ -1,5 +1,6 @@
 """Reads and writes manifests: files, folders, several documents, Lists, comments."""
 
+import argparse
 import io
 import json
 import re
@@ -102,6 +103,18 @@ class PodIn:
 
     def __str__(self) -> str:
         return f"{self.document.source}:{self.document.number} {self.kind}/{self.name}"
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the argument with the manifests, for ``read``."""
+    parser.add_argument(
+        "-f",
+        "--filename",
+        action="append",
+        required=True,
+        metavar="FILE|DIR|-",
+        help="manifests: a file, a folder (not recursive) or - for standard input; repeatable",
+    )
 
 
 def read(names: Iterable[str], stdin: TextIO) -> list[Source]:

@@ -12,7 +12,7 @@ import jsonpatch
 import msgspec
 from ruamel.yaml.comments import CommentedMap
 
-from gpu_fraction.cli import aliases, config
+from gpu_fraction.cli import aliases, config, manifests
 from gpu_fraction.cli.config import Commands
 from gpu_fraction.cli.manifests import (
     Document,
@@ -65,14 +65,7 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "mutate", help="rewrite manifests as the webhook would", description=DESCRIPTION
     )
-    parser.add_argument(
-        "-f",
-        "--filename",
-        action="append",
-        required=True,
-        metavar="FILE|DIR|-",
-        help="manifests: a file, a folder (not recursive) or - for standard input; repeatable",
-    )
+    manifests.declare(parser)
     parser.add_argument(
         "-o",
         "--output",

@@ -85,7 +85,7 @@ async def _in_cluster(settings: Settings, source: AccessSource) -> None:
         quotas = AdmissionService(
             client,
             settings.quotas.settings,
-            costs=settings.rewriting.costs.config,
+            costs=settings.rewriting.stacks.costs.config,
             registry=registry,
             sink=events,
             following=PROMPT,

@@ -19,7 +19,7 @@ from gpu_fraction.domain import (
 from gpu_fraction.domain.backends import LEFT_TO, Backend, any_sets, is_gpu
 from gpu_fraction.domain.containers import DEFAULT_CONTAINER, MAX_LISTED
 from gpu_fraction.domain.edit import PodEdit
-from gpu_fraction.domain.pod import Pod, containers
+from gpu_fraction.domain.pod import Pod, containers, resource_names
 from gpu_fraction.domain.problems import MAX_SHOWN, Problem, quote
 from gpu_fraction.domain.request import Bounds, Refused, Request, annotation_path
 
@@ -68,9 +68,8 @@ def uses_gpu(pod: Pod) -> bool:
 
 def _asks_us(pod: Pod) -> bool:
     """True for native resources, and for claims and resources of our DRA driver."""
-    return any(claim_template.claims_of(pod)) or any(
-        name in _OUR_RESOURCES for at in containers(pod) for name in at.container.resource_names()
-    )
+    asks = not _OUR_RESOURCES.isdisjoint(resource_names(pod))
+    return asks or any(claim_template.claims_of(pod))
 
 
 def admit(pod: Pod, backend: Backend, rules: Rules, *, trusted: bool = False) -> Verdict:

@@ -21,7 +21,7 @@ from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.backends import Stacks, claiming
 from gpu_fraction.domain.edit import PodEdit
 from gpu_fraction.domain.patch import Operation
-from gpu_fraction.domain.pod import Pod, containers
+from gpu_fraction.domain.pod import Pod, resource_names
 from gpu_fraction.domain.problems import Problem
 from gpu_fraction.domain.request import Bounds, Refused, Request, Slice, annotation_path
 
@@ -111,7 +111,7 @@ def _claiming(pod: Pod, stacks: Stacks) -> list[tuple[Backend, Pod]]:
     HAMi does not claim it; its annotations count all the same.
     """
     found = list(claiming(pod, stacks))
-    names = {name for at in containers(pod) for name in at.container.resource_names()}
+    names = resource_names(pod)
     for stack in stacks.values():
         used = stack.scheduler is not None and stack.scheduler == pod.spec.scheduler_name
         if used and names & stack.takes_over and all(stack is not one for one, _ in found):

@@ -40,7 +40,7 @@ class EnvVar(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class EnvFrom(msgspec.Struct, frozen=True):
-    """A ConfigMap or Secret, each key of which is a variable; none is read."""
+    """A ConfigMap or Secret whose keys are all variables; none is read."""
 
 
 class ClaimRef(msgspec.Struct, frozen=True):
@@ -189,6 +189,11 @@ def containers(pod: Pod) -> list[ContainerAt]:
             for i, c in enumerate(spec.ephemeral_containers)
         ]
     return found
+
+
+def resource_names(pod: Pod) -> set[str]:
+    """Every resource that a container of the pod names."""
+    return {name for at in containers(pod) for name in at.container.resource_names()}
 
 
 def is_sidecar(at: ContainerAt) -> bool:

@@ -141,8 +141,7 @@ class RewriteSettings:
         False,
         "let pods select a configured backend with the annotation gpu-fraction.dev/backend",
     )
-    costs: CostSettings = group(CostSettings)
-    own: Any = group(_Written)
+    stacks: StackSettings = group(StackSettings)
     runtime_class: str | None = setting(text, None, "runtimeClassName for GPU pods without one")
     framework_env: Switch = setting(
         choice(*get_args(Switch)),
@@ -220,10 +219,11 @@ class RewriteSettings:
     @cached_property
     def backends(self) -> Mapping[str, Backend]:
         """The configured backends by name."""
-        costs = self.costs.config
-        own = {**costs.own, **asdict(self.own)}
-        config = BackendConfig(
-            costs.card_sizes, self.runtime_class, self.env, own, self.framework_env
+        config = replace(
+            self.stacks.config,
+            runtime_class=self.runtime_class,
+            env=self.env,
+            framework_env=self.framework_env,
         )
         names = dict.fromkeys((self.backend, *self.namespace_backends))
         return {name: BACKENDS[name](config) for name in names}

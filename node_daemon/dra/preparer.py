@@ -157,9 +157,7 @@ class Preparer:
         )
         self._reserve(binding, ref, inventory)
         try:
-            await self._state.store.put(allocation)
-        except StoreError as e:
-            raise Refusal(Reason.STATE_UNWRITABLE, str(e)) from e
+            await self._state.store.keep(allocation)
         finally:
             if self._state.store.get(allocation.nonce) is None:
                 self._state.ledger.release(binding.key)
@@ -286,11 +284,7 @@ class Preparer:
     async def _remove_orphan(self, nonce: Nonce, uid: PodUid) -> None:
         if await self._lives(uid) or self._state.store.get(nonce) is not None:
             return
-        try:
-            await self._publisher.files.remove(nonce, uid)
-            _log.warning("orphan_slice_file_removed", nonce=nonce, uid=uid)
-        except StoreError as e:
-            _log.error("orphan_slice_file_kept", nonce=nonce, error=str(e))
+        await self._publisher.remove_orphan(nonce, uid)
 
 
 def _own_env(pod: Pod | None, users: Sequence[Container]) -> dict[str, str | None] | None:

@@ -15,7 +15,7 @@ from gpu_fraction.node_daemon.slices.publisher import Publisher
 from gpu_fraction.node_daemon.slices.shares import Shares, asked, verify
 from gpu_fraction.node_daemon.state.allocation import Allocation, Binding, Nonce, Token
 from gpu_fraction.node_daemon.state.concurrency import KeyedLocks
-from gpu_fraction.node_daemon.state.errors import Reason, Refusal, StoreError
+from gpu_fraction.node_daemon.state.errors import Reason, Refusal
 from gpu_fraction.node_daemon.state.node_state import NodeState
 from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.parsers import seconds
@@ -80,10 +80,7 @@ class LateBinder:
             sequence=self._store.next_sequence(),
             allocated_at_s=self._identity.now_s(),
         )
-        try:
-            await self._store.put(allocation)
-        except StoreError as e:
-            raise Refusal(Reason.STATE_UNWRITABLE, str(e)) from e
+        await self._store.keep(allocation)
         return allocation.nonce
 
     async def pre_start(self, ids: Sequence[str]) -> Binding:
@@ -163,7 +160,7 @@ class LateBinder:
         held = binding.key in self._state.ledger
         self._state.ledger.reserve(binding.key, shares, {c.uuid: c for c in inventory.cards})
         try:
-            await self._remember(allocation, binding)
+            await self._store.keep(msgspec.structs.replace(allocation, binding=binding))
         finally:
             if not held and not self._store.of_container(binding.key):
                 self._state.ledger.release(binding.key)
@@ -192,13 +189,6 @@ class LateBinder:
             )
         await self._restart(allocation, binding)
         return binding
-
-    async def _remember(self, allocation: Allocation, binding: Binding) -> None:
-        bound = msgspec.structs.replace(allocation, binding=binding)
-        try:
-            await self._store.put(bound)
-        except StoreError as e:
-            raise Refusal(Reason.STATE_UNWRITABLE, str(e)) from e
 
     async def _publish(self, nonce: Nonce, binding: Binding) -> None:
         """Write the slice's file, and give the runtime time to notice it."""

@@ -16,7 +16,6 @@ from gpu_fraction.node_daemon.state.allocation import (
     Allocation,
     Binding,
     ContainerKey,
-    Nonce,
     PodUid,
 )
 from gpu_fraction.node_daemon.state.errors import IsolationError, KubeletError, Refusal, StoreError
@@ -147,7 +146,7 @@ class Collector:
         for nonce, uid in present.items():
             orphan = self._store.get(nonce) is None and not self._lives(uid)
             if orphan and self._due((nonce, uid), missing):
-                await self._remove_orphan(nonce, uid)
+                await self._publisher.remove_orphan(nonce, uid)
         for key in self._ledger.holders():
             unbound = not self._store.of_container(key) and not self._lives(key.uid)
             if unbound and self._due(key, missing):
@@ -221,10 +220,3 @@ class Collector:
             self._ledger.release(binding.key)
         self._shares.forget(binding.uid)
         self._binder.changed.set()
-
-    async def _remove_orphan(self, nonce: Nonce, uid: PodUid) -> None:
-        try:
-            await self._publisher.files.remove(nonce, uid)
-            _log.warning("orphan_slice_file_removed", nonce=nonce, uid=uid)
-        except StoreError as e:
-            _log.error("orphan_slice_file_kept", nonce=nonce, error=str(e))

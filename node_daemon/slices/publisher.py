@@ -13,7 +13,7 @@ from gpu_fraction.node_daemon.isolation.engine import ContainerEdits
 from gpu_fraction.node_daemon.isolation.node import NodeIsolation
 from gpu_fraction.node_daemon.slices.cdi import SliceFiles, compose
 from gpu_fraction.node_daemon.slices.host_spec import HostSpecReader
-from gpu_fraction.node_daemon.state.allocation import Binding, Nonce
+from gpu_fraction.node_daemon.state.allocation import Binding, Nonce, PodUid
 from gpu_fraction.node_daemon.state.durable import run_to_end
 from gpu_fraction.node_daemon.state.errors import (
     EngineFailedError,
@@ -96,6 +96,14 @@ class Publisher:
             work = partial(self._isolation.release, binding)
             await run_to_end(self._isolating(work))
         await self.files.remove(nonce, binding.uid)
+
+    async def remove_orphan(self, nonce: Nonce, uid: PodUid) -> None:
+        """Remove a file that belongs to no allocation; one that stays is tried again later."""
+        try:
+            await self.files.remove(nonce, uid)
+            _log.warning("orphan_slice_file_removed", nonce=nonce, uid=uid)
+        except StoreError as e:
+            _log.error("orphan_slice_file_kept", nonce=nonce, error=str(e))
 
     async def _content(self, nonce: Nonce, binding: Binding, inventory: Inventory) -> bytes:
         cards = {card.uuid: card for card in inventory.cards}

@@ -19,7 +19,7 @@ import structlog
 
 from gpu_fraction.node_daemon.state.allocation import Allocation, ContainerKey, Nonce, Token
 from gpu_fraction.node_daemon.state.durable import run_to_end, write_durably
-from gpu_fraction.node_daemon.state.errors import StoreError
+from gpu_fraction.node_daemon.state.errors import Reason, Refusal, StoreError
 
 VERSION: Final = 1
 SUFFIX: Final = ".json"
@@ -123,6 +123,17 @@ class AllocationStore:
             StoreError: it could not be written; memory still shows what was there before.
         """
         await run_to_end(self._put(allocation))
+
+    async def keep(self, allocation: Allocation) -> None:
+        """``put``, for a call of the kubelet, which is told why it failed.
+
+        Raises:
+            Refusal: it could not be written.
+        """
+        try:
+            await self.put(allocation)
+        except StoreError as e:
+            raise Refusal(Reason.STATE_UNWRITABLE, str(e)) from e
 
     async def _put(self, allocation: Allocation) -> None:
         raw = msgspec.json.encode(allocation)

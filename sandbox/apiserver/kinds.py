@@ -5,18 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gpu_fraction.kube import resources
-from gpu_fraction.kube.resources import Resource
+from gpu_fraction.kube.resources import CRDS, Resource
 
 # Resources that the product itself does not use.
 SERVICES: Final = Resource("", "v1", "services", "Service")
 RESOURCE_QUOTAS: Final = Resource("", "v1", "resourcequotas", "ResourceQuota")
-CRDS: Final = Resource(
-    "apiextensions.k8s.io",
-    "v1",
-    "customresourcedefinitions",
-    "CustomResourceDefinition",
-    namespaced=False,
-)
 PRIORITY_CLASSES: Final = Resource(
     "scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False
 )

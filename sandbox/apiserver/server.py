@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from gpu_fraction.kube import resources
+from gpu_fraction.kube.resources import CRDS
 from gpu_fraction.sandbox.apiserver import discovery, failures, lifecycle, reading
 from gpu_fraction.sandbox.apiserver.admission import Admission
 from gpu_fraction.sandbox.apiserver.control import control
@@ -27,7 +28,7 @@ from gpu_fraction.sandbox.apiserver.faults import (
     Slow,
     Text,
 )
-from gpu_fraction.sandbox.apiserver.kinds import BUILT_IN, CRDS, Kind, from_crd
+from gpu_fraction.sandbox.apiserver.kinds import BUILT_IN, Kind, from_crd
 from gpu_fraction.sandbox.apiserver.routing import Routes, Target, verb_of
 from gpu_fraction.sandbox.apiserver.storage import HISTORY, Object, Storage, Stored
 from gpu_fraction.sandbox.apiserver.verbs import Verbs

@@ -7,8 +7,9 @@ import msgspec
 from aiohttp import web
 
 from gpu_fraction.kube import resources
+from gpu_fraction.kube.resources import CRDS
 from gpu_fraction.sandbox.apiserver import failures, patches
-from gpu_fraction.sandbox.apiserver.kinds import CRDS, from_crd
+from gpu_fraction.sandbox.apiserver.kinds import from_crd
 from gpu_fraction.sandbox.apiserver.reading import Reading
 from gpu_fraction.sandbox.apiserver.routing import Routes, Target
 from gpu_fraction.sandbox.apiserver.storage import Object, Storage

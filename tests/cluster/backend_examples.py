@@ -103,7 +103,7 @@ class Example:
 
     def charge(self, stored: Raw) -> Mapping[str, int]:
         """What a quota takes for the pod, if it costs what the page says."""
-        cluster = ClusterCards(self.settings.costs.config)
+        cluster = ClusterCards(self.settings.stacks.costs.config)
         record = msgspec.convert(stored, PodRecord)
         facts = facts_of(record, cluster.stacks)
         if "costs" in self.of:

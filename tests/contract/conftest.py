@@ -15,8 +15,7 @@ from gpu_fraction.kube import errors
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.objects import Identity
-from gpu_fraction.kube.resources import NAMESPACES, Resource
-from gpu_fraction.sandbox.apiserver.kinds import CRDS
+from gpu_fraction.kube.resources import CRDS, NAMESPACES, Resource
 from tests.contract.manifests import Manifest, widget_definition
 from tests.support.access import fixed
 

@@ -156,7 +156,7 @@ def rendered(settings: RewriteSettings, raw: Raw) -> Rendered:
 def cards_of(settings: RewriteSettings, asked: Request) -> Iterator[int]:
     """MiB of the cards that the pod can land on."""
     most = max(part.memory_mib or 0 for part in asked.slices)
-    known = settings.costs.config.card_sizes.eligible_mib(asked)
+    known = settings.stacks.costs.config.card_sizes.eligible_mib(asked)
     for size in known or (max(most, size) for size in ANY_CARDS):
         if size >= most:
             yield size
@@ -197,7 +197,7 @@ def test_never_less_is_charged_or_given_than_was_asked(name: str, data: st.DataO
     """
     raw, settings = a_case(name, data)
     made = rendered(settings, raw)
-    stacks = configured(settings.costs.config)
+    stacks = configured(settings.stacks.costs.config)
     cost = demand(made.pod, stacks)
     given_back = read_back(made, stacks)
     parts = made.asked.slices
@@ -230,8 +230,8 @@ def test_what_is_rounded_is_told(name: str, data: st.DataObject) -> None:
     """An amount that is known and is not the one that was asked comes with a warning."""
     raw, settings = a_case(name, data)
     made = rendered(settings, raw)
-    eligible = settings.costs.config.card_sizes.eligible_mib(made.asked)
-    given_back = read_back(made, configured(settings.costs.config))
+    eligible = settings.stacks.costs.config.card_sizes.eligible_mib(made.asked)
+    given_back = read_back(made, configured(settings.stacks.costs.config))
     for part in made.asked.slices:
         got = given_back.get(part.container, part)
         asked, handed = (sizes.resolve(one, eligible) for one in (part, got))
@@ -289,7 +289,7 @@ def test_a_pod_written_by_hand_is_charged(name: str, data: st.DataObject) -> Non
     raw = pod(example.get("annotations"), made, **example.get("given", {}))
     raw["metadata"]["labels"] = example.get("labels", {})
     settings = data.draw(settings_of(name))
-    cost = demand(typed(raw), configured(settings.costs.config))
+    cost = demand(typed(raw), configured(settings.stacks.costs.config))
     assert cost.cards
     if len(named) == len(example["resources"]):
         assert cost.core_milli or cost.open_core_mib

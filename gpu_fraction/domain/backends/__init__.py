@@ -15,7 +15,7 @@ import msgspec
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.backend import Backend
 from gpu_fraction.domain.demand import ZERO, Demand
-from gpu_fraction.domain.pod import Container, ContainerAt, EnvVar, Pod, Resources, containers
+from gpu_fraction.domain.pod import Container, ContainerAt, EnvVar, Pod, Resources, resource_names
 from gpu_fraction.domain.request_annotation import Rendered
 from gpu_fraction.domain.stack import BackendConfig
 
@@ -95,8 +95,7 @@ def claiming(pod: Pod, stacks: Stacks = STACKS) -> Iterator[tuple[Backend, Pod]]
 
     What another of them takes over is missing there.
     """
-    named = {name for at in containers(pod) for name in at.container.resource_names()}
-    gpus = set(filter(is_gpu, named))
+    gpus = set(filter(is_gpu, resource_names(pod)))
     found = [stack for stack in stacks.values() if stack.claims(pod, gpus)]
     taken: dict[str, Backend] = {}
     for stack in found:

@@ -99,8 +99,8 @@ class Bitfusion(Backend):
                     )
             total = amount_of(totals.get(part.container), TOTAL) if injected else 0
             if total:
-                # Bitfusion's webhook came after the first call, and a second is for its form; only
-                # it knows how large the cards are of which it made an amount of memory percents.
+                # Bitfusion's webhook came after the first call, and a second is for its form. It
+                # made percents of an amount of memory, by a size of cards that only it knows.
                 percent = resources.get(PERCENT)
                 resources = {TOTAL: total if percent is None else part.cards * int(percent)}
             self.give(edit, part, amounts, resources)

@@ -5,6 +5,7 @@ elastic-ai/elastic-gpu-scheduler README and pkg/scheduler.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from gpu_fraction.domain.backend import Backend
@@ -32,11 +33,9 @@ class _QgpuKind(Qgpu):
     """The names of qGPU; the backend qgpu charges them."""
 
     name = _NAME
-    about = About(
+    about = replace(
+        Qgpu.about,
         title="Elastic GPU (qgpu)",
-        memory=Qgpu.about.memory,
-        compute=Qgpu.about.compute,
-        cards=Qgpu.about.cards,
         memory_isolation="none",
         compute_isolation="none",
         source=_SOURCE,
@@ -48,13 +47,9 @@ class _PgpuKind(Nvidia):
     """Whole cards; the backend nvidia charges them."""
 
     name = _NAME
-    about = About(
+    about = replace(
+        Nvidia.about,
         title="Elastic GPU (pgpu)",
-        memory=Nvidia.about.memory,
-        compute=Nvidia.about.compute,
-        cards=Nvidia.about.cards,
-        memory_isolation="hard",
-        compute_isolation="hard",
         source=_SOURCE,
         unverified=(_UNPUBLISHED,),
     )

@@ -11,6 +11,7 @@ from tests.cluster.daemon import CARDS, Daemon, running_daemon
 from tests.cluster.harness.binaries import CONTROL_PLANE, NODE, Binaries
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.control_plane import ControlPlane, running_control_plane
+from tests.cluster.harness.kubectl import Kubectl
 from tests.cluster.harness.node import running_node
 
 
@@ -40,3 +41,11 @@ def daemon(
 def control_plane(daemon: Daemon) -> ControlPlane:
     """The cluster that a module's kubectl talks to."""
     return daemon.node.plane
+
+
+@pytest.fixture
+def no_share_stays(daemon: Daemon, kubectl: Kubectl) -> Iterator[None]:
+    """Each test begins and ends without a share: what it leaves would be a claim's for good."""
+    yield
+    kubectl("delete", "pod", "--all", "--grace-period=0", "--force", "--wait=true")
+    daemon.process.wait_until(lambda: not daemon.slice_files(), 120, "without shares")

@@ -17,7 +17,7 @@ from tests.cluster.conftest import _require_own
 from tests.cluster.daemon import ACCOUNT, DRA, NAMESPACE, ROOT, Daemon, create_all, running_daemon
 from tests.cluster.harness.binaries import CONTROL_PLANE, NODE, Binaries
 from tests.cluster.harness.cluster import Cluster
-from tests.cluster.harness.control_plane import ControlPlane, running_control_plane
+from tests.cluster.harness.control_plane import running_control_plane
 from tests.cluster.harness.kubectl import Kubectl, KubectlError
 from tests.cluster.harness.node import running_node
 from tests.cluster.harness.options import ControlPlaneOptions
@@ -26,7 +26,11 @@ from tests.cluster.harness.waiting import wait_for
 if TYPE_CHECKING:
     from tests.cluster.harness.process import Process
 
-pytestmark = [pytest.mark.long, pytest.mark.needs_kubernetes("1.36")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.needs_kubernetes("1.36"),
+    pytest.mark.usefixtures("no_share_stays"),
+]
 
 CARDS = 3
 NOT_PREPARED = "FailedPrepareDynamicResources"
@@ -50,20 +54,6 @@ def daemon(existing: Cluster | None, binaries: Binaries) -> Iterator[Daemon]:
         running_daemon(node, *flags, cards=CARDS, manifests=DRA) as made,
     ):
         yield made
-
-
-@pytest.fixture(scope="module")
-def control_plane(daemon: Daemon) -> ControlPlane:
-    """The cluster that a module's kubectl talks to."""
-    return daemon.node.plane
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays(daemon: Daemon, kubectl: Kubectl) -> Iterator[None]:
-    """Each test begins and ends without a share: what it leaves would be a claim's for good."""
-    yield
-    kubectl("delete", "pod", "--all", "--grace-period=0", "--force", "--wait=true")
-    daemon.process.wait_until(lambda: not daemon.slice_files(), 120, "without shares")
 
 
 def template(

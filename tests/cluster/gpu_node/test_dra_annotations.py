@@ -11,13 +11,17 @@ from tests.cluster.conftest import _require_own
 from tests.cluster.daemon import DRA, ROOT, Daemon, create_all, running_daemon
 from tests.cluster.harness.binaries import CONTROL_PLANE, NODE, Binaries
 from tests.cluster.harness.cluster import Cluster
-from tests.cluster.harness.control_plane import ControlPlane, running_control_plane
+from tests.cluster.harness.control_plane import running_control_plane
 from tests.cluster.harness.kubectl import Kubectl, KubectlError
 from tests.cluster.harness.node import running_node
 from tests.cluster.harness.quota import quotas_installed
 from tests.cluster.harness.waiting import wait_for
 
-pytestmark = [pytest.mark.long, pytest.mark.needs_kubernetes("1.36")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.needs_kubernetes("1.36"),
+    pytest.mark.usefixtures("no_share_stays"),
+]
 
 CARDS = 3
 SIZE = 81_559 - 600
@@ -49,20 +53,6 @@ def daemon(existing: Cluster | None, binaries: Binaries) -> Iterator[Daemon]:
             yield made
 
 
-@pytest.fixture(scope="module")
-def control_plane(daemon: Daemon) -> ControlPlane:
-    """The cluster that a module's kubectl talks to."""
-    return daemon.node.plane
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays(daemon: Daemon, kubectl: Kubectl) -> Iterator[None]:
-    """Each test begins and ends without a share."""
-    yield
-    kubectl("delete", "pod", "--all", "--grace-period=0", "--force", "--wait=true")
-    daemon.process.wait_until(lambda: not daemon.slice_files(), 120, "without shares")
-
-
 def pod(name: str, annotations: dict[str, str], *containers: str) -> dict[str, Any]:
     """A pod as its author writes it."""
     return {
@@ -87,7 +77,10 @@ def pod(name: str, annotations: dict[str, str], *containers: str) -> dict[str, A
 def ready(kubectl: Kubectl, *names: str) -> None:
     """Wait for pods."""
     pods = [f"pod/{name}" for name in names]
-    kubectl("wait", *pods, "--for=condition=Ready", "--timeout=150s", timeout_s=180)
+    try:
+        kubectl("wait", *pods, "--for=condition=Ready", "--timeout=150s", timeout_s=180)
+    except KubectlError as e:
+        raise AssertionError(f"{e}\n{kubectl('describe', *pods)}") from e
 
 
 @pytest.mark.parametrize(

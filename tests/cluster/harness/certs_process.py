@@ -28,7 +28,7 @@ from gpu_fraction.kube.event_limits import ObjectReference
 from gpu_fraction.kube.events import EventRecorder, EventType
 from gpu_fraction.serving import logs
 from gpu_fraction.serving.server import Drain, HttpsServer
-from gpu_fraction.settings.rewrite import CostSettings, RewriteSettings
+from gpu_fraction.settings.rewrite import CostSettings, RewriteSettings, StackSettings
 from gpu_fraction.webhook.decide import Decider
 from gpu_fraction.webhook.endpoints import AdmissionApp
 
@@ -113,7 +113,7 @@ def _server(
     registry: CollectorRegistry,
     stop: asyncio.Event,
 ) -> HttpsServer:
-    decider = Decider(RewriteSettings(costs=CostSettings(81920)))
+    decider = Decider(RewriteSettings(stacks=StackSettings(CostSettings(81920))))
 
     app = AdmissionApp(
         decider.mutate,

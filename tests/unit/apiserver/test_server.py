@@ -20,6 +20,7 @@ from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.objects import Identity
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import (
+    CRDS,
     MUTATING_WEBHOOKS,
     NAMESPACES,
     PODS,
@@ -28,7 +29,6 @@ from gpu_fraction.kube.resources import (
 )
 from gpu_fraction.sandbox.apiserver import Answer, ApiServer, Fault, Hang, Slow
 from gpu_fraction.sandbox.apiserver.faults import Call, Faults
-from gpu_fraction.sandbox.apiserver.kinds import CRDS
 from tests.builders.pods import plain_pod
 from tests.cluster.harness.binaries import find_binaries
 from tests.contract.admission import Webhook, patch

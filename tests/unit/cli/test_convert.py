@@ -442,7 +442,7 @@ def test_a_pod_by_hand_there_and_back(backend: str, example: Any) -> None:
     )
     raw["metadata"]["labels"] = example.get("labels", {})
     settings = rewriting(**{"backend": backend, **example.get("settings", {})})
-    stacks = configured(settings.costs.config)
+    stacks = configured(settings.stacks.costs.config)
     before = copy.deepcopy(raw)
     try:
         there = convert(raw, ANNOTATION, stacks)

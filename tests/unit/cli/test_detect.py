@@ -57,7 +57,7 @@ def test_two_stacks_on_different_nodes(command: Command) -> None:
 
 
 def test_a_scheduler_that_runs_without_nodes(command: Command) -> None:
-    """It is named as installed; a resource of which a node has none shows nothing."""
+    """It is named as installed; a resource that a node has none of shows nothing."""
     text = "---\n".join(
         f"{one}\n"
         for one in (

@@ -47,7 +47,7 @@ def mutated(decider: Decider, raw: Raw) -> Raw:
 def cost(raw: Raw, settings: RewriteSettings) -> Demand:
     """What a quota counts."""
     record = msgspec.convert(raw, PodRecord)
-    return facts_of(record, configured(settings.costs.config)).demand
+    return facts_of(record, configured(settings.stacks.costs.config)).demand
 
 
 def amounts(example: Any) -> dict[str, str]:
