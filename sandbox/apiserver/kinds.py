@@ -111,6 +111,7 @@ BUILT_IN: Final = (
     Kind(resources.CRON_JOBS, ("cj",), status=True, generation=True),
     Kind(resources.CLAIM_TEMPLATES, unconditional_update=False),
     Kind(resources.LEASES, unconditional_update=False),
+    Kind(resources.DEVICE_CLASSES),
     Kind(resources.RESOURCE_CLAIMS, status=True),
     Kind(
         resources.RESOURCE_SLICES,

@@ -11,7 +11,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from gpu_fraction.domain import assignment, keys, units
+from gpu_fraction.claims.overlooked import LOOK_AGAIN
+from gpu_fraction.domain import assignment, dra, keys, units
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.sandbox.nvml import build
 from gpu_fraction.sandbox.nvml.hardware import VARIABLE, FakeCard, FakeHardware
@@ -248,6 +249,22 @@ def gpu_pod(
             ],
         },
     }
+
+
+def wait_started(kubectl: Kubectl, *names: str) -> None:
+    """Wait until pods with claims are ready.
+
+    Where no controller of ours runs, a pod that the scheduler overlooked is shown to it here
+    (docs/dra.md, "What it costs").
+    """
+    pods = [f"pod/{name}" for name in names]
+    for _ in range(5):
+        done = kubectl.run("wait", *pods, "--for=condition=Ready", "--timeout=30s", timeout_s=60)
+        if done.returncode == 0:
+            return
+        kubectl("annotate", "deviceclass", dra.FRACTION_CLASS, f"{LOOK_AGAIN}=now", "--overwrite")
+        kubectl("annotate", "deviceclass", dra.FRACTION_CLASS, f"{LOOK_AGAIN}-")
+    raise AssertionError(f"{done.stderr}\n{kubectl('describe', *pods)}")
 
 
 def create_all(kubectl: Kubectl, pods: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from gpu_fraction.claims.objects import TemplateRecord
+from gpu_fraction.claims.overlooked import LOOK_AGAIN
 from gpu_fraction.domain import dra, keys
 from tests.cluster.claims.rig import GRACE_S, LARGE, RESOURCES, SMALL, Rig
 from tests.cluster.harness.api_client import ApiClient, StatusError
@@ -330,6 +331,23 @@ async def test_a_share_is_one_pods_alone(rig: Rig, team: str) -> None:
     await rig.until(events, told)
     pods = await rig.until(pods_path(team), bool)
     assert "nodeName" not in pods["thief"]["spec"]
+
+
+async def test_the_scheduler_looks_again_at_waiting_pods_after_a_change_of_a_class(
+    rig: Rig, team: str
+) -> None:
+    """What the controller relies on for pods that the scheduler overlooked."""
+    await create(rig, team, pod("p", {"gpu-fraction": "8"}))
+    path = f"/apis/events.k8s.io/v1/namespaces/{team}/events"
+
+    def tries(events: dict[str, Any]) -> int:
+        failed = [e for e in events.values() if e["reason"] == "FailedScheduling"]
+        return sum(e.get("series", {}).get("count", 1) for e in failed)
+
+    await rig.until(path, lambda events: tries(events) == 1)
+    mark = f"{LOOK_AGAIN}=now"
+    rig.plane.kubectl("annotate", "deviceclass", dra.FRACTION_CLASS, mark, "--overwrite")
+    await rig.until(path, lambda events: tries(events) == 2)
 
 
 async def test_a_template_named_by_hand_is_charged_for_what_its_name_says(

@@ -8,7 +8,14 @@ from ruamel.yaml import YAML
 
 from gpu_fraction.claims.objects import WORKLOADS
 from gpu_fraction.domain import dra, keys
-from gpu_fraction.kube.resources import CLAIM_TEMPLATES, NAMESPACES, Resource
+from gpu_fraction.kube.resources import (
+    CLAIM_TEMPLATES,
+    DEVICE_CLASSES,
+    NAMESPACES,
+    RESOURCE_CLAIMS,
+    RESOURCE_SLICES,
+    Resource,
+)
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "claims"
 RBAC, POLICIES = (
@@ -28,13 +35,19 @@ def granted(resource: Resource) -> set[str]:
 
 
 def test_the_controller_may_do_what_it_does_and_nothing_else() -> None:
-    """It watches who needs templates, and writes nothing but templates."""
+    """It watches who needs templates, writes them, and touches one class."""
     watch = {"get", "list", "watch"}
     assert granted(CLAIM_TEMPLATES) == {*watch, "create", "delete"}
     assert all(granted(r) == watch for r in (NAMESPACES, *(kind.resource for kind in WORKLOADS)))
     (role,) = (m for m in RBAC if m["kind"] == "ClusterRole")
     named = {name for rule in role["rules"] for name in rule["resources"]}
-    known = (CLAIM_TEMPLATES, NAMESPACES, *(kind.resource for kind in WORKLOADS))
+    for read in (RESOURCE_CLAIMS, RESOURCE_SLICES):
+        assert granted(read) == {"list"}
+    assert granted(DEVICE_CLASSES) == {"patch"}
+    (touched,) = (rule for rule in role["rules"] if DEVICE_CLASSES.plural in rule["resources"])
+    assert touched["resourceNames"] == [dra.FRACTION_CLASS]
+    looks = (RESOURCE_CLAIMS, RESOURCE_SLICES, DEVICE_CLASSES)
+    known = (CLAIM_TEMPLATES, NAMESPACES, *looks, *(kind.resource for kind in WORKLOADS))
     assert named == {resource.plural for resource in known}
     assert not any("secrets" in rule["resources"] for rule in role["rules"])
 
