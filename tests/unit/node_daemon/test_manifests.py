@@ -111,8 +111,10 @@ def test_dra_is_a_choice() -> None:
     assert settings(BASE).mode == "device-plugin"
     given = settings(BASE, DRA)
     assert given.mode == "dra"
+    assert given.pod_uid, "an update would refuse the next daemon until the last one has ended"
     places = [inside for inside, _, writable in mounts(BASE) if writable]
-    for socket in (given.paths.dra_socket, given.paths.registrar_socket):
+    names = (given.paths.dra_socket, given.paths.registrar_socket)
+    for socket in (name(given.pod_uid) for name in names):
         assert any(socket.is_relative_to(place) for place in places), socket
 
 
