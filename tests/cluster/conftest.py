@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "long: minutes of load, many objects or a whole system; make test-cluster-long"
     )
+    config.addinivalue_line("markers", "matrix: long, and run on each version of the matrix")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
