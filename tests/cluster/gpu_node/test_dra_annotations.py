@@ -19,6 +19,7 @@ from tests.cluster.harness.waiting import wait_for
 
 pytestmark = [
     pytest.mark.long,
+    pytest.mark.matrix,
     pytest.mark.needs_kubernetes("1.36"),
     pytest.mark.usefixtures("no_share_stays"),
 ]

@@ -5,13 +5,14 @@ import json
 import os
 import random
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from gpu_fraction.domain import dra
-from tests.cluster.daemon import Daemon
+from tests.cluster.daemon import Daemon, beside
 from tests.cluster.gpu_node.dra.rig import ON_A_NODE, pod, template, unschedulable
 from tests.cluster.harness.kubectl import Kubectl
 
@@ -57,9 +58,22 @@ class Watch(threading.Thread):
         return {}
 
 
+@pytest.fixture
+def second(daemon: Daemon) -> Iterator[Daemon]:
+    """A daemon that waits for the end of the other, or works since then."""
+    made = beside(daemon, "second", "--pod-uid=second")
+    made.process.start()
+    try:
+        yield made
+    finally:
+        made.process.stop()
+
+
 @pytest.mark.timeout(1800)
-def test_no_card_is_overdrawn_whatever_ends_when(daemon: Daemon, kubectl: Kubectl) -> None:
-    """Pods come and go while kubelet, daemon and API server are killed at random moments."""
+def test_no_card_is_overdrawn_whatever_ends_when(
+    daemon: Daemon, second: Daemon, kubectl: Kubectl
+) -> None:
+    """Pods come and go while kubelet, API server and two daemons that follow each other die."""
     rng = random.Random(7)
     node, plane = daemon.node, daemon.node.plane
     for milli in SHARES:
@@ -81,12 +95,14 @@ def test_no_card_is_overdrawn_whatever_ends_when(daemon: Daemon, kubectl: Kubect
         if down and rng.random() < 0.5:
             down.pop().start()
         if not down and rng.random() < 0.15:
-            down.append(rng.choice((node.kubelet, daemon.process, plane.api_server)))
+            daemons = (daemon.process, second.process)
+            down.append(rng.choice((node.kubelet, *daemons, plane.api_server)))
             down[0].kill()
     for process in down:
         process.start()
     plane.api_server.wait_healthy()
     node.wait_ready()
+    second.process.stop()
     daemon.wait_ready()
 
     def settled() -> bool:
