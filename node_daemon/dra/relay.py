@@ -33,9 +33,11 @@ class Relay(api_grpc.DRAPluginServicer):
     A call that is sent to both does no harm, because it may be repeated.
     """
 
-    def __init__(self, own: DraService, turn: Turn) -> None:
+    def __init__(self, own: DraService, turn: Turn, deadline_s: float = DEADLINE_S) -> None:
+        """Relay until the daemon has its turn; a call has so many seconds for that."""
         self._own = own
         self._turn = turn
+        self._deadline_s = deadline_s
 
     async def NodePrepareResources(  # noqa: N802 - the protocol's name
         self, request: api.NodePrepareResourcesRequest, context: _Context
@@ -65,7 +67,7 @@ class Relay(api_grpc.DRAPluginServicer):
         """The predecessor's answer; None once it is the turn of this daemon."""
         why = "it is not known where it serves"
         try:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(self._deadline_s):
                 while not self._turn.begun.is_set():
                     if socket := await self._turn.predecessor():
                         try:

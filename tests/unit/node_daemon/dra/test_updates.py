@@ -8,13 +8,24 @@ from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gpu_fraction.kube.resources import RESOURCE_SLICES
+from gpu_fraction.kube.resources import RESOURCE_CLAIMS, RESOURCE_SLICES
+from gpu_fraction.kubelet_api import dra_v1_pb2 as api
+from gpu_fraction.kubelet_api import dra_v1_pb2_grpc as api_grpc
+from gpu_fraction.kubelet_api.dra_v1_pb2_grpc import add_DRAPluginServicer_to_server
 from gpu_fraction.node_daemon.app import NodeDaemon
+from gpu_fraction.node_daemon.dra.registration import listening
+from gpu_fraction.node_daemon.dra.relay import Relay
+from gpu_fraction.node_daemon.dra.service import DraService
 from gpu_fraction.node_daemon.state.errors import LockedError
+from gpu_fraction.node_daemon.state.turn import Turn
+from gpu_fraction.sandbox.apiserver import Fault, Slow
 from gpu_fraction.sandbox.nvml import build
 from gpu_fraction.sandbox.nvml.hardware import VARIABLE, FakeCard, FakeHardware
 from tests.support.access import kubeconfig
@@ -83,6 +94,42 @@ async def test_the_books_go_over_with_the_turn(world: World) -> None:
         (after,) = world.slices()
         assert after["metadata"]["uid"] == before["metadata"]["uid"]
         assert after["spec"] == before["spec"]
+
+
+async def test_calls_in_progress_are_finished_by_the_daemon_that_ends(world: World) -> None:
+    """The next one reads the books only then, and counts what they gave."""
+    old, new = view(world, "old"), view(world, "new")
+    given, late = world.claim("given", result(0, WHOLE)), world.claim("late", result(0))
+    async with AsyncExitStack() as first, AsyncExitStack() as second:
+        await first.enter_async_context(old.daemon(FakeCards(card(0))))
+        await second.enter_async_context(new.daemon(FakeCards(card(0))))
+        slow = Fault(Slow(0.5), verb="get", resource=RESOURCE_CLAIMS.qualified)
+        world.server.faults.add(slow)
+        call = asyncio.create_task(new.prepare(given))
+        await until(lambda: slow.times == 0)
+        await first.aclose()
+        assert (await call)["given"].error == ""
+        assert "has no room" in await new.fault(late)
+
+
+async def test_a_call_is_given_up_where_nobody_answers(tmp_path: Path) -> None:
+    """The daemon whose turn it is neither answers nor ends; the kubelet tries again."""
+    with Turn(tmp_path, str(tmp_path / "dead.sock"), waits=False) as held:
+        await held.take()
+        unused: Any = None
+        turn = Turn(tmp_path, "mine", waits=True)
+        await turn.take()
+        relay = Relay(DraService(unused, unused, unused), turn, deadline_s=0.3)
+        socket = tmp_path / "relay.sock"
+        async with (
+            listening(socket, lambda server: add_DRAPluginServicer_to_server(relay, server)),
+            grpc.aio.insecure_channel(f"unix:{socket}") as channel,
+        ):
+            with pytest.raises(grpc.aio.AioRpcError, match="neither answered nor ended: ") as e:
+                await api_grpc.DRAPluginStub(channel).NodePrepareResources(
+                    api.NodePrepareResourcesRequest()
+                )
+    assert e.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
 async def test_no_call_fails_while_daemons_follow_each_other(world: World) -> None:
