@@ -84,8 +84,6 @@ class Relay(api_grpc.DRAPluginServicer):
         return None
 
 
-async def _ask(
-    socket: str, call: Callable[[grpc.aio.Channel], Awaitable[_Answer]]
-) -> _Answer:
+async def _ask(socket: str, call: Callable[[grpc.aio.Channel], Awaitable[_Answer]]) -> _Answer:
     async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
         return await call(channel)
