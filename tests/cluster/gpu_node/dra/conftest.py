@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.conftest import _require_own
+from tests.cluster.conftest import _require_own, _require_version
 from tests.cluster.daemon import DRA, Daemon, running_daemon
 from tests.cluster.gpu_node.dra.rig import CARDS
 from tests.cluster.harness.binaries import CONTROL_PLANE, NODE, Binaries
@@ -18,6 +18,7 @@ from tests.cluster.harness.node import running_node
 def daemon(existing: Cluster | None, binaries: Binaries) -> Iterator[Daemon]:
     """A driver with three cards on a cluster of its own."""
     _require_own(existing, binaries, (*CONTROL_PLANE, *NODE))
+    _require_version(binaries.version, "1.36")
     if os.geteuid() != 0:
         pytest.skip("a node needs root: mounts, control groups, network interfaces")
     flags = ("--mode=dra", "--pod-uid=first", "--poll-interval=0.2", "--read-interval=1")
