@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 from functools import partial
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -26,16 +26,12 @@ from gpu_fraction.node_daemon.isolation.configured import ConfiguredIsolation
 from gpu_fraction.node_daemon.isolation.node import facts
 from gpu_fraction.node_daemon.settings import NodeDaemonSettings
 from gpu_fraction.node_daemon.slices.service import Ports, SliceService
-from gpu_fraction.node_daemon.state import durable
 from gpu_fraction.node_daemon.state.allocation import PodUid
 from gpu_fraction.node_daemon.state.concurrency import first_completed
-from gpu_fraction.node_daemon.state.durable import run_to_end
 from gpu_fraction.node_daemon.state.node_state import NodeState
+from gpu_fraction.node_daemon.state.turn import Turn
 from gpu_fraction.node_daemon.usage_metrics import UsageGauges
 from gpu_fraction.serving.probes import serve_probes
-
-LOCK: Final = "node-daemon.lock"
-"""File of the state directory that the one daemon of the node holds locked."""
 
 _log = structlog.get_logger()
 
@@ -64,6 +60,9 @@ class NodeDaemon:
             settings.isolation, settings.paths.isolation, cgroups
         )
         offers = settings.mode == "device-plugin"
+        socket = "" if offers else str(settings.paths.dra_socket(settings.pod_uid))
+        waits = not offers and bool(settings.pod_uid)
+        self._turn = Turn(settings.paths.state, socket, waits=waits)
         self._node = NodePublisher(client, node_name, state.inventory, offers=offers)
 
         def has_cgroup(uid: PodUid) -> bool:
@@ -82,7 +81,13 @@ class NodeDaemon:
             )
         else:
             outside = DraPorts(
-                client, self._node.node, reporter.not_offered, has_cgroup, self._isolation
+                client,
+                self._node.node,
+                reporter.not_offered,
+                has_cgroup,
+                self._isolation,
+                settings.pod_uid,
+                self._turn,
             )
             self._slices = DraDriver(
                 settings.paths,
@@ -108,34 +113,38 @@ class NodeDaemon:
 
         Raises:
             StoreError: the state or CDI directory cannot be used at all, or another daemon uses
-                it. Two of them would remove each other's sockets for ever.
+                it and this one cannot wait: two would remove each other's sockets for ever.
         """
-        lock = partial(durable.lock, self._settings.paths.state / LOCK)
-        with ExitStack() as held:
-            await run_to_end(asyncio.to_thread(lambda: held.enter_context(lock())))
-            await self._run(stop)
+        settings = self._settings
+        with self._turn:
+            await self._turn.take()
+            slices = self._slices
+            serving = slices.serving() if isinstance(slices, DraDriver) else nullcontext()
+            async with (
+                serve_probes(
+                    settings.host,
+                    settings.port,
+                    self._registry,
+                    ready=slices.ready,
+                    live=slices.live,
+                ),
+                serving,
+            ):
+                await first_completed(stop=stop.wait(), work=self._work())
         _log.info("stopped")
 
-    async def _run(self, stop: asyncio.Event) -> None:
+    async def _work(self) -> None:
+        await self._turn.wait()
         last = await self._slices.load()
-        settings = self._settings
-        async with serve_probes(
-            settings.host,
-            settings.port,
-            self._registry,
-            ready=self._slices.ready,
-            live=self._slices.live,
-        ):
-            await first_completed(
-                stop=stop.wait(),
-                slices=self._slices.run(),
-                cards=self._cards.run(last),
-                pods=self._pods.run(),
-                node=self._node.run(),
-                clearing=self._watch_clear_annotation(),
-                runtime=self._warn_if_cdi_off(),
-                events=self._events.run(),
-            )
+        await first_completed(
+            slices=self._slices.run(),
+            cards=self._cards.run(last),
+            pods=self._pods.run(),
+            node=self._node.run(),
+            clearing=self._watch_clear_annotation(),
+            runtime=self._warn_if_cdi_off(),
+            events=self._events.run(),
+        )
 
     async def _assess(
         self, driver: Driver | None, reading: NodeReading

@@ -54,9 +54,9 @@ class Publisher:
         self.restored = asyncio.Event()
         """Set once isolation is restored for the containers of an earlier process."""
 
-    def close(self) -> None:
-        """End the thread of the engines after its present call; does not wait."""
-        self._engines.shutdown(wait=False, cancel_futures=True)
+    def close(self, *, wait: bool = False) -> None:
+        """End the thread of the engines after its present call; may wait for that."""
+        self._engines.shutdown(wait=wait, cancel_futures=True)
 
     async def restore(self, bindings: Iterable[Binding]) -> None:
         """Restore isolation for all stored bindings, once the cards are known."""

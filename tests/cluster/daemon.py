@@ -164,8 +164,26 @@ def running_daemon(
         for i in range(cards)
     ]
     hardware.apply()
-    library = build.build(folder / "lib")
-    account = _account(node, folder / "account", manifests)
+    build.build(folder / "lib")
+    _account(node, folder / "account", manifests)
+    daemon = _daemon(node, hardware, "node-daemon", options)
+    daemon.process.start()
+    try:
+        if ready:
+            daemon.wait_ready()
+        yield daemon
+    finally:
+        daemon.process.stop()
+
+
+def beside(daemon: Daemon, name: str, *options: str) -> Daemon:
+    """A further daemon of the same node and mode, not started; ``name`` is that of its process."""
+    return _daemon(daemon.node, daemon.hardware, name, ("--mode=dra", *options))
+
+
+def _daemon(node: Node, hardware: FakeHardware, name: str, options: Sequence[str]) -> Daemon:
+    """A daemon, not started."""
+    folder = hardware.directory.parent
     port = free_port("127.0.0.1")
     host, _, api_port = node.plane.access.server.removeprefix("https://").rpartition(":")
     words: list[str | Path] = [
@@ -180,26 +198,20 @@ def running_daemon(
         f"--port={port}",
         *options,
     ]
+    in_pod = ["unshare", "--mount", "sh", "-c", _AS_IN_A_POD, "sh"]
     process = node.plane.process(
-        "node-daemon",
-        ["unshare", "--mount", "sh", "-c", _AS_IN_A_POD, "sh", account, ACCOUNT_FOLDER, *words],
+        name,
+        [*in_pod, folder / "account", ACCOUNT_FOLDER, *words],
         KUBERNETES_SERVICE_HOST=host,
         KUBERNETES_SERVICE_PORT=api_port,
-        LD_LIBRARY_PATH=str(library.parent),
+        LD_LIBRARY_PATH=str(folder / "lib"),
         **{VARIABLE: str(hardware.directory)},
     )
-    daemon = Daemon(node, process, hardware, port)
-    process.start()
-    try:
-        if ready:
-            daemon.wait_ready()
-        yield daemon
-    finally:
-        process.stop()
+    return Daemon(node, process, hardware, port)
 
 
-def _account(node: Node, folder: Path, files: Sequence[str]) -> Path:
-    """The folder that a pod of the ServiceAccount would see."""
+def _account(node: Node, folder: Path, files: Sequence[str]) -> None:
+    """Make the folder that a pod of the ServiceAccount would see."""
     kubectl = node.plane.kubectl
     kubectl("create", "namespace", NAMESPACE)
     for file in files:
@@ -209,7 +221,6 @@ def _account(node: Node, folder: Path, files: Sequence[str]) -> Path:
     folder.mkdir()
     (folder / "token").write_text(kubeconfig["users"][0]["user"]["token"])
     (folder / "ca.crt").write_bytes(node.plane.access.authority.read_bytes())
-    return folder
 
 
 def gpu_pod(

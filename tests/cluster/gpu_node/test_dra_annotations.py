@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpu_fraction.domain import keys
-from tests.cluster.conftest import _require_own
+from tests.cluster.conftest import _require_own, _require_version
 from tests.cluster.daemon import DRA, ROOT, Daemon, create_all, running_daemon
 from tests.cluster.harness.binaries import CONTROL_PLANE, NODE, Binaries
 from tests.cluster.harness.cluster import Cluster
@@ -19,6 +19,7 @@ from tests.cluster.harness.waiting import wait_for
 
 pytestmark = [
     pytest.mark.long,
+    pytest.mark.matrix,
     pytest.mark.needs_kubernetes("1.36"),
     pytest.mark.usefixtures("no_share_stays"),
 ]
@@ -33,6 +34,7 @@ SCRIPT = 'echo "$GPU_FRACTION_DEVICES $GPU_MEMORY_LIMIT_MIB $GPU_FRACTION"; slee
 def daemon(existing: Cluster | None, binaries: Binaries) -> Iterator[Daemon]:
     """Driver, webhook and controller on a cluster of their own."""
     _require_own(existing, binaries, (*CONTROL_PLANE, *NODE))
+    _require_version(binaries.version, "1.36")
     if os.geteuid() != 0:
         pytest.skip("a node needs root: mounts, control groups, network interfaces")
     flags = ("--mode=dra", "--poll-interval=0.2")

@@ -112,8 +112,18 @@ def test_dra_is_a_choice() -> None:
     given = settings(BASE, DRA)
     assert given.mode == "dra"
     places = [inside for inside, _, writable in mounts(BASE) if writable]
-    for socket in (given.paths.dra_socket, given.paths.registrar_socket):
+    names = (given.paths.dra_socket, given.paths.registrar_socket)
+    for socket in (name(given.pod_uid) for name in names):
         assert any(socket.is_relative_to(place) for place in places), socket
+
+
+def test_a_second_daemon_starts_only_where_it_can_wait() -> None:
+    """An update makes the next DRA driver first; a second device plugin would end at once."""
+    base, patch = (YAML(typ="safe").load(path)["spec"] for path in (BASE, DRA))
+    assert "updateStrategy" not in base
+    assert not settings(BASE).pod_uid
+    assert patch["updateStrategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert settings(BASE, DRA).pod_uid
 
 
 def test_the_classes_are_refused_by_servers_without_shared_devices() -> None:
