@@ -148,7 +148,7 @@ def running_daemon(
     Args:
         node: where it runs.
         options: further flags.
-        cards: how many it has.
+        cards: how many the fake NVML library shows; 0 runs without that library.
         manifests: files of ``deploy/`` that are applied first.
         ready: whether to wait until containers can start.
     """
@@ -163,7 +163,10 @@ def running_daemon(
         for i in range(cards)
     ]
     hardware.apply()
-    library = build.build(folder / "lib")
+    libraries = {}
+    if cards:
+        library = build.build(folder / "lib")
+        libraries = {"LD_LIBRARY_PATH": str(library.parent), VARIABLE: str(hardware.directory)}
     account = _account(node, folder / "account", manifests)
     port = free_port("127.0.0.1")
     host, _, api_port = node.plane.access.server.removeprefix("https://").rpartition(":")
@@ -184,8 +187,8 @@ def running_daemon(
         ["unshare", "--mount", "sh", "-c", _AS_IN_A_POD, "sh", account, ACCOUNT_FOLDER, *words],
         KUBERNETES_SERVICE_HOST=host,
         KUBERNETES_SERVICE_PORT=api_port,
-        LD_LIBRARY_PATH=str(library.parent),
-        **{VARIABLE: str(hardware.directory)},
+        PYTHONPATH=str(ROOT),
+        **libraries,
     )
     daemon = Daemon(node, process, hardware, port)
     process.start()
