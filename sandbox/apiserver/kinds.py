@@ -34,6 +34,7 @@ class Kind:
             pkg/apis/core/v1/conversion.go, addConversionFuncs.
         list_keys: path of each list that is merged item by item, and the field that names
             an item. Other lists are replaced as a whole.
+        columns: of tables, by their titles: a path of fields with dots between.
         dropped: names of fields that are left out of what is written, wherever they stand: those
             of feature gates that are off.
     """
@@ -46,6 +47,7 @@ class Kind:
     unconditional_update: bool = True
     field_labels: Mapping[str, str] = field(default_factory=dict)
     list_keys: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
     dropped: frozenset[str] = frozenset()
 
 

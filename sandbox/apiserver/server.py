@@ -12,7 +12,7 @@ from aiohttp import web
 
 from gpu_fraction.kube import resources
 from gpu_fraction.kube.resources import CRDS
-from gpu_fraction.sandbox.apiserver import discovery, failures, lifecycle, reading
+from gpu_fraction.sandbox.apiserver import discovery, failures, lifecycle, reading, tables
 from gpu_fraction.sandbox.apiserver.admission import Admission
 from gpu_fraction.sandbox.apiserver.control import control
 from gpu_fraction.sandbox.apiserver.failures import ApiFailure
@@ -212,6 +212,10 @@ class ApiServer:
             case "list":
                 parsed = reading.Reading.parse(target, request.query)
                 body = reading.list_objects(self.storage, parsed)
+                if tables.ASKED in request.headers.get("Accept", ""):
+                    listed = msgspec.json.decode(body)
+                    found, metadata = listed["items"], listed["metadata"]
+                    body = tables.answer(target.kind, found, metadata, datetime.now(UTC))
                 return web.Response(body=body, content_type="application/json")
             case "watch":
                 return await self._watch(request, target, action)
@@ -223,7 +227,10 @@ class ApiServer:
                 stored = self.storage.get(target.kind, target.key)
                 if stored is None:
                     raise failures.not_found(target.kind.resource, target.name)
-                return web.Response(body=stored.encoded, content_type="application/json")
+                body = stored.encoded
+                if tables.ASKED in request.headers.get("Accept", ""):
+                    body = tables.answer(target.kind, [stored.body], {}, datetime.now(UTC))
+                return web.Response(body=body, content_type="application/json")
             case "create" | "update" | "patch" | "delete" | "deletecollection":
                 caller = caller_of(request, user)
                 code, obj = await self._writes.serve(request, target, verb, caller)

@@ -73,6 +73,20 @@ _OTHERS: Final = f"system:serviceaccount:{keys.SYSTEM_NAMESPACE}:gpu-fraction"
 _KUBELET: Final = "system:node"
 
 
+_QUOTAS: Final = Kind(
+    GPU_QUOTAS,
+    ("gpuq",),
+    status=True,
+    generation=True,
+    custom=True,
+    columns={
+        "Cores": "status.columns.cores",
+        "Memory": "status.columns.memory",
+        "GPUs": "status.columns.gpus",
+    },
+)
+
+
 @dataclass(frozen=True, slots=True)
 class DemoCluster:
     """A cluster that runs.
@@ -103,7 +117,7 @@ async def running(root: Path, *nodes: str) -> AsyncIterator[DemoCluster]:
     """
     users = {u: secrets.token_hex(16) for u in (_ADMIN, _SCHEDULER, _DAEMON, _OTHERS, _KUBELET)}
     server = ApiServer(
-        kinds=[Kind(GPU_QUOTAS, ("gpuq",), status=True, generation=True, custom=True)],
+        kinds=[_QUOTAS],
         tokens={token: user for user, token in users.items()},
     )
     tls, authority = await asyncio.to_thread(_server_tls, root / "api")

@@ -37,21 +37,29 @@ def run(*, keep: bool) -> int:
     # Sockets lie below, whose paths have 107 bytes: TMPDIR may leave too few.
     root = Path(tempfile.mkdtemp(prefix="gpu-fraction-demo-", dir="/tmp"))
     log = root / "demo.log"
+    failed: BaseException | None = None
     try:
         with log.open("w", encoding="utf-8") as file:
             _log_to(file)
             asyncio.run(_play(root, screen(sys.stdout), keep=keep))
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
     except (StoryError, ExceptionGroup, TimeoutError) as e:
-        sys.stderr.write(f"gpu-fraction demo: {_first(e)}\nwhat the programs logged: {log}\n")
+        failed = _first(e)
+        if isinstance(failed, BrokenPipeError):  # the reader has enough
+            failed = None
+            raise BrokenPipeError from e
+        sys.stderr.write(f"gpu-fraction demo: {failed}\nwhat the programs logged: {log}\n")
         return 1
-    except BaseException:
-        shutil.rmtree(root, ignore_errors=True)
-        raise
-    shutil.rmtree(root, ignore_errors=True)
+    finally:
+        if failed is None:
+            shutil.rmtree(root, ignore_errors=True)
     return 0
 
 
 async def _play(root: Path, told: Screen, *, keep: bool) -> None:
+    if (task := asyncio.current_task()) is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     told.say(INTRODUCTION)
     async with running(root, *NODES) as cluster:
         cards = view.cards(cluster.server.storage)
@@ -73,7 +81,7 @@ The cluster runs until Ctrl-C. In another terminal:
   export KUBECONFIG={cluster.kubeconfig}
   kubectl get pods -A
   kubectl describe node gpu-1
-  kubectl -n {TEAM_A} get gpuquotas -o yaml
+  kubectl get gpuquotas -A
   kubectl -n {TEAM_A} get events
   kubectl -n {TEAM_B} run mine --image=none --annotations={keys.FRACTION}=0.5
   kubectl -n {TEAM_B} delete deployment inference

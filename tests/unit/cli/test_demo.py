@@ -3,8 +3,19 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from gpu_fraction.domain import keys
+from gpu_fraction.kube import errors
+from gpu_fraction.kube.access import kubeconfig
+from gpu_fraction.kube.client import connect
+from gpu_fraction.kube.objects import Identity
+from gpu_fraction.kube.resources import PODS
+from tests.builders.pods import plain_pod
+from tests.support.access import fixed
 from tests.support.reviews import FOLDER, RECORDED
 from tests.unit.cli.conftest import Command
 
@@ -40,6 +51,36 @@ def test_the_story_ends_with_what_to_do_next_and_leaves_nothing() -> None:
     assert "simulated:  API server" in done.stdout
     assert done.stdout.rstrip().splitlines()[-1].strip().startswith("docs/installation.md")
     assert set(Path("/tmp").glob("gpu-fraction-demo-*")) <= before
+
+
+async def test_a_kept_cluster_answers_to_its_kubeconfig_until_it_is_ended() -> None:
+    """As kubectl reads the file: over TLS, with the token; pods go through the webhook."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gpu_fraction.cli.main", "demo", "--keep"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        exports = (line for line in process.stdout if "export KUBECONFIG=" in line)
+        file = Path(next(exports).strip().partition("=")[2])
+        administrator = kubeconfig(str(file))
+        pods, pod = PODS.at(namespace="team-b"), plain_pod("mine")
+        pod["metadata"]["annotations"] = {keys.FRACTION: "2.5"}
+        async with connect(administrator, component="test") as client:
+            with pytest.raises(errors.ForbiddenError, match=keys.FRACTION):
+                await client.create(pods, pod, Identity)
+        stranger = replace(await administrator.find(), authorization="")
+        async with connect(fixed(stranger), component="test") as client:
+            with pytest.raises(errors.UnauthorizedError):
+                await client.create(pods, pod, Identity)
+    finally:
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (0, "")
+    assert not file.exists()
 
 
 def test_without_its_distribution_the_demo_names_what_to_install() -> None:
