@@ -16,7 +16,7 @@ from gpu_fraction.domain import keys, units
 from gpu_fraction.node_daemon.cards.health_events import Event, Fault, Poll
 from gpu_fraction.node_daemon.cards.inventory_reader import CardReading, NodeReading
 from gpu_fraction.settings.declaration import setting
-from gpu_fraction.settings.parsers import integer, text, word_set
+from gpu_fraction.settings.parsers import integer, word_set
 
 FAULT_ANNOTATION: Final = keys.PREFIX + "simulated-fault"
 """On the Node, written by administrators: the simulated cards that are sick while it stands.
@@ -31,6 +31,9 @@ MOST_CARDS: Final = 64
 
 MOST_MEMORY_MIB: Final = 1 << 20
 """1Ti, chosen: several times the largest card."""
+
+MOST_LETTERS: Final = 96
+"""Of a model's name. NVML's product names have up to 95 (NVML_DEVICE_NAME_V2_BUFFER_SIZE)."""
 
 _UUIDS: Final = uuid5(NAMESPACE_DNS, "simulated." + keys.GROUP)
 _SAID: Final = "simulated"
@@ -48,6 +51,12 @@ def _memory_mib(given: str) -> int:
     return memory_mib
 
 
+def _model(given: str) -> str:
+    if not 1 <= len(given) <= MOST_LETTERS:
+        raise ValueError(f"allowed: 1 to {MOST_LETTERS} characters")
+    return given
+
+
 @dataclass(frozen=True, slots=True)
 class SimulationSettings:
     """The simulated cards of a node; none by default."""
@@ -59,7 +68,7 @@ class SimulationSettings:
         name="simulated_cards",
     )
     model: str = setting(
-        text, "NVIDIA H100 80GB HBM3", "product name of simulated cards", name="simulated_model"
+        _model, "NVIDIA H100 80GB HBM3", "product name of simulated cards", name="simulated_model"
     )
     memory_mib: int = setting(
         _memory_mib, 80 * 1024, "memory of each simulated card", name="simulated_memory"

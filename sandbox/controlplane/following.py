@@ -7,7 +7,6 @@ from typing import Final, NoReturn
 
 import structlog
 
-from gpu_fraction.kube.errors import KubeError
 from gpu_fraction.kube.resources import Resource
 from gpu_fraction.sandbox.apiserver.kinds import Kind
 from gpu_fraction.sandbox.apiserver.storage import Object, Storage
@@ -28,7 +27,7 @@ def objects(storage: Storage, resource: Resource) -> list[Object]:
 
 
 async def follow(storage: Storage, work: Callable[[], Awaitable[None]]) -> NoReturn:
-    """Do work now and after each change, until cancelled; a failed request is tried again."""
+    """Do work now and after each change, until cancelled; what fails is tried again."""
     seen = -1
     while True:
         if storage.revision == seen:
@@ -38,6 +37,6 @@ async def follow(storage: Storage, work: Callable[[], Awaitable[None]]) -> NoRet
         seen = storage.revision
         try:
             await work()
-        except KubeError as e:
-            _log.warning("round_failed", work=work.__qualname__, error=str(e))
+        except Exception as e:  # noqa: BLE001 - nothing validates objects here: they may be anything
+            _log.warning("round_failed", work=work.__qualname__, error=repr(e))
         await asyncio.sleep(PAUSE_S)

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 
 import aiohttp
 
-from gpu_fraction.domain.units import parse_quantity
+from gpu_fraction.domain.units import UnitError, parse_quantity
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.errors import KubeError
 from gpu_fraction.kube.events import EventRecorder, EventType, reference
@@ -80,7 +80,7 @@ class Scheduler:
         for pod in sorted(waiting, key=lambda one: int(one["metadata"]["resourceVersion"])):
             try:
                 await self._schedule(pod)
-            except UnschedulableError as e:
+            except (UnschedulableError, UnitError) as e:
                 await self._tell(pod, str(e))
 
     def _waits(self, pod: Object) -> bool:

@@ -21,7 +21,7 @@ from gpu_fraction.kube.timestamps import time as api_time
 from gpu_fraction.kube.timestamps import utc_now
 from gpu_fraction.sandbox.apiserver.storage import Object, Storage
 from gpu_fraction.sandbox.controlplane.following import follow, objects
-from gpu_fraction.sandbox.kubelet.devices import AdmissionError, StartError
+from gpu_fraction.sandbox.kubelet.devices import StartError
 from gpu_fraction.sandbox.kubelet.kubelet import FakeKubelet, KubeletPod
 
 RETRY_S: Final = 0.2
@@ -111,10 +111,12 @@ class SimulatedNode:
 
     async def _report(self) -> None:
         """The devices of the plugin; other extended resources are allocatable as they are."""
-        (node,) = (n for n in objects(self._storage, NODES) if n["metadata"]["name"] == self.name)
+        mine = [n for n in objects(self._storage, NODES) if n["metadata"]["name"] == self.name]
+        if not mine:
+            return  # deleted; a kubelet registers at its start alone
         endpoint = self.kubelet.devices.endpoint
         healthy, sick = len(endpoint.healthy), len(endpoint.unhealthy)
-        status = node["status"]
+        status = mine[0]["status"]
         capacity = status["capacity"] | {self._resource: str(healthy + sick)}
         allocatable = capacity | {self._resource: str(healthy)}
         wanted = {"capacity": capacity, "allocatable": allocatable}
@@ -125,16 +127,16 @@ class SimulatedNode:
     async def _start(self, pod: Object) -> None:
         """Admit a pod and start its containers, again and again until they run."""
         meta = pod["metadata"]
-        holding = tuple(c["name"] for c in _containers(pod) if self._holds(c))
-        own = KubeletPod(meta["namespace"], meta["name"], meta["uid"], holding)
         try:
+            holding = tuple(c["name"] for c in _containers(pod) if self._holds(c))
+            own = KubeletPod(meta["namespace"], meta["name"], meta["uid"], holding)
             if holding:
                 await self.kubelet.admit(own)
             for name in holding:
                 await self._start_container(meta["uid"], name)
-        except AdmissionError as e:
+        except Exception as e:  # noqa: BLE001 - refused by the plugin, or a pod that makes no sense
             await self._set_status(
-                pod, phase="Failed", reason="UnexpectedAdmissionError", message=str(e)
+                pod, phase="Failed", reason="UnexpectedAdmissionError", message=str(e) or repr(e)
             )
             return
         running = {"running": {"startedAt": api_time(utc_now())}}

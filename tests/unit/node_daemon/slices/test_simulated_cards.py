@@ -181,7 +181,8 @@ async def test_cards_of_the_machine_are_not_remembered_as_simulated(world: World
     [
         ("simulated_cards", "65", "0 to 64"),
         ("simulated_cards", "-1", "0 to 64"),
-        ("simulated_model", "", "not empty"),
+        ("simulated_model", "", "1 to 96 characters"),
+        ("simulated_model", "H" * 97, "1 to 96 characters"),
         ("simulated_memory", "0", "above 0"),
         ("simulated_memory", "2Ti", "1Mi to 1Ti"),
         ("simulated_memory", "much", "above 0"),
