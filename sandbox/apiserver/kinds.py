@@ -25,6 +25,7 @@ class Kind:
         resource: group, version, plural, kind, scope.
         short_names: for kubectl.
         status: has a status subresource, so that the two halves are written apart.
+        scale: has a scale subresource, that is, ``spec.replicas``.
         generation: counts changes of everything but metadata and status.
         custom: comes from a CRD: its status subresource leaves metadata alone, it takes no
             strategic merge patch, and list items name their kind.
@@ -42,6 +43,7 @@ class Kind:
     resource: Resource
     short_names: tuple[str, ...] = ()
     status: bool = False
+    scale: bool = False
     generation: bool = False
     custom: bool = False
     unconditional_update: bool = True
@@ -105,9 +107,30 @@ BUILT_IN: Final = (
     Kind(resources.SECRETS, field_labels={"type": ""}),
     Kind(SERVICES, ("svc",), status=True),
     Kind(RESOURCE_QUOTAS, ("quota",), status=True),
-    Kind(resources.REPLICA_SETS, ("rs",), status=True, generation=True, list_keys=CONDITIONS),
-    Kind(resources.DEPLOYMENTS, ("deploy",), status=True, generation=True, list_keys=CONDITIONS),
-    Kind(resources.STATEFUL_SETS, ("sts",), status=True, generation=True, list_keys=CONDITIONS),
+    Kind(
+        resources.REPLICA_SETS,
+        ("rs",),
+        status=True,
+        scale=True,
+        generation=True,
+        list_keys=CONDITIONS,
+    ),
+    Kind(
+        resources.DEPLOYMENTS,
+        ("deploy",),
+        status=True,
+        scale=True,
+        generation=True,
+        list_keys=CONDITIONS,
+    ),
+    Kind(
+        resources.STATEFUL_SETS,
+        ("sts",),
+        status=True,
+        scale=True,
+        generation=True,
+        list_keys=CONDITIONS,
+    ),
     Kind(resources.DAEMON_SETS, ("ds",), status=True, generation=True, list_keys=CONDITIONS),
     Kind(resources.JOBS, status=True, generation=True, list_keys=CONDITIONS),
     Kind(resources.CRON_JOBS, ("cj",), status=True, generation=True),

@@ -84,7 +84,7 @@ The cluster runs until Ctrl-C. In another terminal:
   kubectl get gpuquotas -A
   kubectl -n {TEAM_A} get events
   kubectl -n {TEAM_B} run mine --image=none --annotations={keys.FRACTION}=0.5
-  kubectl -n {TEAM_B} delete deployment inference
+  kubectl -n {TEAM_B} scale deployment inference --replicas=2
   kubectl annotate node gpu-2 {FAULT_ANNOTATION}-     # the sick card recovers"""
 
 
