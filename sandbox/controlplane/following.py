@@ -1,7 +1,7 @@
 """Work that follows the objects of the API server."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Final, NoReturn
 
@@ -26,6 +26,15 @@ def objects(storage: Storage, resource: Resource) -> list[Object]:
     return [found[key].body for key in sorted(found)]
 
 
+async def each(found: Iterable[Object], work: Callable[[Object], Awaitable[None]]) -> None:
+    """Do work for each object; one that fails keeps no other from its turn."""
+    for one in found:
+        try:
+            await work(one)
+        except Exception as e:  # noqa: BLE001 - nothing validates objects here: they may be anything
+            _log.warning("object_failed", work=work.__qualname__, error=repr(e))
+
+
 async def follow(storage: Storage, work: Callable[[], Awaitable[None]]) -> NoReturn:
     """Do work now and after each change, until cancelled; what fails is tried again."""
     seen = -1
@@ -37,6 +46,6 @@ async def follow(storage: Storage, work: Callable[[], Awaitable[None]]) -> NoRet
         seen = storage.revision
         try:
             await work()
-        except Exception as e:  # noqa: BLE001 - nothing validates objects here: they may be anything
+        except Exception as e:  # noqa: BLE001 - see each
             _log.warning("round_failed", work=work.__qualname__, error=repr(e))
         await asyncio.sleep(PAUSE_S)

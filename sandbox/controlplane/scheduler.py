@@ -22,7 +22,7 @@ from gpu_fraction.kube.objects import Identity, Meta
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import NODES, PODS
 from gpu_fraction.sandbox.apiserver.storage import Object, Storage
-from gpu_fraction.sandbox.controlplane.following import follow, objects
+from gpu_fraction.sandbox.controlplane.following import each, follow, objects
 
 CALL_S: Final = 20.0
 """Source: deploy/scheduler/config.yaml, httpTimeout."""
@@ -77,11 +77,14 @@ class Scheduler:
 
     async def _round(self) -> None:
         waiting = [pod for pod in objects(self._storage, PODS) if self._waits(pod)]
-        for pod in sorted(waiting, key=lambda one: int(one["metadata"]["resourceVersion"])):
-            try:
-                await self._schedule(pod)
-            except (UnschedulableError, UnitError) as e:
-                await self._tell(pod, str(e))
+        waiting.sort(key=lambda pod: int(pod["metadata"]["resourceVersion"]))
+        await each(waiting, self._place)
+
+    async def _place(self, pod: Object) -> None:
+        try:
+            await self._schedule(pod)
+        except (UnschedulableError, UnitError) as e:
+            await self._tell(pod, str(e))
 
     def _waits(self, pod: Object) -> bool:
         spec = pod["spec"]

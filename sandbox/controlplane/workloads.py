@@ -21,7 +21,7 @@ from gpu_fraction.kube.objects import Identity, Meta
 from gpu_fraction.kube.requests import PatchKind
 from gpu_fraction.kube.resources import DEPLOYMENTS, PODS, REPLICA_SETS, Resource
 from gpu_fraction.sandbox.apiserver.storage import Object, Storage
-from gpu_fraction.sandbox.controlplane.following import follow, objects
+from gpu_fraction.sandbox.controlplane.following import each, follow, objects
 
 FIRST_WAIT_S: Final = 1.0
 """Chosen: client-go begins with 5 ms and reaches this at the eighth failure."""
@@ -64,10 +64,8 @@ class Workloads:
 
     async def _round(self) -> None:
         await self._collect()
-        for deployment in objects(self._storage, DEPLOYMENTS):
-            await self._deployment(deployment)
-        for replica_set in objects(self._storage, REPLICA_SETS):
-            await self._replica_set(replica_set)
+        await each(objects(self._storage, DEPLOYMENTS), self._deployment)
+        await each(objects(self._storage, REPLICA_SETS), self._replica_set)
 
     async def _collect(self) -> None:
         """Delete what a Deployment or ReplicaSet that is gone has owned."""

@@ -118,3 +118,19 @@ async def test_the_story_comes_out(cluster: DemoCluster) -> None:
     (request,) = template["spec"]["spec"]["devices"]["requests"]
     assert request["exactly"]["deviceClassName"] == "fraction.gpu-fraction.dev"
     assert request["exactly"]["capacity"]["requests"]["gpu-fraction.dev/cores"] == "250"
+
+
+async def test_objects_that_make_no_sense_leave_the_others_alone(cluster: DemoCluster) -> None:
+    """The sandbox validates little: what kubectl sends by mistake must not end the demo."""
+    bad = {"namespace": "default"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "status": {"phase": "Pending"}}
+    asking = {"containers": [{"name": "x", "resources": {"requests": {"cpu": "many"}}}]}
+    own = {"schedulerName": keys.SCHEDULER}
+    cluster.server.add(
+        pod | {"metadata": {"name": "empty", **bad}, "spec": {**own, "nodeName": "gpu-1"}},
+        pod | {"metadata": {"name": "many", **bad}, "spec": {**own, **asking}},
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", **bad}},
+    )
+    await cluster.client.delete(NODES.at("gpu-2"))
+    await Story(cluster).share()
+    assert await Cluster(cluster).phases("notebooks") == ["Running"] * 4
