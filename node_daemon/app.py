@@ -9,6 +9,7 @@ from typing import NoReturn
 import structlog
 from prometheus_client import CollectorRegistry
 
+from gpu_fraction.domain.inventory import Inventory
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.node_daemon.cards import health_events
@@ -16,6 +17,7 @@ from gpu_fraction.node_daemon.cards.inventory import CardIsolation
 from gpu_fraction.node_daemon.cards.inventory_reader import NodeReading
 from gpu_fraction.node_daemon.cards.nvml_cards import NvmlCards
 from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.cards.simulated import FAULT_ANNOTATION, SimulatedCards
 from gpu_fraction.node_daemon.cards.source import Cards, CardSource
 from gpu_fraction.node_daemon.cluster.api_server import ApiAssigner, NodePublisher, cdi_warning
 from gpu_fraction.node_daemon.cluster.pod_feed import PodFeed
@@ -97,6 +99,12 @@ class NodeDaemon:
                 registry,
                 framework_env=settings.framework_env,
             )
+        self._simulated: SimulatedCards | None = None
+        if settings.simulated.count:
+            simulated = self._simulated = SimulatedCards(
+                node_name, settings.simulated, settings.cards.poll_interval_s
+            )
+            open_cards = open_cards or (lambda: simulated)
         self._cards = CardSource(
             open_cards or partial(NvmlCards.open, settings.cards),
             state.inventory,
@@ -136,6 +144,8 @@ class NodeDaemon:
     async def _work(self) -> None:
         await self._turn.wait()
         last = await self._slices.load()
+        if last.simulated or self._simulated is not None:
+            last = Inventory()  # a simulated card that is no longer there has never been
         await first_completed(
             slices=self._slices.run(),
             cards=self._cards.run(last),
@@ -143,6 +153,7 @@ class NodeDaemon:
             node=self._node.run(),
             clearing=self._watch_clear_annotation(),
             runtime=self._warn_if_cdi_off(),
+            simulated=self._simulate(),
             events=self._events.run(),
         )
 
@@ -159,6 +170,25 @@ class NodeDaemon:
         if warning := cdi_warning(await self._node.container_runtime()):
             _log.warning("container_runtime_may_ignore_cdi", why=warning)
             self._reporter.runtime_warning(warning)
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable: waits until cancelled")
+
+    async def _simulate(self) -> NoReturn:
+        """Say that cards are simulated, and give them the faults that the Node shows."""
+        if self._simulated is not None:
+            settings = self._settings.simulated
+            _log.warning(
+                "cards_simulated",
+                count=settings.count,
+                model=settings.model,
+                memory_mib=settings.memory_mib,
+            )
+            self._reporter.simulated(settings.count)
+            node = await self._node.node.wait()
+            while True:
+                faults = (node.metadata.annotations or {}).get(FAULT_ANNOTATION, "")
+                self._simulated.show_faults(faults)
+                node = await self._node.node.changed_from(node)
         await asyncio.Event().wait()
         raise AssertionError("unreachable: waits until cancelled")
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from gpu_fraction.domain.frameworks import Switch
+from gpu_fraction.node_daemon.cards.simulated import SimulationSettings
 from gpu_fraction.node_daemon.cards.source import CardSettings
 from gpu_fraction.node_daemon.isolation.configured import IsolationSettings
 from gpu_fraction.node_daemon.slices.paths import Paths
@@ -43,6 +44,7 @@ class NodeDaemonSettings:
     paths: Paths = group(Paths)
     tempo: Tempo = group(Tempo)
     cards: CardSettings = group(CardSettings)
+    simulated: SimulationSettings = group(SimulationSettings)
     isolation: IsolationSettings = group(IsolationSettings)
     framework_env: Switch = setting(
         choice(*get_args(Switch)), "on", "whether frameworks learn their part of a card's memory"

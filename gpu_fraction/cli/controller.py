@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from prometheus_client import CollectorRegistry
+
 from gpu_fraction.certs.app import leader
 from gpu_fraction.certs.settings import CertificateSettings
 from gpu_fraction.claims.service import TemplateService
@@ -68,6 +70,13 @@ add_parser = partial(
 
 async def _control(settings: Settings, source: AccessSource) -> None:
     registry, stop = process()
+    await in_cluster(settings, source, registry, stop)
+
+
+async def in_cluster(
+    settings: Settings, source: AccessSource, registry: CollectorRegistry, stop: asyncio.Event
+) -> None:
+    """Count, and manage certificates and templates, until ``stop`` is set."""
     async with connected(source, component="controller", registry=registry) as client:
         counting, own = settings.counting, settings.certificates
         costs = settings.costs.config

@@ -1,9 +1,12 @@
 """``gpu-fraction webhook``: the admission server with quotas and certificates."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
+
+from prometheus_client import CollectorRegistry
 
 from gpu_fraction.certs import app as certificates
 from gpu_fraction.certs.settings import ServingSettings
@@ -80,6 +83,13 @@ async def _alone(settings: Settings) -> None:
 
 async def _in_cluster(settings: Settings, source: AccessSource) -> None:
     registry, stop = process()
+    await in_cluster(settings, source, registry, stop)
+
+
+async def in_cluster(
+    settings: Settings, source: AccessSource, registry: CollectorRegistry, stop: asyncio.Event
+) -> None:
+    """Serve with quotas and certificates until ``stop`` is set."""
     async with connected(source, component="webhook", registry=registry) as client:
         events = EventRecorder(client, component="gpu-fraction-webhook")
         quotas = AdmissionService(

@@ -55,6 +55,9 @@ ENFORCES_COMPUTE: Final = "enforcesCompute"
 MIG: Final = "mig"
 """Attribute, always there: whether the device is a MIG instance."""
 
+SIMULATED: Final = "simulated"
+"""Attribute, always there: whether the card does not exist (``--simulated-cards``)."""
+
 UNHEALTHY: Final = DRIVER + "/unhealthy"
 """Key of the taint, effect NoSchedule, of a sick card."""
 

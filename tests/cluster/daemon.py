@@ -149,7 +149,7 @@ def running_daemon(
     Args:
         node: where it runs.
         options: further flags.
-        cards: how many it has.
+        cards: how many the fake NVML library shows; 0 runs without that library.
         manifests: files of ``deploy/`` that are applied first.
         ready: whether to wait until containers can start.
     """
@@ -164,7 +164,8 @@ def running_daemon(
         for i in range(cards)
     ]
     hardware.apply()
-    build.build(folder / "lib")
+    if cards:
+        build.build(folder / "lib")
     _account(node, folder / "account", manifests)
     daemon = _daemon(node, hardware, "node-daemon", options)
     daemon.process.start()
@@ -184,6 +185,10 @@ def beside(daemon: Daemon, name: str, *options: str) -> Daemon:
 def _daemon(node: Node, hardware: FakeHardware, name: str, options: Sequence[str]) -> Daemon:
     """A daemon, not started."""
     folder = hardware.directory.parent
+    libraries = {}
+    if (folder / "lib").exists():
+        library = str(folder / "lib")
+        libraries = {"LD_LIBRARY_PATH": library, VARIABLE: str(hardware.directory)}
     port = free_port("127.0.0.1")
     host, _, api_port = node.plane.access.server.removeprefix("https://").rpartition(":")
     words: list[str | Path] = [
@@ -204,8 +209,8 @@ def _daemon(node: Node, hardware: FakeHardware, name: str, options: Sequence[str
         [*in_pod, folder / "account", ACCOUNT_FOLDER, *words],
         KUBERNETES_SERVICE_HOST=host,
         KUBERNETES_SERVICE_PORT=api_port,
-        LD_LIBRARY_PATH=str(folder / "lib"),
-        **{VARIABLE: str(hardware.directory)},
+        PYTHONPATH=str(ROOT),
+        **libraries,
     )
     return Daemon(node, process, hardware, port)
 
