@@ -10,8 +10,8 @@
 
 Rights: ``snapshot`` lists each kind for the whole cluster, else in ``namespaces``. A part that is
 forbidden, missing or late is a ``Gap`` in that part; ``Cluster.gaps`` has them all, and
-``Cluster.pods_known`` says whether free amounts are certain. KubeError is raised only where nothing
-can be read at all.
+``Cluster.pods_known`` says whether free amounts are certain. KubeError is raised only where
+nothing can be read at all.
 
 Every function after ``read`` takes values and returns values: no I/O, no clock, and nothing that
 an annotation or a status holds makes it raise.
