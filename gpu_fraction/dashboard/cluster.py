@@ -186,7 +186,7 @@ def _slices(snapshot: Snapshot, cards: Iterable[Card]) -> Iterator[Slice]:
     for pod in pods.values():
         yield from assigned_slices(pod)
     uuids = uuids_of(snapshot.devices.items)
-    known = {card.uuid: card for card in cards}
+    known = {card.uuid.lower(): card for card in cards}
     for claim in snapshot.claims.items:
         yield from claim_slices(claim, pods, uuids, known)
 
