@@ -198,7 +198,7 @@ def _notes(cluster: Cluster) -> Iterator[str]:
     for node in cluster.nodes:
         if node.problem:
             yield f"node {node.name}: {node.problem}"
-    if cluster.strays:
+    if cluster.strays and not any(gap.what == "nodes" for gap in cluster.gaps):
         first = cluster.strays[0]
         yield (
             f"{len(cluster.strays)} slices are of cards that no node has, for example of "

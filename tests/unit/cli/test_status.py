@@ -162,6 +162,12 @@ def test_a_user_of_one_namespace_sees_cards_and_own_pods(status: Status, api: Ap
     assert "free amounts are upper bounds" in found.err
 
 
+def test_rights_that_nothing_depends_on_are_not_missed(status: Status, api: ApiServer) -> None:
+    """ResourceSlices say nothing beyond the inventories."""
+    forbid(api, "resourceslices.resource.k8s.io")
+    assert status().err == ""
+
+
 def test_a_user_without_the_right_to_nodes_sees_own_pods(status: Status, api: ApiServer) -> None:
     """Whose cards have no index."""
     forbid(api, "nodes")
@@ -169,6 +175,7 @@ def test_a_user_without_the_right_to_nodes_sees_own_pods(status: Status, api: Ap
     assert found.code == 0
     assert [row[1] for row in rows(found)] == ["next", "train"]
     assert "nodes: forbidden" in found.err
+    assert "no node has" not in found.err
 
 
 def test_without_any_right_there_is_no_answer(status: Status, api: ApiServer) -> None:
