@@ -13,10 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from gpu_fraction.domain import models
+from gpu_fraction.domain import amounts, models
+from gpu_fraction.domain.amounts import Amounts
 from gpu_fraction.domain.demand import ZERO, Demand
-from gpu_fraction.quota import amounts
-from gpu_fraction.quota.amounts import Amounts
 
 
 @dataclass(frozen=True, slots=True)

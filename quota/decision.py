@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from gpu_fraction.domain import amounts
+from gpu_fraction.domain.amounts import Amounts
 from gpu_fraction.domain.problems import join
-from gpu_fraction.quota import amounts, ledger
-from gpu_fraction.quota.amounts import Amounts
+from gpu_fraction.quota import ledger
 from gpu_fraction.quota.charge import Charge, PodFacts, charge
 from gpu_fraction.quota.state import Quota
 from gpu_fraction.quota.wire import SET_SIZES

@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from gpu_fraction.quota.amounts import Amounts, add
+from gpu_fraction.domain.amounts import Amounts, add
 
 RESERVATION_S: Final = 45.0
 """Seconds until a reservation without a pod expires. An API server can store a pod for 34 s

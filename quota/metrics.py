@@ -5,8 +5,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from gpu_fraction.domain import units
-from gpu_fraction.quota import amounts
+from gpu_fraction.domain import amounts, units
 from gpu_fraction.quota.decision import Outcome
 from gpu_fraction.quota.ledger import Ledger
 from gpu_fraction.quota.state import Quota

@@ -11,13 +11,13 @@ from typing import Final, NoReturn
 import msgspec
 import structlog
 
+from gpu_fraction.domain import amounts
+from gpu_fraction.domain.amounts import Amounts
 from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.reflector import Reflector, ReflectorSettings
 from gpu_fraction.kube.resources import GPU_QUOTAS
 from gpu_fraction.kube.store import Change
-from gpu_fraction.quota import amounts
-from gpu_fraction.quota.amounts import Amounts
 from gpu_fraction.quota.spec import QuotaSpec, parse_spec
 from gpu_fraction.quota.wire import QuotaMeta, SpecWire
 

@@ -6,8 +6,9 @@ from typing import Final
 
 import msgspec
 
+from gpu_fraction.domain import amounts
 from gpu_fraction.domain.problems import join
-from gpu_fraction.quota import amounts, ledger
+from gpu_fraction.quota import ledger
 from gpu_fraction.quota.ledger import Ledger
 from gpu_fraction.quota.state import Quota, amounts_wire, reservation_wire
 from gpu_fraction.quota.usage import Usage

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
+from gpu_fraction.domain import amounts
 from gpu_fraction.kube.election import LeaseTimings
-from gpu_fraction.quota import admission, amounts
+from gpu_fraction.quota import admission
 from gpu_fraction.quota.controller import ControllerSettings
 from gpu_fraction.quota.decision import ANY, Required
 from gpu_fraction.quota.ledger import RESERVATION_S

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
-from gpu_fraction.domain import units
+from gpu_fraction.domain import amounts, units
+from gpu_fraction.domain.amounts import Amounts
 from gpu_fraction.domain.problems import Problem, quote
-from gpu_fraction.quota import amounts
-from gpu_fraction.quota.amounts import Amounts
 from gpu_fraction.quota.wire import AmountsWire, ModelAmounts, SpecWire
 
 Enforcement = Literal["Deny", "Warn", "Audit"]
@@ -40,7 +39,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class QuotaSpec:
-    """A checked specification; amounts as in ``quota.amounts``.
+    """A checked specification; amounts as in ``domain.amounts``.
 
     Attributes:
         hard: The budget; absent keys are not limited, 0 allows nothing.

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from gpu_fraction.domain import units
+from gpu_fraction.domain import amounts, units
+from gpu_fraction.domain.amounts import Amounts
 from gpu_fraction.domain.problems import Problem
 from gpu_fraction.kube.objects import Key
-from gpu_fraction.quota import amounts
-from gpu_fraction.quota.amounts import Amounts
 from gpu_fraction.quota.ledger import Ledger, Reservation
 from gpu_fraction.quota.spec import QuotaSpec, parse_spec
 from gpu_fraction.quota.wire import (

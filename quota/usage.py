@@ -3,9 +3,9 @@
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from gpu_fraction.domain import amounts
+from gpu_fraction.domain.amounts import Amounts
 from gpu_fraction.domain.backends import STACKS, Stacks
-from gpu_fraction.quota import amounts
-from gpu_fraction.quota.amounts import Amounts
 from gpu_fraction.quota.charge import NOTHING, Charge, PodFacts, charge
 from gpu_fraction.quota.cluster_cards import ClusterCards
 from gpu_fraction.quota.pods import PodRecord, facts_of, overdue_after_s, terminal

@@ -6,8 +6,8 @@ from typing import Final
 import msgspec
 
 from gpu_fraction.domain import keys
+from gpu_fraction.domain.amounts import KEYS
 from gpu_fraction.kube.objects import Meta
-from gpu_fraction.quota.amounts import KEYS
 
 API_VERSION: Final = f"{keys.GROUP}/v1alpha1"
 KIND: Final = "GPUQuota"

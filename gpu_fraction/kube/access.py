@@ -49,6 +49,8 @@ class Access:
         verify: False accepts any server certificate.
         server_name: name to expect in the server's certificate, where it is not the host.
         proxy: URL of an HTTP proxy; empty for none.
+        headers: more request headers: whom to impersonate.
+        namespace: where the kubeconfig's context works; empty where it names none.
     """
 
     server: str
@@ -60,14 +62,16 @@ class Access:
     verify: bool = True
     server_name: str = ""
     proxy: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    namespace: str = ""
 
     def __repr__(self) -> str:
         """Without the credentials, because tracebacks show access objects."""
         return f"Access(server={self.server!r})"
 
     def same_connection(self, other: "Access") -> bool:
-        """True where only the authorization differs, so that connections can stay open."""
-        return self == replace(other, authorization=self.authorization)
+        """True where only headers differ, so that connections can stay open."""
+        return self == replace(other, authorization=self.authorization, headers=self.headers)
 
     def tls(self) -> ssl.SSLContext | None:
         """A TLS context for the server, or None for plain HTTP. Blocks: parses certificates.
@@ -130,6 +134,9 @@ def in_cluster(
             server=f"https://{f'[{host}]' if ':' in host else host}:{port}",
             authorization=f"Bearer {token}",
             ca_pem=_read(service_account / "ca.crt"),
+            namespace=_read(own).strip()
+            if (own := service_account / "namespace").exists()
+            else "",
         )
 
     async def find() -> Access:
@@ -138,18 +145,52 @@ def in_cluster(
     return AccessSource(find, TOKEN_MAX_AGE_S)
 
 
-def kubeconfig(path: str = "", *, context: str = "") -> AccessSource:
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """kubectl's flags that stand for parts of a kubeconfig; empty leaves a part as it is.
+
+    Attributes:
+        context: name of the context.
+        cluster: name of the cluster.
+        user: name of the user.
+        server: URL of the API server.
+        token: bearer token.
+        act_as: user to impersonate.
+        groups: groups to impersonate; they need ``act_as``.
+    """
+
+    context: str = ""
+    cluster: str = ""
+    user: str = ""
+    server: str = ""
+    token: str = ""
+    act_as: str = ""
+    groups: tuple[str, ...] = ()
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Of the impersonation.
+
+        Source: kubernetes.io, Authenticating, "User impersonation".
+        """
+        user = (("Impersonate-User", self.act_as),) if self.act_as else ()
+        return (*user, *(("Impersonate-Group", group) for group in self.groups))
+
+
+NO_OVERRIDES: Final = Overrides()
+
+
+def kubeconfig(path: str = "", *, overrides: Overrides = NO_OVERRIDES) -> AccessSource:
     """A kubeconfig file, as kubectl reads it.
 
     Args:
         path: one file, or several separated by ``:``; empty for $KUBECONFIG or ~/.kube/config.
-        context: name of the context; empty for the file's current one.
+        overrides: what replaces parts of it.
     """
 
     async def find() -> Access:
         # Its loader reads files with blocking calls, so it runs in a thread with a loop of
         # its own; exec plugins are subprocesses and work from there.
-        return await asyncio.to_thread(lambda: asyncio.run(_load_kubeconfig(path, context)))
+        return await asyncio.to_thread(lambda: asyncio.run(_load_kubeconfig(path, overrides)))
 
     return AccessSource(find)
 
@@ -160,11 +201,16 @@ def default_source(
     """The service account inside a cluster; a kubeconfig elsewhere or if one is named."""
     if not path and not context and environ.get("KUBERNETES_SERVICE_HOST"):
         return in_cluster(environ)
-    return kubeconfig(path, context=context)
+    return kubeconfig(path, overrides=Overrides(context=context))
 
 
-async def _load_kubeconfig(path: str, context: str) -> Access:
-    from kubernetes_asyncio import config  # noqa: PLC0415 - see the module's docstring
+async def _load_kubeconfig(path: str, overrides: Overrides) -> Access:
+    files = path or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    there = _there(files)
+    if not there and not overrides.server:
+        raise AccessError(f"kubeconfig {files}: no such file")
+    # Imported here: see the module's docstring.
+    from kubernetes_asyncio.config import kube_config  # noqa: PLC0415
 
     found: Any = SimpleNamespace(
         host="",
@@ -176,22 +222,25 @@ async def _load_kubeconfig(path: str, context: str) -> Access:
         tls_server_name=None,
         proxy=None,
     )
-    files = path or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    context: dict[str, Any] = {}
+    headers = overrides.headers()
     try:
-        await config.load_kube_config(
-            config_file=files,
-            context=context or None,
-            client_configuration=found,
-            persist_config=False,
-        )
+        if there and (merged := kube_config.KubeConfigMerger(files).config) is not None:
+            chosen = _chosen(merged.value, overrides)
+            loader = kube_config.KubeConfigLoader(merged, chosen, config_base_path=None)
+            await loader.load_and_set(found)
+            context = (loader.current_context or {}).get("context") or {}
+            headers = headers or _impersonated(merged, context.get("user"))
     except Exception as error:
         # The loader raises YAML errors, bare asserts and any error of a plugin.
         raise AccessError(f"kubeconfig {files}: {error}") from error
-    if not found.host:
+    server = overrides.server.rstrip("/") or found.host
+    if not server:
         raise AccessError(f"kubeconfig {files}: the cluster of the context names no server")
+    token = f"Bearer {overrides.token}" if overrides.token else ""
     return Access(
-        server=found.host,
-        authorization=found.api_key.get("BearerToken", ""),
+        server=server,
+        authorization=token or found.api_key.get("BearerToken", ""),
         ca_pem=_read(Path(found.ssl_ca_cert)) if found.ssl_ca_cert else "",
         cert_file=found.cert_file or "",
         key_file=found.key_file or "",
@@ -199,7 +248,37 @@ async def _load_kubeconfig(path: str, context: str) -> Access:
         verify=found.verify_ssl,
         server_name=found.tls_server_name or "",
         proxy=found.proxy or "",
+        headers=headers,
+        namespace=context.get("namespace") or "",
     )
+
+
+def _there(files: str) -> bool:
+    return any(Path(one).expanduser().exists() for one in files.split(os.pathsep) if one)
+
+
+def _chosen(config: dict[str, Any], overrides: Overrides) -> str | None:
+    """The name of the context; one of its own is added where cluster or user are replaced."""
+    name = overrides.context or config.get("current-context") or None
+    if not (overrides.cluster or overrides.user):
+        return name
+    named = {one["name"]: one["context"] for one in config.get("contexts") or ()}
+    base = named.get(name)
+    replaced = {"cluster": overrides.cluster, "user": overrides.user}
+    parts = {key: base.safe_get(key) for key in ("cluster", "user", "namespace")} if base else {}
+    made = {**parts, **{key: text for key, text in replaced.items() if text}}
+    made_name = f"{name} with the flags"
+    config["contexts"] = [*(config.get("contexts") or ()), {"name": made_name, "context": made}]
+    return made_name
+
+
+def _impersonated(config: Any, user: str | None) -> tuple[tuple[str, str], ...]:
+    """The impersonation that the user's entry in the file asks for."""
+    found = config["users"].get_with_name(user, safe=True) if user and "users" in config else None
+    fields = found["user"].value if found and found.safe_get("user") else {}
+    return Overrides(
+        act_as=fields.get("as") or "", groups=tuple(fields.get("as-groups") or ())
+    ).headers()
 
 
 def _read(path: Path) -> str:

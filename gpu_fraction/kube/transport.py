@@ -148,9 +148,11 @@ class Transport:
         if self._session is None:
             raise RuntimeError("the transport is used outside of its context")
         access = self._access
-        headers = {"Content-Type": request.content_type} if request.body is not None else {}
+        headers = [*access.headers]
+        if request.body is not None:
+            headers.append(("Content-Type", request.content_type))
         if access.authorization:
-            headers["Authorization"] = access.authorization
+            headers.append(("Authorization", access.authorization))
         try:
             return await self._session.request(
                 request.method,

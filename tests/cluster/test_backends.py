@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gpu_fraction.domain import keys, request_annotation
+from gpu_fraction.domain import amounts, keys, request_annotation
 from gpu_fraction.domain.backends import BACKENDS
 from gpu_fraction.domain.request import Request, Slice
-from gpu_fraction.quota import amounts
 from gpu_fraction.settings.declaration import options_of
 from gpu_fraction.settings.rewrite import CostSettings
 from tests.builders.pods import Raw, plain_pod

@@ -22,9 +22,7 @@ examples:
 
 def add_parser(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser(
-        "demo", help="play a story on a simulated cluster", description=DESCRIPTION
-    )
+    parser = commands.add_parser("demo", description=DESCRIPTION)
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
         "--keep", action="store_true", help="keep the cluster running for kubectl, until Ctrl-C"

@@ -9,7 +9,7 @@ import pytest
 from gpu_fraction.domain import dra
 from tests.cluster.conftest import _require_own
 from tests.cluster.daemon import DRA, Daemon, running_daemon
-from tests.cluster.gpu_node.test_dra import pod, template
+from tests.cluster.gpu_node.dra.rig import pod, template
 from tests.cluster.harness.binaries import CONTROL_PLANE, NODE, Binaries
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.control_plane import running_control_plane

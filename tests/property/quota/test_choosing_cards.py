@@ -5,6 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpu_fraction.domain import assignment, inventory, keys
+from gpu_fraction.domain.amounts import KEYS
 from gpu_fraction.domain.asks import amounts_of, asks_of, rendered_for_us
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.backends import BackendConfig
@@ -14,7 +15,6 @@ from gpu_fraction.domain.placement import empty, share_of
 from gpu_fraction.domain.pod import Container, Resources
 from gpu_fraction.domain.request import Refused, Request, Slice
 from gpu_fraction.domain.sizes import CardSizes
-from gpu_fraction.quota.amounts import KEYS
 from gpu_fraction.quota.charge import charge
 from gpu_fraction.quota.cluster_cards import ClusterCards, NodeMeta, NodeRecord
 from gpu_fraction.quota.pods import PodRecord, facts_of

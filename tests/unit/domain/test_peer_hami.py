@@ -14,10 +14,10 @@ import pytest
 
 from gpu_fraction.domain import models, user_annotations
 from gpu_fraction.domain.admission import admit
+from gpu_fraction.domain.amounts import CORES, GPUS, MEMORY
 from gpu_fraction.domain.backends.hami import REGISTERED, Hami
 from gpu_fraction.domain.demand import Demand
 from gpu_fraction.domain.request import Bounds
-from gpu_fraction.quota.amounts import CORES, GPUS, MEMORY
 from gpu_fraction.quota.charge import charge
 from gpu_fraction.quota.cluster_cards import ClusterCards, NodeMeta, NodeRecord
 from gpu_fraction.quota.pods import PodRecord, facts_of

@@ -13,6 +13,7 @@ import trustme
 from gpu_fraction.kube.access import (
     Access,
     AccessError,
+    Overrides,
     default_source,
     in_cluster,
     kubeconfig,
@@ -126,6 +127,80 @@ async def test_an_exec_plugin_is_asked_for_the_token(tmp_path: Path) -> None:
     path = write_kubeconfig(tmp_path / "config", {"server": "http://x.test"}, {"exec": plugin})
     access = await kubeconfig(path).find()
     assert access.authorization == "Bearer from-plugin"
+
+
+def write_two_of_each(path: Path, **user: Any) -> str:
+    """A kubeconfig with two clusters, users and contexts."""
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "one",
+        "contexts": [
+            {"name": "one", "context": {"cluster": "one", "user": "one", "namespace": "team-a"}},
+            {"name": "two", "context": {"cluster": "two", "user": "two"}},
+        ],
+        "clusters": [
+            {"name": name, "cluster": {"server": f"http://{name}.test"}} for name in ("one", "two")
+        ],
+        "users": [{"name": name, "user": {"token": name, **user}} for name in ("one", "two")],
+    }
+    path.write_text(json.dumps(content), encoding="ascii")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "server", "token", "namespace"),
+    [
+        (Overrides(), "http://one.test", "one", "team-a"),
+        (Overrides(context="two"), "http://two.test", "two", ""),
+        (Overrides(cluster="two"), "http://two.test", "one", "team-a"),
+        (Overrides(user="two"), "http://one.test", "two", "team-a"),
+        (Overrides(context="two", user="one"), "http://two.test", "one", ""),
+        (Overrides(server="http://x.test/"), "http://x.test", "one", "team-a"),
+        (Overrides(token="t"), "http://one.test", "t", "team-a"),
+    ],
+)
+async def test_flags_stand_for_parts_of_a_kubeconfig(
+    tmp_path: Path, overrides: Overrides, server: str, token: str, namespace: str
+) -> None:
+    """As kubectl's do."""
+    path = write_two_of_each(tmp_path / "config")
+    found = await kubeconfig(path, overrides=overrides).find()
+    assert (found.server, found.authorization, found.namespace) == (
+        server,
+        f"Bearer {token}",
+        namespace,
+    )
+
+
+@pytest.mark.parametrize("field", ["context", "cluster", "user"])
+async def test_a_name_that_the_kubeconfig_has_not_is_told(tmp_path: Path, field: str) -> None:
+    """With the file's name; a user may be missing, as in kubectl."""
+    path = write_two_of_each(tmp_path / "config")
+    source = kubeconfig(path, overrides=Overrides(**{field: "absent"}))
+    if field == "user":
+        assert not (await source.find()).authorization
+        return
+    with pytest.raises(AccessError, match=r"config: .*absent"):
+        await source.find()
+
+
+async def test_a_server_and_a_token_need_no_kubeconfig(tmp_path: Path) -> None:
+    """As in kubectl."""
+    overrides = Overrides(server="http://x.test", token="t")
+    found = await kubeconfig(str(tmp_path / "absent"), overrides=overrides).find()
+    assert found == Access("http://x.test", "Bearer t")
+
+
+async def test_impersonation_comes_from_flags_or_the_file(tmp_path: Path) -> None:
+    """Flags win; every group is a header of its own."""
+    path = write_two_of_each(tmp_path / "config", **{"as": "ann", "as-groups": ["g", "h"]})
+    groups = (("Impersonate-Group", "g"), ("Impersonate-Group", "h"))
+    found = await kubeconfig(path).find()
+    assert found.headers == (("Impersonate-User", "ann"), *groups)
+    flags = Overrides(act_as="bob", groups=("i",))
+    found = await kubeconfig(path, overrides=flags).find()
+    assert found.headers == (("Impersonate-User", "bob"), ("Impersonate-Group", "i"))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "apiVersion: v1\nkind: Config\n", ":\n- ["])

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from gpu_fraction.domain.amounts import KEYS
 from gpu_fraction.domain.pod import Container
-from gpu_fraction.quota.amounts import KEYS
 from gpu_fraction.quota.charge import charge
 from gpu_fraction.quota.pods import facts_of
 from tests.builders.pods import quota_container, quota_pod

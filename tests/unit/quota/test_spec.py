@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from gpu_fraction.domain.amounts import format_amount, parse_amount
 from gpu_fraction.domain.units import UnitError
-from gpu_fraction.quota.amounts import format_amount, parse_amount
 from gpu_fraction.quota.spec import parse_spec
 from gpu_fraction.quota.wire import SpecWire
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_fraction.domain import keys
+from gpu_fraction.domain.amounts import parse_amount
 from gpu_fraction.domain.placement import Ask, empty
-from gpu_fraction.quota.amounts import parse_amount
 from gpu_fraction.scheduler import preemption
 from gpu_fraction.scheduler.extender import BindRefusedError, Extender
 from gpu_fraction.scheduler.objects import Pod
