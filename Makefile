@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 TOOLS := .venv/.tools
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: venv lock image release audit demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check mutants bench bench-cluster protos configuration backends-page
+.PHONY: venv lock image licences release audit demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check mutants bench bench-cluster protos configuration backends-page
 
 venv: $(STAMP)
 
@@ -94,6 +94,10 @@ lock: $(TOOLS)
 # The container image as an OCI archive in dist/, without a container engine: docs/releasing.md.
 image: venv
 	$(BIN)/python -m scripts.image $(addprefix --architecture ,$(ARCHITECTURE))
+
+# Writes docs/licences.md.
+licences: venv
+	$(BIN)/python -m scripts.licences
 
 # Everything that is published, in dist/: docs/releasing.md.
 release: venv

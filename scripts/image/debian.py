@@ -18,6 +18,22 @@ from scripts.image.tree import Component, Entry, ImageError, Tree, run
 
 RELEASE = "debian-12"
 _CERTIFICATES = "usr/share/ca-certificates/"
+_GCC = "GPL-3.0-or-later WITH GCC-exception-3.1"
+_STATED_IN_PROSE = {
+    "base-files": "GPL-2.0-or-later",
+    "gcc-12-base": _GCC,
+    "libc6": "LGPL-2.1-or-later",
+    "libgcc-s1": _GCC,
+    "libpython3.11-minimal": "Python-2.0",
+    "libpython3.11-stdlib": "Python-2.0",
+    "libstdc++6": _GCC,
+    "python3.11-minimal": "Python-2.0",
+}
+"""The main licence where the copyright file is prose. Source: those files, read 2026-12-01."""
+
+
+class NotServedError(ImageError):
+    """The apt sources have other versions than the lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +87,8 @@ def fetch(packages: Iterable[Package], cache: Path) -> dict[Package, Path]:
     """The archives of packages, from the cache or by apt.
 
     Raises:
-        ImageError: a package is not served any more, or has other bytes than locked.
+        NotServedError: the apt sources do not have a package in this version.
+        ImageError: a package has other bytes than locked.
     """
     wanted = {package: cache / f"{package.sha256}.deb" for package in packages}
     if missing := [package for package, path in wanted.items() if not path.is_file()]:
@@ -81,7 +98,7 @@ def fetch(packages: Iterable[Package], cache: Path) -> dict[Package, Path]:
             try:
                 run([*apt, "download", *words], cwd=to)
             except ImageError as e:
-                raise ImageError(
+                raise NotServedError(
                     f"{e}\nThe apt sources of this machine do not serve the packages that "
                     "requirements/debian.txt locks. They are of Debian 12; after its security "
                     "updates, make lock takes the new ones."
@@ -128,7 +145,10 @@ def _link(target: str) -> str:
 
 
 def _licences(name: str, tree: Tree) -> Iterator[str]:
-    """Short names of the package's machine-readable copyright file, if it has one."""
+    """Short names of the package's machine-readable copyright file, or what its prose says."""
+    if name in _STATED_IN_PROSE:
+        yield _STATED_IN_PROSE[name]
+        return
     entry = tree.get(f"usr/share/doc/{name}/copyright")
     text = entry.content.decode(errors="replace") if entry and not entry.target else ""
     if text.startswith("Format:"):

@@ -21,7 +21,7 @@ from scripts.image.tree import Component, Entry, Tree, write
 
 _KEEP_S = 30 * 86_400
 """Chosen: layers that no build of the last month used are removed from the cache."""
-_USR_LINKS = ("bin", "lib", "lib64", "sbin")
+_USR_LINKS = ("bin", "lib", "lib64")
 _ACCOUNTS = {
     "etc/passwd": "root:x:0:0:root:/:/sbin/nologin\n"
     "gpu-fraction:x:65532:65532:gpu-fraction:/tmp:/sbin/nologin\n",
@@ -76,8 +76,9 @@ def base(cache: Path, packages: list[debian.Package], interpreter: Interpreter |
 def dependencies(cache: Path, lock: Path, architecture: str, interpreter: Interpreter) -> Made:
     """The locked wheels."""
 
-    def make(scratch: Path) -> tuple[Contents, Interpreter]:
-        found = [wheels.unpack(path) for path in wheels.fetch(lock, architecture, scratch)]
+    def make(_: Path) -> tuple[Contents, Interpreter]:
+        fetched = wheels.fetch(lock, architecture, cache / "wheels")
+        found = [wheels.unpack(path) for path in fetched]
         tree = pruned({name: entry for _, files in found for name, entry in files.items()})
         return ([component for component, _ in found], tree), interpreter
 

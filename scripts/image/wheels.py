@@ -3,9 +3,11 @@
 import hashlib
 import re
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from configparser import ConfigParser
+from contextlib import suppress
 from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
@@ -33,18 +35,31 @@ def platforms(architecture: str) -> list[str]:
     return [*(f"manylinux_2_{minor}_{machine}" for minor in minors), f"manylinux2014_{machine}"]
 
 
-def fetch(lock: Path, architecture: str, to: Path) -> list[Path]:
-    """Every wheel that the lock names, for the image's interpreter.
+def fetch(lock: Path, architecture: str, cache: Path) -> list[Path]:
+    """Every wheel that the lock names, for the image's interpreter, from the cache or by pip.
 
     Raises:
         ImageError: a package has no wheel for the architecture, or other bytes than locked.
     """
-    argv: list[str | Path] = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    argv += ["--disable-pip-version-check", "--only-binary=:all:", "--require-hashes"]
-    argv += [f"--python-version={PYTHON}", "--implementation=cp", "--dest", to, "-r", lock]
-    argv += [f"--platform={tag}" for tag in platforms(architecture)]
-    run(argv)
-    return sorted(to.glob("*.whl"))
+    text = lock.read_text()
+    folder = cache / f"{architecture}-{hashlib.sha256(text.encode()).hexdigest()}"
+    if not folder.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            to = Path(scratch) / "wheels"
+            argv: list[str | Path] = [sys.executable, "-m", "pip", "download", "--quiet"]
+            argv += ["--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
+            argv += ["--require-hashes", "-r", lock, "--dest", to]
+            argv += [f"--python-version={PYTHON}", "--implementation=cp"]
+            argv += [f"--platform={tag}" for tag in platforms(architecture)]
+            run(argv)
+            with suppress(OSError):  # another build was faster
+                to.rename(folder)
+    found = sorted(folder.glob("*.whl"))
+    for path in found:
+        if hashlib.sha256(path.read_bytes()).hexdigest() not in text:
+            raise ImageError(f"{path} has other bytes than locked; remove its folder")
+    return found
 
 
 def unpack(wheel: Path) -> tuple[Component, Tree]:
