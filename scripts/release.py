@@ -109,8 +109,10 @@ class Source:
         return [made, definition]
 
     def _files(self, folder: Path) -> list[tuple[str, Path]]:
-        """What git has or would take below a folder, by its name in it."""
-        paths = [self.root / name for name in source_files(self.root)]
+        """What git has or would take below a folder, by its name in it; elsewhere, everything."""
+        inside = folder.is_relative_to(self.root)
+        paths = [self.root / name for name in source_files(self.root)] if inside else []
+        paths = paths or sorted(folder.rglob("*"))
         return [
             (path.relative_to(folder).as_posix(), path)
             for path in paths

@@ -90,7 +90,9 @@ def build(
         scratch = Path(folder)
         base = layers.base(cache, packages[native()], None)
         with tarfile.open(base.layer.blob) as content:
-            content.extractall(scratch / "root", filter="tar")
+            # Python 3.11 before 3.11.4 knows no filters.
+            content.extraction_filter = getattr(tarfile, "tar_filter", lambda member, _: member)
+            content.extractall(scratch / "root")  # noqa: S202 - packed by this program
         interpreter = Interpreter(scratch / "root")
         if architecture != native():
             base = layers.base(cache, packages[architecture], interpreter)

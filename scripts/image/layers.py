@@ -6,6 +6,7 @@ A layer's bytes depend on what its key is made of, so a cached layer is as good 
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -145,7 +146,11 @@ def _read(blob: Path, notes: Path) -> Made:
 
 
 def forget_old(cache: Path) -> None:
-    """Removes layers that were not used for long."""
+    """Removes layers that were not used for long, and what killed builds left."""
+    before = time.time() - _KEEP_S
     for path in (cache / "layers").iterdir():
-        if path.stat().st_mtime < time.time() - _KEEP_S:
+        if path.stat().st_mtime < before:
             path.unlink(missing_ok=True)
+    for path in cache.glob("tmp*"):
+        if path.stat().st_mtime < before:
+            shutil.rmtree(path, ignore_errors=True)

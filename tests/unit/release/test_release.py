@@ -82,6 +82,13 @@ def test_the_chart_has_the_version_of_the_release(source: Source, tmp_path: Path
     }
 
 
+def test_a_chart_may_lie_elsewhere(source: Source, tmp_path: Path) -> None:
+    """All of its folder is taken then, and the archive is the same."""
+    (source.root / "deploy" / "chart").rename(tmp_path / "chart")
+    made = source.chart(tmp_path / "chart", tmp_path)
+    assert set(files(made)) == {"gpu-fraction/Chart.yaml", "gpu-fraction/templates/crd.yaml"}
+
+
 def test_without_a_chart_the_message_names_it(source: Source, tmp_path: Path) -> None:
     """So does one whose versions are not found."""
     with pytest.raises(ReleaseError, match=r"absent/Chart\.yaml is missing"):
