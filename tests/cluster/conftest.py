@@ -5,12 +5,15 @@
 
 import os
 import re
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from scripts.image.build import Image
+from tests.cluster.harness import images
 from tests.cluster.harness.api_client import ApiClient
 from tests.cluster.harness.binaries import (
     CONTROL_PLANE,
@@ -96,6 +99,14 @@ def node(
         pytest.skip("a node needs root: mounts, control groups, network interfaces")
     with running_node(request.getfixturevalue("own_control_plane")) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def product_image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """The work tree as a container image, in an archive."""
+    if shutil.which("apt-get") is None and "CI" not in os.environ:
+        pytest.skip("the image is made of packages of Debian, and apt-get is missing")
+    return images.product_image(tmp_path_factory.mktemp("image"))
 
 
 @pytest.fixture(scope="module")
