@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check mutants bench bench-cluster protos configuration backends-page
+.PHONY: venv demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check mutants bench bench-cluster protos configuration backends-page manifests
 
 venv: $(STAMP)
 
@@ -73,6 +73,10 @@ configuration: venv
 # Writes docs/backends.md.
 backends-page: venv
 	$(BIN)/python scripts/generate_backends.py > docs/backends.md
+
+# Writes deploy/ from deploy/chart, and what of the chart follows from the settings; needs Helm 4.
+manifests: venv
+	$(BIN)/python -m scripts.generate_manifests
 
 # After a change of a .proto file; a test fails until it was run.
 protos: venv
