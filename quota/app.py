@@ -18,7 +18,6 @@ from gpu_fraction.quota.settings import ControllerOptions
 from gpu_fraction.serving.background import Work, background
 from gpu_fraction.serving.probes import serve_probes
 
-
 Leading = Callable[[Reflector[PodRecord]], Coroutine[Any, Any, None]]
 """Work of the replica that leads, with the pods that are watched; runs until cancelled."""
 

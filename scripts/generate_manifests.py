@@ -1,20 +1,17 @@
-"""Write deploy/ from the chart, and the parts of the chart that follow from the programs' settings.
+"""Write deploy/ from the chart, and what of the chart follows from the programs' settings.
 
 Run ``make manifests`` after a change of the chart, of its values or of a setting. Tests compare
 all of it; the manifests are compared where Helm is found (``make cluster-assets`` builds it).
 """
 
 import importlib
-import io
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
-
-from ruamel.yaml import YAML
 
 from gpu_fraction.domain.backends import BACKENDS
 from gpu_fraction.settings.declaration import options_of
@@ -36,43 +33,40 @@ RESERVED: Final = frozenset(
         *("simulated_cards", "simulated_model", "simulated_memory"),
     )
 )
-"""Settings that the chart gives by values of their own, or that have to fit its mounts and names."""
+"""Settings for which the chart has values of its own, or that fit its mounts and names."""
 
-VALUES: Final[Mapping[str, Any]] = {
+Values = Mapping[str, Any]
+COMMON: Final[Values] = {
     "crds": {"keep": False},  # an annotation for Helm alone
     "namespace": {"create": True},
     # Named by whoever installs: a scheduler of another version than the cluster's would misbehave.
     "scheduler": {"image": {"tag": "your-clusters-version"}},
 }
-"""Of all manifests."""
+DRA: Final[Values] = {"backend": "dra", "dra": {"enabled": True}}
+CERT_MANAGER: Final[Values] = {"certificates": {"mode": "cert-manager"}}
+HAMI_CORE: Final[Values] = {"nodeDaemon": {"isolation": ["cgroup", "hami-core"]}}
 
-WHOLE: Final[Mapping[str, tuple[Mapping[str, Any], str]]] = {
-    "cert-manager/manifests.yaml": (
-        {"certificates": {"mode": "cert-manager"}},
-        r"(crd|rbac|webhook|controller|admission-policy|cert-manager)/",
-    ),
-    "dra/node-daemon.yaml": ({"backend": "dra", "dra": {"enabled": True}}, r"node-daemon/"),
-    "node-daemon-hami-core/manifests.yaml": (
-        {"nodeDaemon": {"isolation": ["cgroup", "hami-core"]}},
-        r"node-daemon/",
-    ),
-}
-"""Files that hold several templates: their values and the templates."""
+FOLDERS: Final = (
+    ({}, ("crd", "rbac", "webhook", "controller", "admission-policy", "scheduler", "node-daemon")),
+    (DRA, ("dra", "claims")),
+)
+"""Values, and the chart's folders whose templates become a file each, by the same names."""
 
-FOLDERS: Final[Mapping[str, Mapping[str, Any]]] = {
-    **dict.fromkeys(
-        (
-            *("crd", "rbac", "webhook", "controller", "admission-policy"),
-            *("scheduler", "node-daemon"),
-        ),
-        {},
+WHOLE: Final = (
+    (
+        "cert-manager/manifests.yaml",
+        CERT_MANAGER,
+        ("crd", "rbac", "webhook", "controller", "admission-policy", "cert-manager"),
     ),
-    **dict.fromkeys(("dra", "claims"), {"backend": "dra", "dra": {"enabled": True}}),
-}
-"""Folders with a file for each template of the chart's folder of that name, and their values."""
+    ("dra/node-daemon.yaml", DRA, ("node-daemon",)),
+    ("node-daemon-hami-core/manifests.yaml", HAMI_CORE, ("node-daemon",)),
+)
+"""Files that hold all templates of some folders, with their values."""
 
 _SOURCE: Final = re.compile(r"^# Source: gpu-fraction/templates/(.*)\n", re.MULTILINE)
-_HELMS: Final = re.compile(r"^ +(helm\.sh/chart|app\.kubernetes\.io/managed-by): .*\n", re.MULTILINE)
+_HELMS: Final = re.compile(
+    r"^ +(?:helm\.sh/chart|app\.kubernetes\.io/managed-by): .*\n", re.MULTILINE
+)
 """Labels that say that Helm has installed an object."""
 
 
@@ -84,12 +78,13 @@ def settings(program: str) -> list[str]:
 
 def settings_template() -> str:
     """The chart's template with the settings of each program."""
-    cases = "".join(
-        f'{{{{- {"else " if number else ""}if eq . "{program}" -}}}}\n{" ".join(settings(program))}\n'
-        for number, program in enumerate(PROGRAMS)
+    known = {program: " ".join(settings(program)) for program in PROGRAMS}
+    return (
+        "{{- /* The settings that a program knows; written by make manifests. */ -}}\n"
+        '{{- define "gpu-fraction.settings" -}}\n'
+        f"{{{{- get (mustFromJson `{json.dumps(known, indent=2)}`) . -}}}}\n"
+        "{{- end -}}\n"
     )
-    head = "{{- /* The settings that a program knows; written by make manifests. */ -}}\n"
-    return f'{head}{{{{- define "gpu-fraction.settings" -}}}}\n{cases}{{{{- end -}}}}\n{{{{- end -}}}}\n'
 
 
 def schema() -> str:
@@ -110,33 +105,27 @@ def values_page() -> str:
     )
     return (
         "# Values of the chart\n\n"
-        "The chart's own copy of this list is `deploy/chart/values.yaml`, from which `make manifests`\n"
-        "generates this page. Unknown values are refused.\n\n"
+        "Helm refuses a value that is not here. `make manifests` generates this page from\n"
+        "`deploy/chart/values.yaml`.\n\n"
         f"| value | default | meaning |\n|---|---|---|\n{rows}"
     )
 
 
 def _values() -> Iterator[tuple[str, str, str]]:
-    """Name, default and comment of each value without values of its own."""
+    """Name, default and the comment above, of each value or of the first one of a group."""
     path: list[str] = []
-    comments: dict[int, str] = {}
-    lines = iter((CHART / "values.yaml").read_text(encoding="utf-8").splitlines())
     said: list[str] = []
-    for line in lines:
-        depth, text = (len(line) - len(line.lstrip())) // 2, line.strip()
-        if text.startswith("#"):
-            said.append(text.removeprefix("#").strip())
+    for line in (CHART / "values.yaml").read_text(encoding="utf-8").splitlines():
+        key, _, value = line.strip().partition(":")
+        if key.startswith("#"):
+            said.append(line.strip().removeprefix("# "))
             continue
-        key, colon, value = text.partition(":")
-        if colon and not text.startswith("-"):
-            path[depth:] = [key]
-            comments = {d: c for d, c in comments.items() if d < depth}
-            comments[depth] = " ".join(said)
-            if value:
-                yield ".".join(path), value.strip(), comments[depth]
-        elif text.startswith("-"):
-            yield ".".join(path), f"[{text.removeprefix('- ')}]", comments[len(path) - 1]
-        said = []
+        if key:
+            path[(len(line) - len(line.lstrip())) // 2 :] = [key]
+        if value:
+            yield ".".join(path), value.strip(), " ".join(said)
+        if value or not key:
+            said = []
 
 
 def manifests(helm: Path) -> dict[str, str]:
@@ -146,23 +135,27 @@ def manifests(helm: Path) -> dict[str, str]:
         CalledProcessError: Helm refuses the chart.
     """
     made: dict[str, str] = {}
-    for folder, values in FOLDERS.items():
-        for template, text in rendered(helm, values).items():
-            if template.startswith(f"{folder}/"):
-                made[template] = text
-    for name, (values, wanted) in WHOLE.items():
-        found = rendered(helm, values)
-        made[name] = "---\n".join(text for key, text in found.items() if re.match(wanted, key))
+    for values, folders in FOLDERS:
+        made |= of(folders, rendered(helm, values))
+    for name, values, folders in WHOLE:
+        made[name] = "---\n".join(of(folders, rendered(helm, values)).values())
     head = "# Written by make manifests from deploy/chart.\n"
     return {name: head + text for name, text in sorted(made.items())}
 
 
-def rendered(helm: Path, values: Mapping[str, Any]) -> dict[str, str]:
+def of(folders: Sequence[str], files: Mapping[str, str]) -> dict[str, str]:
+    """Those of the files that are in one of the folders."""
+    return {name: text for name, text in files.items() if name.partition("/")[0] in folders}
+
+
+def rendered(helm: Path, values: Values) -> dict[str, str]:
     """The documents of each template, without what is Helm's own."""
     done = subprocess.run(
-        [helm, "template", "gpu-fraction", CHART, "--namespace=gpu-fraction-system"]
-        + ["--kube-version=1.37.0", "--values=-"],
-        input=json.dumps({**VALUES, **values}),
+        [
+            *(helm, "template", "gpu-fraction", CHART, "--namespace=gpu-fraction-system"),
+            *("--kube-version=1.37.0", "--values=-"),
+        ],
+        input=json.dumps({**COMMON, **values}),
         capture_output=True,
         text=True,
         check=True,

@@ -59,7 +59,8 @@ def named_by_kustomizations() -> set[Path]:
 def files() -> list[Path]:
     """Manifests that no kustomization names."""
     found = [*DEPLOY.glob("**/*.y*ml"), *(ROOT / "examples").glob("**/*.y*ml")]
-    return sorted({*found} - named_by_kustomizations() - {*KUSTOMIZATIONS})
+    chart = DEPLOY.glob("chart/**/*")
+    return sorted({*found} - {*chart} - named_by_kustomizations() - {*KUSTOMIZATIONS})
 
 
 def objects_of_pages() -> Iterator[tuple[str, str]]:
