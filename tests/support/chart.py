@@ -1,18 +1,60 @@
 """What Helm makes of the chart, or says against it."""
 
 import json
+import os
 import subprocess
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ruamel.yaml import YAML
+
+from tests.cluster.harness.binaries import find_binaries
 
 CHART = Path(__file__).parents[2] / "deploy" / "chart"
 _TIMEOUT_S = 50
 
 Object = dict[str, Any]
+
+PEM = b64encode(b"-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n").decode()
+DRA = {"backend": "dra", "dra": {"enabled": True}}
+PROVIDED = {"mode": "provided", "provided": {"secretName": "own", "caBundle": PEM}}
+COMBINATIONS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "dra": DRA,
+    "hami": {"backend": "hami"},
+    "cert-manager": {"certificates": {"mode": "cert-manager"}},
+    "provided": {"certificates": PROVIDED},
+    "openshift": {"openshift": True},
+    "simulated": {"simulatedCards": {"count": 2}},
+    "one replica": {part: {"replicas": 1} for part in ("webhook", "controller", "scheduler")},
+    "host network": {"webhook": {"hostNetwork": True}},
+    "everything": {
+        "commonLabels": {"team": "infra"},
+        "imageRegistry": "mirror.example:5000/gpu/",
+        "imagePullSecrets": [{"name": "pull"}],
+        "networkPolicy": {"enabled": True},
+        "monitoring": {"enabled": True, "labels": {"release": "prometheus"}},
+        "namespace": {"create": True},
+        "priorityClass": {"create": False},
+        "nodeDaemon": {"kubeletRoot": "/var/lib/k0s/kubelet", "isolation": ["mps", "hami-core"]},
+        "webhook": {
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "topologyKey": "topology.kubernetes.io/zone",
+                    "whenUnsatisfiable": "ScheduleAnyway",
+                }
+            ],
+            "namespaceSelector": [{"key": "gpu", "operator": "Exists"}],
+            "annotations": {"admissions.enforcer/disabled": "true"},
+        },
+    },
+}
+"""Values that change many objects, by what they are about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +149,12 @@ class Helm:
         if done.returncode != 0:
             raise ValueError(done.stderr)
         return done.stdout
+
+
+def find_helm(program: str, factory: pytest.TempPathFactory) -> Helm:
+    """``helm3`` or ``helm4``; skips the test where it is not found, but in CI, which builds it."""
+    found = find_binaries().paths.get(program)
+    if found is None:
+        missing = f"no {program} on this machine: `make cluster-assets` builds it"
+        (pytest.fail if "CI" in os.environ else pytest.skip)(missing)
+    return Helm(found, factory.mktemp(program))

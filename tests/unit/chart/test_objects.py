@@ -1,51 +1,13 @@
 """What the chart installs, by its values."""
 
 import re
-from base64 import b64encode
-from typing import Any
 
 import pytest
 
 from gpu_fraction.cli import controller, node_daemon, scheduler_extender, webhook
 from gpu_fraction.settings.declaration import options_of
 from gpu_fraction.settings.option import ENV_PREFIX
-from tests.support.chart import Helm, Rendered
-
-PEM = b64encode(b"-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n").decode()
-DRA = {"backend": "dra", "dra": {"enabled": True}}
-PROVIDED = {"mode": "provided", "provided": {"secretName": "own", "caBundle": PEM}}
-COMBINATIONS: dict[str, dict[str, Any]] = {
-    "defaults": {},
-    "dra": DRA,
-    "hami": {"backend": "hami"},
-    "cert-manager": {"certificates": {"mode": "cert-manager"}},
-    "provided": {"certificates": PROVIDED},
-    "openshift": {"openshift": True},
-    "simulated": {"simulatedCards": {"count": 2}},
-    "one replica": {part: {"replicas": 1} for part in ("webhook", "controller", "scheduler")},
-    "host network": {"webhook": {"hostNetwork": True}},
-    "everything": {
-        "commonLabels": {"team": "infra"},
-        "imageRegistry": "mirror.example:5000/gpu/",
-        "imagePullSecrets": [{"name": "pull"}],
-        "networkPolicy": {"enabled": True},
-        "monitoring": {"enabled": True, "labels": {"release": "prometheus"}},
-        "namespace": {"create": True},
-        "priorityClass": {"create": False},
-        "nodeDaemon": {"kubeletRoot": "/var/lib/k0s/kubelet", "isolation": ["mps", "hami-core"]},
-        "webhook": {
-            "topologySpreadConstraints": [
-                {
-                    "maxSkew": 1,
-                    "topologyKey": "topology.kubernetes.io/zone",
-                    "whenUnsatisfiable": "ScheduleAnyway",
-                }
-            ],
-            "namespaceSelector": [{"key": "gpu", "operator": "Exists"}],
-            "annotations": {"admissions.enforcer/disabled": "true"},
-        },
-    },
-}
+from tests.support.chart import COMBINATIONS, PEM, Helm, Rendered
 
 
 @pytest.fixture(params=COMBINATIONS)

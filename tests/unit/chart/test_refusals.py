@@ -1,14 +1,10 @@
 """Values that would install and not work are refused, by name and with what to set."""
 
-from base64 import b64encode
 from typing import Any
 
 import pytest
 
-from tests.support.chart import Helm
-
-PEM = b64encode(b"-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n").decode()
-PROVIDED = {"mode": "provided", "provided": {"secretName": "own", "caBundle": PEM}}
+from tests.support.chart import PROVIDED, Helm
 
 
 def refusal(helm: Helm, values: dict[str, Any], **release: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gpu_fraction.cli import controller, webhook
-from tests.support.chart import Helm, Object, Rendered
+from tests.support.chart import PROVIDED, Helm, Object, Rendered
 from tests.support.settings import configured
 
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
@@ -227,9 +227,7 @@ def test_webhook_configurations(helm: Helm) -> None:
 @pytest.mark.parametrize("mode", ["cert-manager", "provided"])
 def test_nobody_else_writes_ca_bundles(helm: Helm, mode: str) -> None:
     """The controller is told to leave them alone, and has no right to."""
-    pem = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg=="
-    provided = {"secretName": "own", "caBundle": pem} if mode == "provided" else {}
-    made = helm.template({"certificates": {"mode": mode, "provided": provided}})
+    made = helm.template({"certificates": PROVIDED if mode == "provided" else {"mode": mode}})
     kept = configured(controller.Settings, made.environment("-controller")).certificates
     assert not kept.manage_certificates
     assert not [m for m in made.objects if "certificates-" in m["metadata"]["name"]]
