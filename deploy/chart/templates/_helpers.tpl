@@ -8,8 +8,8 @@
 {{- /* Selectors cannot change, so no version is in them. Takes the root and the component. */ -}}
 {{- define "gpu-fraction.selector" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
@@ -17,24 +17,27 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- $root := index . 0 -}}
 {{ include "gpu-fraction.selector" . }}
 app.kubernetes.io/part-of: gpu-fraction
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | replace "+" "_" | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
-{{- with $root.Values.commonLabels }}
+{{- $own := dict -}}
+{{- if gt (len .) 3 -}}{{- $own = ternary (index . 3) dict (kindIs "map" (index . 3)) -}}{{- end -}}
+{{- with merge (dict) $own $root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
 
-{{- /* Metadata of an object without a namespace. Takes the root, the component and the suffix of the name. */ -}}
+{{- /* Metadata of an object without a namespace. Takes the root, the component, the suffix of the name,
+       and perhaps labels of its own. */ -}}
 {{- define "gpu-fraction.cluster" -}}
 {{- $root := index . 0 -}}
-name: {{ include "gpu-fraction.fullname" $root }}{{ with index . 2 }}-{{ . }}{{ end }}
+name: {{ printf "%s-%s" (include "gpu-fraction.fullname" $root) (index . 2) | trimSuffix "-" | quote }}
 labels:
   {{- include "gpu-fraction.labels" . | nindent 2 }}
 {{- end -}}
 
 {{- define "gpu-fraction.namespaced" -}}
-namespace: {{ (index . 0).Release.Namespace }}
+namespace: {{ (index . 0).Release.Namespace | quote }}
 {{ include "gpu-fraction.cluster" . }}
 {{- end -}}
 
@@ -53,7 +56,7 @@ subjects:
 
 {{- define "gpu-fraction.subject" -}}
 {{- $root := index . 0 -}}
-- {kind: ServiceAccount, name: {{ include "gpu-fraction.fullname" $root }}-{{ index . 1 }}, namespace: {{ $root.Release.Namespace }}}
+- {kind: ServiceAccount, name: {{ include "gpu-fraction.fullname" $root }}-{{ index . 1 }}, namespace: {{ $root.Release.Namespace | quote }}}
 {{- end -}}
 
 {{- /* The reference of an image. Takes the root, the image's values, its own registry and default tag. */ -}}
@@ -71,7 +74,7 @@ subjects:
 {{- end -}}
 
 {{- define "gpu-fraction.image" -}}
-image: {{ include "gpu-fraction.reference" (list . .Values.image "" .Chart.AppVersion) }}
+image: {{ include "gpu-fraction.reference" (list . .Values.image "" (.Chart.AppVersion | replace "+" "-")) }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- end -}}
 
@@ -115,10 +118,8 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- $values := index . 2 -}}
 labels:
   {{- include "gpu-fraction.selector" . | nindent 2 }}
-  {{- range list (index . 0).Values.commonLabels $values.podLabels }}
-  {{- with . }}
+  {{- with merge (dict) $values.podLabels (index . 0).Values.commonLabels }}
   {{- toYaml . | nindent 2 }}
-  {{- end }}
   {{- end }}
 {{- end -}}
 
@@ -156,10 +157,12 @@ affinity:
 {{- with $values.topologySpreadConstraints }}
 topologySpreadConstraints:
   {{- range . }}
-  - labelSelector:
+  - {{- toYaml . | nindent 4 }}
+    {{- if not .labelSelector }}
+    labelSelector:
       matchLabels:
         {{- include "gpu-fraction.selector" $ | nindent 8 }}
-    {{- toYaml . | nindent 4 }}
+    {{- end }}
   {{- end }}
 {{- end }}
 securityContext:

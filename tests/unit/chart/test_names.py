@@ -21,6 +21,7 @@ RELEASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "shares-gpu": ("shares", {"nameOverride": "gpu"}),
     "gpus": ("anything", {"fullnameOverride": "gpus"}),
+    "123": ("1e3", {"fullnameOverride": "123", "nameOverride": "on"}),
 }
 """What names of objects begin with, by the release's name and values."""
 DRA = {"backend": "dra", "dra": {"enabled": True}}

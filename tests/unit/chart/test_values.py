@@ -1,11 +1,13 @@
 """What single values change."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpu_fraction.cli import controller, webhook
-from tests.support.chart import PROVIDED, Helm, Object, Rendered
+from tests.support.chart import CHART, PROVIDED, Helm, Object, Rendered
 from tests.support.settings import configured
 
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
@@ -298,3 +300,16 @@ def test_network_policies_name_every_port_that_is_served(helm: Helm) -> None:
         policy = made.named("NetworkPolicy", name)["spec"]
         assert {p["port"] for rule in policy["ingress"] for p in rule["ports"]} == ports
         assert {p["port"] for rule in policy["egress"] for p in rule["ports"]} == {53, 7443}
+
+
+def test_it_can_be_a_part_of_another_chart(helm: Helm, tmp_path: Path) -> None:
+    """With the parent's globals and condition, and under another name there."""
+    (tmp_path / "charts").mkdir()
+    shutil.copytree(CHART, tmp_path / "charts" / "gpu-fraction")
+    (tmp_path / "Chart.yaml").write_text(
+        "{apiVersion: v2, name: platform, version: 1.0.0, dependencies: [{name: gpu-fraction,"
+        " version: '>=0.0.0-0', alias: gpus, condition: gpus.enabled, repository: ''}]}"
+    )
+    words = ("template", "ours", str(tmp_path), "--namespace=ours", "--set=global.region=eu")
+    assert 'name: "ours-gpus-webhook"' in helm(*words, "--set=gpus.backend=hami")
+    assert not helm(*words, "--set=gpus.enabled=false").strip()
