@@ -92,6 +92,11 @@ def everything(kubectl: Kubectl) -> set[str]:
     return set(kubectl("get", kinds, "--all-namespaces", "-o", f"jsonpath={form}").splitlines())
 
 
+def remove_definition(kubectl: Kubectl) -> None:
+    """Of GPUQuotas, whoever has installed it."""
+    kubectl("delete", "crd", "gpuquotas.gpu-fraction.dev", "--ignore-not-found")
+
+
 def pod(name: str, **annotations: str) -> dict[str, Any]:
     """A small pod."""
     return {
@@ -115,13 +120,14 @@ def release(
     first, then = (find_helm(program, tmp_path_factory) for program in request.param)
     made = Release(own_control_plane, first, then)
     kubectl = own_control_plane.kubectl
+    remove_definition(kubectl)
     kubectl("create", "namespace", NAMESPACE)
     made.plane.wait_for_account(NAMESPACE)
     try:
         yield made
     finally:
         made.helm(then, "uninstall", NAME, "--ignore-not-found")
-        kubectl("delete", "crd", "gpuquotas.gpu-fraction.dev", "--ignore-not-found")
+        remove_definition(kubectl)
         kubectl("delete", "namespace", NAMESPACE)
 
 
@@ -154,18 +160,20 @@ def test_install_upgrade_rollback_uninstall(release: Release) -> None:
 
 
 def test_pods_without_gpus_do_not_wait_for_the_webhook(
-    own_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+    release: Release,
 ) -> None:
-    """With no replica alive a GPU pod is refused, and every other pod is created."""
-    release = Release(own_control_plane, *[find_helm("helm4", tmp_path_factory)] * 2)
-    release.helm(release.then, "install", NAME, str(CHART), "--create-namespace")
-    try:
-        with own_control_plane.namespace() as name:
-            kubectl = own_control_plane.kubectl.within(name)
-            kubectl("create", "-f", "-", stdin=pod("plain"))
-            done = kubectl.run("create", "-f", "-", stdin=pod("gpu", **{"gpu-fraction": "0.5"}))
-            assert "mutate.gpu-fraction.dev" in done.stderr
-    finally:
-        release.helm(release.then, "uninstall", NAME)
-        own_control_plane.kubectl("delete", "crd", "gpuquotas.gpu-fraction.dev")
-        own_control_plane.kubectl("delete", "namespace", NAMESPACE)
+    """With no replica alive a GPU pod is refused, and every other pod is created.
+
+    The definition of GPUQuotas that kubectl has installed is taken over.
+    """
+    crd = CHART.parent / "crd" / "gpuquotas.yaml"
+    release.kubectl("apply", "-f", str(crd))
+    words = ["--take-ownership"]
+    if "helm4" in release.first.program.name:
+        words.append("--force-conflicts")  # it applies on the server
+    release.helm(release.first, "install", NAME, str(CHART), *words)
+    with release.plane.namespace() as name:
+        kubectl = release.plane.kubectl.within(name)
+        kubectl("create", "-f", "-", stdin=pod("plain"))
+        done = kubectl.run("create", "-f", "-", stdin=pod("gpu", **{"gpu-fraction": "0.5"}))
+        assert "mutate.gpu-fraction.dev" in done.stderr
