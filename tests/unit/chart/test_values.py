@@ -70,24 +70,25 @@ def test_a_budget_never_blocks_a_drain(helm: Helm) -> None:
 @pytest.mark.parametrize(
     ("values", "parts"),
     [
-        ({}, {"webhook", "controller", "scheduler", "node-daemon"}),
-        ({"backend": "hami"}, {"webhook", "controller"}),
+        ({}, ["controller", "node-daemon", "scheduler", "webhook"]),
+        ({"backend": "hami"}, ["controller", "webhook"]),
         (
             {"backend": "hami", "settings": {"namespace_backends": ["native"]}},
-            {"webhook", "controller", "scheduler", "node-daemon"},
+            ["controller", "node-daemon", "scheduler", "webhook"],
         ),
-        ({"backend": "dra", "dra": {"enabled": True}}, {"webhook", "controller", "node-daemon"}),
-        ({"nodeDaemon": {"enabled": False}}, {"webhook", "controller", "scheduler"}),
+        ({"backend": "dra", "dra": {"enabled": True}}, ["controller", "node-daemon", "webhook"]),
+        ({"nodeDaemon": {"enabled": False}}, ["controller", "scheduler", "webhook"]),
     ],
     ids=str,
 )
 def test_parts_run_where_a_backend_needs_them(
-    helm: Helm, values: dict[str, Any], parts: set[str]
+    helm: Helm, values: dict[str, Any], parts: list[str]
 ) -> None:
     """With their accounts, and no others."""
     made = helm.template(values)
     for kind in (made.workloads, made.kind("ServiceAccount")):
-        assert {m["metadata"]["labels"]["app.kubernetes.io/component"] for m in kind} == parts
+        found = [m["metadata"]["labels"]["app.kubernetes.io/component"] for m in kind]
+        assert sorted(found) == parts
 
 
 def test_settings_reach_the_programs_that_know_them(helm: Helm) -> None:
