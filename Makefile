@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 TOOLS := .venv/.tools
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: venv lock image licences release audit demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check mutants bench bench-cluster protos configuration backends-page
+.PHONY: venv lock image licences release audit demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check mutants bench bench-cluster protos configuration backends-page manifests
 
 venv: $(STAMP)
 
@@ -82,6 +82,10 @@ configuration: venv
 # Writes docs/backends.md.
 backends-page: venv
 	$(BIN)/python scripts/generate_backends.py > docs/backends.md
+
+# Writes deploy/ from deploy/chart, and what of the chart follows from the settings; needs Helm 4.
+manifests: venv
+	$(BIN)/python -m scripts.generate_manifests
 
 # After a change of a .proto file; a test fails until it was run.
 protos: venv

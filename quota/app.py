@@ -3,12 +3,11 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.domain.backends import BackendConfig
-from gpu_fraction.domain.keys import SYSTEM_NAMESPACE
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.election import Election
 from gpu_fraction.kube.lease import unique_identity
@@ -18,9 +17,6 @@ from gpu_fraction.quota.service import ControllerService
 from gpu_fraction.quota.settings import ControllerOptions
 from gpu_fraction.serving.background import Work, background
 from gpu_fraction.serving.probes import serve_probes
-
-LEASE: Final = "gpu-fraction-controller"
-
 
 Leading = Callable[[Reflector[PodRecord]], Coroutine[Any, Any, None]]
 """Work of the replica that leads, with the pods that are watched; runs until cancelled."""
@@ -48,8 +44,8 @@ async def control(
     """
     election = Election(
         client,
-        name=LEASE,
-        namespace=SYSTEM_NAMESPACE,
+        name=options.lease_name,
+        namespace=options.lease_namespace,
         identity=unique_identity(socket.gethostname()),
         timings=options.lease,
     )

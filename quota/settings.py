@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpu_fraction.domain import amounts
+from gpu_fraction.domain.keys import SYSTEM_NAMESPACE
 from gpu_fraction.kube.election import LeaseTimings
 from gpu_fraction.quota import admission
 from gpu_fraction.quota.controller import ControllerSettings
@@ -12,6 +13,8 @@ from gpu_fraction.quota.ledger import RESERVATION_S
 from gpu_fraction.serving.logs import LEVELS
 from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.parsers import choice, integer, seconds, text, word_set, words
+
+LEASE: Final = "gpu-fraction-controller"
 
 _KEY: Final = choice(ANY, *amounts.KEYS)
 
@@ -65,6 +68,8 @@ class ControllerOptions(_ReservationOptions):
     lease_duration_s: int = setting(
         integer(2, 3600), 15, "another replica may lead when the leader is silent for this time"
     )
+    lease_name: str = setting(text, LEASE, "the Lease that elects the active replica")
+    lease_namespace: str = setting(text, SYSTEM_NAMESPACE, "namespace of that Lease")
     host: str = setting(text, "0.0.0.0", "address of /metrics, /livez and /readyz")  # noqa: S104 - in a pod
     port: int = setting(integer(0, 65535), 8080, "port of /metrics, /livez and /readyz, 0 for any")
     log_level: str = setting(choice(*LEVELS), "info", "minimum level of log lines")

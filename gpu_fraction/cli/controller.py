@@ -28,7 +28,7 @@ Count the GPU usage of every namespace with a GPUQuota, update the status of the
 the webhook's CA and the caBundles of its configurations. With --dra, also make the templates that
 the claims of the backend dra are made of.
 
-Run two replicas; a lease in the namespace gpu-fraction-system elects the active one.
+Run two replicas; a lease elects the active one.
 
 example:
   gpu-fraction controller --kubeconfig ~/.kube/config

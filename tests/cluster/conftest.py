@@ -28,6 +28,7 @@ from tests.cluster.harness.kubectl import Kubectl
 from tests.cluster.harness.node import Node, running_node
 from tests.cluster.harness.options import ControlPlaneOptions
 from tests.cluster.harness.quota import Quotas, quotas_installed
+from tests.support.chart import Helm, find_helm
 
 _HERE = Path(__file__).parent
 _TIMEOUT_S = 600
@@ -87,6 +88,12 @@ def own_control_plane(existing: Cluster | None, binaries: Binaries) -> Iterator[
     _require_own(existing, binaries, CONTROL_PLANE)
     with running_control_plane(binaries) as plane:
         yield plane
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """Helm 4."""
+    return find_helm("helm4", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

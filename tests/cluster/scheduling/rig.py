@@ -243,7 +243,7 @@ def node_manifest(name: str) -> dict[str, Any]:
 
 def scheduler_config(tls: Path, port: int) -> dict[str, Any]:
     """The configuration of ``deploy/`` with the tests' paths and port."""
-    text = (DEPLOY / "scheduler" / "config.yaml").read_text()
+    text = YAML(typ="safe").load(DEPLOY / "scheduler" / "config.yaml")["data"]["config.yaml"]
     text = text.replace(":9444", f":{port}").replace("/tls/", f"{tls}/")
     config = YAML(typ="safe").load(text)
     # The harness sets these: one scheduler, its own kubeconfig, no limit of requests.

@@ -31,7 +31,7 @@ def grants_reading(obj: dict[str, Any]) -> bool:
     labels = obj["metadata"].get("labels", {})
     return (
         obj["kind"] == "ClusterRole"
-        and labels == {"rbac.authorization.k8s.io/aggregate-to-view": "true"}
+        and labels.get("rbac.authorization.k8s.io/aggregate-to-view") == "true"
         and obj["rules"]
         == [
             {
