@@ -22,7 +22,9 @@ from gpu_fraction.quota.cache import QuotaCache
 from gpu_fraction.quota.cluster_cards import ClusterCards
 from gpu_fraction.quota.controller import Controller, ControllerSettings
 from gpu_fraction.quota.decision import Outcome
+from gpu_fraction.quota.gone import Gone
 from gpu_fraction.quota.pods import PodRecord, Status, facts_of
+from gpu_fraction.quota.seen import Objects
 from gpu_fraction.quota.usage import PodCache
 from gpu_fraction.quota.wire import GPUQuota, QuotaMeta, ReservationWire, SpecWire, StatusWire
 
@@ -210,16 +212,15 @@ class Counter:
     ) -> None:
         self.settings = settings or ControllerSettings()
         self.cache = QuotaCache()
-        self.view = PodCache(
-            clock, version=lambda: self.watch.version, remember_s=2 * self.settings.ttl_s
-        )
+        gone = Gone(clock, 2 * self.settings.ttl_s)
+        self.view = PodCache(clock, version=lambda: self.watch.version, gone=gone)
         self.watch = Watch(server)
         self.rooms: list[str] = []
         self.cluster = cluster or ClusterCards(BackendConfig(CardSizes(CARD_MIB)))
         self.controller = Controller(
             server,
             self.cache,
-            self.view,
+            Objects(self.view),
             self.cluster,
             self.settings,
             now=lambda: NOW,
