@@ -206,8 +206,7 @@ def is_new_pod(request: AdmissionRequest) -> bool:
     if request.resource.group or request.resource.resource not in {"pods", "bindings"}:
         raise BadReview(
             f"resource {request.resource.resource!r} of group {request.resource.group!r} is not "
-            "handled; register this webhook for pods and bindings, and for new "
-            "resourceclaims, only"
+            "handled; register this webhook for pods and bindings only"
         )
     return (
         request.operation == "CREATE"

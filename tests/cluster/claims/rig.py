@@ -6,10 +6,14 @@ scheduler's books are what the tests look at.
 
 import asyncio
 import contextlib
+import copy
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ruamel.yaml import YAML
 
 from gpu_fraction.domain import dra
 from tests.cluster.harness.api_client import ApiClient
@@ -23,6 +27,8 @@ RESOURCES = "/apis/resource.k8s.io/v1"
 GRACE_S = 5
 LARGE, SMALL = 81920, 24576
 MODELS = {LARGE: "NVIDIA A100-SXM4-80GB", SMALL: "NVIDIA L4"}
+CHARGE = ("--hand-written-claims", "charge")
+"""Without deploy/claims-charge no claim by hand comes this far."""
 NODES: Mapping[str, tuple[int, ...]] = {"large": (LARGE, LARGE, LARGE), "small": (SMALL,)}
 """Each node's cards by their memory."""
 
@@ -120,6 +126,38 @@ def node_of(name: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
+def charging(plane: ControlPlane, folder: Path) -> Iterator[None]:
+    """Claims by hand are charged, as with ``deploy/claims-charge``; afterwards refused again.
+
+    Args:
+        plane: The control plane, with a rig.
+        folder: An empty one beside a copy of ``deploy``.
+    """
+    lists = {"resources": ["../deploy/webhook", "../deploy/claims"]}
+    text = json.dumps({**lists, "components": ["../deploy/claims-charge"]})
+    (folder / "kustomization.yaml").write_text(text, encoding="utf-8")
+    made = {
+        (one["kind"], one["metadata"]["name"]): one
+        for one in YAML(typ="safe").load_all(plane.kubectl("kustomize", str(folder)))
+    }
+    name = "validatingwebhookconfiguration", "gpu-fraction"
+    before = plane.kubectl.json("get", *name)
+    after = copy.deepcopy(before)
+    own = made["ValidatingWebhookConfiguration", "gpu-fraction"]["webhooks"][-1]
+    after["webhooks"].append({**own, "clientConfig": before["webhooks"][0]["clientConfig"]})
+    after["webhooks"][-1]["timeoutSeconds"] = before["webhooks"][0]["timeoutSeconds"]
+    try:
+        plane.kubectl("replace", "-f", "-", stdin=after)
+        plane.kubectl.apply(made["ValidatingAdmissionPolicy", "gpu-fraction-claims"])
+        yield
+    finally:
+        plane.kubectl("apply", "-f", str(DEPLOY / "claims" / "policy.yaml"))
+        restored = plane.kubectl.json("get", *name)
+        restored["webhooks"] = before["webhooks"]
+        plane.kubectl("replace", "-f", "-", stdin=restored)
+
+
+@contextlib.contextmanager
 def running_rig(binaries: Binaries, nodes: Mapping[str, tuple[int, ...]] = NODES) -> Iterator[Rig]:
     """A rig that is gone at the end; the nodes' cards are given by their memory."""
     with running_control_plane(binaries) as plane:
@@ -133,8 +171,11 @@ def running_rig(binaries: Binaries, nodes: Mapping[str, tuple[int, ...]] = NODES
                 plane,
                 replicas=1,
                 controllers=1,
-                webhook_arguments=("--backend", "dra", "--gpu-memory-by-model", f"L4={SMALL}"),
+                webhook_arguments=(
+                    *("--backend", "dra", "--gpu-memory-by-model", f"L4={SMALL}", *CHARGE),
+                ),
                 controller_arguments=(
+                    *CHARGE,
                     *("--dra", "all", "--dra-template-grace", str(GRACE_S)),
                     *("--gpu-memory-mib", str(LARGE), "--gpu-memory-by-model", f"L4={SMALL}"),
                 ),
