@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -133,6 +134,8 @@ def proves(name: str, spec: object) -> bool:
     return added == shape.metadata and name.endswith(f"-{_digest(hashed)}")
 
 
+# Chosen: the templates of some hundred namespaces; each container of a pod asks for its claims'.
+@lru_cache(maxsize=4096)
 def parse(name: str) -> Shape | None:
     """The shape in a template's name; None for a name that no template of ours has.
 

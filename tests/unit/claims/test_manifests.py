@@ -73,12 +73,19 @@ def test_the_policies_know_our_classes_and_our_account() -> None:
     assert accounts == [f"system:serviceaccount:{keys.SYSTEM_NAMESPACE}:gpu-fraction-controller"]
 
 
+def test_what_is_refused_is_the_condition() -> None:
+    """The server evaluates a validation, and a message, for what is refused anyway."""
+    for spec in policies().values():
+        assert len(spec["matchConditions"]) == 1
+        assert [validation["expression"] for validation in spec["validations"]] == ["false"]
+
+
 def test_the_label_of_charged_pods_is_the_one_that_templates_have() -> None:
     """In both modes; no other label or value is asked for."""
     folders = (FOLDER, FOLDER.with_name("claims-charge"))
     texts = [path.read_text(encoding="utf-8") for f in folders for path in f.glob("*.yaml")]
     asked = [name for text in texts for name in re.findall(r"labels\)?\[\?'([^']+)'\]", text)]
-    assert len(asked) == 6
+    assert len(asked) == 6, asked
     assert set(asked) == {dra.CHARGED}
 
 
@@ -105,5 +112,6 @@ def test_where_claims_are_charged_both_components_know_it(
     same = ("failurePolicy", "namespaceSelector", "sideEffects", "timeoutSeconds", "clientConfig")
     assert [webhooks[-1][key] for key in same] == [webhooks[0][key] for key in same]
     policy = made["ValidatingAdmissionPolicy", "gpu-fraction-claims"]["spec"]
-    [validation] = policy["validations"]
-    assert validation["expression"].startswith("!variables.charged.hasValue() ||")
+    [condition] = policy["matchConditions"]
+    assert condition["name"] == "charged-to-a-pod-by-hand"
+    assert "the claim is charged" in policy["validations"][0]["message"]
