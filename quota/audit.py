@@ -1,4 +1,4 @@
-"""Events about decisions, on the pod, on the quota and on the owner of the pod.
+"""Events about decisions, on the quota and on the owner of the pod, or on a pod without one.
 
 The same decision always has the same message, so the recorder raises a count instead of writing
 another Event. Admission never waits for an Event, and a dry run makes none.
@@ -9,7 +9,7 @@ from typing import Final
 
 from gpu_fraction.domain import request_annotation, units
 from gpu_fraction.domain.request import Slice
-from gpu_fraction.kube.event_limits import ObjectReference
+from gpu_fraction.kube.event_limits import REMEMBERED, ObjectReference
 from gpu_fraction.kube.events import EventRecorder, EventType, reference
 from gpu_fraction.kube.resources import GPU_QUOTAS
 from gpu_fraction.quota.claims import ClaimRecord
@@ -27,6 +27,7 @@ class Audit:
 
     def __init__(self, sink: EventRecorder) -> None:
         self._sink = sink
+        self._told: dict[tuple[str, str], None] = {}
 
     def decided(
         self, namespace: str, pod: PodRecord, quotas: Iterable[Quota], outcome: Outcome
@@ -34,8 +35,20 @@ class Audit:
         """Record a decision that is not a dry run."""
         self._quotas_said("pod", namespace, pod, quotas, outcome)
         if not outcome.refusals and (message := rewritten(pod)) is not None:
+            self._rewritten(namespace, pod, message)
+
+    def _rewritten(self, namespace: str, pod: PodRecord, message: str) -> None:
+        """Say it once of all pods of an owner, because they are alike."""
+        about = _owner(namespace, pod)
+        if about is None:
             about = ObjectReference("v1", "Pod", pod.metadata.name, pod.metadata.uid, namespace)
-            self._sink.record(about, EventType.NORMAL, REWRITTEN, message)
+        elif (about.uid, message) in self._told:
+            return
+        else:
+            self._told[about.uid, message] = None
+            if len(self._told) > REMEMBERED:
+                del self._told[next(iter(self._told))]
+        self._sink.record(about, EventType.NORMAL, REWRITTEN, message)
 
     def claim_decided(
         self, namespace: str, claim: ClaimRecord, quotas: Iterable[Quota], outcome: Outcome

@@ -196,7 +196,13 @@ class PodCache:
         since_s = known.deleting_since_s if known else None
         if since_s is None and record.metadata.deletion_timestamp is not None:
             since_s = self.clock()
-        return CountedPod(record, facts_of(record, self._stacks), since_s)
+        # Most changes are of the status.
+        same = known is not None and (
+            (known.record.spec, known.record.metadata.annotations, known.record.metadata.labels)
+            == (record.spec, record.metadata.annotations, record.metadata.labels)
+        )
+        facts = known.facts if known and same else facts_of(record, self._stacks)
+        return CountedPod(record, facts, since_s)
 
     def within(self, namespace: str) -> Collection[CountedPod]:
         """The namespace's pods."""

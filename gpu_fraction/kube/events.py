@@ -2,8 +2,8 @@
 
 :meth:`EventRecorder.record` only puts the event into a queue; where the queue is full the event
 is dropped and counted. core/v1 Events are written rather than events.k8s.io/v1, because their
-count shows in ``kubectl describe``. The first write creates the object, under a name of its own, so
-that it may be repeated. Later ones raise its count by server-side apply, which costs the server
+count shows in ``kubectl describe``. The first write creates the object, under a name of its own,
+so that it may be repeated. Later ones raise its count by server-side apply, which costs the server
 more, and writes an expired event anew.
 """
 

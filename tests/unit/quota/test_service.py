@@ -241,6 +241,20 @@ def test_the_api_server_keeps_every_field_that_is_written(
     assert written == found["properties"].keys()
 
 
+async def test_pods_of_one_owner_are_told_of_once() -> None:
+    """They are alike; a pod without an owner has an Event of its own."""
+    slices = [{"name": "main", "cards": 1, "coreMilli": 100, "memoryMilli": 100}]
+    request = {"v": 1, "backend": "native", "containers": slices, "placement": "binpack"}
+    annotations = {keys.REQUEST: json.dumps({**request, "isolation": "preferred"})}
+    async with cluster() as made:
+        for name in ("a", "b"):
+            owners = [{**OWNER, "controller": True}]
+            assert await made.create(name, 1, annotations=annotations, ownerReferences=owners)
+            assert await made.create(f"{name}-alone", 1, annotations=annotations)
+    about = [kind for kind, reason, _ in made.sink.events if reason == "GPUAssignedByAnnotation"]
+    assert sorted(about) == ["Pod", "Pod", "ReplicaSet"]
+
+
 async def test_what_happened_is_told_and_measured() -> None:
     """Events on the quota and the owner; used, hard and decisions as metrics."""
     async with cluster() as made:
