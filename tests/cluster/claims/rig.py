@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from gpu_fraction.domain import dra
 from tests.cluster.harness.api_client import ApiClient
 from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.control_plane import ControlPlane, running_control_plane
+from tests.cluster.harness.options import ControlPlaneOptions
 from tests.cluster.harness.quota import Quotas, quotas_installed
 from tests.cluster.harness.simulated_nodes import simulated_nodes
 
@@ -158,13 +159,28 @@ def charging(plane: ControlPlane, folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def running_rig(binaries: Binaries, nodes: Mapping[str, tuple[int, ...]] = NODES) -> Iterator[Rig]:
-    """A rig that is gone at the end; the nodes' cards are given by their memory."""
-    with running_control_plane(binaries) as plane:
+def running_rig(
+    binaries: Binaries,
+    nodes: Mapping[str, tuple[int, ...]] = NODES,
+    *,
+    node: Callable[[str], dict[str, Any]] = node_of,
+    options: ControlPlaneOptions | None = None,
+    webhook_arguments: Sequence[str] = CHARGE,
+) -> Iterator[Rig]:
+    """A rig that is gone at the end.
+
+    Args:
+        binaries: The programs.
+        nodes: Each node's cards by their memory.
+        node: A node's manifest.
+        options: Of the control plane.
+        webhook_arguments: More flags of the webhook.
+    """
+    with running_control_plane(binaries, options) as plane:
         kubelets = simulated_nodes(plane)
         try:
             kubelets.start()
-            asyncio.run(_publish(plane, nodes))
+            asyncio.run(_publish(plane, nodes, node))
             plane.kubectl("apply", "-f", str(DEPLOY / "dra" / "device-classes.yaml"))
             plane.kubectl("apply", "-k", str(DEPLOY / "claims"), "--validate=strict")
             with quotas_installed(
@@ -172,7 +188,8 @@ def running_rig(binaries: Binaries, nodes: Mapping[str, tuple[int, ...]] = NODES
                 replicas=1,
                 controllers=1,
                 webhook_arguments=(
-                    *("--backend", "dra", "--gpu-memory-by-model", f"L4={SMALL}", *CHARGE),
+                    *("--backend", "dra", "--gpu-memory-by-model", f"L4={SMALL}"),
+                    *webhook_arguments,
                 ),
                 controller_arguments=(
                     *CHARGE,
@@ -185,10 +202,14 @@ def running_rig(binaries: Binaries, nodes: Mapping[str, tuple[int, ...]] = NODES
             kubelets.kill()
 
 
-async def _publish(plane: ControlPlane, nodes: Mapping[str, tuple[int, ...]]) -> None:
+async def _publish(
+    plane: ControlPlane,
+    nodes: Mapping[str, tuple[int, ...]],
+    node: Callable[[str], dict[str, Any]],
+) -> None:
     async with ApiClient(plane.access) as client:
         for name, cards in nodes.items():
-            await client.create("/api/v1/nodes", node_of(name))
+            await client.create("/api/v1/nodes", node(name))
             await client.create(f"{RESOURCES}/resourceslices", slice_of(name, cards))
         for name in nodes:
             await client.wait_for(
