@@ -31,8 +31,8 @@ class _SharedOptions:
     hand_written_claims: Literal["refuse", "charge"] = setting(
         choice("refuse", "charge"),
         "refuse",
-        "whether ResourceClaims of our classes that somebody wrote are refused or charged to "
-        "GPUQuotas; the same for webhook and controller, and with deploy/claims-charge",
+        "refuse or charge ResourceClaims of our classes that somebody wrote; the same for webhook "
+        "and controller (deploy/claims-charge)",
     )
 
 
