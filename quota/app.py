@@ -13,7 +13,7 @@ from gpu_fraction.kube.election import Election
 from gpu_fraction.kube.lease import unique_identity
 from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.quota.pods import PodRecord
-from gpu_fraction.quota.service import ControllerService
+from gpu_fraction.quota.service import Claims, ControllerService
 from gpu_fraction.quota.settings import ControllerOptions
 from gpu_fraction.serving.background import Work, background
 from gpu_fraction.serving.probes import serve_probes
@@ -30,6 +30,7 @@ async def control(
     stop: asyncio.Event,
     *work: Work,
     leading: Leading | None = None,
+    claims: Claims = "ignored",
 ) -> None:
     """Run the controller until ``stop`` is set.
 
@@ -41,6 +42,7 @@ async def control(
         stop: Ends the controller.
         *work: More work to run beside it.
         leading: More work for the replica that leads.
+        claims: Which ResourceClaims are followed.
     """
     election = Election(
         client,
@@ -60,7 +62,7 @@ async def control(
         await election.run(both)
 
     service = ControllerService(
-        client, options.counting, costs=costs, registry=registry, lead=lead
+        client, options.counting, costs=costs, registry=registry, lead=lead, claims=claims
     )
     async with (
         serve_probes(options.host, options.port, registry, ready=service.unsynced),

@@ -1,7 +1,7 @@
 """Settings of quotas, for the webhook and for the controller."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from gpu_fraction.domain import amounts
 from gpu_fraction.domain.keys import SYSTEM_NAMESPACE
@@ -24,18 +24,24 @@ def _keys(given: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _ReservationOptions:
-    """How long reservations last."""
+class _SharedOptions:
+    """The same for webhook and controller."""
 
     quota_ttl_s: float = setting(
         seconds(1, 3600),
         RESERVATION_S,
         "end a reservation without a pod after this time; at least 41 in production",
     )
+    hand_written_claims: Literal["refuse", "charge"] = setting(
+        choice("refuse", "charge"),
+        "refuse",
+        "refuse or charge ResourceClaims of our classes that somebody wrote; the same for webhook "
+        "and controller (deploy/claims-charge)",
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class AdmissionOptions(_ReservationOptions):
+class AdmissionOptions(_SharedOptions):
     """How pods are admitted."""
 
     require_quota: frozenset[str] = setting(
@@ -59,7 +65,7 @@ class AdmissionOptions(_ReservationOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class ControllerOptions(_ReservationOptions):
+class ControllerOptions(_SharedOptions):
     """How the controller runs."""
 
     quota_resync_s: float = setting(

@@ -82,7 +82,17 @@ async def in_cluster(
         if settings.claims.dra != "off":
             options = settings.claims
             leading = TemplateService(client, options, costs=costs, registry=registry).run
-        run = partial(control, client, counting, costs, registry, stop, leading=leading)
+        charged = counting.hand_written_claims == "charge"
+        run = partial(
+            control,
+            client,
+            counting,
+            costs,
+            registry,
+            stop,
+            leading=leading,
+            claims="charged" if charged else "listed" if leading else "ignored",
+        )
         if not own.manage_certificates:
             await run()
             return

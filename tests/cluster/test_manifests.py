@@ -117,6 +117,7 @@ def refused(kubectl: Kubectl, text: str) -> str:
             marks=[pytest.mark.needs_kubernetes("1.36")] if file.parent.name == "dra" else [],
         )
         for file in KUSTOMIZATIONS
+        if "kind: Component" not in file.read_text(encoding="utf-8")
     ],
 )
 def test_a_kustomization_builds_what_a_server_takes(file: Path, kubectl: Kubectl) -> None:
