@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -278,8 +279,8 @@ def wait_started(kubectl: Kubectl, *names: str) -> None:
         done = kubectl.run("wait", *pods, "--for=condition=Ready", "--timeout=30s", timeout_s=60)
         if done.returncode == 0:
             return
-        kubectl("annotate", "deviceclass", dra.FRACTION_CLASS, f"{LOOK_AGAIN}=now", "--overwrite")
-        kubectl("annotate", "deviceclass", dra.FRACTION_CLASS, f"{LOOK_AGAIN}-")
+        mark = f"{LOOK_AGAIN}={time.monotonic()}"
+        kubectl("annotate", "deviceclass", dra.FRACTION_CLASS, mark, "--overwrite")
     raise AssertionError(f"{done.stderr}\n{kubectl('describe', *pods)}")
 
 

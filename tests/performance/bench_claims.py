@@ -6,7 +6,8 @@ by annotation, and shares by annotation that our extender places. The pods are c
 scheduler is stopped, and their claims are made before it starts; the clock runs from the first to
 the last bind that a watch shows. The processor time is that of the whole road: API server, etcd,
 scheduler, controller manager, webhook and controller, and the extender, which runs in its own
-turns only. Pods by hand are created without our policies.
+turns only. Pods by hand are created without our policies. All pods of a burst have one owner, as
+those of a Deployment or Job do, and so one Event of the webhook.
 
 Then pods are created one by one, each of a new shape, whose template is missing, and again
 of the same shapes.
@@ -123,7 +124,7 @@ def main() -> int:
         f"Kubernetes {version}, limits of requests raised to 1000 a second; {args.rounds} rounds "
         "of bursts in one control plane, medians with their range. CPU is that of API server, "
         "etcd, scheduler, controller manager, webhook, controller and extender, from the creation "
-        "of the pods to their binds.\n\n"
+        "of the pods to their binds. The pods of a burst have one owner.\n\n"
         f"Machine: {report.machine()}.\n\n"
         + report.table(
             ["", "pods bound a second", "CPU ms a pod", "of plain pods"],
@@ -228,10 +229,25 @@ def spent_s(rig: Rig, extender: Process) -> dict[str, float]:
     return {p.name: cpu_s(p.pid) for p in (*parts, *quotas.admission.replicas, *running)}
 
 
-def pod_of(kind: int, name: str) -> dict[str, Any]:
+async def owner_in(api: ApiClient, namespace: str) -> dict[str, Any]:
+    """What the pods belong to, as those of a Deployment or Job do; no controller acts on it."""
+    body = {"metadata": {"name": "owner"}}
+    made = await api.create(f"/api/v1/namespaces/{namespace}/configmaps", body)
+    uid = made["metadata"]["uid"]
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "name": "owner",
+        "uid": uid,
+        "controller": True,
+    }
+
+
+def pod_of(kind: int, name: str, owner: dict[str, Any]) -> dict[str, Any]:
     """One of the pods."""
     annotations = {OURS: QUARTER, EXTENDER: {**QUARTER, keys.BACKEND: keys.NATIVE}}
     made = pod(name, annotations.get(kind))
+    made["metadata"]["ownerReferences"] = [owner]
     asked: dict[str, Any] = {}
     if kind == PLAIN:
         asked = {"limits": {PLAIN_RESOURCE: "1"}}
@@ -256,8 +272,9 @@ async def burst(rig: Rig, count: int, kind: int, extender: Process) -> Run:
         if kind == EXTENDER:
             extender.start()
             extender.wait_healthy(timeout_s=30)
+        owner = await owner_in(api, namespace)
         before_s = spent_s(rig, extender)
-        made_pods = [pod_of(kind, f"p{i}") for i in range(count)]
+        made_pods = [pod_of(kind, f"p{i}", owner) for i in range(count)]
         await in_turns(made_pods, lambda m: api.create(pods_path(namespace), m))
         if kind in (HAND, OURS):
             await rig.until(claims, lambda found: len(found) == count, timeout_s=120)

@@ -71,12 +71,6 @@ def pod(name: str, *templates: str, script: str = SLEEP, grace_s: int = 0) -> di
     }
 
 
-def wait_ready(kubectl: Kubectl, *names: str) -> None:
-    """Wait for pods."""
-    pods = [f"pod/{name}" for name in names]
-    kubectl("wait", *pods, "--for=condition=Ready", "--timeout=150s", timeout_s=180)
-
-
 def printed(daemon: Daemon, kubectl: Kubectl, name: str, container: str = "c0") -> list[str]:
     """Card, MiB and share, as a container got them."""
     return daemon.printed(kubectl.namespace, name, container).split()

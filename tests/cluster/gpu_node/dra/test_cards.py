@@ -4,7 +4,7 @@ import pytest
 
 from gpu_fraction.domain import dra
 from gpu_fraction.sandbox.nvml.hardware import FakeInstance
-from tests.cluster.daemon import Daemon
+from tests.cluster.daemon import Daemon, wait_started
 from tests.cluster.gpu_node.dra.rig import (
     HALF,
     ON_A_NODE,
@@ -16,7 +16,6 @@ from tests.cluster.gpu_node.dra.rig import (
     refused,
     slices,
     template,
-    wait_ready,
 )
 from tests.cluster.harness.kubectl import Kubectl
 from tests.cluster.harness.waiting import wait_for
@@ -30,7 +29,7 @@ def test_a_sick_card_takes_no_new_pods(daemon: Daemon, kubectl: Kubectl) -> None
     brave = {"tolerations": tolerations, **on_card(daemon.uuids[0])}
     kubectl.apply(template("half", HALF), template("brave", QUARTER, **brave))
     kubectl.apply(pod("on", "half"))
-    wait_ready(kubectl, "on")
+    wait_started(kubectl, "on")
     uuid = printed(daemon, kubectl, "on")[0]
 
     def tainted() -> set[str]:
@@ -52,10 +51,10 @@ def test_a_sick_card_takes_no_new_pods(daemon: Daemon, kubectl: Kubectl) -> None
         wait_for(lambda: tainted() == {uuid})
         wait_for(lambda: health(kubectl, "on") == ["Unhealthy"])
         kubectl.apply(pod("other", "half"))
-        wait_ready(kubectl, "other")
+        wait_started(kubectl, "other")
         assert printed(daemon, kubectl, "other")[0] != uuid
         kubectl.apply(pod("brave", "brave"))
-        wait_ready(kubectl, "brave")
+        wait_started(kubectl, "brave")
         assert printed(daemon, kubectl, "brave")[0] == uuid
         kubectl("delete", "pod", "brave", "--wait=true")
         assert kubectl.json("get", "pod", "on")["status"]["phase"] == "Running"
@@ -65,7 +64,7 @@ def test_a_sick_card_takes_no_new_pods(daemon: Daemon, kubectl: Kubectl) -> None
     wait_for(lambda: not tainted())
     wait_for(lambda: health(kubectl, "on") == ["Healthy"])
     kubectl.apply(pod("back", "half"))
-    wait_ready(kubectl, "back")
+    wait_started(kubectl, "back")
     assert printed(daemon, kubectl, "back")[0] == uuid
 
 
@@ -73,7 +72,7 @@ def test_a_sick_card_takes_no_new_pods(daemon: Daemon, kubectl: Kubectl) -> None
 def test_an_administrator_empties_a_card(daemon: Daemon, kubectl: Kubectl) -> None:
     """A taint rule of Kubernetes evicts its pods, and the driver takes their shares back."""
     kubectl.apply(template("half", HALF, **on_card(daemon.uuids[0])), pod("goes", "half"))
-    wait_ready(kubectl, "goes")
+    wait_started(kubectl, "goes")
     rule = {
         "apiVersion": "resource.k8s.io/v1",
         "kind": "DeviceTaintRule",
@@ -96,7 +95,7 @@ def test_an_administrator_empties_a_card(daemon: Daemon, kubectl: Kubectl) -> No
         wait_for(lambda: refused(kubectl, "waits"))
     finally:
         plane.kubectl("delete", "devicetaintrule", "repair")
-    wait_ready(kubectl, "waits")
+    wait_started(kubectl, "waits")
 
 
 def test_a_mig_instance_belongs_to_one_claim(daemon: Daemon, kubectl: Kubectl) -> None:
@@ -118,7 +117,7 @@ def test_a_mig_instance_belongs_to_one_claim(daemon: Daemon, kubectl: Kubectl) -
             template("quarter"),
         )
         kubectl.apply(pod("one", "instance"), pod("share", "quarter"), pod("big", "large"))
-        wait_ready(kubectl, "one", "share")
+        wait_started(kubectl, "one", "share")
         assert printed(daemon, kubectl, "one")[:2] == [uuid, "9984"]
         assert printed(daemon, kubectl, "share")[0] == daemon.uuids[1]
         kubectl.apply(pod("two", "instance"))

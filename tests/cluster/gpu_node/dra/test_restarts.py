@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from gpu_fraction.domain import dra
-from tests.cluster.daemon import Daemon, beside
+from tests.cluster.daemon import Daemon, beside, wait_started
 from tests.cluster.gpu_node.dra.rig import (
     CARDS,
     HALF,
@@ -22,7 +22,6 @@ from tests.cluster.gpu_node.dra.rig import (
     restarts,
     slices,
     template,
-    wait_ready,
 )
 from tests.cluster.harness.kubectl import Kubectl
 from tests.cluster.harness.waiting import wait_for
@@ -41,7 +40,7 @@ def test_a_share_is_not_given_away_while_its_container_runs(
     stubborn = f"trap '' TERM; {PRINT}; while true; do sleep 1; done"
     names = [f"old-{i}" for i in range(CARDS)]
     kubectl.apply(*(pod(name, "whole", script=stubborn, grace_s=20) for name in names))
-    wait_ready(kubectl, *names)
+    wait_started(kubectl, *names)
     uuid = printed(daemon, kubectl, names[0])[0]
     kubectl("delete", "pod", names[0], "--grace-period=20", "--wait=false")
     kubectl("delete", "pod", names[0], "--grace-period=0", "--force", "--wait=true")
@@ -49,7 +48,7 @@ def test_a_share_is_not_given_away_while_its_container_runs(
     wait_for(
         lambda: any("has no room" in text for text in messages(kubectl, "next", NOT_PREPARED))
     )
-    wait_ready(kubectl, "next")
+    wait_started(kubectl, "next")
     assert printed(daemon, kubectl, "next")[0] == uuid
 
 
@@ -57,13 +56,13 @@ def test_a_driver_that_comes_back_knows_its_shares(daemon: Daemon, kubectl: Kube
     """Running containers go on, a pod that was bound meanwhile starts, and sums still hold."""
     kubectl.apply(template("half", HALF))
     kubectl.apply(pod("before", "half"))
-    wait_ready(kubectl, "before")
+    wait_started(kubectl, "before")
     (published,) = slices(daemon)
     daemon.process.kill()
     kubectl.apply(pod("meanwhile", "half"))
     wait_for(lambda: messages(kubectl, "meanwhile", NOT_PREPARED))
     daemon.process.start()
-    wait_ready(kubectl, "meanwhile")
+    wait_started(kubectl, "meanwhile")
     daemon.wait_ready()
     uuid = printed(daemon, kubectl, "before")[0]
     assert printed(daemon, kubectl, "meanwhile")[0] == uuid
@@ -87,7 +86,7 @@ def test_a_driver_that_dies_in_a_call_is_asked_again(daemon: Daemon, kubectl: Ku
     wait_for(lambda: messages(kubectl, "asked", NOT_PREPARED))
     daemon.process.start()
     daemon.wait_ready()
-    wait_ready(kubectl, "asked")
+    wait_started(kubectl, "asked")
     uuid = printed(daemon, kubectl, "asked")[0]
     assert daemon.metric(f'gpu_fraction_card_allocated_core_milli{{uuid="{uuid}"}}') == 500
 
@@ -95,7 +94,7 @@ def test_a_driver_that_dies_in_a_call_is_asked_again(daemon: Daemon, kubectl: Ku
 def test_a_driver_that_stays_away_offers_nothing(daemon: Daemon, kubectl: Kubectl) -> None:
     """The kubelet shows the health as unknown and deletes the slices; pods wait, none fails."""
     kubectl.apply(template("half", HALF), pod("on", "half"))
-    wait_ready(kubectl, "on")
+    wait_started(kubectl, "on")
     wait_for(lambda: health(kubectl, "on") == ["Healthy"])
     daemon.process.kill()
     wait_for(lambda: health(kubectl, "on") == ["Unknown"])
@@ -104,7 +103,7 @@ def test_a_driver_that_stays_away_offers_nothing(daemon: Daemon, kubectl: Kubect
     wait_for(lambda: refused(kubectl, "waits"))
     daemon.process.start()
     daemon.wait_ready()
-    wait_ready(kubectl, "waits")
+    wait_started(kubectl, "waits")
     wait_for(lambda: health(kubectl, "on") == ["Healthy"])
     assert restarts(kubectl, "on") == 0
 
@@ -112,7 +111,7 @@ def test_a_driver_that_stays_away_offers_nothing(daemon: Daemon, kubectl: Kubect
 def test_a_kubelet_that_starts_gets_the_cards_again(daemon: Daemon, kubectl: Kubectl) -> None:
     """It deletes all slices of its node; the driver publishes them at once."""
     kubectl.apply(template("quarter"), pod("stays", "quarter"))
-    wait_ready(kubectl, "stays")
+    wait_started(kubectl, "stays")
     (published,) = slices(daemon)
     daemon.node.kubelet.kill()
     daemon.node.kubelet.start()
@@ -124,7 +123,7 @@ def test_a_kubelet_that_starts_gets_the_cards_again(daemon: Daemon, kubectl: Kub
 
     wait_for(republished)
     kubectl.apply(pod("new", "quarter"))
-    wait_ready(kubectl, "new")
+    wait_started(kubectl, "new")
     assert restarts(kubectl, "stays") == 0
 
 
@@ -132,7 +131,7 @@ def test_an_update_leaves_no_gap(daemon: Daemon, kubectl: Kubectl) -> None:
     """Pods that start during two updates in a row never find the node without a driver."""
     kubectl.apply(template("small", {dra.CORES: "20", dra.MEMORY_PPM: "20000"}))
     kubectl.apply(pod("before", "small"))
-    wait_ready(kubectl, "before")
+    wait_started(kubectl, "before")
     (published,) = slices(daemon)
     names, enough = ["before"], threading.Event()
 
@@ -158,7 +157,7 @@ def test_an_update_leaves_no_gap(daemon: Daemon, kubectl: Kubectl) -> None:
         daemon.process.start()
         daemon.wait_ready()
         second.process.stop()
-    wait_ready(kubectl, *names)
+    wait_started(kubectl, *names)
     failed = [text for name in names for text in messages(kubectl, name, NOT_PREPARED)]
     assert [text for text in failed if RACE not in text] == []
     counted = sum(

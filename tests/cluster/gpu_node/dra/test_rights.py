@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.cluster.daemon import ACCOUNT, NAMESPACE, Daemon
-from tests.cluster.gpu_node.dra.rig import ON_A_NODE, pod, slices, template, wait_ready
+from tests.cluster.daemon import ACCOUNT, NAMESPACE, Daemon, wait_started
+from tests.cluster.gpu_node.dra.rig import ON_A_NODE, pod, slices, template
 from tests.cluster.harness.api_client import ApiClient, StatusError
 from tests.cluster.harness.kubectl import Kubectl, KubectlError
 
@@ -30,7 +30,7 @@ def test_a_daemon_writes_the_slices_of_its_own_node_alone(daemon: Daemon) -> Non
 async def test_a_daemon_gives_no_card_away(daemon: Daemon, kubectl: Kubectl, field: str) -> None:
     """What a claim gets is the scheduler's to say; the daemon writes what was prepared."""
     kubectl.apply(template("quarter"), pod("one", "quarter"))
-    wait_ready(kubectl, "one")
+    wait_started(kubectl, "one")
     (claim,) = kubectl.json("get", "resourceclaims")["items"]
     plane, name = daemon.node.plane, claim["metadata"]["name"]
     written = plane.service_account_kubeconfig(NAMESPACE, ACCOUNT, node=daemon.node.name)

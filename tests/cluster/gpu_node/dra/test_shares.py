@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gpu_fraction.domain import dra
-from tests.cluster.daemon import Daemon, create_all
+from tests.cluster.daemon import Daemon, create_all, wait_started
 from tests.cluster.gpu_node.dra.rig import (
     CARDS,
     MIB,
@@ -18,7 +18,6 @@ from tests.cluster.gpu_node.dra.rig import (
     refused,
     template,
     unschedulable,
-    wait_ready,
 )
 from tests.cluster.harness.kubectl import Kubectl
 from tests.cluster.harness.waiting import wait_for
@@ -30,7 +29,7 @@ def test_twelve_quarters_fill_three_cards(daemon: Daemon, kubectl: Kubectl) -> N
     """Each container has its own share; the thirteenth waits until one goes."""
     kubectl.apply(template("quarter"))
     create_all(kubectl, [pod(f"q-{i}", "quarter") for i in range(12)])
-    kubectl("wait", "pod", "--all", "--for=condition=Ready", "--timeout=150s", timeout_s=180)
+    wait_started(kubectl, *(f"q-{i}" for i in range(12)))
     held: dict[str, int] = {}
     for i in range(12):
         uuid, memory_mib, share = printed(daemon, kubectl, f"q-{i}")
@@ -43,13 +42,13 @@ def test_twelve_quarters_fill_three_cards(daemon: Daemon, kubectl: Kubectl) -> N
     kubectl.apply(pod("late", "quarter"))
     wait_for(lambda: refused(kubectl, "late"))
     kubectl("delete", "pod", "q-5", "--wait=true")
-    wait_ready(kubectl, "late")
+    wait_started(kubectl, "late")
 
 
 def test_the_claim_tells_what_was_given(daemon: Daemon, kubectl: Kubectl) -> None:
     """The share is in ``status.devices``, written with the daemon's own rights."""
     kubectl.apply(template("quarter"), pod("told", "quarter"))
-    wait_ready(kubectl, "told")
+    wait_started(kubectl, "told")
     uuid = printed(daemon, kubectl, "told")[0]
 
     def told() -> dict[str, Any] | None:
@@ -82,7 +81,7 @@ def test_amounts_of_every_form(daemon: Daemon, kubectl: Kubectl) -> None:
         template("named", QUARTER, **on_card(last)),
     )
     kubectl.apply(pod("named", "named"), pod("third", "third", "memory"), pod("two", "two"))
-    wait_ready(kubectl, "named", "third", "two")
+    wait_started(kubectl, "named", "third", "two")
     assert printed(daemon, kubectl, "named") == [last, str(MIB // 4), "0.25"]
     assert printed(daemon, kubectl, "third", "c0")[1:] == [str(MIB * 333333 // 10**6), "0.333"]
     # Without a limit of compute the share is that of memory.
@@ -90,7 +89,7 @@ def test_amounts_of_every_form(daemon: Daemon, kubectl: Kubectl) -> None:
     assert len(printed(daemon, kubectl, "two")[0].split(",")) == 2
     kubectl("delete", "pod", "two", "--wait=true")
     kubectl.apply(pod("whole", "whole"))
-    wait_ready(kubectl, "whole")
+    wait_started(kubectl, "whole")
     uuid, memory_mib, share = printed(daemon, kubectl, "whole")
     assert (int(memory_mib), share) == (MIB, "1")
     assert uuid not in {last, printed(daemon, kubectl, "third")[0]}
@@ -105,7 +104,7 @@ def test_thirds_fill_a_card(daemon: Daemon, kubectl: Kubectl) -> None:
         template("crumb", {dra.CORES: "0", dra.MEMORY_PPM: "1"}, **card),
     )
     kubectl.apply(pod("one", "third"), pod("two", "third"), pod("three", "last"))
-    wait_ready(kubectl, "one", "two", "three")
+    wait_started(kubectl, "one", "two", "three")
     assert printed(daemon, kubectl, "three") == [daemon.uuids[1], str(MIB // 3), "0.334"]
     kubectl.apply(pod("four", "crumb"))
     wait_for(lambda: refused(kubectl, "four"))
@@ -129,7 +128,7 @@ def test_requests_of_one_claim(daemon: Daemon, kubectl: Kubectl) -> None:
         for container, request in zip(made["spec"]["containers"], ("gpu", "more"), strict=True):
             container["resources"]["claims"] = [{"name": "gpu-0", "request": request}]
         kubectl.apply(made)
-    wait_ready(kubectl, "together", "apart")
+    wait_started(kubectl, "together", "apart")
     for name, cards in (("together", 1), ("apart", 2)):
         one = printed(daemon, kubectl, name, "c0")
         two = printed(daemon, kubectl, name, "c1")
@@ -147,7 +146,7 @@ def test_more_cards_than_there_are(daemon: Daemon, kubectl: Kubectl) -> None:
         template("quarter"),
     )
     kubectl.apply(pod("many", "many"), pod("all", "all"))
-    wait_ready(kubectl, "all")
+    wait_started(kubectl, "all")
     wait_for(lambda: refused(kubectl, "many"))
     urgent = pod("urgent", "quarter")
     urgent["spec"]["priorityClassName"] = "urgent"
@@ -155,7 +154,7 @@ def test_more_cards_than_there_are(daemon: Daemon, kubectl: Kubectl) -> None:
     wait_for(lambda: "Preemption is not helpful" in unschedulable(kubectl, "urgent"))
     assert kubectl.json("get", "pod", "all")["status"]["phase"] == "Running"
     kubectl("delete", "pod", "all", "many", "--wait=true")
-    wait_ready(kubectl, "urgent")
+    wait_started(kubectl, "urgent")
 
 
 def test_a_pod_that_has_ended_gives_its_share_back(daemon: Daemon, kubectl: Kubectl) -> None:
@@ -167,4 +166,4 @@ def test_a_pod_that_has_ended_gives_its_share_back(daemon: Daemon, kubectl: Kube
     wait_for(lambda: kubectl.json("get", "pod", "ends")["status"].get("phase") == "Succeeded")
     wait_for(lambda: not daemon.slice_files())
     kubectl.apply(pod("next", "whole"))
-    wait_ready(kubectl, "next")
+    wait_started(kubectl, "next")
