@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from gpu_fraction.certs.commands import rotate
+from gpu_fraction.certs.secret import SecretStore
 from gpu_fraction.certs.settings import Installation
 from gpu_fraction.cli.demo import view
 from gpu_fraction.cli.demo.cluster import DemoCluster
@@ -29,13 +30,15 @@ from gpu_fraction.kube.resources import (
     NODES,
     PODS,
     REPLICA_SETS,
+    VALIDATING_WEBHOOKS,
     Resource,
 )
+from gpu_fraction.kube.timestamps import utc_now
 from gpu_fraction.node_daemon.cards.simulated import FAULT_ANNOTATION
 from gpu_fraction.sandbox.controlplane.following import objects
 
-SCENE_S: Final = 20.0
-"""A scene fails after this time: chosen, several times what the slowest takes."""
+SCENE_S: Final = 60.0
+"""A scene fails after this time: chosen, twenty times what the slowest takes on two idle cores."""
 
 POLL_S: Final = 0.03
 ASK_S: Final = 0.05
@@ -133,6 +136,7 @@ class Story:
         await self._client.patch(NODES.at(card.node), PatchKind.MERGE, body, Identity)
         await self._until("a sick card", lambda: self._card(card.uuid).reason)
         event = await self._until("its Event", lambda: self._event("Node", "CardUnhealthy"))
+        await self._until("its pod's Event", lambda: self._event("Pod", "CardUnhealthy"))
         await self._scale(TEAM_B, "inference", 4)
         await self._running(TEAM_B, "inference", 4)
         pod = card.held[0].pod
@@ -150,11 +154,11 @@ class Story:
 
     async def rotate(self) -> list[str]:
         """A new CA, trusted before it is used, and no pod lost."""
-        before = self._bundle()
+        before = await self._authorities()
         await rotate(self._client, Installation(), ca=True)
         asked = 0
         async with _deadline("the end of the rotation"):
-            while not self._rotated(before):
+            while not await self._rotated(before):
                 asked += 1
                 await self._ask()
                 await asyncio.sleep(ASK_S)
@@ -168,13 +172,17 @@ class Story:
         await self._scale(TEAM_A, "notebooks", 2)
         await self._until("the mark on the ReplicaSet of training", self._woken)
         await self._running(TEAM_A, "training", 1)
-        (quota,) = view.quotas(self._storage)
+        counted = f"1/{CORES}"  # two quarters and a half
+        await self._until(
+            "the count of the quota",
+            lambda: view.quotas(self._storage)[0].columns.get("cores") == counted,
+        )
         (card,) = self._cards_of(TEAM_A, "training")
         return [
             "notebooks scaled from 4 to 2",
             f"the controller marks its ReplicaSet ({keys.QUOTA_FREED}), which tries again at once",
             f"training runs on card {card.index} of {card.node}",
-            f"GPUQuota {quota.name}: cores {quota.columns.get('cores', '?')}",
+            f"GPUQuota {TEAM_A}: cores {counted}",
         ]
 
     async def claim(self) -> list[str]:
@@ -312,14 +320,23 @@ class Story:
                 return one
         return None
 
-    def _bundle(self) -> str:
-        (config,) = objects(self._storage, MUTATING_WEBHOOKS)
-        return base64.b64decode(config["webhooks"][0]["clientConfig"]["caBundle"]).decode()
+    async def _authorities(self) -> set[str]:
+        """The fingerprints of the CAs in the Secret; two while one replaces the other."""
+        held = await SecretStore(self._client, Installation()).read(utc_now())
+        return {one.fingerprint for _, one in held.state.roles()} if held.state else set()
 
-    def _rotated(self, before: str) -> bool:
-        """Whether the webhook is trusted by one CA alone, which is another than before."""
-        now = self._bundle()
-        return now.count("BEGIN CERTIFICATE") == 1 and now != before
+    async def _rotated(self, before: set[str]) -> bool:
+        """Whether there is one CA, a new one, and nothing else is trusted any more."""
+        now = await self._authorities()
+        hooks = [
+            hook
+            for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS)
+            for configuration in objects(self._storage, resource)
+            for hook in configuration["webhooks"]
+        ]
+        trusted = [base64.b64decode(hook["clientConfig"]["caBundle"]) for hook in hooks]
+        alone = all(bundle.count(b"BEGIN CERTIFICATE") == 1 for bundle in trusted)
+        return alone and len(now) == 1 and not now & before
 
 
 @asynccontextmanager

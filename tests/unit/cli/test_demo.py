@@ -32,6 +32,7 @@ def test_only_a_changed_share_is_refused(command: Command) -> None:
     assert "cannot change after the pod is created" in result.out
 
 
+@pytest.mark.timeout(240)
 def test_the_story_ends_with_what_to_do_next_and_leaves_nothing() -> None:
     """Off a terminal: plain lines, no escape sequence; it says what is simulated."""
     root = Path(__file__).parents[3]
@@ -42,7 +43,6 @@ def test_the_story_ends_with_what_to_do_next_and_leaves_nothing() -> None:
         capture_output=True,
         check=False,
         text=True,
-        timeout=55,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
@@ -53,6 +53,7 @@ def test_the_story_ends_with_what_to_do_next_and_leaves_nothing() -> None:
     assert set(Path("/tmp").glob("gpu-fraction-demo-*")) <= before
 
 
+@pytest.mark.timeout(240)
 async def test_a_kept_cluster_answers_to_its_kubeconfig_until_it_is_ended() -> None:
     """As kubectl reads the file: over TLS, with the token; pods go through the webhook."""
     process = subprocess.Popen(

@@ -64,6 +64,7 @@ class Cluster:
         return certificate.fingerprint
 
 
+@pytest.mark.timeout(240)  # it plays in ten seconds, where nothing else runs
 async def test_the_story_comes_out(cluster: DemoCluster) -> None:
     """Each scene leaves the objects that its title promises."""
     story, seen = Story(cluster), Cluster(cluster)
@@ -120,6 +121,7 @@ async def test_the_story_comes_out(cluster: DemoCluster) -> None:
     assert request["exactly"]["capacity"]["requests"]["gpu-fraction.dev/cores"] == "250"
 
 
+@pytest.mark.timeout(240)
 async def test_objects_that_make_no_sense_leave_the_others_alone(cluster: DemoCluster) -> None:
     """The sandbox validates little: what kubectl sends by mistake must not end the demo."""
     bad = {"namespace": "default"}
