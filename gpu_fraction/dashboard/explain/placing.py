@@ -1,0 +1,349 @@
+"""Why no node was chosen: step 5."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Final
+
+from gpu_fraction.dashboard.cluster import total
+from gpu_fraction.dashboard.explain import nodes
+from gpu_fraction.dashboard.explain.causes import Finding, found
+from gpu_fraction.dashboard.explain.facts import DRA, Evidence, Facts
+from gpu_fraction.dashboard.explain.nodes import NodeVerdict
+from gpu_fraction.domain import keys
+from gpu_fraction.domain.backends import STACKS, is_gpu
+from gpu_fraction.domain.claim_template import claims_of
+from gpu_fraction.domain.placement import Why
+from gpu_fraction.domain.pod import resource_names
+from gpu_fraction.domain.units import MILLI, format_milli
+
+PLACED_HERE: Final = frozenset({keys.NATIVE, DRA})
+"""Backends whose cards the cluster's own objects show."""
+
+SILENT_S: Final = 10
+"""Seconds after which a pod that no scheduler has looked at is not looked at. Chosen: schedulers
+look within milliseconds, and the clocks of two machines differ by less."""
+
+MAX_NODES: Final = 8
+"""Nodes named in one finding; chosen, a screen has room for no more."""
+
+_CLAIMS: Final = "cannot allocate all claims"
+"""Source: kube-scheduler's plugin DynamicResources (run on 1.37.2)."""
+
+_EXTENDER: Final = re.compile(r'Post "https?://[^"]*/(filter|prioritize|bind|preempt)"')
+_NO_CLASS: Final = re.compile(r"device class \S+ does not exist", re.IGNORECASE)
+
+_WHYS: Final = {
+    Why.UUID: "uuid-unknown",
+    Why.MODEL: "no-node-with-model",
+    Why.ISOLATION: "isolation-not-offered",
+    Why.SIZE: "card-too-small",
+}
+"""Causes of what no card of the cluster can serve, whatever other pods do."""
+
+
+def waits(facts: Facts) -> bool:
+    """Whether the pod exists and is on no node."""
+    return facts.exists and facts.pod.state == "waiting"
+
+
+def gated(facts: Facts) -> Iterator[Finding]:
+    """Somebody holds the pod back from the scheduler."""
+    gates = facts.pod.pod.spec.scheduling_gates or ()
+    if waits(facts) and gates:
+        names = ", ".join(gate.name for gate in gates)
+        yield found(
+            "gated", f"the pod is held back by {names}", facts.seen("spec.schedulingGates", names)
+        )
+
+
+def claim_missing(facts: Facts) -> Iterator[Finding]:
+    """A template or a claim that the pod names is not there."""
+    if not waits(facts):
+        return
+    event = next(iter(facts.told("FailedResourceClaimCreation")), None)
+    made = {s.name for s in facts.pod.pod.status.resource_claim_statuses or ()}
+    for at, one in enumerate(facts.pod.pod.spec.resource_claims or ()):
+        where = f"spec.resourceClaims[{at}]"
+        template = one.resource_claim_template_name
+        absent = facts.templates is not None and template not in facts.templates
+        if template and one.name not in made and (absent or event is not None):
+            seen = [facts.seen(f"{where}.resourceClaimTemplateName", template)]
+            if event is not None:
+                seen.append(_event(facts, event.reason, event.message, event.at))
+            told = f"the ResourceClaimTemplate {template} is not there"
+            yield found("claim-missing", told, *seen)
+        claims = facts.snapshot.claims
+        if (name := one.resource_claim_name) and claims.whole and not _is_there(facts, name):
+            told = f"the ResourceClaim {name} is not there"
+            yield found("claim-missing", told, facts.seen(f"{where}.resourceClaimName", name))
+
+
+def _is_there(facts: Facts, claim: str) -> bool:
+    return any(
+        (one.metadata.namespace, one.metadata.name) == (facts.namespace, claim)
+        for one in facts.snapshot.claims.items
+    )
+
+
+def scheduler_down(facts: Facts) -> Iterator[Finding]:
+    """Nobody has looked at the pod."""
+    pod = facts.pod
+    if not waits(facts) or pod.scheduled is not None or pod.pod.spec.scheduling_gates:
+        return
+    created = pod.pod.metadata.creation_timestamp or ""
+    age_s = _age_s(created, facts.snapshot.at)
+    if age_s is None or age_s < SILENT_S or any(facts.told("FailedResourceClaimCreation")):
+        return
+    name = pod.pod.spec.scheduler_name or "default-scheduler"
+    seen = [facts.seen("status.conditions[PodScheduled]", "absent", created)]
+    for one in facts.cluster.own_pods if name == keys.SCHEDULER else ():
+        labels = one.metadata.labels or {}
+        if labels.get("app.kubernetes.io/component") == "scheduler":
+            ready = one.condition("Ready")
+            seen.append(
+                Evidence(
+                    f"Pod {one.metadata.namespace}/{one.metadata.name}",
+                    "status.conditions[Ready]",
+                    ready.status if ready else one.status.phase,
+                )
+            )
+    yield found("scheduler-down", f"{name} has not looked at the pod in {age_s:.0f} s", *seen)
+
+
+def _age_s(text: str, now: datetime) -> float | None:
+    try:
+        return (now - datetime.fromisoformat(text)).total_seconds()
+    except (ValueError, TypeError):
+        return None
+
+
+def messages(facts: Facts) -> Iterator[Evidence]:
+    """What the scheduler has said of the pod, the latest first."""
+    if (word := facts.pod.scheduled) is not None and word.status != "True":
+        yield facts.seen(
+            "status.conditions[PodScheduled].message",
+            word.message or word.reason,
+            word.last_transition_time or "",
+        )
+    for event in facts.told("FailedScheduling"):
+        yield _event(facts, event.reason, event.message, event.at)
+
+
+def _event(facts: Facts, reason: str, message: str, at: str) -> Evidence:
+    return Evidence(facts.subject, f"Event {reason}", message, at)
+
+
+def scheduler_stuck(facts: Facts) -> Iterator[Finding]:
+    """The scheduler looks, but something that it needs does not answer or is not there."""
+    last = next(iter(messages(facts)), None) if waits(facts) else None
+    if last is None:
+        return
+    if _EXTENDER.search(last.text):
+        yield found("extender-down", "the scheduler cannot reach the extender", last)
+    if match := _NO_CLASS.search(last.text):
+        yield found("device-class-missing", match[0], last)
+
+
+def not_offered(facts: Facts) -> Iterator[Finding]:
+    """No node offers what the pod names, on another stack."""
+    if not waits(facts) or facts.backend in PLACED_HERE or not facts.snapshot.nodes.read:
+        return
+    wanted = sorted(filter(is_gpu, resource_names(facts.pod.pod.domain())))
+    for name in wanted:
+        offers = [
+            node
+            for node in facts.snapshot.nodes.items
+            if nodes.positive((node.status.allocatable or {}).get(name))
+        ]
+        if offers:
+            continue
+        stack = STACKS.get(facts.backend)
+        title = stack.about.title if stack else "the stack"
+        told = f"no node offers {name}: is the device plugin of {title} running?"
+        seen = Evidence("Nodes", f"status.allocatable[{name}]", "0 or absent on every node")
+        yield found("resource-not-offered", told, seen, *_last(facts))
+
+
+def _last(facts: Facts) -> Sequence[Evidence]:
+    return [*messages(facts)][:1]
+
+
+def no_room(facts: Facts) -> Iterator[Finding]:
+    """The cards of the cluster against what the pod asks."""
+    if not waits(facts) or not facts.asks or facts.backend not in {*PLACED_HERE, ""}:
+        return
+    found_nodes = judged(facts)
+    last = _last(facts)
+    if facts.pod.problem:
+        yield found("scheduler-refuses", facts.pod.problem, *last)
+        return
+    roomy = [one for one in found_nodes if one.room]
+    if roomy:
+        yield from _unseen(facts, roomy[0])
+        return
+    if not any(one.node.cards for one in found_nodes) and facts.snapshot.nodes.read:
+        told = "no node has a GPU inventory (is the node daemon running?)"
+        seen = Evidence("Nodes", f"metadata.annotations[{keys.INVENTORY}]", "absent or empty")
+        yield found("daemon-down", told, seen, *_problems(found_nodes), *last)
+        return
+    yield from _barred(found_nodes, last)
+    sick = [one for one in found_nodes if one.healed and one.placed is None]
+    if sick:
+        yield found(
+            "card-sick",
+            f"the pod would fit on {_names(sick)} if its cards were well",
+            *_cards(sick),
+            *last,
+        )
+    if not any(one.placed is not None or one.healed for one in found_nodes):
+        yield from _short(facts, found_nodes, last)
+
+
+def judged(facts: Facts) -> tuple[NodeVerdict, ...]:
+    """What each node says of the pod."""
+    devices = facts.snapshot.devices
+    backend = facts.backend or (DRA if any(claims_of(facts.pod.pod.domain())) else keys.NATIVE)
+    return nodes.verdicts(
+        facts.cluster,
+        facts.pod.pod.spec,
+        facts.asks,
+        backend=backend,
+        devices=devices.items if devices.whole else None,
+    )
+
+
+def _barred(found_nodes: Iterable[NodeVerdict], last: Iterable[Evidence]) -> Iterator[Finding]:
+    """Nodes whose cards fit, but which take no pod now."""
+    by_cause: dict[str, list[tuple[NodeVerdict, str]]] = {}
+    for one in found_nodes:
+        for name, why in one.barriers if one.placed is not None or not one.node.cards else ():
+            by_cause.setdefault(name, []).append((one, why))
+    for name, held in by_cause.items():
+        names = _names(one for one, _ in held)
+        fits = "its cards fit, but " if any(one.node.cards for one, _ in held) else ""
+        seen = [Evidence(f"Node {one.node.name}", _field(name), why) for one, why in held]
+        yield found(name, f"{names}: {fits}{held[0][1]}", *seen[:MAX_NODES], *last)
+
+
+def _field(cause: str) -> str:
+    return {
+        "node-tainted": "spec.taints",
+        "node-cordoned": "spec.unschedulable",
+        "node-not-ready": "status.conditions[Ready]",
+        "node-selector": "metadata.labels",
+    }.get(cause, f"metadata.annotations[{keys.INVENTORY}]")
+
+
+def _short(
+    facts: Facts, found_nodes: Sequence[NodeVerdict], last: Iterable[Evidence]
+) -> Iterator[Finding]:
+    """No card of any node has what the pod asks for."""
+    with_cards = [one for one in found_nodes if one.node.cards]
+    refusals = [one.nearest for one in with_cards if one.nearest is not None]
+    ask = facts.asks[0]
+    if any(one.nearest is None for one in with_cards) and ask.cards > 1:
+        told = f"no node has {ask.cards} GPUs for it"
+        yield found("too-few-cards", told, *_cards(with_cards), *last)
+        return
+    nearest = max(refusals, key=lambda one: one.why, default=None)
+    if nearest is None:
+        yield found("cards-full", "no place for all containers", *_cards(with_cards), *last)
+        return
+    at = [one for one in with_cards if one.nearest and one.nearest.why == nearest.why]
+    if (name := _WHYS.get(nearest.why)) is not None:
+        yield found(
+            name, f"{_names(at)}: {nearest.text}", *_cards(at), *_there(facts, nearest.why), *last
+        )
+        return
+    if nearest.why is Why.UNHEALTHY:
+        yield found("card-sick", "every GPU is sick", *_cards(at), *last)
+        return
+    usable = [card for one in at if not one.barriers for card in one.node.cards]
+    free_milli = total(usable).free_milli
+    wanted = (ask.memory_milli or ask.core_milli or MILLI) * ask.cards
+    share, where = nodes.largest_share(with_cards, facts.asks)
+    most = "no share of any GPU is free"
+    if where is not None:
+        most = (
+            f"the largest share that fits now is {format_milli(share)}, on node {where.node.name}"
+        )
+    pieces = free_milli >= wanted
+    told = f"{nearest.text}; {most}"
+    if pieces:
+        told = f"{format_milli(free_milli)} GPUs are free, but on several cards; {most}"
+    yield found("cards-fragmented" if pieces else "cards-full", told, *_cards(at), *last)
+
+
+def _there(facts: Facts, why: Why) -> Iterator[Evidence]:
+    """What the cluster has of what was asked for."""
+    cards = facts.cluster.cards
+    if why is Why.MODEL:
+        models = ", ".join(sorted({card.card.model for card in cards}))
+        yield Evidence("Nodes", f"metadata.annotations[{keys.INVENTORY}]", f"models: {models}")
+    if why is Why.SIZE:
+        largest = max((card.card.memory_mib for card in cards), default=0)
+        yield Evidence(
+            "Nodes",
+            f"metadata.annotations[{keys.INVENTORY}]",
+            f"the largest GPU has {largest} MiB",
+        )
+
+
+def _unseen(facts: Facts, verdict: NodeVerdict) -> Iterator[Finding]:
+    """There is room, and the scheduler does not know."""
+    said = [*messages(facts)]
+    if verdict.placed is None or not said:
+        return
+    where = nodes.card_names(verdict.placed, verdict.node)
+    free = Evidence(
+        f"Node {verdict.node.name}", "claims and slices against its cards", f"room on {where}"
+    )
+    if not any(_CLAIMS in one.text for one in said[:1]):
+        return
+    at = max(one.at for one in said)
+    if not facts.cluster.pods_known:
+        where += " (as far as pods and claims could be read)"
+    told = f"there is room on {where}; the scheduler has not looked again since {at}"
+    yield found("not-looked-again", told, free, *said[:2])
+
+
+def _problems(found_nodes: Iterable[NodeVerdict]) -> Sequence[Evidence]:
+    return [
+        Evidence(
+            f"Node {one.node.name}", f"metadata.annotations[{keys.INVENTORY}]", one.node.problem
+        )
+        for one in found_nodes
+        if one.node.problem
+    ][:MAX_NODES]
+
+
+def _cards(found_nodes: Iterable[NodeVerdict]) -> Sequence[Evidence]:
+    return [
+        Evidence(f"Node {one.node.name}", "cards", one.text) for one in found_nodes if one.text
+    ][:MAX_NODES]
+
+
+def _names(found_nodes: Iterable[NodeVerdict]) -> str:
+    names = [one.node.name for one in found_nodes]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"node{'s' if len(names) > 1 else ''} {', '.join(names[:3])}{more}"
+
+
+def scheduler_refuses(facts: Facts) -> Iterator[Finding]:
+    """What the scheduler says, where nothing else explains it."""
+    if waits(facts):
+        said = [*messages(facts)]
+        if said:
+            yield found("scheduler-refuses", said[0].text, *said[:2])
+
+
+RULES: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
+    gated,
+    claim_missing,
+    scheduler_down,
+    scheduler_stuck,
+    not_offered,
+    no_room,
+)
+"""``scheduler_refuses`` is asked where none of these finds anything."""
