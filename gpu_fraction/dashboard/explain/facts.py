@@ -11,11 +11,11 @@ from gpu_fraction.dashboard.cluster import Cluster, view
 from gpu_fraction.dashboard.objects import Event, Pod
 from gpu_fraction.dashboard.pods import PodView
 from gpu_fraction.dashboard.snapshot import Gap, Snapshot
-from gpu_fraction.domain import keys
-from gpu_fraction.domain.admission import Rules
+from gpu_fraction.domain import admission, keys
+from gpu_fraction.domain import pod as domain
 from gpu_fraction.domain.asks import Ask, as_written
-from gpu_fraction.domain.backends import STACKS, Backend
 from gpu_fraction.domain.claim_template import claims_of
+from gpu_fraction.settings.rewrite import RewriteSettings
 
 DRA: Final = "dra"
 """The backend whose cards kube-scheduler gives out by claims."""
@@ -55,17 +55,30 @@ class Hook:
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """The settings of the cluster's webhook.
+    """The settings of the cluster's webhook, for one namespace.
 
     Attributes:
-        backend: The stack of the pod's namespace.
-        rules: The rules for pods.
-        source: Where they were read; empty for the defaults.
+        settings: What it was started with; the defaults where that was not read.
+        label: The namespace's choice of a backend; None for none.
+        source: The object with the settings; empty for the defaults.
     """
 
-    backend: Backend = field(default_factory=lambda: STACKS[keys.NATIVE])
-    rules: Rules = field(default_factory=Rules)
+    settings: RewriteSettings = field(default_factory=RewriteSettings)
+    label: str | None = None
     source: str = ""
+
+    def admit(self, pod: domain.Pod) -> admission.Verdict:
+        """What it does with a pod as its author wrote it.
+
+        Raises:
+            Refused: with every problem.
+        """
+        backend = self.settings.backend_of(pod, self.label)
+        return admission.admit(pod, backend, self.settings.rules)
+
+    def leaves(self, pod: domain.Pod) -> bool:
+        """True for a pod of another system's scheduler."""
+        return self.settings.rules.leaves(pod, self.settings.backend_for(self.label))
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gpu_fraction.dashboard.explain.facts import Webhook
 from gpu_fraction.dashboard.objects import COMPONENT, PRODUCT, ObjectMeta
-from gpu_fraction.domain.pod import Pod
-from gpu_fraction.domain.request import Refused
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.errors import KubeError
 from gpu_fraction.kube.requests import Selection
@@ -96,19 +93,3 @@ class _UsageError(Exception):
 class _Quiet(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         raise _UsageError(message)
-
-
-def of_pod(read: RewriteSettings, source: str, pod: Pod, label: str | None) -> Webhook:
-    """The settings for one pod.
-
-    Args:
-        read: The webhook's.
-        source: Where they were read.
-        pod: The pod as its author wrote it.
-        label: The namespace's choice of a backend.
-    """
-    try:
-        backend = read.backend_of(pod, label)
-    except Refused:
-        backend = read.backend_for(label)
-    return Webhook(backend, read.rules, source)

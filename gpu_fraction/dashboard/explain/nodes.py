@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gpu_fraction.dashboard.cluster import Cluster, NodeView
-from gpu_fraction.dashboard.objects import DeviceSlice, PodSpec, Taint
+from gpu_fraction.dashboard.dra_objects import DeviceSlice
+from gpu_fraction.dashboard.objects import PodSpec, Taint
 from gpu_fraction.domain import dra, keys
 from gpu_fraction.domain.asks import Ask
 from gpu_fraction.domain.placement import (

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
-from gpu_fraction.dashboard.cluster import total
+from gpu_fraction.dashboard.cards import total
 from gpu_fraction.dashboard.explain import nodes
 from gpu_fraction.dashboard.explain.causes import Finding, found
 from gpu_fraction.dashboard.explain.facts import DRA, Evidence, Facts

@@ -9,7 +9,7 @@ import msgspec
 
 from gpu_fraction.dashboard import events, snapshot
 from gpu_fraction.dashboard.explain import installed
-from gpu_fraction.dashboard.explain.facts import Facts, Hook, as_pod
+from gpu_fraction.dashboard.explain.facts import Facts, Hook, Webhook, as_pod
 from gpu_fraction.dashboard.explain.refusals import REASONS
 from gpu_fraction.dashboard.objects import Event, ObjectMeta, Pod
 from gpu_fraction.dashboard.snapshot import Gap, Snapshot
@@ -172,7 +172,7 @@ class _Reader:
             labels=labels,
             hooks=hooks,
             templates=templates,
-            webhook=installed.of_pod(*webhook, as_pod(raw).domain(), label),
+            webhook=Webhook(webhook[0], label, webhook[1]),
             node_events=node_events,
             gaps=tuple(self.gaps),
             **given,

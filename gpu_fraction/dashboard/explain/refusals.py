@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from gpu_fraction.dashboard.explain.causes import Finding, found
 from gpu_fraction.dashboard.explain.facts import Evidence, Facts, Hook
-from gpu_fraction.domain import admission, keys
+from gpu_fraction.domain import keys
 from gpu_fraction.domain.problems import nearest
 from gpu_fraction.domain.request import Refused
 
@@ -74,7 +74,7 @@ def problems(facts: Facts) -> tuple[str, ...]:
     if facts.rewritten:
         return ()
     try:
-        admission.admit(facts.pod.pod.domain(), facts.webhook.backend, facts.webhook.rules)
+        facts.webhook.admit(facts.pod.pod.domain())
     except Refused as e:
         return tuple(map(str, e.problems))
     return ()
@@ -96,7 +96,7 @@ def never_rewritten(facts: Facts) -> Iterator[Finding]:
         yield from _misspelt(facts)
         return
     scheduler = facts.pod.pod.spec.scheduler_name or ""
-    if facts.webhook.rules.leaves(facts.pod.pod.domain(), facts.webhook.backend):
+    if facts.webhook.leaves(facts.pod.pod.domain()):
         told = f"gpu-fraction does not change pods that {scheduler} schedules"
         yield found("left-to-scheduler", told, facts.seen("spec.schedulerName", scheduler))
         return

@@ -193,7 +193,7 @@ def _admission(facts: Facts, number: int) -> tuple[State, str]:
         return "unknown", "the pod does not exist, and no Event says why"
     if facts.rewritten:
         rendered = facts.pod.rendered
-        told = "its request cannot be read" if rendered is None else _asked(rendered.request)
+        told = "its request cannot be read" if rendered is None else asked(rendered.request)
         written = f"for backend {rendered.backend}: {told}" if rendered else told
         return "done", {1: "", 2: written}.get(number, "the pod is admitted")
     if facts.backend:
@@ -201,7 +201,8 @@ def _admission(facts: Facts, number: int) -> tuple[State, str]:
     return "done", "the pod asks for no GPU" if number == 2 else ""
 
 
-def _asked(request: Request) -> str:
+def asked(request: Request) -> str:
+    """What each container gets, one line."""
     parts = []
     for one in request.slices:
         memory = f"{one.memory_mib} MiB"

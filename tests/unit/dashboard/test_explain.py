@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpu_fraction.dashboard import objects
+from gpu_fraction.dashboard import dra_objects, objects
 from gpu_fraction.dashboard.explain.causes import CAUSES
 from gpu_fraction.dashboard.explain.facts import Facts, Hook
 from gpu_fraction.dashboard.explain.report import Report, report_of
@@ -32,11 +32,10 @@ KINDS = {
     "Node": ("nodes", objects.Node),
     "Pod": ("pods", objects.Pod),
     "GPUQuota": ("quotas", objects.Quota),
-    "ResourceClaim": ("claims", objects.Claim),
-    "ResourceSlice": ("devices", objects.DeviceSlice),
+    "ResourceClaim": ("claims", dra_objects.Claim),
+    "ResourceSlice": ("devices", dra_objects.DeviceSlice),
 }
 LATER = datetime.fromisoformat(CREATED) + timedelta(minutes=1)
-FORBIDDEN_PODS = Part(gap=Gap("pods", "forbidden", "no", ("team-a",)))
 HOOK = Hook(
     "mutate.gpu-fraction.dev",
     "gpu-fraction",
