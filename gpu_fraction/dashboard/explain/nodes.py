@@ -1,6 +1,6 @@
 """Which nodes could take a pod's shares, and what stands in the way on each."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -86,7 +86,16 @@ def verdicts(
     return tuple(
         _verdict(node, asks, tuple(_barriers(node, spec, backend, published)))
         for node in cluster.nodes
+        if not _of_other(node, backend, published or ())
     )
+
+
+def _of_other(node: NodeView, backend: str, published: Container[str]) -> bool:
+    """Whether the node's cards are given out by the other one of our two stacks."""
+    slots = (node.node.status.allocatable or {}).get(keys.SLOT)
+    if backend == "dra":
+        return slots is not None and node.name not in published
+    return slots is None and node.name in published
 
 
 def _verdict(node: NodeView, asks: Sequence[Ask], barriers: Barriers) -> NodeVerdict:
@@ -172,6 +181,12 @@ def _selector(node: NodeView, spec: PodSpec) -> Iterator[tuple[str, str]]:
     for key, value in (spec.node_selector or {}).items():
         if labels.get(key) != value:
             yield "node-selector", f"label {key} is {labels.get(key, 'absent')}, wanted {value}"
+
+
+def not_chosen(verdict: NodeVerdict) -> NodeVerdict:
+    """The verdict with nothing but the pod's own choice of nodes."""
+    kept = tuple(one for one in verdict.barriers if one[0] == "node-selector")
+    return replace(verdict, barriers=kept)
 
 
 def scaled(ask: Ask, milli: int) -> Ask:

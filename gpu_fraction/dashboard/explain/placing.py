@@ -183,7 +183,8 @@ def no_room(facts: Facts) -> Iterator[Finding]:
         yield from _unseen(facts, roomy[0])
         return
     if not any(one.node.cards for one in found_nodes) and facts.snapshot.nodes.read:
-        told = "no node has a GPU inventory (is the node daemon running?)"
+        backend = facts.backend or keys.NATIVE
+        told = f"no node has GPUs for backend {backend} (is the node daemon running?)"
         seen = Evidence("Nodes", f"metadata.annotations[{keys.INVENTORY}]", "absent or empty")
         yield found("daemon-down", told, seen, *_problems(found_nodes), *last)
         return
@@ -204,13 +205,16 @@ def judged(facts: Facts) -> tuple[NodeVerdict, ...]:
     """What each node says of the pod."""
     devices = facts.snapshot.devices
     backend = facts.backend or (DRA if any(claims_of(facts.pod.pod.domain())) else keys.NATIVE)
-    return nodes.verdicts(
+    found_nodes = nodes.verdicts(
         facts.cluster,
         facts.pod.pod.spec,
         facts.asks,
         backend=backend,
         devices=devices.items if devices.whole else None,
     )
+    # Where some nodes are of the pod's choice, the others do not matter to it.
+    chosen = tuple(one for one in found_nodes if "node-selector" not in dict(one.barriers))
+    return chosen or tuple(nodes.not_chosen(one) for one in found_nodes)
 
 
 def _barred(found_nodes: Iterable[NodeVerdict], last: Iterable[Evidence]) -> Iterator[Finding]:

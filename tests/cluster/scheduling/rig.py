@@ -279,7 +279,7 @@ def running_rig(
         del config["extenders"]
     options = ControlPlaneOptions(scheduler_config=config, client_qps=client_qps)
     with running_control_plane(binaries, options) as plane:
-        process = _extender(plane, tls, port)
+        process = extender_process(plane, tls, port)
         kubelets = simulated_nodes(plane)
         rig = Rig(plane, process, kubelets, tuple(f"gpu-{at:02}" for at in range(nodes)))
         try:
@@ -293,7 +293,7 @@ def running_rig(
             kubelets.kill()
 
 
-def _extender(plane: ControlPlane, tls: Path, port: int) -> Process:
+def extender_process(plane: ControlPlane, tls: Path, port: int) -> Process:
     """The extender under the role of ``deploy/``, not started."""
     kubectl = plane.kubectl
     kubectl("create", "namespace", keys.SYSTEM_NAMESPACE)

@@ -282,9 +282,9 @@ CASES = [
         claiming("request gpu: device class fraction.gpu-fraction.dev does not exist"),
         facts={"templates": frozenset({"t"})},
     ),
-    Case("daemon-down", waiting(), [], says="no node has a GPU inventory"),
+    Case("daemon-down", waiting(), [], says="no node has GPUs for backend native"),
     Case("daemon-down", waiting(), [node(offers=False)], says="slot"),
-    Case("daemon-down", claiming(), [node()], says="ResourceSlice"),
+    Case("daemon-down", claiming(), [gpu_node("n", card(0))], says="ResourceSlice"),
     Case("no-node-with-model", asking(models=("H100",)), [node()], says="Tesla T4"),
     Case("uuid-unknown", asking(uuids=("GPU-9",)), [node()]),
     Case("isolation-not-offered", asking(isolation="required"), [node()]),
@@ -314,7 +314,7 @@ CASES = [
     Case(
         "not-looked-again",
         claiming(),
-        [node(), device_slice("n", card(0))],
+        [gpu_node("n", card(0)), device_slice("n", card(0))],
         says=f"card 0 (GPU-0) of node n; the scheduler has not looked again since {CREATED}",
     ),
     Case("scheduler-refuses", waiting("0/1 nodes: 1 Insufficient cpu"), [node()], says="cpu"),
@@ -470,7 +470,9 @@ def test_a_finished_pod_is_done() -> None:
 def test_room_that_is_taken_by_a_claim_is_no_room() -> None:
     """The claims' allocations count against the slices."""
     held = claim("c", gpu_pod("q"), "n", "GPU-0", 700, 700_000)
-    report = Case("", claiming(), [node(), device_slice("n", card(0)), held]).report()
+    report = Case(
+        "", claiming(), [gpu_node("n", card(0)), device_slice("n", card(0)), held]
+    ).report()
     assert report.findings[0].cause.name == "cards-full"
     assert "0.3" in report.findings[0].says
 
@@ -480,7 +482,7 @@ def test_room_is_not_certain_where_pods_were_not_read() -> None:
     pods = Part(
         tuple(snapshot([claiming()]).pods.items), gap=Gap("pods", "forbidden", "no", ("team-a",))
     )
-    cluster = [node(), device_slice("n", card(0))]
+    cluster = [gpu_node("n", card(0)), device_slice("n", card(0))]
     report = Case("", claiming(), cluster, facts={"pods": pods}).report()
     assert "as far as" in report.findings[0].says
     assert report.gaps == ("pods: no",)
