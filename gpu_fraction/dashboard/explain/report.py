@@ -131,6 +131,8 @@ def _verdict(facts: Facts, steps: Iterable[Step], stops: list[Finding], *, runs:
         state = "is refused" if stops[0].cause.state == "refused" else "waits"
         number = stops[0].cause.step
         return f"{state} at step {number} ({STEPS[number - 1]}): {stops[0].says}"
+    if not facts.exists:
+        return "has no pod, and no event says why"
     if facts.pod.state == "leaving":
         return "is being deleted"
     open_steps = [step for step in steps if step.state != "done"]
