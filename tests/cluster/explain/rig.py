@@ -5,10 +5,6 @@ publish. The command under test is a process with a kubeconfig, as a person star
 """
 
 import contextlib
-import json
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +17,7 @@ from tests.builders.cards import card
 from tests.cluster.claims.rig import slice_of
 from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.control_plane import ControlPlane, running_control_plane
+from tests.cluster.harness.explaining import explain, explained
 from tests.cluster.harness.kubectl import Kubectl
 from tests.cluster.harness.options import ControlPlaneOptions
 from tests.cluster.harness.ports import free_port
@@ -32,8 +29,6 @@ from tests.cluster.scheduling.rig import extender_process, scheduler_config
 ROOT = Path(__file__).parents[3]
 CARD_MIB = 16384
 DRA_MIB = 24576
-FOUND_WITHIN_S = 40
-PATIENCE_S = 60
 
 NODES: Mapping[str, tuple[inventory.Card, ...]] = {
     "plain": (card(0, uuid="GPU-plain-0"),),
@@ -70,36 +65,11 @@ class Rig:
 
     def explain(self, *words: str) -> tuple[int, dict[str, Any]]:
         """The exit code and the answer of the command."""
-        command = [sys.executable, "-m", "gpu_fraction.cli.main", "explain", *words]
-        command += ["-o", "json", "-n", self.namespace]
-        command += ["--kubeconfig", str(self.plane.kubectl.kubeconfig)]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-            env={"PYTHONPATH": str(ROOT)},
-        )
-        return done.returncode, json.loads(
-            done.stdout or f'{{"error": {json.dumps(done.stderr)}}}'
-        )
+        return explain(self.kubectl, *words)
 
     def explained(self, cause: str, *words: str) -> dict[str, Any]:
-        """The answer, once a cause is the first that it names.
-
-        Raises:
-            TimeoutError: another is, or none.
-        """
-        deadline = time.monotonic() + FOUND_WITHIN_S
-        while True:
-            code, answer = self.explain(*words)
-            causes = [one["cause"] for one in answer.get("causes", ())]
-            if causes[:1] == [cause]:
-                return {**answer, "code": code, **answer["causes"][0]}
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{causes}: {json.dumps(answer, indent=1)}")
-            time.sleep(0.3)
+        """The answer, once a cause is the first that it names."""
+        return explained(self.kubectl, cause, *words)
 
     def create(self, name: str, annotations: Mapping[str, str], **spec: Any) -> None:
         """A pod."""
