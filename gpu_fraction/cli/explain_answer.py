@@ -205,6 +205,8 @@ def _cards(answer: WhatIf, look: Style) -> Iterator[str]:
         yield from _wrapped(clean(f"would start on {answer.placed}"), "cards    ")
     for finding in answer.findings:
         yield from _wrapped(f"{_bad('would wait', look)} {clean(finding.says)}", "cards    ")
+    if not answer.whole:
+        yield "cards    as far as other pods could be read; more may be taken"
     if not answer.sure:
         yield "cards    not known: another system hands them out"
     if share := largest(answer):

@@ -182,7 +182,9 @@ def no_room(facts: Facts) -> Iterator[Finding]:
     if roomy:
         yield from _unseen(facts, roomy[0])
         return
-    if not any(one.node.cards for one in found_nodes) and facts.snapshot.nodes.read:
+    if not any(one.node.cards for one in found_nodes):
+        if not facts.snapshot.nodes.read:
+            return  # what cannot be read is not guessed
         backend = facts.backend or keys.NATIVE
         told = f"no node has GPUs for backend {backend} (is the node daemon running?)"
         seen = Evidence("Nodes", f"metadata.annotations[{keys.INVENTORY}]", "absent or empty")

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from gpu_fraction.dashboard.explain.causes import Finding, found
 from gpu_fraction.dashboard.explain.facts import Evidence, Facts, Hook
 from gpu_fraction.domain import keys
@@ -73,8 +75,11 @@ def problems(facts: Facts) -> tuple[str, ...]:
     """What the webhook's rules say of the pod as its author wrote it."""
     if facts.rewritten:
         return ()
+    pod = facts.pod.pod.domain()
+    # A scheduler has chosen the node since; its author did not.
+    pod = msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, node_name=None))
     try:
-        facts.webhook.admit(facts.pod.pod.domain())
+        facts.webhook.admit(pod)
     except Refused as e:
         return tuple(map(str, e.problems))
     return ()

@@ -57,6 +57,7 @@ class WhatIf:
         share_milli: The largest share of each card that would start now, 0 to 1000.
         share_node: Its node; empty for none.
         sure: False where the cards of its stack are not known here.
+        whole: False where some pods or claims could not be read, so that more may be taken.
     """
 
     annotations: Mapping[str, str]
@@ -69,6 +70,7 @@ class WhatIf:
     share_milli: int = 0
     share_node: str = ""
     sure: bool = True
+    whole: bool = True
 
     @property
     def starts(self) -> bool:
@@ -81,7 +83,7 @@ class WhatIf:
         return {
             "annotations": dict(self.annotations),
             "starts": self.starts,
-            "known": self.sure and self.quota.known,
+            "known": self.sure and self.whole and self.quota.known,
             "webhook": {
                 "allowed": not self.problems,
                 "problems": list(self.problems),
@@ -132,6 +134,7 @@ def what_if(facts: Facts, changes: Changes, check: CheckQuota) -> WhatIf:
         share_milli=share_milli,
         share_node=share_node,
         sure=bool(again.asks),
+        whole=facts.cluster.pods_known,
     )
 
 

@@ -257,6 +257,13 @@ def test_a_claim_that_waits_for_room(rig: Rig) -> None:
     code, answer = rig.explain("pod", "p", "--what-if", "gpu-fraction=0.3")
     assert code == 0, answer
     assert "GPU-shared-0" in answer["whatIf"]["placed"]
+    with dead(rig.plane.scheduler):
+        rig.kubectl("delete", "pod", "first")
+        found = rig.explained("not-looked-again", "pod", "p")
+        assert "there is room on card 0 (GPU-shared-0) of node shared" in found["says"]
+        assert "the scheduler has not looked again since 20" in found["says"]
+    rig.plane.scheduler.wait_healthy()
+    rig.kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=60s")
 
 
 def test_a_template_that_is_missing(rig: Rig) -> None:

@@ -460,6 +460,22 @@ def test_a_pod_that_the_webhook_never_saw_is_judged_by_its_rules() -> None:
     assert "did you mean" in second.says
 
 
+def test_a_node_that_a_scheduler_chose_is_no_fault_of_the_author() -> None:
+    """The webhook refuses a preset node, but this one was not."""
+    pod = written({keys.FRACTION: "0.5"}, nodeName="n")
+    pod["status"] = {"phase": "Running"}
+    report = Case("", pod, [node()]).report()
+    assert [one.cause.name for one in report.findings] == ["never-rewritten"]
+    assert report.exit_code == 1
+
+
+def test_without_the_right_to_read_nodes_only_the_scheduler_is_quoted() -> None:
+    """Nothing is said of cards that nobody has seen."""
+    nodes: Part[objects.Node] = Part(gap=Gap("nodes", "forbidden", "no"))
+    report = Case("", waiting("0/9 nodes"), facts={"nodes": nodes}).report()
+    assert [one.cause.name for one in report.findings] == ["scheduler-refuses"]
+
+
 def test_a_finished_pod_is_done() -> None:
     """Also its last step."""
     report = Case("", placed(phase="Succeeded"), [node()]).report()
