@@ -110,25 +110,28 @@ async def _work(
         check = await quota_check.read(client, namespace, costs, timeout_s=timeout_s)
         answer = what_if(facts, changes, check)
     if output == "table":
-        lines = _told(answer, look) if answer else _explained(report, facts, look)
+        lines = _told(answer, look) if answer else _explained(report, look)
         sys.stdout.write("".join(f"{line}\n" for line in lines))
+        if not facts.webhook.source and (answer or not facts.rewritten):
+            printing.note("the webhook's settings were not read: its rules are those by default")
         for gap in report.gaps:
             printing.note(f"not read: {gap}")
     else:
-        sys.stdout.write(printing.document(record(report, answer), output))
+        sys.stdout.write(printing.document(record(report, facts, answer), output))
     if answer is not None:
         return 0 if answer.starts else 1
     return report.exit_code
 
 
-def record(report: Report, answer: WhatIf | None) -> dict[str, Any]:
+def record(report: Report, facts: Facts, answer: WhatIf | None) -> dict[str, Any]:
     """For programs."""
-    head = {"apiVersion": API_VERSION, "kind": "Explanation"}
+    rules = facts.webhook.source or "defaults"
+    head = {"apiVersion": API_VERSION, "kind": "Explanation", "rulesFrom": rules}
     more = {} if answer is None else {"whatIf": answer.record()}
     return {**head, **report.record(), **more}
 
 
-def _explained(report: Report, facts: Facts, look: Style) -> Iterator[str]:
+def _explained(report: Report, look: Style) -> Iterator[str]:
     yield from _wrapped(clean(f"{report.subject} {report.verdict}"), "")
     yield ""
     for step in report.steps:
@@ -140,9 +143,6 @@ def _explained(report: Report, facts: Facts, look: Style) -> Iterator[str]:
         yield ""
     for finding in report.findings:
         yield from _cause(finding, look)
-    if not facts.webhook.source and not facts.rewritten:
-        yield ""
-        yield "The rules are those of a webhook with default settings."
 
 
 def _short(text: str) -> str:

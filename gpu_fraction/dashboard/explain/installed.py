@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -14,8 +14,6 @@ from gpu_fraction.kube.resources import DEPLOYMENTS
 from gpu_fraction.settings.declaration import build, options_of
 from gpu_fraction.settings.option import SettingsError, add_flags, load
 from gpu_fraction.settings.rewrite import RewriteSettings
-
-UNREAD: Final = "the webhook's settings were not read, the defaults are assumed"
 
 
 class _Variable(msgspec.Struct, frozen=True):

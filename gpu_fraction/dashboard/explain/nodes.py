@@ -13,7 +13,6 @@ from gpu_fraction.domain.placement import (
     CardState,
     Placed,
     Refusal,
-    Why,
     choose,
     empty,
     explain,
@@ -138,7 +137,9 @@ def _barriers(
         yield from _closed(node, spec)
         yield from _selector(node, spec)
     offered = node.node.status.allocatable
-    if backend == keys.NATIVE and offered is not None and not positive(offered.get(keys.SLOT)):
+    well = any(not card.state.kind.health for card in node.cards)  # the sick offer no slots
+    silent = offered is not None and well and not positive(offered.get(keys.SLOT))
+    if backend == keys.NATIVE and offered is not None and silent:
         yield (
             "daemon-down",
             f"status.allocatable[{keys.SLOT}] is {offered.get(keys.SLOT, 'absent')}",
@@ -222,7 +223,3 @@ def card_names(placed: Placed, node: NodeView) -> str:
     uuids = dict.fromkeys(share.uuid for shares in placed.assignment.values() for share in shares)
     cards = ", ".join(f"card {index.get(uuid, '?')} ({uuid})" for uuid in uuids)
     return f"{cards} of node {node.name}"
-
-
-PASSING: Final = frozenset({Why.SLOTS, Why.CORES, Why.MEMORY})
-"""Reasons that the end of other pods would remove."""

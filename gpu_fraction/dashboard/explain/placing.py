@@ -191,7 +191,7 @@ def no_room(facts: Facts) -> Iterator[Finding]:
         yield found("daemon-down", told, seen, *_problems(found_nodes), *last)
         return
     yield from _barred(found_nodes, last)
-    sick = [one for one in found_nodes if one.healed and one.placed is None]
+    sick = [one for one in found_nodes if one.healed and one.placed is None and not one.barriers]
     if sick:
         yield found(
             "card-sick",
@@ -199,8 +199,9 @@ def no_room(facts: Facts) -> Iterator[Finding]:
             *_cards(sick),
             *last,
         )
-    if not any(one.placed is not None or one.healed for one in found_nodes):
-        yield from _short(facts, found_nodes, last)
+    short = [one for one in found_nodes if one.placed is None and not one.healed]
+    hopeful = len(short) < len(found_nodes)
+    yield from _short(facts, short, last, hopeful=hopeful)
 
 
 def judged(facts: Facts) -> tuple[NodeVerdict, ...]:
@@ -242,10 +243,17 @@ def _field(cause: str) -> str:
 
 
 def _short(
-    facts: Facts, found_nodes: Sequence[NodeVerdict], last: Iterable[Evidence]
+    facts: Facts, found_nodes: Sequence[NodeVerdict], last: Iterable[Evidence], *, hopeful: bool
 ) -> Iterator[Finding]:
-    """No card of any node has what the pod asks for."""
+    """No card of these nodes has what the pod asks for.
+
+    Where another node has it, only what the end of other pods would change matters here.
+    """
     with_cards = [one for one in found_nodes if one.node.cards]
+    if hopeful:
+        with_cards = [one for one in with_cards if one.nearest and one.nearest.why.passes]
+    if not with_cards:
+        return
     refusals = [one.nearest for one in with_cards if one.nearest is not None]
     ask = facts.asks[0]
     if any(one.nearest is None for one in with_cards) and ask.cards > 1:

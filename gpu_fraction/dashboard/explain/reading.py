@@ -162,8 +162,6 @@ class _Reader:
             # The daemon's Events on its Node have the Node's name as their UID.
             self.events("Node", node, cluster_wide=True) if node else _none(),
         )
-        if not webhook[1]:
-            self.gaps.append(Gap("deployments", "failed", installed.UNREAD))
         label = (labels or {}).get(keys.LABEL_BACKEND)
         return Facts(
             found,

@@ -110,10 +110,11 @@ def pod(name: str, annotations: Mapping[str, str], **spec: Any) -> dict[str, Any
 def node_manifest(name: str, cards: tuple[inventory.Card, ...], **spec: Any) -> dict[str, Any]:
     """A node as its daemon leaves it; that of ``silent`` is down."""
     amounts = {"cpu": "64", "memory": "512Gi", "pods": "500"}
+    well = sum(one.healthy for one in cards)
     offers = {
-        keys.SLOT: str(32 * len(cards)),
-        keys.CORE_MILLI: str(1000 * len(cards)),
-        keys.MEMORY_MIB: str(CARD_MIB * len(cards)),
+        keys.SLOT: str(32 * well),
+        keys.CORE_MILLI: str(1000 * well),
+        keys.MEMORY_MIB: str(CARD_MIB * well),
     }
     # The kubelet offers none of a device plugin's devices once its stream has ended.
     offers |= {keys.SLOT: "0"} if name == "silent" else {}

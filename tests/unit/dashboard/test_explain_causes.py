@@ -292,7 +292,7 @@ CASES = [
     Case(
         "card-sick",
         waiting(),
-        [node(card(0, healthy=False, health_reason="XID 79"))],
+        [node(card(0, healthy=False, health_reason="XID 79"), offers=False)],
         says="node n",
     ),
     Case("node-cordoned", waiting(), [node(unschedulable=True)], says="node n"),
@@ -505,14 +505,22 @@ def test_room_is_not_certain_where_pods_were_not_read() -> None:
 
 
 def test_a_pod_that_fits_on_a_tainted_node_and_finds_another_full() -> None:
-    """The taint is what to look at."""
+    """The taint is what to look at first, then what is free elsewhere."""
     cluster = [
         node(card(5), name="t", taints=[PRESSURE]),
         node(),
         taking("GPU-0", 900),
     ]
     report = Case("", waiting(), cluster).report()
-    assert [one.cause.name for one in report.findings][:1] == ["node-tainted"]
+    assert [one.cause.name for one in report.findings] == ["node-tainted", "cards-full"]
+    assert "0.1, on node n" in report.findings[1].says
+
+
+def test_a_model_that_only_a_tainted_node_has_is_there() -> None:
+    """The other nodes' models do not matter."""
+    other = node(card(5, model="NVIDIA H100"), name="t", taints=[PRESSURE])
+    report = Case("", asking(models=("H100",)), [other, node()]).report()
+    assert [one.cause.name for one in report.findings] == ["node-tainted"]
 
 
 def test_tolerated_taints_are_no_barrier() -> None:
