@@ -11,7 +11,7 @@ from typing import Any, Final
 from gpu_fraction.cli import asking, printing, quota_check
 from gpu_fraction.cli.asking import Asked
 from gpu_fraction.cli.printing import API_VERSION, Style, clean, painted
-from gpu_fraction.dashboard.explain import reading
+from gpu_fraction.dashboard.explain import owners, reading
 from gpu_fraction.dashboard.explain.causes import Finding
 from gpu_fraction.dashboard.explain.facts import Evidence, Facts
 from gpu_fraction.dashboard.explain.report import Report, report_of
@@ -62,9 +62,9 @@ def target(words: Sequence[str]) -> Target:
     if len(words) != (1 if slash or len(words) == 1 else 2) or not name:
         told = f"{' '.join(words)} is not one object; allowed: KIND NAME, KIND/NAME or NAME"
         raise SettingsError([told])
-    resource = reading.KINDS.get(kind.lower())
+    resource = owners.KINDS.get(kind.lower())
     if resource is None:
-        kinds = sorted({one.kind.lower() for one in reading.KINDS.values()})
+        kinds = sorted({one.kind.lower() for one in owners.KINDS.values()})
         told = f"{kind} cannot be explained{nearest(kind, kinds)}; allowed: {', '.join(kinds)}"
         raise SettingsError([told])
     return Target(resource, name)
@@ -98,7 +98,7 @@ async def _work(
     except NotFoundError as e:
         sys.stderr.write(f"gpu-fraction explain: {e}\n")
         if wanted.resource is PODS:
-            refused = await reading.refused_owners(client, namespace, timeout_s=timeout_s)
+            refused = await owners.refused_owners(client, namespace, timeout_s=timeout_s)
             for owner in refused[:3]:
                 told = f"{owner} could not create its pods: gpu-fraction explain {owner}"
                 printing.note(f"{told} -n {namespace}")

@@ -1,5 +1,6 @@
 """Which nodes could take a pod's shares, and what stands in the way on each."""
 
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -7,8 +8,8 @@ from typing import Final
 from gpu_fraction.dashboard.cluster import Cluster, NodeView
 from gpu_fraction.dashboard.dra_objects import DeviceSlice
 from gpu_fraction.dashboard.objects import PodSpec, Taint
-from gpu_fraction.domain import dra, keys
-from gpu_fraction.domain.asks import Ask
+from gpu_fraction.domain import dra, keys, units
+from gpu_fraction.domain.asks import Ask, amounts_of
 from gpu_fraction.domain.placement import (
     CardState,
     Placed,
@@ -82,11 +83,56 @@ def verdicts(
             for one in devices
             if one.spec.driver == dra.DRIVER
         }
+    wanted, taken = _booked(spec), _taken(cluster)
     return tuple(
-        _verdict(node, asks, tuple(_barriers(node, spec, backend, published)))
+        _verdict(
+            node,
+            asks,
+            (
+                *_barriers(node, spec, backend, published),
+                *_short(node, wanted, taken.get(node.name, {})),
+            ),
+        )
         for node in cluster.nodes
         if not _of_other(node, backend, published or ())
     )
+
+
+def _booked(spec: PodSpec) -> Counter[str]:
+    """What the scheduler and the kubelet count of our resources."""
+    found = Counter[str]()
+    for one in (*spec.containers, *(spec.init_containers or ())):
+        if one.resources is not None:
+            found.update(amounts_of(one.resources.limits, one.resources.requests))
+    return found
+
+
+def _taken(cluster: Cluster) -> Mapping[str, Counter[str]]:
+    """The same of all pods, by node."""
+    found: dict[str, Counter[str]] = {}
+    for view in cluster.pods:
+        if view.node and view.state != "finished":
+            found.setdefault(view.node, Counter()).update(_booked(view.pod.spec))
+    return found
+
+
+def _short(
+    node: NodeView, wanted: Mapping[str, int], taken: Mapping[str, int]
+) -> Iterator[tuple[str, str]]:
+    """Sums of the node that are too small, although a card may have room.
+
+    A share is booked in MiB of the card that the webhook expected.
+    """
+    offered = node.node.status.allocatable or {}
+    for name, amount in wanted.items():
+        if name not in offered:
+            continue
+        free = units.whole_amount(offered[name]) - taken.get(name, 0)
+        if amount > free and positive(offered[name]):
+            yield (
+                "resource-short",
+                f"{name}: {max(0, free)} free of {offered[name]}, {amount} asked",
+            )
 
 
 def _of_other(node: NodeView, backend: str, published: Container[str]) -> bool:

@@ -1,64 +1,35 @@
 """Reads what ``explain`` needs of one pod, or of an owner and the pod that it would make."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from gpu_fraction.dashboard import events, snapshot
 from gpu_fraction.dashboard.explain import installed
 from gpu_fraction.dashboard.explain.facts import Facts, Hook, Webhook, as_pod
+from gpu_fraction.dashboard.explain.owners import CHILDREN, age, owned, template, wanted
 from gpu_fraction.dashboard.explain.refusals import REASONS
 from gpu_fraction.dashboard.objects import Event, ObjectMeta, Pod
 from gpu_fraction.dashboard.snapshot import Gap, Snapshot
-from gpu_fraction.domain import keys
+from gpu_fraction.domain import keys, request_annotation
+from gpu_fraction.domain.backends import BACKENDS
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.errors import ForbiddenError, KubeError, NotFoundError
 from gpu_fraction.kube.objects import Identity
-from gpu_fraction.kube.requests import Selection
 from gpu_fraction.kube.resources import (
     CLAIM_TEMPLATES,
-    CRON_JOBS,
-    DAEMON_SETS,
-    DEPLOYMENTS,
-    EVENTS,
-    JOBS,
     MUTATING_WEBHOOKS,
     NAMESPACES,
     PODS,
-    REPLICA_SETS,
-    STATEFUL_SETS,
     Resource,
 )
+from gpu_fraction.settings.rewrite import RewriteSettings
 
 T = TypeVar("T")
 Raw = Mapping[str, Any]
-
-_SHORT: Final = {
-    "po": PODS,
-    "deploy": DEPLOYMENTS,
-    "rs": REPLICA_SETS,
-    "sts": STATEFUL_SETS,
-    "ds": DAEMON_SETS,
-    "cj": CRON_JOBS,
-}
-KINDS: Final[Mapping[str, Resource]] = {
-    **{
-        word: one
-        for one in (*_SHORT.values(), JOBS)
-        for word in (one.plural, one.kind.lower(), one.qualified)
-    },
-    **_SHORT,
-}
-"""What can be explained, by the words that kubectl takes."""
-
-_CHILDREN: Final = {"Deployment": REPLICA_SETS, "CronJob": JOBS}
-"""Owners whose pods belong to an owner in between."""
-
-_REVISION: Final = "deployment.kubernetes.io/revision"
-"""Source: kubernetes pkg/controller/deployment/util."""
 
 
 class _WebhookIn(msgspec.Struct, frozen=True, rename="camel"):
@@ -170,11 +141,19 @@ class _Reader:
             labels=labels,
             hooks=hooks,
             templates=templates,
-            webhook=Webhook(webhook[0], label, webhook[1]),
+            webhook=_webhook(*webhook, label, as_pod(raw)),
             node_events=node_events,
             gaps=tuple(self.gaps),
             **given,
         )
+
+
+def _webhook(read: RewriteSettings, source: str, label: str | None, pod: Pod) -> Webhook:
+    """The webhook's settings; unread, the backend is that for which the pod was written."""
+    rendered = request_annotation.find(pod.annotations)
+    if not source and rendered is not None and rendered.backend in BACKENDS:
+        read = replace(read, backend=rendered.backend)
+    return Webhook(read, label, source)
 
 
 async def _none() -> tuple[Event, ...]:
@@ -193,7 +172,7 @@ async def read(
 
     Args:
         client: The connection.
-        resource: One of ``KINDS``.
+        resource: One of ``owners.KINDS``.
         namespace: Where the object is.
         name: Its name.
         timeout_s: Seconds for each request.
@@ -230,15 +209,15 @@ async def _of_owner(
 ) -> Facts:
     owner, kind = raw, resource.kind
     told = list(await reader.events(kind, name, _uid(raw)))
-    if (between := _CHILDREN.get(kind)) is not None:
+    if (between := CHILDREN.get(kind)) is not None:
         newest = await _newest(reader, between, _uid(raw))
         if newest is not None:
             owner = newest
             told += await reader.events(between.kind, _name(newest), _uid(newest))
-    pods = [one for one in found.pods.items if _owned(one, _uid(owner))]
+    pods = [one for one in found.pods.items if owned(one, _uid(owner))]
     live = [one for one in pods if not one.finished and not one.metadata.deletion_timestamp]
     refused = any(event.reason in REASONS for event in told)
-    if pods and (len(live) >= _wanted(owner) or not refused):
+    if pods and (len(live) >= wanted(owner) or not refused):
         # The pod to look at is the one that waits longest.
         order = {"Pending": 0, "Failed": 1, "Running": 2}
         chosen = min(
@@ -252,10 +231,8 @@ async def _of_owner(
         if pod is not None:
             return await _of_pod(reader, found, pod, chosen.metadata.name)
     told.sort(key=lambda event: event.at)
-    template = _template(owner, reader.namespace, name)
-    return await reader.facts(
-        found, template, kind=kind, name=name, events=tuple(told), exists=False
-    )
+    made = template(owner, reader.namespace, name)
+    return await reader.facts(found, made, kind=kind, name=name, events=tuple(told), exists=False)
 
 
 async def _newest(reader: _Reader, resource: Resource, uid: str) -> Raw | None:
@@ -267,36 +244,7 @@ async def _newest(reader: _Reader, resource: Resource, uid: str) -> Raw | None:
         for one in (found.items if found else ())
         if any(o.get("uid") == uid for o in one["metadata"].get("ownerReferences") or ())
     ]
-    return max(mine, key=_age, default=None)
-
-
-def _age(raw: Raw) -> tuple[int, str]:
-    meta = raw["metadata"]
-    revision = (meta.get("annotations") or {}).get(_REVISION, "")
-    return int(revision) if revision.isdecimal() else 0, meta.get("creationTimestamp") or ""
-
-
-def _owned(pod: Pod, uid: str) -> bool:
-    owner = pod.metadata.owner
-    return owner is not None and owner.uid == uid
-
-
-def _wanted(owner: Raw) -> int:
-    """The number of pods that the owner would have."""
-    spec, status = owner.get("spec") or {}, owner.get("status") or {}
-    for value in (spec.get("replicas"), status.get("desiredNumberScheduled")):
-        if isinstance(value, int):
-            return value
-    left = (spec.get("completions") or 1) - (status.get("succeeded") or 0)
-    return int(min(spec.get("parallelism", 1), left))
-
-
-def _template(owner: Raw, namespace: str, name: str) -> Raw:
-    spec = owner.get("spec") or {}
-    spec = (spec.get("jobTemplate") or {}).get("spec") or spec
-    template = spec.get("template") or {}
-    meta = {**(template.get("metadata") or {}), "namespace": namespace, "name": name}
-    return {"metadata": meta, "spec": template.get("spec") or {}}
+    return max(mine, key=age, default=None)
 
 
 def _uid(raw: Raw) -> str:
@@ -305,32 +253,3 @@ def _uid(raw: Raw) -> str:
 
 def _name(raw: Raw) -> str:
     return str((raw.get("metadata") or {}).get("name") or "")
-
-
-async def refused_owners(client: Client, namespace: str, *, timeout_s: float) -> Sequence[str]:
-    """``kind/name`` of owners whose pods were refused within the last hour, the latest first.
-
-    Args:
-        client: The connection.
-        namespace: Where to look.
-        timeout_s: Seconds for the answer.
-    """
-    selection = Selection(fields="reason=FailedCreate")
-    try:
-        found = await client.list(
-            EVENTS.at(namespace=namespace), _Refused, selection, timeout_s=timeout_s
-        )
-    except KubeError:
-        return ()
-    latest = sorted(found.items, key=lambda event: event.at, reverse=True)
-    owners = (f"{e.involved_object.kind.lower()}/{e.involved_object.name}" for e in latest)
-    return tuple(dict.fromkeys(owners))
-
-
-class _Involved(msgspec.Struct, frozen=True):
-    kind: str = ""
-    name: str = ""
-
-
-class _Refused(Event, frozen=True, kw_only=True, rename="camel"):
-    involved_object: _Involved = _Involved()

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gpu_fraction.dashboard.explain import placing, refusals, starting
+from gpu_fraction.dashboard.explain import placing, refusals, starting, waiting
 from gpu_fraction.dashboard.explain.causes import ORDER, Finding, State
 from gpu_fraction.dashboard.explain.facts import Evidence, Facts
 from gpu_fraction.domain import units
@@ -22,9 +22,9 @@ STEPS: Final = (
     "container starts",
     "pod ends, its slice is free again",
 )
-"""Source: DESIGN, "One pod, from apply to start" (docs/architecture.md)."""
+"""What happens to a pod, from the API server to its end (docs/architecture.md)."""
 
-_RULES: Final = (*refusals.RULES, *placing.RULES, *starting.RULES)
+_RULES: Final = (*refusals.RULES, *waiting.RULES, *placing.RULES, *starting.RULES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def report_of(facts: Facts) -> Report:
     """Steps and causes; never raises, because annotations and statuses may hold anything."""
     findings = [one for rule in _RULES for one in rule(facts)]
     if not any(one.cause.step == 5 for one in findings):
-        findings += placing.scheduler_refuses(facts)
+        findings += waiting.scheduler_refuses(facts)
     findings.sort(key=lambda one: (one.cause.state == "unknown", ORDER[one.cause.name]))
     steps = tuple(_steps(facts, findings))
     # A pod that is not counted yet runs all the same.

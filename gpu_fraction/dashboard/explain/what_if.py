@@ -7,12 +7,13 @@ from typing import Any, Final
 
 import jsonpatch
 
-from gpu_fraction.dashboard.explain import nodes, placing
+from gpu_fraction.dashboard.explain import nodes, placing, waiting
 from gpu_fraction.dashboard.explain.causes import Finding
 from gpu_fraction.dashboard.explain.facts import Facts, as_pod
 from gpu_fraction.dashboard.explain.report import asked
 from gpu_fraction.dashboard.snapshot import Snapshot
 from gpu_fraction.domain import conversion, keys, plain_form
+from gpu_fraction.domain.backends import STACKS
 from gpu_fraction.domain.request import Bounds, Refused
 from gpu_fraction.domain.units import format_milli
 
@@ -39,7 +40,7 @@ class QuotaAnswer:
 CheckQuota = Callable[[Raw, Raw | None], QuotaAnswer]
 """Judges a new pod in place of an old one; None for no old one."""
 
-_PLACING: Final = (placing.not_offered, placing.no_room)
+_PLACING: Final = (waiting.not_offered, placing.no_room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def as_written(facts: Facts) -> Raw:
     if not facts.rewritten:
         return raw
     pod = as_pod(raw).domain()
-    stacks = facts.webhook.settings.backends
+    stacks = {**STACKS, **facts.webhook.settings.backends}
     try:
         found = conversion.find(pod, stacks, Bounds())
     except Refused:
@@ -162,7 +163,7 @@ def as_written(facts: Facts) -> Raw:
 def _patched(raw: Raw, operations: Sequence[Mapping[str, Any]]) -> Raw:
     try:
         return dict(jsonpatch.apply_patch(dict(raw), [*operations]))
-    except jsonpatch.JsonPatchException:
+    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException):
         return raw
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_fraction.certs.pod_tls import write_pod_tls
-from gpu_fraction.domain import inventory, keys
+from gpu_fraction.domain import dra, inventory, keys
 from tests.builders.cards import card
 from tests.cluster.claims.rig import slice_of
 from tests.cluster.harness.binaries import Binaries
@@ -172,6 +172,8 @@ def running_rig(binaries: Binaries, folder: Path) -> Iterator[Rig]:
                 controllers=1,
                 webhook_arguments=("--namespace-backends", "dra,nvidia"),
                 controller_arguments=("--dra", "labelled"),
+                # Two sizes: the MiB of a share are settled when a card is chosen.
+                sizes=("--gpu-memory-by-model", f"T4={CARD_MIB},A100=40960"),
             ) as quotas:
                 yield Rig(plane, quotas, extender)
         finally:
@@ -183,7 +185,11 @@ def _create_nodes(plane: ControlPlane) -> None:
     for name, cards in NODES.items():
         plane.kubectl("create", "-f", "-", stdin=node_manifest(name, cards))
     plane.kubectl("create", "-f", "-", stdin=node_manifest("shared", ()))
-    plane.kubectl("create", "-f", "-", stdin=slice_of("shared", (DRA_MIB,)))
+    published = slice_of("shared", (DRA_MIB,))
+    policy = {"default": "1", "validRange": {"min": "1", "max": "1", "step": "1"}}
+    for device in published["spec"]["devices"]:
+        device["capacity"][dra.SLOTS] = {"value": "32", "requestPolicy": policy}
+    plane.kubectl("create", "-f", "-", stdin=published)
     plane.kubectl("apply", "-f", str(ROOT / "deploy" / "dra" / "device-classes.yaml"))
     plane.kubectl("apply", "-k", str(ROOT / "deploy" / "claims"), "--validate=strict")
     plane.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s")

@@ -6,19 +6,33 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import jsonpatch
+import msgspec
 import pytest
 from ruamel.yaml import YAML
 
 from gpu_fraction.cli import explain_answer, main
-from gpu_fraction.dashboard.explain import reading
-from gpu_fraction.domain import keys
+from gpu_fraction.dashboard.explain import owners
+from gpu_fraction.domain import admission, keys
 from gpu_fraction.domain.assignment import CardShare
-from gpu_fraction.kube.resources import EVENTS
+from gpu_fraction.domain.backends import STACKS
+from gpu_fraction.domain.pod import Pod
+from gpu_fraction.kube.resources import EVENTS, NODES, RESOURCE_CLAIMS
 from gpu_fraction.sandbox.apiserver import Answer, ApiServer, Fault, Kind
 from gpu_fraction.settings.option import SettingsError
 from tests.builders.cards import card
-from tests.builders.views import CREATED, Raw, gpu_node, gpu_pod, quota, server
+from tests.builders.views import (
+    CREATED,
+    Raw,
+    claim,
+    device_slice,
+    gpu_node,
+    gpu_pod,
+    quota,
+    server,
+)
 
+OTHERS = {"ResourceClaim": RESOURCE_CLAIMS}
 NODE = gpu_node("n", card(0), card(1))
 
 
@@ -68,7 +82,7 @@ def stored(*objects: Raw) -> ApiServer:
     api = server(NODE)
     api.add_namespace("team-a")
     for one in objects:
-        resource = reading.KINDS.get(one["kind"].lower(), EVENTS)
+        resource = owners.KINDS.get(one["kind"].lower(), OTHERS.get(one["kind"], EVENTS))
         api.storage.put(Kind(resource), ("team-a", one["metadata"]["name"]), one)
     return api
 
@@ -232,6 +246,38 @@ def test_other_annotations_are_tried_on_the_quota(explain: Any, share: str, code
     found, out, _ = explain(server(NODE, pod, budget), *words)
     assert found == code, out
     assert ("exceeded GPU quota: q, requested: cores=700m, used: cores=0" in out) == bool(code)
+
+
+def test_a_claim_is_tried_on_the_cards_that_claims_leave_free(explain: Any) -> None:
+    """Also where the webhook's settings may not be read: the pod says its backend."""
+    pod, other = of_dra("train", "0.5"), of_dra("other", "0.3")
+    held = [
+        claim(name, one, "n", "GPU-0", milli, milli * 1000)
+        for name, one, milli in (("c1", pod, 500), ("c2", other, 300))
+    ]
+    node = gpu_node("n")
+    node["metadata"]["annotations"] = {}
+    api = stored(pod, other, *held)
+    api.remove(NODES, "n")
+    api.add(node, device_slice("n", card(0)))
+    for share, code in (("0.7", 0), ("0.8", 1)):
+        words = ("pod", "train", "--what-if", f"gpu-fraction={share}", "-o", "json")
+        found, out, _ = explain(api, *words)
+        answer = json.loads(out)["whatIf"]
+        assert found == code, answer
+        assert answer["largestShareMilli"] == 700
+
+
+def of_dra(name: str, share: str) -> Raw:
+    """A running pod of backend ``dra``, as the webhook leaves it."""
+    raw = gpu_pod(name, node="n")
+    raw["metadata"]["annotations"] = {keys.FRACTION: share}
+    raw["spec"] = {"containers": [{"name": "main", "image": "i"}]}
+    written = STACKS["dra"], msgspec.convert(raw, Pod)
+    operations = admission.admit(written[1], written[0], admission.Rules()).operations
+    made: Raw = jsonpatch.apply_patch(raw, operations)
+    made["spec"]["nodeName"] = "n"
+    return made
 
 
 def test_a_stack_of_others_is_tried_as_far_as_it_is_known(explain: Any) -> None:

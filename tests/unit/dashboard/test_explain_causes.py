@@ -71,6 +71,13 @@ def waiting(message: str = "0/1 nodes are available", milli: int = 500, **spec: 
     return pod
 
 
+def booked(mib: str) -> Raw:
+    """A share that the webhook has turned into MiB of a larger card."""
+    pod = waiting()
+    pod["spec"]["containers"][0]["resources"]["limits"][keys.MEMORY_MIB] = mib
+    return pod
+
+
 def asking(**fields: Any) -> Raw:
     """A waiting pod whose request has more than a share."""
     pod = waiting()
@@ -122,7 +129,10 @@ def claiming(message: str = "0/1 nodes are available: 1 cannot allocate all clai
 def node(*cards: inventory.Card, name: str = "n", offers: bool = True, **spec: Any) -> Raw:
     """A node whose daemon runs, or does not."""
     made = gpu_node(name, *cards or (card(0),), **spec)
-    made["status"]["allocatable"] = {keys.SLOT: "32" if offers else "0"}
+    made["status"]["allocatable"] = {
+        keys.SLOT: "32" if offers else "0",
+        keys.MEMORY_MIB: str(16384 * max(1, len(cards))),
+    }
     return made
 
 
@@ -299,6 +309,12 @@ CASES = [
     Case("node-not-ready", waiting(), [node(ready=False)]),
     Case("node-tainted", waiting(), [node(taints=[PRESSURE])], says="gpu=other:NoSchedule"),
     Case("node-selector", waiting(nodeSelector={"zone": "a"}), [node()], says="zone"),
+    Case(
+        "resource-short",
+        booked("40960"),
+        [node()],
+        says="gpu-fraction.dev/memory-mib: 16384 free of 16384, 40960 asked",
+    ),
     Case(
         "cards-fragmented",
         waiting(milli=800),
