@@ -42,6 +42,14 @@ LIFE: Final = (
         "look at the container extender in the scheduler's pods: its logs, its certificates",
     ),
     Cause(
+        "binding-refused",
+        5,
+        "waiting",
+        "binding to … denied",
+        "do what the message says; where only gpu-fraction sets an annotation, the webhook's "
+        "--system-users lacks the scheduler's account",
+    ),
+    Cause(
         "daemon-down",
         5,
         "waiting",

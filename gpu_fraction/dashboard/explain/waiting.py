@@ -20,6 +20,8 @@ SILENT_S: Final = 10
 look within milliseconds, and the clocks of two machines differ by less."""
 
 _EXTENDER: Final = re.compile(r'Post "https?://[^"]*/(filter|prioritize|bind|preempt)"')
+_BINDING: Final = re.compile(r"binding to \S+: ")
+"""Of the extender (gpu_fraction/scheduler/binding.py): the node is chosen, the Binding fails."""
 _NO_CLASS: Final = re.compile(r"device class \S+ does not exist", re.IGNORECASE)
 
 
@@ -122,6 +124,8 @@ def scheduler_stuck(facts: Facts) -> Iterator[Finding]:
         return
     if _EXTENDER.search(last.text):
         yield found("extender-down", "the scheduler cannot reach the extender", last)
+    if _BINDING.match(last.text):
+        yield found("binding-refused", last.text, last)
     if match := _NO_CLASS.search(last.text):
         yield found("device-class-missing", match[0], last)
 

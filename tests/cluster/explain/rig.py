@@ -5,6 +5,8 @@ publish. The command under test is a process with a kubeconfig, as a person star
 """
 
 import contextlib
+import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,10 +26,11 @@ from tests.cluster.harness.ports import free_port
 from tests.cluster.harness.process import Process
 from tests.cluster.harness.quota import Quotas, quotas_installed
 from tests.cluster.harness.simulated_nodes import simulated_nodes
-from tests.cluster.scheduling.rig import extender_process, scheduler_config
+from tests.cluster.scheduling.rig import EXTENDER, extender_process, scheduler_config
 
 ROOT = Path(__file__).parents[3]
 CARD_MIB = 16384
+RUNS_WITHIN_S = 40
 DRA_MIB = 24576
 
 NODES: Mapping[str, tuple[inventory.Card, ...]] = {
@@ -70,6 +73,13 @@ class Rig:
     def explained(self, cause: str, *words: str) -> dict[str, Any]:
         """The answer, once a cause is the first that it names."""
         return explained(self.kubectl, cause, *words)
+
+    def until_running(self, name: str) -> None:
+        """Wait for a pod; where it does not run, the command says why."""
+        deadline = time.monotonic() + RUNS_WITHIN_S
+        while (found := self.explain("pod", name))[0] != 0:
+            if time.monotonic() > deadline:
+                raise TimeoutError(json.dumps(found[1], indent=1))
 
     def create(self, name: str, annotations: Mapping[str, str], **spec: Any) -> None:
         """A pod."""
@@ -170,7 +180,13 @@ def running_rig(binaries: Binaries, folder: Path) -> Iterator[Rig]:
                 plane,
                 replicas=1,
                 controllers=1,
-                webhook_arguments=("--namespace-backends", "dra,nvidia"),
+                webhook_arguments=(
+                    *("--namespace-backends", "dra,nvidia"),
+                    *(
+                        "--system-users",
+                        f"system:serviceaccount:{keys.SYSTEM_NAMESPACE}:{EXTENDER}",
+                    ),
+                ),
                 controller_arguments=("--dra", "labelled"),
                 # Two sizes: the MiB of a share are settled when a card is chosen.
                 sizes=("--gpu-memory-by-model", f"T4={CARD_MIB},A100=40960"),

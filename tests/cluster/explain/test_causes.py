@@ -25,6 +25,7 @@ def dead(process: Process) -> Iterator[None]:
     try:
         yield
     finally:
+        process.log.unlink(missing_ok=True)  # it says when the process listens
         process.start()
 
 
@@ -113,11 +114,12 @@ async def test_another_webhook_undoes_the_rewrite(rig: Rig) -> None:
 
 def test_the_webhook_is_down(rig: Rig) -> None:
     """Pods are refused, and the command needs no webhook to say so."""
-    with dead(rig.quotas.admission.front):
+    webhook_process = rig.quotas.admission.front
+    with dead(webhook_process):
         rig.deploy("blocked", HALF)
         found = rig.explained("webhook-down", "deploy/blocked")
         assert "mutate.gpu-fraction.dev" in found["says"]
-    rig.quotas.admission.wait_listening(rig.quotas.admission.front)
+    rig.quotas.admission.wait_listening(webhook_process)
 
 
 def test_the_webhook_does_not_look_at_the_namespace(rig: Rig) -> None:
@@ -176,7 +178,7 @@ def test_cards_that_are_fragmented_and_cards_that_are_full(rig: Rig) -> None:
     """Twice 0.4 is no 0.5; the largest share that fits is named, and would start."""
     for name in ("a", "b"):
         rig.create(name, {keys.FRACTION: "0.6"}, node="pair")
-        rig.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+        rig.until_running(name)
     rig.create("p", HALF, node="pair")
     found = rig.explained("cards-fragmented", "pod", "p")
     assert "the largest share that fits now is 0.4, on node pair" in found["says"]
@@ -250,7 +252,7 @@ def test_a_claim_that_waits_for_room(rig: Rig) -> None:
     """The rest of the card is what the claims leave of it."""
     of_dra(rig)
     rig.create("first", {keys.FRACTION: "0.7"}, node="shared")
-    rig.kubectl("wait", "--for=condition=Ready", "pod/first", "--timeout=60s")
+    rig.until_running("first")
     rig.create("p", HALF, node="shared")
     found = rig.explained("cards-full", "pod", "p")
     assert "the largest share that fits now is 0.3, on node shared" in found["says"]
@@ -263,7 +265,7 @@ def test_a_claim_that_waits_for_room(rig: Rig) -> None:
         assert "there is room on card 0 (GPU-shared-0) of node shared" in found["says"]
         assert "the scheduler has not looked again since 20" in found["says"]
     rig.plane.scheduler.wait_healthy()
-    rig.kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=60s")
+    rig.until_running("p")
 
 
 def test_a_template_that_is_missing(rig: Rig) -> None:

@@ -39,6 +39,8 @@ ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 NODES, CARDS, CARD_MIB = 50, 8, 81559
 MODEL = "NVIDIA H100 80GB HBM3"
+EXTENDER = "extender-alone"
+"""The account of the extender."""
 IN_FLIGHT = 40
 """Requests at once where tests create many objects."""
 
@@ -302,7 +304,7 @@ def extender_process(plane: ControlPlane, tls: Path, port: int) -> Process:
     kubectl("wait", "--for=condition=Established", "crd/gpuquotas.gpu-fraction.dev")
     # An account with the extender's role alone: in its pod it has the scheduler's as well,
     # and would not notice if its own were too small.
-    name = "extender-alone"
+    name = EXTENDER
     kubectl("create", "serviceaccount", name, "-n", keys.SYSTEM_NAMESPACE)
     kubectl(
         "create",

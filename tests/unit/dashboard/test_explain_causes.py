@@ -288,6 +288,11 @@ CASES = [
         [node()],
     ),
     Case(
+        "binding-refused",
+        waiting('binding to n: admission webhook "changes.gpu-fraction.dev" denied the request'),
+        [node()],
+    ),
+    Case(
         "device-class-missing",
         claiming("request gpu: device class fraction.gpu-fraction.dev does not exist"),
         facts={"templates": frozenset({"t"})},
