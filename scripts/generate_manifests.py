@@ -28,7 +28,7 @@ RESERVED: Final = frozenset(
         *("tls_cert", "tls_key", "client_ca", "client_names", "token_file"),
         *("cert_dir", "cert_namespace", "cert_service", "cert_mutating", "cert_validating"),
         *("manage_certificates", "replica_name", "replica_uid", "lease_name", "lease_namespace"),
-        *("dra", "mode", "node_name", "isolation", "kubelet_dir", "state_dir", "cdi_dir"),
+        *("dra", "hand_written_claims", "mode", "node_name", "pod_uid", "isolation", "kubelet_dir", "state_dir", "cdi_dir"),
         *("host_cdi_dirs", "mps_dir", "mps_shm_dir", "hami_library_dir"),
         *("simulated_cards", "simulated_model", "simulated_memory"),
     )
