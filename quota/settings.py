@@ -36,7 +36,7 @@ class _SharedOptions:
         choice("refuse", "charge"),
         "refuse",
         "refuse or charge ResourceClaims of our classes that somebody wrote; the same for webhook "
-        "and controller (deploy/claims-charge)",
+        "and controller (docs/dra.md)",
     )
 
 

@@ -28,9 +28,9 @@ RESERVED: Final = frozenset(
         *("tls_cert", "tls_key", "client_ca", "client_names", "token_file"),
         *("cert_dir", "cert_namespace", "cert_service", "cert_mutating", "cert_validating"),
         *("manage_certificates", "replica_name", "replica_uid", "lease_name", "lease_namespace"),
-        *("dra", "mode", "node_name", "isolation", "kubelet_dir", "state_dir", "cdi_dir"),
-        *("host_cdi_dirs", "mps_dir", "mps_shm_dir", "hami_library_dir"),
-        *("simulated_cards", "simulated_model", "simulated_memory"),
+        *("dra", "hand_written_claims", "mode", "node_name", "pod_uid", "isolation"),
+        *("kubelet_dir", "state_dir", "cdi_dir", "host_cdi_dirs", "mps_dir", "mps_shm_dir"),
+        *("hami_library_dir", "simulated_cards", "simulated_model", "simulated_memory"),
     )
 )
 """Settings for which the chart has values of its own, or that fit its mounts and names."""
@@ -46,13 +46,13 @@ DRA: Final[Values] = {"backend": "dra", "dra": {"enabled": True}}
 CERT_MANAGER: Final[Values] = {"certificates": {"mode": "cert-manager"}}
 HAMI_CORE: Final[Values] = {"nodeDaemon": {"isolation": ["cgroup", "hami-core"]}}
 
-FOLDERS: Final = (
+FOLDERS: Final[Sequence[tuple[Values, Sequence[str]]]] = (
     ({}, ("crd", "rbac", "webhook", "controller", "admission-policy", "scheduler", "node-daemon")),
     (DRA, ("dra", "claims")),
 )
 """Values, and the chart's folders whose templates become a file each, by the same names."""
 
-WHOLE: Final = (
+WHOLE: Final[Sequence[tuple[str, Values, Sequence[str]]]] = (
     (
         "cert-manager/manifests.yaml",
         CERT_MANAGER,

@@ -145,7 +145,8 @@ def _ask(container: Container, vendor: Vendor, *, up: bool) -> Slice | None:
     cards = amount_of(container.resources, vendor.count)
     memory_mib = _mib(container.resources, vendor)
     cores = amount_of(container.resources, vendor.cores)
-    if not (cards or memory_mib or cores):
+    # Memory that is rounded down to nothing asks as well: for all of it, as a count alone does.
+    if not (cards or cores or amount_of(container.resources, vendor.memory)):
         return None
     cards = max(1, cards)
     milli = cores * units.MILLI + (vendor.core_parts - 1 if up else 0)

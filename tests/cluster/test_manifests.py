@@ -59,10 +59,10 @@ def named_by_kustomizations() -> set[Path]:
 
 
 def files() -> list[Path]:
-    """Manifests that no kustomization names."""
+    """Manifests that no kustomization names; krew's is read by krew alone."""
     found = [*DEPLOY.glob("**/*.y*ml"), *(ROOT / "examples").glob("**/*.y*ml")]
-    chart = DEPLOY.glob("chart/**/*")
-    return sorted({*found} - {*chart} - named_by_kustomizations() - {*KUSTOMIZATIONS})
+    others = {*DEPLOY.glob("chart/**/*"), *DEPLOY.glob("krew/*")}
+    return sorted({*found} - others - named_by_kustomizations() - {*KUSTOMIZATIONS})
 
 
 def objects_of_pages() -> Iterator[tuple[str, str]]:

@@ -25,6 +25,7 @@ PROVIDED = {"mode": "provided", "provided": {"secretName": "own", "caBundle": PE
 COMBINATIONS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "dra": DRA,
+    "charged claims": {**DRA, "dra": {"enabled": True, "handWrittenClaims": "charge"}},
     "hami": {"backend": "hami"},
     "cert-manager": {"certificates": {"mode": "cert-manager"}},
     "provided": {"certificates": PROVIDED},

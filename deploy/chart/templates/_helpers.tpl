@@ -104,6 +104,10 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- if or (eq $given "true") (and (eq $given "auto") $wanted) -}}true{{- end -}}
 {{- end -}}
 
+{{- define "gpu-fraction.chargesClaims" -}}
+{{- if and .Values.dra.enabled (eq .Values.dra.handWrittenClaims "charge") -}}true{{- end -}}
+{{- end -}}
+
 {{- define "gpu-fraction.priorityClass" -}}
 {{- $values := (index . 0).Values.priorityClass -}}
 {{- if $values.create -}}

@@ -1,7 +1,10 @@
 """What ``make manifests`` writes is what the chart and the settings say today."""
 
+import shutil
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -26,7 +29,7 @@ def test_the_manifests_are_the_charts(helm: Helm) -> None:
 
 
 def test_every_manifest_is_the_charts() -> None:
-    """But kustomizations, and the classes for NVIDIA's driver, which are chosen by hand."""
+    """But kustomizations and their patches, classes for NVIDIA's driver, and krew's manifest."""
     head = "# Written by make manifests from deploy/chart.\n"
     files = set(generate_manifests.DEPLOY.glob("*/*.yaml")) - set(CHART.iterdir())
     others = {
@@ -34,7 +37,62 @@ def test_every_manifest_is_the_charts() -> None:
         for file in files
         if file.name != "kustomization.yaml" and not file.read_text().startswith(head)
     }
-    assert others == {"dra/nvidia-mig-classes.yaml"}
+    assert others == {
+        *("claims-charge/policy.yaml", "claims-charge/webhook.yaml"),
+        *("dra/nvidia-mig-classes.yaml", "krew/gpu-fraction.yaml"),
+    }
+
+
+def test_the_component_that_charges_claims_is_the_charts_value(
+    helm: Helm, rendered: Callable[[Path], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """Both change the same policy, webhook and variables in the same way, and nothing else."""
+    shutil.copytree(generate_manifests.DEPLOY, tmp_path / "deploy")
+
+    def built(components: str) -> list[dict[str, Any]]:
+        folder = tmp_path / f"mine{len(components)}"
+        folder.mkdir()
+        (folder / "kustomization.yaml").write_text(
+            f"{{resources: [../deploy/default, ../deploy/claims], components: [{components}]}}",
+            encoding="utf-8",
+        )
+        return rendered(folder)
+
+    def chart(mode: str) -> list[dict[str, Any]]:
+        values = {"dra": {"enabled": True, "handWrittenClaims": mode}, "backend": "dra"}
+        return list(helm.template(values).objects)
+
+    of_component = _changes(built(""), built("../deploy/claims-charge"))
+    assert of_component == _changes(chart("refuse"), chart("charge"))
+    assert set(of_component) == {
+        ("ValidatingAdmissionPolicy", "gpu-fraction-claims"),
+        ("ValidatingWebhookConfiguration", "gpu-fraction"),
+        ("Deployment", "gpu-fraction-webhook"),
+        ("Deployment", "gpu-fraction-controller"),
+    }
+
+
+def _changes(
+    before: list[dict[str, Any]], after: list[dict[str, Any]]
+) -> dict[tuple[str, str], object]:
+    """What is new of the objects that differ: specification, webhooks or variables."""
+
+    def of_interest(one: dict[str, Any]) -> list[Any]:
+        if one["kind"] == "Deployment":
+            (container,) = one["spec"]["template"]["spec"]["containers"]
+            return list(container["env"])
+        return list(one.get("webhooks") or one.get("rules") or one.get("spec", {}).items())
+
+    old, new = (
+        {(one["kind"], one["metadata"]["name"]): of_interest(one) for one in objects}
+        for objects in (before, after)
+    )
+    assert old.keys() == new.keys()
+    return {
+        key: [part for part in parts if part not in old[key]]
+        for key, parts in new.items()
+        if parts != old[key]
+    }
 
 
 def test_chart_and_programs_have_one_version() -> None:

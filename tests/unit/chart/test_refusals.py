@@ -61,6 +61,11 @@ def test_the_schema_is_closed(helm: Helm, values: dict[str, Any], said: str) -> 
         ({"backend": "dra"}, {}, "dra.enabled: the backend dra (backend, settings"),
         ({"settings": {"namespace_backends": "hami, dra"}}, {}, "set dra.enabled=true"),
         ({"dra": {"enabled": True}}, {}, "dra.enabled: the node daemon serves either"),
+        (
+            {"dra": {"handWrittenClaims": "charge"}},
+            {},
+            "dra.handWrittenClaims: charge is for the driver's claims; set dra.enabled=true",
+        ),
         ({"scheduler": {"enabled": False}}, {}, "set scheduler.enabled=true or another backend"),
         (
             {"backend": "hami", "simulatedCards": {"count": 2}},

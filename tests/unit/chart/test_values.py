@@ -266,15 +266,37 @@ def test_a_namespace_of_the_release(helm: Helm) -> None:
 
 
 def test_locks_may_be_left_out(helm: Helm) -> None:
-    """On system annotations, and on claims that users write by hand."""
+    """On system annotations."""
     assert not helm.template({"admissionPolicy": {"enabled": False}}).kind(
         "ValidatingAdmissionPolicy"
     )
-    allowed = {"backend": "dra", "dra": {"enabled": True, "handWrittenClaims": "allow"}}
-    names = {
-        m["metadata"]["name"] for m in helm.template(allowed).kind("ValidatingAdmissionPolicy")
-    }
-    assert names == {"gpu-fraction", "gpu-fraction-slices"}
+
+
+def test_claims_by_hand_are_charged_as_pods_are(helm: Helm) -> None:
+    """By the webhook with its policy, time and namespaces; no lock but on claims that lie goes."""
+    term = {"key": "control-plane", "operator": "NotIn", "values": ["true"]}
+    one = {"failurePolicy": "Ignore", "timeoutSeconds": 10, "namespaceSelector": [term]}
+    refused = {"backend": "dra", "dra": {"enabled": True}, "webhook": one}
+    charged = {**refused, "dra": {"enabled": True, "handWrittenClaims": "charge"}}
+    kind = "ValidatingAdmissionPolicy"
+    before, after = (helm.template(values) for values in (refused, charged))
+    assert [m["metadata"] for m in before.kind(kind)] == [m["metadata"] for m in after.kind(kind)]
+    pods, _, claims = after.kind("ValidatingWebhookConfiguration")[0]["webhooks"]
+    same = ("failurePolicy", "namespaceSelector", "sideEffects", "timeoutSeconds", "clientConfig")
+    assert [claims[key] for key in same] == [pods[key] for key in same]
+    for suffix in ("-webhook", "-controller"):
+        assert after.environment(suffix)["GPU_FRACTION_HAND_WRITTEN_CLAIMS"] == "charge"
+
+
+def test_drivers_surge_by_the_number_of_nodes_that_may_be_updated(helm: Helm) -> None:
+    """The next DRA driver is there first; a second device plugin would end at once."""
+    for values, strategy in (
+        ({}, {"maxUnavailable": "10%"}),
+        ({"backend": "dra", "dra": {"enabled": True}}, {"maxSurge": "10%", "maxUnavailable": 0}),
+    ):
+        made = helm.template({**values, "nodeDaemon": {"maxUnavailable": "10%"}})
+        (daemon,) = made.kind("DaemonSet")
+        assert daemon["spec"]["updateStrategy"] == {"rollingUpdate": strategy}
 
 
 def test_monitoring_asks_every_part(helm: Helm) -> None:

@@ -75,3 +75,12 @@ def test_vendors_beside_each_other_add_up() -> None:
     both = {"nvidia.com/gpu": "1", "hygon.com/dcunum": "1", "nvidia.com/gpumem": "1024"}
     charged = demand(typed(pod(None, container("main", {**both, "nvidia.com/gpucores": "10"}))))
     assert charged == Demand(2, 1100, 1024, 1000)
+
+
+@pytest.mark.parametrize(
+    "count", [{}, {"metax-tech.com/sgpu": "1"}], ids=["alone", "with a count"]
+)
+def test_memory_that_is_rounded_to_nothing_costs_a_device(count: dict[str, str]) -> None:
+    """Bytes below a MiB name no amount, so all of a device is charged."""
+    asked = {**count, "metax-tech.com/vmemory": "1k"}
+    assert demand(typed(pod(None, container("main", asked)))) == Demand(1, 1000, 0, 1000)

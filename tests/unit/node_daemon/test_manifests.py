@@ -20,10 +20,15 @@ HAMI = DEPLOY / "node-daemon-hami-core" / "manifests.yaml"
 DRA = DEPLOY / "dra" / "node-daemon.yaml"
 
 
+def workload(path: Path) -> dict[str, Any]:
+    """The specification of a manifest's DaemonSet."""
+    (one,) = (m for m in YAML(typ="safe").load_all(path) if m["kind"] == "DaemonSet")
+    return dict(one["spec"])
+
+
 def pod(path: Path) -> dict[str, Any]:
     """The pod of a manifest."""
-    (one,) = (m for m in YAML(typ="safe").load_all(path) if m["kind"] == "DaemonSet")
-    return dict(one["spec"]["template"]["spec"])
+    return dict(workload(path)["template"]["spec"])
 
 
 def container(path: Path) -> dict[str, Any]:
@@ -108,11 +113,14 @@ def test_dra_is_a_choice() -> None:
 
 def test_a_second_daemon_starts_only_where_it_can_wait() -> None:
     """An update makes the next DRA driver first; a second device plugin would end at once."""
-    base, patch = (YAML(typ="safe").load(path)["spec"] for path in (BASE, DRA))
-    assert "updateStrategy" not in base
+    one, two = (workload(path)["updateStrategy"]["rollingUpdate"] for path in (BASE, DRA))
+    assert one == {"maxUnavailable": 1}
     assert not settings(BASE).pod_uid
-    assert patch["updateStrategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
-    assert settings(BASE, DRA).pod_uid
+    assert two == {"maxSurge": 1, "maxUnavailable": 0}
+    assert settings(DRA).pod_uid
+    # Two pods have no port of the host that both would take.
+    assert not pod(DRA).get("hostNetwork")
+    assert not any("hostPort" in port for port in container(DRA)["ports"])
 
 
 def test_the_classes_are_refused_by_servers_without_shared_devices() -> None:
