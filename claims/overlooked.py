@@ -173,7 +173,9 @@ class Overlooked:
     async def _look(self, due: Mapping[str, _Waiting]) -> None:
         slices = await self._client.list(RESOURCE_SLICES.at(), Slice, _OURS)
         claims = await self._client.list(RESOURCE_CLAIMS.at(), Claim)
-        owners = (uid for claim in fitting(claims.items, slices.items) for uid in claim.owners)
+        # Thousands of waiting claims take seconds, and the lease has to be renewed meanwhile.
+        found = await asyncio.to_thread(fitting, claims.items, slices.items)
+        owners = (uid for claim in found for uid in claim.owners)
         for pod in [due[uid] for uid in dict.fromkeys(owners) if uid in due][:ASKED]:
             if await self._overlooked(pod.namespace, pod.name):
                 await self._show_again(pod.namespace, pod.name)
