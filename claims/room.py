@@ -178,7 +178,7 @@ def _fits(spec: _ClaimSpec, cards: list[_Card]) -> bool:
             sum(card.holds((entry.capacity or _NO_AMOUNTS).requests or {}) for card in cards)
             >= entry.count
             for entry in request.entries
-            if entry.device_class_name == dra.FRACTION_CLASS
+            if entry.device_class_name in (dra.FRACTION_CLASS, dra.WHOLE_CLASS)
         )
         for request in requests
     )
