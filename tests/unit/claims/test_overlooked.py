@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.claims.metrics import OverlookedMetrics
-from gpu_fraction.claims.overlooked import LOOK_AGAIN, Overlooked
+from gpu_fraction.claims.overlooked import ASKED, LOOK_AGAIN, Overlooked
 from gpu_fraction.domain import dra
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import connect
@@ -218,6 +218,15 @@ async def test_the_scheduler_is_left_alone(objects: list[Raw], why: str) -> None
     async with world(*objects) as (server, _):
         await asyncio.sleep(0.3)
         assert looked(server) is None, why
+
+
+async def test_pods_that_wait_for_something_else_hide_nobody() -> None:
+    """As many as are asked in one look, and before the other one in every list."""
+    first = [f"a{number:02}" for number in range(ASKED)]
+    others = [waiting(name, "0/1: 1 Insufficient cpu.") for name in first]
+    late = claim("late"), waiting("late")
+    async with world(cards("gpu-0"), *others, *map(claim, first), *late) as (server, counted):
+        await made_to_look(server, counted)
 
 
 async def test_a_look_that_fails_is_repeated() -> None:
