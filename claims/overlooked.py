@@ -13,6 +13,7 @@ the books show room for its claim, the class is changed.
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -173,8 +174,11 @@ class Overlooked:
     async def _look(self, due: Mapping[str, _Waiting]) -> None:
         slices = await self._client.list(RESOURCE_SLICES.at(), Slice, _OURS)
         claims = await self._client.list(RESOURCE_CLAIMS.at(), Claim)
-        owners = (uid for claim in fitting(claims.items, slices.items) for uid in claim.owners)
-        for pod in [due[uid] for uid in dict.fromkeys(owners) if uid in due][:ASKED]:
+        # Thousands of waiting claims take seconds, and the lease has to be renewed meanwhile.
+        found = await asyncio.to_thread(fitting, claims.items, slices.items)
+        owners = {uid: due[uid] for claim in found for uid in claim.owners if uid in due}
+        # By chance, or pods of one namespace that wait for something else would hide the others.
+        for pod in random.SystemRandom().sample([*owners.values()], min(ASKED, len(owners))):
             if await self._overlooked(pod.namespace, pod.name):
                 await self._show_again(pod.namespace, pod.name)
                 return

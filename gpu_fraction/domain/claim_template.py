@@ -29,6 +29,9 @@ REQUEST: Final = "gpu"
 MAX_MIB: Final = 1 << 40
 """Largest amount read from a name: chosen, no sum overflows."""
 
+MAX_NAME: Final = 253
+"""Source: apimachinery, pkg/util/validation, DNS1123SubdomainMaxLength."""
+
 _NAME: Final = re.compile(
     re.escape(dra.CLAIM) + r"(?:(whole)|(?:([1-9]\d{0,3})c-)?"
     r"(?:([1-9]\d{0,3})m|([1-9]\d{0,12})mi-of((?:-[1-9]\d{0,12}){1,8})))"
@@ -134,14 +137,19 @@ def proves(name: str, spec: object) -> bool:
     return added == shape.metadata and name.endswith(f"-{_digest(hashed)}")
 
 
-# Chosen: the templates of some hundred namespaces; each container of a pod asks for its claims'.
-@lru_cache(maxsize=4096)
 def parse(name: str) -> Shape | None:
     """The shape in a template's name; None for a name that no template of ours has.
 
     The container of its share is empty: the name does not hold one.
     """
-    match = _NAME.fullmatch(name) if len(name) <= 253 else None
+    # A mutating webhook is called before names are validated: one of megabytes is not kept.
+    return _parse(name) if len(name) <= MAX_NAME else None
+
+
+# Chosen: the templates of some hundred namespaces; each container of a pod asks for its claims'.
+@lru_cache(maxsize=4096)
+def _parse(name: str) -> Shape | None:
+    match = _NAME.fullmatch(name)
     if match is None:
         return None
     whole, core, milli, mib, sizes, cards = match.groups()

@@ -12,6 +12,7 @@ import pytest
 from gpu_fraction.claims.objects import TemplateRecord
 from gpu_fraction.claims.overlooked import LOOK_AGAIN
 from gpu_fraction.domain import dra, keys
+from gpu_fraction.quota.claims import POD_CLAIM
 from tests.cluster.claims.rig import GRACE_S, LARGE, RESOURCES, SMALL, Rig
 from tests.cluster.harness.api_client import ApiClient, StatusError
 from tests.cluster.harness.policy import Users
@@ -364,10 +365,15 @@ async def test_a_share_goes_to_nobody_once_its_pod_is_gone(rig: Rig, team: str) 
     owner = {**claim["metadata"]["ownerReferences"][0], "uid": found["thief"]["metadata"]["uid"]}
     async with Users(rig.plane) as users:
         jane = await users.named(EDITOR)
-        for change in ({"ownerReferences": [owner]}, {"labels": {dra.CHARGED: None}}):
+        for change in (
+            {"ownerReferences": [owner]},
+            {"labels": {dra.CHARGED: None}},
+            {"annotations": {POD_CLAIM: "another"}},
+        ):
             with pytest.raises(StatusError, match="gpu-fraction-claim-owners"):
                 await jane.patch(f"{path}/{name}", {"metadata": change})
-        await jane.patch(f"{path}/{name}", {"metadata": {"labels": {"mine": "yes"}}})
+        own = {"labels": {"mine": "yes"}, "annotations": {"mine": "yes"}}
+        await jane.patch(f"{path}/{name}", {"metadata": own})
     rig.plane.kubectl.within(team)("delete", "pod", "p", "--cascade=orphan")
     await rig.until(path, lambda claims: not claims[name]["metadata"].get("ownerReferences"))
     await rig.until(path, lambda claims: not claims[name]["status"].get("reservedFor"))
@@ -380,6 +386,32 @@ async def test_a_share_goes_to_nobody_once_its_pod_is_gone(rig: Rig, team: str) 
     pods = await rig.until(pods_path(team), bool)
     assert "nodeName" not in pods["thief"]["spec"]
     rig.plane.kubectl.within(team)("delete", "resourceclaim", name, "--wait=false")
+
+
+async def test_a_share_is_given_to_no_group_of_pods(rig: Rig, team: str) -> None:
+    """Kubernetes makes claims of a group's templates as well, and no quota counts a group."""
+    groups = "scheduling.k8s.io"
+    owner = {"kind": "PodGroup", "name": "g", "uid": "11111111-2222-3333-4444-555555555555"}
+    claim = {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaim",
+        "metadata": {
+            "name": "of-a-group",
+            "labels": {dra.CHARGED: dra.EXACT},
+            "ownerReferences": [{"apiVersion": f"{groups}/v1beta1", "controller": True, **owner}],
+        },
+        "spec": claim_spec(device_class=dra.WHOLE_CLASS, listed=False),
+    }
+    maker = "--as=system:kube-controller-manager", "--as-group=system:masters"
+    rig.plane.kubectl.within(team)("create", *maker, "-f", "-", stdin=claim)
+    user = {"apiGroup": groups, "resource": "podgroups", "name": "g", "uid": owner["uid"]}
+    given = {"request": "r", "driver": dra.DRIVER, "pool": "large", "device": "gpu-0"}
+    status = {"allocation": {"devices": {"results": [given]}}, "reservedFor": [user]}
+    path = f"{RESOURCES}/namespaces/{team}/resourceclaims/of-a-group"
+    async with ApiClient(rig.plane.access) as client:
+        with pytest.raises(StatusError, match="gpu-fraction-shared-claims"):
+            await client.patch(f"{path}/status", {"status": status}, dryRun="All")
+        await client.delete(path)
 
 
 async def test_a_template_named_by_hand_is_charged_for_what_its_name_says(

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.claims.metrics import OverlookedMetrics
-from gpu_fraction.claims.overlooked import LOOK_AGAIN, Overlooked
+from gpu_fraction.claims.overlooked import ASKED, LOOK_AGAIN, Overlooked
 from gpu_fraction.domain import dra
 from gpu_fraction.kube.access import Access
 from gpu_fraction.kube.client import connect
@@ -57,10 +57,16 @@ def cards(*names: str, **fields: Any) -> Raw:
     }
 
 
-def claim(name: str, *given: str, count: int = 1, amounts: dict[str, str] | None = None) -> Raw:
+def claim(
+    name: str,
+    *given: str,
+    count: int = 1,
+    amounts: dict[str, str] | None = None,
+    device_class: str = dra.FRACTION_CLASS,
+) -> Raw:
     """The claim of the pod of the same name, with the cards that it was given."""
     asked = QUARTER if amounts is None else amounts
-    exactly = {"deviceClassName": dra.FRACTION_CLASS, "count": count} | (
+    exactly = {"deviceClassName": device_class, "count": count} | (
         {"capacity": {"requests": asked}} if asked else {}
     )
     taken = {dra.SLOTS: "1", dra.CORES: "1k", dra.MEMORY_PPM: "1M"} | asked
@@ -171,10 +177,14 @@ FULL = [claim(f"{card}-{i}", card) for i in range(4) for card in ("gpu-0", "gpu-
         (claim("late"), FULL[1:]),
         (claim("late", amounts={}), [c for c in FULL if "gpu-0" not in str(c)]),
         (claim("late", count=2), FULL[2:]),
+        (
+            claim("late", amounts={}, device_class=dra.WHOLE_CLASS),
+            [c for c in FULL if "gpu-0" not in str(c)],
+        ),
     ],
 )
 async def test_the_scheduler_looks_again_where_there_is_room(asking: Raw, held: list[Raw]) -> None:
-    """A quarter, a whole card, and a quarter on each of two cards."""
+    """A quarter, all of a card, a quarter on each of two cards, and a whole card."""
     async with world(cards("gpu-0", "gpu-1"), *held, asking, waiting("late")) as (server, counted):
         await made_to_look(server, counted)
 
@@ -184,6 +194,11 @@ async def test_the_scheduler_looks_again_where_there_is_room(asking: Raw, held: 
     [
         ([cards("gpu-0", "gpu-1"), *FULL, claim("late"), waiting("late")], "no room"),
         ([cards("gpu-0"), claim("late", count=2), waiting("late")], "one card of two"),
+        (
+            [cards("gpu-0", "gpu-1"), *FULL[:2], waiting("late")]
+            + [claim("late", amounts={}, device_class=dra.WHOLE_CLASS)],
+            "no card is empty",
+        ),
         ([cards("gpu-0"), claim("late"), waiting("late", "0/1: 1 Insufficient cpu.")], "no cpu"),
         ([cards("gpu-0"), claim("late"), waiting("late", node="node")], "bound"),
         ([cards("gpu-0"), claim("late", "gpu-0"), waiting("late")], "allocated"),
@@ -203,6 +218,15 @@ async def test_the_scheduler_is_left_alone(objects: list[Raw], why: str) -> None
     async with world(*objects) as (server, _):
         await asyncio.sleep(0.3)
         assert looked(server) is None, why
+
+
+async def test_pods_that_wait_for_something_else_hide_nobody() -> None:
+    """As many as are asked in one look, and before the other one in every list."""
+    first = [f"a{number:02}" for number in range(ASKED)]
+    others = [waiting(name, "0/1: 1 Insufficient cpu.") for name in first]
+    late = claim("late"), waiting("late")
+    async with world(cards("gpu-0"), *others, *map(claim, first), *late) as (server, counted):
+        await made_to_look(server, counted)
 
 
 async def test_a_look_that_fails_is_repeated() -> None:

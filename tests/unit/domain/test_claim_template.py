@@ -1,6 +1,7 @@
 """The templates of claims: their specifications, and names that tell the amounts."""
 
 import re
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -231,6 +232,18 @@ def test_other_names_are_no_template_of_ours(name: str) -> None:
     """None of them can have been made here, so they cost nothing."""
     assert parse(name) is None
     assert not proves(name, {})
+
+
+def test_names_that_no_object_can_have_are_not_kept() -> None:
+    """The mutating webhook gets them before they are validated, as many as a tenant sends."""
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            assert parse(f"{dra.CLAIM}{number}-{'a' * (1 << 20)}") is None
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held_bytes < 1 << 20
 
 
 def test_a_template_is_the_one_in_its_name_or_not() -> None:
