@@ -42,7 +42,7 @@ LAST_LOOK_S: Final = 300.0
 DefaultPodMaxInUnschedulablePodsDuration."""
 
 PAUSE_S: Final = 5.0
-"""Seconds between two looks: chosen; each reads all claims."""
+"""Least seconds between two looks: chosen; each reads all claims."""
 
 ASKED: Final = 20
 """Pods whose condition is read in one look: chosen; one that waits for its claim is enough."""
@@ -147,7 +147,13 @@ class Overlooked:
             self._wake.set()
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Look until cancelled.
+
+        Where the last pod that was shown still waits, the scheduler had a reason that the books do
+        not have, such as another model of card: each such time the pause doubles.
+        """
+        least_s = pause_s = min(PAUSE_S, self._first_look_s)
+        shown = ""
         while True:
             self._wake.clear()
             next_s = min((pod.next_s for pod in self._waiting.values()), default=_NEVER)
@@ -157,11 +163,12 @@ class Overlooked:
             except TimeoutError:
                 pass
             if due := self._take_due():
+                pause_s = min(2 * pause_s, LAST_LOOK_S) if shown in self._waiting else least_s
                 try:
-                    await self._look(due)
+                    shown = await self._look(due)
                 except errors.KubeError as e:
                     log.warning("claims.look_failed", error=str(e))
-                await asyncio.sleep(min(PAUSE_S, self._first_look_s))
+                await asyncio.sleep(pause_s)
 
     def _take_due(self) -> dict[str, _Waiting]:
         now_s = self._clock()
@@ -171,17 +178,20 @@ class Overlooked:
             pod.next_s = now_s + age_s if age_s < LAST_LOOK_S else _NEVER
         return due
 
-    async def _look(self, due: Mapping[str, _Waiting]) -> None:
+    async def _look(self, due: Mapping[str, _Waiting]) -> str:
+        """The uid of the pod that was shown again, if one was."""
         slices = await self._client.list(RESOURCE_SLICES.at(), Slice, _OURS)
         claims = await self._client.list(RESOURCE_CLAIMS.at(), Claim)
         # Thousands of waiting claims take seconds, and the lease has to be renewed meanwhile.
         found = await asyncio.to_thread(fitting, claims.items, slices.items)
         owners = {uid: due[uid] for claim in found for uid in claim.owners if uid in due}
         # By chance, or pods of one namespace that wait for something else would hide the others.
-        for pod in random.SystemRandom().sample([*owners.values()], min(ASKED, len(owners))):
+        for uid in random.SystemRandom().sample([*owners], min(ASKED, len(owners))):
+            pod = owners[uid]
             if await self._overlooked(pod.namespace, pod.name):
                 await self._show_again(pod.namespace, pod.name)
-                return
+                return uid
+        return ""
 
     async def _overlooked(self, namespace: str, name: str) -> bool:
         try:

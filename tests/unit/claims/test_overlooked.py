@@ -238,3 +238,14 @@ async def test_a_look_that_fails_is_repeated() -> None:
         )
         add(server, *objects)
         await made_to_look(server, counted)
+
+
+async def test_what_does_not_help_is_done_more_and_more_seldom() -> None:
+    """Each change makes the scheduler try every pod that waits for claims."""
+    async with world(cards("gpu-0")) as (server, counted):
+        for at in range(40):
+            add(server, claim(f"p{at}"), waiting(f"p{at}"))
+            await asyncio.sleep(0.03)
+        shown = counted.get_sample_value("gpu_fraction_claims_looks_again_total")
+        assert shown is not None
+        assert 1 <= shown <= 6
