@@ -53,9 +53,7 @@ class ShowSettings:
 
 def add_parser(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser(
-        "backends", help="list GPU stacks; find those of a cluster", description=DESCRIPTION
-    )
+    parser = commands.add_parser("backends", description=DESCRIPTION)
     actions = parser.add_subparsers(dest="action", metavar="list|show|detect")
     listed = actions.add_parser("list", help="list what each backend supports")
     shown = actions.add_parser("show", help="show one backend, with pods rendered for it")

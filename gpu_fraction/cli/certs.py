@@ -47,9 +47,7 @@ class Settings:
 
 def add_parser(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser(
-        "certs", help="show or renew the webhook's certificates", description=DESCRIPTION
-    )
+    parser = commands.add_parser("certs", description=DESCRIPTION)
     actions = parser.add_subparsers(dest="action", required=True, metavar="status|rotate")
     shown = actions.add_parser("status", help="show the CA, its rotation, every caBundle and leaf")
     shown.add_argument(

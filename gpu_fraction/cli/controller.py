@@ -61,9 +61,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     asyncio.run(_control(settings, source))
 
 
-add_parser = partial(
-    add_daemon, "controller", Settings, serve, "count the usage of GPUQuotas", DESCRIPTION
-)
+add_parser = partial(add_daemon, "controller", Settings, serve, DESCRIPTION)
 
 
 async def _control(settings: Settings, source: AccessSource) -> None:

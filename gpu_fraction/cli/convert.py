@@ -87,7 +87,6 @@ def add_parser(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "convert",
-        help="rewrite manifests of one GPU stack for another",
         description=DESCRIPTION,
     )
     manifests.declare(parser)

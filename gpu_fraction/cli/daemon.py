@@ -34,7 +34,6 @@ def add_daemon(
     name: str,
     cls: type[D],
     serve: Callable[[D, Mapping[str, str]], None],
-    summary: str,
     description: str,
     commands: Commands,
 ) -> None:
@@ -44,7 +43,6 @@ def add_daemon(
         name: The command's name.
         cls: The daemon's settings.
         serve: Runs the daemon with its settings and the environment.
-        summary: One line for the list of commands.
         description: The text of ``--help``, with an example.
         commands: The parsers of the commands.
     """
@@ -56,7 +54,7 @@ def add_daemon(
             serve(config.settings(cls, args, environ), environ)
         return 0
 
-    parser = commands.add_parser(name, help=summary, description=description)
+    parser = commands.add_parser(name, description=description)
     parser.add_argument(
         "--print-config", action="store_true", help="print every setting with its source and exit"
     )

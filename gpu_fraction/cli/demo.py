@@ -50,7 +50,6 @@ def add_parser(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "demo",
-        help="show examples, then post recorded reviews to the webhook",
         description=__doc__,
     )
     parser.add_argument(

@@ -62,9 +62,7 @@ class Settings:
 
 def add_parser(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser(
-        "mutate", help="rewrite manifests as the webhook would", description=DESCRIPTION
-    )
+    parser = commands.add_parser("mutate", description=DESCRIPTION)
     manifests.declare(parser)
     parser.add_argument(
         "-o",

@@ -43,7 +43,6 @@ add_parser = partial(
     "node-daemon",
     Settings,
     serve,
-    "advertise and assign this node's GPU slices",
     DESCRIPTION,
 )
 

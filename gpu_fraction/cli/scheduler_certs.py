@@ -23,7 +23,6 @@ def add_parser(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "scheduler-certs",
-        help="write the certificates of scheduler and extender",
         description=DESCRIPTION,
     )
     parser.add_argument("folder", metavar="DIR", help="an existing folder")

@@ -47,7 +47,6 @@ add_parser = partial(
     "scheduler-extender",
     Settings,
     serve,
-    "serve kube-scheduler's extender calls",
     DESCRIPTION,
 )
 

@@ -62,9 +62,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     run_on(settings.loop.event_loop, work)
 
 
-add_parser = partial(
-    add_daemon, "webhook", Settings, serve, "serve the admission webhook", DESCRIPTION
-)
+add_parser = partial(add_daemon, "webhook", Settings, serve, DESCRIPTION)
 
 
 async def _alone(settings: Settings) -> None:

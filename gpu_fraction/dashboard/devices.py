@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from gpu_fraction.dashboard.objects import Attribute, Device, DeviceSlice
+from gpu_fraction.dashboard.dra_objects import Attribute, Device, DeviceSlice
 from gpu_fraction.domain import dra
 from gpu_fraction.domain.inventory import Card
 from gpu_fraction.domain.units import whole_amount

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from gpu_fraction.dashboard.objects import Claim, Condition, Pod
+from gpu_fraction.dashboard.dra_objects import Claim
+from gpu_fraction.dashboard.objects import Condition, Pod
 from gpu_fraction.domain import assignment, dra, keys, request_annotation
 from gpu_fraction.domain.asks import Ask, AskError, amounts_of, asks_of, rendered_for_us
 from gpu_fraction.domain.assignment import Assignment
@@ -71,6 +72,11 @@ class PodView:
     def name(self) -> str:
         """Its name."""
         return self.pod.metadata.name
+
+    @property
+    def uid(self) -> str:
+        """Its UID."""
+        return self.pod.metadata.uid
 
     @property
     def node(self) -> str:

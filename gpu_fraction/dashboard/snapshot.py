@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from gpu_fraction.dashboard.objects import Claim, DeviceSlice, Node, Pod, Quota
+from gpu_fraction.dashboard.dra_objects import Claim, DeviceSlice
+from gpu_fraction.dashboard.objects import Node, Pod, Quota
 from gpu_fraction.kube import errors
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.objects import Identity

@@ -134,6 +134,9 @@ def in_cluster(
             server=f"https://{f'[{host}]' if ':' in host else host}:{port}",
             authorization=f"Bearer {token}",
             ca_pem=_read(service_account / "ca.crt"),
+            namespace=_read(own).strip()
+            if (own := service_account / "namespace").exists()
+            else "",
         )
 
     async def find() -> Access:

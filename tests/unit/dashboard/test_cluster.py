@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from gpu_fraction.dashboard import objects
-from gpu_fraction.dashboard.cluster import Cluster, total, view
+from gpu_fraction.dashboard import dra_objects, objects
+from gpu_fraction.dashboard.cards import total
+from gpu_fraction.dashboard.cluster import Cluster, view
 from gpu_fraction.dashboard.quotas import largest_share, quota_view
 from gpu_fraction.dashboard.snapshot import Gap, Part, Snapshot
 from gpu_fraction.domain import keys
@@ -28,8 +29,8 @@ KINDS = {
     "Node": ("nodes", objects.Node),
     "Pod": ("pods", objects.Pod),
     "GPUQuota": ("quotas", objects.Quota),
-    "ResourceClaim": ("claims", objects.Claim),
-    "ResourceSlice": ("devices", objects.DeviceSlice),
+    "ResourceClaim": ("claims", dra_objects.Claim),
+    "ResourceSlice": ("devices", dra_objects.DeviceSlice),
 }
 DENIED = Part(gap=Gap("nodes", "forbidden", "no"))
 

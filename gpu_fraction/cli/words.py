@@ -1,0 +1,39 @@
+"""Amounts, models and times as people read them in tables."""
+
+from datetime import datetime
+from typing import Final
+
+from gpu_fraction.domain import units
+
+_VENDOR: Final = "NVIDIA "
+
+_UNITS_S: Final = ((86400, "d"), (3600, "h"), (60, "m"))
+
+
+def short_model(model: str) -> str:
+    """A product name without its vendor; ``-`` where unknown."""
+    return model.removeprefix(_VENDOR) or "-"
+
+
+def age(since: str | None, now: datetime) -> str:
+    """Whole days, hours, minutes or seconds since a timestamp; ``-`` where unknown."""
+    try:
+        passed_s = int((now - datetime.fromisoformat(since or "")).total_seconds())
+    except (ValueError, TypeError):
+        return "-"
+    for unit_s, letter in _UNITS_S:
+        # As kubectl does, the next smaller unit is kept up to two of the larger one.
+        if passed_s >= 2 * unit_s:
+            return f"{passed_s // unit_s}{letter}"
+    return f"{max(0, passed_s)}s"
+
+
+def share(milli: int) -> str:
+    """Thousandths of a card as a user writes them: ``0.25``, ``2``."""
+    whole, rest = divmod(milli, units.MILLI)
+    return str(whole) if not rest else f"{milli / units.MILLI:.3f}".rstrip("0")
+
+
+def memory(mib: int) -> str:
+    """MiB, in GiB from one on, with a decimal where there is one: ``512Mi``, ``79.6Gi``."""
+    return f"{mib}Mi" if abs(mib) < 1024 else f"{mib / 1024:.1f}".removesuffix(".0") + "Gi"
