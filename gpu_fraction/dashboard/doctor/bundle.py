@@ -7,7 +7,7 @@ container, no caBundle, and of labels and annotations only those that are ours o
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -24,11 +24,9 @@ from gpu_fraction.kube.timestamps import time as api_time
 KNOWN_DOMAINS: Final = ("nvidia.com/", "kubernetes.io/", "k8s.io/", "feature.node.kubernetes.io/")
 """Labels of nodes that are not the user's own; ``kubernetes.io/hostname`` is a name."""
 
-_NEEDED_NAMES: Final = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
-"""Names that every cluster has."""
-
 _SECRET: Final = re.compile(
-    r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)|Bearer [\w.~+/-]+=*|eyJ[\w-]{10,}\.[\w.-]+",
+    r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)"
+    r"|Bearer [\w.~+/-]+=*|eyJ[\w-]{10,}\.[\w.-]+",
     re.DOTALL,
 )
 """PEM blocks, bearer tokens and JSON Web Tokens."""
@@ -42,8 +40,8 @@ def made(found: Evidence, results: Sequence[Result], *, hashed: bool = False) ->
     Args:
         found: What was read.
         results: Of all checks.
-        hashed: Replace names of namespaces, pods, nodes, quotas, owners and cards, and addresses. One name
-            has one replacement in a file, and another in the next.
+        hashed: Replace names of namespaces, pods, nodes, quotas, owners and cards, and addresses.
+            One name has one replacement in a file, and another in the next.
     """
     content: dict[str, Any] = {
         "apiVersion": report.API_VERSION,
@@ -54,7 +52,9 @@ def made(found: Evidence, results: Sequence[Result], *, hashed: bool = False) ->
         "report": report.described(results, found.snapshot.gaps),
         "installation": list(_own(found)),
         "webhookConfigurations": list(_configurations(found)),
-        "leases": [msgspec.to_builtins(one.spec) | _named(one.metadata) for one in found.leases.items],
+        "leases": [
+            msgspec.to_builtins(one.spec) | _named(one.metadata) for one in found.leases.items
+        ],
         "nodes": list(_nodes(found)),
         "pods": list(_pods(found)),
         "quotas": [
@@ -65,7 +65,7 @@ def made(found: Evidence, results: Sequence[Result], *, hashed: bool = False) ->
         "events": list(_events(found)),
         "metrics": [{"pod": one.pod, "values": dict(one.values)} for one in found.metrics.items],
     }
-    change = _Names(_names(found)) if hashed else None
+    change = _Names(_names(found), _kept(found)) if hashed else None
     cleaned: dict[str, Any] = _cleaned(content, change)
     return cleaned
 
@@ -158,14 +158,19 @@ def _pods(found: Evidence) -> Iterator[dict[str, Any]]:
 
 
 def _events(found: Evidence) -> Iterator[dict[str, Any]]:
-    """Warnings about our pods, GPU pods, nodes with cards, quotas, and owners whose pods we refused."""
+    """Warnings about our pods, GPU pods, nodes with cards, quotas, and refused owners."""
     about = {("Pod", p.metadata.namespace, p.metadata.name) for p in found.cluster.own_pods}
     about |= {("Pod", view.namespace, view.name) for view in found.cluster.pods}
     about |= {("Node", "", view.name) for view in found.cluster.nodes}
     for event in found.events.items:
         of = event.involved_object
         known = (of.kind, of.namespace, of.name) in about or (of.kind, "", of.name) in about
-        if known or of.kind == "GPUQuota" or of.namespace == found.system or keys.FRACTION in event.message:
+        if (
+            known
+            or of.kind == "GPUQuota"
+            or of.namespace == found.system
+            or keys.FRACTION in event.message
+        ):
             yield {
                 "about": str(of),
                 "reason": event.reason,
@@ -193,13 +198,18 @@ def _names(found: Evidence) -> Iterator[str]:
     yield from (trial.namespace for trial in found.trials.items)
 
 
+def _kept(found: Evidence) -> set[str]:
+    """Names of our own, which nobody chose, and those that every cluster has."""
+    pods = {pod.metadata.name for pod in found.cluster.own_pods}
+    daemons = {one.metadata.name for one in found.daemon_sets.items}
+    return {found.system, "default", "kube-system", "kube-public", *pods, *daemons}
+
+
 class _Names:
     """Replaces names by hashes with a salt that is kept nowhere."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        wanted = {
-            name for name in names if name and name not in _NEEDED_NAMES and "gpu-fraction" not in name
-        }
+    def __init__(self, names: Iterable[str], kept: Container[str]) -> None:
+        wanted = {name for name in names if name and name not in kept}
         self._salt = secrets.token_bytes(16)
         ordered = sorted(wanted, key=lambda name: (-len(name), name))
         words = "|".join(map(re.escape, ordered))

@@ -141,18 +141,22 @@ class Evidence:
     def workload(self, name: str) -> Workload | None:
         """The Deployment or DaemonSet of one component."""
         found = (*self.deployments.items, *self.daemon_sets.items)
-        return next((w for w in found if is_ours(w.metadata) and component_of(w.metadata) == name), None)
+        return next(
+            (w for w in found if is_ours(w.metadata) and component_of(w.metadata) == name), None
+        )
+
+    @property
+    def selector(self) -> Mapping[str, str]:
+        """The labels of nodes that the node daemon runs on; empty where it runs on all."""
+        daemon = self.workload("node-daemon")
+        return (daemon.spec.template.spec.node_selector or {}) if daemon else SELECTOR
 
     @cached_property
     def gpu_nodes(self) -> tuple[Node, ...]:
-        """The nodes that carry the labels which the node daemon's DaemonSet selects."""
-        daemon = self.workload("node-daemon")
-        wanted = (daemon.spec.template.spec.node_selector if daemon else None) or SELECTOR
-        return tuple(
-            node
-            for node in self.snapshot.nodes.items
-            if wanted.items() <= (node.metadata.labels or {}).items()
-        )
+        """The nodes that the node daemon should run on."""
+        wanted = self.selector.items()
+        nodes = self.snapshot.nodes.items
+        return tuple(node for node in nodes if wanted <= (node.metadata.labels or {}).items())
 
     @cached_property
     def native_nodes(self) -> tuple[NodeView, ...]:

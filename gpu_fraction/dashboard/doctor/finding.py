@@ -1,12 +1,13 @@
 """What a check finds, and what a check is."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from gpu_fraction.domain.pages import anchor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from gpu_fraction.dashboard.doctor.evidence import Evidence
 
 Level = Literal["ok", "warn", "fail", "skipped"]

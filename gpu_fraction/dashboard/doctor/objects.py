@@ -119,6 +119,7 @@ class TemplateSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     containers: list[Container] | None = None
     node_selector: dict[str, str] | None = None
+    affinity: dict[str, Any] | None = None
     tolerations: list[Toleration] | None = None
     runtime_class_name: str | None = None
     service_account_name: str | None = None

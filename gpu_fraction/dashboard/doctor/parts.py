@@ -25,12 +25,18 @@ async def listed(
 
     async def ask() -> Sequence[T]:
         found = await client.list(
-            address, into, selection, on_malformed=lambda of, e: bad.append(f"{of.metadata.name}: {e}"), timeout_s=timeout_s
+            address,
+            into,
+            selection,
+            on_malformed=lambda of, e: bad.append(f"{of.metadata.name}: {e}"),
+            timeout_s=timeout_s,
         )
         return found.items
 
     where = f" in namespace {address.namespace}" if address.namespace else ""
-    part = await attempt(f"list {address.qualified}{where}", address.resource.plural, ask, timeout_s)
+    part = await attempt(
+        f"list {address.qualified}{where}", address.resource.plural, ask, timeout_s
+    )
     return Part(part.items, part.gap, tuple(bad))
 
 
@@ -64,5 +70,3 @@ def together(parts: Sequence[Part[T]]) -> Part[T]:
     """All items; what is missing of one is missing of all, because an absent item is a finding."""
     gap = next((p.gap for p in parts if p.gap and p.gap.why != "absent"), None)
     return Part(tuple(item for part in parts for item in part.items), gap)
-
-

@@ -1,10 +1,12 @@
 """Questions whose answer is no object: a trial pod, reviews of rights, metrics of the daemons."""
 
 import asyncio
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from prometheus_client.parser import text_string_to_metric_families
+
+from gpu_fraction.dashboard import usage
 from gpu_fraction.dashboard.doctor.evidence import Evidence, Outcome, Right, Scrape, Trial
 from gpu_fraction.dashboard.doctor.parts import attempt
 from gpu_fraction.dashboard.doctor.rights import Needed, needed
@@ -13,16 +15,11 @@ from gpu_fraction.dashboard.snapshot import Gap, Part
 from gpu_fraction.domain import keys
 from gpu_fraction.kube import errors, resources
 from gpu_fraction.kube.client import Client
-from gpu_fraction.kube.requests import ServerPath, WriteOptions, get
-
-METRICS_PORT: Final = 9446
-"""Of the node daemon (deploy/node-daemon)."""
+from gpu_fraction.kube.requests import WriteOptions
 
 MOST_SCRAPED: Final = 32
-"""Daemons whose metrics are read. Chosen: a fault of all shows in these; one of a single node shows
-on its Node as well."""
-
-_SAMPLE: Final = re.compile(r"^([a-z_:]+)(?:\{.*\})? (\S+)$")
+"""Daemons whose metrics are read. Chosen: a fault of all shows in these; one of a single node
+shows on its Node as well."""
 
 _CANNOT_CALL: Final = ("failed calling webhook", "failed to call webhook")
 """Source: apiserver pkg/admission/plugin/webhook/errors, ToStatusErr and callHook."""
@@ -148,34 +145,30 @@ async def _review(
 
 async def metrics(client: Client, found: Evidence, timeout_s: float) -> Part[Scrape]:
     """The metrics of the node daemons, through the API server's proxy."""
-    pods = [p for p in found.component("node-daemon") if p.status.phase == "Running"]
+    fetch = usage.through(client)
 
     async def one(of: Pod) -> Scrape | None:
-        meta = of.metadata
-        path = f"{resources.PODS.at(meta.name, namespace=meta.namespace).path}:{METRICS_PORT}"
         try:
-            body = await client.send(get(ServerPath(f"{path}/proxy/metrics")), timeout_s=timeout_s)
-        except (errors.TransientError, errors.NotFoundError):
+            return Scrape(of.metadata.name, samples(await fetch(of)))
+        except (errors.TransientError, errors.NotFoundError, ValueError):
             return None
-        return Scrape(meta.name, samples(body.decode("utf-8", "replace")))
 
     async def ask() -> Sequence[Scrape]:
-        answers = await asyncio.gather(*map(one, pods[:MOST_SCRAPED]))
+        daemons = usage.daemons(found.cluster.own_pods)[:MOST_SCRAPED]
+        answers = await asyncio.gather(*map(one, daemons))
         return [answer for answer in answers if answer is not None]
 
     return await attempt("get pods/proxy", "pods/proxy", ask, timeout_s)
 
 
-def samples(text: str) -> Mapping[str, float]:
-    """The sum of each metric's samples; lines that are none are ignored."""
+def samples(body: bytes) -> Mapping[str, float]:
+    """The sum of each metric's samples in Prometheus' text format.
+
+    Raises:
+        ValueError: not that format.
+    """
     sums: dict[str, float] = {}
-    for line in text.splitlines():
-        match = _SAMPLE.match(line)
-        if match is None:
-            continue
-        try:
-            value = float(match[2])
-        except ValueError:
-            continue
-        sums[match[1]] = sums.get(match[1], 0.0) + value
+    for family in text_string_to_metric_families(body.decode("utf-8", "replace")):
+        for sample in family.samples:
+            sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
     return sums

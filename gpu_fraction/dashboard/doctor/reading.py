@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
@@ -15,11 +16,11 @@ from gpu_fraction.dashboard.doctor.evidence import Evidence, services_of
 from gpu_fraction.dashboard.doctor.parts import attempt, listed, together
 from gpu_fraction.dashboard.snapshot import Part
 from gpu_fraction.domain import keys
-from gpu_fraction.kube import errors, resources
+from gpu_fraction.kube import resources
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.objects import decode
 from gpu_fraction.kube.requests import EVERYTHING, Selection, ServerPath, get
-from gpu_fraction.kube.resources import Address, Resource
+from gpu_fraction.kube.resources import Resource
 from gpu_fraction.kube.timestamps import utc_now
 
 T = TypeVar("T")
@@ -50,7 +51,9 @@ class _Groups(msgspec.Struct, frozen=True, kw_only=True):
     groups: list[o.Group] | None = None
 
 
-async def read(client: Client, *, namespace: str, timeout_s: float = snapshot.TIMEOUT_S) -> Evidence:
+async def read(
+    client: Client, *, namespace: str, timeout_s: float = snapshot.TIMEOUT_S
+) -> Evidence:
     """Read a cluster as far as the caller may.
 
     Nothing is stored: the trial pod is a dry run, and reviews of rights are answers only.
@@ -65,7 +68,7 @@ async def read(client: Client, *, namespace: str, timeout_s: float = snapshot.TI
     """
     seen = await snapshot.read(client, timeout_s=timeout_s)
     skew_s = _skew_s(client.date)
-    found: dict[str, Part[Any]] = dict(
+    found: dict[str, Any] = dict(
         await asyncio.gather(
             _of(client, "version", "/version", lambda b: (decode(o.Version, b),), timeout_s),
             _of(client, "groups", "/apis", lambda b: decode(_Groups, b).groups or (), timeout_s),
@@ -75,14 +78,16 @@ async def read(client: Client, *, namespace: str, timeout_s: float = snapshot.TI
             ),
         )
     )
-    now = utc_now() if skew_s is None else datetime.fromtimestamp(utc_now().timestamp() - skew_s, UTC)
-    first = Evidence(at=now, skew_s=skew_s, snapshot=seen, **found)
+    now = utc_now() - timedelta(seconds=skew_s or 0.0)
+    first = replace(Evidence(at=now, skew_s=skew_s, snapshot=seen), **found)
     system = _system(first)
     wanted = services_of(w for _, w in first.pod_webhooks)
-    found |= dict(
+    found = dict(
         await asyncio.gather(
             *(
-                _part(name, listed(client, resource.at(namespace=system), into, timeout_s=timeout_s))
+                _part(
+                    name, listed(client, resource.at(namespace=system), into, timeout_s=timeout_s)
+                )
                 for name, resource, into in _IN_SYSTEM
             ),
             _part("services", _services(client, wanted, timeout_s)),
@@ -92,7 +97,7 @@ async def read(client: Client, *, namespace: str, timeout_s: float = snapshot.TI
             _part("metrics", probes.metrics(client, first, timeout_s)),
         )
     )
-    return Evidence(at=now, skew_s=skew_s, snapshot=seen, system=system, **found)
+    return replace(first, system=system, **found)
 
 
 async def _part(name: str, work: Awaitable[Part[T]]) -> tuple[str, Part[T]]:

@@ -8,7 +8,9 @@ from gpu_fraction.dashboard.doctor.finding import Finding, Level, Result, link
 from gpu_fraction.dashboard.snapshot import Gap
 from gpu_fraction.kube.access import VERSION
 
-API_VERSION: Final = "gpu-fraction.dev/v1alpha1"
+API_VERSION: Final = "cli.gpu-fraction.dev/v1"
+"""As of every command's answer for programs; fields are added, never renamed or removed."""
+
 KIND: Final = "DoctorReport"
 
 COLOURS: Final = {"fail": "31", "warn": "33", "skipped": "36", "ok": "32"}

@@ -252,7 +252,9 @@ def examine(found: Evidence, *, before: bool = False) -> tuple[Result, ...]:
         found: What was read.
         before: Only what makes sense before the installation.
     """
-    return tuple(_result(check, found, before=before) for check in CHECKS if check.before or not before)
+    return tuple(
+        _result(check, found, before=before) for check in CHECKS if check.before or not before
+    )
 
 
 def _result(check: Check, found: Evidence, *, before: bool) -> Result:

@@ -46,15 +46,26 @@ class Failure:
 
 FAILURES: Final = (
     Failure("x509: ", _UNTRUSTED, "gpu-fraction certs status\ngpu-fraction certs rotate --ca"),
-    Failure("no endpoints available", _NO_ENDPOINTS, "kubectl -n {ns} get pods\nkubectl -n {ns} " + LOGS),
+    Failure(
+        "no endpoints available",
+        _NO_ENDPOINTS,
+        "kubectl -n {ns} get pods\nkubectl -n {ns} " + LOGS,
+    ),
     Failure(r"service \S+ not found", _NO_SERVICE, "kubectl -n {ns} get services"),
     Failure("Address is not allowed", _ADDRESS, "chart: webhook.hostNetwork=true"),
-    Failure("connection refused", _REFUSED, "kubectl -n {ns} get pods -o wide\nkubectl -n {ns} " + LOGS),
-    Failure(r"\bEOF\b", _EOF, "add .svc and the cluster's service network to NO_PROXY of kube-apiserver"),
+    Failure(
+        "connection refused", _REFUSED, "kubectl -n {ns} get pods -o wide\nkubectl -n {ns} " + LOGS
+    ),
+    Failure(
+        r"\bEOF\b",
+        _EOF,
+        "add .svc and the cluster's service network to NO_PROXY of kube-apiserver",
+    ),
     Failure(
         "deadline exceeded|Client.Timeout|i/o timeout",
         _TIMEOUT,
-        "open the webhook's port (9443) from the control plane to the nodes\nkubectl -n {ns} " + LOGS,
+        "open the webhook's port (9443) from the control plane to the nodes\nkubectl -n {ns} "
+        + LOGS,
     ),
 )
 """Source of the words: Go's crypto/x509, net and net/http; kubernetes pkg/proxy; EKS' proxy."""
@@ -107,14 +118,17 @@ def network(found: Evidence) -> Iterator[Finding]:
         version = git_version(found)
         if "-gke." in version:
             yield fail(
-                f"{cause.heading}, on GKE ({version}): its control plane reaches pods on 443 and 10250",
-                "chart: webhook.port=10250\ngcloud compute firewall-rules create gpu-fraction-webhook"
+                f"{cause.heading}, on GKE ({version}): its control plane reaches pods on 443 "
+                "and 10250",
+                "chart: webhook.port=10250\ngcloud compute firewall-rules create "
+                "gpu-fraction-webhook"
                 " --allow=tcp:9443 --source-ranges=CONTROL_PLANE_CIDR --target-tags=NODE_TAG",
                 cause.heading,
             )
         elif "-eks-" in version:
             yield fail(
-                f"{cause.heading}, on EKS ({version}): with another network plugin than Amazon's, its "
+                f"{cause.heading}, on EKS ({version}): with another network plugin than "
+                "Amazon's, its "
                 "control plane does not reach pods",
                 "chart: webhook.hostNetwork=true",
                 cause.heading,
@@ -152,7 +166,8 @@ def bundles(found: Evidence) -> Iterator[Finding]:
         held.setdefault(frozenset(authorities), f"{configuration.metadata.name}/{webhook.name}")
     if len(held) > 1:
         yield warn(
-            f"caBundles of our webhooks differ: {', '.join(sorted(held.values()))}; normal for seconds "
+            f"caBundles of our webhooks differ: {', '.join(sorted(held.values()))}; normal for "
+            "seconds "
             "while a rotation is in progress",
             fix,
         )
@@ -173,12 +188,16 @@ def expiry(found: Evidence) -> Iterator[Finding]:
     for name, end in sorted(ends.items()):
         left_s = (end - found.at).total_seconds()
         if left_s < WARN_S:
-            when = f"ended at {end:%Y-%m-%d %H:%M}" if left_s <= 0 else f"ends in {left_s / 3600:.0f} h"
+            when = (
+                f"ended at {end:%Y-%m-%d %H:%M}"
+                if left_s <= 0
+                else f"ends in {left_s / 3600:.0f} h"
+            )
             yield (fail if left_s < FAIL_S else warn)(f"{name} {when}", fix)
 
 
 def _alive(found: Evidence, renewed: str | None) -> bool:
-    """Whether a replica has reported within the hour: the Lease of one that is gone says nothing."""
+    """Whether a replica has reported within the hour: of one that is gone, nothing matters."""
     age_s = found.age_s(renewed)
     return age_s is not None and age_s < 3600
 
@@ -193,7 +212,9 @@ def _authorities(pem: bytes) -> list[bytes]:
 def _ends(webhook: Webhook) -> Iterator[datetime]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.load_verify_locations(cadata=(webhook.client_config.ca_bundle or b"").decode("ascii"))
+        context.load_verify_locations(
+            cadata=(webhook.client_config.ca_bundle or b"").decode("ascii")
+        )
     except (ssl.SSLError, ValueError):
         return
     for one in context.get_ca_certs():

@@ -29,7 +29,10 @@ def leftovers(found: Evidence) -> Iterator[Finding]:
         (f"CustomResourceDefinition {c.metadata.name}", c.metadata, c.metadata.finalizers)
         for c in found.crds.items
     ]
-    plain = [(f"Pod {p.metadata.namespace}/{p.metadata.name}", p.metadata) for p in found.cluster.own_pods]
+    plain = [
+        (f"Pod {p.metadata.namespace}/{p.metadata.name}", p.metadata)
+        for p in found.cluster.own_pods
+    ]
     plain += [
         (f"GPUQuota {q.metadata.namespace}/{q.metadata.name}", q.metadata)
         for q in found.snapshot.quotas.items
@@ -42,7 +45,8 @@ def leftovers(found: Evidence) -> Iterator[Finding]:
             where = f"-n {metadata.namespace} " if metadata.namespace else ""
             yield warn(
                 f"{name}: metadata.deletionTimestamp is {age_s / 60:.0f} min old{held}",
-                f"kubectl {where}get {kind.lower()} {at.split('/')[-1]} -o jsonpath='{{.metadata.finalizers}}"
+                f"kubectl {where}get {kind.lower()} {at.split('/')[-1]} -o "
+                f"jsonpath='{{.metadata.finalizers}}"
                 "{.status.conditions}'",
             )
 
@@ -73,9 +77,11 @@ def reservations(found: Evidence) -> Iterator[Finding]:
             late_s = (found.at - end).total_seconds() if end else 0.0
             if late_s > STUCK_S and one.uid not in live:
                 yield warn(
-                    f"GPUQuota {quota.namespace}/{quota.name}: status.reserved of pod {one.name or one.uid} "
+                    f"GPUQuota {quota.namespace}/{quota.name}: status.reserved of pod "
+                    f"{one.name or one.uid} "
                     f"expired {late_s / 60:.0f} min ago and no pod has that UID: nobody counts",
-                    f"kubectl -n {found.system} logs -l app.kubernetes.io/component=controller --tail=50",
+                    f"kubectl -n {found.system} logs -l app.kubernetes.io/component=controller "
+                    "--tail=50",
                 )
                 break
 
@@ -85,14 +91,18 @@ def never_rewritten(found: Evidence) -> Iterator[Finding]:
     missed = [
         view
         for view in found.cluster.pods
-        if _asks(view) and keys.REQUEST not in view.pod.annotations and not view.pod.finished
+        if _asks(view)
+        and keys.REQUEST not in view.pod.annotations
+        and not view.pod.finished
         and view.pod.spec.scheduler_name not in LEFT_TO
     ]
     if missed:
         where = sorted({view.namespace for view in missed})
         yield warn(
-            f"{len(missed)} pods carry an annotation of gpu-fraction and not {keys.REQUEST}, such as "
-            f"{_some(missed)}: their namespaces ({', '.join(where[:LISTED])}) are excluded, or they were "
+            f"{len(missed)} pods carry an annotation of gpu-fraction and not {keys.REQUEST}, "
+            "such as "
+            f"{_some(missed)}: their namespaces ({', '.join(where[:LISTED])}) are excluded, or "
+            "they were "
             "created while the webhook was off",
             f"kubectl get namespace {' '.join(where[:LISTED])} --show-labels\nkubectl -n "
             f"{missed[0].namespace} delete pod {missed[0].name}     # its owner makes a new one",
@@ -111,12 +121,14 @@ def failed_admission(found: Evidence) -> Iterator[Finding]:
     failed = [
         view
         for view in found.cluster.pods
-        if view.pod.status.phase == "Failed" and view.pod.status.reason == "UnexpectedAdmissionError"
+        if view.pod.status.phase == "Failed"
+        and view.pod.status.reason == "UnexpectedAdmissionError"
     ]
     if failed:
         one = failed[0]
         yield warn(
-            f"{len(failed)} pods have status.reason UnexpectedAdmissionError, such as {_some(failed)}: "
+            f"{len(failed)} pods have status.reason UnexpectedAdmissionError, such as "
+            f"{_some(failed)}: "
             f"{one.pod.status.message[:160]}",
             f"kubectl -n {one.namespace} delete pod {one.name}     # its owner makes a new one",
         )
@@ -141,7 +153,8 @@ def past_us(found: Evidence) -> Iterator[Finding]:
     if seen:
         names = [f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in seen]
         yield warn(
-            f"{len(seen)} pods on nodes with our cards are privileged or set NVIDIA_VISIBLE_DEVICES "
+            f"{len(seen)} pods on nodes with our cards are privileged or set "
+            "NVIDIA_VISIBLE_DEVICES "
             f"without asking for a GPU, such as {', '.join(names[:LISTED])}",
             "enforce Pod Security baseline in their namespaces, and set "
             "accept-nvidia-visible-devices-envvar-when-unprivileged = false on the nodes "

@@ -33,7 +33,11 @@ def runtime_class(found: Evidence) -> Iterator[Finding]:
     """15: a RuntimeClass that pods name is absent, or the runtime does not know its handler."""
     known = {one.metadata.name for one in found.runtime_classes.items}
     daemon = found.workload("node-daemon")
-    named = {daemon.spec.template.spec.runtime_class_name: f"DaemonSet {daemon.metadata.name}"} if daemon else {}
+    named = (
+        {daemon.spec.template.spec.runtime_class_name: f"DaemonSet {daemon.metadata.name}"}
+        if daemon
+        else {}
+    )
     named |= {
         view.pod.spec.runtime_class_name: f"Pod {view.namespace}/{view.name}"
         for view in found.cluster.pods
@@ -48,10 +52,14 @@ def runtime_class(found: Evidence) -> Iterator[Finding]:
             )
     for event in found.about("no runtime for", "unknown runtime handler", "runtime handler")[:3]:
         version = git_version(found)
-        file = next((f for part, f in _RUNTIME_FILES.items() if part in version), "/etc/containerd/config.toml")
+        file = next(
+            (f for part, f in _RUNTIME_FILES.items() if part in version),
+            "/etc/containerd/config.toml",
+        )
         yield fail(
             f"{event.involved_object}: {event.reason}: {event.message[:200]}",
-            f"nvidia-ctk runtime configure --runtime=containerd --config={file}     # on the node\n"
+            f"nvidia-ctk runtime configure --runtime=containerd --config={file}     # on the "
+            "node\n"
             "systemctl restart containerd",
         )
 
@@ -64,8 +72,9 @@ def cdi(found: Evidence) -> Iterator[Finding]:
         reported = node.status.node_info.container_runtime_version
         if node.metadata.name in names and reported and (why := cdi_warning(reported)):
             yield warn(
-                f"Node {node.metadata.name}: status.nodeInfo.containerRuntimeVersion {reported}: {why}",
-                "set enable_cdi = true in [plugins.\"io.containerd.grpc.v1.cri\"] of "
+                f"Node {node.metadata.name}: status.nodeInfo.containerRuntimeVersion "
+                f"{reported}: {why}",
+                'set enable_cdi = true in [plugins."io.containerd.grpc.v1.cri"] of '
                 "/etc/containerd/config.toml     # on the node\nsystemctl restart containerd",
             )
     for event in found.about("unresolvable CDI devices")[:3]:
@@ -85,16 +94,19 @@ def driver(found: Evidence) -> Iterator[Finding]:
         statuses = pod.status.container_statuses or ()
         if node in nodes and node not in published and any(s.ready for s in statuses):
             yield fail(
-                f"Node {node}: annotation {keys.INVENTORY} has no cards, though Pod {pod.metadata.name} "
+                f"Node {node}: annotation {keys.INVENTORY} has no cards, though Pod "
+                f"{pod.metadata.name} "
                 "is ready: NVML does not answer",
-                f"kubectl -n {found.system} logs {pod.metadata.name} --tail=50\nnvidia-smi     # on the node",
+                f"kubectl -n {found.system} logs {pod.metadata.name} --tail=50\nnvidia-smi     "
+                "# on the node",
             )
         for status in statuses:
             if status.restart_count >= RESTARTS:
                 ended = (status.last_state or {}).get("terminated") or {}
                 why = ended.get("message") or ended.get("reason") or "unknown"
                 yield warn(
-                    f"Pod {pod.metadata.name} on node {node}: restartCount {status.restart_count}, last "
+                    f"Pod {pod.metadata.name} on node {node}: restartCount "
+                    f"{status.restart_count}, last "
                     f"end: {why!s:.200}",
                     f"kubectl -n {found.system} logs {pod.metadata.name} --previous --tail=50",
                 )
@@ -119,7 +131,8 @@ def old_driver(found: Evidence) -> Iterator[Finding]:
         match = _BRANCH.match(version)
         if match and int(match[1]) < CGROUP_DRIVER:
             yield warn(
-                f"Node {node.metadata.name}: driver {version}; --isolation={asked} needs R{CGROUP_DRIVER}, "
+                f"Node {node.metadata.name}: driver {version}; --isolation={asked} needs "
+                f"R{CGROUP_DRIVER}, "
                 "so that shares are not enforced",
                 "chart: nodeDaemon.isolation=[cgroup, mps]     # docs/isolation.md\n"
                 f"or upgrade the driver to R{CGROUP_DRIVER}",
@@ -134,17 +147,22 @@ def required(found: Evidence) -> Iterator[Finding]:
         return
     for view in found.cluster.waiting:
         if any(ask.isolation == "required" for ask in view.asks):
-            offer = sorted({c.card.isolation for c in cards}) or ["no card"]
+            offer = sorted({str(c.card.isolation) for c in cards}) or ["no card"]
             yield warn(
-                f"Pod {view.namespace}/{view.name}: annotation {keys.ISOLATION} is required; cards offer "
+                f"Pod {view.namespace}/{view.name}: annotation {keys.ISOLATION} is required; "
+                "cards offer "
                 f"{', '.join(offer)}",
-                f"kubectl -n {view.namespace} annotate pod ... {keys.ISOLATION}=preferred     # in the "
+                f"kubectl -n {view.namespace} annotate pod ... {keys.ISOLATION}=preferred     "
+                "# in the "
                 "template\nchart: nodeDaemon.isolation=[cgroup, mps]",
             )
 
 
 def kubelet_root(found: Evidence) -> Iterator[Finding]:
     """39: the daemon looks for the kubelet in the wrong folder."""
+    daemon = found.workload("node-daemon")
+    if daemon is not None and daemon.setting("mode") == "dra":
+        return
     silent = {one.pod for one in found.metrics.items if one.values.get(STREAMS) == 0}
     nodes = {node.metadata.name: node for node in found.snapshot.nodes.items}
     for pod in found.component("node-daemon"):
@@ -156,9 +174,11 @@ def kubelet_root(found: Evidence) -> Iterator[Finding]:
         offers = keys.SLOT in (node.status.allocatable or {})
         if pod.metadata.name in silent:
             yield fail(
-                f"Pod {pod.metadata.name} on node {node.metadata.name}: metric {STREAMS} is 0: the daemon "
+                f"Pod {pod.metadata.name} on node {node.metadata.name}: metric {STREAMS} is 0: "
+                "the daemon "
                 f"is not registered with the kubelet ({version})",
-                f"chart: nodeDaemon.kubeletRoot={root or 'DIRECTORY'}     # --root-dir of the kubelet",
+                f"chart: nodeDaemon.kubeletRoot={root or 'DIRECTORY'}     # --root-dir of the "
+                "kubelet",
             )
         elif root and not offers and found.metrics.gap is not None:
             yield warn(

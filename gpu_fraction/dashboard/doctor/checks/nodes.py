@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from gpu_fraction.dashboard.doctor.evidence import SELECTOR, Evidence
+from gpu_fraction.dashboard.doctor.evidence import Evidence
 from gpu_fraction.dashboard.doctor.finding import Finding, fail, warn
 from gpu_fraction.dashboard.objects import Node, Taint
 from gpu_fraction.domain import dra, keys, units
@@ -52,9 +52,11 @@ def second_plugin(found: Evidence) -> Iterator[Finding]:
         images = [c.image for c in one.containers if any(part in c.image for part in PLUGINS)]
         if images and (one.status.desired_number_scheduled or 0) > 0 and not ours_here:
             yield warn(
-                f"DaemonSet {one.metadata.namespace}/{one.metadata.name}: image {images[0]} is a device "
+                f"DaemonSet {one.metadata.namespace}/{one.metadata.name}: image {images[0]} is "
+                "a device "
                 f"plugin on {one.status.desired_number_scheduled} nodes",
-                "install gpu-fraction with that stack's backend (gpu-fraction backends detect), or keep "
+                "install gpu-fraction with that stack's backend (gpu-fraction backends "
+                "detect), or keep "
                 "its nodes apart",
             )
     for policy in found.policies.items:
@@ -72,10 +74,10 @@ def without_daemon(found: Evidence) -> Iterator[Finding]:
     if daemon is None:
         return
     if not daemon.status.desired_number_scheduled:
-        selector = daemon.spec.template.spec.node_selector or {}
-        labels = ",".join(f"{key}={value}" for key, value in selector.items())
+        labels = ",".join(f"{key}={value}" for key, value in found.selector.items())
         yield fail(
-            f"DaemonSet {daemon.metadata.name}: status.desiredNumberScheduled is 0: no node carries "
+            f"DaemonSet {daemon.metadata.name}: status.desiredNumberScheduled is 0: no node "
+            "carries "
             f"{labels or 'what it selects'}",
             f"kubectl label node NODE {labels or 'nvidia.com/gpu.present=true'}",
         )
@@ -84,22 +86,27 @@ def without_daemon(found: Evidence) -> Iterator[Finding]:
     for node in found.gpu_nodes:
         name = node.metadata.name
         pod = there.get(name)
-        if pod is None and not any(untolerated(found, node)):
+        chosen = daemon.spec.template.spec.affinity
+        if pod is None and not chosen and not any(untolerated(found, node)):
             yield fail(
                 f"Node {name}: no pod of DaemonSet {daemon.metadata.name} runs here",
                 f"kubectl -n {found.system} describe daemonset {daemon.metadata.name}",
             )
         elif pod is not None and not all(s.ready for s in pod.status.container_statuses or ()):
             yield fail(
-                f"Pod {found.system}/{pod.metadata.name} on node {name} is not ready (status.phase "
+                f"Pod {found.system}/{pod.metadata.name} on node {name} is not ready "
+                "(status.phase "
                 f"{pod.status.phase or 'unknown'})",
                 f"kubectl -n {found.system} logs {pod.metadata.name} --tail=50",
             )
 
 
 def taints(found: Evidence) -> Iterator[Finding]:
-    """13: a taint keeps the node daemon off a node with GPUs."""
-    for node in found.gpu_nodes:
+    """13: a taint keeps the node daemon off a node with GPUs.
+
+    Where the daemon runs on all nodes, nothing says which have GPUs.
+    """
+    for node in found.gpu_nodes if found.selector else ():
         for taint in untolerated(found, node):
             text = f"{taint.key}={taint.value}:{taint.effect}".replace("=:", ":")
             yield fail(
@@ -111,9 +118,7 @@ def taints(found: Evidence) -> Iterator[Finding]:
 def unlabelled(found: Evidence) -> Iterator[Finding]:
     """14: a node that very likely has GPUs lacks the label that the DaemonSet selects."""
     known = {node.metadata.name for node in found.gpu_nodes}
-    daemon = found.workload("node-daemon")
-    wanted = (daemon.spec.template.spec.node_selector if daemon else None) or SELECTOR
-    text = " ".join(f"{key}={value}" for key, value in wanted.items())
+    text = " ".join(f"{key}={value}" for key, value in found.selector.items())
     for node in found.snapshot.nodes.items:
         labels = node.metadata.labels or {}
         hint = next((name for name in ACCELERATORS if labels.get(name, "false") != "false"), "")
@@ -137,7 +142,9 @@ def offered(found: Evidence) -> Iterator[Finding]:
         memory_mib = sum(card.memory_mib for card in well)
         wrong = []
         if bool(slots) != bool(well) or slots > MOST_SLOTS:
-            wrong.append(f"{keys.SLOT}={slots} for {sum(card.slots for card in well)} in the inventory")
+            wrong.append(
+                f"{keys.SLOT}={slots} for {sum(card.slots for card in well)} in the inventory"
+            )
         if core != wanted_core:
             wrong.append(f"{keys.CORE_MILLI}={core}, inventory {wanted_core}")
         if not memory_mib <= memory <= memory_mib + 8192 * len(well):
@@ -146,7 +153,8 @@ def offered(found: Evidence) -> Iterator[Finding]:
             yield fail(
                 f"Node {view.name}: status.allocatable {'; '.join(wrong)}",
                 f"kubectl describe node {view.name}\nkubectl -n {found.system} delete pod "
-                f"--field-selector=spec.nodeName={view.name} -l app.kubernetes.io/component=node-daemon",
+                f"--field-selector=spec.nodeName={view.name} -l "
+                "app.kubernetes.io/component=node-daemon",
             )
 
 
@@ -161,14 +169,16 @@ def sick(found: Evidence) -> Iterator[Finding]:
             if not one.card.healthy:
                 yield warn(
                     f"Node {view.name}: card {one.card.uuid} is not healthy: "
-                    f"{one.card.health_reason or 'no reason given'}; {len(one.slices)} slices are on it",
-                    f"kubectl describe node {view.name}\nkubectl drain {view.name} --ignore-daemonsets"
+                    f"{one.card.health_reason or 'no reason given'}; {len(one.slices)} slices "
+                    "are on it",
+                    f"kubectl describe node {view.name}\nkubectl drain {view.name} "
+                    "--ignore-daemonsets"
                     "     # before a reset or an exchange of the card",
                 )
 
 
 def untolerated(found: Evidence, node: Node) -> Iterator[Taint]:
-    """The taints of a node that keep the node daemon off; Kubernetes' own of DaemonSets are not."""
+    """The taints that keep the node daemon off; every DaemonSet tolerates Kubernetes' own."""
     daemon = found.workload("node-daemon")
     held = daemon.spec.template.spec.tolerations if daemon else _DAEMON
     for taint in node.spec.taints or ():

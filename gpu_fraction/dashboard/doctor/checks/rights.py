@@ -35,7 +35,8 @@ def openshift(found: Evidence) -> Iterator[Finding]:
             namespace, account = one.account.split("/")
             yield fail(
                 f"ServiceAccount {one.account} may not use SecurityContextConstraints privileged",
-                f"oc adm policy add-scc-to-user privileged -z {account} -n {namespace}     # or chart: "
+                f"oc adm policy add-scc-to-user privileged -z {account} -n {namespace}     # "
+                "or chart: "
                 "openshift=true",
             )
 
@@ -85,7 +86,8 @@ def budgets(found: Evidence) -> Iterator[Finding]:
         if ours and healthy and status.disruptions_allowed == 0:
             yield warn(
                 f"PodDisruptionBudget {found.system}/{name}: status.disruptionsAllowed is 0 with "
-                f"{status.current_healthy} of {status.expected_pods} pods healthy: a drain would wait "
+                f"{status.current_healthy} of {status.expected_pods} pods healthy: a drain "
+                "would wait "
                 "for ever",
                 f"kubectl -n {found.system} scale deployment gpu-fraction-webhook --replicas=2",
             )

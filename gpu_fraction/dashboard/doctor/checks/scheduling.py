@@ -34,13 +34,15 @@ def silent(found: Evidence) -> Iterator[Finding]:
     ]
     fix = (
         f"kubectl -n {found.system} get pods -l app.kubernetes.io/component=scheduler\n"
-        f"kubectl -n {found.system} logs -l app.kubernetes.io/component=scheduler -c kube-scheduler"
+        f"kubectl -n {found.system} logs -l app.kubernetes.io/component=scheduler -c "
+        "kube-scheduler"
     )
     if waiting:
         one = waiting[0]
         yield fail(
             f"{len(waiting)} pods, such as {one.namespace}/{one.name}, have spec.schedulerName "
-            f"{keys.SCHEDULER} and no condition PodScheduled; {len(ready)} scheduler pods are ready",
+            f"{keys.SCHEDULER} and no condition PodScheduled; {len(ready)} scheduler pods are "
+            "ready",
             fix,
         )
     elif found.workload("scheduler") is not None and not ready:
@@ -64,7 +66,8 @@ def extender(found: Evidence) -> Iterator[Finding]:
         if EXTENDER[0] in text or (EXTENDER[1] in text.lower() and "refused" in text.lower()):
             yield fail(
                 f"{at}: {text[:200]}",
-                f"kubectl -n {found.system} logs -l app.kubernetes.io/component=scheduler -c extender",
+                f"kubectl -n {found.system} logs -l app.kubernetes.io/component=scheduler -c "
+                "extender",
             )
             return
 
@@ -98,7 +101,8 @@ def overdrawn(found: Evidence) -> Iterator[Finding]:
                 f"Node {view.node}: card {view.card.uuid} has {kind.core_milli} milli and "
                 f"{kind.memory_mib} MiB; given {view.given_core_milli} milli and "
                 f"{view.given_memory_mib} MiB to {', '.join(pods[:5])}",
-                "delete one of these pods; find who bound it past the extender:\nkubectl get pod -n "
+                "delete one of these pods; find who bound it past the extender:\nkubectl get "
+                "pod -n "
                 f"{view.slices[-1].namespace} {view.slices[-1].pod} -o yaml --show-managed-fields"
                 if view.slices
                 else "kubectl describe node " + view.node,

@@ -66,7 +66,9 @@ def scheduler_minor(found: Evidence) -> Iterator[Finding]:
             continue
         match = _TAG.search(container.image)
         if match is None:
-            text = f"Deployment {scheduler.metadata.name}: image {container.image} names no version"
+            text = (
+                f"Deployment {scheduler.metadata.name}: image {container.image} names no version"
+            )
         elif (tag := (int(match[1]), int(match[2]))) == server:
             return
         else:
@@ -90,7 +92,9 @@ def equal_versions(found: Evidence) -> Iterator[Finding]:
                 images.setdefault(status.image_id or status.image, []).append(one.metadata.name)
     if len(images) < 2:
         return
-    listed = "; ".join(f"{image}: {len(pods)} pods, such as {pods[0]}" for image, pods in images.items())
+    listed = "; ".join(
+        f"{image}: {len(pods)} pods, such as {pods[0]}" for image, pods in images.items()
+    )
     yield warn(
         f"status.containerStatuses[].imageID differs in namespace {found.system}: {listed}",
         f"kubectl -n {found.system} rollout status deployment,daemonset",

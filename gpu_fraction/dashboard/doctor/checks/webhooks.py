@@ -50,7 +50,8 @@ def conditions_stored(found: Evidence) -> Iterator[Finding]:
     for configuration, webhook in found.ours:
         if not webhook.match_conditions:
             yield fail(
-                f"{_at(configuration, webhook)}: matchConditions is empty, so that every pod of the "
+                f"{_at(configuration, webhook)}: matchConditions is empty, so that every pod "
+                "of the "
                 "cluster depends on this webhook",
                 f"{REMOVE} {configuration.metadata.name}\nkubectl apply -k my-cluster",
             )
@@ -67,9 +68,7 @@ def installed(found: Evidence) -> Iterator[Finding]:
         )
         return
     for missing in [name for name in HOOKS if name not in names]:
-        yield fail(
-            f"webhook {missing} is in no configuration", "kubectl apply -k my-cluster"
-        )
+        yield fail(f"webhook {missing} is in no configuration", "kubectl apply -k my-cluster")
     yield from orphans(found)
 
 
@@ -133,7 +132,8 @@ def shipped(found: Evidence) -> Iterator[Finding]:
         if webhook.failure_policy != "Fail":
             by = _writers(configuration, "f:failurePolicy")
             yield warn(
-                f"{at}: failurePolicy is {webhook.failure_policy}{by}: GPU pods pass unchanged and "
+                f"{at}: failurePolicy is {webhook.failure_policy}{by}: GPU pods pass unchanged "
+                "and "
                 "uncounted while no replica answers",
                 "set failurePolicy: Fail (chart: webhook.failurePolicy)",
             )
@@ -151,7 +151,8 @@ def shipped(found: Evidence) -> Iterator[Finding]:
             )
         for key, by in _narrowed(configuration, webhook):
             yield warn(
-                f"{at}: namespaceSelector also asks for {key}{by}: GPU pods of the namespaces that it "
+                f"{at}: namespaceSelector also asks for {key}{by}: GPU pods of the namespaces "
+                "that it "
                 "leaves out are not rewritten",
                 "none where that is wanted (chart: webhook.namespaceSelector); else remove it",
             )
@@ -179,7 +180,8 @@ def others(found: Evidence) -> Iterator[Finding]:
                 why = "has no ready endpoint"
             if why:
                 yield fail(
-                    f"{at} (failurePolicy: Fail): Service {service.namespace}/{service.name} {why}, "
+                    f"{at} (failurePolicy: Fail): Service {service.namespace}/{service.name} "
+                    f"{why}, "
                     "so that the pods it selects are refused",
                     f"repair {product or 'its owner'}, or: {REMOVE} {configuration.metadata.name}",
                 )
@@ -187,7 +189,8 @@ def others(found: Evidence) -> Iterator[Finding]:
         if product:
             yield warn(
                 f"{at} of {product} receives pods as well and may rewrite GPU pods",
-                f"gpu-fraction backends detect     # then docs/backends.md says how to run beside {product}",
+                "gpu-fraction backends detect     # then docs/backends.md says how to run "
+                f"beside {product}",
             )
 
 
@@ -254,7 +257,9 @@ def _writers(configuration: Configuration, field: str) -> str:
 
 
 def _holds(tree: Mapping[str, Any], field: str) -> bool:
-    return field in tree or any(_holds(sub, field) for sub in tree.values() if isinstance(sub, dict))
+    return field in tree or any(
+        _holds(sub, field) for sub in tree.values() if isinstance(sub, dict)
+    )
 
 
 def _narrowed(configuration: Configuration, webhook: Webhook) -> Iterator[tuple[str, str]]:
