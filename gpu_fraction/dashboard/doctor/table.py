@@ -73,7 +73,7 @@ CHECKS: Final = (
         calls.expiry, (*_HOOKS, "leases"),
     ),
     Check(
-        6, "webhook-call", "failed calling webhook",
+        6, "webhook-call", calls.UNKNOWN,
         "this is what every GPU pod meets",
         calls.works, ("trials",),
     ),
@@ -99,7 +99,7 @@ CHECKS: Final = (
     ),
     # What the cluster allows.
     Check(
-        22, "pod-security", "violates PodSecurity",
+        22, "pod-security", "The node daemon violates PodSecurity",
         "the node daemon is privileged; without it no slice starts",
         rights.pod_security, ("namespaces", "events"), before=True,
     ),
@@ -150,7 +150,7 @@ CHECKS: Final = (
         drivers.runtime_class, ("runtime_classes", "events"), before=True,
     ),
     Check(
-        16, "cdi", "unresolvable CDI devices",
+        16, "cdi", "The container runtime does not read CDI files",
         "a runtime without CDI starts containers without their cards",
         drivers.cdi, ("nodes", "events"), before=True,
     ),
@@ -232,7 +232,7 @@ CHECKS: Final = (
         contents.never_rewritten, ("pods",),
     ),
     Check(
-        36, "unexpected-admission-error", "UnexpectedAdmissionError",
+        36, "unexpected-admission-error", "Pods stay Failed with UnexpectedAdmissionError",
         "the kubelet refused it for good; it holds its name and counts in no quota",
         contents.failed_admission, ("pods",),
     ),

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from gpu_fraction.domain import keys
-from gpu_fraction.kube.resources import GPU_QUOTAS
+from gpu_fraction.kube.resources import ENDPOINT_SLICES, GPU_QUOTAS
 from gpu_fraction.sandbox.apiserver import Answer, ApiServer, Fault, Kind, Text
 from tests.builders.installation import NOW, authority, healthy
 from tests.support.access import kubeconfig, serving
 from tests.unit.cli.conftest import Command, Result
 
-REWRITTEN = {"metadata": {"name": "x", "annotations": {keys.REQUEST: "{}"}}}
+ACCEPTED = Text(201, json.dumps({"metadata": {"name": "x", "annotations": {keys.REQUEST: "{}"}}}))
+"""The trial pod as the webhook leaves it."""
 
 Doctor = Callable[..., Result]
 
@@ -44,7 +45,7 @@ def api() -> ApiServer:
             one["status"]["conditions"][0]["status"] = "True"
         if one["kind"] not in {"Namespace"}:
             server.add(one)
-    server.faults.add(Fault(Text(201, json.dumps(REWRITTEN)), "create", "pods"))
+    server.faults.add(Fault(ACCEPTED, "create", "pods", times=None))
     return server
 
 
@@ -58,18 +59,18 @@ def doctor(api: ApiServer, command: Command, tmp_path: Path) -> Iterator[Doctor]
 
 def test_a_healthy_installation(doctor: Doctor, api: ApiServer) -> None:
     """Exit code 0, nothing stored but read; the one creation is a dry run."""
-    before = {key: one.encoded for key, one in api.storage.everything()}
+    before = api.storage.revision
     result = doctor()
     assert (result.code, result.err) == (0, ""), result.out
     assert re.fullmatch(r"\d+ checks: \d+ ok\n", result.out)
     assert {verb for verb, _ in api.calls} <= {"get", "list", "create"}
     assert {r for verb, r in api.calls if verb == "create"} <= {"pods", ""}
-    assert {key: one.encoded for key, one in api.storage.everything()} == before
+    assert api.storage.revision == before
 
 
 def test_a_fault_is_exit_code_1_in_every_format(doctor: Doctor, api: ApiServer) -> None:
     """Text, JSON, and commands alone."""
-    api.remove("EndpointSlice", "gpu-fraction-webhook-1", "gpu-fraction-system")
+    api.remove(ENDPOINT_SLICES, "gpu-fraction-webhook-1", "gpu-fraction-system")
     for words, expected in (
         ((), "FAIL    webhook-endpoints: "),
         (("--print-fixes",), "\nkubectl -n gpu-fraction-system get pods"),
@@ -102,16 +103,16 @@ def test_before_an_installation(command: Command, tmp_path: Path) -> None:
 
 def test_wait_ends_with_the_fault(doctor: Doctor, api: ApiServer) -> None:
     """It says once what it waits for, and is content as soon as nothing fails."""
-    api.faults.add(
-        Fault(Answer(500, 'failed calling webhook "x": EOF'), "create", "pods", times=1), first=True
-    )
+    api.faults.clear()
+    api.faults.add(Fault(Answer(500, 'failed calling webhook "x": EOF'), "create", "pods", times=1))
+    api.faults.add(Fault(ACCEPTED, "create", "pods", times=None))
     result = doctor("--wait=30")
     assert (result.code, result.err) == (0, "waiting: webhook-call, proxy\n")
 
 
 def test_wait_has_an_end(doctor: Doctor, api: ApiServer) -> None:
     """With the fault, and exit code 1."""
-    api.remove("EndpointSlice", "gpu-fraction-webhook-1", "gpu-fraction-system")
+    api.remove(ENDPOINT_SLICES, "gpu-fraction-webhook-1", "gpu-fraction-system")
     result = doctor("--wait=1")
     assert result.code == 1
     assert "webhook-endpoints" in result.out

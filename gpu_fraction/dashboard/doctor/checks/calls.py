@@ -70,7 +70,7 @@ FAILURES: Final = (
 )
 """Source of the words: Go's crypto/x509, net and net/http; kubernetes pkg/proxy; EKS' proxy."""
 
-UNKNOWN: Final = "failed calling webhook"
+UNKNOWN: Final = "GPU pods are refused: failed calling webhook"
 NOT_CALLED: Final = "The webhook is not called"
 OTHERS_REFUSE: Final = "A trial pod is refused by something else"
 
