@@ -94,7 +94,11 @@ def own_pod(component: str, name: str, container: str, **fields: Any) -> Raw:
             "containers": [{"name": container, "image": IMAGE}],
             "nodeName": fields.get("node", "n1"),
         },
-        "status": {"phase": "Running", "containerStatuses": [status]},
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [status],
+        },
     }
 
 

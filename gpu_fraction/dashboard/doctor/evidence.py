@@ -192,6 +192,12 @@ def moment(text: str | None) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
+def ready(pod: Pod) -> bool:
+    """Whether all containers of a pod are ready."""
+    found = pod.condition("Ready")
+    return found is not None and found.status == "True"
+
+
 def is_ours(metadata: ObjectMeta) -> bool:
     """Whether an object belongs to the product."""
     label, value = PRODUCT

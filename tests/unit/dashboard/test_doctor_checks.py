@@ -172,7 +172,8 @@ def labelled(name: str, **labels: str) -> Raw:
 
 HOOK = "webhooks.0."
 DAEMON = "spec.template.spec."
-READY = "status.containerStatuses.0."
+READY = "status.conditions.0.status"
+IMAGE = "status.containerStatuses.0.imageID"
 
 UNREADABLE = base64.b64encode(b"-----BEGIN CERTIFICATE-----\nx\n").decode()
 
@@ -243,7 +244,7 @@ FAULTS: dict[str, tuple[str, str, str, Plant]] = {
     ),
     "two images": (
         "equal-versions", "warn", "imageID differs",
-        put("Pod", READY + "imageID", "sha256:2", "webhook-a"),
+        put("Pod", IMAGE, "sha256:2", "webhook-a"),
     ),
     "two device plugins": (
         "second-device-plugin", "fail", "nvidia.com/gpu=2",
@@ -261,7 +262,7 @@ FAULTS: dict[str, tuple[str, str, str, Plant]] = {
         "daemon-pods", "fail", "Node n2: no pod", drop("Pod", "node-daemon-n2"),
     ),
     "a daemon that is not ready": (
-        "daemon-pods", "fail", "is not ready", put("Pod", READY + "ready", False, "daemon-n2"),
+        "daemon-pods", "fail", "is not ready", put("Pod", READY, "False", "daemon-n2"),
     ),
     "a taint": (
         "taints", "fail", "spec.taints dedicated=ml:NoExecute",
@@ -342,7 +343,7 @@ FAULTS: dict[str, tuple[str, str, str, Plant]] = {
     ),
     "no scheduler": (
         "scheduler-silent", "fail", "no pod of the scheduler is ready",
-        put("Pod", READY + "ready", False, "scheduler-a"),
+        put("Pod", READY, "False", "scheduler-a"),
     ),
     "no extender": (
         "extender", "fail", "127.0.0.1:9444",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from gpu_fraction.dashboard.doctor.checks.server import git_version
-from gpu_fraction.dashboard.doctor.evidence import Evidence
+from gpu_fraction.dashboard.doctor.evidence import Evidence, ready
 from gpu_fraction.dashboard.doctor.finding import Finding, fail, warn
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.container_runtime import cdi_warning
@@ -92,7 +92,7 @@ def driver(found: Evidence) -> Iterator[Finding]:
     for pod in found.component("node-daemon"):
         node = pod.spec.node_name or ""
         statuses = pod.status.container_statuses or ()
-        if node in nodes and node not in published and any(s.ready for s in statuses):
+        if node in nodes and node not in published and ready(pod):
             yield fail(
                 f"Node {node}: annotation {keys.INVENTORY} has no cards, though Pod "
                 f"{pod.metadata.name} "

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from gpu_fraction.dashboard.doctor.evidence import Evidence
+from gpu_fraction.dashboard.doctor.evidence import Evidence, ready
 from gpu_fraction.dashboard.doctor.finding import Finding, fail, warn
 from gpu_fraction.dashboard.objects import Node, Taint
 from gpu_fraction.domain import dra, keys, units
@@ -92,7 +92,7 @@ def without_daemon(found: Evidence) -> Iterator[Finding]:
                 f"Node {name}: no pod of DaemonSet {daemon.metadata.name} runs here",
                 f"kubectl -n {found.system} describe daemonset {daemon.metadata.name}",
             )
-        elif pod is not None and not all(s.ready for s in pod.status.container_statuses or ()):
+        elif pod is not None and not ready(pod):
             yield fail(
                 f"Pod {found.system}/{pod.metadata.name} on node {name} is not ready "
                 "(status.phase "

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from gpu_fraction.dashboard.doctor.evidence import Evidence
+from gpu_fraction.dashboard.doctor.evidence import Evidence, ready
 from gpu_fraction.dashboard.doctor.finding import Finding, fail
 from gpu_fraction.domain import keys
 
@@ -27,11 +27,7 @@ def silent(found: Evidence) -> Iterator[Finding]:
         and not view.pod.spec.scheduling_gates
         and (found.age_s(view.pod.metadata.creation_timestamp) or 0) > SILENT_S
     ]
-    ready = [
-        pod
-        for pod in found.component("scheduler")
-        if pod.status.container_statuses and all(s.ready for s in pod.status.container_statuses)
-    ]
+    able = [pod for pod in found.component("scheduler") if ready(pod)]
     fix = (
         f"kubectl -n {found.system} get pods -l app.kubernetes.io/component=scheduler\n"
         f"kubectl -n {found.system} logs -l app.kubernetes.io/component=scheduler -c "
@@ -41,11 +37,11 @@ def silent(found: Evidence) -> Iterator[Finding]:
         one = waiting[0]
         yield fail(
             f"{len(waiting)} pods, such as {one.namespace}/{one.name}, have spec.schedulerName "
-            f"{keys.SCHEDULER} and no condition PodScheduled; {len(ready)} scheduler pods are "
+            f"{keys.SCHEDULER} and no condition PodScheduled; {len(able)} scheduler pods are "
             "ready",
             fix,
         )
-    elif found.workload("scheduler") is not None and not ready:
+    elif found.workload("scheduler") is not None and not able:
         yield fail(
             f"no pod of the scheduler is ready in namespace {found.system}",
             fix,
