@@ -9,9 +9,9 @@ from typing import Final, NoReturn
 import structlog
 from prometheus_client import CollectorRegistry
 
+from gpu_fraction.domain.container_runtime import cdi_warning
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.events import EventRecorder
-from gpu_fraction.domain.container_runtime import cdi_warning
 from gpu_fraction.node_daemon.cards import health_events
 from gpu_fraction.node_daemon.cards.inventory import CardIsolation
 from gpu_fraction.node_daemon.cards.inventory_reader import NodeReading

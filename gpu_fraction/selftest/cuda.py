@@ -52,10 +52,10 @@ LOOP:
     ret;
 }
 """
-"""``spin``: each block reads the clock until so many cycles have passed, so that only the number of
-places for blocks makes a difference. ``work``: each thread does the same sum so many times, so that
-the launches of a second show the part of the card that was had; the store keeps the compiler from
-dropping the loop."""
+"""``spin``: each block reads the clock until so many cycles have passed, so that only the number
+of places for blocks makes a difference. ``work``: each thread does the same sum so many times, so
+that the launches of a second show the part of the card that was had; the store keeps the compiler
+from dropping the loop."""
 
 
 class NoCudaError(Exception):

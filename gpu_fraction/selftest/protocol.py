@@ -17,8 +17,8 @@ SECONDS: Final = 15.0
 """Time in which kernels run. Chosen: two containers that start seconds apart still overlap."""
 
 LIFE_S: Final = 600
-"""After that a Job is ended, and its remains go, whatever became of the command. Chosen: an image is
-pulled in minutes."""
+"""After that a Job is ended, and its remains go, whatever became of the command. Chosen: an image
+is pulled in minutes."""
 
 CONTEXT_MIB: Final = 1024
 """What a CUDA context itself may take of a limit (tests/gpu)."""
@@ -148,7 +148,7 @@ def job(
 
 
 def judged(slices: Sequence[Slice], card: Card) -> Iterator[Verdict]:
-    """What the measurements say about each promise; enforcement is that of the card's inventory."""
+    """What the measurements say about each promise; the inventory says what is enforced."""
     whole = next((s for s in slices if s.step == "whole"), None)
     base = rate(whole.measured.launches) if whole and whole.measured else 0.0
     together = [s for s in slices if s.step == "together" and s.measured]
@@ -221,5 +221,3 @@ def _overlap(found: Sequence[Mapping[int, int]]) -> set[int]:
 def broken(verdicts: Sequence[Verdict]) -> bool:
     """Whether a promise was broken that an engine enforces, or could not be had."""
     return any(one.outcome in {"exceeded", "not reached", "not measured"} for one in verdicts)
-
-

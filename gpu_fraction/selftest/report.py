@@ -38,12 +38,16 @@ def markdown(
         driver: The driver's version, from the inventory.
         now: The date of the run.
     """
-    kernel = next((s.measured.kernel for s in slices if s.measured and s.measured.kernel), "unknown")
+    kernel = next(
+        (s.measured.kernel for s in slices if s.measured and s.measured.kernel), "unknown"
+    )
     lines = [
         f"## {card.model}, driver {driver or 'unknown'}, kernel {kernel}, {now:%Y-%m-%d}",
         "",
-        f"`gpu-fraction selftest` {VERSION}, engine `{card.isolation}` (memory "
-        f"{_enforced(card.enforces_memory)}, compute {_enforced(card.enforces_compute)}).",
+        (
+            f"`gpu-fraction selftest` {VERSION}, engine `{card.isolation}` (memory "
+            f"{_enforced(card.enforces_memory)}, compute {_enforced(card.enforces_compute)})."
+        ),
         "",
         f"| {' | '.join(_HEAD)} |",
         f"|{'---|' * len(_HEAD)}",
@@ -53,7 +57,9 @@ def markdown(
     skipped = [s for s in slices if s.measured is None or s.measured.problem]
     if skipped:
         lines += ["Not measured:", ""]
-        lines += [f"- `{s.step}`, {s.share_milli / 1000:g}: {s.problem or 'no answer'}" for s in skipped]
+        lines += [
+            f"- `{s.step}`, {s.share_milli / 1000:g}: {s.problem or 'no answer'}" for s in skipped
+        ]
         lines.append("")
     lines += ["```json", *(_line(s, card, driver) for s in slices if s.measured), "```", ""]
     return "\n".join(lines)
@@ -67,7 +73,9 @@ def _line(one: Slice, card: Card, driver: str) -> str:
     """One line of JSON with test, driver and card, as ``make test-gpu`` records."""
     head: dict[str, Any] = {"test": f"selftest {one.step}", "driver": driver, "card": card.model}
     measured = msgspec.to_builtins(one.measured, str_keys=True)
-    return json.dumps({**head, "shareMilli": one.share_milli, "promiseMib": one.promise_mib, **measured})
+    return json.dumps(
+        {**head, "shareMilli": one.share_milli, "promiseMib": one.promise_mib, **measured}
+    )
 
 
 def plan() -> str:

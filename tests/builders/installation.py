@@ -1,8 +1,8 @@
-"""A healthy installation as objects: the manifests of deploy/, with what a cluster adds to them."""
+"""A healthy installation as objects: the manifests of deploy/, and what a cluster adds."""
 
 import base64
 import copy
-import datetime
+import datetime as dt
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -25,17 +25,17 @@ from tests.builders.views import gpu_node, gpu_pod, quota
 Raw = dict[str, Any]
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
-NOW: Final = datetime.datetime(2026, 12, 1, 12, 0, tzinfo=datetime.UTC)
+NOW: Final = dt.datetime(2026, 12, 1, 12, 0, tzinfo=dt.UTC)
 SYSTEM: Final = keys.SYSTEM_NAMESPACE
 IMAGE: Final = "registry.test/gpu-fraction:0.1.0"
 
 
 def moment(seconds_ago: float) -> str:
     """A time of the API."""
-    return (NOW - datetime.timedelta(seconds=seconds_ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (NOW - dt.timedelta(seconds=seconds_ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def authority(now: datetime.datetime = NOW, life_days: float = 365) -> bytes:
+def authority(now: dt.datetime = NOW, life_days: float = 365) -> bytes:
     """A CA's certificate, PEM."""
     lives = Lifetimes(ca_life_s=life_days * 86400.0)
     return pki.new_authority("test", now, lives).certificate.pem.encode()
@@ -211,9 +211,7 @@ def _leaf(replica: str) -> Raw:
     return made
 
 
-def event(
-    kind: str, name: str, reason: str, message: str, namespace: str = SYSTEM
-) -> Raw:
+def event(kind: str, name: str, reason: str, message: str, namespace: str = SYSTEM) -> Raw:
     """A warning of a minute ago."""
     return {
         "apiVersion": "v1",
@@ -247,11 +245,14 @@ _OF_SNAPSHOT: Final[dict[str, tuple[str, type[Any]]]] = {
 } | {"GPUQuota": ("quotas", objects.Quota)}
 
 
+REWRITTEN: Final = Trial("default", "rewritten")
+
+
 def evidence(
     manifests: Iterable[Raw],
     *,
     git_version: str = "v1.37.2",
-    trial: Trial = Trial("default", "rewritten"),
+    trial: Trial = REWRITTEN,
     streams: float = 1.0,
     denied: Iterable[tuple[str, str]] = (),
     **fields: Any,

@@ -1,13 +1,12 @@
 """``gpu-fraction doctor`` on a real control plane: an installation that is well, and faults in it.
 
-Webhook and controller run as processes; the pods of the manifests are simulated by kwok, and so are
-the nodes.
+Webhook and controller run as processes; kwok simulates the nodes and the pods of the manifests.
 """
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from tests.cluster.harness.webhooks import loopback_service
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-PARTS = ("controller", "scheduler", "node-daemon")
+PARTS = ("crd", "rbac", "webhook", "controller", "scheduler", "node-daemon")
 QUICK = ("--cert-settle", "1", "--cert-retire", "1")
 NODES = ("n1", "n2")
 
@@ -90,14 +89,11 @@ def installation(existing: Cluster | None, binaries: Binaries) -> Iterator[Insta
         kubectl = plane.kubectl
         kubectl.run("create", "namespace", SYSTEM_NAMESPACE)
         port = free_port("127.0.0.1")
-        kubectl.apply(*rendered(kubectl, "crd", "rbac"))
-        kubectl.apply(loopback_service(SERVICE, SYSTEM_NAMESPACE))
-        webhook_parts = rendered(kubectl, "webhook")
-        for one in webhook_parts:
+        objects = [one for one in rendered(kubectl, *PARTS) if one["kind"] != "Service"]
+        for one in objects:
             for hook in one.get("webhooks", ()):
                 hook["clientConfig"]["service"]["port"] = port
-        kubectl.apply(*(one for one in webhook_parts if one["kind"] != "Service"))
-        kubectl.apply(*rendered(kubectl, *PARTS))
+        kubectl.apply(loopback_service(SERVICE, SYSTEM_NAMESPACE), *objects)
         kubelets = simulated_nodes(plane)
         kubelets.start()
         for at, name in enumerate(NODES):
@@ -129,21 +125,7 @@ def node(name: str, at: int) -> dict[str, Any]:
     return made
 
 
-@pytest.fixture
-def planted(installation: Installation) -> Iterator[Callable[[str, str], None]]:
-    """Makes a fault by kubectl; the second command repairs it after the test."""
-    repairs: list[str] = []
-
-    def plant(command: str, repair: str) -> None:
-        repairs.append(repair)
-        installation.plane.kubectl(*command.split())
-
-    yield plant
-    for repair in reversed(repairs):
-        installation.plane.kubectl(*repair.split())
-
-
-def test_an_installation_is_waited_for_and_then_green(installation: Installation) -> None:
+def waited_for_and_green(installation: Installation) -> None:
     """``--wait`` ends once the API server trusts the webhook; every check is made, none finds."""
     assert installation.doctor("--wait=90")[0] == 0
     # No container runs in simulated pods, so nothing answers behind the proxy.
@@ -152,70 +134,69 @@ def test_an_installation_is_waited_for_and_then_green(installation: Installation
     assert "gpu-fraction-doctor" not in kubectl("get", "pods", "-o", "name")
 
 
-SYSTEM = f"-n {SYSTEM_NAMESPACE}"
-BINDING = "clusterrolebinding gpu-fraction-webhook"
-FAULTS = [
-    ("taints", "dedicated=ml", "taint node n1 dedicated=ml:NoSchedule", "taint node n1 dedicated-"),
+def patch(kind: str, name: str, change: object, *words: str) -> tuple[str, ...]:
+    """A command that changes an object."""
+    return ("patch", kind, name, *words, "-p", json.dumps(change))
+
+
+def amounts(name: str, value: str | None) -> dict[str, object]:
+    """A node that offers so much of it."""
+    return {"status": {field: {name: value} for field in ("allocatable", "capacity")}}
+
+
+def image(version: str) -> tuple[str, ...]:
+    """A scheduler of that version."""
+    named = f"kube-scheduler=registry.test/kube-scheduler:{version}"
+    return ("-n", SYSTEM_NAMESPACE, "set", "image", "deployment/gpu-fraction-scheduler", named)
+
+
+ENFORCE = "pod-security.kubernetes.io/enforce"
+ACCELERATOR = "cloud.google.com/gke-accelerator"
+BINDING = ("clusterrolebinding", "gpu-fraction-webhook")
+TIMEOUT = [{"op": "replace", "path": "/webhooks/0/timeoutSeconds", "value": 25}]
+FAULTS: list[tuple[str, str, tuple[str, ...]]] = [
+    ("taints", "dedicated=ml", ("taint", "node", "n1", "dedicated=ml:NoSchedule")),
     (
         "unlabelled-nodes",
-        "Node n2: label cloud.google.com/gke-accelerator=t4",
-        "label node n2 cloud.google.com/gke-accelerator=t4 nvidia.com/gpu.present-",
-        "label node n2 cloud.google.com/gke-accelerator- nvidia.com/gpu.present=true",
+        f"Node n2: label {ACCELERATOR}=t4",
+        ("label", "node", "n2", f"{ACCELERATOR}=t4", "nvidia.com/gpu.present-"),
     ),
     (
         "pod-security",
         "enforce=baseline",
-        f"label namespace {SYSTEM_NAMESPACE} pod-security.kubernetes.io/enforce=baseline",
-        f"label namespace {SYSTEM_NAMESPACE} pod-security.kubernetes.io/enforce-",
+        ("label", "namespace", SYSTEM_NAMESPACE, f"{ENFORCE}=baseline"),
     ),
     (
         "rights",
         "gpu-fraction-system/gpu-fraction-webhook may not",
-        f"delete {BINDING}",
-        f"create {BINDING} --clusterrole=gpu-fraction-webhook "
-        f"--serviceaccount={SYSTEM_NAMESPACE}:gpu-fraction-webhook",
+        ("delete", *BINDING),
     ),
-    (
-        "scheduler-version",
-        "kube-scheduler 1.34, API server 1.37",
-        f"{SYSTEM} set image deployment/gpu-fraction-scheduler kube-scheduler=k/kube-scheduler:v1.34.0",
-        f"{SYSTEM} set image deployment/gpu-fraction-scheduler kube-scheduler=k/kube-scheduler:v1.37.2",
-    ),
+    ("scheduler-version", "kube-scheduler 1.34, API server 1.37", image("v1.34.0")),
     (
         "webhook-as-shipped",
         "timeoutSeconds is 25 (managedFields: kubectl-patch)",
-        'patch mutatingwebhookconfiguration gpu-fraction --type=json -p=[{"op":"replace",'
-        '"path":"/webhooks/0/timeoutSeconds","value":25}]',
-        'patch mutatingwebhookconfiguration gpu-fraction --type=json -p=[{"op":"replace",'
-        '"path":"/webhooks/0/timeoutSeconds","value":5}]',
+        patch("mutatingwebhookconfiguration", "gpu-fraction", TIMEOUT, "--type=json"),
     ),
     (
         "second-device-plugin",
         "nvidia.com/gpu=1",
-        'patch node n1 --subresource=status --type=merge -p={"status":{"allocatable":'
-        '{"nvidia.com/gpu":"1"},"capacity":{"nvidia.com/gpu":"1"}}}',
-        'patch node n1 --subresource=status --type=merge -p={"status":{"allocatable":'
-        '{"nvidia.com/gpu":null},"capacity":{"nvidia.com/gpu":null}}}',
+        patch(
+            "node", "n1", amounts("nvidia.com/gpu", "1"), "--subresource=status", "--type=merge"
+        ),
     ),
 ]
 
 
-@pytest.mark.parametrize(("check", "seen", "fault", "repair"), FAULTS, ids=lambda x: x[:20])
-def test_a_fault_is_found(
-    installation: Installation,
-    planted: Callable[[str, str], None],
-    check: str,
-    seen: str,
-    fault: str,
-    repair: str,
-) -> None:
-    """By the check that is about it, with what was seen."""
-    planted(fault, repair)
+def faults_are_found(installation: Installation) -> None:
+    """Each by the check that is about it, with what was seen; all of them stand side by side."""
+    for _, _, fault in FAULTS:
+        installation.plane.kubectl(*fault)
     found = installation.found()
-    assert seen in found.get(check, ""), found
+    for check, seen, _ in FAULTS:
+        assert seen in found.get(check, ""), found
 
 
-def test_a_caller_with_few_rights_learns_which_are_missing(installation: Installation) -> None:
+def few_rights_are_named(installation: Installation) -> None:
     """Nothing is claimed about what was not read."""
     account = installation.plane.service_account_kubeconfig(
         SYSTEM_NAMESPACE, "gpu-fraction-node-daemon"
@@ -227,8 +208,8 @@ def test_a_caller_with_few_rights_learns_which_are_missing(installation: Install
     assert "SKIPPED webhook-call: not permitted: create pods in namespace default" in text
 
 
-def test_a_webhook_that_is_not_trusted_or_not_there(installation: Installation) -> None:
-    """The API server's own words lead to the section; last, because nothing repairs it."""
+def calls_that_fail_are_told_apart(installation: Installation) -> None:
+    """The API server's own words lead to the section."""
     kubectl = installation.plane.kubectl
     installation.controller.kill()
     other = installation.plane.authority.bundle
@@ -244,3 +225,11 @@ def test_a_webhook_that_is_not_trusted_or_not_there(installation: Installation) 
     code, text = installation.doctor()
     assert code == 1
     assert "docs/operations.md#failed-calling-webhook-connection-refused" in text
+
+
+def test_an_installation_from_its_start_to_its_end(installation: Installation) -> None:
+    """One story, because each part leaves the cluster as the next one needs it."""
+    waited_for_and_green(installation)
+    few_rights_are_named(installation)
+    faults_are_found(installation)
+    calls_that_fail_are_told_apart(installation)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from gpu_fraction.dashboard.snapshot import TIMEOUT_S, Gap, Part, Why
 from gpu_fraction.kube import errors
@@ -11,6 +11,9 @@ from gpu_fraction.kube.requests import EVERYTHING, Selection
 from gpu_fraction.kube.resources import Address
 
 T = TypeVar("T")
+
+FORBIDDEN: Final = "not permitted: "
+"""Begins the reason where a right is missing; verb and resource follow."""
 
 
 async def listed(
@@ -58,7 +61,7 @@ async def attempt(
     except errors.NotFoundError:
         return Part(gap=Gap(what, "absent", f"the server has no {what}"))
     except errors.ForbiddenError:
-        why, text = "forbidden", f"not permitted: {right}"
+        why, text = "forbidden", f"{FORBIDDEN}{right}"
     except (TimeoutError, errors.DeadlineError):
         why, text = "late", f"{right}: no answer within {timeout_s:g} s"
     except errors.KubeError as e:

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gpu_fraction.dashboard import usage
 from gpu_fraction.dashboard.doctor.evidence import Evidence, Outcome, Right, Scrape, Trial
-from gpu_fraction.dashboard.doctor.parts import attempt
+from gpu_fraction.dashboard.doctor.parts import FORBIDDEN, attempt
 from gpu_fraction.dashboard.doctor.rights import Needed, needed
 from gpu_fraction.dashboard.objects import Pod
 from gpu_fraction.dashboard.snapshot import Gap, Part
@@ -47,7 +47,7 @@ def _answered(error: errors.KubeError, namespace: str, right: str) -> Part[Trial
     if any(words in text for words in _CANNOT_CALL):
         return Part((Trial(namespace, "failed", text),))
     if isinstance(error, errors.ForbiddenError) and "cannot create resource" in text:
-        return Part(gap=Gap("pods", "forbidden", f"not permitted: {right}"))
+        return Part(gap=Gap("pods", "forbidden", f"{FORBIDDEN}{right}"))
     if isinstance(error, errors.RefusedError | errors.NotFoundError):
         return Part((Trial(namespace, "refused", text),))
     return Part(gap=Gap("pods", "failed", f"{right}: {text}"))

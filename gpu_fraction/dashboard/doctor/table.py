@@ -15,6 +15,8 @@ from gpu_fraction.dashboard.doctor.checks import (
 )
 from gpu_fraction.dashboard.doctor.evidence import Evidence
 from gpu_fraction.dashboard.doctor.finding import Check, Finding, Result
+from gpu_fraction.dashboard.doctor.parts import FORBIDDEN
+from gpu_fraction.dashboard.snapshot import Gap
 
 _HOOKS: Final = ("mutating", "validating")
 _BACKENDS: Final = (*_HOOKS, "services", "endpoints")
@@ -127,12 +129,12 @@ CHECKS: Final = (
     Check(
         14, "unlabelled-nodes", "A node with GPUs has no label",
         "the node daemon runs on labelled nodes only",
-        nodes.unlabelled, ("nodes",), before=True,
+        nodes.unlabelled, ("nodes", "daemon_sets"), before=True,
     ),
     Check(
         13, "taints", "The node daemon does not tolerate a taint",
         "the node's cards are not offered",
-        nodes.taints, ("nodes",), before=True,
+        nodes.taints, ("nodes", "daemon_sets"), before=True,
     ),
     Check(
         12, "daemon-pods", "A node with GPUs has no node daemon",
@@ -147,7 +149,7 @@ CHECKS: Final = (
     Check(
         15, "runtime-class", "no runtime for is configured",
         "pods that name it do not start",
-        drivers.runtime_class, ("runtime_classes", "events"), before=True,
+        drivers.runtime_class, ("runtime_classes", "events", "daemon_sets"), before=True,
     ),
     Check(
         16, "cdi", "The container runtime does not read CDI files",
@@ -162,12 +164,12 @@ CHECKS: Final = (
     Check(
         18, "old-driver", "The driver is too old for the engine",
         "shares are books only: a program can take the whole card",
-        drivers.old_driver, ("nodes",), before=True,
+        drivers.old_driver, ("nodes", "daemon_sets"), before=True,
     ),
     Check(
         39, "kubelet-root", "The daemon is not registered with the kubelet",
         "the node offers no slot",
-        drivers.kubelet_root, ("nodes", "pods"),
+        drivers.kubelet_root, ("nodes", "pods", "daemon_sets"),
     ),
     Check(
         19, "offered-amounts", "A node offers other amounts than it has",
@@ -257,11 +259,17 @@ def examine(found: Evidence, *, before: bool = False) -> tuple[Result, ...]:
     )
 
 
+def _reason(gap: Gap) -> str:
+    """Why a part is missing; the server's own words also name verb and resource."""
+    forbidden = gap.why == "forbidden" and not gap.text.startswith(FORBIDDEN)
+    return f"{FORBIDDEN}{gap.text}" if forbidden else gap.text
+
+
 def _result(check: Check, found: Evidence, *, before: bool) -> Result:
     for name in check.needs:
         gap = found.gap(name)
         if gap is not None:
-            return Result(check, skipped=gap.text)
+            return Result(check, skipped=_reason(gap))
     find = _orphans_only if before and check.number == 3 else check.find
     findings = sorted(find(found), key=lambda one: one.level)  # "fail" sorts before "warn"
     return Result(check, tuple(findings))

@@ -13,7 +13,7 @@ import pytest
 from gpu_fraction.domain import keys
 from gpu_fraction.kube.resources import ENDPOINT_SLICES, GPU_QUOTAS
 from gpu_fraction.sandbox.apiserver import Answer, ApiServer, Fault, Kind, Text
-from tests.builders.installation import NOW, authority, healthy
+from tests.builders.installation import NOW, healthy
 from tests.support.access import kubeconfig, serving
 from tests.unit.cli.conftest import Command, Result
 
@@ -43,7 +43,7 @@ def api() -> ApiServer:
     for one in current(healthy()):
         if one["kind"] == "CustomResourceDefinition":
             one["status"]["conditions"][0]["status"] = "True"
-        if one["kind"] not in {"Namespace"}:
+        if one["kind"] != "Namespace":
             server.add(one)
     server.faults.add(Fault(ACCEPTED, "create", "pods", times=None))
     return server
@@ -84,7 +84,9 @@ def test_a_fault_is_exit_code_1_in_every_format(doctor: Doctor, api: ApiServer) 
 
 def test_a_caller_without_rights_learns_which(doctor: Doctor, api: ApiServer) -> None:
     """Exit code 0: what was examined is right."""
-    api.faults.add(Fault(Answer(403, "leases is forbidden: User"), "list", "leases.coordination.k8s.io"))
+    api.faults.add(
+        Fault(Answer(403, "leases is forbidden: User"), "list", "leases.coordination.k8s.io")
+    )
     result = doctor()
     assert result.code == 0
     expected = "SKIPPED leases: not permitted: list leases.coordination.k8s.io in namespace "
@@ -104,7 +106,9 @@ def test_before_an_installation(command: Command, tmp_path: Path) -> None:
 def test_wait_ends_with_the_fault(doctor: Doctor, api: ApiServer) -> None:
     """It says once what it waits for, and is content as soon as nothing fails."""
     api.faults.clear()
-    api.faults.add(Fault(Answer(500, 'failed calling webhook "x": EOF'), "create", "pods", times=1))
+    api.faults.add(
+        Fault(Answer(500, 'failed calling webhook "x": EOF'), "create", "pods", times=1)
+    )
     api.faults.add(Fault(ACCEPTED, "create", "pods", times=None))
     result = doctor("--wait=30")
     assert (result.code, result.err) == (0, "waiting: webhook-call, proxy\n")

@@ -2,13 +2,14 @@
 
 import base64
 import dataclasses
-import datetime
+import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from gpu_fraction.dashboard.doctor import objects as o
+from gpu_fraction.dashboard.doctor.checks.rights import ENFORCE
 from gpu_fraction.dashboard.doctor.evidence import Evidence, Right, Trial
 from gpu_fraction.dashboard.doctor.finding import Result, link
 from gpu_fraction.dashboard.doctor.table import CHECKS, examine
@@ -122,7 +123,9 @@ def device_plugin() -> Raw:
         "metadata": {"name": "nvidia", "namespace": "gpu"},
         "spec": {
             "template": {
-                "spec": {"containers": [{"name": "a", "image": "nvcr.io/nvidia/k8s-device-plugin:1"}]}
+                "spec": {
+                    "containers": [{"name": "a", "image": "nvcr.io/nvidia/k8s-device-plugin:1"}]
+                }
             }
         },
         "status": {"desiredNumberScheduled": 3},
@@ -161,12 +164,12 @@ def refused() -> Raw:
     }
 
 
-def labelled(name: str, **labels: str) -> Raw:
+def labelled(name: str, labels: dict[str, str]) -> Raw:
     """A node with other labels than ours."""
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": {k.replace("__", "/"): v for k, v in labels.items()}},
+        "metadata": {"name": name, "labels": labels},
     }
 
 
@@ -208,7 +211,11 @@ FAULTS: dict[str, tuple[str, str, str, Plant]] = {
     ),
     "rules without bindings": (
         "webhook-as-shipped", "fail", "rules lack CREATE pods",
-        put("MutatingWebhookConfiguration", HOOK + "rules", [{"apiGroups": [""], "resources": ["pods"]}]),
+        put(
+            "MutatingWebhookConfiguration",
+            HOOK + "rules",
+            [{"apiGroups": [""], "resources": ["pods"]}],
+        ),
     ),
     "a policy that lets pods pass": (
         "webhook-as-shipped", "warn", "failurePolicy is Ignore (managedFields: argo)",
@@ -267,12 +274,15 @@ FAULTS: dict[str, tuple[str, str, str, Plant]] = {
     "a taint": (
         "taints", "fail", "spec.taints dedicated=ml:NoExecute",
         put(
-            "Node", "spec.taints", [{"key": "dedicated", "value": "ml", "effect": "NoExecute"}], "n1"
+            "Node",
+            "spec.taints",
+            [{"key": "dedicated", "value": "ml", "effect": "NoExecute"}],
+            "n1",
         ),
     ),
     "a node that has GPUs and no label": (
         "unlabelled-nodes", "warn", "pci-10de.present=true",
-        add(labelled("n3", feature__x="1", **{"feature.node.kubernetes.io__pci-10de.present": "true"})),
+        add(labelled("n3", {"feature.node.kubernetes.io/pci-10de.present": "true"})),
     ),
     "no RuntimeClass": (
         "runtime-class", "fail", "RuntimeClass nvidia does not exist",
@@ -317,7 +327,7 @@ FAULTS: dict[str, tuple[str, str, str, Plant]] = {
     ),
     "Pod Security": (
         "pod-security", "fail", "enforce=baseline",
-        put("Namespace", "metadata.labels", {"pod-security.kubernetes.io/enforce": "baseline"}, SYSTEM),
+        put("Namespace", "metadata.labels", {ENFORCE: "baseline"}, SYSTEM),
     ),
     "Pod Security by the cluster's default": (
         "pod-security", "fail", "violates PodSecurity",
@@ -458,9 +468,16 @@ def named(**expected: str) -> dict[str, str]:
         ({"streams": 0.0}, named(kubelet_root="fail")),
         ({"denied": [("webhook", "namespaces")]}, named(rights="fail")),
         ({"trial": Trial("default", "unchanged")}, named(webhook_call="fail")),
-        ({"trial": Trial("default", "refused", "exceeded quota: cpu")}, named(webhook_call="warn")),
         (
-            {"trial": Trial("default", "refused", '"validate.gpu-fraction.dev" denied the request')},
+            {"trial": Trial("default", "refused", "exceeded quota: cpu")},
+            named(webhook_call="warn"),
+        ),
+        (
+            {
+                "trial": Trial(
+                    "default", "refused", '"validate.gpu-fraction.dev" denied the request'
+                )
+            },
             {},
         ),
     ],
@@ -491,7 +508,7 @@ CALL = 'failed calling webhook "mutate.gpu-fraction.dev": failed to call webhook
 def test_a_failed_call_is_told_by_its_error(
     said: str, version: str, also: str | None, heading: str
 ) -> None:
-    """Each error text leads to its own section; known causes of a cloud are a finding of their own."""
+    """Each error text leads to its own section; known causes of a cloud are found besides."""
     trial = Trial("default", "failed", CALL + said)
     results = examine(evidence(healthy(), git_version=version, trial=trial))
     assert found(results) == {"webhook-call": "fail", **({also: "fail"} if also else {})}
@@ -503,7 +520,7 @@ def test_a_failed_call_is_told_by_its_error(
 def test_a_certificate_that_ends(days: float, level: str) -> None:
     """The CA in the caBundles, and the leaf that a replica reports."""
     objects = healthy()
-    begin = NOW + datetime.timedelta(days=days) - datetime.timedelta(days=30)
+    begin = NOW + dt.timedelta(days=days) - dt.timedelta(days=30)
     text = base64.b64encode(authority(begin, 30)).decode()
     for kind in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"):
         for hook in one(objects, kind)["webhooks"]:
@@ -521,7 +538,9 @@ def test_openshift_needs_its_own_right() -> None:
     """Only where the server has that group."""
     lacking = Part((Right("gpu-fraction-system/d", "use", "x", allowed=False),))
     group = Part((o.Group(name="security.openshift.io"),))
-    assert found(examine(evidence(healthy(), groups=group, rights=lacking))) == {"openshift": "fail"}
+    assert found(examine(evidence(healthy(), groups=group, rights=lacking))) == {
+        "openshift": "fail"
+    }
     assert found(examine(evidence(healthy(), rights=lacking))) == {}
 
 

@@ -24,7 +24,8 @@ def test_a_finding_says_what_why_how_and_where() -> None:
     results = examine(evidence(objects))
     text = report.text(results)
     assert (
-        "FAIL    webhook-endpoints: Service gpu-fraction-system/gpu-fraction-webhook: 0 of 0" in text
+        "FAIL    webhook-endpoints: Service gpu-fraction-system/gpu-fraction-webhook: 0 of 0"
+        in text
     )
     assert "        why  GPU pods are refused while no replica answers" in text
     assert "        fix  kubectl -n gpu-fraction-system get pods -l" in text
@@ -86,7 +87,14 @@ def test_a_bundle_holds_no_secret() -> None:
     text = json.dumps(bundle.made(found, examine(found)))
     for word in ("hunter2", "boss@example.com", "abc.def.ghi", "BEGIN CERTIFICATE"):
         assert word not in text
-    for word in ("payroll-model", "finance", "caBundleBytes", keys.REQUEST, "615.71.09", "DoctorReport"):
+    for word in (
+        "payroll-model",
+        "finance",
+        "caBundleBytes",
+        keys.REQUEST,
+        "615.71.09",
+        "DoctorReport",
+    ):
         assert word in text
 
 
