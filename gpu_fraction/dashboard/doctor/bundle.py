@@ -188,7 +188,9 @@ def _names(found: Evidence) -> Iterator[str]:
         yield from (owner.name for owner in pod.metadata.owner_references or ())
     for view in found.cluster.pods:
         yield from (at.container.name for at in containers(view.pod.domain()))
-    yield from (node.metadata.name for node in found.snapshot.nodes.items)
+    for node in found.snapshot.nodes.items:
+        yield node.metadata.name
+        yield (node.metadata.labels or {}).get("kubernetes.io/hostname", "")
     yield from (card.card.uuid for card in found.cluster.cards)
     for quota in found.snapshot.quotas.items:
         yield from (quota.metadata.name, quota.metadata.namespace)

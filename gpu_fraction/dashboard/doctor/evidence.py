@@ -129,6 +129,17 @@ class Evidence:
         return tuple((c, w) for c in found for w in c.webhooks or () if reaches_pods(w))
 
     @property
+    def backend(self) -> str:
+        """The stack that the webhook rewrites pods for, as far as its Deployment says it."""
+        webhook = self.workload("webhook")
+        return (webhook.setting("backend") if webhook else None) or keys.NATIVE
+
+    @property
+    def own_nodes(self) -> bool:
+        """Whether nodes are ours to look after: not where another stack serves them."""
+        return not self.installed or self.workload("node-daemon") is not None
+
+    @property
     def installed(self) -> bool:
         """Whether anything of the product is there."""
         return bool(self.ours or self.cluster.own_pods)

@@ -1,5 +1,6 @@
 """What a check finds, and what a check is."""
 
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -86,9 +87,18 @@ def link(check: Check, finding: Finding | None = None) -> str:
 
 def fail(seen: str, fix: str, heading: str = "") -> Finding:
     """A fault that breaks something."""
-    return Finding("fail", seen, fix, heading)
+    return Finding("fail", _one_line(seen), fix, heading)
 
 
 def warn(seen: str, fix: str, heading: str = "") -> Finding:
     """A fault that breaks nothing yet."""
-    return Finding("warn", seen, fix, heading)
+    return Finding("warn", _one_line(seen), fix, heading)
+
+
+def _one_line(text: str) -> str:
+    """Without line breaks and control characters.
+
+    Messages of Events are written by tenants, and ``--print-fixes`` puts this behind a ``#``.
+    """
+    words = " ".join(text.split())
+    return "".join(c if unicodedata.category(c)[0] != "C" else "?" for c in words)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -203,6 +204,59 @@ def selftest(api: ApiServer, command: Command, tmp_path: Path) -> Iterator[Any]:
     with serving(api) as url:
         file = kubeconfig(tmp_path, url)
         yield lambda *words: command("selftest", "--kubeconfig", file, *words)
+
+
+@pytest.fixture
+def working(api: ApiServer, selftest: Any) -> Iterator[Any]:
+    """The same, with controllers at work."""
+    stop = threading.Event()
+
+    async def work() -> None:
+        source = fixed(Access(api.url))
+        async with (
+            connect(source, component="test") as client,
+            controllers(client, phase="Succeeded"),
+        ):
+            while not stop.is_set():
+                await asyncio.sleep(0.01)
+
+    thread = threading.Thread(target=lambda: asyncio.run(work()))
+    thread.start()
+    yield selftest
+    stop.set()
+    thread.join()
+
+
+def test_the_answer_is_a_table_and_a_report(
+    working: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 1: the half never got what it was promised."""
+    monkeypatch.setattr(outside, "POLL_S", 0.01)
+    file = tmp_path / "result.md"
+    result = working("--image=i", "--report", file, "-n", "default")
+    assert result.code == 1
+    assert "card GPU-a (Tesla T4, 16384 MiB) of node n1, engine mps" in result.out
+    assert "STEP      WHAT" in result.out
+    assert "not reached" in result.out
+    assert file.read_text().startswith("## Tesla T4, driver 580.65.06")
+    assert "whole: a whole card" in result.err
+
+
+def test_simulated_cards_are_no_result(
+    api: ApiServer, working: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps are shown, and no report is written."""
+    monkeypatch.setattr(outside, "POLL_S", 0.01)
+    node = gpu_node("n1", CARD)
+    node["metadata"]["labels"] = {outside.LABEL_SIMULATED: "true"}
+    api.add(node)
+    api.faults.clear()
+    file = tmp_path / "result.md"
+    result = working("--image=i", "--report", file, "-n", "default")
+    assert result.code == 0
+    assert "simulated card GPU-a" in result.out
+    assert result.out.endswith("simulated: the steps ran, nothing was measured\n")
+    assert not file.exists()
 
 
 def test_without_an_image_the_daemons_is_taken(selftest: Any) -> None:

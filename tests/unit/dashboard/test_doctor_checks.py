@@ -3,6 +3,8 @@
 import base64
 import dataclasses
 import datetime as dt
+import hashlib
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -588,3 +590,46 @@ def test_evidence_of_nothing_readable_is_no_finding() -> None:
     )
     results = examine(whole)
     assert {r.level for r in results if r.check.needs} == {"skipped"}
+
+
+def test_what_tenants_write_stays_on_one_line() -> None:
+    """An Event's message could otherwise end the comment before a command."""
+    said = "unresolvable CDI devices\nrm -rf /\x1b[2J"
+    results = examine(evidence([*healthy(), event("Pod", "p", "Failed", said)]))
+    (result,) = (r for r in results if r.findings)
+    assert "\n" not in result.findings[0].seen
+    assert "\x1b" not in result.findings[0].seen
+    objects = healthy()
+    lease = one(objects, "Lease", "controller")
+    lease["spec"] |= {"renewTime": moment(900), "holderIdentity": "x;reboot"}
+    (result,) = (r for r in examine(evidence(objects)) if r.findings)
+    assert "logs 'x;reboot' --tail" in result.findings[0].fix
+
+
+def test_another_stacks_nodes_are_not_ours() -> None:
+    """With the backend hami, HAMi's parts are as they should be."""
+    objects = [x for x in healthy() if "node-daemon" not in x["metadata"]["name"]]
+    objects = [x for x in objects if x["kind"] != "Node"]
+    webhook = one(objects, "Deployment", "webhook")["spec"]["template"]["spec"]["containers"][0]
+    webhook["env"] = [{"name": "GPU_FRACTION_BACKEND", "value": "hami"}]
+    objects += [device_plugin(), foreign_webhook("vgpu.hami.io", failurePolicy="Ignore")]
+    objects += [labelled("n9", {"cloud.google.com/gke-accelerator": "t4"})]
+    assert found(examine(evidence(objects))) == {}
+
+
+def test_a_namespace_that_is_left_out_says_nothing_about_the_webhook() -> None:
+    """It is no failure that kube-system is not rewritten."""
+    trial = Trial("kube-system", "unchanged")
+    assert found(examine(evidence(healthy(), trial=trial))) == {"webhook-call": "warn"}
+
+
+def test_a_replica_that_serves_from_another_ca() -> None:
+    """Its Lease names the CA; one of the bundles' own is right."""
+    objects = healthy()
+    notes = one(objects, "Lease", "replica")["metadata"]["annotations"]
+    notes[keys.SERVING_ISSUER] = "0" * 64
+    assert found(examine(evidence(objects))) == {"ca-bundle": "fail"}
+    text = one(objects, "MutatingWebhookConfiguration")["webhooks"][0]["clientConfig"]["caBundle"]
+    pem = base64.b64decode(text).decode()
+    notes[keys.SERVING_ISSUER] = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+    assert found(examine(evidence(objects))) == {}

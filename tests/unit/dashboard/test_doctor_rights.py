@@ -11,7 +11,7 @@ from tests.builders.installation import DEPLOY
 
 
 def granted() -> set[tuple[str, str, str, str]]:
-    """Component, verb, group and resource of every rule without names, by the binding's account."""
+    """Component, verb, group and resource of every rule without names, by bindings."""
     documents: list[Any] = []
     for file in (*DEPLOY.glob("*/*.yaml"),):
         documents += [d for d in YAML(typ="safe", pure=True).load_all(file.read_text()) if d]

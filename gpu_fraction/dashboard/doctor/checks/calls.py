@@ -1,5 +1,6 @@
 """Whether the API server can call the webhook, and trusts it."""
 
+import hashlib
 import re
 import ssl
 from collections.abc import Iterator
@@ -84,6 +85,12 @@ def works(found: Evidence) -> Iterator[Finding]:
             fix = cause.fix if cause else "kubectl -n {ns} " + LOGS
             heading = cause.heading if cause else UNKNOWN
             yield fail(f"{at}: {trial.text}", fix.format(ns=found.system), heading)
+        elif trial.outcome == "unchanged" and trial.namespace in {found.system, "kube-system"}:
+            yield warn(
+                f"{at} came back unchanged: this namespace is left out on purpose",
+                "gpu-fraction doctor -n NAMESPACE     # of a namespace with GPU pods",
+                NOT_CALLED,
+            )
         elif trial.outcome == "unchanged":
             yield fail(
                 f"{at} came back without the annotation {keys.REQUEST}",
@@ -164,6 +171,7 @@ def bundles(found: Evidence) -> Iterator[Finding]:
         if not authorities:
             yield fail(f"{at} holds no CA certificate{_writer(configuration)}", fix)
         held.setdefault(frozenset(authorities), f"{configuration.metadata.name}/{webhook.name}")
+    yield from _strangers(found, frozenset.intersection(*held) if held else frozenset())
     if len(held) > 1:
         yield warn(
             f"caBundles of our webhooks differ: {', '.join(sorted(held.values()))}; normal for "
@@ -171,6 +179,20 @@ def bundles(found: Evidence) -> Iterator[Finding]:
             "while a rotation is in progress",
             fix,
         )
+
+
+def _strangers(found: Evidence, trusted: frozenset[bytes]) -> Iterator[Finding]:
+    """Replicas that serve a leaf of a CA which not every caBundle holds."""
+    known = {hashlib.sha256(one).hexdigest() for one in trusted}
+    for lease in found.leases.items:
+        issuer = (lease.metadata.annotations or {}).get(keys.SERVING_ISSUER, "")
+        if issuer and issuer not in known and _alive(found, lease.spec.renew_time):
+            yield fail(
+                f"Lease {lease.metadata.name}: the replica serves a leaf of CA {issuer[:12]}, "
+                "which "
+                "is not in every caBundle",
+                "gpu-fraction certs status\ngpu-fraction certs rotate",
+            )
 
 
 def expiry(found: Evidence) -> Iterator[Finding]:

@@ -120,7 +120,7 @@ def old_driver(found: Evidence) -> Iterator[Finding]:
     """18: the only engine that is asked for needs a newer driver."""
     daemon = found.workload("node-daemon")
     asked = (daemon.setting("isolation") if daemon else None) or "cgroup"
-    if {part.strip() for part in asked.split(",")} != {"cgroup"}:
+    if not found.own_nodes or {part.strip() for part in asked.split(",")} != {"cgroup"}:
         return
     for node in found.snapshot.nodes.items:
         view = found.cluster.node(node.metadata.name)

@@ -50,11 +50,12 @@ def second_plugin(found: Evidence) -> Iterator[Finding]:
     ours_here = any(_amount(node, keys.SLOT) > 0 for node in found.snapshot.nodes.items)
     for one in found.daemon_sets.items:
         images = [c.image for c in one.containers if any(part in c.image for part in PLUGINS)]
-        if images and (one.status.desired_number_scheduled or 0) > 0 and not ours_here:
+        count = one.status.desired_number_scheduled or 0
+        if images and count > 0 and not ours_here and found.own_nodes:
             yield warn(
                 f"DaemonSet {one.metadata.namespace}/{one.metadata.name}: image {images[0]} is "
                 "a device "
-                f"plugin on {one.status.desired_number_scheduled} nodes",
+                f"plugin on {count} nodes",
                 "install gpu-fraction with that stack's backend (gpu-fraction backends "
                 "detect), or keep "
                 "its nodes apart",
@@ -106,7 +107,7 @@ def taints(found: Evidence) -> Iterator[Finding]:
 
     Where the daemon runs on all nodes, nothing says which have GPUs.
     """
-    for node in found.gpu_nodes if found.selector else ():
+    for node in found.gpu_nodes if found.selector and found.own_nodes else ():
         for taint in untolerated(found, node):
             text = f"{taint.key}={taint.value}:{taint.effect}".replace("=:", ":")
             yield fail(
@@ -119,7 +120,7 @@ def unlabelled(found: Evidence) -> Iterator[Finding]:
     """14: a node that very likely has GPUs lacks the label that the DaemonSet selects."""
     known = {node.metadata.name for node in found.gpu_nodes}
     text = " ".join(f"{key}={value}" for key, value in found.selector.items())
-    for node in found.snapshot.nodes.items:
+    for node in found.snapshot.nodes.items if found.own_nodes else ():
         labels = node.metadata.labels or {}
         hint = next((name for name in ACCELERATORS if labels.get(name, "false") != "false"), "")
         if hint and node.metadata.name not in known:

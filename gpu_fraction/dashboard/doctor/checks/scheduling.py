@@ -1,5 +1,6 @@
 """Whether pods with shares are scheduled: the scheduler, its extender, leases, books."""
 
+import shlex
 from collections.abc import Iterator
 from typing import Final
 
@@ -83,7 +84,7 @@ def leases(found: Evidence) -> Iterator[Finding]:
                 f"Lease {found.system}/{name}: spec.renewTime is {age_s:.0f} s old, duration "
                 f"{spec.lease_duration_seconds} s, holder {spec.holder_identity}",
                 f"kubectl -n {found.system} get pods\nkubectl -n {found.system} logs "
-                f"{spec.holder_identity.split('_')[0]} --tail=50",
+                f"{shlex.quote(spec.holder_identity.split('_')[0])} --tail=50",
             )
 
 

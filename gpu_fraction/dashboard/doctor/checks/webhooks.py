@@ -11,6 +11,7 @@ from gpu_fraction.dashboard.doctor.evidence import (
 from gpu_fraction.dashboard.doctor.finding import Finding, fail, warn
 from gpu_fraction.dashboard.doctor.objects import Configuration, ServiceReference, Webhook
 from gpu_fraction.dashboard.doctor.reading import SERVICE_NAME
+from gpu_fraction.domain import keys
 
 REMOVE: Final = "kubectl delete mutatingwebhookconfiguration,validatingwebhookconfiguration"
 
@@ -186,7 +187,7 @@ def others(found: Evidence) -> Iterator[Finding]:
                     f"repair {product or 'its owner'}, or: {REMOVE} {configuration.metadata.name}",
                 )
                 continue
-        if product:
+        if product and found.backend in {keys.NATIVE, "dra"}:
             yield warn(
                 f"{at} of {product} receives pods as well and may rewrite GPU pods",
                 "gpu-fraction backends detect     # then docs/backends.md says how to run "
