@@ -26,7 +26,7 @@ from gpu_fraction.kube.retry import RetryPolicy
 from gpu_fraction.settings.option import SettingsError
 
 COULD_NOT_ASK: Final = 2
-"""Exit code where there is no answer; 1 is for an answer that is "no" (docs/commands.md)."""
+"""Exit code where there is no answer; 1 is for an answer that is "no" (docs/status.md)."""
 
 
 @dataclass(frozen=True, slots=True)

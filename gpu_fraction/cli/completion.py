@@ -21,8 +21,8 @@ NO_FILES: Final = 4
 FILE_FLAGS: Final = frozenset({"kubeconfig", "filename", "config"})
 """Options whose value is a file."""
 
-ASK_S: Final = 2.0
-"""Seconds for names from the cluster. Chosen: a person has pressed a key."""
+ASK_S: Final = 5.0
+"""Seconds for the server to list names. Chosen: a person has pressed a key."""
 
 _PROGRAM: Final = "kubectl gpu-fraction"
 
@@ -130,10 +130,7 @@ async def _namespaces(before: Sequence[str]) -> list[str]:
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     kubectl_flags.declare(parser)
     args, _ = parser.parse_known_args([*before[:-1]])
-    async with (
-        asyncio.timeout(ASK_S),
-        asking.connected(args, os.environ, component="completion") as asked,
-    ):
+    async with asking.connected(args, os.environ, component="completion") as asked:
         found = await asked.client.list(NAMESPACES.at(), Identity, timeout_s=ASK_S)
     return [one.metadata.name for one in found.items]
 

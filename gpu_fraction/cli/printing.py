@@ -22,6 +22,10 @@ OUTPUTS: Final = ("table", "wide", "json", "yaml", "name", "csv")
 
 BAR_CELLS: Final = 10
 
+_UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Categories of characters that move the cursor, turn the text or end the line. Source: Unicode
+Standard Annex 44, "General Category Values"."""
+
 _CODES: Final = {"red": "31", "yellow": "33", "green": "32", "dim": "2", "bold": "1"}
 
 
@@ -161,7 +165,7 @@ def table(columns: Sequence[Column[T]], items: Iterable[T], look: Style) -> str:
 
 def clean(text: str) -> str:
     """Text on one line without control characters: names on nodes and in statuses are foreign."""
-    return "".join(c if unicodedata.category(c)[0] != "C" else "?" for c in text)
+    return "".join("?" if unicodedata.category(c) in _UNPRINTABLE else c for c in text)
 
 
 def painted(text: str, colour: str, look: Style) -> str:

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 async def _work(args: argparse.Namespace, look: Style, asked: Asked) -> int:
-    return await watching.show(args, look, partial(_answer, args, look, asked))
+    return await watching.show(args, partial(_answer, args, look, asked))
 
 
 async def _answer(args: argparse.Namespace, look: Style, asked: Asked) -> watching.Block:

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 async def _work(args: argparse.Namespace, look: Style, asked: Asked) -> int:
-    return await watching.show(args, look, partial(_answer, args, look, asked))
+    return await watching.show(args, partial(_answer, args, look, asked))
 
 
 async def _answer(args: argparse.Namespace, look: Style, asked: Asked) -> watching.Block:
@@ -198,7 +198,7 @@ def _notes(cluster: Cluster) -> Iterator[str]:
     for node in cluster.nodes:
         if node.problem:
             yield f"node {node.name}: {node.problem}"
-    if cluster.strays:
+    if cluster.strays and not any(gap.what == "nodes" for gap in cluster.gaps):
         first = cluster.strays[0]
         yield (
             f"{len(cluster.strays)} slices are of cards that no node has, for example of "

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from gpu_fraction.cli.printing import Column, Listing, Style, load_colour
-from gpu_fraction.cli.words import age, memory, share, short_model
+from gpu_fraction.cli.words import age, age_s, memory, share, short_model
 from gpu_fraction.dashboard.cards import CardView, Total, total
 from gpu_fraction.dashboard.cluster import NodeView
 from gpu_fraction.dashboard.pods import Slice
@@ -49,7 +49,12 @@ def cards(look: Style, now: datetime, nodes: Mapping[str, NodeView]) -> Listing[
             Column("ISOLATION", lambda v: v.card.isolation, wide=True),
             Column("HEALTH", lambda v: v.closed or "ok", paint=_health_colour, wide=True),
             Column("DRIVER", driver, wide=True),
-            Column("AGE", lambda v: age(_created(nodes[v.node]), now), wide=True),
+            Column(
+                "AGE",
+                lambda v: age(_created(nodes[v.node]), now),
+                lambda v: age_s(_created(nodes[v.node]), now),
+                wide=True,
+            ),
         ),
         _card_record,
         lambda v: f"gpu/{v.card.uuid}",
@@ -170,7 +175,12 @@ def nodes(look: Style, now: datetime) -> Listing[NodeView]:
             *_totals(look, lambda v: total(v.cards)),
             Column("STATUS", state, paint=lambda v: "" if state(v) == "ok" else "red"),
             Column("DRIVER", version, wide=True),
-            Column("AGE", lambda v: age(_created(v), now), wide=True),
+            Column(
+                "AGE",
+                lambda v: age(_created(v), now),
+                lambda v: age_s(_created(v), now),
+                wide=True,
+            ),
         ),
         lambda v: {
             "name": v.name,

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from gpu_fraction.cli.printing import Column, Listing, Style, load_colour
 from gpu_fraction.cli.status_cards import slice_record
-from gpu_fraction.cli.words import age, memory, share, short_model
+from gpu_fraction.cli.words import age, age_s, memory, share, short_model
 from gpu_fraction.dashboard.cluster import Cluster
 from gpu_fraction.dashboard.pods import PodView, Slice
 from gpu_fraction.dashboard.quotas import QuotaView
@@ -136,10 +136,13 @@ def parts(now: datetime, index: Mapping[tuple[str, str], int]) -> Listing[Part]:
         index: The number of each card, by node and UUID.
     """
 
-    def held(part: Part) -> str:
+    def cores(part: Part) -> int:
         if part.slice:
-            return share(part.slice.core_milli) if part.slice.core_milli else "any"
-        return share(part.pod.demand.core_milli) if part.pod else "-"
+            return part.slice.core_milli
+        return part.pod.demand.core_milli if part.pod else 0
+
+    def held(part: Part) -> str:
+        return share(cores(part)) if cores(part) else "any" if part.slice else "-"
 
     def node(part: Part) -> str:
         return (part.slice.node if part.slice else part.pod.node if part.pod else "") or "-"
@@ -161,11 +164,11 @@ def parts(now: datetime, index: Mapping[tuple[str, str], int]) -> Listing[Part]:
             Column("POD", lambda p: p.name),
             Column("CONTAINER", lambda p: (p.slice.container if p.slice else "") or "-"),
             Column("STATE", state, paint=lambda p: "yellow" if state(p) == "waiting" else ""),
-            Column("SHARE", held),
+            Column("SHARE", held, cores),
             Column("MEMORY", lambda p: memory(mib(p)) if p.slice else "-", mib),
             Column("NODE", node),
             Column("GPU", gpu),
-            Column("AGE", lambda p: age(p.created, now)),
+            Column("AGE", lambda p: age(p.created, now), lambda p: age_s(p.created, now)),
             Column("MODEL", lambda p: short_model(p.model), wide=True),
             Column("UUID", lambda p: p.slice.uuid if p.slice else "-", wide=True),
             Column("BACKEND", lambda p: ",".join(p.pod.backends) if p.pod else "-", wide=True),

@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from gpu_fraction.cli import asking, printing, watching
 from gpu_fraction.cli.asking import Asked
@@ -19,6 +19,9 @@ from gpu_fraction.dashboard.pods import Slice
 from gpu_fraction.dashboard.usage import CardUse, NodeUse, SliceUse
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.units import MIB, MILLI
+
+SHOWN_NODES: Final = 5
+"""Nodes named in one note. Chosen: the reason matters, and ``-o json`` has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 async def _work(args: argparse.Namespace, look: Style, asked: Asked) -> int:
-    return await watching.show(args, look, partial(_answer, args, look, asked))
+    return await watching.show(args, partial(_answer, args, look, asked))
 
 
 async def _answer(args: argparse.Namespace, look: Style, asked: Asked) -> watching.Block:
@@ -98,12 +101,17 @@ async def _answer(args: argparse.Namespace, look: Style, asked: Asked) -> watchi
         else (_cards(look), _used_cards(cluster, uses))
     )
     items = ordered(listing, rows, args.sort)
-    more = {"gaps": [gap_record(gap) for gap in cluster.gaps]}
+    wanted = nodes or {one.name for one in cluster.nodes if one.cards}
+    missing = _unmeasured(wanted, uses)
+    more = {
+        "gaps": [gap_record(gap) for gap in cluster.gaps],
+        "unmeasured": [{"nodes": sorted(found), "why": why} for why, found in missing.items()],
+    }
     empty = args.output in {"table", "wide"} and not items
     where = "any namespace" if asked.everywhere else f"namespace {asked.namespace}"
     notes = [
         *map(gap_text, cluster.gaps),
-        *_unmeasured(nodes or {one.name for one in cluster.nodes if one.cards}, uses),
+        *(_unmeasured_text(why, found) for why, found in missing.items()),
     ]
     if not items and found.pods.read:
         notes.append(f"No slices found in {where}." if args.by == "slice" else "No cards found.")
@@ -115,17 +123,20 @@ async def _answer(args: argparse.Namespace, look: Style, asked: Asked) -> watchi
     )
 
 
-def _unmeasured(nodes: set[str], uses: Sequence[NodeUse]) -> Iterator[str]:
-    """Why use is missing, one line for each reason."""
+def _unmeasured(nodes: set[str], uses: Sequence[NodeUse]) -> dict[str, list[str]]:
+    """The nodes whose use is missing, by reason."""
     reasons: dict[str, list[str]] = {}
     for one in uses:
         if one.problem:
             reasons.setdefault(one.problem.partition(": ")[2], []).append(one.node)
-    for node in nodes - {one.node for one in uses}:
+    for node in sorted(nodes - {one.node for one in uses}):
         reasons.setdefault("no running node daemon is seen there", []).append(node)
-    for reason, found in reasons.items():
-        names = ", ".join(sorted(found)[:5]) + (f" and {len(found) - 5} more" if found[5:] else "")
-        yield f"no measured use of {names}: {reason}"
+    return reasons
+
+
+def _unmeasured_text(why: str, nodes: Sequence[str]) -> str:
+    more = f" and {len(nodes) - SHOWN_NODES} more" if len(nodes) > SHOWN_NODES else ""
+    return f"no measured use of {', '.join(nodes[:SHOWN_NODES])}{more}: {why}"
 
 
 def _used_slices(cluster: Cluster, shown: Sequence[Slice], uses: Sequence[NodeUse]) -> list[Used]:

@@ -2,18 +2,27 @@
 
 import argparse
 import asyncio
+import shutil
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from gpu_fraction.cli.asking import COULD_NOT_ASK, told
-from gpu_fraction.cli.printing import Style, clean, note
+from gpu_fraction.cli.printing import clean, note
 from gpu_fraction.kube.errors import KubeError, UnauthorizedError
 
 IDLE_PART: Final = 4.0
 """Each pause is at least so many times as long as the reading took. Chosen: a watch of a cluster
 that takes long to list keeps the API server busy for a fifth of the time at most."""
+
+
+_ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[H"
+_ROW: Final = "\x1b[K\n"
+_REST: Final = "\x1b[J"
+_LEAVE: Final = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+"""The other screen, without cursor and with long lines cut, painted from its top; and back.
+Source: xterm, "XTerm Control Sequences"; the terminals of Linux and macOS have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +42,11 @@ class Block:
     failed: bool = False
 
 
-async def show(args: argparse.Namespace, look: Style, read: Callable[[], Awaitable[Block]]) -> int:
+async def show(args: argparse.Namespace, read: Callable[[], Awaitable[Block]]) -> int:
     """Print the answer, or with ``--watch`` every answer; the exit code.
 
     Args:
         args: With the flag.
-        look: Of the output.
         read: Reads and formats.
 
     Raises:
@@ -51,7 +59,7 @@ async def show(args: argparse.Namespace, look: Style, read: Callable[[], Awaitab
             note(line)
         return COULD_NOT_ASK if block.failed else 0
     if sys.stdout.isatty():
-        await _live(args.watch, look, read)
+        await _live(args.watch, read)
     await _changes(args.watch, read)
     return 0
 
@@ -70,23 +78,28 @@ async def _changes(every_s: float, read: Callable[[], Awaitable[Block]]) -> None
         await asyncio.sleep(max(every_s, IDLE_PART * took_s))
 
 
-async def _live(every_s: float, look: Style, read: Callable[[], Awaitable[Block]]) -> None:
-    """Show the answers in place."""
-    # Imported here: a single answer needs none of it.
-    from rich.console import Console  # noqa: PLC0415
-    from rich.live import Live  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
+async def _live(every_s: float, read: Callable[[], Awaitable[Block]]) -> None:
+    """Show the answers in place, on the terminal's other screen."""
     last: Block | None = None
-    console = Console(no_color=not look.colour, highlight=False)
-    with Live(console=console, screen=True, auto_refresh=False) as live:
+    try:
         while True:
             last, took_s = await _timed(read, last)
-            below = "".join(f"{clean(line)}\n" for line in last.notes)
-            text = Text.from_ansi(last.text + "\n" * bool(below) + below)
-            text.no_wrap, text.overflow = True, "ellipsis"
-            live.update(text, refresh=True)
+            sys.stdout.write(_frame(last))
+            sys.stdout.flush()
             await asyncio.sleep(max(every_s, IDLE_PART * took_s))
+    finally:
+        if last is not None:
+            sys.stdout.write(_LEAVE)
+            sys.stdout.flush()
+
+
+def _frame(block: Block) -> str:
+    """What paints an answer over the one before, cut to the terminal's height."""
+    lines = [*block.text.splitlines(), *([""] if block.notes else []), *map(clean, block.notes)]
+    rows = shutil.get_terminal_size().lines
+    if len(lines) > rows:
+        lines = [*lines[: rows - 1], f"... {len(lines) - rows + 1} more lines"]
+    return _ENTER + _ROW.join(lines) + _REST
 
 
 async def _timed(read: Callable[[], Awaitable[Block]], last: Block | None) -> tuple[Block, float]:

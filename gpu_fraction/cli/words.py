@@ -15,17 +15,23 @@ def short_model(model: str) -> str:
     return model.removeprefix(_VENDOR) or "-"
 
 
+def age_s(since: str | None, now: datetime) -> int:
+    """Seconds since a timestamp, 0 or more; -1 where unknown."""
+    try:
+        return max(0, int((now - datetime.fromisoformat(since or "")).total_seconds()))
+    except (ValueError, TypeError):
+        return -1
+
+
 def age(since: str | None, now: datetime) -> str:
     """Whole days, hours, minutes or seconds since a timestamp; ``-`` where unknown."""
-    try:
-        passed_s = int((now - datetime.fromisoformat(since or "")).total_seconds())
-    except (ValueError, TypeError):
+    if (passed_s := age_s(since, now)) < 0:
         return "-"
     for unit_s, letter in _UNITS_S:
         # As kubectl does, the next smaller unit is kept up to two of the larger one.
         if passed_s >= 2 * unit_s:
             return f"{passed_s // unit_s}{letter}"
-    return f"{max(0, passed_s)}s"
+    return f"{passed_s}s"
 
 
 def share(milli: int) -> str:

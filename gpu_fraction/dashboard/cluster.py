@@ -14,6 +14,7 @@ from gpu_fraction.dashboard.snapshot import Gap, Snapshot
 from gpu_fraction.domain import inventory, keys
 from gpu_fraction.domain.inventory import Card, Inventory
 from gpu_fraction.domain.placement import CardState, empty
+from gpu_fraction.kube.resources import RESOURCE_SLICES
 
 MISSING: Final = "no GPU inventory (is the node daemon running?)"
 """The problem of a node that offers our resources, but whose cards are not known."""
@@ -58,8 +59,8 @@ class Cluster:
         pods: GPU pods of every stack, by namespace and name.
         own_pods: The product's own pods.
         quotas: GPUQuotas, by namespace and name.
-        strays: Slices of cards that no node has.
-        gaps: What could not be read.
+        strays: Slices of cards that no known node has; of all, where nodes may not be read.
+        gaps: What could not be read; ResourceSlices count only where nodes cannot be read either.
         pods_known: True where every pod was read, so that free amounts are right.
     """
 
@@ -129,7 +130,11 @@ def view(snapshot: Snapshot) -> Cluster:
         own_pods=tuple(pod for pod in snapshot.pods.items if pod.product),
         quotas=tuple(sorted(quotas, key=lambda quota: (quota.namespace, quota.name))),
         strays=tuple(one for one in slices if (one.node, one.uuid) not in known),
-        gaps=snapshot.gaps,
+        gaps=tuple(
+            gap
+            for gap in snapshot.gaps
+            if gap.what != RESOURCE_SLICES.plural or not snapshot.nodes.read
+        ),
         pods_known=snapshot.pods.whole and snapshot.claims.whole,
     )
 
@@ -186,7 +191,7 @@ def _slices(snapshot: Snapshot, cards: Iterable[Card]) -> Iterator[Slice]:
     for pod in pods.values():
         yield from assigned_slices(pod)
     uuids = uuids_of(snapshot.devices.items)
-    known = {card.uuid: card for card in cards}
+    known = {card.uuid.lower(): card for card in cards}
     for claim in snapshot.claims.items:
         yield from claim_slices(claim, pods, uuids, known)
 

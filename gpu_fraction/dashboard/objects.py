@@ -226,9 +226,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QuotaSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The limits of a GPUQuota as quantities, and what happens beyond them."""
+    """The limits of a GPUQuota as quantities, for all pods and for each, and what they do."""
 
     hard: dict[str, Any] | None = None
+    per_pod: dict[str, Any] | None = None
     scope_selector: dict[str, Any] | None = None
     enforcement: str = "Deny"
 

@@ -193,7 +193,7 @@ def claim_slices(
         claim: The claim.
         pods: The known pods by UID.
         uuids: The card of each device.
-        cards: The known cards by UUID.
+        cards: The known cards by UUID in lower case.
     """
     allocation = claim.status.allocation
     holders = [c for c in claim.status.reserved_for or () if c.resource == "pods"]
@@ -203,10 +203,9 @@ def claim_slices(
         if result.driver != dra.DRIVER:
             continue
         # The name of a device is the UUID in lower case, unless the UUID is an unusual one.
-        uuid = uuids.get((result.pool, result.device), "") or next(
-            (known for known in cards if known.lower() == result.device), result.device
-        )
-        card = cards.get(uuid)
+        named = uuids.get((result.pool, result.device), result.device)
+        card = cards.get(named.lower())
+        uuid = card.uuid if card else named
         given = {name: whole_amount(v) for name, v in (result.consumed_capacity or {}).items()}
         memory_mib = card.memory_mib if card else 0
         core_milli = card.core_milli if card else dra.CARD_CORES

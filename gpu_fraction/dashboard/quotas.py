@@ -35,6 +35,7 @@ class QuotaView:
         name: Its name.
         enforcement: ``Deny``, ``Warn`` or ``Audit``.
         hard: The limits; a missing key is not limited.
+        pod_max: The limits of a single pod.
         used: The counted pods; empty until they were counted.
         reserved: Admitted pods that are not counted yet.
         counted: False until the controller has counted for this version of the limits.
@@ -47,6 +48,7 @@ class QuotaView:
     name: str
     enforcement: str
     hard: Amounts
+    pod_max: Amounts
     used: Amounts
     reserved: tuple[Reserved, ...]
     counted: bool
@@ -96,6 +98,7 @@ def quota_view(quota: Quota) -> QuotaView:
         name=quota.metadata.name,
         enforcement=quota.spec.enforcement,
         hard=hard,
+        pod_max=_amounts((quota.spec.per_pod or {}).get("max"), "spec.perPod.max", problems),
         used=_amounts(status.used, "status.used", problems),
         reserved=tuple(_reserved(status.reserved or (), problems)),
         counted=status.used is not None
@@ -149,15 +152,16 @@ def largest_share(quotas: Iterable[QuotaView], model: str, memory_mib: int) -> t
     for quota in quotas:
         if quota.enforcement != "Deny":
             continue
-        for key in quota.hard:
-            of, kind = amounts.split_key(key)
-            free = quota.free(key)
-            if free is None or (of and not models.matches(of, model)):
+        bounds = [(key, quota.free(key) or 0) for key in quota.hard]
+        bounds += [(f"perPod.max.{key}", amount) for key, amount in quota.pod_max.items()]
+        for key, amount in bounds:
+            of, kind = amounts.split_key(key.removeprefix("perPod.max."))
+            if of and not models.matches(of, model):
                 continue
             fits = {
-                amounts.CORES: free,
-                amounts.MEMORY: free * units.MILLI // max(1, memory_mib),
-            }.get(kind, units.MILLI * free)
+                amounts.CORES: amount,
+                amounts.MEMORY: amount * units.MILLI // max(1, memory_mib),
+            }.get(kind, units.MILLI * amount)
             if fits < share:
                 share, bound = fits, f"{quota.name}: {key}"
     return share, bound

@@ -294,6 +294,13 @@ def test_the_largest_share_that_quotas_allow(hard: Raw, used: Raw, share: int, b
     assert found == (share, bound)
 
 
+def test_the_limit_of_a_single_pod_bounds_its_share() -> None:
+    """Whatever is left of the budget."""
+    raw = quota("q", {"cores": "8"}, {}, perPod={"max": {"memory": "20Gi"}})
+    spec = msgspec.json.decode(msgspec.json.encode(raw), type=objects.Quota)
+    assert largest_share([quota_view(spec)], "Tesla T4", 81920) == (250, "q: perPod.max.memory")
+
+
 def test_without_all_pods_free_amounts_are_not_certain() -> None:
     """Views say so."""
     part: Part[objects.Pod] = Part(gap=Gap("pods", "forbidden", "no", ("team-a",)))
