@@ -65,15 +65,30 @@ def _finding(result: Result, one: Finding, *, colour: bool) -> Iterator[str]:
 
 
 def fixes(results: Sequence[Result]) -> str:
-    """The commands alone, each once, for a person to choose from."""
+    """The commands alone, each once, as a shell script for a person to choose from.
+
+    What is no command, or belongs on a node, is a comment.
+    """
     lines: list[str] = []
     seen = set()
     for result in results:
         for one in result.findings:
             if one.fix not in seen:
                 seen.add(one.fix)
-                lines += [f"# {result.check.name}: {one.seen}", one.fix, ""]
+                lines += [f"# {result.check.name}: {one.seen}", *_script(one.fix), ""]
     return "\n".join(lines)
+
+
+COMMANDS: Final = frozenset({"gcloud", "gpu-fraction", "kubectl", "oc"})
+"""First words of lines that a shell can run here."""
+
+
+def _script(fix: str) -> Iterator[str]:
+    document = False
+    for line in fix.splitlines():
+        runs = line.split(" ", 1)[0] in COMMANDS
+        yield line if document or runs else f"# {line}"
+        document = line != "END" if document else runs and line.endswith("<<'END'")
 
 
 def described(results: Sequence[Result], gaps: Sequence[Gap] = ()) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the doctor prints, and what goes into a bug report."""
 
 import json
+import subprocess
 
 from gpu_fraction.dashboard.doctor import bundle, report
 from gpu_fraction.dashboard.doctor.table import examine
@@ -42,11 +43,28 @@ def test_warnings_count_only_where_strict() -> None:
 
 
 def test_fixes_are_commands_with_a_comment() -> None:
-    """Each once."""
+    """Each once; what belongs on another machine is a comment."""
     text = report.fixes(examine(evidence(healthy(), skew_s=100.0)))
     comment, command = text.splitlines()
     assert comment.startswith("# clocks: ")
-    assert command.startswith("timedatectl set-ntp true")
+    assert command.startswith("# timedatectl set-ntp true")
+
+
+def test_fixes_are_a_shell_script() -> None:
+    """What is no command is a comment, also on a line of its own; documents stay whole."""
+    quota = event("ReplicaSet", "r", "FailedCreate", "insufficient quota to match these scopes")
+    handler = event("Pod", "p", "Failed", "no runtime for x\nreboot")
+    taint = [one for one in healthy() if one["kind"] == "Node"]
+    taint[0]["spec"]["taints"] = [{"key": "k", "effect": "NoSchedule"}]
+    rest = [one for one in healthy() if one["kind"] != "Node"]
+    text = report.fixes(examine(evidence([*rest, *taint, quota, handler])))
+    assert "\n# chart: nodeDaemon.tolerations" in text
+    assert "\n# systemctl restart containerd" in text
+    assert "reboot" in text
+    done = subprocess.run(["sh", "-n"], input=text, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    code = [x for x in text.splitlines() if x and not x.startswith("#")]
+    assert [x.split()[0] for x in code] == ["kubectl", '{"apiVersion":', "END"]
 
 
 def test_a_check_that_may_not_read_says_which_right_is_missing() -> None:
