@@ -258,6 +258,12 @@ class EventSource(msgspec.Struct, frozen=True):
     component: str = ""
 
 
+class EventSeries(msgspec.Struct, frozen=True, rename="camel"):
+    """Of an Event that happens again and again (events.k8s.io)."""
+
+    last_observed_time: str | None = None
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A core/v1 Event; of the times, those that the writer set."""
 
@@ -271,12 +277,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     event_time: str | None = None
     first_timestamp: str | None = None
     last_timestamp: str | None = None
+    series: EventSeries | None = None
 
     @property
     def at(self) -> str:
         """When it happened last, RFC 3339; empty where unknown."""
         return (
-            self.last_timestamp
+            (self.series and self.series.last_observed_time)
+            or self.last_timestamp
             or self.event_time
             or self.first_timestamp
             or self.metadata.creation_timestamp

@@ -57,7 +57,11 @@ class Admission:
 
 @contextlib.contextmanager
 def installed(
-    plane: ControlPlane, replicas: int = 1, arguments: Sequence[str] = (), name: str = "webhook"
+    plane: ControlPlane,
+    replicas: int = 1,
+    arguments: Sequence[str] = (),
+    name: str = "webhook",
+    sizes: Sequence[str] = REWRITE,
 ) -> Iterator[Admission]:
     """The webhook, registered and ready; gone afterwards.
 
@@ -66,13 +70,14 @@ def installed(
         replicas: processes of the webhook, behind a balancer if there are several.
         arguments: further flags of ``gpu-fraction webhook``.
         name: of the processes, for their logs.
+        sizes: its flags for the cards' sizes.
     """
     host = service_host(SERVICE, SYSTEM_NAMESPACE)
     certificate, key = plane.authority.issue(host, host, hosts=[host])
     ports = [free_port(_ADDRESS) for _ in range(replicas)]
     command: list[str | Path] = [sys.executable, "-m", "gpu_fraction.cli.main", "webhook"]
     command += ["--host", _ADDRESS, "--tls-cert", certificate, "--tls-key", key]
-    command += ["--drain-least", "3", "--drain-most", "15", *REWRITE, *arguments]
+    command += ["--drain-least", "3", "--drain-most", "15", *sizes, *arguments]
     path = str(_ROOT)
     servers = [
         plane.process(f"{name}-{i}", [*command, "--port", str(port)], PYTHONPATH=path)

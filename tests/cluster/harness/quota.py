@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.harness.admission import SYSTEM_NAMESPACE, Admission, installed
+from tests.cluster.harness.admission import REWRITE, SYSTEM_NAMESPACE, Admission, installed
 from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.ports import free_port
 from tests.cluster.harness.process import Process
@@ -112,6 +112,7 @@ def quotas_installed(
     webhook_arguments: Sequence[str] = (),
     controller_arguments: Sequence[str] = (),
     ttl_s: int = TTL_S,
+    sizes: Sequence[str] = REWRITE,
 ) -> Iterator[Quotas]:
     """Webhook and controllers with the rights of their service accounts; gone afterwards."""
     configs = prepare(plane)
@@ -125,7 +126,7 @@ def quotas_installed(
     try:
         for process in processes:
             process.start()
-        with installed(plane, replicas, webhook, name="quota-webhook") as admission:
+        with installed(plane, replicas, webhook, "quota-webhook", sizes) as admission:
             yield Quotas(plane, admission, processes)
     finally:
         for process in processes:

@@ -39,6 +39,8 @@ ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 NODES, CARDS, CARD_MIB = 50, 8, 81559
 MODEL = "NVIDIA H100 80GB HBM3"
+EXTENDER = "extender-alone"
+"""The account of the extender."""
 IN_FLIGHT = 40
 """Requests at once where tests create many objects."""
 
@@ -279,7 +281,7 @@ def running_rig(
         del config["extenders"]
     options = ControlPlaneOptions(scheduler_config=config, client_qps=client_qps)
     with running_control_plane(binaries, options) as plane:
-        process = _extender(plane, tls, port)
+        process = extender_process(plane, tls, port)
         kubelets = simulated_nodes(plane)
         rig = Rig(plane, process, kubelets, tuple(f"gpu-{at:02}" for at in range(nodes)))
         try:
@@ -293,7 +295,7 @@ def running_rig(
             kubelets.kill()
 
 
-def _extender(plane: ControlPlane, tls: Path, port: int) -> Process:
+def extender_process(plane: ControlPlane, tls: Path, port: int) -> Process:
     """The extender under the role of ``deploy/``, not started."""
     kubectl = plane.kubectl
     kubectl("create", "namespace", keys.SYSTEM_NAMESPACE)
@@ -302,7 +304,7 @@ def _extender(plane: ControlPlane, tls: Path, port: int) -> Process:
     kubectl("wait", "--for=condition=Established", "crd/gpuquotas.gpu-fraction.dev")
     # An account with the extender's role alone: in its pod it has the scheduler's as well,
     # and would not notice if its own were too small.
-    name = "extender-alone"
+    name = EXTENDER
     kubectl("create", "serviceaccount", name, "-n", keys.SYSTEM_NAMESPACE)
     kubectl(
         "create",
