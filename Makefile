@@ -3,14 +3,23 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check mutants bench bench-cluster protos configuration backends-page
+TOOLS := .venv/.tools
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+
+.PHONY: venv lock image licences release audit demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check mutants bench bench-cluster protos configuration backends-page manifests
 
 venv: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+# The locks name every package with its hashes, so pip resolves nothing.
+$(STAMP): pyproject.toml requirements/runtime.txt requirements/dev.txt
 	@command -v $(PYTHON) >/dev/null 2>&1 && $(PYTHON) -m venv .venv || python3 -m venv .venv
 	@$(BIN)/python -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, found " + sys.version.split()[0])'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) --require-hashes -r requirements/dev.txt
+	$(PIP) --no-build-isolation -e .
+	@touch $@
+
+$(TOOLS): $(STAMP) requirements/tools.txt
+	$(PIP) --require-hashes -r requirements/tools.txt
 	@touch $@
 
 check: venv
@@ -18,6 +27,7 @@ check: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --explicit-package-bases tests/cluster
+	$(BIN)/mypy --explicit-package-bases scripts
 	$(BIN)/lint-imports --no-cache
 
 # The fast level, then the cluster level where its programs are found.
@@ -58,8 +68,7 @@ bench-cluster: venv
 	$(BIN)/python -m tests.performance.bench_claims
 
 # Small changes of the code that no test notices: make mutants MODULES="quota/plan.py" MINUTES=20
-mutants: venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,mutants]'
+mutants: $(TOOLS)
 	$(BIN)/python tests/mutants.py --minutes $(or $(MINUTES),20) $(if $(TESTS),--tests $(TESTS) --) $(MODULES)
 
 # On a machine with an NVIDIA GPU; changes no setting of the card.
@@ -74,6 +83,30 @@ configuration: venv
 backends-page: venv
 	$(BIN)/python scripts/generate_backends.py > docs/backends.md
 
+# Writes deploy/ from deploy/chart, and what of the chart follows from the settings; needs Helm 4.
+manifests: venv
+	$(BIN)/python -m scripts.generate_manifests
+
 # After a change of a .proto file; a test fails until it was run.
 protos: venv
 	$(BIN)/python scripts/generate_protos.py
+
+# After a change of dependencies; UPGRADE=NAME or UPGRADE=all takes newer versions. Needs Debian 12.
+lock: $(TOOLS)
+	$(BIN)/python -m scripts.lock $(addprefix --upgrade ,$(UPGRADE))
+
+# The container image as an OCI archive in dist/, without a container engine: docs/releasing.md.
+image: venv
+	$(BIN)/python -m scripts.image $(addprefix --architecture ,$(ARCHITECTURE))
+
+# Writes docs/licences.md.
+licences: venv
+	$(BIN)/python -m scripts.licences
+
+# Everything that is published, in dist/: docs/releasing.md.
+release: venv
+	$(BIN)/python -m scripts.release
+
+# Known vulnerabilities of the locked packages; fails too where one cannot be looked up.
+audit: $(TOOLS)
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements/tools.txt

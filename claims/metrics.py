@@ -1,4 +1,4 @@
-"""Metrics of the templates of claims."""
+"""Metrics of the templates of claims, and of pods that the scheduler overlooked."""
 
 from prometheus_client import CollectorRegistry, Counter
 
@@ -21,5 +21,21 @@ class TemplateMetrics:
         self.removed = Counter(
             "gpu_fraction_claim_templates_removed",
             "ResourceClaimTemplates deleted because nothing used them, or replaced",
+            registry=registry,
+        )
+
+
+class OverlookedMetrics:
+    """Pods that waited although there was room.
+
+    Attributes:
+        shown: Changes of the DeviceClass that made the scheduler look again.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register with ``registry``."""
+        self.shown = Counter(
+            "gpu_fraction_claims_looks_again",
+            "Changes of the DeviceClass that made the scheduler look again at overlooked pods",
             registry=registry,
         )

@@ -1,4 +1,4 @@
-"""The controller of templates with everything it watches, ready to run."""
+"""What the backend dra needs of a controller, with everything it watches, ready to run."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.claims.controller import Controller
-from gpu_fraction.claims.metrics import TemplateMetrics
+from gpu_fraction.claims.metrics import OverlookedMetrics, TemplateMetrics
 from gpu_fraction.claims.objects import (
     MANAGED,
     WORKLOADS,
@@ -19,6 +19,7 @@ from gpu_fraction.claims.objects import (
     WorkloadRecord,
     Workloads,
 )
+from gpu_fraction.claims.overlooked import Overlooked
 from gpu_fraction.claims.settings import TemplateOptions
 from gpu_fraction.claims.wanted import of_pod, of_workload
 from gpu_fraction.domain import keys
@@ -79,6 +80,7 @@ class TemplateService:
         self._options = options
         self._backend = Dra(costs)
         self._metrics = TemplateMetrics(registry)
+        self._overlooked = OverlookedMetrics(registry)
 
     async def run(self, pods: Pods) -> None:
         """Watch and write until cancelled; one replica at a time.
@@ -87,11 +89,17 @@ class TemplateService:
             pods: The cluster's pods whose containers may still have to start.
         """
         made = _Round(self._client, self._options, self._backend, self._metrics, pods.unsynced)
-        pods.subscribe(made.pod)
+        overlooked = Overlooked(self._client, self._overlooked)
+        listeners = (made.pod, overlooked.pod)
+        for listener in listeners:
+            pods.subscribe(listener)
         try:
-            await made.run()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(overlooked.run(), name="overlooked-pods")
+                await made.run()
         finally:
-            pods.unsubscribe(made.pod)
+            for listener in listeners:
+                pods.unsubscribe(listener)
 
 
 class _Round:

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 from functools import partial
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import structlog
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.domain.container_runtime import cdi_warning
+from gpu_fraction.domain.inventory import Inventory
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.node_daemon.cards import health_events
@@ -17,6 +18,7 @@ from gpu_fraction.node_daemon.cards.inventory import CardIsolation
 from gpu_fraction.node_daemon.cards.inventory_reader import NodeReading
 from gpu_fraction.node_daemon.cards.nvml_cards import NvmlCards
 from gpu_fraction.node_daemon.cards.nvml_driver import Driver
+from gpu_fraction.node_daemon.cards.simulated import FAULT_ANNOTATION, SimulatedCards
 from gpu_fraction.node_daemon.cards.source import Cards, CardSource
 from gpu_fraction.node_daemon.cluster.api_server import ApiAssigner, NodePublisher
 from gpu_fraction.node_daemon.cluster.pod_feed import PodFeed
@@ -27,16 +29,12 @@ from gpu_fraction.node_daemon.isolation.configured import ConfiguredIsolation
 from gpu_fraction.node_daemon.isolation.node import facts
 from gpu_fraction.node_daemon.settings import NodeDaemonSettings
 from gpu_fraction.node_daemon.slices.service import Ports, SliceService
-from gpu_fraction.node_daemon.state import durable
 from gpu_fraction.node_daemon.state.allocation import PodUid
 from gpu_fraction.node_daemon.state.concurrency import first_completed
-from gpu_fraction.node_daemon.state.durable import run_to_end
 from gpu_fraction.node_daemon.state.node_state import NodeState
+from gpu_fraction.node_daemon.state.turn import Turn
 from gpu_fraction.node_daemon.usage_metrics import UsageGauges
 from gpu_fraction.serving.probes import serve_probes
-
-LOCK: Final = "node-daemon.lock"
-"""File of the state directory that the one daemon of the node holds locked."""
 
 _log = structlog.get_logger()
 
@@ -65,6 +63,9 @@ class NodeDaemon:
             settings.isolation, settings.paths.isolation, cgroups
         )
         offers = settings.mode == "device-plugin"
+        socket = "" if offers else str(settings.paths.dra_socket(settings.pod_uid))
+        waits = not offers and bool(settings.pod_uid)
+        self._turn = Turn(settings.paths.state, socket, waits=waits)
         self._node = NodePublisher(client, node_name, state.inventory, offers=offers)
 
         def has_cgroup(uid: PodUid) -> bool:
@@ -83,7 +84,13 @@ class NodeDaemon:
             )
         else:
             outside = DraPorts(
-                client, self._node.node, reporter.not_offered, has_cgroup, self._isolation
+                client,
+                self._node.node,
+                reporter.not_offered,
+                has_cgroup,
+                self._isolation,
+                settings.pod_uid,
+                self._turn,
             )
             self._slices = DraDriver(
                 settings.paths,
@@ -93,6 +100,12 @@ class NodeDaemon:
                 registry,
                 framework_env=settings.framework_env,
             )
+        self._simulated: SimulatedCards | None = None
+        if settings.simulated.count:
+            simulated = self._simulated = SimulatedCards(
+                node_name, settings.simulated, settings.cards.poll_interval_s
+            )
+            open_cards = open_cards or (lambda: simulated)
         self._cards = CardSource(
             open_cards or partial(NvmlCards.open, settings.cards),
             state.inventory,
@@ -109,34 +122,41 @@ class NodeDaemon:
 
         Raises:
             StoreError: the state or CDI directory cannot be used at all, or another daemon uses
-                it. Two of them would remove each other's sockets for ever.
+                it and this one cannot wait: two would remove each other's sockets for ever.
         """
-        lock = partial(durable.lock, self._settings.paths.state / LOCK)
-        with ExitStack() as held:
-            await run_to_end(asyncio.to_thread(lambda: held.enter_context(lock())))
-            await self._run(stop)
+        settings = self._settings
+        with self._turn:
+            await self._turn.take()
+            slices = self._slices
+            serving = slices.serving() if isinstance(slices, DraDriver) else nullcontext()
+            async with (
+                serve_probes(
+                    settings.host,
+                    settings.port,
+                    self._registry,
+                    ready=slices.ready,
+                    live=slices.live,
+                ),
+                serving,
+            ):
+                await first_completed(stop=stop.wait(), work=self._work())
         _log.info("stopped")
 
-    async def _run(self, stop: asyncio.Event) -> None:
+    async def _work(self) -> None:
+        await self._turn.wait()
         last = await self._slices.load()
-        settings = self._settings
-        async with serve_probes(
-            settings.host,
-            settings.port,
-            self._registry,
-            ready=self._slices.ready,
-            live=self._slices.live,
-        ):
-            await first_completed(
-                stop=stop.wait(),
-                slices=self._slices.run(),
-                cards=self._cards.run(last),
-                pods=self._pods.run(),
-                node=self._node.run(),
-                clearing=self._watch_clear_annotation(),
-                runtime=self._warn_if_cdi_off(),
-                events=self._events.run(),
-            )
+        if last.simulated or self._simulated is not None:
+            last = Inventory()  # a simulated card that is no longer there has never been
+        await first_completed(
+            slices=self._slices.run(),
+            cards=self._cards.run(last),
+            pods=self._pods.run(),
+            node=self._node.run(),
+            clearing=self._watch_clear_annotation(),
+            runtime=self._warn_if_cdi_off(),
+            simulated=self._simulate(),
+            events=self._events.run(),
+        )
 
     async def _assess(
         self, driver: Driver | None, reading: NodeReading
@@ -151,6 +171,25 @@ class NodeDaemon:
         if warning := cdi_warning(await self._node.container_runtime()):
             _log.warning("container_runtime_may_ignore_cdi", why=warning)
             self._reporter.runtime_warning(warning)
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable: waits until cancelled")
+
+    async def _simulate(self) -> NoReturn:
+        """Say that cards are simulated, and give them the faults that the Node shows."""
+        if self._simulated is not None:
+            settings = self._settings.simulated
+            _log.warning(
+                "cards_simulated",
+                count=settings.count,
+                model=settings.model,
+                memory_mib=settings.memory_mib,
+            )
+            self._reporter.simulated(settings.count)
+            node = await self._node.node.wait()
+            while True:
+                faults = (node.metadata.annotations or {}).get(FAULT_ANNOTATION, "")
+                self._simulated.show_faults(faults)
+                node = await self._node.node.changed_from(node)
         await asyncio.Event().wait()
         raise AssertionError("unreachable: waits until cancelled")
 

@@ -86,4 +86,8 @@ class SliceGauges(Collector):
             )
             for family, value in zip(families, values, strict=True):
                 family.add_metric([card.uuid], value)
+        simulated = inventory is not None and inventory.simulated
+        yield GaugeMetricFamily(
+            "gpu_fraction_simulated", "1 where the cards do not exist.", value=int(simulated)
+        )
         yield from families

@@ -1,9 +1,11 @@
 """Settings of the node daemon."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from gpu_fraction.domain.frameworks import Switch
+from gpu_fraction.node_daemon.cards.simulated import SimulationSettings
 from gpu_fraction.node_daemon.cards.source import CardSettings
 from gpu_fraction.node_daemon.isolation.configured import IsolationSettings
 from gpu_fraction.node_daemon.slices.paths import Paths
@@ -16,6 +18,13 @@ Mode = Literal["device-plugin", "dra"]
 """How containers ask the kubelet for shares: extended resources, or ResourceClaims."""
 
 
+def _pod_uid(given: str) -> str:
+    """A part of a file's name."""
+    if re.fullmatch(r"[0-9A-Za-z-]{1,36}", given) is None:
+        raise ValueError("allowed: the UID of a pod, at most 36 letters, digits and dashes")
+    return given
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeDaemonSettings:
     """Everything that can be set."""
@@ -26,9 +35,16 @@ class NodeDaemonSettings:
         "device-plugin",
         "how pods get shares: extended resources, or claims of a DRA driver; one a node",
     )
+    pod_uid: str = setting(
+        _pod_uid,
+        "",
+        "the UID of the daemon's own pod, from metadata.uid; with it, a daemon in mode dra waits "
+        "for its predecessor's end and misses no call of the kubelet",
+    )
     paths: Paths = group(Paths)
     tempo: Tempo = group(Tempo)
     cards: CardSettings = group(CardSettings)
+    simulated: SimulationSettings = group(SimulationSettings)
     isolation: IsolationSettings = group(IsolationSettings)
     framework_env: Switch = setting(
         choice(*get_args(Switch)), "on", "whether frameworks learn their part of a card's memory"

@@ -8,9 +8,10 @@ import msgspec
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.listing import Listing
 from gpu_fraction.kube.objects import Meta
-from gpu_fraction.kube.requests import PatchKind
-from gpu_fraction.kube.resources import GPU_QUOTAS, PODS
+from gpu_fraction.kube.requests import EVERYTHING, PatchKind, Selection
+from gpu_fraction.kube.resources import GPU_QUOTAS, PODS, RESOURCE_CLAIMS
 from gpu_fraction.kube.retry import RetryPolicy
+from gpu_fraction.quota.claims import ClaimRecord
 from gpu_fraction.quota.pods import PodRecord
 from gpu_fraction.quota.wire import (
     API_VERSION,
@@ -46,6 +47,9 @@ class QuotaApi(Protocol):
     async def list_pods(self, namespace: str) -> Listing[PodRecord]:
         """The namespace's pods."""
 
+    async def list_claims(self, namespace: str) -> Listing[ClaimRecord]:
+        """The namespace's claims that matter."""
+
     async def write_reserved(
         self, quota: GPUQuota, reserved: Sequence[ReservationWire]
     ) -> GPUQuota:
@@ -63,9 +67,16 @@ class QuotaApi(Protocol):
 class KubeQuotaApi:
     """The API server itself."""
 
-    def __init__(self, client: Client, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        claims: Selection = EVERYTHING,
+    ) -> None:
         self._client = client
         self._timeout_s = timeout_s
+        self._claims = claims
 
     async def list_quotas(self, namespace: str) -> Listing[GPUQuota]:
         """See ``QuotaApi``."""
@@ -77,6 +88,15 @@ class KubeQuotaApi:
         """See ``QuotaApi``."""
         return await self._client.list(
             PODS.at(namespace=namespace), PodRecord, timeout_s=self._timeout_s
+        )
+
+    async def list_claims(self, namespace: str) -> Listing[ClaimRecord]:
+        """See ``QuotaApi``."""
+        return await self._client.list(
+            RESOURCE_CLAIMS.at(namespace=namespace),
+            ClaimRecord,
+            self._claims,
+            timeout_s=self._timeout_s,
         )
 
     async def write_reserved(

@@ -3,24 +3,20 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from gpu_fraction.domain.backends import BackendConfig
-from gpu_fraction.domain.keys import SYSTEM_NAMESPACE
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.election import Election
 from gpu_fraction.kube.lease import unique_identity
 from gpu_fraction.kube.reflector import Reflector
 from gpu_fraction.quota.pods import PodRecord
-from gpu_fraction.quota.service import ControllerService
+from gpu_fraction.quota.service import Claims, ControllerService
 from gpu_fraction.quota.settings import ControllerOptions
 from gpu_fraction.serving.background import Work, background
 from gpu_fraction.serving.probes import serve_probes
-
-LEASE: Final = "gpu-fraction-controller"
-
 
 Leading = Callable[[Reflector[PodRecord]], Coroutine[Any, Any, None]]
 """Work of the replica that leads, with the pods that are watched; runs until cancelled."""
@@ -34,6 +30,7 @@ async def control(
     stop: asyncio.Event,
     *work: Work,
     leading: Leading | None = None,
+    claims: Claims = "ignored",
 ) -> None:
     """Run the controller until ``stop`` is set.
 
@@ -45,11 +42,12 @@ async def control(
         stop: Ends the controller.
         *work: More work to run beside it.
         leading: More work for the replica that leads.
+        claims: Which ResourceClaims are followed.
     """
     election = Election(
         client,
-        name=LEASE,
-        namespace=SYSTEM_NAMESPACE,
+        name=options.lease_name,
+        namespace=options.lease_namespace,
         identity=unique_identity(socket.gethostname()),
         timings=options.lease,
     )
@@ -64,7 +62,7 @@ async def control(
         await election.run(both)
 
     service = ControllerService(
-        client, options.counting, costs=costs, registry=registry, lead=lead
+        client, options.counting, costs=costs, registry=registry, lead=lead, claims=claims
     )
     async with (
         serve_probes(options.host, options.port, registry, ready=service.unsynced),

@@ -74,6 +74,10 @@ class ClusterCards:
             # Another stack's scheduler may match a longer model name than the wanted one.
             given = chosen or _allowed(node.values(), facts) or node.values()
             return tuple(dict.fromkeys(given))
+        return self.eligible(facts)
+
+    def eligible(self, facts: PodFacts) -> tuple[CardType, ...]:
+        """Every allowed kind."""
         found = _allowed(self._kinds, facts)
         return found or (*_allowed(self._configured, facts), *self._others)
 

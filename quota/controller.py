@@ -1,18 +1,18 @@
-"""The controller: counts pods and ends the reservations that admission made for them.
+"""The controller: counts pods and claims, and ends the reservations that admission made for them.
 
 One replica counts at a time, the holder of a lease. Two at once do no harm, because every write
 keeps three rules:
 
 1. It replaces exactly the version of the quota that it was computed from.
-2. The counted pods are no older than those of the count before. Where the watch may be behind
-   (a new leader, a write by another replica), the pods are listed instead.
-3. A reservation ends only with its pod: the pod was seen, or the time in which the API server can
-   still store it has passed on this process's steady clock and a later list does not show it.
+2. The counted pods and claims are no older than those of the count before. Where a watch may be
+   behind (a new leader, a write by another replica), they are listed instead.
+3. A reservation ends only with its pod or claim: it was seen, or the time in which the API server
+   can still store it has passed on this process's steady clock and a later list does not show it.
 """
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -28,8 +28,9 @@ from gpu_fraction.quota.api import QuotaApi
 from gpu_fraction.quota.cache import QuotaCache, newer
 from gpu_fraction.quota.cluster_cards import ClusterCards
 from gpu_fraction.quota.metrics import ControllerMetrics
+from gpu_fraction.quota.seen import Objects
 from gpu_fraction.quota.state import Quota
-from gpu_fraction.quota.usage import CountedPod, PodCache, Usage, count
+from gpu_fraction.quota.usage import Usage, count
 
 RESYNC_S: Final = 300.0
 """Source: kube-controller-manager --resource-quota-sync-period."""
@@ -70,7 +71,7 @@ class Controller:
         self,
         api: QuotaApi,
         cache: QuotaCache,
-        pods: PodCache,
+        objects: Objects,
         cluster: ClusterCards,
         settings: ControllerSettings | None = None,
         *,
@@ -83,7 +84,7 @@ class Controller:
         Args:
             api: The API server.
             cache: Quotas as the watch shows them.
-            pods: Pods as the watch shows them.
+            objects: Pods and claims as the watches show them.
             cluster: The cluster's GPUs.
             settings: How to count.
             now: The wall clock, for timestamps that people read.
@@ -92,10 +93,10 @@ class Controller:
         """
         self._api = api
         self._cache = cache
-        self._pods = pods
+        self._objects = objects
         self._cluster = cluster
         self._settings = settings or ControllerSettings()
-        self._clock = pods.clock
+        self._clock = objects.clock
         self._now = now
         self._metrics = metrics or ControllerMetrics(CollectorRegistry())
         self._freed = freed
@@ -183,21 +184,26 @@ class Controller:
         namespace, name = quota.key
         waiting = self._waiting(quota)
         late = [uid for uid, age_s in waiting.items() if age_s >= self._settings.ttl_s]
-        version = self._pods.version()
-        pods: Iterable[CountedPod] = self._pods.within(namespace)
-        behind = newer(quota.wire.status.pods_resource_version or "0", version)
+        seen = self._objects.watched(namespace)
+        status = quota.wire.status
+        behind = newer(status.pods_resource_version or "0", seen.pods_version) or (
+            seen.claims_version != ""
+            and newer(status.claims_resource_version or "0", seen.claims_version)
+        )
         if late or behind:
-            listing = await self._api.list_pods(namespace)
-            version = listing.resource_version
-            pods = list(self._pods.read(namespace, listing.items))
+            seen = await self._objects.listed(namespace, self._api)
         names = frozenset(r.name for r in quota.reserved.values())
-        usage = count(quota.spec, pods, self._cluster, self._clock(), names)
-        # A reservation ends when its pod is counted, deleted, or can never appear.
-        here = {pod.uid for pod in pods}
+        usage = count(
+            quota.spec, seen.objects, self._cluster, self._clock(), names, chosen=seen.chosen
+        )
+        # A reservation ends when its pod or claim is counted, deleted, or can never appear.
+        here = {one.uid for one in seen.objects}
         void = {uid for uid in late if uid not in here}
-        gone = filter(self._pods.gone, quota.reserved)
+        gone = filter(self._objects.gone, quota.reserved)
         state = ledger.recount(quota.reserved, usage.used, here.union(void, gone), usage.by_name)
-        recount = plan.Recount(usage, state, version, api_time(self._now()))
+        recount = plan.Recount(
+            usage, state, seen.pods_version, api_time(self._now()), seen.claims_version
+        )
         await self._store(quota, recount, waiting)
         if void:
             log.info("quota.reservations_expired", namespace=namespace, name=name, count=len(void))

@@ -22,19 +22,21 @@ EXCEEDED, NEAR_LIMIT = "Exceeded", "NearLimit"
 
 @dataclass(frozen=True, slots=True)
 class Recount:
-    """A new count of a quota's pods.
+    """A new count of a quota's pods and claims.
 
     Attributes:
         usage: The sum.
         ledger: The ledger after the count.
         version: Resource version of the counted pods.
         now: The time of the count, as an API timestamp.
+        claims_version: Resource version of the counted claims; empty where none are followed.
     """
 
     usage: Usage
     ledger: Ledger
     version: str
     now: str
+    claims_version: str = ""
 
 
 def status(quota: Quota, recount: Recount) -> StatusWire:
@@ -65,14 +67,16 @@ def status(quota: Quota, recount: Recount) -> StatusWire:
         conditions=conditions,
         observed_generation=quota.wire.metadata.generation,
         pods_resource_version=recount.version,
+        claims_resource_version=recount.claims_version,
     )
 
 
 def same(first: StatusWire, second: StatusWire) -> bool:
-    """True where only the pods' version differs."""
-    return msgspec.structs.replace(first, pods_resource_version="") == msgspec.structs.replace(
-        second, pods_resource_version=""
-    )
+    """True where only the versions of pods and claims differ."""
+    versions = {"pods_resource_version": "", "claims_resource_version": ""}
+    return bool(first.claims_resource_version) is bool(
+        second.claims_resource_version
+    ) and msgspec.structs.replace(first, **versions) == msgspec.structs.replace(second, **versions)
 
 
 def _columns(quota: Quota, state: Ledger) -> dict[str, str]:

@@ -4,6 +4,7 @@ The watch keeps one object for each pod of the cluster. So decoding drops the fi
 do not read, and of a pod without GPUs everything but its identity.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -178,6 +179,21 @@ def _written(pod: Pod) -> Request | None:
         return user_annotations.parse(pod, Bounds())
     except Refused:
         return None
+
+
+def trued_down(facts: PodFacts, record: PodRecord, chosen: Mapping[str, int]) -> PodFacts:
+    """The facts once entries of lists are chosen, by the claim's name in the pod, in MiB.
+
+    A pod that is bound keeps what its claims were given; before, they may be given others.
+    """
+    if not record.spec.node_name:
+        return facts
+    spare_core_milli = sum(
+        shape.spare_core_milli(chosen.get(name, 0))
+        for _, name, shape in claim_template.claims_of(record.pod())
+    )
+    core_milli = facts.demand.core_milli - spare_core_milli
+    return replace(facts, demand=replace(facts.demand, core_milli=core_milli))
 
 
 def assigned_uuids(pod: PodRecord) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 from prometheus_client import CollectorRegistry
 
@@ -10,23 +11,28 @@ from gpu_fraction.kube import objects
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.events import EventRecorder
 from gpu_fraction.kube.reflector import Reflector, ReflectorSettings
-from gpu_fraction.kube.resources import GPU_QUOTAS, NODES, PODS
+from gpu_fraction.kube.resources import GPU_QUOTAS, NODES, PODS, RESOURCE_CLAIMS
 from gpu_fraction.kube.store import Change
 from gpu_fraction.quota import admission
 from gpu_fraction.quota.api import ADMISSION_RETRY, ADMISSION_TIMEOUT_S, KubeQuotaApi
 from gpu_fraction.quota.audit import Audit
 from gpu_fraction.quota.cache import QuotaCache, newer
+from gpu_fraction.quota.claims import CHARGED, LISTED, ClaimCache, ClaimRecord
 from gpu_fraction.quota.cluster_cards import ClusterCards, NodeRecord
 from gpu_fraction.quota.controller import Controller, ControllerSettings
-from gpu_fraction.quota.decision import NotReadyError, Outcome
+from gpu_fraction.quota.decision import NotReadyError, Outcome, Refusal
+from gpu_fraction.quota.gone import Gone
 from gpu_fraction.quota.metrics import AdmissionMetrics, ControllerMetrics
 from gpu_fraction.quota.pods import PodRecord, facts_of
 from gpu_fraction.quota.requeue import Requeue
+from gpu_fraction.quota.seen import Objects
 from gpu_fraction.quota.usage import PodCache
 from gpu_fraction.quota.wire import GPUQuota
 
 Lead = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 """Runs work in one replica at a time, while that replica leads."""
+
+Claims = Literal["ignored", "listed", "charged"]
 
 
 class _Watched:
@@ -98,19 +104,50 @@ class AdmissionService:
         """Why no request can be answered now."""
         return self._watched.unsynced()
 
-    async def admit(self, namespace: str, pod: bytes, *, dry_run: bool) -> Outcome:
+    async def admit_claim(self, namespace: str, body: bytes, *, dry_run: bool) -> Outcome:
+        """The decision on a new claim; its pods are not charged for it.
+
+        Args:
+            namespace: The request's.
+            body: The object, JSON.
+            dry_run: Decide, but reserve nothing and record no Event.
+
+        Raises:
+            NotReadyError: no answer can be given now.
+            MalformedAnswerError: the object is not a claim.
+        """
+        record = objects.decode(ClaimRecord, body)
+        if record.problems:
+            return Outcome(refusals=tuple(Refusal("", problem) for problem in record.problems))
+        if not record.facts.demand:
+            return Outcome()
+        if (reason := self.unsynced()) is not None:
+            raise NotReadyError(reason)
+        quotas = self._watched.cache.within(namespace)
+        if any(quota.ledger and not quota.wire.status.claims_resource_version for quota in quotas):
+            raise NotReadyError(
+                "the controller has not counted claims yet; it does so with "
+                "--hand-written-claims=charge"
+            )
+        facts = record.facts.on(self._watched.cluster.eligible(record.facts))
+        outcome = await self._admission.admit(namespace, facts, dry_run=dry_run)
+        if not dry_run:
+            self._audit.claim_decided(namespace, record, quotas, outcome)
+        return outcome
+
+    async def admit(self, namespace: str, body: bytes, *, dry_run: bool) -> Outcome:
         """The decision on a new pod.
 
         Args:
             namespace: The request's; the object may leave it out.
-            pod: The object, JSON.
+            body: The object, JSON.
             dry_run: Decide, but reserve nothing and record no Event.
 
         Raises:
             NotReadyError: no answer can be given now.
             MalformedAnswerError: the object is not a pod.
         """
-        record = objects.decode(PodRecord, pod)
+        record = objects.decode(PodRecord, body)
         facts = facts_of(record, self._watched.cluster.stacks)
         if not facts.demand:
             return Outcome()
@@ -146,6 +183,7 @@ class ControllerService:
         costs: BackendConfig,
         registry: CollectorRegistry,
         lead: Lead,
+        claims: Claims = "ignored",
     ) -> None:
         """Prepare; ``run`` does the work.
 
@@ -155,21 +193,34 @@ class ControllerService:
             costs: What the cost of a pod depends on.
             registry: Where metrics are collected.
             lead: Runs the work that one replica does at a time.
+            claims: Which ResourceClaims are followed: none, those that lower the charge of their
+                pod, or also those that are charged themselves.
         """
         self._watched = _Watched(client, costs)
         self._lead = lead
+        gone = Gone(asyncio.get_running_loop().time, 2 * settings.ttl_s)
+        selection = CHARGED if claims == "charged" else LISTED
+        self._claims: Reflector[ClaimRecord] | None = None
+        self._claim_cache: ClaimCache | None = None
+        if claims != "ignored":
+            followed = Reflector(client, RESOURCE_CLAIMS.at(), ClaimRecord, selection=selection)
+            self._claim_cache = ClaimCache(
+                gone, lambda: followed.resource_version, charged=claims == "charged"
+            )
+            followed.subscribe(self._claim)
+            self._claims = followed
         self._pod_cache = PodCache(
             asyncio.get_running_loop().time,
             version=lambda: self.pods.resource_version,
-            remember_s=2 * settings.ttl_s,
+            gone=gone,
             stacks=self._watched.cluster.stacks,
         )
         self.pods = Reflector(client, PODS.at(), PodRecord)
         self._requeue = Requeue(client)
         self._controller = Controller(
-            KubeQuotaApi(client),
+            KubeQuotaApi(client, claims=selection),
             self._watched.cache,
-            self._pod_cache,
+            Objects(self._pod_cache, self._claim_cache),
             self._watched.cluster,
             settings,
             metrics=ControllerMetrics(registry),
@@ -186,13 +237,17 @@ class ControllerService:
             tasks.create_task(self._watched.quotas.run(), name="watch-gpuquotas")
             tasks.create_task(self._watched.nodes.run(), name="watch-nodes")
             tasks.create_task(self.pods.run(), name="watch-pods")
+            if self._claims is not None:
+                tasks.create_task(self._claims.run(), name="watch-claims")
+                await self._claims.synced.wait()
             for reflector in (self._watched.quotas, self._watched.nodes, self.pods):
                 await reflector.synced.wait()
             await self._lead(self._work)
 
     def unsynced(self) -> str | None:
         """Why the copies cannot be trusted, for readiness; None where they can."""
-        return self.pods.unsynced() or self._watched.unsynced()
+        claims = self._claims.unsynced() if self._claims else None
+        return self.pods.unsynced() or claims or self._watched.unsynced()
 
     async def _work(self) -> None:
         # The previous leader may have stopped before it notified the owners of refused pods.
@@ -207,6 +262,11 @@ class ControllerService:
         pod = change.new or change.old
         if matters and pod is not None:
             self._enqueue(pod.metadata.namespace)
+
+    def _claim(self, change: Change[ClaimRecord]) -> None:
+        claim = change.new or change.old
+        if self._claim_cache and self._claim_cache.change(change.old, change.new) and claim:
+            self._enqueue(claim.metadata.namespace)
 
     def _quota(self, change: Change[GPUQuota]) -> None:
         if change.new is None:

@@ -1,9 +1,10 @@
 """Settings of quotas, for the webhook and for the controller."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from gpu_fraction.domain import amounts
+from gpu_fraction.domain.keys import SYSTEM_NAMESPACE
 from gpu_fraction.kube.election import LeaseTimings
 from gpu_fraction.quota import admission
 from gpu_fraction.quota.controller import ControllerSettings
@@ -13,6 +14,8 @@ from gpu_fraction.serving.logs import LEVELS
 from gpu_fraction.settings.declaration import setting
 from gpu_fraction.settings.parsers import choice, integer, seconds, text, word_set, words
 
+LEASE: Final = "gpu-fraction-controller"
+
 _KEY: Final = choice(ANY, *amounts.KEYS)
 
 
@@ -21,18 +24,24 @@ def _keys(given: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _ReservationOptions:
-    """How long reservations last."""
+class _SharedOptions:
+    """The same for webhook and controller."""
 
     quota_ttl_s: float = setting(
         seconds(1, 3600),
         RESERVATION_S,
         "end a reservation without a pod after this time; at least 41 in production",
     )
+    hand_written_claims: Literal["refuse", "charge"] = setting(
+        choice("refuse", "charge"),
+        "refuse",
+        "refuse or charge ResourceClaims of our classes that somebody wrote; the same for webhook "
+        "and controller (deploy/claims-charge)",
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class AdmissionOptions(_ReservationOptions):
+class AdmissionOptions(_SharedOptions):
     """How pods are admitted."""
 
     require_quota: frozenset[str] = setting(
@@ -56,7 +65,7 @@ class AdmissionOptions(_ReservationOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class ControllerOptions(_ReservationOptions):
+class ControllerOptions(_SharedOptions):
     """How the controller runs."""
 
     quota_resync_s: float = setting(
@@ -65,6 +74,8 @@ class ControllerOptions(_ReservationOptions):
     lease_duration_s: int = setting(
         integer(2, 3600), 15, "another replica may lead when the leader is silent for this time"
     )
+    lease_name: str = setting(text, LEASE, "the Lease that elects the active replica")
+    lease_namespace: str = setting(text, SYSTEM_NAMESPACE, "namespace of that Lease")
     host: str = setting(text, "0.0.0.0", "address of /metrics, /livez and /readyz")  # noqa: S104 - in a pod
     port: int = setting(integer(0, 65535), 8080, "port of /metrics, /livez and /readyz, 0 for any")
     log_level: str = setting(choice(*LEVELS), "info", "minimum level of log lines")

@@ -129,6 +129,7 @@ class StatusWire(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, 
         conditions: Ready, Exceeded, NearLimit.
         observed_generation: The generation of the specification that was counted for.
         pods_resource_version: Resource version of the counted pods.
+        claims_resource_version: The same of claims; empty where claims are not counted.
     """
 
     hard: AmountsWire | None = None
@@ -139,6 +140,7 @@ class StatusWire(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, 
     conditions: list[Condition] | None = None
     observed_generation: int = 0
     pods_resource_version: str = ""
+    claims_resource_version: str = ""
 
 
 class GPUQuota(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -187,6 +187,16 @@ def _validated(verdict: admission.Verdict, backend: Backend) -> Answer:
     return Answer(allowed=True, audit=_audit(verdict.request, backend, "allowed"))
 
 
+def is_new_claim(request: AdmissionRequest) -> bool:
+    """True for the creation of a ResourceClaim."""
+    resource = request.resource
+    return (
+        (resource.group, resource.resource) == ("resource.k8s.io", "resourceclaims")
+        and request.operation == "CREATE"
+        and not request.sub_resource
+    )
+
+
 def is_new_pod(request: AdmissionRequest) -> bool:
     """True for the creation of a pod.
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from prometheus_client import CollectorRegistry
+
 from gpu_fraction.certs.app import leader
 from gpu_fraction.certs.settings import CertificateSettings
 from gpu_fraction.claims.service import TemplateService
@@ -26,7 +28,7 @@ Count the GPU usage of every namespace with a GPUQuota, update the status of the
 the webhook's CA and the caBundles of its configurations. With --dra, also make the templates that
 the claims of the backend dra are made of.
 
-Run two replicas; a lease in the namespace gpu-fraction-system elects the active one.
+Run two replicas; a lease elects the active one.
 
 example:
   gpu-fraction controller --kubeconfig ~/.kube/config
@@ -66,6 +68,13 @@ add_parser = partial(add_daemon, "controller", Settings, serve, DESCRIPTION)
 
 async def _control(settings: Settings, source: AccessSource) -> None:
     registry, stop = process()
+    await in_cluster(settings, source, registry, stop)
+
+
+async def in_cluster(
+    settings: Settings, source: AccessSource, registry: CollectorRegistry, stop: asyncio.Event
+) -> None:
+    """Count, and manage certificates and templates, until ``stop`` is set."""
     async with connected(source, component="controller", registry=registry) as client:
         counting, own = settings.counting, settings.certificates
         costs = settings.costs.config
@@ -73,7 +82,17 @@ async def _control(settings: Settings, source: AccessSource) -> None:
         if settings.claims.dra != "off":
             options = settings.claims
             leading = TemplateService(client, options, costs=costs, registry=registry).run
-        run = partial(control, client, counting, costs, registry, stop, leading=leading)
+        charged = counting.hand_written_claims == "charge"
+        run = partial(
+            control,
+            client,
+            counting,
+            costs,
+            registry,
+            stop,
+            leading=leading,
+            claims="charged" if charged else "listed" if leading else "ignored",
+        )
         if not own.manage_certificates:
             await run()
             return

@@ -24,7 +24,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "scheduler-certs": "write the certificates of scheduler and extender",
     "node-daemon": "advertise and assign this node's GPU slices",
     "certs": "show or renew the webhook's certificates",
-    "demo": "show examples, then post recorded reviews to the webhook",
+    "demo": "play a story on a simulated cluster",
 }
 """Modules of this package with their line in ``--help``. Only the module of the given command is
 imported: a daemon does not load the libraries of the others, and help answers at once."""

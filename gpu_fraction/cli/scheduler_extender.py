@@ -1,9 +1,12 @@
 """``gpu-fraction scheduler-extender``: the extender of kube-scheduler."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
+
+from prometheus_client import CollectorRegistry
 
 from gpu_fraction.cli.cluster import ClusterSettings, connected
 from gpu_fraction.cli.daemon import EventLoop, add_daemon, process, run_on
@@ -53,6 +56,16 @@ add_parser = partial(
 
 async def _serve(settings: ExtenderSettings, source: AccessSource) -> None:
     registry, stop = process()
+    await in_cluster(settings, source, registry, stop)
+
+
+async def in_cluster(
+    settings: ExtenderSettings,
+    source: AccessSource,
+    registry: CollectorRegistry,
+    stop: asyncio.Event,
+) -> None:
+    """Serve the scheduler's calls until ``stop`` is set."""
     async with connected(source, component="scheduler-extender", registry=registry) as client:
         limits = ModelLimitsWatch(client)
         await extender.serve(settings, client, limits, registry, stop, limits.run)

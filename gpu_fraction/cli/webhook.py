@@ -1,9 +1,12 @@
 """``gpu-fraction webhook``: the admission server with quotas and certificates."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
+
+from prometheus_client import CollectorRegistry
 
 from gpu_fraction.certs import app as certificates
 from gpu_fraction.certs.settings import ServingSettings
@@ -20,12 +23,17 @@ from gpu_fraction.serving import logs
 from gpu_fraction.settings.declaration import group
 from gpu_fraction.settings.rewrite import RewriteSettings
 from gpu_fraction.webhook import app as admission
-from gpu_fraction.webhook.decide import Decider
+from gpu_fraction.webhook.decide import Decider, is_new_claim
 from gpu_fraction.webhook.endpoints import AdmissionApp, NotReady
 from gpu_fraction.webhook.namespaces import NamespaceLabels
 from gpu_fraction.webhook.review import AdmissionRequest, Answer, BadReview
 from gpu_fraction.webhook.settings import WebhookSettings
 from gpu_fraction.webhook.validator import Validator
+
+CLAIMS_REFUSED: Final = (
+    "ResourceClaims of the classes *.gpu-fraction.dev are not written by hand, unless the webhook "
+    "runs with --hand-written-claims=charge; put the annotation gpu-fraction on the pod instead"
+)
 
 DESCRIPTION: Final = """\
 Serve the admission webhook over TLS: /mutate, /validate, /livez, /readyz, /metrics.
@@ -78,6 +86,13 @@ async def _alone(settings: Settings) -> None:
 
 async def _in_cluster(settings: Settings, source: AccessSource) -> None:
     registry, stop = process()
+    await in_cluster(settings, source, registry, stop)
+
+
+async def in_cluster(
+    settings: Settings, source: AccessSource, registry: CollectorRegistry, stop: asyncio.Event
+) -> None:
+    """Serve with quotas and certificates until ``stop`` is set."""
     async with connected(source, component="webhook", registry=registry) as client:
         events = EventRecorder(client, component="gpu-fraction-webhook")
         quotas = AdmissionService(
@@ -104,7 +119,7 @@ async def _in_cluster(settings: Settings, source: AccessSource) -> None:
             certificate = certificates.managed(client, settings.certificate, registry, events)
         app = AdmissionApp(
             decider.mutate,
-            Validator(decider, partial(_reserve, quotas)),
+            Validator(decider, partial(_reserve, quotas, settings.quotas.hand_written_claims)),
             registry,
             checks=(certificate.check, quotas.unsynced, namespaces.unsynced),
         )
@@ -112,15 +127,19 @@ async def _in_cluster(settings: Settings, source: AccessSource) -> None:
         await admission.serve(app, settings.serving, certificate.serving.context, stop, *work)
 
 
-async def _reserve(quotas: AdmissionService, request: AdmissionRequest) -> Answer:
+async def _reserve(quotas: AdmissionService, claims: str, request: AdmissionRequest) -> Answer:
+    claim = is_new_claim(request)
+    if claim and claims == "refuse":
+        return Answer(allowed=False, message=CLAIMS_REFUSED, audit={"decision": "refused"})
+    admit = quotas.admit_claim if claim else quotas.admit
     try:
-        outcome = await quotas.admit(
+        outcome = await admit(
             request.namespace or "", bytes(request.object), dry_run=bool(request.dry_run)
         )
     except NotReadyError as e:
         raise NotReady(str(e), e.retry_after_s) from e
     except MalformedAnswerError as e:
-        raise BadReview(f"request.object is not a Pod: {e}") from e
+        raise BadReview(f"request.object is malformed: {e}") from e
     return quota_answer(outcome)
 
 

@@ -1,14 +1,15 @@
 """The ResourceClaimTemplate of each request: its specification, and a name that states it.
 
-A template cannot change, so its name holds a hash of its whole specification: equal requests share
-one, and one of another shape is another object. The amounts stand in the name as well, so that
-a pod's cost is known from the pod alone (docs/adr/0080).
+A template cannot change, so its name holds a hash of its claims' specification: equal requests
+share one, and one of another shape is another object. The amounts stand in the name as well, so
+that a pod's cost is known from the pod alone (docs/adr/0080).
 """
 
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -78,6 +79,18 @@ class Shape:
         core_milli = max(map(self.core_milli_of, self.sizes_mib))
         return Demand(part.cards, core_milli * part.cards, part.memory_mib * part.cards)
 
+    def spare_core_milli(self, size_mib: int) -> int:
+        """Thousandths by which ``demand`` is too high once cards of that size are chosen."""
+        if size_mib not in self.sizes_mib:
+            return 0
+        return self.demand.core_milli - self.core_milli_of(size_mib) * self.share.cards
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Metadata of each claim."""
+        exact = not any(map(self.spare_core_milli, self.sizes_mib))
+        return {"labels": {dra.CHARGED: dra.EXACT if exact else dra.LARGEST}}
+
 
 @dataclass(frozen=True, slots=True)
 class Template:
@@ -100,7 +113,8 @@ def template(shape: Shape, request: Request) -> Template:
         request: The pod's, for the choice of cards and the isolation.
     """
     spec = {"spec": {"devices": _devices(shape, request)}}
-    return Template(f"{dra.CLAIM}{shape.words}-{_digest(spec)}", spec)
+    name = f"{dra.CLAIM}{shape.words}-{_digest(spec)}"
+    return Template(name, {"metadata": shape.metadata, **spec})
 
 
 def _digest(spec: object) -> str:
@@ -111,12 +125,17 @@ def _digest(spec: object) -> str:
 
 def proves(name: str, spec: object) -> bool:
     """Whether a template's specification, as the API server stores it, is the one in its name."""
-    if isinstance(spec, dict) and not any((spec.get("metadata") or {}).values()):
-        # The server adds it, and older ones put a null creationTimestamp into it.
-        spec = {key: value for key, value in spec.items() if key != "metadata"}
-    return parse(name) is not None and name.endswith(f"-{_digest(spec)}")
+    shape = parse(name)
+    if shape is None or not isinstance(spec, dict):
+        return False
+    # Older servers put a null creationTimestamp into it.
+    added = {key: value for key, value in (spec.get("metadata") or {}).items() if value}
+    hashed = {key: value for key, value in spec.items() if key != "metadata"}
+    return added == shape.metadata and name.endswith(f"-{_digest(hashed)}")
 
 
+# Chosen: the templates of some hundred namespaces; each container of a pod asks for its claims'.
+@lru_cache(maxsize=4096)
 def parse(name: str) -> Shape | None:
     """The shape in a template's name; None for a name that no template of ours has.
 

@@ -55,11 +55,20 @@ ENFORCES_COMPUTE: Final = "enforcesCompute"
 MIG: Final = "mig"
 """Attribute, always there: whether the device is a MIG instance."""
 
+SIMULATED: Final = "simulated"
+"""Attribute, always there: whether the card does not exist (``--simulated-cards``)."""
+
 UNHEALTHY: Final = DRIVER + "/unhealthy"
 """Key of the taint, effect NoSchedule, of a sick card."""
 
 CLAIM: Final = "gpu-fraction-"
 """Start of the names of pod claims and of templates."""
+
+CHARGED: Final = DRIVER + "/charged"
+"""Label of the claims of our templates: a quota charges their pod, and so not them. ``exact`` for
+what the name of the template says, ``largest`` for the largest entry of its list."""
+
+EXACT, LARGEST = "exact", "largest"
 
 CDI_KIND: Final = DRIVER + "/claim"
 """Kind of the CDI devices; a device's name is ``<claim uid>-<request>``."""

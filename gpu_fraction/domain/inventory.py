@@ -66,10 +66,11 @@ class Card(
 
 
 class Inventory(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
-    """All cards of one node, in index order."""
+    """All cards of one node, in index order; ``simulated`` ones do not exist."""
 
     v: int = msgspec.field(default=0)
     driver_version: str = ""
+    simulated: bool = False
     cards: tuple[Card, ...] = ()
 
 

@@ -52,6 +52,7 @@ LABEL_MODEL: Final = PREFIX + "gpu.model"
 LABEL_COUNT: Final = PREFIX + "gpu.count"
 LABEL_MEMORY_MIB: Final = PREFIX + "gpu.memory-mib"
 LABEL_ISOLATION: Final = PREFIX + "gpu.isolation"
+LABEL_SIMULATED: Final = PREFIX + "simulated"
 
 # On the Leases in which replicas of the webhook report their certificates.
 SERVING_ISSUER: Final = PREFIX + "serving-issuer"
@@ -71,6 +72,7 @@ NATIVE: Final = "native"
 # Variables that tell a container its share.
 SHARE_VARIABLE: Final = "GPU_FRACTION"
 MEMORY_VARIABLE: Final = "GPU_MEMORY_LIMIT_MIB"
+SIMULATED_VARIABLE: Final = "GPU_FRACTION_SIMULATED"
 
 SCHEDULER: Final = "gpu-fraction-scheduler"
 SYSTEM_NAMESPACE: Final = "gpu-fraction-system"

@@ -2,20 +2,21 @@
 
 :meth:`EventRecorder.record` only puts the event into a queue; where the queue is full the event
 is dropped and counted. core/v1 Events are written rather than events.k8s.io/v1, because their
-count shows in ``kubectl describe``. Each write is a server-side apply of the whole object: it
-creates the object or raises its count, and may be repeated.
+count shows in ``kubectl describe``. The first write creates the object, under a name of its own,
+so that it may be repeated. Later ones raise its count by server-side apply, which costs the server
+more, and writes an expired event anew.
 """
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final, NoReturn
 
 import msgspec
 import structlog
 
-from gpu_fraction.kube import errors
+from gpu_fraction.kube import errors, requests
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.event_limits import Event, EventLimiter, Fate, ObjectReference, Series
 from gpu_fraction.kube.objects import Meta
@@ -143,14 +144,7 @@ class EventRecorder:
         manifest = self._manifest(series)
         series.waiting = False  # an event from now on is not in this manifest
         try:
-            await self._client.apply(
-                EVENTS.at(series.name, namespace=manifest["metadata"]["namespace"]),
-                manifest,
-                msgspec.Raw,
-                field_manager=self._component,
-                force=True,
-                timeout_s=self._settings.timeout_s,
-            )
+            await self._send(series, manifest)
         except errors.TransientError as error:
             _log.warning("kube.event_given_up", error=str(error))
             return Fate.TRIES_OVER
@@ -161,6 +155,25 @@ class EventRecorder:
         fate = Fate.COUNTED if series.written else Fate.CREATED
         series.written = True
         return fate
+
+    async def _send(self, series: Series, manifest: dict[str, Any]) -> None:
+        namespace, timeout_s = manifest["metadata"]["namespace"], self._settings.timeout_s
+        if not series.written:
+            created = requests.create(EVENTS.at(namespace=namespace), manifest)
+            try:
+                await self._client.send(replace(created, idempotent=True), timeout_s=timeout_s)
+            except errors.AlreadyExistsError:
+                pass  # an earlier try whose answer was lost; the count may be higher by now
+            else:
+                return
+        await self._client.apply(
+            EVENTS.at(series.name, namespace=namespace),
+            manifest,
+            msgspec.Raw,
+            field_manager=self._component,
+            force=True,
+            timeout_s=timeout_s,
+        )
 
     def _manifest(self, series: Series) -> dict[str, Any]:
         event, about = series.event, series.event.about

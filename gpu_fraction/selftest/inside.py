@@ -23,9 +23,6 @@ BLOCKS_PER_PROCESSOR: Final = 2
 """Blocks of 1024 threads that fill a multiprocessor. Source: CUDA C++ Programming Guide, technical
 specifications: 2048 threads on data-centre cards."""
 
-SIMULATED: Final = "GPU_FRACTION_SIMULATED"
-"""Variable of containers with simulated cards."""
-
 
 class Card(Protocol):
     """A card as CUDA shows it; ``cuda.Cuda`` is one and has the meaning of each."""
@@ -112,7 +109,7 @@ def measure(
         NoCudaError, CudaError: as ``open_card`` and the card raise them.
     """
     read = _nvml if nvml is None else nvml
-    if environ.get(SIMULATED):
+    if environ.get(keys.SIMULATED_VARIABLE):
         return Measured(simulated=True, kernel=platform.release(), env=_told(environ))
     card = open_card()
     _, total_mib = card.memory()

@@ -18,9 +18,6 @@ from gpu_fraction.kube.resources import JOBS, NODES, PODS
 from gpu_fraction.selftest.inside import Measured
 from gpu_fraction.selftest.protocol import SECONDS, STEPS, Slice, Step, job
 
-LABEL_SIMULATED: Final = keys.PREFIX + "simulated"
-"""Label of nodes whose cards do not exist."""
-
 POLL_S: Final = 1.0
 """Chosen: a container runs for many seconds."""
 
@@ -135,7 +132,7 @@ async def find(client: Client, *, node: str, image: str, namespace: str) -> Plac
                     labels.get("kubernetes.io/hostname", name),
                     card,
                     known[name].driver_version,
-                    labels.get(LABEL_SIMULATED) == "true",
+                    labels.get(keys.LABEL_SIMULATED) == "true",
                     image or await _own_image(client),
                     namespace,
                 )

@@ -69,7 +69,9 @@ def build(
         for card in listed
     ]
     cards.sort(key=lambda card: card.index)  # stable: instances keep NVML's order
-    return Inventory(driver_version=reading.driver_version, cards=tuple(cards))
+    return Inventory(
+        driver_version=reading.driver_version, cards=tuple(cards), simulated=reading.simulated
+    )
 
 
 def _cards(one: CardReading, slots: int, *, was_divided: bool) -> Iterator[Card]:

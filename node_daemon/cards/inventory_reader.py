@@ -74,11 +74,17 @@ class CardReading:
 
 @dataclass(frozen=True, slots=True)
 class NodeReading:
-    """All cards; ``unreadable`` holds those that could not even be named, by index."""
+    """All cards.
+
+    Attributes:
+        unreadable: Those that could not even be named, by index.
+        simulated: They do not exist.
+    """
 
     driver_version: str
     cards: tuple[CardReading, ...]
     unreadable: Mapping[int, str]
+    simulated: bool = False
 
 
 def read(driver: Driver, sysfs: pathlib.Path = SYSFS) -> NodeReading:

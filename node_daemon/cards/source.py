@@ -245,4 +245,4 @@ def _without_driver(last: Inventory, why: str) -> Inventory:
         msgspec.structs.replace(card, healthy=False, health_reason=f"no driver: {why}")
         for card in last.cards
     )
-    return Inventory(v=last.v, driver_version=last.driver_version, cards=tuple(lost))
+    return msgspec.structs.replace(last, cards=tuple(lost))

@@ -18,6 +18,7 @@ LABELS: Final = (
     keys.LABEL_COUNT,
     keys.LABEL_MEMORY_MIB,
     keys.LABEL_ISOLATION,
+    keys.LABEL_SIMULATED,
 )
 MIXED: Final = "mixed"
 """Label value where the node's cards differ."""
@@ -53,7 +54,7 @@ def desired(inventory: Inventory, *, offers: bool = True) -> NodeFields:
     """
     healthy = [card for card in inventory.cards if card.healthy and offers]
     return NodeFields(
-        labels=_labels(inventory.cards),
+        labels=_labels(inventory.cards) | _simulated(inventory),
         annotations={keys.INVENTORY: wire.render(inventory)},
         capacity={
             keys.CORE_MILLI: str(sum(card.core_milli for card in healthy)),
@@ -116,6 +117,10 @@ def _labels(cards: tuple[Card, ...]) -> dict[str, str]:
         labels[keys.LABEL_MEMORY_MIB] = str(min(card.memory_mib for card in cards))
         labels[keys.LABEL_ISOLATION] = _common(cards, lambda card: card.isolation)
     return labels
+
+
+def _simulated(inventory: Inventory) -> dict[str, str]:
+    return {keys.LABEL_SIMULATED: "true"} if inventory.simulated else {}
 
 
 def _common(cards: tuple[Card, ...], value: Callable[[Card], str]) -> str:

@@ -12,6 +12,7 @@ SICK: Final = "CardUnhealthy"
 WELL: Final = "CardHealthy"
 RUNTIME: Final = "ContainerRuntimeMayIgnoreCDI"
 NOT_OFFERED: Final = "CardsNotOffered"
+SIMULATED: Final = "CardsSimulated"
 
 
 class Reporter:
@@ -35,6 +36,11 @@ class Reporter:
     def not_offered(self, why: str) -> None:
         """The DRA driver offers no card."""
         self._sink.record(self._node, EventType.WARNING, NOT_OFFERED, why)
+
+    def simulated(self, count: int) -> None:
+        """The cards do not exist."""
+        message = f"{count} simulated cards: containers get variables, and no GPU"
+        self._sink.record(self._node, EventType.WARNING, SIMULATED, message)
 
     def card_changed(self, change: Change) -> None:
         """Record on the Node and on every pod with a share of the card that its health changed."""

@@ -50,11 +50,12 @@ def devices(inventory: Inventory, *, taints: bool = True) -> list[Json]:
         taints: Whether the server keeps taints; without, a sick card is left out.
     """
     sized = [card for card in inventory.cards if card.memory_mib and card.core_milli]
-    return [_device(card) for card in sized if card.healthy or taints]
+    simulated = {dra.SIMULATED: {"bool": inventory.simulated}}
+    return [_device(card, simulated) for card in sized if card.healthy or taints]
 
 
-def _device(card: Card) -> Json:
-    device: Json = {"name": device_name(card), "attributes": _attributes(card)}
+def _device(card: Card, simulated: Json) -> Json:
+    device: Json = {"name": device_name(card), "attributes": _attributes(card) | simulated}
     if card.parent:
         # An instance serves one claim, so its capacities only say which claims it is enough for.
         whole_mib = card.parent_memory_mib or card.memory_mib

@@ -1,14 +1,15 @@
 """The DRA driver, put together: the other way in which the daemon gives shares to containers."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
 import grpc
 from prometheus_client import CollectorRegistry
 
+from gpu_fraction.domain import dra
 from gpu_fraction.domain.frameworks import OFF, Switch
 from gpu_fraction.domain.inventory import Inventory
 from gpu_fraction.kube.client import Client
@@ -21,7 +22,13 @@ from gpu_fraction.node_daemon.dra.claim_status import ClaimStatusWriter
 from gpu_fraction.node_daemon.dra.health import Health, HealthV1, HealthV1alpha1
 from gpu_fraction.node_daemon.dra.preparer import Preparer
 from gpu_fraction.node_daemon.dra.publisher import SlicePublisher
-from gpu_fraction.node_daemon.dra.registration import Registration, get_info, listening
+from gpu_fraction.node_daemon.dra.registration import (
+    Registration,
+    get_info,
+    listening,
+    remove_deserted,
+)
+from gpu_fraction.node_daemon.dra.relay import Relay
 from gpu_fraction.node_daemon.dra.service import DraService
 from gpu_fraction.node_daemon.isolation.node import NodeIsolation
 from gpu_fraction.node_daemon.kubelet.probe import answers
@@ -33,10 +40,17 @@ from gpu_fraction.node_daemon.slices.publisher import Publisher
 from gpu_fraction.node_daemon.slices.stored import StoredSlices
 from gpu_fraction.node_daemon.state.allocation import PodUid
 from gpu_fraction.node_daemon.state.concurrency import Observable
+from gpu_fraction.node_daemon.state.durable import run_to_end
 from gpu_fraction.node_daemon.state.node_state import NodeState
+from gpu_fraction.node_daemon.state.turn import Turn
 
 SWEEP_S: Final = 60.0
 """Pause between two looks for what belongs to nobody. Chosen: the kubelet itself is quicker."""
+
+
+GRACE_S: Final = 5.0
+"""Time for calls in progress when the daemon ends. Chosen: a prepare takes milliseconds, one that
+waits for the API server is repeated by the kubelet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,8 @@ class DraPorts:
         node: This Node as last seen; the owner of its slices.
         refused: Hears why no card is offered.
         has_cgroup: Whether a pod still has a cgroup on this host.
+        pod_uid: The daemon's pod, part of the names of its sockets; empty where unknown.
+        turn: Says since when the daemon works.
     """
 
     client: Client
@@ -55,6 +71,8 @@ class DraPorts:
     refused: Callable[[str], None]
     has_cgroup: Callable[[PodUid], bool]
     isolation: NodeIsolation
+    pod_uid: str
+    turn: Turn
 
 
 class DraDriver:
@@ -70,7 +88,6 @@ class DraDriver:
         *,
         framework_env: Switch = "on",
     ) -> None:
-        self._paths = paths
         self._state = state
         metrics = Metrics(registry)
         registry.register(SliceGauges(state))
@@ -84,9 +101,12 @@ class DraDriver:
         self._stored = StoredSlices(paths, state, files, self._publisher)
         self._preparer = Preparer(state, self._publisher, ports.client, ports.has_cgroup)
         self._claims = ClaimStatusWriter(ports.client)
-        self._service = DraService(self._preparer, self._claims.put, metrics)
+        self._turn = ports.turn
+        self._service = Relay(DraService(self._preparer, self._claims.put, metrics), ports.turn)
         self._health = Health(node_name, state.inventory)
-        self._registration = Registration(paths.dra_socket, metrics)
+        self._socket = paths.dra_socket(ports.pod_uid)
+        self._registrar = paths.registrar_socket(ports.pod_uid)
+        self._registration = Registration(self._socket, metrics)
         self._slices = SlicePublisher(
             ports.client, node_name, state.inventory, ports.node, ports.refused
         )
@@ -100,40 +120,58 @@ class DraDriver:
         Raises:
             StoreError: the state or CDI directory cannot be used at all.
         """
-        return await self._stored.load()
+        await asyncio.to_thread(remove_deserted, self._registrar.parent, f"{dra.DRIVER}*-reg.sock")
+        await asyncio.to_thread(remove_deserted, self._socket.parent, "dra*.sock")
+        last = await self._stored.load()
+        self._turn.begun.set()
+        return last
 
     async def restore(self) -> None:
         """Set isolation up again for all stored claims, once, when the cards are known."""
         await self._stored.restore()
 
     def ready(self) -> str:
-        """Why containers cannot start, empty where they can."""
-        return self._registration.problem or self._slices.problem
+        """Why containers cannot start, empty where they can.
+
+        While the daemon waits for its turn it is ready to take over: an update ends its
+        predecessor only then.
+        """
+        waits = not self._turn.begun.is_set()
+        return self._registration.problem or ("" if waits else self._slices.problem)
 
     async def live(self) -> str:
         """Why the kubelet cannot reach the driver, empty where it can."""
-        return await answers(self._paths.registrar_socket, get_info)
+        return await answers(self._registrar, get_info)
 
-    async def run(self) -> NoReturn:
-        """Serve until cancelled, after ``load``; the sockets are removed at the end."""
-        with closing(self._state.store), closing(self._publisher):
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """The sockets; at the end they are removed, and nothing is written any more."""
+        try:
             # The kubelet calls as soon as the second socket is there.
             async with (
-                listening(self._paths.dra_socket, self._add_services),
-                listening(self._paths.registrar_socket, self._add_registration),
+                listening(self._socket, self._add_services, GRACE_S),
+                listening(self._registrar, self._add_registration),
             ):
                 try:
-                    await self._work()
+                    yield
                 finally:
                     self._health.end.set()
-        raise AssertionError("unreachable: the tasks run until cancelled")
+        finally:
+            await run_to_end(asyncio.to_thread(self._close))
 
-    async def _work(self) -> None:
+    def _close(self) -> None:
+        """The next daemon reads the state as soon as this one gives up its turn."""
+        self._publisher.close(wait=True)
+        self._state.store.close(wait=True)
+
+    async def run(self) -> NoReturn:
+        """Work until cancelled, after ``load``."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._slices.run(), name="slices")
             tasks.create_task(self._claims.run(), name="claim status")
             tasks.create_task(self._sweep(), name="sweep")
             tasks.create_task(self._remember(), name="inventory")
+        raise AssertionError("unreachable: the tasks run until cancelled")
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         dra_v1.add_DRAPluginServicer_to_server(self._service, server)

@@ -224,12 +224,25 @@ class Preparer:
         """Take back what a claim has; one that has nothing is no error.
 
         Raises:
+            Refusal: the daemon has just started, and does not know the cards in time.
             IsolationError: not all of it yet; to be tried again.
             StoreError: a file could not be removed.
         """
         async with self._locks.of(ref.uid):
-            for allocation in self._state.store.of_token(ref.token):
+            found = self._state.store.of_token(ref.token)
+            if found:
+                await self._ready_to_release(ref)
+            for allocation in found:
                 await self._release(allocation)
+
+    async def _ready_to_release(self, ref: ClaimRef) -> None:
+        """Engines release nothing before they have heard of all that is set up."""
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                await self._publisher.restored.wait()
+        except TimeoutError as e:
+            message = f"{ref} was not taken back: the cards are not known after {DEADLINE_S:g} s"
+            raise Refusal(Reason.NOT_READY, message) from e
 
     async def _release(self, allocation: Allocation) -> None:
         binding = allocation.binding

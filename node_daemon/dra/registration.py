@@ -6,6 +6,7 @@ Source: kubernetes pkg/kubelet/pluginmanager; k8s.io/kubelet pkg/apis/pluginregi
 """
 
 import asyncio
+import socket as socketlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -69,8 +70,15 @@ class Registration(api_grpc.RegistrationServicer):
 
 
 @asynccontextmanager
-async def listening(socket: Path, add: Callable[[grpc.aio.Server], None]) -> AsyncIterator[None]:
+async def listening(
+    socket: Path, add: Callable[[grpc.aio.Server], None], grace_s: float = GRACE_S
+) -> AsyncIterator[None]:
     """A server on a socket, which is there while the block runs.
+
+    Args:
+        socket: Where.
+        add: Adds the services.
+        grace_s: How long calls in progress may go on when the block ends.
 
     Raises:
         StoreError: the socket cannot be made.
@@ -83,7 +91,7 @@ async def listening(socket: Path, add: Callable[[grpc.aio.Server], None]) -> Asy
     try:
         yield
     finally:
-        await server.stop(GRACE_S)
+        await server.stop(grace_s)
         await asyncio.to_thread(socket.unlink, missing_ok=True)
 
 
@@ -96,6 +104,19 @@ def _make_room(socket: Path) -> None:
         socket.unlink(missing_ok=True)
     except OSError as e:
         raise StoreError(f"{socket}: {e.strerror}") from e
+
+
+def remove_deserted(folder: Path, pattern: str) -> None:
+    """Remove sockets at which nobody listens, left by daemons that were killed; blocking."""
+    for path in folder.glob(pattern):
+        with socketlib.socket(socketlib.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+                _log.info("deserted_socket_removed", socket=path.name)
+            except OSError as e:
+                _log.warning("socket_not_examined", socket=path.name, error=str(e))
 
 
 async def get_info(channel: grpc.aio.Channel) -> api.PluginInfo:

@@ -16,6 +16,7 @@ import structlog
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from gpu_fraction.domain import keys
 from gpu_fraction.node_daemon.state.errors import HostSpecError
 
 KIND: Final = "nvidia.com/gpu"
@@ -68,6 +69,12 @@ class HostSpec:
                 )
             found.append(self.devices[uuid])
         return found
+
+
+def of_simulated(uuids: Iterable[str]) -> HostSpec:
+    """What containers get of simulated cards: a variable that says so, and no device."""
+    said = {"env": [f"{keys.SIMULATED_VARIABLE}=true"]}
+    return HostSpec("", said, {uuid: {} for uuid in uuids})
 
 
 class HostSpecReader:

@@ -46,12 +46,15 @@ class Paths:
         """The kubelet's PodResources socket."""
         return self.kubelet / "pod-resources" / "kubelet.sock"
 
-    @property
-    def dra_socket(self) -> Path:
-        """Where the DRA driver serves the kubelet. Source: the Go helper's convention."""
-        return self.kubelet / "plugins" / dra.DRIVER / "dra.sock"
+    def dra_socket(self, instance: str) -> Path:
+        """Where the DRA driver serves the kubelet; daemons of a node have names of their own.
 
-    @property
-    def registrar_socket(self) -> Path:
+        Source: the convention of k8s.io/dynamic-resource-allocation, kubeletplugin.
+        """
+        name = f"dra-{instance}.sock" if instance else "dra.sock"
+        return self.kubelet / "plugins" / dra.DRIVER / name
+
+    def registrar_socket(self, instance: str) -> Path:
         """Where the kubelet finds the DRA driver. Source: kubelet, pluginmanager/pluginwatcher."""
-        return self.kubelet / "plugins_registry" / f"{dra.DRIVER}-reg.sock"
+        name = f"{dra.DRIVER}-{instance}-reg.sock" if instance else f"{dra.DRIVER}-reg.sock"
+        return self.kubelet / "plugins_registry" / name

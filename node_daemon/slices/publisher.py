@@ -11,8 +11,9 @@ import structlog
 from gpu_fraction.domain.inventory import Inventory
 from gpu_fraction.node_daemon.isolation.engine import ContainerEdits
 from gpu_fraction.node_daemon.isolation.node import NodeIsolation
+from gpu_fraction.node_daemon.slices import host_spec
 from gpu_fraction.node_daemon.slices.cdi import SliceFiles, compose
-from gpu_fraction.node_daemon.slices.host_spec import HostSpecReader
+from gpu_fraction.node_daemon.slices.host_spec import HostSpec, HostSpecReader
 from gpu_fraction.node_daemon.state.allocation import Binding, Nonce, PodUid
 from gpu_fraction.node_daemon.state.durable import run_to_end
 from gpu_fraction.node_daemon.state.errors import (
@@ -54,9 +55,9 @@ class Publisher:
         self.restored = asyncio.Event()
         """Set once isolation is restored for the containers of an earlier process."""
 
-    def close(self) -> None:
-        """End the thread of the engines after its present call; does not wait."""
-        self._engines.shutdown(wait=False, cancel_futures=True)
+    def close(self, *, wait: bool = False) -> None:
+        """End the thread of the engines after its present call; may wait for that."""
+        self._engines.shutdown(wait=wait, cancel_futures=True)
 
     async def restore(self, bindings: Iterable[Binding]) -> None:
         """Restore isolation for all stored bindings, once the cards are known."""
@@ -112,7 +113,10 @@ class Publisher:
             raise Refusal(Reason.CARD_UNKNOWN, f"this node has no card {', '.join(missing)}")
         edits = await self._prepare(binding)
         try:
-            host = await asyncio.to_thread(self._host.read)
+            if inventory.simulated:
+                host: HostSpec | None = host_spec.of_simulated(cards)
+            else:
+                host = await asyncio.to_thread(self._host.read)
             return compose(nonce, binding, cards, host, edits, frameworks=self._frameworks)
         except HostSpecError as e:
             raise Refusal(Reason.HOST_SPEC, str(e)) from e

@@ -8,16 +8,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
-from gpu_fraction.node_daemon.state.errors import StoreError
+from gpu_fraction.node_daemon.state.errors import LockedError, StoreError
 
 _T = TypeVar("_T")
 
 
-def lock(path: Path) -> IO[bytes]:
+def lock(path: Path, content: bytes) -> IO[bytes]:
     """Take a file's lock, which is held until the file returned is closed; blocking.
 
+    Args:
+        path: The file; its directory is made where absent.
+        content: What the file says from now on.
+
     Raises:
-        StoreError: another process holds it, or the file cannot be opened.
+        LockedError: another process holds it.
+        StoreError: the file cannot be used.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,9 +31,12 @@ def lock(path: Path) -> IO[bytes]:
         raise StoreError(f"{path} cannot be opened: {e.strerror}") from e
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+        file.write(content)
+        file.flush()
     except BlockingIOError as e:
         file.close()
-        raise StoreError(
+        raise LockedError(
             f"another node daemon runs on this node and holds {path}: stop it first"
         ) from e
     except OSError as e:

@@ -3,6 +3,7 @@
 NodeDaemonError
 ├── Refusal            a container may not start now; the kubelet asks again by itself
 ├── StoreError         the state directory or the CDI directory cannot be written
+│   └── LockedError          another daemon works on this node
 ├── HostSpecError      the host's nvidia.com/gpu specification lacks a card
 ├── IsolationError     the isolation engines cannot serve a container now
 │   ├── NotEnforceableError  its pod requires what no engine on the card enforces
@@ -21,6 +22,10 @@ class NodeDaemonError(Exception):
 
 class StoreError(NodeDaemonError):
     """A file could not be written; what was there before is unchanged."""
+
+
+class LockedError(StoreError):
+    """Another daemon of this node holds the lock of the state directory."""
 
 
 class HostSpecError(NodeDaemonError):

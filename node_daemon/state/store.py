@@ -56,9 +56,9 @@ class AllocationStore:
         self._sequence = 0
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="allocations")
 
-    def close(self) -> None:
-        """End the threads once they have written what they were given; does not wait."""
-        self._writers.shutdown(wait=False)
+    def close(self, *, wait: bool = False) -> None:
+        """End the threads once they have written what they were given; may wait for that."""
+        self._writers.shutdown(wait=wait)
 
     def load(self) -> int:
         """Read the directory, which is made where absent; blocking.

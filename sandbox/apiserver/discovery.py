@@ -87,6 +87,10 @@ def _resources(group: str, version: str, kinds: Iterable[Kind]) -> dict[str, Any
         if kind.status:
             status = {**entry, "name": f"{resource.plural}/status", "shortNames": []}
             found.append({**status, "verbs": ["get", "patch", "update"]})
+        if kind.scale:
+            scale = {**entry, "name": f"{resource.plural}/scale", "shortNames": []}
+            scale |= {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+            found.append({**scale, "verbs": ["get", "patch", "update"]})
     if not found:
         return None
     return {

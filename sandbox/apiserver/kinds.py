@@ -24,6 +24,7 @@ class Kind:
         resource: group, version, plural, kind, scope.
         short_names: for kubectl.
         status: has a status subresource, so that the two halves are written apart.
+        scale: has a scale subresource, that is, ``spec.replicas``.
         generation: counts changes of everything but metadata and status.
         custom: comes from a CRD: its status subresource leaves metadata alone, it takes no
             strategic merge patch, and list items name their kind.
@@ -33,6 +34,7 @@ class Kind:
             pkg/apis/core/v1/conversion.go, addConversionFuncs.
         list_keys: path of each list that is merged item by item, and the field that names
             an item. Other lists are replaced as a whole.
+        columns: of tables, by their titles: a path of fields with dots between.
         dropped: names of fields that are left out of what is written, wherever they stand: those
             of feature gates that are off.
     """
@@ -40,11 +42,13 @@ class Kind:
     resource: Resource
     short_names: tuple[str, ...] = ()
     status: bool = False
+    scale: bool = False
     generation: bool = False
     custom: bool = False
     unconditional_update: bool = True
     field_labels: Mapping[str, str] = field(default_factory=dict)
     list_keys: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
     dropped: frozenset[str] = frozenset()
 
 
@@ -105,14 +109,36 @@ BUILT_IN: Final = (
     Kind(resources.DISRUPTION_BUDGETS, ("pdb",), status=True, generation=True),
     Kind(resources.RUNTIME_CLASSES),
     Kind(RESOURCE_QUOTAS, ("quota",), status=True),
-    Kind(resources.REPLICA_SETS, ("rs",), status=True, generation=True, list_keys=CONDITIONS),
-    Kind(resources.DEPLOYMENTS, ("deploy",), status=True, generation=True, list_keys=CONDITIONS),
-    Kind(resources.STATEFUL_SETS, ("sts",), status=True, generation=True, list_keys=CONDITIONS),
+    Kind(
+        resources.REPLICA_SETS,
+        ("rs",),
+        status=True,
+        scale=True,
+        generation=True,
+        list_keys=CONDITIONS,
+    ),
+    Kind(
+        resources.DEPLOYMENTS,
+        ("deploy",),
+        status=True,
+        scale=True,
+        generation=True,
+        list_keys=CONDITIONS,
+    ),
+    Kind(
+        resources.STATEFUL_SETS,
+        ("sts",),
+        status=True,
+        scale=True,
+        generation=True,
+        list_keys=CONDITIONS,
+    ),
     Kind(resources.DAEMON_SETS, ("ds",), status=True, generation=True, list_keys=CONDITIONS),
     Kind(resources.JOBS, status=True, generation=True, list_keys=CONDITIONS),
     Kind(resources.CRON_JOBS, ("cj",), status=True, generation=True),
     Kind(resources.CLAIM_TEMPLATES, unconditional_update=False),
     Kind(resources.LEASES, unconditional_update=False),
+    Kind(resources.DEVICE_CLASSES),
     Kind(resources.RESOURCE_CLAIMS, status=True),
     Kind(
         resources.RESOURCE_SLICES,

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from gpu_fraction.kube import resources
 from gpu_fraction.kube.resources import CRDS
-from gpu_fraction.sandbox.apiserver import discovery, failures, lifecycle, reading
+from gpu_fraction.sandbox.apiserver import discovery, failures, lifecycle, reading, scale, tables
 from gpu_fraction.sandbox.apiserver.admission import Admission
 from gpu_fraction.sandbox.apiserver.control import control
 from gpu_fraction.sandbox.apiserver.failures import ApiFailure
@@ -212,18 +212,17 @@ class ApiServer:
             case "list":
                 parsed = reading.Reading.parse(target, request.query)
                 body = reading.list_objects(self.storage, parsed)
+                if tables.ASKED in request.headers.get("Accept", ""):
+                    listed = msgspec.json.decode(body)
+                    found, metadata = listed["items"], listed["metadata"]
+                    body = tables.answer(target.kind, found, metadata, datetime.now(UTC))
                 return web.Response(body=body, content_type="application/json")
             case "watch":
                 return await self._watch(request, target, action)
             case "get":
-                if target.subresource and not (
-                    target.subresource == "status" and target.kind.status
-                ):
-                    raise failures.no_such_path()
-                stored = self.storage.get(target.kind, target.key)
-                if stored is None:
-                    raise failures.not_found(target.kind.resource, target.name)
-                return web.Response(body=stored.encoded, content_type="application/json")
+                return web.Response(
+                    body=self._get(request, target), content_type="application/json"
+                )
             case "create" | "update" | "patch" | "delete" | "deletecollection":
                 caller = caller_of(request, user)
                 code, obj = await self._writes.serve(request, target, verb, caller)
@@ -232,6 +231,19 @@ class ApiServer:
                 raise failures.of_code(
                     405, "the server does not allow this method on the requested resource"
                 )
+
+    def _get(self, request: web.Request, target: Target) -> bytes:
+        kinds = {"": True, "status": target.kind.status, "scale": target.kind.scale}
+        if not kinds.get(target.subresource):
+            raise failures.no_such_path()
+        stored = self.storage.get(target.kind, target.key)
+        if stored is None:
+            raise failures.not_found(target.kind.resource, target.name)
+        if target.subresource == "scale":
+            return msgspec.json.encode(scale.of(stored.body))
+        if tables.ASKED in request.headers.get("Accept", ""):
+            return tables.answer(target.kind, [stored.body], {}, datetime.now(UTC))
+        return stored.encoded
 
     async def _watch(
         self, request: web.Request, target: Target, action: Action | None

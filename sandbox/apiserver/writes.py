@@ -1,5 +1,6 @@
 """Which verb a writing request calls, and what its answer looks like."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,7 @@ from aiohttp import web
 
 from gpu_fraction.kube import resources
 from gpu_fraction.kube.resources import CRDS
-from gpu_fraction.sandbox.apiserver import failures, patches
+from gpu_fraction.sandbox.apiserver import failures, patches, scale
 from gpu_fraction.sandbox.apiserver.kinds import from_crd
 from gpu_fraction.sandbox.apiserver.reading import Reading
 from gpu_fraction.sandbox.apiserver.routing import Routes, Target
@@ -44,9 +45,20 @@ class Writes:
                 await self._verbs.bind(target, body, caller)
             case "eviction" if verb == "create":
                 await self._verbs.delete(target, body.get("deleteOptions") or {}, caller)
+            case "scale" if target.kind.scale and verb in {"update", "patch"}:
+                return 200, await self._scale(request.content_type, target, body, caller)
             case _:
                 raise failures.no_such_path()
         return 201, _success(target)
+
+    async def _scale(self, content_type: str, target: Target, body: Any, caller: Caller) -> Object:
+        merging = content_type == "application/merge-patch+json"
+
+        def change(old: Object) -> Object:
+            wanted = patches.merge_patch(scale.of(old), patch=body) if merging else body
+            return scale.onto(old, wanted)
+
+        return scale.of(await self._verbs.update(replace(target, subresource=""), change, caller))
 
     async def _write(
         self, request: web.Request, target: Target, verb: str, body: Any, caller: Caller

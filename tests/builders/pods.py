@@ -2,7 +2,7 @@
 
 ``pod`` is a manifest as a user writes it and ``typed`` the same for the domain; ``plain_pod``
 asks for no GPU; ``asking_manifest`` is a manifest after the webhook and ``scheduler_pod`` the
-same for the extender; ``quota_pod`` is a pod as quotas decode it.
+same for the extender; ``quota_pod`` is a pod, ``hand_claim`` a claim as quotas decode it.
 """
 
 import json
@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from gpu_fraction.domain import inventory, keys
+from gpu_fraction.domain import dra, inventory, keys
 from gpu_fraction.domain.placement import Ask
 from gpu_fraction.domain.pod import Container, Pod, Resources, Spec
+from gpu_fraction.quota.claims import ClaimRecord
 from gpu_fraction.quota.pods import OwnerReference, PodMeta, PodRecord, Status
 from gpu_fraction.scheduler.objects import Pod as SchedulerPod
 
@@ -205,6 +206,46 @@ def quota_pod(
         ),
         status=Status(phase),
     )
+
+
+def hand_claim(
+    uid: str = "c1",
+    *requests: Raw,
+    name: str = "",
+    cards: int = 1,
+    labels: Mapping[str, str] | None = None,
+    pod: tuple[str, str] | None = None,
+    given: str = "",
+) -> ClaimRecord:
+    """A ResourceClaim as quotas decode it.
+
+    Args:
+        uid: The claim's.
+        *requests: Its requests; none for whole cards.
+        name: The claim's; the uid if empty.
+        cards: Number of those.
+        labels: The claim's.
+        pod: Uid of the pod that it was made for, and its name there.
+        given: The entry that was chosen of a list.
+    """
+    whole = {"deviceClassName": dra.FRACTION_CLASS, "count": cards}
+    metadata: Raw = {
+        "name": name or uid,
+        "namespace": "team-a",
+        "uid": uid,
+        "labels": labels and dict(labels),
+    }
+    if pod is not None:
+        owner = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": pod[0], "controller": True}
+        metadata["ownerReferences"] = [owner]
+        metadata["annotations"] = {"resource.kubernetes.io/pod-claim-name": pod[1]}
+    results = [{"driver": dra.DRIVER, "request": given}] if given else []
+    raw = {
+        "metadata": metadata,
+        "spec": {"devices": {"requests": requests or [{"name": "r", "exactly": whole}]}},
+        "status": {"allocation": {"devices": {"results": results}}} if given else {},
+    }
+    return msgspec.json.decode(json.dumps(raw), type=ClaimRecord)
 
 
 def quota_container(

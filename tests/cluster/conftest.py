@@ -5,12 +5,15 @@
 
 import os
 import re
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from scripts.image.build import Image
+from tests.cluster.harness import images
 from tests.cluster.harness.api_client import ApiClient
 from tests.cluster.harness.binaries import (
     CONTROL_PLANE,
@@ -25,6 +28,7 @@ from tests.cluster.harness.kubectl import Kubectl
 from tests.cluster.harness.node import Node, running_node
 from tests.cluster.harness.options import ControlPlaneOptions
 from tests.cluster.harness.quota import Quotas, quotas_installed
+from tests.support.chart import Helm, find_helm
 
 _HERE = Path(__file__).parent
 _TIMEOUT_S = 600
@@ -40,6 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "long: minutes of load, many objects or a whole system; make test-cluster-long"
     )
+    config.addinivalue_line("markers", "matrix: long, and run on each version of the matrix")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -86,6 +91,12 @@ def own_control_plane(existing: Cluster | None, binaries: Binaries) -> Iterator[
 
 
 @pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """Helm 4."""
+    return find_helm("helm4", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
 def node(
     request: pytest.FixtureRequest, existing: Cluster | None, binaries: Binaries
 ) -> Iterator[Node]:
@@ -95,6 +106,14 @@ def node(
         pytest.skip("a node needs root: mounts, control groups, network interfaces")
     with running_node(request.getfixturevalue("own_control_plane")) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def product_image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """The work tree as a container image, in an archive."""
+    if shutil.which("apt-get") is None and "CI" not in os.environ:
+        pytest.skip("the image is made of packages of Debian, and apt-get is missing")
+    return images.product_image(tmp_path_factory.mktemp("image"))
 
 
 @pytest.fixture(scope="module")
@@ -140,10 +159,14 @@ def _needs_kubernetes(request: pytest.FixtureRequest) -> None:
     marker = request.node.get_closest_marker("needs_kubernetes")
     if marker is None:
         return
-    wanted = str(marker.args[0])
-    assert re.fullmatch(r"1\.\d+", wanted), wanted
     existing = request.getfixturevalue("existing")
     found = (existing or request.getfixturevalue("binaries")).version
+    _require_version(found, str(marker.args[0]))
+
+
+def _require_version(found: tuple[int, ...] | None, wanted: str) -> None:
+    """Skips on an older server; for fixtures, which are set up before the marker is looked at."""
+    assert re.fullmatch(r"1\.\d+", wanted), wanted
     if found and found[:2] < tuple(map(int, wanted.split("."))):
         pytest.skip(f"needs Kubernetes {wanted}, found {'.'.join(map(str, found))}")
 

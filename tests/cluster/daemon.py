@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from gpu_fraction.domain import assignment, keys, units
+from gpu_fraction.claims.overlooked import LOOK_AGAIN
+from gpu_fraction.domain import assignment, dra, keys, units
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.sandbox.nvml import build
 from gpu_fraction.sandbox.nvml.hardware import VARIABLE, FakeCard, FakeHardware
@@ -148,7 +150,7 @@ def running_daemon(
     Args:
         node: where it runs.
         options: further flags.
-        cards: how many it has.
+        cards: how many the fake NVML library shows; 0 runs without that library.
         manifests: files of ``deploy/`` that are applied first.
         ready: whether to wait until containers can start.
     """
@@ -163,8 +165,31 @@ def running_daemon(
         for i in range(cards)
     ]
     hardware.apply()
-    library = build.build(folder / "lib")
-    account = _account(node, folder / "account", manifests)
+    if cards:
+        build.build(folder / "lib")
+    _account(node, folder / "account", manifests)
+    daemon = _daemon(node, hardware, "node-daemon", options)
+    daemon.process.start()
+    try:
+        if ready:
+            daemon.wait_ready()
+        yield daemon
+    finally:
+        daemon.process.stop()
+
+
+def beside(daemon: Daemon, name: str, *options: str) -> Daemon:
+    """A further daemon of the same node and mode, not started; ``name`` is that of its process."""
+    return _daemon(daemon.node, daemon.hardware, name, ("--mode=dra", *options))
+
+
+def _daemon(node: Node, hardware: FakeHardware, name: str, options: Sequence[str]) -> Daemon:
+    """A daemon, not started."""
+    folder = hardware.directory.parent
+    libraries = {}
+    if (folder / "lib").exists():
+        library = str(folder / "lib")
+        libraries = {"LD_LIBRARY_PATH": library, VARIABLE: str(hardware.directory)}
     port = free_port("127.0.0.1")
     host, _, api_port = node.plane.access.server.removeprefix("https://").rpartition(":")
     words: list[str | Path] = [
@@ -179,26 +204,20 @@ def running_daemon(
         f"--port={port}",
         *options,
     ]
+    in_pod = ["unshare", "--mount", "sh", "-c", _AS_IN_A_POD, "sh"]
     process = node.plane.process(
-        "node-daemon",
-        ["unshare", "--mount", "sh", "-c", _AS_IN_A_POD, "sh", account, ACCOUNT_FOLDER, *words],
+        name,
+        [*in_pod, folder / "account", ACCOUNT_FOLDER, *words],
         KUBERNETES_SERVICE_HOST=host,
         KUBERNETES_SERVICE_PORT=api_port,
-        LD_LIBRARY_PATH=str(library.parent),
-        **{VARIABLE: str(hardware.directory)},
+        PYTHONPATH=str(ROOT),
+        **libraries,
     )
-    daemon = Daemon(node, process, hardware, port)
-    process.start()
-    try:
-        if ready:
-            daemon.wait_ready()
-        yield daemon
-    finally:
-        process.stop()
+    return Daemon(node, process, hardware, port)
 
 
-def _account(node: Node, folder: Path, files: Sequence[str]) -> Path:
-    """The folder that a pod of the ServiceAccount would see."""
+def _account(node: Node, folder: Path, files: Sequence[str]) -> None:
+    """Make the folder that a pod of the ServiceAccount would see."""
     kubectl = node.plane.kubectl
     kubectl("create", "namespace", NAMESPACE)
     for file in files:
@@ -208,7 +227,6 @@ def _account(node: Node, folder: Path, files: Sequence[str]) -> Path:
     folder.mkdir()
     (folder / "token").write_text(kubeconfig["users"][0]["user"]["token"])
     (folder / "ca.crt").write_bytes(node.plane.access.authority.read_bytes())
-    return folder
 
 
 def gpu_pod(
@@ -248,6 +266,22 @@ def gpu_pod(
             ],
         },
     }
+
+
+def wait_started(kubectl: Kubectl, *names: str) -> None:
+    """Wait until pods with claims are ready.
+
+    Where no controller of ours runs, a pod that the scheduler overlooked is shown to it here
+    (docs/dra.md, "What it costs").
+    """
+    pods = [f"pod/{name}" for name in names]
+    for _ in range(5):
+        done = kubectl.run("wait", *pods, "--for=condition=Ready", "--timeout=30s", timeout_s=60)
+        if done.returncode == 0:
+            return
+        mark = f"{LOOK_AGAIN}={time.monotonic()}"
+        kubectl("annotate", "deviceclass", dra.FRACTION_CLASS, mark, "--overwrite")
+    raise AssertionError(f"{done.stderr}\n{kubectl('describe', *pods)}")
 
 
 def create_all(kubectl: Kubectl, pods: list[dict[str, Any]]) -> None:

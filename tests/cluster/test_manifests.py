@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.kubectl import Kubectl
+from tests.support.chart import COMBINATIONS, Helm
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -26,7 +28,7 @@ PAGES = sorted(
     if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 )
 BLOCK = re.compile(r"^```ya?ml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NOT_HERE = {"cert-manager.io/v1"}
+NOT_HERE = {"cert-manager.io/v1", "monitoring.coreos.com/v1"}
 """API versions of other projects, whose CRDs a cluster of the tests does not have."""
 
 
@@ -59,7 +61,8 @@ def named_by_kustomizations() -> set[Path]:
 def files() -> list[Path]:
     """Manifests that no kustomization names."""
     found = [*DEPLOY.glob("**/*.y*ml"), *(ROOT / "examples").glob("**/*.y*ml")]
-    return sorted({*found} - named_by_kustomizations() - {*KUSTOMIZATIONS})
+    chart = DEPLOY.glob("chart/**/*")
+    return sorted({*found} - {*chart} - named_by_kustomizations() - {*KUSTOMIZATIONS})
 
 
 def objects_of_pages() -> Iterator[tuple[str, str]]:
@@ -114,6 +117,7 @@ def refused(kubectl: Kubectl, text: str) -> str:
             marks=[pytest.mark.needs_kubernetes("1.36")] if file.parent.name == "dra" else [],
         )
         for file in KUSTOMIZATIONS
+        if "kind: Component" not in file.read_text(encoding="utf-8")
     ],
 )
 def test_a_kustomization_builds_what_a_server_takes(file: Path, kubectl: Kubectl) -> None:
@@ -143,6 +147,17 @@ def test_a_server_takes_the_kustomization_of_a_page(
     own.mkdir()
     (own / "kustomization.yaml").write_text(text, encoding="utf-8")
     assert refused(kubectl, kubectl("kustomize", str(own))) == ""
+
+
+@pytest.mark.parametrize("values", COMBINATIONS.values(), ids=COMBINATIONS)
+def test_a_server_takes_what_the_chart_makes(
+    values: dict[str, Any], kubectl: Kubectl, helm: Helm, binaries: Binaries
+) -> None:
+    """By every combination of values."""
+    version = ".".join(map(str, binaries.version))
+    if "dra" in values and binaries.version < (1, 36):
+        pytest.skip(f"{version} has no shared devices")
+    assert refused(kubectl, helm.template(values, kubernetes=f"v{version}").text) == ""
 
 
 def test_an_unknown_field_is_refused(kubectl: Kubectl) -> None:

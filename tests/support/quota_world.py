@@ -19,10 +19,13 @@ from gpu_fraction.kube.errors import ConflictError, NotFoundError
 from gpu_fraction.kube.listing import Listing
 from gpu_fraction.quota.admission import Admission, Settings
 from gpu_fraction.quota.cache import QuotaCache
+from gpu_fraction.quota.claims import ClaimCache, ClaimRecord
 from gpu_fraction.quota.cluster_cards import ClusterCards
 from gpu_fraction.quota.controller import Controller, ControllerSettings
 from gpu_fraction.quota.decision import Outcome
+from gpu_fraction.quota.gone import Gone
 from gpu_fraction.quota.pods import PodRecord, Status, facts_of
+from gpu_fraction.quota.seen import Objects
 from gpu_fraction.quota.usage import PodCache
 from gpu_fraction.quota.wire import GPUQuota, QuotaMeta, ReservationWire, SpecWire, StatusWire
 
@@ -52,6 +55,7 @@ class Server:
     gate: Gate = open_gate
     quotas: dict[tuple[str, str], GPUQuota] = field(default_factory=dict)
     pods: dict[str, PodRecord] = field(default_factory=dict)
+    claims: dict[str, ClaimRecord] = field(default_factory=dict)
     changes: list[tuple[int, object, object]] = field(default_factory=list)
     version: int = 100
     writes: int = 0
@@ -100,6 +104,18 @@ class Server:
         self.version += 1
         self._note(self.pods.pop(uid), None)
 
+    def put_claim(self, record: ClaimRecord) -> ClaimRecord:
+        """Store a claim."""
+        self.version += 1
+        self._note(self.claims.get(record.metadata.uid), record)
+        self.claims[record.metadata.uid] = record
+        return record
+
+    def delete_claim(self, uid: str) -> None:
+        """Delete a claim for good."""
+        self.version += 1
+        self._note(self.claims.pop(uid), None)
+
     async def list_quotas(self, namespace: str) -> Listing[GPUQuota]:
         """See ``QuotaApi``."""
         await self.gate("list_quotas")
@@ -110,6 +126,12 @@ class Server:
         """See ``QuotaApi``."""
         await self.gate("list_pods")
         found = [p for p in self.pods.values() if p.metadata.namespace == namespace]
+        return Listing(str(self.version), found)
+
+    async def list_claims(self, namespace: str) -> Listing[ClaimRecord]:
+        """See ``QuotaApi``."""
+        await self.gate("list_claims")
+        found = [c for c in self.claims.values() if c.metadata.namespace == namespace]
         return Listing(str(self.version), found)
 
     async def write_reserved(
@@ -146,25 +168,32 @@ class Server:
 
 @dataclass(slots=True)
 class Watch:
-    """How far one process has followed the server's history."""
+    """How far one process has followed the server's history, of one kind or of all but claims."""
 
     server: Server
+    only: type | None = None
     at: int = 0
     version: str = ""
+
+    def _wanted(self, obj: object) -> bool:
+        return isinstance(obj, self.only) if self.only else not isinstance(obj, ClaimRecord)
 
     def relist(self, take: Callable[[object, object], None]) -> None:
         """Start from what there is now."""
         self.at = len(self.server.changes)
         self.version = str(self.server.version)
-        for obj in (*self.server.quotas.values(), *self.server.pods.values()):
-            take(None, obj)
+        here = self.server
+        for obj in (*here.quotas.values(), *here.pods.values(), *here.claims.values()):
+            if self._wanted(obj):
+                take(None, obj)
 
     def deliver(self, take: Callable[[object, object], None], count: int | None = None) -> int:
         """Take over the next changes, all of them unless a number is given; how many."""
         end = len(self.server.changes) if count is None else self.at + count
         news = self.server.changes[self.at : end]
         for version, old, new in news:
-            take(old, new)
+            if self._wanted(old if new is None else new):
+                take(old, new)
             self.version = str(version)
         self.at += len(news)
         return len(news)
@@ -197,6 +226,11 @@ class Replica:
         facts = facts.on(self.cluster.cards_for(record, facts))
         return await self.admission.admit(record.metadata.namespace, facts, dry_run=dry_run)
 
+    async def review_claim(self, record: ClaimRecord) -> Outcome:
+        """The same about a claim."""
+        facts = record.facts.on(self.cluster.eligible(record.facts))
+        return await self.admission.admit(record.metadata.namespace, facts)
+
 
 class Counter:
     """One controller."""
@@ -210,22 +244,24 @@ class Counter:
     ) -> None:
         self.settings = settings or ControllerSettings()
         self.cache = QuotaCache()
-        self.view = PodCache(
-            clock, version=lambda: self.watch.version, remember_s=2 * self.settings.ttl_s
-        )
+        gone = Gone(clock, 2 * self.settings.ttl_s)
+        self.view = PodCache(clock, version=lambda: self.watch.version, gone=gone)
+        self.claims = ClaimCache(gone, lambda: self.claims_watch.version, charged=True)
         self.watch = Watch(server)
+        self.claims_watch = Watch(server, ClaimRecord)
         self.rooms: list[str] = []
         self.cluster = cluster or ClusterCards(BackendConfig(CardSizes(CARD_MIB)))
         self.controller = Controller(
             server,
             self.cache,
-            self.view,
+            Objects(self.view, self.claims),
             self.cluster,
             self.settings,
             now=lambda: NOW,
             freed=self.freed,
         )
         self.watch.relist(self.take)
+        self.claims_watch.relist(self.take)
 
     def take(self, old: object, new: object) -> None:
         """A change of the watch."""
@@ -235,9 +271,17 @@ class Counter:
             self.cache.remove(old)
             self.controller.forget(old.metadata.namespace, old.metadata.name)
         else:
-            assert isinstance(old, PodRecord | None)
-            assert isinstance(new, PodRecord | None)
-            self.view.change(old, new)
+            self._take_object(old, new)
+
+    def _take_object(self, old: object, new: object) -> None:
+        if isinstance(old or new, ClaimRecord):
+            assert isinstance(old, ClaimRecord | None)
+            assert isinstance(new, ClaimRecord | None)
+            self.claims.change(old, new)
+            return
+        assert isinstance(old, PodRecord | None)
+        assert isinstance(new, PodRecord | None)
+        self.view.change(old, new)
 
     def freed(self, namespace: str, quota: str) -> None:
         """Remember where room was made."""
@@ -284,6 +328,7 @@ class World:
         """Deliver every change and count until nothing is left to do."""
         for _ in range(50):
             moved = self.counter.watch.deliver(self.counter.take)
+            self.counter.claims_watch.deliver(self.counter.take)
             for replica in self.replicas:
                 replica.watch.deliver(replica.take)
             writes = self.server.writes
@@ -301,6 +346,13 @@ class World:
         outcome = await self.replicas[replica].review(record, dry_run=dry_run)
         if not outcome.refusals and not dry_run and stored:
             self.server.put_pod(record)
+        return outcome
+
+    async def create_claim(self, record: ClaimRecord, *, stored: bool = True) -> Outcome:
+        """The same with a new claim."""
+        outcome = await self.replicas[0].review_claim(record)
+        if not outcome.refusals and stored:
+            self.server.put_claim(record)
         return outcome
 
     def change(self, uid: str, **fields: object) -> None:

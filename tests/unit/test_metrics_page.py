@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 
 from gpu_fraction.certs.reporting import Reporter
 from gpu_fraction.certs.settings import Installation
-from gpu_fraction.claims.metrics import TemplateMetrics
+from gpu_fraction.claims.metrics import OverlookedMetrics, TemplateMetrics
 from gpu_fraction.kube.metrics import KubeMetrics
 from gpu_fraction.node_daemon.metrics import Metrics, SliceGauges
 from gpu_fraction.node_daemon.usage_metrics import UsageGauges
@@ -36,6 +36,7 @@ def test_the_page_lists_the_metrics_that_the_code_registers() -> None:
     quota_metrics.AdmissionMetrics(registry)
     quota_metrics.ControllerMetrics(registry)
     TemplateMetrics(registry)
+    OverlookedMetrics(registry)
     Reporter(registry, Installation())
     ExtenderMetrics(registry)
     StateCollector(registry, ClusterState(), lambda: 0.0)

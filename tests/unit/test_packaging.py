@@ -28,7 +28,8 @@ def test_an_installation_adds_one_name_to_site_packages(tmp_path: Path) -> None:
 def test_the_demo_is_a_distribution_of_its_own(tmp_path: Path) -> None:
     """A plain installation has no cluster in one process; the extra adds it, no compiler."""
     demo = _wheel(ROOT / "sandbox", tmp_path)
-    assert "gpu_fraction/sandbox/apiserver/server.py" in demo
+    parts = ("apiserver/server.py", "controlplane/scheduler.py", "kubelet/agent.py")
+    assert {f"gpu_fraction/sandbox/{part}" for part in parts} <= demo
     assert {name.split("/")[1] for name in demo} == {"sandbox"}
     assert not any("/nvml/" in name for name in demo)
     assert not demo & _wheel(ROOT, tmp_path)
@@ -39,7 +40,8 @@ def test_the_demo_has_the_version_of_the_package() -> None:
     package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     demo = tomllib.loads((ROOT / "sandbox" / "pyproject.toml").read_text())["project"]
     assert demo["version"] == package["version"]
-    assert demo["dependencies"] == [f"gpu-fraction[node]=={package['version']}"]
+    needed = "gpu-fraction[node,scheduler,terminal]"
+    assert demo["dependencies"] == [f"{needed}=={package['version']}"]
     assert package["optional-dependencies"]["demo"] == [f"{demo['name']}=={demo['version']}"]
 
 

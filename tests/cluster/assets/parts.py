@@ -35,6 +35,8 @@ _RUNC = GoBuild(
     static=True,
 )
 _KWOK = GoBuild("sigs.k8s.io/kwok", "v0.8.0", {"kwok": "/cmd/kwok"})
+_HELM3 = GoBuild("helm.sh/helm/v3", "v3.22.0", {"helm3": "/cmd/helm"})
+_HELM4 = GoBuild("helm.sh/helm/v4", "v4.3.2", {"helm4": "/cmd/helm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ def parts(version: str) -> tuple[Part, ...]:
         _go("network plugins", _CNI),
         _runc(),
         _go("kwok", _KWOK),
+        _go("helm 3", _HELM3),
+        _go("helm 4", _HELM4),
         _go(f"kubernetes {version}", kubernetes(version)),
     )
 

@@ -6,15 +6,20 @@ scheduler's books are what the tests look at.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ruamel.yaml import YAML
 
 from gpu_fraction.domain import dra
 from tests.cluster.harness.api_client import ApiClient
 from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.control_plane import ControlPlane, running_control_plane
+from tests.cluster.harness.options import ControlPlaneOptions
 from tests.cluster.harness.quota import Quotas, quotas_installed
 from tests.cluster.harness.simulated_nodes import simulated_nodes
 
@@ -23,6 +28,8 @@ RESOURCES = "/apis/resource.k8s.io/v1"
 GRACE_S = 5
 LARGE, SMALL = 81920, 24576
 MODELS = {LARGE: "NVIDIA A100-SXM4-80GB", SMALL: "NVIDIA L4"}
+CHARGE = ("--hand-written-claims", "charge")
+"""Without deploy/claims-charge no claim by hand comes this far."""
 NODES: Mapping[str, tuple[int, ...]] = {"large": (LARGE, LARGE, LARGE), "small": (SMALL,)}
 """Each node's cards by their memory."""
 
@@ -120,21 +127,72 @@ def node_of(name: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def running_rig(binaries: Binaries, nodes: Mapping[str, tuple[int, ...]] = NODES) -> Iterator[Rig]:
-    """A rig that is gone at the end; the nodes' cards are given by their memory."""
-    with running_control_plane(binaries) as plane:
+def charging(plane: ControlPlane, folder: Path) -> Iterator[None]:
+    """Claims by hand are charged, as with ``deploy/claims-charge``; afterwards refused again.
+
+    Args:
+        plane: The control plane, with a rig.
+        folder: An empty one beside a copy of ``deploy``.
+    """
+    lists = {"resources": ["../deploy/webhook", "../deploy/claims"]}
+    text = json.dumps({**lists, "components": ["../deploy/claims-charge"]})
+    (folder / "kustomization.yaml").write_text(text, encoding="utf-8")
+    made = {
+        (one["kind"], one["metadata"]["name"]): one
+        for one in YAML(typ="safe").load_all(plane.kubectl("kustomize", str(folder)))
+    }
+    name = "validatingwebhookconfiguration", "gpu-fraction"
+    before = plane.kubectl.json("get", *name)
+    after = copy.deepcopy(before)
+    own = made["ValidatingWebhookConfiguration", "gpu-fraction"]["webhooks"][-1]
+    after["webhooks"].append({**own, "clientConfig": before["webhooks"][0]["clientConfig"]})
+    after["webhooks"][-1]["timeoutSeconds"] = before["webhooks"][0]["timeoutSeconds"]
+    try:
+        plane.kubectl("replace", "-f", "-", stdin=after)
+        plane.kubectl.apply(made["ValidatingAdmissionPolicy", "gpu-fraction-claims"])
+        yield
+    finally:
+        plane.kubectl("apply", "-f", str(DEPLOY / "claims" / "policy.yaml"))
+        restored = plane.kubectl.json("get", *name)
+        restored["webhooks"] = before["webhooks"]
+        plane.kubectl("replace", "-f", "-", stdin=restored)
+
+
+@contextlib.contextmanager
+def running_rig(
+    binaries: Binaries,
+    nodes: Mapping[str, tuple[int, ...]] = NODES,
+    *,
+    node: Callable[[str], dict[str, Any]] = node_of,
+    options: ControlPlaneOptions | None = None,
+    webhook_arguments: Sequence[str] = CHARGE,
+) -> Iterator[Rig]:
+    """A rig that is gone at the end.
+
+    Args:
+        binaries: The programs.
+        nodes: Each node's cards by their memory.
+        node: A node's manifest.
+        options: Of the control plane.
+        webhook_arguments: More flags of the webhook.
+    """
+    with running_control_plane(binaries, options) as plane:
         kubelets = simulated_nodes(plane)
         try:
             kubelets.start()
-            asyncio.run(_publish(plane, nodes))
+            asyncio.run(_publish(plane, nodes, node))
             plane.kubectl("apply", "-f", str(DEPLOY / "dra" / "device-classes.yaml"))
             plane.kubectl("apply", "-k", str(DEPLOY / "claims"), "--validate=strict")
             with quotas_installed(
                 plane,
                 replicas=1,
                 controllers=1,
-                webhook_arguments=("--backend", "dra", "--gpu-memory-by-model", f"L4={SMALL}"),
+                webhook_arguments=(
+                    *("--backend", "dra", "--gpu-memory-by-model", f"L4={SMALL}"),
+                    *webhook_arguments,
+                ),
                 controller_arguments=(
+                    *CHARGE,
                     *("--dra", "all", "--dra-template-grace", str(GRACE_S)),
                     *("--gpu-memory-mib", str(LARGE), "--gpu-memory-by-model", f"L4={SMALL}"),
                 ),
@@ -144,10 +202,14 @@ def running_rig(binaries: Binaries, nodes: Mapping[str, tuple[int, ...]] = NODES
             kubelets.kill()
 
 
-async def _publish(plane: ControlPlane, nodes: Mapping[str, tuple[int, ...]]) -> None:
+async def _publish(
+    plane: ControlPlane,
+    nodes: Mapping[str, tuple[int, ...]],
+    node: Callable[[str], dict[str, Any]],
+) -> None:
     async with ApiClient(plane.access) as client:
         for name, cards in nodes.items():
-            await client.create("/api/v1/nodes", node_of(name))
+            await client.create("/api/v1/nodes", node(name))
             await client.create(f"{RESOURCES}/resourceslices", slice_of(name, cards))
         for name in nodes:
             await client.wait_for(

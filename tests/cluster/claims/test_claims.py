@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from gpu_fraction.claims.objects import TemplateRecord
+from gpu_fraction.claims.overlooked import LOOK_AGAIN
 from gpu_fraction.domain import dra, keys
 from tests.cluster.claims.rig import GRACE_S, LARGE, RESOURCES, SMALL, Rig
 from tests.cluster.harness.api_client import ApiClient, StatusError
@@ -332,6 +333,55 @@ async def test_a_share_is_one_pods_alone(rig: Rig, team: str) -> None:
     assert "nodeName" not in pods["thief"]["spec"]
 
 
+async def test_the_scheduler_looks_again_at_waiting_pods_after_a_change_of_a_class(
+    rig: Rig, team: str
+) -> None:
+    """What the controller relies on for pods that the scheduler overlooked."""
+    await create(rig, team, pod("p", {"gpu-fraction": "8"}))
+    path = f"/apis/events.k8s.io/v1/namespaces/{team}/events"
+
+    def tries(events: dict[str, Any]) -> int:
+        failed = [e for e in events.values() if e["reason"] == "FailedScheduling"]
+        return sum(e.get("series", {}).get("count", 1) for e in failed)
+
+    await rig.until(path, lambda events: tries(events) == 1)
+    mark = f"{LOOK_AGAIN}=now"
+    rig.plane.kubectl("annotate", "deviceclass", dra.FRACTION_CLASS, mark, "--overwrite")
+    await rig.until(path, lambda events: tries(events) == 2)
+
+
+async def test_a_share_goes_to_nobody_once_its_pod_is_gone(rig: Rig, team: str) -> None:
+    """A claim that outlives its pod, or changes its owner, would be a share that nobody pays."""
+    await create(rig, team, pod("p", {"gpu-fraction": "0.25"}))
+    await rig.given(team, "p")
+    path = f"{RESOURCES}/namespaces/{team}/resourceclaims"
+    [(name, claim)] = (await rig.until(path, bool)).items()
+    assert claim["metadata"]["labels"] == {dra.CHARGED: dra.EXACT}
+    thief = pod("thief", resourceClaims=[{"name": "theirs", "resourceClaimName": name}])
+    thief["spec"]["containers"][0]["resources"] = {"claims": [{"name": "theirs"}]}
+    await create(rig, team, thief)
+    found = await rig.until(pods_path(team), lambda pods: len(pods) == 2)
+    owner = {**claim["metadata"]["ownerReferences"][0], "uid": found["thief"]["metadata"]["uid"]}
+    async with Users(rig.plane) as users:
+        jane = await users.named(EDITOR)
+        for change in ({"ownerReferences": [owner]}, {"labels": {dra.CHARGED: None}}):
+            with pytest.raises(StatusError, match="gpu-fraction-claim-owners"):
+                await jane.patch(f"{path}/{name}", {"metadata": change})
+        await jane.patch(f"{path}/{name}", {"metadata": {"labels": {"mine": "yes"}}})
+    rig.plane.kubectl.within(team)("delete", "pod", "p", "--cascade=orphan")
+    await rig.until(path, lambda claims: not claims[name]["metadata"].get("ownerReferences"))
+    await rig.until(path, lambda claims: not claims[name]["status"].get("reservedFor"))
+    events = f"/api/v1/namespaces/{team}/events"
+
+    def told(found: dict[str, Any]) -> bool:
+        return any("a GPU share is one pod's alone" in e["message"] for e in found.values())
+
+    await rig.until(events, told)
+    pods = await rig.until(pods_path(team), bool)
+    assert "nodeName" not in pods["thief"]["spec"]
+    rig.plane.kubectl.within(team)("delete", "resourceclaim", name, "--wait=false")
+
+
 async def test_a_template_named_by_hand_is_charged_for_what_its_name_says(
     rig: Rig, team: str
 ) -> None:
@@ -348,6 +398,17 @@ async def test_a_template_named_by_hand_is_charged_for_what_its_name_says(
     assert "requested: cores=250m, used: cores=500m, limited: cores=500m" in refused.value.message
     status = rig.quotas.wait(team, "team-a", lambda q: q["status"]["used"]["cores"] == "500m")
     assert status["status"]["used"]["gpus"] == "2"
+
+
+async def test_a_list_of_sizes_is_charged_for_the_one_that_was_chosen(rig: Rig, team: str) -> None:
+    """A part of the small card at first, which has more compute than the same of a large one."""
+    rig.quotas.create(team, hard={"cores": "1"})
+    large = {"kubernetes.io/hostname": "large"}
+    await create(rig, team, pod("p", {"gpu-memory": "10Gi"}, nodeSelector=large))
+    [[result]] = (await rig.given(team, "p")).values()
+    assert (result["request"], amounts(result)[0]) == ("gpu/m81920", "125")
+    quota = rig.quotas.wait(team, "team-a", lambda q: q["status"]["used"]["cores"] == "125m")
+    assert quota["status"]["used"]["memory"] == "10Gi"
 
 
 async def test_a_quota_for_10_holds_under_200_concurrent_creates(rig: Rig, team: str) -> None:

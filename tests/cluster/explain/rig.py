@@ -26,7 +26,7 @@ from tests.cluster.harness.ports import free_port
 from tests.cluster.harness.process import Process
 from tests.cluster.harness.quota import Quotas, quotas_installed
 from tests.cluster.harness.simulated_nodes import simulated_nodes
-from tests.cluster.scheduling.rig import EXTENDER, extender_process, scheduler_config
+from tests.cluster.scheduling.rig import ACCOUNT, extender_of, scheduler_config
 
 ROOT = Path(__file__).parents[3]
 CARD_MIB = 16384
@@ -169,7 +169,7 @@ def running_rig(binaries: Binaries, folder: Path) -> Iterator[Rig]:
     # One scheduler for both backends: that of ``dra`` is the cluster's own.
     config["profiles"].append({"schedulerName": "default-scheduler"})
     with running_control_plane(binaries, ControlPlaneOptions(scheduler_config=config)) as plane:
-        extender = extender_process(plane, tls, port)
+        extender = extender_of(plane, tls, port)
         kubelets = simulated_nodes(plane)
         try:
             kubelets.start()
@@ -184,7 +184,7 @@ def running_rig(binaries: Binaries, folder: Path) -> Iterator[Rig]:
                     *("--namespace-backends", "dra,nvidia"),
                     *(
                         "--system-users",
-                        f"system:serviceaccount:{keys.SYSTEM_NAMESPACE}:{EXTENDER}",
+                        f"system:serviceaccount:{keys.SYSTEM_NAMESPACE}:{ACCOUNT}",
                     ),
                 ),
                 controller_arguments=("--dra", "labelled"),

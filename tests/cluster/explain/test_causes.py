@@ -1,7 +1,9 @@
 """Each cause is made on a real cluster, and the command names it, its step and its action."""
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,8 +106,6 @@ async def test_another_webhook_undoes_the_rewrite(rig: Rig) -> None:
         ApiClient(rig.plane.access) as client,
         webhook(rig.plane, client, "zz-undo", rig.namespace, undo, "IfNeeded"),
     ):
-        import asyncio  # noqa: PLC0415
-
         await asyncio.sleep(1)  # the server learns of it by a watch
         await asyncio.to_thread(rig.deploy, "undone", HALF)
         found = await asyncio.to_thread(rig.explained, "rewrite-undone", "deploy/undone")
@@ -132,8 +132,6 @@ def test_the_webhook_does_not_look_at_the_namespace(rig: Rig) -> None:
     rig.plane.wait_for_account("kube-system")
     kubectl("create", "-f", "-", stdin={"apiVersion": "v1", "kind": "Pod", **made})
     try:
-        from dataclasses import replace  # noqa: PLC0415
-
         found = replace(rig, namespace="kube-system").explained("namespace-excluded", "pod", "p")
         assert "kubernetes.io/metadata.name NotIn (kube-system" in found["says"]
         assert found["code"] == 1

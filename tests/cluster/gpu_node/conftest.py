@@ -21,16 +21,18 @@ def daemon(
 ) -> Iterator[Daemon]:
     """A daemon with four cards whose capacity the scheduler knows, on a cluster of its own.
 
-    ``DAEMON_FLAGS`` of a module are further flags of its daemon.
+    ``DAEMON_FLAGS`` of a module are further flags of its daemon, and ``NVML_CARDS`` the cards of
+    the fake NVML library, where the flags bring others.
     """
     _require_own(existing, binaries, (*CONTROL_PLANE, *NODE))
     if os.geteuid() != 0:
         pytest.skip("a node needs root: mounts, control groups, network interfaces")
     flags: tuple[str, ...] = getattr(request.module, "DAEMON_FLAGS", ())
+    nvml_cards: int = getattr(request.module, "NVML_CARDS", CARDS)
     with (
         running_control_plane(binaries) as plane,
         running_node(plane) as node,
-        running_daemon(node, *flags) as made,
+        running_daemon(node, *flags, cards=nvml_cards) as made,
     ):
         made.wait_allocatable(keys.SLOT, CARDS * 32)
         made.wait_allocatable(keys.CORE_MILLI, CARDS * 1000)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from gpu_fraction.domain import keys
-from tests.cluster.conftest import _require_own
-from tests.cluster.daemon import DRA, ROOT, Daemon, create_all, running_daemon
+from tests.cluster.conftest import _require_own, _require_version
+from tests.cluster.daemon import DRA, ROOT, Daemon, create_all, running_daemon, wait_started
 from tests.cluster.harness.binaries import CONTROL_PLANE, NODE, Binaries
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.control_plane import running_control_plane
@@ -19,6 +19,7 @@ from tests.cluster.harness.waiting import wait_for
 
 pytestmark = [
     pytest.mark.long,
+    pytest.mark.matrix,
     pytest.mark.needs_kubernetes("1.36"),
     pytest.mark.usefixtures("no_share_stays"),
 ]
@@ -33,6 +34,7 @@ SCRIPT = 'echo "$GPU_FRACTION_DEVICES $GPU_MEMORY_LIMIT_MIB $GPU_FRACTION"; slee
 def daemon(existing: Cluster | None, binaries: Binaries) -> Iterator[Daemon]:
     """Driver, webhook and controller on a cluster of their own."""
     _require_own(existing, binaries, (*CONTROL_PLANE, *NODE))
+    _require_version(binaries.version, "1.36")
     if os.geteuid() != 0:
         pytest.skip("a node needs root: mounts, control groups, network interfaces")
     flags = ("--mode=dra", "--poll-interval=0.2")
@@ -74,15 +76,6 @@ def pod(name: str, annotations: dict[str, str], *containers: str) -> dict[str, A
     }
 
 
-def ready(kubectl: Kubectl, *names: str) -> None:
-    """Wait for pods."""
-    pods = [f"pod/{name}" for name in names]
-    try:
-        kubectl("wait", *pods, "--for=condition=Ready", "--timeout=150s", timeout_s=180)
-    except KubectlError as e:
-        raise AssertionError(f"{e}\n{kubectl('describe', *pods)}") from e
-
-
 @pytest.mark.parametrize(
     ("annotations", "cards", "mib", "share"),
     [
@@ -104,7 +97,7 @@ def test_an_annotated_pod_starts_with_its_share(
 ) -> None:
     """Each container is told its cards and limits, as its claim says."""
     create_all(kubectl, [pod("p", annotations)])
-    ready(kubectl, "p")
+    wait_started(kubectl, "p")
     devices, *told = daemon.printed(kubectl.namespace, "p").split()
     assert set(devices.split(",")) <= set(daemon.uuids)
     assert len(devices.split(",")) == cards
@@ -115,7 +108,7 @@ def test_two_containers_get_their_own(daemon: Daemon, kubectl: Kubectl) -> None:
     """By one annotation each."""
     shares = {keys.CONTAINER_PREFIX + "a": "0.25", keys.CONTAINER_PREFIX + "b": "0.5"}
     create_all(kubectl, [pod("p", shares, "a", "b")])
-    ready(kubectl, "p")
+    wait_started(kubectl, "p")
     for name, share in (("a", "0.25"), ("b", "0.5")):
         assert daemon.printed(kubectl.namespace, "p", name).split()[2] == share
 
@@ -125,7 +118,7 @@ def test_twelve_quarters_on_three_cards(daemon: Daemon, kubectl: Kubectl) -> Non
     names = [f"p{i:02}" for i in range(12)]
     quarter = {"gpu-fraction": "0.25"}
     create_all(kubectl, [pod(name, quarter) for name in names])
-    ready(kubectl, *names)
+    wait_started(kubectl, *names)
     given = [daemon.printed(kubectl.namespace, name).split()[0] for name in names]
     assert {uuid: given.count(uuid) for uuid in daemon.uuids} == dict.fromkeys(daemon.uuids, 4)
     create_all(kubectl, [pod("late", quarter)])
@@ -139,7 +132,7 @@ def test_twelve_quarters_on_three_cards(daemon: Daemon, kubectl: Kubectl) -> Non
 
     wait_for(reason)
     kubectl("delete", "pod", names[0])
-    ready(kubectl, "late")
+    wait_started(kubectl, "late")
 
 
 def test_a_refusal_is_readable(kubectl: Kubectl) -> None:

@@ -83,7 +83,7 @@ def find_binaries(environ: Mapping[str, str] = os.environ) -> Binaries:
     paths: dict[str, Path] = {}
     rejected: list[str] = []
     version: tuple[int, ...] = ()
-    for name in dict.fromkeys((*CONTROL_PLANE, *NODE, "agnhost", "kwok")):
+    for name in dict.fromkeys((*CONTROL_PLANE, *NODE, "agnhost", "kwok", "helm3", "helm4")):
         for path in _candidates(name, environ, cached):
             found = program_version(path) if name in KUBERNETES or name in _MINIMUM else ()
             if found < _MINIMUM.get(name, ()):

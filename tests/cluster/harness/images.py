@@ -1,12 +1,18 @@
-"""Packs one static program as a container image, so that no registry is needed."""
+"""Packs static programs as container images, and builds the product's: no registry is needed."""
 
 import hashlib
 import io
 import json
 import subprocess
+import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from scripts.image.build import ROOT, Image, build
+from scripts.image.debian import NotServedError
+from scripts.version import commit_time_s, current
+from tests.cluster.harness.binaries import Binaries
 
 PAUSE_IMAGE = "registry.k8s.io/pause:3.10"
 BUSYBOX_IMAGE = "docker.io/library/busybox:1"
@@ -15,12 +21,43 @@ _TIMEOUT_S = 20
 
 def write_busybox_archive(busybox: Path, to: Path) -> None:
     """Writes the image that serves as busybox and, sleeping, as every pod's pause container."""
-    layer = _layer(busybox)
     pause = ["/bin/sleep", "2147483647"]  # sleep takes 31 bits
-    images = [
-        _image(layer, BUSYBOX_IMAGE, ["/bin/sh"]),
-        _image(layer, PAUSE_IMAGE, pause),
-    ]
+    _write(_busybox_layer(busybox), {BUSYBOX_IMAGE: ["/bin/sh"], PAUSE_IMAGE: pause}, to)
+
+
+def write_program_archive(program: Path, tag: str, to: Path) -> None:
+    """Writes the image of one static program, found by its name as in the image it stands for."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as layer:
+        _add(layer, f"bin/{program.name}", program.read_bytes(), mode=0o755)
+    _write(content.getvalue(), {tag: [program.name]}, to)
+
+
+def kube_scheduler_image(binaries: Binaries, to: Path) -> str:
+    """Packs the built kube-scheduler and returns the name that Kubernetes publishes it under."""
+    version = ".".join(str(number) for number in binaries.version or ())
+    tag = f"registry.k8s.io/kube-scheduler:v{version}"
+    write_program_archive(binaries["kube-scheduler"], tag, to)
+    return tag
+
+
+def product_image(to: Path) -> Image:
+    """The image of the work tree; layers that did not change come from the cache.
+
+    Where Debian has replaced a package since it was locked, its successor serves: what is tested
+    is not the lock's age.
+    """
+    version, epoch_s = current(ROOT), commit_time_s(ROOT)
+    try:
+        return build(to, version, epoch_s)
+    except NotServedError as e:
+        sys.stderr.write(f"{e}\nThe newest packages take their place.\n")
+        return build(to, version, epoch_s, newest_debian=True)
+
+
+def _write(layer: bytes, commands: Mapping[str, Sequence[str]], to: Path) -> None:
+    """Docker's archive of images that share a layer, by their tags."""
+    images = [_image(layer, tag, command) for tag, command in commands.items()]
     manifest = [
         {"Config": config_name, "RepoTags": [tag], "Layers": ["layer.tar"]}
         for tag, config_name, _ in images
@@ -32,7 +69,7 @@ def write_busybox_archive(busybox: Path, to: Path) -> None:
         _add(archive, "manifest.json", json.dumps(manifest).encode())
 
 
-def _layer(busybox: Path) -> bytes:
+def _busybox_layer(busybox: Path) -> bytes:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as layer:
         for folder in ("bin", "tmp", "etc", "proc", "sys", "dev"):

@@ -1,5 +1,6 @@
 """Other people's mutations beside ours: a webhook and a MutatingAdmissionPolicy."""
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -90,6 +91,7 @@ async def webhook(
     finally:
         await client.delete(f"{path}/{name}")
         await runner.cleanup()
+        await asyncio.sleep(0.1)  # TLS connections that were closed let go of their sockets
 
 
 @contextlib.asynccontextmanager

@@ -118,6 +118,10 @@ class Node:
             timeout=_IMPORT_TIMEOUT_S,
         )
 
+    def import_image(self, archive: Path) -> None:
+        """Gives containerd the images of an archive: Docker's, or an OCI layout in a tar."""
+        self.ctr("images", "import", archive)
+
     def wait_ready(self) -> None:
         """Waits until the Node object is Ready.
 
@@ -144,7 +148,7 @@ class Node:
         self.containerd.wait_until(socket.exists, _READY_TIMEOUT_S, "listening")
         archive = self.place.folder / "images.tar"
         write_busybox_archive(self.plane.binaries["busybox"], archive)
-        self.ctr("images", "import", archive)
+        self.import_image(archive)
         self.kubelet.start()
         self.wait_ready()
 

@@ -39,8 +39,9 @@ ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 NODES, CARDS, CARD_MIB = 50, 8, 81559
 MODEL = "NVIDIA H100 80GB HBM3"
-EXTENDER = "extender-alone"
-"""The account of the extender."""
+ACCOUNT = "extender-alone"
+"""An account with the extender's role alone: in its pod it has the scheduler's as well, and would
+not notice if its own were too small."""
 IN_FLIGHT = 40
 """Requests at once where tests create many objects."""
 
@@ -245,7 +246,7 @@ def node_manifest(name: str) -> dict[str, Any]:
 
 def scheduler_config(tls: Path, port: int) -> dict[str, Any]:
     """The configuration of ``deploy/`` with the tests' paths and port."""
-    text = (DEPLOY / "scheduler" / "config.yaml").read_text()
+    text = YAML(typ="safe").load(DEPLOY / "scheduler" / "config.yaml")["data"]["config.yaml"]
     text = text.replace(":9444", f":{port}").replace("/tls/", f"{tls}/")
     config = YAML(typ="safe").load(text)
     # The harness sets these: one scheduler, its own kubeconfig, no limit of requests.
@@ -281,7 +282,7 @@ def running_rig(
         del config["extenders"]
     options = ControlPlaneOptions(scheduler_config=config, client_qps=client_qps)
     with running_control_plane(binaries, options) as plane:
-        process = extender_process(plane, tls, port)
+        process = extender_of(plane, tls, port)
         kubelets = simulated_nodes(plane)
         rig = Rig(plane, process, kubelets, tuple(f"gpu-{at:02}" for at in range(nodes)))
         try:
@@ -295,25 +296,23 @@ def running_rig(
             kubelets.kill()
 
 
-def extender_process(plane: ControlPlane, tls: Path, port: int) -> Process:
+def extender_of(plane: ControlPlane, tls: Path, port: int) -> Process:
     """The extender under the role of ``deploy/``, not started."""
     kubectl = plane.kubectl
-    kubectl("create", "namespace", keys.SYSTEM_NAMESPACE)
+    name = keys.SYSTEM_NAMESPACE
+    kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     kubectl("apply", "-f", str(DEPLOY / "scheduler" / "rbac.yaml"))
     kubectl("apply", "-f", str(DEPLOY / "crd" / "gpuquotas.yaml"))
     kubectl("wait", "--for=condition=Established", "crd/gpuquotas.gpu-fraction.dev")
-    # An account with the extender's role alone: in its pod it has the scheduler's as well,
-    # and would not notice if its own were too small.
-    name = EXTENDER
-    kubectl("create", "serviceaccount", name, "-n", keys.SYSTEM_NAMESPACE)
+    kubectl("create", "serviceaccount", ACCOUNT, "-n", keys.SYSTEM_NAMESPACE)
     kubectl(
         "create",
         "clusterrolebinding",
-        name,
+        ACCOUNT,
         "--clusterrole=gpu-fraction-scheduler-extender",
-        f"--serviceaccount={keys.SYSTEM_NAMESPACE}:{name}",
+        f"--serviceaccount={keys.SYSTEM_NAMESPACE}:{ACCOUNT}",
     )
-    kubeconfig = plane.service_account_kubeconfig(keys.SYSTEM_NAMESPACE, name)
+    kubeconfig = plane.service_account_kubeconfig(keys.SYSTEM_NAMESPACE, ACCOUNT)
     argv: list[str | Path] = [sys.executable, "-m", "gpu_fraction.cli.main", "scheduler-extender"]
     argv += [f"--kubeconfig={kubeconfig}", "--host=127.0.0.1", f"--port={port}"]
     argv += [f"--tls-cert={tls}/tls.crt", f"--tls-key={tls}/tls.key"]

@@ -23,11 +23,12 @@ from hypothesis.stateful import (
 from gpu_fraction.kube.listing import Listing
 from gpu_fraction.quota.admission import Admission
 from gpu_fraction.quota.admission import Settings as AdmissionSettings
+from gpu_fraction.quota.claims import ClaimRecord
 from gpu_fraction.quota.decision import Outcome
 from gpu_fraction.quota.pods import PodRecord
 from gpu_fraction.quota.state import read
 from gpu_fraction.quota.wire import GPUQuota, StatusWire
-from tests.builders.pods import quota_pod
+from tests.builders.pods import hand_claim, quota_pod
 from tests.support.quota_world import NAMESPACE, Counter, Replica, Server, quota
 
 HARD = 3000
@@ -103,6 +104,10 @@ class Port:
         """See ``QuotaApi``."""
         return await self._call(self.server.list_pods(namespace))  # type: ignore[no-any-return]
 
+    async def list_claims(self, namespace: str) -> Listing[ClaimRecord]:
+        """See ``QuotaApi``."""
+        return await self._call(self.server.list_claims(namespace))  # type: ignore[no-any-return]
+
     async def write_reserved(self, quota: GPUQuota, reserved: Any) -> GPUQuota:
         """See ``QuotaApi``."""
         return await self._call(self.server.write_reserved(quota, reserved))  # type: ignore[no-any-return]
@@ -126,12 +131,13 @@ async def _at_once(_call: str) -> None:
 
 @dataclass(eq=False)
 class Request:
-    """One create that the API server works on."""
+    """One create of a pod or of a claim that the API server works on."""
 
     uid: str
     name: str
     cores: int
     started_s: float
+    claim: bool = False
     answers: list[tuple[int, asyncio.Task[Outcome]]] = field(default_factory=list)
     over: bool = False
 
@@ -142,6 +148,16 @@ class Request:
             task.done() and not task.cancelled() and not task.exception() and task.result().final
             for _, task in self.answers
         )
+
+
+def pod_of(request: Request) -> PodRecord:
+    """The pod that is asked for."""
+    return quota_pod(request.uid, cores=request.cores, name=request.name)
+
+
+def claim_of(request: Request) -> ClaimRecord:
+    """The claim that is asked for; it has the name of a pod."""
+    return hand_claim(request.uid, name=request.name, cards=request.cores // 1000)
 
 
 class Budget(RuleBasedStateMachine):
@@ -189,11 +205,11 @@ class Budget(RuleBasedStateMachine):
         self.ports["controller", i] = port
 
     def create(self, pick: int) -> None:
-        """A user creates a pod; the API server asks a replica."""
+        """A user creates a pod, or a claim by hand; the API server asks a replica."""
         self.count += 1
         cores = 2000 if pick % 5 == 0 else 1000
         name = NAMES[(pick + self.count) % len(NAMES)]
-        request = Request(f"u{self.count}", name, cores, self.now_s)
+        request = Request(f"u{self.count}", name, cores, self.now_s, claim=self.count % 3 == 0)
         self.requests.append(request)
         self._review(request, pick % 2)
 
@@ -203,8 +219,13 @@ class Budget(RuleBasedStateMachine):
             self._review(self.requests[-1 - pick % len(self.requests)], pick // 2 % 2)
 
     def _review(self, request: Request, i: int) -> None:
-        record = quota_pod(request.uid, cores=request.cores, name=request.name)
-        task = self.loop.create_task(self.replicas[i].review(record))
+        replica = self.replicas[i]
+        review = (
+            replica.review_claim(claim_of(request))
+            if request.claim
+            else replica.review(pod_of(request))
+        )
+        task = self.loop.create_task(review)
         request.answers.append((i, task))
         self.loop.settle()
 
@@ -267,8 +288,10 @@ class Budget(RuleBasedStateMachine):
 
     def deliver(self, pick: int) -> None:
         """A watch brings some of what happened."""
-        member = (*self.replicas, *self.counters)[pick % 4]
-        member.watch.deliver(member.take, 1 + pick // 4 * 3)
+        followed = [(member.watch, member.take) for member in (*self.replicas, *self.counters)]
+        followed += [(counter.claims_watch, counter.take) for counter in self.counters]
+        watch, take = followed[pick % 6]
+        watch.deliver(take, 1 + pick // 6 * 4)
 
     def finish(self, pick: int) -> None:
         """The API server stores an admitted pod, or somebody after us refuses it."""
@@ -281,22 +304,29 @@ class Budget(RuleBasedStateMachine):
 
     def _store(self, request: Request) -> None:
         request.over = True
-        if request.name in self.server.names():
+        there = self.server.claims if request.claim else self.server.pods
+        if any(record.metadata.name == request.name for record in there.values()):
             return  # AlreadyExists
-        self.server.put_pod(quota_pod(request.uid, cores=request.cores, name=request.name))
+        if request.claim:
+            self.server.put_claim(claim_of(request))
+        else:
+            self.server.put_pod(pod_of(request))
         self.live[request.uid] = request.cores
 
     def delete(self, pick: int) -> None:
-        """A pod goes."""
+        """A pod or a claim goes."""
         if self.live:
             uid = sorted(self.live)[pick % len(self.live)]
             del self.live[uid]
-            self.server.delete_pod(uid)
+            if uid in self.server.claims:
+                self.server.delete_claim(uid)
+            else:
+                self.server.delete_pod(uid)
 
     def choose_cards(self, pick: int) -> None:
         """A pod costs less than it was charged, once its cards are chosen."""
-        if self.live:
-            uid = sorted(self.live)[pick % len(self.live)]
+        if pods := sorted(self.live.keys() & self.server.pods.keys()):
+            uid = pods[pick % len(pods)]
             self.live[uid] = 500
             name = self.server.pods[uid].metadata.name
             self.server.put_pod(quota_pod(uid, cores=500, name=name))
@@ -334,6 +364,8 @@ class Budget(RuleBasedStateMachine):
             self._end(*self.serving, *tasks, *(t for t in self.counting if t))
             for uid in list(self.server.pods):
                 self.server.delete_pod(uid)
+            for uid in list(self.server.claims):
+                self.server.delete_claim(uid)
             last = Counter(self.server, lambda: self.now_s)
             for _ in range(3):
                 self.loop.run_until_complete(last.controller.reconcile(NAMESPACE))

@@ -46,45 +46,28 @@ def test_the_native_installation_is_whole(tmp_path: Path, rendered: Rendered) ->
     ]
 
 
-def everything() -> Manifests:
-    """All objects of ``deploy/`` that are not patches or configuration."""
-    return [
-        document
-        for file in sorted(DEPLOY.glob("*/*.yaml"))
-        for document in YAML(typ="safe").load_all(file)
-        if document and "metadata" in document
-    ]
-
-
-def test_the_priority_classes_of_our_pods_are_allowed_in_their_namespace() -> None:
-    """GKE creates pods of the critical classes only where a ResourceQuota selects the class."""
-    pods = [m for m in everything() if "template" in m.get("spec", {})]
-    classes = {
-        (m["metadata"]["namespace"], m["spec"]["template"]["spec"].get("priorityClassName"))
-        for m in pods
-    } - {(keys.SYSTEM_NAMESPACE, None)}
-    allowed = {
-        (quota["metadata"]["namespace"], name)
-        for quota in everything()
-        if quota["kind"] == "ResourceQuota"
-        for term in quota["spec"]["scopeSelector"]["matchExpressions"]
-        if (term["scopeName"], term["operator"]) == ("PriorityClass", "In")
-        for name in term["values"]
-    }
-    assert classes
-    assert classes <= allowed
-
-
 @pytest.mark.parametrize("folder", ["default", "native", "cert-manager"])
-def test_every_installation_brings_the_namespace_with_its_quota(
+def test_every_installation_brings_its_namespace_and_priority_classes(
     folder: str, rendered: Rendered
 ) -> None:
-    """In this order, because the quota lives in the namespace."""
-    found = [m["kind"] for m in rendered(DEPLOY / folder)]
-    assert found.index("Namespace") < found.index("ResourceQuota") < found.index("Deployment")
+    """In this order; GKE refuses pods of the system's classes, Pod Security privileged ones."""
+    found = rendered(DEPLOY / folder)
+    kinds = [m["kind"] for m in found]
+    assert kinds.index("Namespace") < kinds.index("PriorityClass") < kinds.index("Deployment")
+    made = {m["metadata"]["name"] for m in found if m["kind"] == "PriorityClass"}
+    pods = [m["spec"]["template"]["spec"] for m in found if "template" in m.get("spec", {})]
+    assert {pod["priorityClassName"] for pod in pods} <= made
+    (namespace,) = (m for m in found if m["kind"] == "Namespace")
+    assert namespace["metadata"]["name"] == keys.SYSTEM_NAMESPACE
+    labels = namespace["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "privileged"
 
 
-def test_nothing_starts_unless_its_image_is_named(rendered: Rendered) -> None:
+def test_no_scheduler_starts_unless_its_image_is_named(rendered: Rendered) -> None:
     """A scheduler of another version than the cluster's would start and misbehave."""
     images = {c["image"] for c in containers(rendered(DEPLOY / "native"))}
-    assert images == {"gpu-fraction", "registry.k8s.io/kube-scheduler:your-clusters-version"}
+    version = YAML(typ="safe").load(DEPLOY / "chart" / "Chart.yaml")["appVersion"]
+    assert images == {
+        f"gpu-fraction:{version}",
+        "registry.k8s.io/kube-scheduler:your-clusters-version",
+    }

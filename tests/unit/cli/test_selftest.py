@@ -248,7 +248,7 @@ def test_simulated_cards_are_no_result(
     """The steps are shown, and no report is written."""
     monkeypatch.setattr(outside, "POLL_S", 0.01)
     node = gpu_node("n1", CARD)
-    node["metadata"]["labels"] = {outside.LABEL_SIMULATED: "true"}
+    node["metadata"]["labels"] = {keys.LABEL_SIMULATED: "true"}
     api.add(node)
     api.faults.clear()
     file = tmp_path / "result.md"

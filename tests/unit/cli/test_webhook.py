@@ -43,6 +43,7 @@ EVERY_FLAG = {
     "require_quota": "cores,memory",
     "require_quota_priority_classes": "gold,silver",
     "quota_ttl": "120",
+    "hand_written_claims": "charge",
     "cert_dir": "/tls",
     "cert_namespace": "gpus",
     "cert_service": "hook",

@@ -14,7 +14,11 @@ def granted() -> set[tuple[str, str, str, str]]:
     """Component, verb, group and resource of every rule without names, by bindings."""
     documents: list[Any] = []
     for file in (*DEPLOY.glob("*/*.yaml"),):
-        documents += [d for d in YAML(typ="safe", pure=True).load_all(file.read_text()) if d]
+        documents += [
+            d
+            for d in YAML(typ="safe", pure=True).load_all(file.read_text())
+            if isinstance(d, dict) and "kind" in d
+        ]
     rules = {
         (one["kind"], one["metadata"]["name"]): [
             r for r in one["rules"] if "resourceNames" not in r

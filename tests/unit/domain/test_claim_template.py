@@ -243,11 +243,24 @@ def test_a_template_is_the_one_in_its_name_or_not() -> None:
 
 
 def test_what_the_server_adds_to_a_template_is_told_apart_from_what_others_add() -> None:
-    """Empty metadata for the claims, but no labels."""
+    """An empty time beside the label of the claims, but nothing else, and not no label."""
     one = made(core_milli=250, memory_milli=250)
-    for added in ({}, None, {"creationTimestamp": None}):
-        assert proves(one.name, {**one.spec, "metadata": added})
-    assert not proves(one.name, {**one.spec, "metadata": {"labels": {"a": "b"}}})
+    ours = one.spec["metadata"]
+    assert proves(one.name, {**one.spec, "metadata": {**ours, "creationTimestamp": None}})
+    for added in ({}, None, {"labels": {"a": "b"}}, {**ours, "annotations": {"a": "b"}}):
+        assert not proves(one.name, {**one.spec, "metadata": added})
+
+
+def test_a_claim_says_that_its_pod_is_charged_and_whether_for_what_it_is_given() -> None:
+    """So nobody charges it again, and whoever trues down looks at lists alone."""
+    found = [
+        made(core_milli=250, memory_milli=250),
+        made(81920, memory_mib=10240),
+        made(24576, 81920, memory_mib=10240, core_milli=100),
+        made(24576, 81920, memory_mib=10240),
+    ]
+    labels = [one.spec["metadata"]["labels"][dra.CHARGED] for one in found]
+    assert labels == [dra.EXACT, dra.EXACT, dra.EXACT, dra.LARGEST]
 
 
 def used(*names: str) -> dict[str, Any]:

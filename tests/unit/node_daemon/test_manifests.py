@@ -16,13 +16,14 @@ from tests.support.settings import configured
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 BASE = DEPLOY / "node-daemon" / "daemonset.yaml"
-HAMI = DEPLOY / "node-daemon-hami-core" / "daemonset.yaml"
-DRA = DEPLOY / "dra" / "daemonset.yaml"
+HAMI = DEPLOY / "node-daemon-hami-core" / "manifests.yaml"
+DRA = DEPLOY / "dra" / "node-daemon.yaml"
 
 
 def pod(path: Path) -> dict[str, Any]:
     """The pod of a manifest."""
-    return dict(YAML(typ="safe").load(path)["spec"]["template"]["spec"])
+    (one,) = (m for m in YAML(typ="safe").load_all(path) if m["kind"] == "DaemonSet")
+    return dict(one["spec"]["template"]["spec"])
 
 
 def container(path: Path) -> dict[str, Any]:
@@ -36,34 +37,22 @@ def environment(path: Path) -> dict[str, str]:
     return {e["name"]: e.get("value", "node-1") for e in container(path)["env"]}
 
 
-def settings(*paths: Path) -> NodeDaemonSettings:
+def settings(path: Path) -> NodeDaemonSettings:
     """As the daemon reads its environment."""
-    environ = {k: v for path in paths for k, v in environment(path).items()}
-    return configured(NodeDaemonSettings, environ)
+    return configured(NodeDaemonSettings, environment(path))
 
 
-def mounts(*paths: Path) -> Iterator[tuple[Path, Path, bool]]:
+def mounts(path: Path) -> Iterator[tuple[Path, Path, bool]]:
     """Place in the container, place on the host, and whether it may be written."""
-    for path in paths:
-        hosts = {v["name"]: v["hostPath"]["path"] for v in pod(path)["volumes"]}
-        for one in container(path)["volumeMounts"]:
-            yield (
-                Path(one["mountPath"]),
-                Path(hosts[one["name"]]),
-                not one.get("readOnly"),
-            )
+    hosts = {v["name"]: v["hostPath"]["path"] for v in pod(path)["volumes"]}
+    for one in container(path)["volumeMounts"]:
+        yield Path(one["mountPath"]), Path(hosts[one["name"]]), not one.get("readOnly")
 
 
-@pytest.mark.parametrize(
-    ("paths", "writable"),
-    [
-        ([BASE], True),
-        ([BASE, HAMI], False),
-    ],
-)
-def test_every_folder_is_the_hosts_own(paths: list[Path], *, writable: bool) -> None:
+@pytest.mark.parametrize(("path", "writable"), [(BASE, True), (HAMI, False)])
+def test_every_folder_is_the_hosts_own(path: Path, *, writable: bool) -> None:
     """At the same place, because container runtime, kubelet and MPS go by the same names."""
-    given = settings(*paths)
+    given = settings(path)
     shm = given.isolation.mps_shm_dir
     assert shm is not None
     needed = [
@@ -72,7 +61,7 @@ def test_every_folder_is_the_hosts_own(paths: list[Path], *, writable: bool) -> 
     ]
     if not writable:
         needed = [*given.paths.host_cdi, given.isolation.hami_library_dir]
-    there = list(mounts(*paths))
+    there = list(mounts(path))
     assert all(inside == outside for inside, outside, _ in there)
     places = [inside for inside, _, rw in there if rw or not writable]
     for folder in needed:
@@ -102,18 +91,28 @@ def test_every_variable_of_ours_is_a_setting(path: Path) -> None:
 
 def test_hami_core_is_wanted_where_its_library_is_mounted() -> None:
     """And not elsewhere: by default no engine needs a file that a node may lack."""
-    assert settings(BASE, HAMI).isolation.engines == ("cgroup", "hami-core")
+    assert settings(HAMI).isolation.engines == ("cgroup", "hami-core")
     assert "hami-core" not in settings(BASE).isolation.engines
 
 
 def test_dra_is_a_choice() -> None:
-    """Without its patch the daemon is a device plugin; both reach the kubelet's sockets."""
+    """Unless it is chosen the daemon is a device plugin; both reach the kubelet's sockets."""
     assert settings(BASE).mode == "device-plugin"
-    given = settings(BASE, DRA)
+    given = settings(DRA)
     assert given.mode == "dra"
-    places = [inside for inside, _, writable in mounts(BASE) if writable]
-    for socket in (given.paths.dra_socket, given.paths.registrar_socket):
+    places = [inside for inside, _, writable in mounts(DRA) if writable]
+    names = (given.paths.dra_socket, given.paths.registrar_socket)
+    for socket in (name(given.pod_uid) for name in names):
         assert any(socket.is_relative_to(place) for place in places), socket
+
+
+def test_a_second_daemon_starts_only_where_it_can_wait() -> None:
+    """An update makes the next DRA driver first; a second device plugin would end at once."""
+    base, patch = (YAML(typ="safe").load(path)["spec"] for path in (BASE, DRA))
+    assert "updateStrategy" not in base
+    assert not settings(BASE).pod_uid
+    assert patch["updateStrategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert settings(BASE, DRA).pod_uid
 
 
 def test_the_classes_are_refused_by_servers_without_shared_devices() -> None:

@@ -14,7 +14,7 @@ FOLDERS = sorted(path.parent.name for path in DEPLOY.glob("*/kustomization.yaml"
 def installed(folder: Path) -> Iterator[dict[str, Any]]:
     """The objects of a kustomization and of those that it names."""
     kustomization = YAML(typ="safe").load((folder / "kustomization.yaml").read_text())
-    for name in kustomization["resources"]:
+    for name in kustomization.get("resources", ()):
         path = folder / name
         if path.is_dir():
             yield from installed(path)
@@ -31,7 +31,7 @@ def grants_reading(obj: dict[str, Any]) -> bool:
     labels = obj["metadata"].get("labels", {})
     return (
         obj["kind"] == "ClusterRole"
-        and labels == {"rbac.authorization.k8s.io/aggregate-to-view": "true"}
+        and labels.get("rbac.authorization.k8s.io/aggregate-to-view") == "true"
         and obj["rules"]
         == [
             {

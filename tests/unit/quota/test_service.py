@@ -21,13 +21,13 @@ from gpu_fraction.kube.client import Client, connect
 from gpu_fraction.kube.event_limits import ObjectReference
 from gpu_fraction.kube.events import EventRecorder, EventType
 from gpu_fraction.kube.reflector import ReflectorSettings
-from gpu_fraction.kube.resources import GPU_QUOTAS, PODS, REPLICA_SETS
+from gpu_fraction.kube.resources import GPU_QUOTAS, PODS, REPLICA_SETS, RESOURCE_CLAIMS
 from gpu_fraction.quota import admission
 from gpu_fraction.quota.controller import ControllerSettings
 from gpu_fraction.quota.decision import NotReadyError
 from gpu_fraction.quota.ledger import RESERVATION_S
 from gpu_fraction.quota.requeue import EventRecord, blocked
-from gpu_fraction.quota.service import AdmissionService, ControllerService
+from gpu_fraction.quota.service import AdmissionService, Claims, ControllerService
 from gpu_fraction.quota.wire import AmountsWire, ReservationWire, SpecWire, StatusWire
 from gpu_fraction.sandbox.apiserver import Answer, ApiServer, Fault, Hang
 from gpu_fraction.sandbox.apiserver.kinds import BUILT_IN, from_crd
@@ -36,6 +36,7 @@ from tests.support.quota_world import NOW
 
 CRD = Path(__file__).parents[3] / "deploy" / "crd" / "gpuquotas.yaml"
 POD_KIND = next(kind for kind in BUILT_IN if kind.resource is PODS)
+CLAIM_KIND = next(kind for kind in BUILT_IN if kind.resource is RESOURCE_CLAIMS)
 REPLICA_SET_KIND = next(kind for kind in BUILT_IN if kind.resource is REPLICA_SETS)
 OWNER = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "rs-1"}
 
@@ -56,7 +57,7 @@ class Sink(EventRecorder):
 class Cluster:
     """The server and both services."""
 
-    def __init__(self, server: ApiServer, client: Client) -> None:
+    def __init__(self, server: ApiServer, client: Client, claims: Claims = "ignored") -> None:
         self.server = server
         self.client = client
         self.registry = CollectorRegistry()
@@ -70,9 +71,11 @@ class Cluster:
             sink=self.sink,
         )
 
-        self.controller = self.new_controller(self.registry)
+        self.controller = self.new_controller(self.registry, claims)
 
-    def new_controller(self, registry: CollectorRegistry | None = None) -> ControllerService:
+    def new_controller(
+        self, registry: CollectorRegistry | None = None, claims: Claims = "ignored"
+    ) -> ControllerService:
         """A controller that leads at once."""
 
         async def lead(work: Callable[[], Any]) -> None:
@@ -84,6 +87,7 @@ class Cluster:
             costs=BackendConfig(CardSizes(81920)),
             registry=registry or CollectorRegistry(),
             lead=lead,
+            claims=claims,
         )
 
     async def create(self, name: str, milli: int, *, dry_run: bool = False, **meta: Any) -> bool:
@@ -118,7 +122,7 @@ def manifest(name: str, milli: int, **meta: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def cluster(**spec: Any) -> AsyncIterator[Cluster]:
+async def cluster(claims: Claims = "ignored", **spec: Any) -> AsyncIterator[Cluster]:
     """A server with a counted quota, and both services running."""
     server = ApiServer()
     server.register(from_crd(YAML(typ="safe").load(CRD.read_text())))
@@ -132,7 +136,7 @@ async def cluster(**spec: Any) -> AsyncIterator[Cluster]:
         }
     )
     async with server.serve(), connect(fixed(Access(server.url)), component="test") as client:
-        made = Cluster(server, client)
+        made = Cluster(server, client, claims)
         async with asyncio.TaskGroup() as tasks:
             work = [
                 tasks.create_task(made.admission.run()),
@@ -164,6 +168,41 @@ async def test_pods_are_admitted_counted_and_released() -> None:
         made.server.remove(PODS, "a", "team")
         await made.until(lambda s: s["used"]["cores"] == "0")
         assert await made.create("b", 600)
+
+
+async def test_claims_are_admitted_once_the_controller_counts_them() -> None:
+    """Else their charge would end with the reservation; then over HTTP as in memory."""
+
+    async def create(made: Cluster, name: str, milli: int) -> bool:
+        amounts = {f"{keys.GROUP}/cores": str(milli)}
+        one = {"deviceClassName": f"fraction.{keys.GROUP}", "capacity": {"requests": amounts}}
+        body = {
+            "apiVersion": "resource.k8s.io/v1",
+            "kind": "ResourceClaim",
+            "metadata": {"name": name, "namespace": "team", "uid": f"uid-{name}"},
+            "spec": {"devices": {"requests": [{"name": "r", "exactly": one}]}},
+        }
+        outcome = await made.admission.admit_claim(
+            "team", json.dumps(body).encode(), dry_run=False
+        )
+        if not outcome.refusals:
+            made.server.storage.put(CLAIM_KIND, ("team", name), body)
+        return not outcome.refusals
+
+    async with cluster() as made:
+        with pytest.raises(NotReadyError, match="--hand-written-claims=charge"):
+            await create(made, "a", 600)
+    async with cluster("charged") as made:
+        await made.until(lambda s: "claimsResourceVersion" in s)
+        assert await create(made, "a", 600)
+        status = await made.until(lambda s: s["used"]["cores"] == "600m")
+        assert "reserved" not in status
+        assert not await create(made, "b", 600)
+        (_, _, message) = made.sink.events[-1]
+        assert message.startswith("refused a claim of claim b: exceeded GPU quota: q, ")
+        made.server.remove(RESOURCE_CLAIMS, "a", "team")
+        await made.until(lambda s: s["used"]["cores"] == "0")
+        assert await create(made, "b", 600)
 
 
 async def test_creates_of_a_name_that_exists_take_no_room_from_other_pods() -> None:
@@ -200,6 +239,20 @@ def test_the_api_server_keeps_every_field_that_is_written(
         found = found[part] if part == "items" else found["properties"][part]
     written = {field.encode_name for field in msgspec.structs.fields(stored)}
     assert written == found["properties"].keys()
+
+
+async def test_pods_of_one_owner_are_told_of_once() -> None:
+    """They are alike; a pod without an owner has an Event of its own."""
+    slices = [{"name": "main", "cards": 1, "coreMilli": 100, "memoryMilli": 100}]
+    request = {"v": 1, "backend": "native", "containers": slices, "placement": "binpack"}
+    annotations = {keys.REQUEST: json.dumps({**request, "isolation": "preferred"})}
+    async with cluster() as made:
+        for name in ("a", "b"):
+            owners = [{**OWNER, "controller": True}]
+            assert await made.create(name, 1, annotations=annotations, ownerReferences=owners)
+            assert await made.create(f"{name}-alone", 1, annotations=annotations)
+    about = [kind for kind, reason, _ in made.sink.events if reason == "GPUAssignedByAnnotation"]
+    assert sorted(about) == ["Pod", "Pod", "ReplicaSet"]
 
 
 async def test_what_happened_is_told_and_measured() -> None:

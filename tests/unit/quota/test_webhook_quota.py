@@ -12,7 +12,7 @@ from gpu_fraction.cli.webhook import quota_answer
 from gpu_fraction.quota.decision import Outcome, Refusal
 from gpu_fraction.webhook.decide import Decider
 from gpu_fraction.webhook.endpoints import NotReady
-from gpu_fraction.webhook.review import AdmissionRequest, Answer, decode
+from gpu_fraction.webhook.review import AdmissionRequest, Answer, BadReview, decode
 from gpu_fraction.webhook.validator import Validator
 from tests.support.reviews import rewriting
 
@@ -27,12 +27,14 @@ def pod(**annotations: str) -> dict[str, Any]:
     }
 
 
-def create(body: dict[str, Any], *, dry_run: bool = False) -> AdmissionRequest:
+def create(
+    body: dict[str, Any], *, dry_run: bool = False, group: str = "", resource: str = "pods"
+) -> AdmissionRequest:
     """A review of its creation."""
     request = {
         "uid": "r1",
         "operation": "CREATE",
-        "resource": {"group": "", "resource": "pods"},
+        "resource": {"group": group, "resource": resource},
         "namespace": "team",
         "object": body,
         "dryRun": dry_run,
@@ -78,6 +80,18 @@ async def test_warnings_and_notes_reach_the_answer() -> None:
     assert answer.allowed
     assert "w" in answer.warnings
     assert answer.audit["quota"] == "reserved in q"
+
+
+async def test_a_claim_is_checked_against_quotas_alone() -> None:
+    """It has no annotations that could be wrong; other resources of the group are bad calls."""
+    quota = FixedQuota(quota_answer(OVER))
+    validator = Validator(Decider(rewriting()), quota.reserve)
+    answer = validator(create({"spec": {}}, group="resource.k8s.io", resource="resourceclaims"))
+    assert not isinstance(answer, Answer)
+    assert (await answer).message == "exceeded GPU quota: q, ..."
+    assert quota.asked == [("team", False)]
+    with pytest.raises(BadReview):
+        validator(create({}, group="resource.k8s.io", resource="resourceslices"))
 
 
 async def test_an_invalid_pod_is_not_checked_against_quotas() -> None:

@@ -12,7 +12,9 @@ from gpu_fraction.scheduler.binding import CALL_S
 from gpu_fraction.scheduler.preemption import WORK_S
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
-CONFIG: dict[str, Any] = YAML(typ="safe").load(DEPLOY / "scheduler" / "config.yaml")
+CONFIG: dict[str, Any] = YAML(typ="safe").load(
+    YAML(typ="safe").load(DEPLOY / "scheduler" / "config.yaml")["data"]["config.yaml"]
+)
 
 
 def test_the_extender_sees_pods_of_our_resources_and_no_others() -> None:
@@ -45,7 +47,8 @@ def test_one_step_of_score_outweighs_one_plugin_of_the_schedulers_own() -> None:
 
 def test_the_extender_lets_in_the_name_that_its_pod_signs() -> None:
     """Deployment, configuration and certificates agree on names and paths."""
-    (pod,) = YAML(typ="safe").load_all(DEPLOY / "scheduler" / "deployment.yaml")
+    manifests = YAML(typ="safe").load_all(DEPLOY / "scheduler" / "deployment.yaml")
+    (pod,) = (m for m in manifests if m["kind"] == "Deployment")
     containers = {c["name"]: c for c in pod["spec"]["template"]["spec"]["containers"]}
     arguments = containers["extender"]["args"]
     assert f"--client-names={CLIENT_NAME}" in arguments

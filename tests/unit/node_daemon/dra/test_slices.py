@@ -10,10 +10,11 @@ from gpu_fraction.domain.units import parse_quantity
 from gpu_fraction.kube.resources import EVENTS, NODES, RESOURCE_SLICES
 from gpu_fraction.node_daemon.cards import health_events
 from gpu_fraction.node_daemon.cards.inventory_reader import InstanceReading
+from gpu_fraction.node_daemon.cards.simulated import SimulationSettings
 from gpu_fraction.node_daemon.dra import devices
 from gpu_fraction.sandbox.apiserver import Answer, Fault
 from gpu_fraction.sandbox.apiserver.kinds import BUILT_IN
-from tests.support.dra_rig import NODE, Manifest, World, card, until
+from tests.support.dra_rig import NODE, Manifest, World, card, result, until
 from tests.support.fake_cards import FakeCards
 
 SLICES = next(kind for kind in BUILT_IN if kind.resource == RESOURCE_SLICES)
@@ -60,6 +61,7 @@ async def test_each_card_is_one_shared_device(world: World) -> None:
         dra.ENFORCES_MEMORY: {"bool": False},
         dra.ENFORCES_COMPUTE: {"bool": False},
         dra.MIG: {"bool": False},
+        dra.SIMULATED: {"bool": False},
     }
 
 
@@ -255,3 +257,19 @@ def test_a_card_without_a_size_is_left_out() -> None:
     """A share of it would be nothing."""
     unread = Card(uuid="GPU-1", index=0, model="A", memory_mib=0, healthy=False)
     assert devices.devices(Inventory(cards=(unread,))) == []
+
+
+async def test_a_simulated_card_is_a_device_that_says_so(world: World) -> None:
+    """Its attribute is for selectors; a container learns its share, and gets no device."""
+    simulated = SimulationSettings(count=1)
+    world.settings = replace(world.settings, simulated=simulated)
+    async with world.daemon():
+        (device,) = world.devices()
+        results = [result(0) | {"device": device["name"]}]
+        started = await world.start(world.claim("quarter", *results))
+    assert device["attributes"][dra.SIMULATED] == {"bool": True}
+    assert device["attributes"][dra.MODEL] == {"string": "NVIDIA H100 80GB HBM3 (simulated)"}
+    assert started.env["GPU_FRACTION"] == "0.25"
+    assert started.env["GPU_MEMORY_LIMIT_MIB"] == str(20 * 1024)
+    assert started.env["GPU_FRACTION_SIMULATED"] == "true"
+    assert started.env["NVIDIA_VISIBLE_DEVICES"] == "void"

@@ -1,4 +1,4 @@
-"""``gpu-fraction demo``: the product in a minute, on a machine without a cluster.
+"""``gpu-fraction demo --reviews``: examples as diffs, and reviews of a real API server.
 
 Prints every example as a coloured diff, then starts the real webhook with a temporary certificate
 and posts recorded reviews of a real API server. Like an API server, it sends pods to ``/validate``
@@ -25,7 +25,6 @@ import jsonpatch
 from gpu_fraction.certs import pki
 from gpu_fraction.certs.lifetimes import Lifetimes
 from gpu_fraction.cli import mutate
-from gpu_fraction.cli.config import Commands
 from gpu_fraction.kube.timestamps import utc_now
 
 CARD_SIZE: Final = "80Gi"
@@ -46,24 +45,8 @@ class Row:
     ms: float
 
 
-def add_parser(commands: Commands) -> None:
-    """Declare the command."""
-    parser = commands.add_parser(
-        "demo",
-        description=__doc__,
-    )
-    parser.add_argument(
-        "--examples",
-        default="examples",
-        metavar="DIR",
-        help="folder of the example manifests (default examples)",
-    )
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Run the command; the exit code."""
-    folder = Path(args.examples)
+def run(folder: Path, environ: Mapping[str, str]) -> int:
+    """Show the examples of a folder and post its reviews; the exit code."""
     if not any(folder.glob("*.yaml")):
         sys.stderr.write(
             f"gpu-fraction: {folder} contains no manifests; run the demo in a checkout of the "
