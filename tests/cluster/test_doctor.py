@@ -164,7 +164,7 @@ FAULTS: list[tuple[str, str, tuple[str, ...]]] = [
     (
         "pod-security",
         "enforce=baseline",
-        ("label", "namespace", SYSTEM_NAMESPACE, f"{ENFORCE}=baseline"),
+        ("label", "--overwrite", "namespace", SYSTEM_NAMESPACE, f"{ENFORCE}=baseline"),
     ),
     (
         "rights",
