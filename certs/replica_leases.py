@@ -23,8 +23,8 @@ from gpu_fraction.kube.resources import LEASES
 from gpu_fraction.kube.timestamps import micro_time
 
 LABEL: Final = keys.PREFIX + "certificates-of"
-ISSUER: Final = keys.PREFIX + "serving-issuer"
-NOT_AFTER: Final = keys.PREFIX + "serving-not-after"
+ISSUER: Final = keys.SERVING_ISSUER
+NOT_AFTER: Final = keys.SERVING_NOT_AFTER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import NoReturn
 import structlog
 from prometheus_client import CollectorRegistry
 
+from gpu_fraction.domain.container_runtime import cdi_warning
 from gpu_fraction.domain.inventory import Inventory
 from gpu_fraction.kube.client import Client
 from gpu_fraction.kube.events import EventRecorder
@@ -19,7 +20,7 @@ from gpu_fraction.node_daemon.cards.nvml_cards import NvmlCards
 from gpu_fraction.node_daemon.cards.nvml_driver import Driver
 from gpu_fraction.node_daemon.cards.simulated import FAULT_ANNOTATION, SimulatedCards
 from gpu_fraction.node_daemon.cards.source import Cards, CardSource
-from gpu_fraction.node_daemon.cluster.api_server import ApiAssigner, NodePublisher, cdi_warning
+from gpu_fraction.node_daemon.cluster.api_server import ApiAssigner, NodePublisher
 from gpu_fraction.node_daemon.cluster.pod_feed import PodFeed
 from gpu_fraction.node_daemon.cluster.reporter import Reporter
 from gpu_fraction.node_daemon.dra.driver import DraDriver, DraPorts

@@ -18,7 +18,7 @@ from gpu_fraction.cli.main import COMMANDS, command_line
 OFFER_FILES: Final = 0
 NO_FILES: Final = 4
 
-FILE_FLAGS: Final = frozenset({"kubeconfig", "filename", "config"})
+FILE_FLAGS: Final = frozenset({"kubeconfig", "filename", "config", "bundle", "report"})
 """Options whose value is a file."""
 
 ASK_S: Final = 5.0

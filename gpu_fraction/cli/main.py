@@ -13,6 +13,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "quota": "show who uses GPUQuotas, and what would still fit",
     "top": "show the measured use of slices",
     "explain": "say why a pod waits, was refused or does not run",
+    "doctor": "check an installation, and say what to do about each fault",
+    "selftest": "measure on a GPU node whether slices hold what they promise",
     "mutate": "rewrite manifests as the webhook would",
     "convert": "rewrite manifests of one GPU stack for another",
     "backends": "list GPU stacks; find those of a cluster",

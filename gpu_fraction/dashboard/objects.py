@@ -11,6 +11,7 @@ import msgspec
 from gpu_fraction.domain import keys, pod
 from gpu_fraction.domain.backends import is_gpu
 from gpu_fraction.domain.claim_template import claims_of
+from gpu_fraction.domain.guard import VISIBLE
 from gpu_fraction.kube.objects import Meta
 
 PRODUCT: Final = ("app.kubernetes.io/name", "gpu-fraction")
@@ -119,6 +120,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
         gpu: Whether it asks for GPUs or parts of them, on any stack, or carries an annotation
             that looks like ours, known or not.
         product: Whether it is one of the product's own.
+        past_us: Whether a container may see GPUs without asking for one: it is privileged, or
+            names ``NVIDIA_VISIBLE_DEVICES``.
     """
 
     metadata: ObjectMeta = ObjectMeta()
@@ -126,14 +129,17 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     status: PodStatus = _NO_STATUS
     gpu: bool = False
     product: bool = False
+    past_us: bool = False
 
     def __post_init__(self) -> None:
         label, value = PRODUCT
         gpu = _asks(self)
         product = (self.metadata.labels or {}).get(label) == value
         msgspec.structs.force_setattr(self, "gpu", gpu)
+        past_us = not (gpu or product) and any(map(_sees_gpus, self.spec.containers))
         msgspec.structs.force_setattr(self, "product", product)
-        if not (gpu or product):
+        msgspec.structs.force_setattr(self, "past_us", past_us)
+        if not (gpu or product or past_us):
             meta = self.metadata
             bare = ObjectMeta(name=meta.name, namespace=meta.namespace, uid=meta.uid)
             msgspec.structs.force_setattr(self, "metadata", bare)
@@ -164,6 +170,14 @@ def _asks(one: Pod) -> bool:
         return True
     seen = one.domain()
     return any(map(is_gpu, pod.resource_names(seen))) or any(claims_of(seen))
+
+
+def _sees_gpus(container: pod.Container) -> bool:
+    context = container.security_context
+    if context is not None and context.privileged:
+        return True
+    given = (one.value for one in container.env or () if one.name == VISIBLE)
+    return any(value not in {"", "void", "none"} for value in given)
 
 
 class Taint(msgspec.Struct, frozen=True):

@@ -54,6 +54,10 @@ LABEL_MEMORY_MIB: Final = PREFIX + "gpu.memory-mib"
 LABEL_ISOLATION: Final = PREFIX + "gpu.isolation"
 LABEL_SIMULATED: Final = PREFIX + "simulated"
 
+# On the Leases in which replicas of the webhook report their certificates.
+SERVING_ISSUER: Final = PREFIX + "serving-issuer"
+SERVING_NOT_AFTER: Final = PREFIX + "serving-not-after"
+
 # On Namespaces, written by cluster administrators; the name of the pods' annotation.
 LABEL_BACKEND: Final = BACKEND
 

@@ -64,6 +64,8 @@ class Client:
         self._timeout_s = timeout_s
         self._retry = retry or RetryPolicy()
         self.observer = observer
+        self.date = ""
+        """Header Date of the newest answer: the server's clock; empty before the first."""
         self._rng = rng or random.SystemRandom()
 
     def with_retry(self, retry: RetryPolicy) -> "Client":
@@ -247,6 +249,7 @@ class Client:
                 request, timeout_s=left_s, begin_s=self._retry.attempt_timeout_s
             )
             code = answer.status
+            self.date = answer.headers.get("Date", "")
             return answer.success()
         finally:
             if self.observer is not None:

@@ -165,9 +165,13 @@ _STATUS_DECODER: Final = msgspec.json.Decoder(Status)
 
 
 def shorten(message: str) -> str:
-    """The message on one line, cut to 256 characters."""
+    """The message on one line, cut to 256 characters.
+
+    The middle is left out: the cause stands at the end, as in "failed calling webhook: ... EOF".
+    """
     line = " ".join(message.split())
-    return line if len(line) <= MESSAGE_LIMIT else line[: MESSAGE_LIMIT - 3] + "..."
+    half = (MESSAGE_LIMIT - 5) // 2
+    return line if len(line) <= MESSAGE_LIMIT else f"{line[:half]} ... {line[-half:]}"
 
 
 def from_answer(http_status: int, headers: Mapping[str, str], body: bytes) -> KubeError:

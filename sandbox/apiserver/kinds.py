@@ -8,7 +8,6 @@ from gpu_fraction.kube import resources
 from gpu_fraction.kube.resources import CRDS, Resource
 
 # Resources that the product itself does not use.
-SERVICES: Final = Resource("", "v1", "services", "Service")
 RESOURCE_QUOTAS: Final = Resource("", "v1", "resourcequotas", "ResourceQuota")
 PRIORITY_CLASSES: Final = Resource(
     "scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False
@@ -105,7 +104,10 @@ BUILT_IN: Final = (
         },
     ),
     Kind(resources.SECRETS, field_labels={"type": ""}),
-    Kind(SERVICES, ("svc",), status=True),
+    Kind(resources.SERVICES, ("svc",), status=True),
+    Kind(resources.ENDPOINT_SLICES, generation=True),
+    Kind(resources.DISRUPTION_BUDGETS, ("pdb",), status=True, generation=True),
+    Kind(resources.RUNTIME_CLASSES),
     Kind(RESOURCE_QUOTAS, ("quota",), status=True),
     Kind(
         resources.REPLICA_SETS,

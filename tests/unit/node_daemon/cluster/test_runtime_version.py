@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpu_fraction.node_daemon.cluster.api_server import cdi_warning
+from gpu_fraction.domain.container_runtime import cdi_warning
 
 
 @pytest.mark.parametrize(

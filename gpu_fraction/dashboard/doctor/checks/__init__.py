@@ -1,0 +1,1 @@
+"""The checks by theme. Each is a function of the evidence that yields what is wrong."""
