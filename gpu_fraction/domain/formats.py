@@ -5,13 +5,14 @@ would be read wrongly makes a new one, and a reader refuses versions that it doe
 (docs/formats.md).
 """
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 
 class _Versioned(msgspec.Struct, frozen=True):
-    v: int
+    # The upper end is chosen: the message repeats the number.
+    v: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 
 _DECODER: Final = msgspec.json.Decoder(_Versioned)

@@ -169,7 +169,7 @@ def test_the_record_of_the_control_daemon_is_read(
 ) -> None:
     """The next release's daemon recognises the process that serves running containers."""
     (tmp_path / RECORD).write_text(given("control-daemon"))
-    found = MpsDaemon(MpsControl(tmp_path, ""), tmp_path).recorded()
+    found = MpsDaemon(MpsControl(tmp_path, 3), tmp_path).recorded()
     assert found == MpsProcess(42, 1234, ("GPU-0",))
 
 
@@ -232,6 +232,16 @@ def test_a_newer_version_is_named_and_not_read(name: str, *, reshaped: bool) -> 
     told = "^version 2, from a newer release; this program reads version 1$"
     with pytest.raises(ValueError, match=told):
         NEWER[name](json.dumps(content))
+
+
+@pytest.mark.parametrize("version", ["-1", "true", "null", '"2"', "1.5", "1e999", "9" * 5000])
+@pytest.mark.parametrize("name", NEWER)
+def test_a_version_that_no_release_writes_is_damage(name: str, version: str) -> None:
+    """The message stays short, whatever somebody wrote."""
+    content = golden(name).replace('"v":1', f'"v":{version}')
+    with pytest.raises(ValueError, match=r"^not an? ") as refused:
+        NEWER[name](content)
+    assert len(str(refused.value)) < 200
 
 
 def test_a_newer_allocation_is_set_aside(
