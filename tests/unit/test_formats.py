@@ -39,7 +39,9 @@ from gpu_fraction.node_daemon.state.store import AllocationStore
 from gpu_fraction.quota.state import read
 from gpu_fraction.quota.wire import GPUQuota
 from gpu_fraction.scheduler.extender import BindRefusedError, Extender
+from gpu_fraction.scheduler.objects import Pod as SchedulerPod
 from gpu_fraction.scheduler.objects import read_cards
+from gpu_fraction.scheduler.state import ClusterState
 from tests.builders.clusters import HALF, node_cards, state_of
 from tests.builders.pods import container, pod, scheduler_pod, typed
 
@@ -121,6 +123,21 @@ def test_a_request_is_read(given: Callable[[str], str]) -> None:
 def test_an_assignment_is_read(given: Callable[[str], str]) -> None:
     """By extender, quota and node daemon."""
     assert assignment.parse(given("assigned")) == ASSIGNED
+
+
+def test_the_extender_counts_what_a_pod_of_0_1_0_holds(given: Callable[[str], str]) -> None:
+    """Pod and Node as two components of another release left them."""
+    raw = json.loads(golden("pod"))
+    raw["metadata"] |= {"uid": "u", "annotations": {keys.REQUEST: given("request")}}
+    raw["metadata"]["annotations"][keys.ASSIGNED] = given("assigned")
+    raw["spec"]["nodeName"] = "n"
+    state = ClusterState()
+    state.node_changed("n", *read_cards(given("inventory")))
+    state.pod_changed(msgspec.convert(raw, SchedulerPod))
+    first, second, third = state.cards("n")
+    assert (first.free_core_milli, first.free_memory_mib, first.free_slots) == (250, 52977, 30)
+    assert (second.free_core_milli, second.free_slots) == (500, 7)
+    assert (third.free_core_milli, third.free_memory_mib) == (142, 9728)
 
 
 def test_an_inventory_is_read(given: Callable[[str], str]) -> None:

@@ -1,4 +1,4 @@
-"""Pods that a backup brings back, and pods of a newer release: no share is handed out twice."""
+"""Pods of a backup, and of another release: no share is handed out twice."""
 
 import shutil
 from dataclasses import replace
@@ -8,6 +8,8 @@ import pytest
 
 from gpu_fraction.domain import keys
 from tests.support.node_rig import StartError, node, rig_card, share
+
+GOLDEN = Path(__file__).parents[3] / "data" / "formats" / "0.1.0"
 
 
 async def test_cards_that_are_gone_are_refused(tmp_path: Path) -> None:
@@ -48,6 +50,39 @@ async def test_a_pod_that_is_back_keeps_its_running_slice(tmp_path: Path) -> Non
         rig.api.delete(pod.uid)
         rig.api.put(pod)
         assert await rig.start(pod) == first
+
+
+async def test_the_state_of_0_1_0_is_taken_over(tmp_path: Path) -> None:
+    """Its running containers are counted, and nothing is set aside (docs/formats.md)."""
+    async with node(tmp_path, rig_card(0, memory_mib=19_000)) as rig:
+        await rig.kill_daemon()
+        kept = rig.paths.state / "allocations" / "0123456789abcdef0123456789abcdef.json"
+        shutil.copy(GOLDEN / "allocation.json", kept)
+        shutil.copy(GOLDEN / "inventory.json", rig.paths.state)
+        assert rig.pod({"main": [share(0)]}).uid == "uid-0"
+        await rig.start_daemon()
+        await rig.ready()
+        assert kept.exists()
+        assert rig.service.state.ledger.usage()["GPU-0"].memory_mib == 10_000
+        late = rig.pod({"main": [share(0)]})
+        await rig.admit(late)
+        with pytest.raises(StartError, match="no room: memory 10000"):
+            await rig.kubelet.start_container(late.uid, "main")
+
+
+async def test_cards_that_a_newer_release_remembered_are_read_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After a rollback: the log says so, and pods start."""
+    async with node(tmp_path, rig_card(0)) as rig:
+        await rig.kill_daemon()
+        (rig.paths.state / "inventory.json").write_text('{"v":2}')
+        await rig.start_daemon()
+        await rig.ready()
+        await rig.run_pod(rig.pod({"main": [share(0)]}))
+    assert (
+        "version 2, from a newer release; this program reads version 1" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("text", ['{"v":2}', "{"])
