@@ -92,6 +92,21 @@ def info_of(pod: Pod) -> PodInfo:
     return PodInfo(*names, spec.priority or 0, asks, problem, not late, pod)
 
 
+def assignment_problem(info: PodInfo) -> str:
+    """Why the cards assigned to the pod cannot be read; empty where they can, or it has none."""
+    text = info.pod.annotations().get(keys.ASSIGNED)
+    if text is None or not (info.asks or info.problem):
+        return ""
+    try:
+        assignment.parse(text)
+    except assignment.AssignmentError as e:
+        return (
+            f"pod {info.namespace}/{info.name} runs on cards that cannot be read, so none are "
+            f"given until it is gone: {keys.ASSIGNED}: {e}"
+        )
+    return ""
+
+
 def assigned(info: PodInfo) -> Assignment | None:
     """The cards assigned to the pod; None before the choice or if the annotation is unreadable."""
     text = info.pod.annotations().get(keys.ASSIGNED)

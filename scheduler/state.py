@@ -15,7 +15,7 @@ from gpu_fraction.domain.placement.vectorised import Evaluation, evaluate
 from gpu_fraction.scheduler.claims import Claim, Claims, Stage
 from gpu_fraction.scheduler.model_usage import ModelUsage
 from gpu_fraction.scheduler.objects import Pod
-from gpu_fraction.scheduler.pod_info import PodInfo, assigned, info_of
+from gpu_fraction.scheduler.pod_info import PodInfo, assigned, assignment_problem, info_of
 
 EVALUATIONS_KEPT: Final = 8
 """Cached evaluations of the whole cluster, 9 bytes a node each. Chosen: prioritize needs the one
@@ -66,6 +66,8 @@ class ClusterState:
 
     def node_problem(self, name: str) -> str:
         """Why the node has no cards."""
+        if name in self._cards and (unread := self._unread(name, ())):
+            return unread
         return self._problems.get(name, "no such node is known yet")
 
     def nodes(self) -> Collection[str]:
@@ -126,7 +128,7 @@ class ClusterState:
             cards = known.assignment
         if cards is not None:
             self._put(_claim(info, info.node, cards, Stage.SEEN))
-        elif info.asks:
+        elif info.asks or assignment_problem(info):
             self._guests.setdefault(info.node, {})[info.uid] = info
         if known is None or known.assignment != cards:
             self._stale.add(info.node)
@@ -220,8 +222,8 @@ class ClusterState:
     def table(self) -> ClusterTable:
         """All cards, up to date."""
         for node in self._stale:
-            if node in self._cards:
-                self._table.set_node(node, self.without(node, ()))
+            if cards := self.without(node, ()):
+                self._table.set_node(node, cards)
             else:
                 self._table.remove_node(node)
         self._stale.clear()
@@ -270,6 +272,8 @@ class ClusterState:
 
     def without(self, node: str, uids: Collection[str]) -> tuple[CardState, ...]:
         """The node's cards if these pods held nothing."""
+        if self._unread(node, uids):
+            return ()
         claims = self.claims.of_node(node)
         held = (claim.assignment for claim in claims if claim.uid not in uids)
         cards = less(self._cards.get(node, ()), held)
@@ -279,6 +283,16 @@ class ClusterState:
             if placed is not None:
                 cards = less(cards, [placed.assignment])
         return cards
+
+    def _unread(self, node: str, uids: Collection[str]) -> str:
+        """Why no card of the node can be given: which ones a pod has is unknown; empty if known.
+
+        A guess could give a card to two pods.
+        """
+        found = (
+            assignment_problem(g) for g in self._guests.get(node, {}).values() if g.uid not in uids
+        )
+        return next(filter(None, found), "")
 
     def _rivals(self, info: PodInfo, node: str) -> Iterator[PodInfo]:
         """Other pods for which free cards of the node are kept."""

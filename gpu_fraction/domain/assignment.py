@@ -5,10 +5,11 @@ The node daemon, the extender and the quota controller read it.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
+from gpu_fraction.domain import formats
 from gpu_fraction.domain.keys import ASSIGNED
 
 VERSION: Final = 1
@@ -18,7 +19,7 @@ class AssignmentError(ValueError):
     """The annotation's value is not an assignment; the message names the place."""
 
 
-class CardShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+class CardShare(msgspec.Struct, frozen=True, rename="camel"):
     """One container's part of one card.
 
     Attributes:
@@ -36,8 +37,8 @@ Assignment = Mapping[str, tuple[CardShare, ...]]
 """Container name to its cards, at least one each."""
 
 
-class _Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    v: int
+class _Wire(msgspec.Struct, frozen=True):
+    v: Literal[1]
     containers: dict[str, tuple[CardShare, ...]]
 
 
@@ -46,7 +47,7 @@ _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 
 
 def parse(text: str) -> Assignment:
-    """Read the annotation.
+    """Read the annotation; unknown fields are ignored, so that older readers still work.
 
     Raises:
         AssignmentError: not JSON, another version, a container without cards, a card twice
@@ -55,9 +56,8 @@ def parse(text: str) -> Assignment:
     try:
         wire = _DECODER.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as e:
-        raise AssignmentError(f"not an assignment: {e}") from e
-    if wire.v != VERSION:
-        raise AssignmentError(f"version {wire.v}, expected {VERSION}")
+        told = formats.other_version(text, VERSION) or f"not an assignment: {e}"
+        raise AssignmentError(told) from e
     if not wire.containers:
         raise AssignmentError("names no container")
     for container, shares in wire.containers.items():

@@ -7,7 +7,7 @@ write annotations, so one rule covers them.
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from gpu_fraction.domain import guard, keys, request_annotation
+from gpu_fraction.domain import formats, guard, keys, request_annotation
 from gpu_fraction.domain.admission import uses_gpu
 from gpu_fraction.domain.backends import BACKENDS
 from gpu_fraction.domain.pod import Pod, containers
@@ -62,7 +62,9 @@ def _new_ephemeral_containers(old: Pod, new: Pod, policy: guard.Policy) -> Itera
     known = {c.name for c in old.spec.ephemeral_containers or ()}
     gpu = uses_gpu(new)
     rendered = request_annotation.find(new.annotations())
-    required = False
+    # The request of a newer release may require it.
+    text = new.annotations().get(keys.REQUEST, "")
+    required = bool(formats.other_version(text, request_annotation.VERSION))
     if rendered is not None and rendered.request.isolation == "required":
         backend = BACKENDS.get(rendered.backend)
         required = backend is not None and backend.needs_no_root

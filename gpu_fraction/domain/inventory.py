@@ -7,6 +7,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from gpu_fraction.domain import formats
+
 VERSION: Final = 1
 
 Isolation = Literal["cgroup", "mps", "hami-core", "mig", "none"]
@@ -87,9 +89,11 @@ def parse(text: str) -> Inventory:
     try:
         inventory = _DECODER.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as e:
-        raise InventoryError(f"not an inventory: {e}") from e
+        told = formats.other_version(text, VERSION) or f"not an inventory: {e}"
+        raise InventoryError(told) from e
     if inventory.v != VERSION:
-        raise InventoryError(f"version {inventory.v}, expected {VERSION}")
+        told = formats.other_version(text, VERSION) or "not an inventory: it has no version"
+        raise InventoryError(told)
     uuids = [card.uuid for card in inventory.cards]
     if len(set(uuids)) != len(uuids):
         raise InventoryError("a card is listed twice")

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from gpu_fraction.domain import keys, units
+from gpu_fraction.domain import formats, keys, units
 from gpu_fraction.domain.request import MAX_CARDS, Isolation, Placement, Request, Slice
 
 VERSION: Final = 1
@@ -33,9 +33,7 @@ class Rendered:
     request: Request
 
 
-class _Slice(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
-):
+class _Slice(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     name: str
     cards: _Cards
     core_milli: _Milli | None = None
@@ -43,9 +41,7 @@ class _Slice(
     memory_milli: _Milli | None = None
 
 
-class _Wire(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
-):
+class _Wire(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     v: Literal[1]
     backend: str
     containers: Annotated[tuple[_Slice, ...], msgspec.Meta(min_length=1)]
@@ -79,11 +75,11 @@ def render(request: Request, backend: str) -> str:
 
 
 def load(text: str) -> Rendered:
-    """Read the annotation back.
+    """Read the annotation back; unknown fields are ignored, so that older readers still work.
 
     Raises:
-        RequestAnnotationError: not JSON, another version, an unknown field, an amount out of
-            range, no container or one twice.
+        RequestAnnotationError: not JSON, another version, an amount out of range, no container
+            or one twice.
     """
     try:
         wire = _DECODER.decode(text)
@@ -92,7 +88,8 @@ def load(text: str) -> Rendered:
             for s in wire.containers
         )
     except (msgspec.MsgspecError, ValueError) as e:
-        raise RequestAnnotationError(f"not a request: {e}") from e
+        told = formats.other_version(text, VERSION) or f"not a request: {e}"
+        raise RequestAnnotationError(told) from e
     if len({part.container for part in slices}) != len(slices):
         raise RequestAnnotationError("not a request: names a container twice")
     request = Request(

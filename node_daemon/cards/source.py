@@ -9,6 +9,7 @@ from typing import Final, NoReturn, Protocol, TypeVar
 import msgspec
 import structlog
 
+from gpu_fraction.domain import formats
 from gpu_fraction.domain.inventory import Inventory
 from gpu_fraction.node_daemon.cards import health, health_events, inventory, nvml
 from gpu_fraction.node_daemon.cards.inventory import SLOTS_PER_CARD, CardIsolation
@@ -234,9 +235,12 @@ class CardSource:
     def _load(self) -> tuple[str, health.Health]:
         boot_id = health.BOOT_ID.read_text().strip()
         try:
-            return boot_id, health.load(self._file.read_bytes(), boot_id)
+            content = self._file.read_bytes()
         except OSError:
             return boot_id, health.Health()
+        if problem := formats.other_version(content, health.SAVED_VERSION):
+            _log.warning("health_not_read", why=problem)
+        return boot_id, health.load(content, boot_id)
 
 
 def _without_driver(last: Inventory, why: str) -> Inventory:

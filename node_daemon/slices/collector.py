@@ -101,14 +101,19 @@ class Collector:
     def _adopt(self) -> None:
         """Count running containers whose allocation is not stored."""
         for pod in self._pods.living():
+            unread = False
             try:
                 decided = assigned(pod) or {}
             except Refusal as e:
                 _log.error("assignment_unreadable", pod=pod.name, uid=pod.uid, error=str(e))
-                continue
+                decided, unread = {}, True
             for container in pod.containers:
                 key = ContainerKey(pod.uid, container.name)
-                if container.started and container.name in decided and key not in self._ledger:
+                if not container.started or key in self._ledger:
+                    continue
+                if unread and container.holds_slot:
+                    self._ledger.record_unknown(key)
+                elif container.name in decided:
                     _log.warning(
                         "container_adopted", pod=pod.name, uid=pod.uid, container=key.name
                     )

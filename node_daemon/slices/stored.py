@@ -1,7 +1,6 @@
 """What a process of the daemon finds of an earlier one: slices, and the cards it knew."""
 
 import asyncio
-from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -66,6 +65,10 @@ class StoredSlices:
         aside = self._state.store.load()
         self._files.prepare()
         _log.info("state_loaded", allocations=len(self._state.store), set_aside=aside)
-        with suppress(OSError, InventoryError):
+        try:
             return inventory_format.parse((self._paths.state / LAST_INVENTORY).read_text())
-        return Inventory()
+        except FileNotFoundError:
+            return Inventory()
+        except (OSError, UnicodeError, InventoryError) as e:
+            _log.warning("inventory_not_read", why=str(e))
+            return Inventory()

@@ -46,7 +46,7 @@ class ContainerKey:
     name: str
 
 
-class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Binding(msgspec.Struct, frozen=True):
     """A container and the cards it was given.
 
     Attributes:
@@ -79,7 +79,7 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return hashlib.sha256(name).hexdigest()[:TAG_LENGTH]
 
 
-class Allocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Allocation(msgspec.Struct, frozen=True):
     """One ``Allocate``: a token of the kubelet's and the name that was answered for it.
 
     Or one request of a claim, which is bound from the start.

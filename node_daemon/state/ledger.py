@@ -61,13 +61,13 @@ class Ledger:
             Refusal: the container holds other shares, or they do not fit. Nothing is taken.
         """
         held = self._shares.get(key)
-        if held is not None and held != tuple(shares):
+        if held and held != tuple(shares):
             raise Refusal(
                 Reason.ASSIGNMENT_DIFFERS,
                 f"container {key.name!r} already holds {_text(held)}, "
                 f"but its assignment is now {_text(shares)}; a slice cannot change in place",
             )
-        if held is None:
+        if not held:
             self._check(shares, cards)
             self._shares[key] = tuple(shares)
 
@@ -75,11 +75,24 @@ class Ledger:
         """Record what a container already has, even where it does not fit."""
         self._shares[key] = tuple(shares)
 
+    def record_unknown(self, key: ContainerKey) -> None:
+        """Record a container that runs on cards which nobody can name.
+
+        Any of the node's cards may be its, so nothing more is given until it is released.
+        """
+        self._shares[key] = ()
+
     def release(self, key: ContainerKey) -> None:
         """Release a container's shares, if it holds any."""
         self._shares.pop(key, None)
 
     def _check(self, shares: Sequence[CardShare], cards: Mapping[str, Card]) -> None:
+        if unknown := next((key for key, held in self._shares.items() if not held), None):
+            raise Refusal(
+                Reason.CARD_FULL,
+                f"container {unknown.name!r} of pod {unknown.uid} runs on cards that cannot be "
+                "read from its state or its pod; delete that pod, then this one starts",
+            )
         used = self.usage()
         for share in shares:
             card = cards.get(share.uuid)

@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import structlog
 
+from gpu_fraction.domain import formats
 from gpu_fraction.node_daemon.state.allocation import Allocation, ContainerKey, Nonce, Token
 from gpu_fraction.node_daemon.state.durable import run_to_end, write_durably
 from gpu_fraction.node_daemon.state.errors import Reason, Refusal, StoreError
@@ -33,8 +34,8 @@ nothing but the disk."""
 _log = structlog.get_logger()
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    v: int
+class _File(msgspec.Struct, frozen=True):
+    v: Literal[1]
     crc32: int
     allocation: msgspec.Raw
 
@@ -180,9 +181,11 @@ def _decode(path: Path) -> Allocation:
         ValueError: not what this version writes under that name.
         OSError: unreadable.
     """
-    file = _FILE.decode(path.read_bytes())
-    if file.v != VERSION:
-        raise ValueError(f"version {file.v}, expected {VERSION}")
+    content = path.read_bytes()
+    try:
+        file = _FILE.decode(content)
+    except msgspec.MsgspecError as e:
+        raise ValueError(formats.other_version(content, VERSION) or str(e)) from e
     if zlib.crc32(file.allocation) != file.crc32:
         raise ValueError("checksum differs")
     allocation = _ALLOCATION.decode(file.allocation)

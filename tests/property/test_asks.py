@@ -121,7 +121,8 @@ def assigned(raw: Raw, chosen: Assignment) -> Raw:
     """The pod once its cards are chosen."""
     metadata = raw["metadata"]
     notes = {**(metadata.get("annotations") or {}), keys.ASSIGNED: assignment.render(chosen)}
-    return {**raw, "metadata": {**metadata, "annotations": notes}}
+    spec = {**raw["spec"], "nodeName": "node"}  # one Binding writes both
+    return {**raw, "metadata": {**metadata, "annotations": notes}, "spec": spec}
 
 
 def of_asks(asks: tuple[Ask, ...]) -> Demand:

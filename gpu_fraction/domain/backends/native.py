@@ -76,7 +76,8 @@ class Native(Backend):
     def demand(self, pod: Pod) -> Demand:
         """From what each container asks; what is open, from the cards once they are chosen."""
         written = as_written(_rendered(pod))
-        assigned = assignment.find(pod.annotations())
+        # Cards and node are written at once: without a node they are of an earlier pod, restored.
+        assigned = assignment.find(pod.annotations()) if pod.spec.node_name else {}
         return aggregate(
             pod, lambda c: _container_demand(c, written.get(c.name), assigned.get(c.name, ()))
         )

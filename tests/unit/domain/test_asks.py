@@ -148,10 +148,17 @@ def test_resources_that_contradict_the_request_say_why(
         asks_of(rendered, [("a", named(**amounts))])
 
 
-@pytest.mark.parametrize("value", [{"v": 7}, []])
-def test_an_unreadable_request_names_the_annotation(value: Any) -> None:
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"v": 1}, "not a request: "),
+        ([], "not a request: "),
+        ({"v": 7}, "version 7, from a newer"),
+    ],
+)
+def test_an_unreadable_request_names_the_annotation(value: Any, told: str) -> None:
     """And the place in it, so that the user sees where to look."""
-    with pytest.raises(AskError, match=r"^gpu-fraction.dev/request: not a request: "):
+    with pytest.raises(AskError, match=f"^gpu-fraction.dev/request: {told}"):
         rendered_for_us({keys.REQUEST: json.dumps(value)})
 
 

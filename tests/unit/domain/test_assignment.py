@@ -64,7 +64,6 @@ def wire(version: object = 1, containers: object = None, **card: Any) -> str:
         wire(coreMilli=1001),
         wire(memoryMib=0),
         wire(memoryMib="4096"),
-        wire(more=1),
     ],
 )
 def test_nothing_else_is_read(damaged: str) -> None:

@@ -143,8 +143,15 @@ def test_an_amount_that_native_resources_leave_out_is_left_open() -> None:
         1, 0, 4096, open_core_mib=4096, open_cards=1, open_least_mib=4096
     )
     chosen = {keys.ASSIGNED: render({"main": (CardShare("GPU-1", 500, 4096),)})}
-    assert cost(half, annotations=chosen) == cost(memory, annotations=chosen)
-    assert cost(half, annotations=chosen) == Demand(1, 500, 4096)
+    placed: Raw = {"annotations": chosen, "nodeName": "n"}
+    assert cost(half, **placed) == cost(memory, **placed) == Demand(1, 500, 4096)
+
+
+def test_cards_of_an_earlier_life_are_not_charged() -> None:
+    """A restored pod without a node gets other cards, which may be larger."""
+    half = container("main", {keys.SLOT: "1", keys.CORE_MILLI: "500"})
+    stale = {keys.ASSIGNED: render({"main": (CardShare("GPU-gone", 500, 1),)})}
+    assert cost(half, annotations=stale) == cost(half)
 
 
 def test_native_resources_that_no_cards_can_give_are_charged_as_they_are_named() -> None:
@@ -178,7 +185,8 @@ def test_a_share_of_unknown_memory_is_left_open() -> None:
     assert before == Demand(2, 500, open_memory_milli=500)
     assert not before.exact
     shares = (CardShare("GPU-1", 250, 20480), CardShare("GPU-2", 250, 4096))
-    after = cost(only, annotations={**part, keys.ASSIGNED: render({"main": shares})})
+    given = {**part, keys.ASSIGNED: render({"main": shares})}
+    after = cost(only, annotations=given, nodeName="n")
     assert after == Demand(2, 500, 24576)
     assert after.exact
 
@@ -191,7 +199,8 @@ def test_compute_that_follows_memory_is_left_open() -> None:
     assert before == Demand(2, 0, 8192, open_core_mib=8192, open_cards=2, open_least_mib=4096)
     assert not before.exact
     shares = (CardShare("GPU-1", 50, 4096), CardShare("GPU-2", 250, 4096))
-    after = cost(only, annotations={**part, keys.ASSIGNED: render({"main": shares})})
+    given = {**part, keys.ASSIGNED: render({"main": shares})}
+    after = cost(only, annotations=given, nodeName="n")
     assert after == Demand(2, 300, 8192)
 
 

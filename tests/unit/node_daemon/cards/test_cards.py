@@ -15,7 +15,7 @@ from gpu_fraction.node_daemon.cards.inventory import CardIsolation
 from gpu_fraction.node_daemon.cards.inventory_reader import CardReading, NodeReading
 from gpu_fraction.node_daemon.cards.nvml_cards import NvmlCards
 from gpu_fraction.node_daemon.cards.nvml_driver import Driver
-from gpu_fraction.node_daemon.cards.source import Cards, CardSettings, CardSource
+from gpu_fraction.node_daemon.cards.source import HEALTH_FILE, Cards, CardSettings, CardSource
 from gpu_fraction.node_daemon.state.concurrency import Observable
 from gpu_fraction.sandbox.nvml.hardware import VARIABLE, FakeHardware
 from tests.support import fake_gpus
@@ -95,6 +95,19 @@ async def shows(
 def healthy(inventory: Inventory) -> list[bool]:
     """Health by card."""
     return [card.healthy for card in inventory.cards]
+
+
+@pytest.mark.usefixtures("hardware")
+async def test_health_of_a_newer_release_is_named_and_stops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After a rollback of the daemon."""
+    (tmp_path / HEALTH_FILE).write_text('{"v":2}')
+    async with running(tmp_path) as (published, _, _):
+        await shows(published, lambda i: healthy(i) == [True, True])
+    assert (
+        "version 2, from a newer release; this program reads version 1" in capsys.readouterr().out
+    )
 
 
 async def test_cards_are_published_with_their_isolation(

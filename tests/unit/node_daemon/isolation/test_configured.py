@@ -27,6 +27,7 @@ from tests.support.fake_gpus import bound
 from tests.support.settings import configured
 from tests.unit.node_daemon.isolation.conftest import Mps
 
+GOLDEN = pathlib.Path(__file__).parents[3] / "data" / "formats" / "0.1.0"
 ONE, TWO = fake_gpus.uuid(0), fake_gpus.uuid(1)
 CARDS = (CardFacts(ONE, 0, 80959, (9, 0)), CardFacts(TWO, 1, 80959, (9, 0)))
 
@@ -88,6 +89,16 @@ def test_a_mode_that_was_changed_by_hand_meanwhile_stays(driver: Driver, mps: Mp
     driver.device(0).set_compute_mode(prohibited)
     mps.modes(driver).release([ONE])
     assert modes(driver)[0] == prohibited
+
+
+def test_the_record_of_0_1_0_is_read(driver: Driver, mps: Mps) -> None:
+    """A later release gives back what that one changed (docs/formats.md)."""
+    record = mps.directory / "state" / "mps" / MODES
+    record.parent.mkdir(parents=True)
+    record.write_text((GOLDEN / "compute-modes.json").read_text().replace("GPU-0", ONE))
+    driver.device(0).set_compute_mode(nvml.COMPUTE_MODE_EXCLUSIVE_PROCESS)
+    mps.modes(driver).release([ONE])
+    assert modes(driver)[0] == nvml.COMPUTE_MODE_DEFAULT
 
 
 def test_a_card_that_cannot_be_given_back_is_tried_again(
