@@ -121,6 +121,11 @@ def test_the_schema_is_closed(helm: Helm, values: dict[str, Any], said: str) -> 
             {},
             "namespace.podSecurity: baseline refuses pods in the host's network",
         ),
+        (
+            {"imageRegistry": "a.example", "image": {"repository": "b.example:5000/x"}},
+            {},
+            "image.repository: b.example:5000/x has a registry of its own",
+        ),
         ({}, {"name": "1e3"}, "fullnameOverride: names would begin with 1e3-gpu-fraction"),
         (
             {"backend": "kai"},

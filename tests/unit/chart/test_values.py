@@ -311,6 +311,16 @@ def test_drivers_surge_by_the_number_of_nodes_that_may_be_updated(helm: Helm) ->
         assert daemon["spec"]["updateStrategy"] == {"rollingUpdate": strategy}
 
 
+def test_a_driver_may_not_change_pods(helm: Helm) -> None:
+    """The device plugin alone writes what the scheduler's extender did not."""
+    for values, verbs in (
+        ({}, {"list", "watch", "patch"}),
+        ({"backend": "dra", "dra": {"enabled": True}}, {"list", "watch"}),
+    ):
+        rules = helm.template(values).named("ClusterRole", "-node-daemon")["rules"]
+        assert {v for r in rules if "pods" in r["resources"] for v in r["verbs"]} == verbs
+
+
 def test_monitoring_asks_every_part(helm: Helm) -> None:
     """Each has exactly one of the ports."""
     made = helm.template({"monitoring": {"enabled": True, "labels": {"release": "prometheus"}}})
