@@ -530,7 +530,7 @@ ATTEMPTS: list[Attempt] = [
     _rbac("T26", "PATCH", f"/api/v1/nodes/{NODE}", {"spec": {"unschedulable": False}}),
 ]
 
-TRIED_APART = ("T4", "N1")
+TRIED_APART = ("T4", "N1", "N6")
 """Lines with a test of their own in test_hostile_tenant.py."""
 
 NOT_TRIED: Mapping[str, str] = {
@@ -540,6 +540,5 @@ NOT_TRIED: Mapping[str, str] = {
     "N3": "stated as open: what an administrator decides, a tenant cannot try",
     "N4": "stated as open: needs a card with an MPS server",
     "N5": "stated as open: needs a node with NVIDIA's runtime",
-    "N6": "stated as open: what a pod of a higher priority evicts is Kubernetes' to say",
 }
 """Lines of the threat model that no row is about, and why."""

@@ -50,6 +50,7 @@ LONGEST_REASON = 2300
 """The webhook's 2000 characters, with the words of the API server around them."""
 
 READY_S = 60
+CRITICAL = "system-node-critical"
 UNREACHED = "failed calling webhook"
 MEANT = ("plain", "gpu", "required", "gated", *(key.partition(".")[0] for key in COUNT_LABELS))
 """The tenant's pods."""
@@ -252,6 +253,19 @@ async def test_a_forged_review_takes_room_for_a_while_and_frees_none(
     assert after["used"] == before["used"]
     new = [one for one in after["reserved"] if one not in before.get("reserved", [])]
     assert [one["gpus"] for one in new] == ["2"], new
+
+
+async def test_a_quota_can_refuse_priorities_that_evict_others(
+    quotas: Quotas, tenants: dict[str, ApiClient]
+) -> None:
+    """N6: Kubernetes lets a tenant name any class."""
+    critical = pod("critical", QUARTER, priorityClassName=CRITICAL)
+    attempt = Attempt("N6", "", "POST", PODS, critical, "", query={"dryRun": "All"})
+    assert await refusal(tenants[TENANT], attempt) == ""
+    scope = {"scopeName": "PriorityClass", "operator": "In", "values": [CRITICAL]}
+    quotas.create(OWN, "critical", hard={"pods": 0}, scopeSelector={"matchExpressions": [scope]})
+    said = await refusal(tenants[TENANT], attempt)
+    assert "exceeded GPU quota: critical, requested: pods=1" in said
 
 
 async def forged(quotas: Quotas, operation: str, cards: int) -> tuple[bool, str]:
