@@ -24,6 +24,9 @@ from gpu_fraction.settings.option import SettingsError
 WIDTH: Final = 100
 """Columns of wrapped text; chosen, as the documentation."""
 
+STATE_END: Final = 14
+"""Columns of a step's number and state, and of what separates them."""
+
 _COLOURS: Final = {"done": "green", "waiting": "yellow", "refused": "red", "unknown": "dim"}
 _WORDS: Final = {"unknown": "not known"}
 
@@ -136,9 +139,11 @@ def _explained(report: Report, look: Style) -> Iterator[str]:
     yield ""
     for step in report.steps:
         word = _WORDS.get(step.state, step.state)
+        text = f"{step.name}: {_short(step.text)}" if step.text else step.name
+        first, *more = _wrapped(text, " " * STATE_END)
         state = painted(f"{word:<9}", _COLOURS[step.state], look)
-        line = f"{step.number}  {state}  {step.name}"
-        yield line + (f": {_short(step.text)}" if step.text else "")
+        yield f"{step.number}  {state}  {first[STATE_END:]}"
+        yield from more
     if report.findings:
         yield ""
     for finding in report.findings:

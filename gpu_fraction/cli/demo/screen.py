@@ -160,9 +160,12 @@ class LiveScreen:
 
     async def end(self, lines: Sequence[str]) -> None:
         """Print title and outcome above the table, when they could be seen."""
+        from rich.padding import Padding  # noqa: PLC0415 - see screen
+        from rich.text import Text  # noqa: PLC0415
+
         self._console.print(f"[bold]{self._now}[/bold]")
         for line in lines:
-            self._console.print(f"   {line}", markup=False)
+            self._console.print(Padding(Text(line), (0, 0, 0, 3), expand=False))
         left_s = self._began_s + PACE_S - asyncio.get_running_loop().time()
         await asyncio.sleep(max(0.0, left_s))
 
