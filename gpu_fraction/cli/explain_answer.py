@@ -24,6 +24,9 @@ from gpu_fraction.settings.option import SettingsError
 WIDTH: Final = 100
 """Columns of wrapped text; chosen, as the documentation."""
 
+LONGEST: Final = 160
+"""Characters of a step's text; chosen: two lines. A cause has the whole text."""
+
 STATE_END: Final = 14
 """Columns of a step's number and state, and of what separates them."""
 
@@ -152,7 +155,7 @@ def _explained(report: Report, look: Style) -> Iterator[str]:
 
 def _short(text: str) -> str:
     text = clean(text)
-    return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def _cause(finding: Finding, look: Style) -> Iterator[str]:

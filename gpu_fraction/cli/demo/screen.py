@@ -135,6 +135,7 @@ class LiveScreen:
         """Show the table."""
         from rich.live import Live  # noqa: PLC0415 - see screen
 
+        self._console.print()
         with Live(self._frame(storage), console=self._console, auto_refresh=False) as live:
 
             async def refresh() -> None:
@@ -177,7 +178,7 @@ class LiveScreen:
         from rich.console import Group  # noqa: PLC0415 - see screen
         from rich.text import Text  # noqa: PLC0415
 
-        parts: list[RenderableType] = [_table(storage), *map(Text, _budgets(storage))]
+        parts: list[RenderableType] = [Text(), _table(storage), *map(Text, _budgets(storage))]
         if self._now:
             parts.append(Text(f"> {self._now}", style="bold"))
         return Group(*parts)

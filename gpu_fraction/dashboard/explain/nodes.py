@@ -188,9 +188,20 @@ def _nearest(cards: Sequence[CardState], asks: Sequence[Ask]) -> Refusal | None:
         refusals = [refusal(ask, card) for card in cards]
         if refusals.count(None) >= ask.cards:
             continue
-        told = [one for one in refusals if one is not None]
-        return max(told, key=lambda one: one.why, default=None) if None not in refusals else None
+        told = [(one, _room(card)) for one, card in zip(refusals, cards, strict=True) if one]
+        if len(told) < len(cards):
+            return None
+        return max(told, key=lambda one: (one[0].why, one[1]), default=(None, ()))[0]
     return None
+
+
+def _room(card: CardState) -> tuple[int, int]:
+    return card.free_memory_mib, card.free_core_milli
+
+
+def most_room(node: NodeView) -> tuple[int, int]:
+    """Free MiB and milli-cores of the healthy card that has most; 0 without one."""
+    return max((_room(c) for c in node.states if not c.kind.health), default=(0, 0))
 
 
 def _barriers(
