@@ -8,6 +8,7 @@ import io
 import os
 import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -69,14 +70,14 @@ class Terminal:
         read = b""
         end_s = time.monotonic() + DEADLINE_S
         while not (until and until in read):
+            if not select.select([self._own], [], [], max(0.0, end_s - time.monotonic()))[0]:
+                raise SystemExit(f"not ended in {DEADLINE_S:g} s: {read.decode()}")
             try:
                 read += os.read(self._own, 65536)
             except OSError:  # Linux: the other end is closed
                 if not until:
                     break
                 raise SystemExit(f"ended before {until!r}: {read.decode()}") from None
-            if time.monotonic() > end_s:
-                raise SystemExit(f"not ended in {DEADLINE_S:g} s: {read.decode()}")
         return read.decode()
 
     def close(self) -> None:
