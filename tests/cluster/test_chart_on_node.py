@@ -129,6 +129,7 @@ def test_all_of_it_runs_as_pods(release: Release) -> None:
     assert ready == {"webhook": 2, "controller": 2, "scheduler": 2, "node-daemon": 1}
 
 
+@pytest.mark.matrix
 def test_the_notebook_has_its_slice_and_a_quota_refuses_the_next(
     release: Release, team: Kubectl
 ) -> None:
@@ -209,6 +210,7 @@ async def test_upgrade_and_rollback_fail_no_create(release: Release, team: Kubec
             await asyncio.to_thread(release.run, *upgrade, values=values)
             upgraded = release.pods()
             await asyncio.to_thread(release.run, "rollback", NAME, "1", *WAIT)
+            await asyncio.to_thread(waiting.wait_for, release.settled)
     print(load.report("helm upgrade and rollback"))
     assert (load.failed, load.done > 0) == (Counter(), True)
     assert all(pod["metadata"]["annotations"]["team"] == "b" for pod in upgraded)

@@ -6,6 +6,7 @@ would show is not shown here.
 
 import contextlib
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +107,11 @@ class Release:
         items = self.kubectl.json("get", "pods")["items"]
         return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
 
+    def settled(self) -> bool:
+        """Whether none of its pods is about to end."""
+        items = self.kubectl.json("get", "pods")["items"]
+        return not any("deletionTimestamp" in pod["metadata"] for pod in items)
+
     def node_names(self) -> set[str]:
         """Labels, annotations and amounts of the Node."""
         node = self.plane.kubectl.json("get", "node", self.node.name)
@@ -128,8 +134,12 @@ class Release:
 
     def delete_namespace(self) -> None:
         """Takes the rest away after an uninstallation, and waits until it is gone."""
-        # A replica of the webhook serves until its clients are gone, for at most 100 s.
-        self.kubectl("delete", "pods", "--all", "--now")
+        # The webhook's serve until the API server drops its idle connections, after 90 s.
+        for pod in self.kubectl.json("get", "pods")["items"]:
+            for status in pod["status"].get("containerStatuses", ()):
+                container = status.get("containerID", "").removeprefix("containerd://")
+                with contextlib.suppress(subprocess.CalledProcessError):  # it has ended
+                    self.node.ctr("tasks", "kill", "--signal=SIGKILL", container)
         self.plane.kubectl("delete", "namespace", NAMESPACE)
         self._read = self.audit.stat().st_size
 
