@@ -107,10 +107,9 @@ class Release:
         items = self.kubectl.json("get", "pods")["items"]
         return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
 
-    def settled(self) -> bool:
-        """Whether none of its pods is about to end."""
-        items = self.kubectl.json("get", "pods")["items"]
-        return not any("deletionTimestamp" in pod["metadata"] for pod in items)
+    def names(self) -> set[str]:
+        """All its pods, those that are about to end too."""
+        return set(self.kubectl("get", "pods", "--output=name").split())
 
     def node_names(self) -> set[str]:
         """Labels, annotations and amounts of the Node."""
