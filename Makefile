@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 TOOLS := .venv/.tools
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: venv lock image licences release audit demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check mutants bench bench-cluster protos configuration backends-page manifests
+.PHONY: venv lock image licences release audit demo test test-cluster test-cluster-long test-cluster-matrix test-gpu cluster-assets check mutants bench bench-cluster protos configuration backends-page pictures manifests
 
 venv: $(STAMP)
 
@@ -82,6 +82,10 @@ configuration: venv
 # Writes docs/backends.md.
 backends-page: venv
 	$(BIN)/python scripts/generate_backends.py > docs/backends.md
+
+# Writes docs/pictures from what the commands print on the demo's cluster; needs kubectl.
+pictures: venv
+	$(BIN)/python scripts/generate_pictures.py
 
 # Writes deploy/ from deploy/chart, and what of the chart follows from the settings; needs Helm 4.
 manifests: venv

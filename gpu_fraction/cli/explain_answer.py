@@ -24,6 +24,12 @@ from gpu_fraction.settings.option import SettingsError
 WIDTH: Final = 100
 """Columns of wrapped text; chosen, as the documentation."""
 
+LONGEST: Final = 160
+"""Characters of a step's text; chosen: two lines. A cause has the whole text."""
+
+STATE_END: Final = 14
+"""Columns of a step's number and state, and of what separates them."""
+
 _COLOURS: Final = {"done": "green", "waiting": "yellow", "refused": "red", "unknown": "dim"}
 _WORDS: Final = {"unknown": "not known"}
 
@@ -136,9 +142,11 @@ def _explained(report: Report, look: Style) -> Iterator[str]:
     yield ""
     for step in report.steps:
         word = _WORDS.get(step.state, step.state)
+        text = f"{step.name}: {_short(step.text)}" if step.text else step.name
+        first, *more = _wrapped(text, " " * STATE_END)
         state = painted(f"{word:<9}", _COLOURS[step.state], look)
-        line = f"{step.number}  {state}  {step.name}"
-        yield line + (f": {_short(step.text)}" if step.text else "")
+        yield f"{step.number}  {state}  {first[STATE_END:]}"
+        yield from more
     if report.findings:
         yield ""
     for finding in report.findings:
@@ -147,7 +155,7 @@ def _explained(report: Report, look: Style) -> Iterator[str]:
 
 def _short(text: str) -> str:
     text = clean(text)
-    return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def _cause(finding: Finding, look: Style) -> Iterator[str]:

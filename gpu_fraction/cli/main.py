@@ -24,6 +24,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "scheduler-certs": "write the certificates of scheduler and extender",
     "node-daemon": "advertise and assign this node's GPU slices",
     "certs": "show or renew the webhook's certificates",
+    "cleanup": "remove what an installation left on nodes",
     "demo": "play a story on a simulated cluster",
 }
 """Modules of this package with their line in ``--help``. Only the module of the given command is

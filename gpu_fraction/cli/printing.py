@@ -148,7 +148,11 @@ def table(columns: Sequence[Column[T]], items: Iterable[T], look: Style) -> str:
     """Columns with two spaces between them, no borders; empty without headers and items."""
     shown = [column for column in columns if look.wide or not column.wide]
     rows = [
-        [(clean(c.text(item)), c.paint(item) if c.paint else "") for c in shown] for item in items
+        [
+            (text := clean(c.text(item)), c.paint(item) if c.paint and text != "-" else "")
+            for c in shown
+        ]
+        for item in items
     ]
     if look.headers:
         rows.insert(0, [(column.title, "") for column in shown])

@@ -183,7 +183,7 @@ def _users() -> Listing[PodView]:
         Column("MEMORY", _memory),
         Column("GPUS", lambda p: str(len(p.slices) or p.demand.cards)),
         Column("AGE", lambda p: age(p.pod.metadata.creation_timestamp, now)),
-        Column("OWNER", lambda p: p.owner or "-"),
+        Column("OWNER", lambda p: p.owner or "-", wide=True),
     )
     return Listing("Pod", columns, lambda _: {}, lambda p: p.name)
 

@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +29,9 @@ from gpu_fraction.kube.timestamps import utc_now
 NEAR_MILLI: Final = 900
 """Quotas from this part of their limit on are named below the table. Source: the alert
 QuotaAlmostFull of kubernetes-mixin (alerts/resource_alerts.libsonnet), 90 %."""
+
+NO_WIDTH: Final = 1_000_000
+"""Columns where there is no terminal: nothing is wrapped."""
 
 SHOWN_WAITING: Final = 5
 """Waiting pods named below the table. Chosen: the oldest say enough; ``--by pod`` has all."""
@@ -164,7 +169,14 @@ def _text(cluster: Cluster, rows: _Rows, args: argparse.Namespace, look: Style) 
     if args.by in {"card", "node"} and len(cluster.cards) > 1:
         sums = status_cards.models(look)
         blocks.append(formatted(sums, status_cards.by_model(cluster.cards), "table", look))
-    blocks.append("".join(f"{printing.clean(line)}\n" for line in _below(cluster)))
+    # --watch cuts what is longer than the terminal; elsewhere a line stays one line.
+    columns = shutil.get_terminal_size(fallback=(NO_WIDTH, 0)).columns
+    below = [
+        row
+        for line in _below(cluster)
+        for row in textwrap.wrap(printing.clean(line), columns, break_on_hyphens=False)
+    ]
+    blocks.append("".join(f"{row}\n" for row in below))
     return "\n".join(block for block in blocks if block)
 
 

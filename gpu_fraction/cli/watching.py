@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import shutil
 import sys
+import textwrap
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -95,8 +96,13 @@ async def _live(every_s: float, read: Callable[[], Awaitable[Block]]) -> None:
 
 def _frame(block: Block) -> str:
     """What paints an answer over the one before, cut to the terminal's height."""
-    lines = [*block.text.splitlines(), *([""] if block.notes else []), *map(clean, block.notes)]
-    rows = shutil.get_terminal_size().lines
+    columns, rows = shutil.get_terminal_size()
+    notes = [
+        row
+        for one in block.notes
+        for row in textwrap.wrap(clean(one), columns, break_on_hyphens=False)
+    ]
+    lines = [*block.text.splitlines(), *([""] if notes else []), *notes]
     if len(lines) > rows:
         lines = [*lines[: rows - 1], f"... {len(lines) - rows + 1} more lines"]
     return _ENTER + _ROW.join(lines) + _REST

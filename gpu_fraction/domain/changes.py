@@ -1,7 +1,7 @@
 """Decides on changes of existing pods.
 
 Pod updates, ``pods/status``, ``pods/ephemeralcontainers`` and the metadata of a Binding can all
-write annotations, so one rule covers them.
+write annotations, so one rule covers them. A few labels count as well: quotas charge by them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from typing import Final
 
 from gpu_fraction.domain import formats, guard, keys, request_annotation
 from gpu_fraction.domain.admission import uses_gpu
-from gpu_fraction.domain.backends import BACKENDS
+from gpu_fraction.domain.backends import BACKENDS, CHARGED_BY, demand
 from gpu_fraction.domain.pod import Pod, containers
 from gpu_fraction.domain.problems import Problem, quote
 from gpu_fraction.domain.request import annotation_path
@@ -31,6 +31,7 @@ def update(old: Pod, new: Pod, policy: guard.Policy, *, trusted: bool) -> list[P
     """
     return [
         *_annotations(old.annotations(), new.annotations(), trusted=trusted),
+        *_charge(old, new),
         *_new_ephemeral_containers(old, new, policy),
     ]
 
@@ -55,6 +56,19 @@ def _annotations(
             yield Problem(
                 annotation_path(shown),
                 "cannot change after the pod is created; create a new pod with the new value",
+            )
+
+
+def _charge(old: Pod, new: Pod) -> Iterator[Problem]:
+    """Labels by which the pod's stack counted its cards when it was placed."""
+    before, after = old.metadata.labels or {}, new.metadata.labels or {}
+    changed = sorted(key for key in CHARGED_BY if before.get(key) != after.get(key))
+    if changed and demand(old) != demand(new):
+        for key in changed:
+            yield Problem(
+                f"metadata.labels[{key}]",
+                "cannot change after the pod is created: the quota charges the pod by it; create "
+                "a new pod with the new value",
             )
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.kubectl import Kubectl
+from tests.cluster.harness.stored import everything
 from tests.support.chart import CHART, Helm, find_helm
 
 NAMESPACE, NAME = "sharing", "gpus"
@@ -21,8 +22,6 @@ CA_BUNDLE = b64encode(
     b"MIIBbzCCARWgAwIBAgIUCkZ0cVOEL3jDt8PAbGe0ti6n2YEwCgYIKoZIzj0EAwIw\n"
     b"-----END CERTIFICATE-----\n"
 ).decode()
-LEFT_TO_ITSELF = {"events", "events.events.k8s.io", "leases.coordination.k8s.io"}
-"""What controllers of Kubernetes write all the time."""
 KEPT = {
     "customresourcedefinitions.apiextensions.k8s.io/gpuquotas.gpu-fraction.dev",
     "apiservices.apiregistration.k8s.io/v1alpha1.gpu-fraction.dev",
@@ -82,14 +81,6 @@ class Release:
             }
             words = ("apply", "--server-side", "--field-manager=gpu-fraction-certificates")
             self.kubectl(*words, "-f", "-", stdin=written)
-
-
-def everything(kubectl: Kubectl) -> set[str]:
-    """Every object of the cluster, by resource, namespace and name."""
-    listed = kubectl("api-resources", "--verbs=list", "-o", "name").split()
-    kinds = ",".join(sorted(set(listed) - LEFT_TO_ITSELF))
-    form = r'{range .items[*]}{.kind} {.metadata.namespace} {.metadata.name}{"\n"}{end}'
-    return set(kubectl("get", kinds, "--all-namespaces", "-o", f"jsonpath={form}").splitlines())
 
 
 def remove_definition(kubectl: Kubectl) -> None:

@@ -127,6 +127,37 @@ async def test_a_new_pod_reaches_what_has_to_see_it(
     assert wrong == []
 
 
+MANY = 1001
+"""One more than is searched."""
+
+LONG = {
+    "annotations": pod({f"{n:x}": "" for n in range(MANY)}),
+    "containers": pod(None, *(container(f"c{n}") for n in range(MANY))),
+    "init containers": pod(None, init=[container(f"i{n}") for n in range(MANY)]),
+    "variables": pod(None, *(container(f"c{n}", env=env(*[("A", "")] * 501)) for n in range(2))),
+    "resources": pod(None, container(resources={f"example.com/{n}": "1" for n in range(MANY)})),
+    "volumes": pod(None, volumes=[{"name": f"v{n}", "emptyDir": {}} for n in range(MANY)]),
+    "claims": pod(
+        None,
+        resourceClaims=[{"name": f"c{n}", "resourceClaimName": "c"} for n in range(MANY)],
+    ),
+}
+
+
+@pytest.mark.parametrize("many", LONG)
+async def test_what_is_long_reaches_the_webhook_unsearched(
+    many: str, ready: dict[str, str], client: ApiClient
+) -> None:
+    """A search costs the API server the square of the length, and the length is a tenant's."""
+    for webhook in ("validate.gpu-fraction.dev", "mutate.gpu-fraction.dev"):
+        path = f"/api/v1/namespaces/{ready[webhook]}/pods"
+        raw = copy.deepcopy(LONG[many])
+        del raw["metadata"]["namespace"]
+        request = client.create(path, raw, dryRun="All")
+        seen = webhook.startswith("validate") or many == "annotations"
+        assert await stopped(webhook, request) is seen
+
+
 OURS = {"gpu-fraction": "0.5", "gpu-fraction.dev/gpu-model": "T4"}
 OTHERS = {"example.com/a": "1", "gpu-operator.example.com/driver": "1"}
 STORED = {

@@ -132,8 +132,16 @@ class Helm:
         objects = YAML(typ="safe").load_all(text)
         return Rendered(text, tuple(one for one in objects if one is not None))
 
-    def __call__(self, *words: str, stdin: str = "", **environ: str) -> str:
+    def __call__(
+        self, *words: str, stdin: str = "", timeout_s: float = _TIMEOUT_S, **environ: str
+    ) -> str:
         """What a command prints.
+
+        Args:
+            words: the command.
+            stdin: what it reads.
+            timeout_s: how long it may take.
+            environ: its environment variables.
 
         Raises:
             ValueError: it failed; with what it says.
@@ -144,7 +152,7 @@ class Helm:
             env={"HOME": str(self.home), **environ},
             capture_output=True,
             text=True,
-            timeout=_TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
         )
         if done.returncode != 0:

@@ -79,11 +79,13 @@ def _to_try(cluster: DemoCluster) -> str:
     return f"""
 The cluster runs until Ctrl-C. In another terminal:
   export KUBECONFIG={cluster.kubeconfig}
+  gpu-fraction status
   kubectl get pods -A
   kubectl describe node gpu-1
   kubectl get gpuquotas -A
   kubectl -n {TEAM_A} get events
   kubectl -n {TEAM_B} run mine --image=none --annotations={keys.FRACTION}=0.5
+  gpu-fraction explain pod mine -n {TEAM_B}
   kubectl -n {TEAM_B} scale deployment inference --replicas=2
   kubectl annotate node gpu-2 {FAULT_ANNOTATION}-     # the sick card recovers"""
 

@@ -135,6 +135,7 @@ class LiveScreen:
         """Show the table."""
         from rich.live import Live  # noqa: PLC0415 - see screen
 
+        self._console.print()
         with Live(self._frame(storage), console=self._console, auto_refresh=False) as live:
 
             async def refresh() -> None:
@@ -160,9 +161,12 @@ class LiveScreen:
 
     async def end(self, lines: Sequence[str]) -> None:
         """Print title and outcome above the table, when they could be seen."""
+        from rich.padding import Padding  # noqa: PLC0415 - see screen
+        from rich.text import Text  # noqa: PLC0415
+
         self._console.print(f"[bold]{self._now}[/bold]")
         for line in lines:
-            self._console.print(f"   {line}", markup=False)
+            self._console.print(Padding(Text(line), (0, 0, 0, 3), expand=False))
         left_s = self._began_s + PACE_S - asyncio.get_running_loop().time()
         await asyncio.sleep(max(0.0, left_s))
 
@@ -174,7 +178,7 @@ class LiveScreen:
         from rich.console import Group  # noqa: PLC0415 - see screen
         from rich.text import Text  # noqa: PLC0415
 
-        parts: list[RenderableType] = [_table(storage), *map(Text, _budgets(storage))]
+        parts: list[RenderableType] = [Text(), _table(storage), *map(Text, _budgets(storage))]
         if self._now:
             parts.append(Text(f"> {self._now}", style="bold"))
         return Group(*parts)

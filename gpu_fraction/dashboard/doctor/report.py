@@ -1,5 +1,6 @@
 """Results as text, as commands, and for programs."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -15,6 +16,11 @@ KIND: Final = "DoctorReport"
 
 COLOURS: Final = {"fail": "31", "warn": "33", "skipped": "36", "ok": "32"}
 """SGR codes of levels; the word is always there as well."""
+
+WIDTH: Final = 100
+"""Columns of what was seen; commands are not wrapped. Chosen, as the documentation."""
+
+INDENT: Final = 8
 
 
 def exit_code(results: Sequence[Result], *, strict: bool = False) -> int:
@@ -57,7 +63,10 @@ def _word(level: Level, colour: bool) -> str:  # noqa: FBT001 - a flag of the ca
 
 def _finding(result: Result, one: Finding, *, colour: bool) -> Iterator[str]:
     first, *more = one.fix.splitlines()
-    yield f"{_word(one.level, colour)} {result.check.name}: {one.seen}"
+    text, width = f"{result.check.name}: {one.seen}", WIDTH - INDENT
+    seen, *rest = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    yield f"{_word(one.level, colour)} {seen}"
+    yield from (f"{'':{INDENT}}{line}" for line in rest)
     yield f"        why  {result.check.why}"
     yield f"        fix  {first}"
     yield from (f"             {line}" for line in more)

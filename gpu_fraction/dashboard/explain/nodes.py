@@ -22,6 +22,9 @@ from gpu_fraction.domain.placement import (
 from gpu_fraction.domain.pod import Toleration
 from gpu_fraction.domain.units import MILLI
 
+_SUMS: Final = "resource-short"
+"""The cause that another amount would remove."""
+
 Barriers = tuple[tuple[str, str], ...]
 """Causes that keep a pod off a node, whatever its cards, each with what was seen."""
 
@@ -43,6 +46,8 @@ class NodeVerdict:
         nearest: Of the first ask that does not fit, the refusal of the card that came nearest;
             None where it fits, or where only the number of cards is too small.
         text: All cards, one line.
+        most_milli: The largest share of each card that the node's sums leave to a pod of one
+            container, thousandths.
     """
 
     node: NodeView
@@ -52,6 +57,7 @@ class NodeVerdict:
     alone: bool
     nearest: Refusal | None
     text: str
+    most_milli: int = MILLI
 
     @property
     def room(self) -> bool:
@@ -84,18 +90,15 @@ def verdicts(
             if one.spec.driver == dra.DRIVER
         }
     wanted, taken = _booked(spec), _taken(cluster)
-    return tuple(
-        _verdict(
-            node,
-            asks,
-            (
-                *_barriers(node, spec, backend, published),
-                *_short(node, wanted, taken.get(node.name, {})),
-            ),
-        )
-        for node in cluster.nodes
-        if not _of_other(node, backend, published or ())
-    )
+    found = []
+    for node in cluster.nodes:
+        if _of_other(node, backend, published or ()):
+            continue
+        free = _free(node, wanted, taken.get(node.name, {}))
+        barriers = (*_barriers(node, spec, backend, published), *_short(node, wanted, free))
+        most_milli = _most(asks[0], wanted, free)
+        found.append(replace(_verdict(node, asks, barriers), most_milli=most_milli))
+    return tuple(found)
 
 
 def _booked(spec: PodSpec) -> Counter[str]:
@@ -116,23 +119,39 @@ def _taken(cluster: Cluster) -> Mapping[str, Counter[str]]:
     return found
 
 
-def _short(
-    node: NodeView, wanted: Mapping[str, int], taken: Mapping[str, int]
-) -> Iterator[tuple[str, str]]:
-    """Sums of the node that are too small, although a card may have room.
+def _free(node: NodeView, wanted: Iterable[str], taken: Mapping[str, int]) -> Mapping[str, int]:
+    """What the node's sums leave of the resources that it offers.
 
     A share is booked in MiB of the card that the webhook expected.
     """
     offered = node.node.status.allocatable or {}
-    for name, amount in wanted.items():
-        if name not in offered:
-            continue
-        free = units.whole_amount(offered[name]) - taken.get(name, 0)
-        if amount > free and positive(offered[name]):
-            yield (
-                "resource-short",
-                f"{name}: {max(0, free)} free of {offered[name]}, {amount} asked",
-            )
+    return {
+        name: max(0, units.whole_amount(offered[name]) - taken.get(name, 0))
+        for name in wanted
+        if positive(offered.get(name))
+    }
+
+
+def _short(
+    node: NodeView, wanted: Mapping[str, int], free: Mapping[str, int]
+) -> Iterator[tuple[str, str]]:
+    """Sums of the node that are too small, although a card may have room."""
+    offered = node.node.status.allocatable or {}
+    for name, left in free.items():
+        if wanted[name] > left:
+            yield _SUMS, f"{name}: {left} free of {offered[name]}, {wanted[name]} asked"
+
+
+def _most(ask: Ask, wanted: Mapping[str, int], free: Mapping[str, int]) -> int:
+    """The largest share of each card whose amounts the sums have; one in MiB is not scaled."""
+    shares = {keys.CORE_MILLI: ask.core_milli, keys.MEMORY_MIB: ask.memory_milli}
+    most_milli = MILLI
+    for name, left in free.items():
+        if share := shares.get(name):
+            most_milli = min(most_milli, share * left // max(1, wanted[name]))
+        elif wanted[name] > left:
+            return 0
+    return most_milli
 
 
 def _of_other(node: NodeView, backend: str, published: Container[str]) -> bool:
@@ -169,9 +188,20 @@ def _nearest(cards: Sequence[CardState], asks: Sequence[Ask]) -> Refusal | None:
         refusals = [refusal(ask, card) for card in cards]
         if refusals.count(None) >= ask.cards:
             continue
-        told = [one for one in refusals if one is not None]
-        return max(told, key=lambda one: one.why, default=None) if None not in refusals else None
+        told = [(one, _room(card)) for one, card in zip(refusals, cards, strict=True) if one]
+        if len(told) < len(cards):
+            return None
+        return max(told, key=lambda one: (one[0].why, one[1]), default=(None, ()))[0]
     return None
+
+
+def _room(card: CardState) -> tuple[int, int]:
+    return card.free_memory_mib, card.free_core_milli
+
+
+def most_room(node: NodeView) -> tuple[int, int]:
+    """Free MiB and milli-cores of the healthy card that has most; 0 without one."""
+    return max((_room(c) for c in node.states if not c.kind.health), default=(0, 0))
 
 
 def _barriers(
@@ -250,9 +280,9 @@ def largest_share(
     """
     best, where = 0, None
     for verdict in found if len(asks) == 1 else ():
-        if verdict.barriers:
+        if any(name != _SUMS for name, _ in verdict.barriers):
             continue
-        low, high = best, MILLI
+        low, high = best, verdict.most_milli
         while low < high:  # what fits is every share up to one
             middle = (low + high + 1) // 2
             if choose(verdict.node.states, [scaled(asks[0], middle)]) is not None:

@@ -115,13 +115,13 @@ def _short(
         with_cards = [one for one in with_cards if one.nearest and one.nearest.why.passes]
     if not with_cards:
         return
-    refusals = [one.nearest for one in with_cards if one.nearest is not None]
+    refusals = [(one.nearest, nodes.most_room(one.node)) for one in with_cards if one.nearest]
     ask = facts.asks[0]
     if any(one.nearest is None for one in with_cards) and ask.cards > 1:
         told = f"no node has {ask.cards} GPUs for it"
         yield found("too-few-cards", told, *_cards(with_cards), *last)
         return
-    nearest = max(refusals, key=lambda one: one.why, default=None)
+    nearest, _ = max(refusals, key=lambda one: (one[0].why, one[1]), default=(None, None))
     if nearest is None:
         yield found("cards-full", "no place for all containers", *_cards(with_cards), *last)
         return

@@ -192,7 +192,7 @@ def _admission(facts: Facts, number: int) -> tuple[State, str]:
     if number == 4:
         return _counted(facts)
     if not facts.exists:
-        return "unknown", "the pod does not exist, and no Event says why"
+        return "unknown", "the pod does not exist"
     if facts.rewritten:
         rendered = facts.pod.rendered
         told = "its request cannot be read" if rendered is None else asked(rendered.request)

@@ -56,8 +56,8 @@ class Balancer:
             return
         far_reader, far_writer = far
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_pump(reader, far_writer), name="to replica")
-            tasks.create_task(_pump(far_reader, writer), name="to client")
+            tasks.create_task(pump(reader, far_writer), name="to replica")
+            tasks.create_task(pump(far_reader, writer), name="to client")
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """The next ready replica, or one after it if it has just stopped listening."""
@@ -69,7 +69,8 @@ class Balancer:
         return None
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass on what is read until it ends, and the end too."""
     with contextlib.suppress(OSError):
         while data := await reader.read(_CHUNK):
             writer.write(data)

@@ -100,7 +100,7 @@ def _prepare(run: RunDirectory, binaries: Binaries, options: ControlPlaneOptions
     """Keys, configuration and command lines; nothing runs yet."""
     authority = Authority(run.folder("pki"))
     new_key(authority.folder / "service-accounts.key")
-    place = flags.Place(run.address, run.path, authority)
+    place = flags.Place(run.address, run.service_subnet, run.gateway, run.path, authority)
     server = f"https://{run.address}:{free_port(run.address)}"
     etcd_url, peer_url = (f"http://{run.address}:{free_port(run.address)}" for _ in range(2))
     kubeconfigs = run.folder("kubeconfigs")

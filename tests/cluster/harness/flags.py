@@ -19,7 +19,6 @@ __all__ = [
     "scheduler_config",
 ]
 
-SERVICE_SUBNET = "10.96.0.0/16"
 _ISSUER = "https://kubernetes.default.svc"
 
 
@@ -29,11 +28,15 @@ class Place:
 
     Attributes:
         address: the loopback address that all its components listen on.
+        service_subnet: the Services' addresses.
+        kubernetes: the address of the Service ``kubernetes``, the first of them.
         folder: the run's.
         authority: its certificates; the service account key lies beside them.
     """
 
     address: str
+    service_subnet: str
+    kubernetes: str
     folder: Path
     authority: Authority
 
@@ -59,7 +62,7 @@ def etcd(place: Place, client_url: str, peer_url: str) -> list[str]:
 def api_server(place: Place, server: str, etcd_url: str) -> Flags:
     """kube-apiserver's flags."""
     pki = place.authority
-    hosts = [place.address, "localhost", "kubernetes.default.svc", "10.96.0.1"]
+    hosts = [place.address, "localhost", "kubernetes.default.svc", place.kubernetes]
     certificate, key = pki.issue("kube-apiserver", "kube-apiserver", hosts=hosts)
     # The group lets it read logs and open shells at a kubelet.
     client, client_key = pki.issue("kubelet-client", "kube-apiserver", ["system:masters"])
@@ -89,7 +92,7 @@ def api_server(place: Place, server: str, etcd_url: str) -> Flags:
         "enable-admission-plugins": "NodeRestriction",
         "allow-privileged": "true",
         "endpoint-reconciler-type": "none",
-        "service-cluster-ip-range": SERVICE_SUBNET,
+        "service-cluster-ip-range": place.service_subnet,
     }
 
 

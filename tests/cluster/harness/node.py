@@ -37,8 +37,12 @@ _OWN_FOLDERS = {
     "log": "/var/log",
     "cni-state": "/var/lib/cni",
     "containerd-run": "/run/containerd",
+    "cdi": "/var/run/cdi",
+    "etc-cdi": "/etc/cdi",
+    "gpu-fraction-state": "/var/lib/gpu-fraction",
+    "gpu-fraction-run": "/run/gpu-fraction",
 }
-"""The node's folders and where its programs see them."""
+"""The node's folders and where its programs see them: also the host paths of the node daemon."""
 
 _KERNEL_SETTINGS = (
     "net/ipv4/ip_forward",
@@ -217,7 +221,7 @@ def _holder_argv(place: NodePlace) -> list[str | Path]:
     """Makes the mount namespace and sleeps in it."""
     pairs: list[str | Path] = []
     for name, seen_as in _OWN_FOLDERS.items():
-        (place.folder / name).mkdir()
+        (place.folder / name).mkdir(exist_ok=True)
         Path(seen_as).mkdir(parents=True, exist_ok=True)
         pairs += [place.folder / name, seen_as]
     for setting in _KERNEL_SETTINGS:

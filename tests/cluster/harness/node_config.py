@@ -94,11 +94,12 @@ state = "{folder}/containerd/state"
 
 
 def cni_conflist(place: NodePlace) -> dict[str, Any]:
-    """A pod network that reaches the host and the node's other pods."""
+    """A pod network that reaches the host; the addresses below 32 are left to Services."""
+    subnet = place.run.pod_subnet(place.index)
     ipam = {
         "type": "host-local",
         "dataDir": f"{place.folder}/cni-addresses",
-        "ranges": [[{"subnet": place.run.pod_subnet(place.index)}]],
+        "ranges": [[{"subnet": subnet, "rangeStart": subnet.replace(".0/24", ".32")}]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
     return {

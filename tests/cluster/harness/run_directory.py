@@ -66,6 +66,21 @@ class RunDirectory:
         low = bytes.fromhex(self.run_id)
         return f"198.{18 + low[0] % 2}.{(low[3] + index) % 256}.0/24"
 
+    @property
+    def service_subnet(self) -> str:
+        """The Services' addresses: the first 32 of node 0's, which no pod gets.
+
+        The first of all, that of the Service ``kubernetes``, is thus the gateway of the node's
+        pods, an address of this machine: without kube-proxy they reach the API server by it, as
+        soon as ``reachable_from_pods`` listens there.
+        """
+        return self.pod_subnet(0).replace("/24", "/27")
+
+    @property
+    def gateway(self) -> str:
+        """Of node 0's pods, and the address of the Service ``kubernetes``."""
+        return self.pod_subnet(0).replace(".0/24", ".1")
+
     def folder(self, name: str) -> Path:
         """A sub-folder, made where it is missing."""
         made = self.path / name

@@ -2,6 +2,11 @@
 
 from typing import Any
 
+from tests.cluster.harness.kubectl import Kubectl
+
+_LEFT_TO_ITSELF = {"events", "events.events.k8s.io", "leases.coordination.k8s.io"}
+"""What controllers of Kubernetes write all the time."""
+
 
 def holds(stored: Any, wanted: Any, at: str = "") -> list[str]:
     """The places where ``stored`` lacks or differs from ``wanted``; more is no difference."""
@@ -28,3 +33,11 @@ def own_tolerations(spec: dict[str, Any]) -> list[dict[str, Any]]:
         for one in spec["tolerations"]
         if not one.get("key", "").startswith("node.kubernetes.io/")
     ]
+
+
+def everything(kubectl: Kubectl) -> set[str]:
+    """Every object of the cluster, by kind, namespace and name."""
+    listed = kubectl("api-resources", "--verbs=list", "-o", "name").split()
+    kinds = ",".join(sorted(set(listed) - _LEFT_TO_ITSELF))
+    form = r'{range .items[*]}{.kind} {.metadata.namespace} {.metadata.name}{"\n"}{end}'
+    return set(kubectl("get", kinds, "--all-namespaces", "-o", f"jsonpath={form}").splitlines())

@@ -351,6 +351,19 @@ def test_network_policies_name_every_port_that_is_served(helm: Helm) -> None:
         assert ports == {53, 5353, 443, 6443}, "OpenShift's DNS pods listen on 5353"
 
 
+def test_the_webhook_can_be_kept_from_tenants(helm: Helm) -> None:
+    """Who may reach it is named; the other parts answer to everybody who reaches them."""
+    peers = [{"ipBlock": {"cidr": "10.0.0.0/28"}}]
+    made = helm.template({"networkPolicy": {"enabled": True, "webhookFrom": peers}})
+    found = {
+        policy["metadata"]["labels"]["app.kubernetes.io/component"]: policy["spec"]["ingress"]
+        for policy in made.kind("NetworkPolicy")
+    }
+    assert [rule["from"] for rule in found.pop("webhook")] == [peers]
+    assert found
+    assert not any("from" in rule for rules in found.values() for rule in rules)
+
+
 def test_it_can_be_a_part_of_another_chart(helm: Helm, tmp_path: Path) -> None:
     """With the parent's globals and condition, and under another name there."""
     (tmp_path / "charts").mkdir()

@@ -104,16 +104,23 @@ def placed(node: str = "n", phase: str = "Pending", **status: Any) -> Raw:
     return pod
 
 
+def summed(core_milli: str, **fields: Any) -> Raw:
+    """A node whose sum of compute is counted."""
+    made = node(**fields)
+    made["status"]["allocatable"][keys.CORE_MILLI] = core_milli
+    return made
+
+
 def container(reason: str, message: str = "") -> Raw:
     """The status of a pod whose container waits."""
     state = {"waiting": {"reason": reason, "message": message}}
     return {"containerStatuses": [{"name": "main", "state": state}]}
 
 
-def taking(uuid: str, milli: int) -> Raw:
+def taking(uuid: str, milli: int, where: str = "n") -> Raw:
     """Another pod with a part of a card."""
     share = CardShare(uuid, milli, 16384 * milli // 1000)
-    return gpu_pod(f"other-{uuid}-{milli}", share, node="n", milli=milli)
+    return gpu_pod(f"other-{uuid}-{milli}", share, node=where, milli=milli)
 
 
 def claiming(message: str = "0/1 nodes are available: 1 cannot allocate all claims.") -> Raw:
@@ -331,6 +338,24 @@ CASES = [
         waiting(milli=800),
         [node(), taking("GPU-0", 300)],
         says="the largest share that fits now is 0.7",
+    ),
+    Case(
+        "cards-full",
+        waiting(milli=800),
+        [summed("1000"), taking("GPU-0", 300)],
+        says="the largest share that fits now is 0.7",
+    ),
+    Case(
+        "cards-full",
+        waiting(milli=800),
+        [summed("500"), taking("GPU-0", 300)],
+        says="the largest share that fits now is 0.2",
+    ),
+    Case(
+        "cards-full",
+        waiting(milli=800),
+        [node(), taking("GPU-0", 1000), node(card(9), name="z"), taking("GPU-9", 300, "z")],
+        says="11469 MiB and 700 milli-cores free",
     ),
     Case(
         "not-looked-again",

@@ -13,6 +13,7 @@ from tests.builders.pods import Raw, container, env, pod, typed
 QUARTER = {"gpu-fraction": "0.25"}
 RENDERED = {**QUARTER, keys.REQUEST: "r"}
 WRITTEN = "cannot change after the pod is created; create a new pod with the new value"
+XGPU_MEMORY = "volcano.sh/gpu-mem.128Mi"
 SYSTEM = "only gpu-fraction sets it; leave it unchanged"
 
 
@@ -39,6 +40,28 @@ def test_what_users_wrote_stays(key: str, trusted: bool) -> None:
     assert told(pod({key: "1"}), pod({key: "2"}), trusted=trusted) == expected
     assert told(pod({key: "1"}), pod(None), trusted=trusted) == expected
     assert told(pod({key: "1"}), pod({key: "1", "other": "x"}), trusted=trusted) == []
+
+
+@pytest.mark.parametrize("value", [None, "1", "8"])
+@pytest.mark.parametrize(
+    ("label", "resource"),
+    [("aliyun.com/gpu-count", "aliyun.com/gpu-mem"), ("volcano.sh/gpu-num", XGPU_MEMORY)],
+)
+def test_the_number_of_cards_that_a_label_says_stays(
+    label: str, resource: str, value: str | None
+) -> None:
+    """Quotas read it again and again, the stack's scheduler once."""
+
+    def labelled(text: str | None, *containers: Raw) -> Raw:
+        made = pod(None, *containers)
+        return {**made, "metadata": {"labels": {} if text is None else {label: text}}}
+
+    asking = container(resources={resource: "16"})
+    said = "the quota charges the pod by it; create a new pod with the new value"
+    assert told(labelled("4", asking), labelled(value, asking)) == [
+        f"metadata.labels[{label}]: cannot change after the pod is created: {said}"
+    ]
+    assert told(labelled("4"), labelled(value)) == []
 
 
 @pytest.mark.parametrize("key", keys.SYSTEM_KEYS)

@@ -6,6 +6,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from gpu_fraction.domain.backends import STACKS
+from tests.support import reaching
 
 CONFIGURATIONS = Path(__file__).parents[3] / "deploy" / "webhook" / "configurations.yaml"
 
@@ -19,6 +20,17 @@ def test_every_webhook_has_a_condition() -> None:
         for condition in webhook["matchConditions"]
     ]
     assert named == ["annotated", "uses-gpus", "changes-our-keys"]
+
+
+def test_changes_of_labels_that_count_cards_reach_the_webhook() -> None:
+    """Of every stack; they are listed, because the cost of a search would be the tenant's."""
+    counting = {getattr(stack, "number_label", None) for stack in STACKS.values()} - {None}
+    assert counting == set(reaching.COUNT_LABELS)
+    *_, conditions = YAML(typ="safe").load_all(CONFIGURATIONS)
+    told = conditions["webhooks"][-1]["matchConditions"][0]["expression"]
+    listed = re.search(r"\|\| \[([^]]*)\][.]exists\(k, object[.]metadata[.][?]labels", told)
+    assert listed
+    assert re.findall("'([^']*)'", listed[1]) == sorted(counting)
 
 
 OFFERED = [
