@@ -26,7 +26,10 @@ from scripts.image.oci import MTIME
 from scripts.image.tree import ImageError
 from scripts.version import Version, VersionError, commit_time_s, current, source_files
 
-_CRD = re.compile(r"^kind: CustomResourceDefinition$", re.MULTILINE)
+_CRD = "CustomResourceDefinition"
+_KIND = re.compile(r"^kind: (\w+)$", re.MULTILINE)
+_IMAGE = re.compile(r"(?<=\simage: )(gpu-fraction:)\S+")
+_LABEL = re.compile(r"(?<=\s)(app\.kubernetes\.io/version: ).*")
 _SCHEDULER = "registry.k8s.io/kube-scheduler:vVERSION  # of the cluster"
 
 
@@ -89,24 +92,29 @@ class Source:
         return archive
 
     def manifests(self, deploy: Path, chart: Path, to: Path) -> list[Path]:
-        """The manifests for kubectl, and the CRD by itself.
+        """The manifests for kubectl, with this version's image, and the CRD by itself.
 
         Raises:
-            ReleaseError: there is not exactly one CRD.
+            ReleaseError: there is not exactly one file with nothing but a CRD.
         """
         files = {
-            name: path.read_bytes()
+            name: self._of_this_version(path.read_text()).encode()
             for name, path in self._files(deploy)
             if chart not in path.parents
         }
-        definitions = [text for text in files.values() if _CRD.search(text.decode())]
+        definitions = [text for text in files.values() if _KIND.findall(text.decode()) == [_CRD]]
         if len(definitions) != 1:
-            raise ReleaseError(f"{deploy}: {len(definitions)} files have a CRD, one is expected")
+            raise ReleaseError(f"{deploy}: {len(definitions)} files are a CRD, one is expected")
         made = to / f"gpu-fraction-{self.version.tag}-manifests.tar.gz"
         made.write_bytes(packed({f"deploy/{name}": files[name] for name in files}))
         definition = to / f"gpu-fraction-{self.version.tag}-crd.yaml"
         definition.write_bytes(definitions[0])
         return [made, definition]
+
+    def _of_this_version(self, text: str) -> str:
+        """A manifest as a chart of this version gives it; ``make manifests`` has another one."""
+        text = _IMAGE.sub(rf"\g<1>{self.version.tag}", text)
+        return _LABEL.sub(rf'\g<1>"{self.version.tag}"', text)
 
     def _files(self, folder: Path) -> list[tuple[str, Path]]:
         """What git has or would take below a folder, by its name in it; elsewhere, everything."""

@@ -1,8 +1,9 @@
-{{- /* Names begin with this. 43 characters leave room for every suffix in 63. */ -}}
+{{- /* Names begin with this. 43 characters leave room for every suffix in 63. A release's name may have
+       dots, a Service's may not. */ -}}
 {{- define "gpu-fraction.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $given := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{- default $given .Values.fullnameOverride | trunc 43 | trimSuffix "-" -}}
+{{- default $given .Values.fullnameOverride | replace "." "-" | trunc 43 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- /* Selectors cannot change, so no version is in them. Takes the root and the component. */ -}}
@@ -132,7 +133,7 @@ labels:
 {{- $root := index . 0 -}}
 {{- $values := index . 2 -}}
 serviceAccountName: {{ include "gpu-fraction.fullname" $root }}-{{ index . 1 }}
-priorityClassName: {{ include "gpu-fraction.priorityClass" (list $root "controlPlane") }}
+priorityClassName: {{ include "gpu-fraction.priorityClass" (list $root "controlPlane") | quote }}
 {{- with $root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
@@ -198,7 +199,9 @@ securityContext:
 {{- range $k, $v := $value -}}{{- $pairs = append $pairs (printf "%s=%s" $k (include "gpu-fraction.text" $v)) -}}{{- end -}}
 {{- $text = join "," $pairs -}}
 {{- else if kindIs "slice" $value -}}
-{{- $text = join "," $value -}}
+{{- $words := list -}}
+{{- range $value -}}{{- $words = append $words (include "gpu-fraction.text" .) -}}{{- end -}}
+{{- $text = join "," $words -}}
 {{- end -}}
 {{- $_ := set $env $key $text -}}
 {{- end -}}

@@ -21,7 +21,12 @@ RELEASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "shares-gpu": ("shares", {"nameOverride": "gpu"}),
     "gpus": ("anything", {"fullnameOverride": "gpus"}),
-    "123": ("1e3", {"fullnameOverride": "123", "nameOverride": "on"}),
+    "on": ("1e3", {"fullnameOverride": "on", "nameOverride": "on"}),
+    "team-a-gpu-fraction": ("team.a", {}),
+    "a-name-with-a-dot-where-the-name-is-cut-off": (
+        "a-name-with-a-dot-where-the-name-is-cut-off.there",
+        {},
+    ),
 }
 """What names of objects begin with, by the release's name and values."""
 DRA = {"backend": "dra", "dra": {"enabled": True}}

@@ -101,6 +101,7 @@ def test_settings_reach_the_programs_that_know_them(helm: Helm) -> None:
             "allow_pod_backend": True,
             "log_level": "debug",
             "slots_per_card": 16,
+            "left_to_schedulers": [1000000],
         }
     }
     made = helm.template(values)
@@ -108,6 +109,7 @@ def test_settings_reach_the_programs_that_know_them(helm: Helm) -> None:
     assert admitting.rewriting.max_memory_mib == 2097152
     assert admitting.quotas.require_quota == {"cores", "memory"}
     assert admitting.rewriting.allow_pod_backend
+    assert made.environment("-webhook")["GPU_FRACTION_LEFT_TO_SCHEDULERS"] == "1000000"
     counting = configured(controller.Settings, made.environment("-controller"))
     assert counting.costs == admitting.rewriting.stacks.costs
     knows = {
@@ -258,6 +260,16 @@ def test_priority_classes_of_the_system(helm: Helm) -> None:
     assert not made.kind("PriorityClass")
 
 
+@pytest.mark.parametrize("name", ["", "true", "123"])
+def test_a_priority_class_of_somebody_else(helm: Helm, name: str) -> None:
+    """Or none; a ResourceQuota names those of the system alone, and names stay text."""
+    made = helm.template({"priorityClass": {"create": False, "controlPlane": name}})
+    assert made.pod("-webhook")["priorityClassName"] == name
+    (quota,) = made.kind("ResourceQuota")
+    (term,) = quota["spec"]["scopeSelector"]["matchExpressions"]
+    assert term["values"] == [one for one in (name, "system-node-critical") if one]
+
+
 def test_a_namespace_of_the_release(helm: Helm) -> None:
     """Where it makes its own, privileged pods are allowed in it."""
     assert not helm.template().kind("Namespace")
@@ -299,6 +311,16 @@ def test_drivers_surge_by_the_number_of_nodes_that_may_be_updated(helm: Helm) ->
         assert daemon["spec"]["updateStrategy"] == {"rollingUpdate": strategy}
 
 
+def test_a_driver_may_not_change_pods(helm: Helm) -> None:
+    """The device plugin alone writes what the scheduler's extender did not."""
+    for values, verbs in (
+        ({}, {"list", "watch", "patch"}),
+        ({"backend": "dra", "dra": {"enabled": True}}, {"list", "watch"}),
+    ):
+        rules = helm.template(values).named("ClusterRole", "-node-daemon")["rules"]
+        assert {v for r in rules if "pods" in r["resources"] for v in r["verbs"]} == verbs
+
+
 def test_monitoring_asks_every_part(helm: Helm) -> None:
     """Each has exactly one of the ports."""
     made = helm.template({"monitoring": {"enabled": True, "labels": {"release": "prometheus"}}})
@@ -323,6 +345,10 @@ def test_network_policies_name_every_port_that_is_served(helm: Helm) -> None:
         policy = made.named("NetworkPolicy", name)["spec"]
         assert {p["port"] for rule in policy["ingress"] for p in rule["ports"]} == ports
         assert {p["port"] for rule in policy["egress"] for p in rule["ports"]} == {53, 7443}
+    elsewhere = helm.template({"networkPolicy": {"enabled": True}, "openshift": True})
+    for policy in elsewhere.kind("NetworkPolicy"):
+        ports = {p["port"] for rule in policy["spec"]["egress"] for p in rule["ports"]}
+        assert ports == {53, 5353, 443, 6443}, "OpenShift's DNS pods listen on 5353"
 
 
 def test_the_webhook_can_be_kept_from_tenants(helm: Helm) -> None:

@@ -14,6 +14,15 @@ from scripts.release import ReleaseError, Source, forget, images, packed, sums
 from scripts.version import Version
 
 CHART = "name: gpu-fraction\nversion: 0.1.0\nappVersion: 0.1.0\n"
+WORKLOAD = """\
+kind: Deployment
+metadata:
+  labels:
+    app.kubernetes.io/version: "{0}"
+spec:
+  image: gpu-fraction:{0}
+  sidecar: {{image: registry.k8s.io/kube-scheduler:v1.37.2}}
+"""
 CHANGELOG = """\
 # Changelog
 
@@ -39,6 +48,8 @@ def source(tmp_path: Path) -> Source:
         "deploy/chart/Chart.yaml": CHART,
         "deploy/chart/templates/crd.yaml": "kind: CustomResourceDefinition\n",
         "deploy/crd/gpuquotas.yaml": "kind: CustomResourceDefinition\nmetadata: {}\n",
+        "deploy/whole/manifests.yaml": "kind: CustomResourceDefinition\n---\nkind: Deployment\n",
+        "deploy/webhook/deployment.yaml": WORKLOAD.format("0.1.0"),
         "deploy/default/kustomization.yaml": "resources: [../crd]\n",
         "CHANGELOG.md": CHANGELOG,
     }.items():
@@ -105,8 +116,29 @@ def test_manifests_come_without_the_chart(source: Source, tmp_path: Path) -> Non
     assert set(files(archive)) == {
         "deploy/crd/gpuquotas.yaml",
         "deploy/default/kustomization.yaml",
+        "deploy/webhook/deployment.yaml",
+        "deploy/whole/manifests.yaml",
     }
     assert definition.read_text() == (deploy / "crd/gpuquotas.yaml").read_text()
+
+
+def test_manifests_name_the_image_of_their_version(source: Source, tmp_path: Path) -> None:
+    """Also of a development version, for which nobody has run ``make manifests``."""
+    archive, _ = source.manifests(
+        source.root / "deploy", source.root / "deploy" / "chart", tmp_path
+    )
+    assert files(archive)["deploy/webhook/deployment.yaml"] == WORKLOAD.format("0.2.0")
+
+
+def test_the_manifests_of_this_repository_are_released(tmp_path: Path) -> None:
+    """One of its files is the CRD; others hold it among much else."""
+    root = Path(__file__).parents[3]
+    made = Source(root, Version("9.8.7"), 0).manifests(
+        root / "deploy", root / "deploy" / "chart", tmp_path
+    )
+    told = files(made[0])
+    assert made[1].read_text() == told["deploy/crd/gpuquotas.yaml"]
+    assert "image: gpu-fraction:9.8.7\n" in told["deploy/webhook/deployment.yaml"]
 
 
 def test_archives_are_the_same_twice() -> None:
