@@ -50,7 +50,10 @@ class CdiRuntime:
         """Every device that it knows, by CDI name, with the environment that it gives."""
         devices = []
         for path in sorted(self._directory.glob("*.json")):
-            spec = json.loads(path.read_bytes())
+            try:
+                spec = json.loads(path.read_bytes())
+            except FileNotFoundError:  # removed since the folder was listed
+                continue
             for device in spec["devices"]:
                 lines = device["containerEdits"].get("env", ())
                 env = dict(line.split("=", 1) for line in lines)

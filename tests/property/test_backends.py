@@ -311,5 +311,5 @@ def test_a_rendered_pod_keeps_its_backend(name: str, data: st.DataObject) -> Non
         assert not answer.patch
         assert f"annotations[{keys.REQUEST}]" in answer.message
     changed = copy.deepcopy(made.raw)
-    changed["metadata"]["labels"] = {"team": "b"}
+    changed["metadata"]["labels"] = {**changed["metadata"].get("labels", {}), "team": "b"}
     assert other.validate(decode(body(review(changed, made.raw, operation="UPDATE")))).allowed

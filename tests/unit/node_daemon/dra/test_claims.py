@@ -404,7 +404,7 @@ async def test_slots_of_the_other_mode_count_until_their_pods_are_gone(world: Wo
     claim = world.claim("new", result(0))
     async with world.daemon(FakeCards(card(0))):
         assert "memory 36000 + 10000 of 40000" in await world.fault(claim)
-        assert len(world.files()) == 1
+        await until(lambda: len(world.files()) == 1)
     world.server.remove(PODS, "old", "default")
     async with world.daemon(FakeCards(card(0))):
         await until(lambda: world.files() == set())
