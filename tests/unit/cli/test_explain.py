@@ -325,6 +325,7 @@ def test_texts_of_objects_cannot_move_the_cursor(explain: Any) -> None:
         (["deploymnet", "n"], 'did you mean "deployment"'),
         (["pod", "a", "b"], "not one object"),
         (["pod/", "a"], "not one object"),
+        (["pod/a/b"], "'a/b' is not a name"),
     ],
 )
 def test_an_object_that_cannot_be_explained(words: list[str], told: str) -> None:
