@@ -12,6 +12,7 @@ import msgspec
 
 from gpu_fraction.dashboard.explain.causes import Finding, found
 from gpu_fraction.dashboard.explain.facts import Evidence, Facts, Hook
+from gpu_fraction.dashboard.explain.selectors import meets
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.problems import nearest
 from gpu_fraction.domain.request import Refused
@@ -151,30 +152,17 @@ def _created(facts: Facts) -> str:
 
 
 def _excluded(hook: Hook, labels: Mapping[str, str] | None) -> str:
-    """The requirement that a namespace does not meet; empty where it meets all, or is unknown.
-
-    Source: apimachinery pkg/labels, Requirement.Matches.
-    """
+    """The requirement that a namespace does not meet; empty where it meets all, or is unknown."""
     if labels is None:
         return ""
     for key, value in (hook.selector.get("matchLabels") or {}).items():
         if labels.get(key) != value:
             return f"{key}={value} is required, the namespace has {labels.get(key, 'none')}"
     for one in hook.selector.get("matchExpressions") or ():
-        if not _meets(one, labels):
+        if not meets(one, labels):
             values = ", ".join(one.get("values") or ())
             return f"{one.get('key')} {one.get('operator')} ({values})".replace(" ()", "")
     return ""
-
-
-def _meets(one: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    given, values = labels.get(str(one.get("key"))), one.get("values") or ()
-    return {
-        "In": given in values,
-        "NotIn": given not in values,
-        "Exists": given is not None,
-        "DoesNotExist": given is None,
-    }.get(str(one.get("operator")), True)
 
 
 def not_counted(facts: Facts) -> Iterator[Finding]:
