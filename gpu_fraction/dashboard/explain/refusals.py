@@ -6,7 +6,7 @@ owner's template, which is judged again by the webhook's own rules.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
