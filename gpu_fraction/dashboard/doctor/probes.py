@@ -154,7 +154,7 @@ async def metrics(client: Client, found: Evidence, timeout_s: float) -> Part[Scr
             return None
 
     async def ask() -> Sequence[Scrape]:
-        daemons = usage.daemons(found.cluster.own_pods)[:MOST_SCRAPED]
+        daemons = usage.daemons(found.own_pods)[:MOST_SCRAPED]
         answers = await asyncio.gather(*map(one, daemons))
         return [answer for answer in answers if answer is not None]
 
