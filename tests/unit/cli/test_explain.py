@@ -212,6 +212,22 @@ def test_an_owner_that_makes_no_pod_and_says_nothing(explain: Any) -> None:
     assert "has no pod, and no event says why" in out
 
 
+@pytest.mark.parametrize(
+    ("kind", "field"), [("ReplicaSet", {"replicas": 0}), ("Job", {"suspend": True})]
+)
+def test_an_owner_that_wants_no_pods_is_not_refused(
+    explain: Any, kind: str, field: dict[str, Any]
+) -> None:
+    """Although it was, before it was scaled down or held back."""
+    made = owner(kind, "o", {keys.FRACTION: "0.5"})
+    made["spec"] |= field
+    code, out, _ = explain(stored(made, event(kind, "o", "exceeded GPU quota: q")), f"{kind}/o")
+    assert code == 1
+    assert "it makes no pods now: spec." in out
+    assert "quota-exceeded" not in out
+    assert "no Event says why" not in out
+
+
 WHAT_IF = [
     pytest.param(["gpu-fraction=0.4"], 0, {"placed": "card 0 (GPU-0) of node n"}, id="fits"),
     pytest.param(["gpu-fraction=0.9"], 1, {"largestShareMilli": 700}, id="no-card"),

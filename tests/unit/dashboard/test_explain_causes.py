@@ -247,6 +247,12 @@ CASES = [
         facts=refused('pods "p-1" is forbidden: violates PodSecurity "restricted:latest": x'),
     ),
     Case("other-admission", PLAIN, facts=refused('admission webhook "x.example" denied: no')),
+    Case(
+        "not-wanted",
+        PLAIN,
+        says="spec.replicas is 0",
+        facts=refused(OURS + "exceeded GPU quota: q") | {"idle": "spec.replicas is 0"},
+    ),
     Case("not-created", PLAIN, facts=refused('serviceaccount "x" not found')),
     # never rewritten
     Case(
