@@ -62,6 +62,10 @@ def not_created(facts: Facts) -> Iterator[Finding]:
     """The owner could not create its pod: its last words, else the rules on its template."""
     if facts.exists:
         return
+    if facts.idle:
+        told = f"it makes no pods now: {facts.idle}"
+        yield found("not-wanted", told, facts.seen(*facts.idle.split(" is ")))
+        return
     last = next(iter(facts.told(*REASONS)), None)
     if last is not None:
         says = _WRAPPED.sub("", last.message)
