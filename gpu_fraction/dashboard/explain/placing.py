@@ -91,9 +91,9 @@ def _barred(found_nodes: Sequence[NodeVerdict], last: Iterable[Evidence]) -> Ite
     by_cause: dict[str, list[tuple[NodeVerdict, str]]] = {}
     nobody = all(any(name != _SUMS for name, _ in one.barriers) for one in found_nodes)
     for one in found_nodes:
-        fits = one.placed is not None or not one.node.cards
+        alone = one.placed is not None or not one.node.cards
         for name, why in one.barriers:
-            if fits or (nobody and one.alone and name != _SUMS):
+            if alone or (nobody and one.alone and name != _SUMS):
                 by_cause.setdefault(name, []).append((one, why))
     for name, held in by_cause.items():
         names = _names(one for one, _ in held)
