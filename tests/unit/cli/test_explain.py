@@ -205,6 +205,18 @@ def test_the_rules_are_those_of_the_webhook_as_it_was_started(explain: Any) -> N
     assert not err
 
 
+def test_a_tenants_deployment_with_the_webhooks_labels_sets_no_rules(explain: Any) -> None:
+    """The product's own namespace is believed, whatever comes before it in the list."""
+    tenants = webhook("--backend=hami")
+    tenants["metadata"]["namespace"] = "a-tenant"
+    api = server(NODE, owner("ReplicaSet", "r", {keys.FRACTION: "0.5"}))
+    for one in (tenants, webhook("--backend=native")):
+        api.add_namespace(one["metadata"]["namespace"])
+        api.add(one)
+    _, out, _ = explain(api, "rs/r", "-o", "json")
+    assert json.loads(out)["rulesFrom"] == "Deployment gpu-fraction-system/gpu-fraction-webhook"
+
+
 def test_an_owner_that_makes_no_pod_and_says_nothing(explain: Any) -> None:
     """Nobody knows why, and the answer does not guess."""
     code, out, _ = explain(server(owner("Job", "j", {keys.FRACTION: "0.5"})), "job/j")
