@@ -60,6 +60,24 @@ class Impatient(RetryPolicy):
         return super().wait_s(request, error, failures, rng)
 
 
+def checked_name(what: str, text: str) -> str:
+    """A name that can stand in a path.
+
+    Source: apimachinery pkg/api/validation/path, IsValidPathSegmentName.
+
+    Args:
+        what: What it names, for the message.
+        text: The name.
+
+    Raises:
+        SettingsError: it cannot.
+    """
+    if text in {".", ".."} or "/" in text or "%" in text:
+        told = f"{what} {text!r} is not a name; allowed: no '/' and no '%', and not '.' or '..'"
+        raise SettingsError([told])
+    return text
+
+
 def source(args: argparse.Namespace, environ: Mapping[str, str]) -> AccessSource:
     """Where the flags point: the kubeconfig, else the service account of a pod.
 
@@ -115,7 +133,7 @@ async def connected(
     async with connect(reused, component=component, retry=Impatient()) as client:
         yield Asked(
             client=client,
-            namespace=args.namespace or found.namespace or "default",
+            namespace=checked_name("namespace", args.namespace or found.namespace or "default"),
             named=bool(args.namespace),
             everywhere=getattr(args, "all_namespaces", False),
             timeout_s=args.request_timeout,

@@ -73,7 +73,7 @@ def target(words: Sequence[str]) -> Target:
         kinds = sorted({one.kind.lower() for one in owners.KINDS.values()})
         told = f"{kind} cannot be explained{nearest(kind, kinds)}; allowed: {', '.join(kinds)}"
         raise SettingsError([told])
-    return Target(resource, name)
+    return Target(resource, asking.checked_name(kind, name))
 
 
 def changes_of(given: Sequence[str]) -> dict[str, str | None]:

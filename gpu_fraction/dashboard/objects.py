@@ -92,6 +92,7 @@ class PodSpec(pod.Spec, frozen=True, rename="camel"):
     service_account_name: str | None = None
     priority: int | None = None
     scheduling_gates: list[Gate] | None = None
+    affinity: dict[str, Any] | None = None
 
 
 class PodStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -1,6 +1,7 @@
 """The measured use of slices, from the metrics of the node daemons (docs/metrics.md)."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -152,7 +153,7 @@ def parse(node: str, body: bytes) -> NodeUse:
     """
     slices: dict[SliceKey, SliceUse] = {}
     cards: dict[str, CardUse] = {}
-    for name, labels, value in _samples(body.decode("utf-8", "replace")):
+    for name, labels, value in samples(body):
         uuid = labels.get("uuid", "")
         if (field := _OF_SLICES.get(name)) is not None:
             key = (labels.get("namespace", ""), labels.get("pod", ""), labels.get("container", ""))
@@ -162,10 +163,22 @@ def parse(node: str, body: bytes) -> NodeUse:
     return NodeUse(node, slices, cards)
 
 
-def _samples(text: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            yield sample.name, sample.labels, sample.value
+def samples(body: bytes) -> Iterator[tuple[str, Mapping[str, str], float]]:
+    """Name, labels and value of each sample; those that are no number are left out.
+
+    Args:
+        body: Prometheus' text format.
+
+    Raises:
+        ValueError: not that format.
+    """
+    try:
+        for family in text_string_to_metric_families(body.decode("utf-8", "replace")):
+            for sample in family.samples:
+                if math.isfinite(sample.value):
+                    yield sample.name, sample.labels, sample.value
+    except (LookupError, TypeError) as e:  # what the parser raises for some broken lines
+        raise ValueError(f"not Prometheus' text format: {e}") from e
 
 
 _OF_SLICES: Final = {

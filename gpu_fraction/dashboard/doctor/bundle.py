@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from gpu_fraction.dashboard.doctor import report
-from gpu_fraction.dashboard.doctor.evidence import Evidence
+from gpu_fraction.dashboard.doctor.evidence import Evidence, is_ours
 from gpu_fraction.dashboard.doctor.finding import Result
 from gpu_fraction.dashboard.objects import ObjectMeta
 from gpu_fraction.domain import keys
@@ -26,10 +26,11 @@ KNOWN_DOMAINS: Final = ("nvidia.com/", "kubernetes.io/", "k8s.io/", "feature.nod
 
 _SECRET: Final = re.compile(
     r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)"
-    r"|Bearer [\w.~+/-]+=*|eyJ[\w-]{10,}\.[\w.-]+",
+    r"|Bearer [\w.~+/-]+=*|eyJ[\w-]{10,}\.[\w.-]+"
+    r"|(?i:(?:password|passwd|secret|token|api[_-]?key)[\w-]*=\S+)|(?<=://)[^\s/@]+:[^\s/@]+(?=@)",
     re.DOTALL,
 )
-"""PEM blocks, bearer tokens and JSON Web Tokens."""
+"""PEM blocks, bearer tokens, JSON Web Tokens, ``password=…`` and its like, users in addresses."""
 
 _ADDRESS: Final = re.compile(r"\b(?:\d{1,3}\.){3}\d{1,3}\b")
 
@@ -80,14 +81,14 @@ def _named(meta: ObjectMeta) -> dict[str, Any]:
 
 
 def _own(found: Evidence) -> Iterator[dict[str, Any]]:
-    for pod in found.cluster.own_pods:
+    for pod in found.own_pods:
         yield _named(pod.metadata) | {
             "labels": pod.metadata.labels,
             "node": pod.spec.node_name,
             "status": msgspec.to_builtins(pod.status),
         }
     for one in (*found.deployments.items, *found.daemon_sets.items):
-        if one.metadata.namespace == found.system:
+        if one.metadata.namespace == found.system and is_ours(one.metadata):
             yield _named(one.metadata) | {
                 "status": msgspec.to_builtins(one.status),
                 "images": [c.image for c in one.containers],
@@ -159,7 +160,7 @@ def _pods(found: Evidence) -> Iterator[dict[str, Any]]:
 
 def _events(found: Evidence) -> Iterator[dict[str, Any]]:
     """Warnings about our pods, GPU pods, nodes with cards, quotas, and refused owners."""
-    about = {("Pod", p.metadata.namespace, p.metadata.name) for p in found.cluster.own_pods}
+    about = {("Pod", p.metadata.namespace, p.metadata.name) for p in found.own_pods}
     about |= {("Pod", view.namespace, view.name) for view in found.cluster.pods}
     about |= {("Node", "", view.name) for view in found.cluster.nodes}
     for event in found.events.items:
@@ -202,7 +203,7 @@ def _names(found: Evidence) -> Iterator[str]:
 
 def _kept(found: Evidence) -> set[str]:
     """Names of our own, which nobody chose, and those that every cluster has."""
-    pods = {pod.metadata.name for pod in found.cluster.own_pods}
+    pods = {pod.metadata.name for pod in found.own_pods}
     daemons = {one.metadata.name for one in found.daemon_sets.items}
     return {found.system, "default", "kube-system", "kube-public", *pods, *daemons}
 

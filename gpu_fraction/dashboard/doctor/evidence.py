@@ -142,11 +142,17 @@ class Evidence:
     @property
     def installed(self) -> bool:
         """Whether anything of the product is there."""
-        return bool(self.ours or self.cluster.own_pods)
+        return bool(self.ours or self.own_pods)
+
+    @property
+    def own_pods(self) -> tuple[Pod, ...]:
+        """The product's own pods; the label alone says nothing, because tenants write labels."""
+        found = self.cluster.own_pods
+        return tuple(pod for pod in found if pod.metadata.namespace == self.system)
 
     def component(self, name: str) -> tuple[Pod, ...]:
         """The product's pods of one component that have not ended."""
-        found = self.cluster.own_pods
+        found = self.own_pods
         return tuple(p for p in found if component_of(p.metadata) == name and not p.finished)
 
     def workload(self, name: str) -> Workload | None:

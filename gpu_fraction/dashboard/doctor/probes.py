@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from gpu_fraction.dashboard import usage
 from gpu_fraction.dashboard.doctor.evidence import Evidence, Outcome, Right, Scrape, Trial
 from gpu_fraction.dashboard.doctor.parts import FORBIDDEN, attempt
@@ -154,7 +152,7 @@ async def metrics(client: Client, found: Evidence, timeout_s: float) -> Part[Scr
             return None
 
     async def ask() -> Sequence[Scrape]:
-        daemons = usage.daemons(found.cluster.own_pods)[:MOST_SCRAPED]
+        daemons = usage.daemons(found.own_pods)[:MOST_SCRAPED]
         answers = await asyncio.gather(*map(one, daemons))
         return [answer for answer in answers if answer is not None]
 
@@ -168,7 +166,6 @@ def samples(body: bytes) -> Mapping[str, float]:
         ValueError: not that format.
     """
     sums: dict[str, float] = {}
-    for family in text_string_to_metric_families(body.decode("utf-8", "replace")):
-        for sample in family.samples:
-            sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+    for name, _, value in usage.samples(body):
+        sums[name] = sums.get(name, 0.0) + value
     return sums

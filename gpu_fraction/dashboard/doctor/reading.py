@@ -81,6 +81,7 @@ async def read(
     now = utc_now() - timedelta(seconds=skew_s or 0.0)
     first = replace(Evidence(at=now, skew_s=skew_s, snapshot=seen), **found)
     system = _system(first)
+    first = replace(first, system=system)
     wanted = services_of(w for _, w in first.pod_webhooks)
     found = dict(
         await asyncio.gather(
@@ -97,7 +98,7 @@ async def read(
             _part("metrics", probes.metrics(client, first, timeout_s)),
         )
     )
-    return replace(first, system=system, **found)
+    return replace(first, **found)
 
 
 async def _part(name: str, work: Awaitable[Part[T]]) -> tuple[str, Part[T]]:
@@ -153,8 +154,9 @@ def _system(evidence: Evidence) -> str:
     """The installation's namespace: that of our webhook's Service, else of our pods."""
     for service in services_of(w for _, w in evidence.ours):
         return service.namespace
-    pods = (pod.metadata.namespace for pod in evidence.cluster.own_pods)
-    return next(pods, keys.SYSTEM_NAMESPACE)
+    places = [pod.metadata.namespace for pod in evidence.cluster.own_pods]
+    usual = keys.SYSTEM_NAMESPACE
+    return usual if usual in places or not places else places[0]
 
 
 def _skew_s(date: str) -> float | None:

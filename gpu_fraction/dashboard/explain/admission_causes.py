@@ -147,6 +147,13 @@ ADMISSION: Final = (
         "this is not gpu-fraction: ask who runs that webhook or policy",
     ),
     Cause(
+        "not-wanted",
+        1,
+        "waiting",
+        "it makes no pods now",
+        "scale the owner up (kubectl scale), or let it go on: set spec.suspend to false",
+    ),
+    Cause(
         "not-created",
         3,
         "refused",

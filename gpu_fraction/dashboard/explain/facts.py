@@ -99,6 +99,7 @@ class Facts:
         templates: Names of the namespace's claim templates; None where they were not read.
         webhook: The webhook's settings.
         gaps: What could not be read, beside the snapshot's.
+        idle: The field by which an owner wants no pods now; empty where it wants some.
     """
 
     snapshot: Snapshot
@@ -114,6 +115,7 @@ class Facts:
     templates: frozenset[str] | None = None
     webhook: Webhook = field(default_factory=Webhook)
     gaps: tuple[Gap, ...] = ()
+    idle: str = ""
 
     @property
     def subject(self) -> str:

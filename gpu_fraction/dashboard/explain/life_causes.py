@@ -126,7 +126,7 @@ LIFE: Final = (
         5,
         "waiting",
         "didn't match Pod's node affinity/selector",
-        "change spec.nodeSelector, or label the node",
+        "change spec.nodeSelector or spec.affinity, or label the node",
     ),
     Cause(
         "resource-short",

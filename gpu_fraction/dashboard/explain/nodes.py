@@ -7,6 +7,7 @@ from typing import Final
 
 from gpu_fraction.dashboard.cluster import Cluster, NodeView
 from gpu_fraction.dashboard.dra_objects import DeviceSlice
+from gpu_fraction.dashboard.explain.selectors import allowed
 from gpu_fraction.dashboard.objects import PodSpec, Taint
 from gpu_fraction.domain import dra, keys, units
 from gpu_fraction.domain.asks import Ask, amounts_of
@@ -258,6 +259,8 @@ def _selector(node: NodeView, spec: PodSpec) -> Iterator[tuple[str, str]]:
     for key, value in (spec.node_selector or {}).items():
         if labels.get(key) != value:
             yield "node-selector", f"label {key} is {labels.get(key, 'absent')}, wanted {value}"
+    if not allowed(spec.affinity, node.name, labels):
+        yield "node-selector", "no term of the pod's spec.affinity.nodeAffinity matches it"
 
 
 def not_chosen(verdict: NodeVerdict) -> NodeVerdict:

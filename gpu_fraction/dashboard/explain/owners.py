@@ -71,6 +71,14 @@ def wanted(owner: Raw) -> int:
     return int(min(spec.get("parallelism", 1), left))
 
 
+def idle(owner: Raw) -> str:
+    """The field by which the owner wants no pods now; empty where it wants some."""
+    spec = owner.get("spec") or {}
+    if spec.get("replicas") == 0:
+        return "spec.replicas is 0"
+    return "spec.suspend is true" if spec.get("suspend") is True else ""
+
+
 def template(owner: Raw, namespace: str, name: str) -> Raw:
     """The pod that the owner would make."""
     spec = owner.get("spec") or {}

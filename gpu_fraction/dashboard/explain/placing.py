@@ -20,6 +20,9 @@ MAX_NODES: Final = 8
 _CLAIMS: Final = "cannot allocate all claims"
 """Source: kube-scheduler's plugin DynamicResources (run on 1.37.2)."""
 
+_SUMS: Final = "resource-short"
+"""The barrier that goes with full cards."""
+
 _WHYS: Final = {
     Why.UUID: "uuid-unknown",
     Why.MODEL: "no-node-with-model",
@@ -80,15 +83,21 @@ def judged(facts: Facts) -> tuple[NodeVerdict, ...]:
     return chosen or tuple(nodes.not_chosen(one) for one in found_nodes)
 
 
-def _barred(found_nodes: Iterable[NodeVerdict], last: Iterable[Evidence]) -> Iterator[Finding]:
-    """Nodes whose cards fit, but which take no pod now."""
+def _barred(found_nodes: Sequence[NodeVerdict], last: Iterable[Evidence]) -> Iterator[Finding]:
+    """Nodes whose cards fit, but which take no pod now.
+
+    Where no node takes the pod whatever becomes free, full cards are not the reason.
+    """
     by_cause: dict[str, list[tuple[NodeVerdict, str]]] = {}
+    nobody = all(any(name != _SUMS for name, _ in one.barriers) for one in found_nodes)
     for one in found_nodes:
-        for name, why in one.barriers if one.placed is not None or not one.node.cards else ():
-            by_cause.setdefault(name, []).append((one, why))
+        alone = one.placed is not None or not one.node.cards
+        for name, why in one.barriers:
+            if alone or (nobody and one.alone and name != _SUMS):
+                by_cause.setdefault(name, []).append((one, why))
     for name, held in by_cause.items():
         names = _names(one for one, _ in held)
-        fits = "its cards fit, but " if any(one.node.cards for one, _ in held) else ""
+        fits = "its cards fit, but " if held[0][0].placed is not None else ""
         seen = [Evidence(f"Node {one.node.name}", _field(name), why) for one, why in held]
         yield found(name, f"{names}: {fits}{held[0][1]}", *seen[:MAX_NODES], *last)
 

@@ -10,7 +10,7 @@ import msgspec
 from gpu_fraction.dashboard import events, snapshot
 from gpu_fraction.dashboard.explain import installed
 from gpu_fraction.dashboard.explain.facts import Facts, Hook, Webhook, as_pod
-from gpu_fraction.dashboard.explain.owners import CHILDREN, age, owned, template, wanted
+from gpu_fraction.dashboard.explain.owners import CHILDREN, age, idle, owned, template, wanted
 from gpu_fraction.dashboard.explain.refusals import REASONS
 from gpu_fraction.dashboard.objects import Event, ObjectMeta, Pod
 from gpu_fraction.dashboard.snapshot import Gap, Snapshot
@@ -232,7 +232,9 @@ async def _of_owner(
             return await _of_pod(reader, found, pod, chosen.metadata.name)
     told.sort(key=lambda event: event.at)
     made = template(owner, reader.namespace, name)
-    return await reader.facts(found, made, kind=kind, name=name, events=tuple(told), exists=False)
+    return await reader.facts(
+        found, made, kind=kind, name=name, events=tuple(told), exists=False, idle=idle(raw)
+    )
 
 
 async def _newest(reader: _Reader, resource: Resource, uid: str) -> Raw | None:

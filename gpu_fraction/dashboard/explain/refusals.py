@@ -6,12 +6,13 @@ owner's template, which is judged again by the webhook's own rules.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from gpu_fraction.dashboard.explain.causes import Finding, found
 from gpu_fraction.dashboard.explain.facts import Evidence, Facts, Hook
+from gpu_fraction.dashboard.explain.selectors import meets
 from gpu_fraction.domain import keys
 from gpu_fraction.domain.problems import nearest
 from gpu_fraction.domain.request import Refused
@@ -60,6 +61,10 @@ def cause_of(text: str) -> str:
 def not_created(facts: Facts) -> Iterator[Finding]:
     """The owner could not create its pod: its last words, else the rules on its template."""
     if facts.exists:
+        return
+    if facts.idle:
+        told = f"it makes no pods now: {facts.idle}"
+        yield found("not-wanted", told, facts.seen(*facts.idle.split(" is ")))
         return
     last = next(iter(facts.told(*REASONS)), None)
     if last is not None:
@@ -151,30 +156,17 @@ def _created(facts: Facts) -> str:
 
 
 def _excluded(hook: Hook, labels: Mapping[str, str] | None) -> str:
-    """The requirement that a namespace does not meet; empty where it meets all, or is unknown.
-
-    Source: apimachinery pkg/labels, Requirement.Matches.
-    """
+    """The requirement that a namespace does not meet; empty where it meets all, or is unknown."""
     if labels is None:
         return ""
     for key, value in (hook.selector.get("matchLabels") or {}).items():
         if labels.get(key) != value:
             return f"{key}={value} is required, the namespace has {labels.get(key, 'none')}"
     for one in hook.selector.get("matchExpressions") or ():
-        if not _meets(one, labels):
+        if not meets(one, labels):
             values = ", ".join(one.get("values") or ())
             return f"{one.get('key')} {one.get('operator')} ({values})".replace(" ()", "")
     return ""
-
-
-def _meets(one: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    given, values = labels.get(str(one.get("key"))), one.get("values") or ()
-    return {
-        "In": given in values,
-        "NotIn": given not in values,
-        "Exists": given is not None,
-        "DoesNotExist": given is None,
-    }.get(str(one.get("operator")), True)
 
 
 def not_counted(facts: Facts) -> Iterator[Finding]:

@@ -192,7 +192,8 @@ def _admission(facts: Facts, number: int) -> tuple[State, str]:
     if number == 4:
         return _counted(facts)
     if not facts.exists:
-        return "unknown", "the pod does not exist"
+        silent = not (facts.idle or any(facts.told(*refusals.REASONS)))
+        return "unknown", "the pod does not exist" + ", and no Event says why" * silent
     if facts.rewritten:
         rendered = facts.pod.rendered
         told = "its request cannot be read" if rendered is None else asked(rendered.request)

@@ -14,7 +14,7 @@ from tests.cluster.harness.api_client import ApiClient
 from tests.cluster.harness.mutators import Patch, webhook
 from tests.cluster.harness.process import Process
 
-pytestmark = pytest.mark.needs_kubernetes("1.36")
+pytestmark = [pytest.mark.long, pytest.mark.needs_kubernetes("1.36")]
 
 HALF = {keys.FRACTION: "0.5"}
 BACKEND = keys.LABEL_BACKEND

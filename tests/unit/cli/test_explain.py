@@ -205,11 +205,39 @@ def test_the_rules_are_those_of_the_webhook_as_it_was_started(explain: Any) -> N
     assert not err
 
 
+def test_a_tenants_deployment_with_the_webhooks_labels_sets_no_rules(explain: Any) -> None:
+    """The product's own namespace is believed, whatever comes before it in the list."""
+    tenants = webhook("--backend=hami")
+    tenants["metadata"]["namespace"] = "a-tenant"
+    api = server(NODE, owner("ReplicaSet", "r", {keys.FRACTION: "0.5"}))
+    for one in (tenants, webhook("--backend=native")):
+        api.add_namespace(one["metadata"]["namespace"])
+        api.add(one)
+    _, out, _ = explain(api, "rs/r", "-o", "json")
+    assert json.loads(out)["rulesFrom"] == "Deployment gpu-fraction-system/gpu-fraction-webhook"
+
+
 def test_an_owner_that_makes_no_pod_and_says_nothing(explain: Any) -> None:
     """Nobody knows why, and the answer does not guess."""
     code, out, _ = explain(server(owner("Job", "j", {keys.FRACTION: "0.5"})), "job/j")
     assert code == 1
     assert "has no pod, and no event says why" in out
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"), [("ReplicaSet", {"replicas": 0}), ("Job", {"suspend": True})]
+)
+def test_an_owner_that_wants_no_pods_is_not_refused(
+    explain: Any, kind: str, field: dict[str, Any]
+) -> None:
+    """Although it was, before it was scaled down or held back."""
+    made = owner(kind, "o", {keys.FRACTION: "0.5"})
+    made["spec"] |= field
+    code, out, _ = explain(stored(made, event(kind, "o", "exceeded GPU quota: q")), f"{kind}/o")
+    assert code == 1
+    assert "it makes no pods now: spec." in out
+    assert "quota-exceeded" not in out
+    assert "no Event says why" not in out
 
 
 WHAT_IF = [
@@ -325,6 +353,7 @@ def test_texts_of_objects_cannot_move_the_cursor(explain: Any) -> None:
         (["deploymnet", "n"], 'did you mean "deployment"'),
         (["pod", "a", "b"], "not one object"),
         (["pod/", "a"], "not one object"),
+        (["pod/a/b"], "'a/b' is not a name"),
     ],
 )
 def test_an_object_that_cannot_be_explained(words: list[str], told: str) -> None:

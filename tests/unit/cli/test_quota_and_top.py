@@ -228,7 +228,9 @@ async def test_metrics_come_through_the_api_servers_proxy() -> None:
     assert found.slices["", "", "", "GPU-a"].busy == 0.5
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"a{", b"\xff\xfe", b'x{uuid="a"} many\n'])
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"a{", b"\xff\xfe", b'x{uuid="a"} many\n', b'a{b="c", ="e"} 1 2\nx{n']
+)
 async def test_metrics_that_are_none_are_a_problem_of_their_node(body: bytes) -> None:
     """Not of the others."""
 
@@ -239,3 +241,11 @@ async def test_metrics_that_are_none_are_a_problem_of_their_node(body: bytes) ->
     bad, good = await usage.read(pods, fetch)
     assert bad.problem.startswith("bad: ")
     assert not good.problem
+
+
+@pytest.mark.parametrize("number", ["NaN", "+Inf"])
+def test_a_use_that_is_no_number_is_not_known(number: str) -> None:
+    """As where the daemon says nothing."""
+    name = "gpu_fraction_card_memory_used_bytes"
+    body = f'{name}{{uuid="a"}} {number}\n{name}{{uuid="b"}} 1\n'
+    assert [*usage.parse("n", body.encode()).cards] == ["b"]

@@ -266,6 +266,31 @@ def test_without_an_image_the_daemons_is_taken(selftest: Any) -> None:
     assert "give --image" in result.err
 
 
+def daemon(namespace: str) -> dict[str, Any]:
+    """A pod with the labels of the node daemon."""
+    made = gpu_pod("daemon", namespace=namespace, node="n1")
+    made["metadata"]["labels"] = {
+        "app.kubernetes.io/name": "gpu-fraction",
+        "app.kubernetes.io/component": "node-daemon",
+    }
+    made["spec"]["containers"][0]["image"] = f"registry.test/{namespace}"
+    return made
+
+
+async def test_a_tenants_pod_with_the_daemons_labels_is_not_run(api: ApiServer) -> None:
+    """Where it cannot be told from the daemon, the administrator has to name the image."""
+    for namespace in ("a-team", "z-daemons"):
+        api.add_namespace(namespace)
+        api.add(daemon(namespace))
+    async with connected(api) as client:
+        with pytest.raises(SelftestError, match=r"a-team, z-daemons .*give --image"):
+            await outside.find(client, node="", image="", namespace="default")
+        api.add_namespace(keys.SYSTEM_NAMESPACE)
+        api.add(daemon(keys.SYSTEM_NAMESPACE))
+        place = await outside.find(client, node="", image="", namespace="default")
+    assert place.image == f"registry.test/{keys.SYSTEM_NAMESPACE}"
+
+
 def test_a_cluster_without_gpus_says_so(command: Command, tmp_path: Path) -> None:
     """Exit code 2: nothing was measured."""
     with serving(ApiServer()) as url:

@@ -262,6 +262,7 @@ def test_colours_are_for_terminals(
         (("--as-group=g",), "--as-group needs --as"),
         (("--request-timeout=soon",), "'soon' is not a time"),
         (("--watch=0",), "'0' is not 1 to 3600 seconds"),
+        (("--namespace=../x",), "namespace '../x' is not a name"),
     ],
 )
 def test_where_nothing_can_be_asked_the_code_is_2(

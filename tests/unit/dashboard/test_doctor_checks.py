@@ -606,6 +606,18 @@ def test_what_tenants_write_stays_on_one_line() -> None:
     assert "logs 'x;reboot' --tail" in result.findings[0].fix
 
 
+@pytest.mark.parametrize("component", ["scheduler", "node-daemon"])
+def test_a_pod_of_a_tenant_with_our_labels_is_not_ours(component: str) -> None:
+    """It hides no fault, and its account is not asked about."""
+    objects = healthy()
+    for pod in (x for x in objects if x["kind"] == "Pod"):
+        if pod["metadata"].get("labels", {}).get("app.kubernetes.io/component") == component:
+            pod["metadata"]["namespace"] = "team-a"
+    levels = found(examine(evidence(objects)))
+    assert "fail" in levels.values(), levels
+    assert all(pod.metadata.namespace == SYSTEM for pod in evidence(objects).own_pods)
+
+
 def test_another_stacks_nodes_are_not_ours() -> None:
     """With the backend hami, HAMi's parts are as they should be."""
     objects = [x for x in healthy() if "node-daemon" not in x["metadata"]["name"]]

@@ -96,7 +96,12 @@ def secretive() -> list[dict[str, object]]:
     container["args"] = ["--password=hunter2"]
     made["metadata"]["annotations"]["owner.example.com/mail"] = "boss@example.com"
     said = event("Pod", "payroll-model", "Failed", "denied: Bearer abc.def.ghi", "finance")
-    return [*healthy(), made, said]
+    text = "docker login --password=hunter2 https://bob:hunter2@registry.test/x failed"
+    more = event("Pod", "payroll-model", "Failed", text, "finance")
+    other = next(one for one in healthy() if one["kind"] == "Deployment")
+    other["metadata"] |= {"name": "somebody-elses", "labels": {}}
+    other["spec"]["template"]["spec"]["containers"][0]["args"] = ["--db", "hunter2"]
+    return [*healthy(), made, said, more, other]
 
 
 def test_a_bundle_holds_no_secret() -> None:
@@ -126,7 +131,7 @@ def test_names_are_replaced_on_request_and_stay_distinguishable() -> None:
     assert "gpu-fraction-system" in text
     names = {one["name"] for one in content["pods"]}
     assert len(names) == 2
-    (about,) = (one["about"] for one in content["events"])
+    (about,) = {one["about"] for one in content["events"]}
     assert about.split("/")[-1] in names
     again = bundle.made(found, examine(found), hashed=True)
     assert {one["name"] for one in again["pods"]}.isdisjoint(names)

@@ -254,6 +254,12 @@ CASES = [
         facts=refused('pods "p-1" is forbidden: violates PodSecurity "restricted:latest": x'),
     ),
     Case("other-admission", PLAIN, facts=refused('admission webhook "x.example" denied: no')),
+    Case(
+        "not-wanted",
+        PLAIN,
+        says="spec.replicas is 0",
+        facts=refused(OURS + "exceeded GPU quota: q") | {"idle": "spec.replicas is 0"},
+    ),
     Case("not-created", PLAIN, facts=refused('serviceaccount "x" not found')),
     # never rewritten
     Case(
@@ -567,6 +573,47 @@ def test_a_model_that_only_a_tainted_node_has_is_there() -> None:
     other = node(card(5, model="NVIDIA H100"), name="t", taints=[PRESSURE])
     report = Case("", asking(models=("H100",)), [other, node()]).report()
     assert [one.cause.name for one in report.findings] == ["node-tainted"]
+
+
+AFFINITY = "requiredDuringSchedulingIgnoredDuringExecution"
+
+
+@pytest.mark.parametrize(
+    ("pod", "cluster"),
+    [
+        (waiting(nodeSelector={"zone": "a"}), [node(), taking("GPU-0", 900)]),
+        (waiting(), [node(taints=[PRESSURE]), taking("GPU-0", 900)]),
+    ],
+    ids=["no node is chosen", "every node is tainted"],
+)
+def test_full_cards_are_not_the_first_reason_where_no_node_takes_the_pod(
+    pod: Raw, cluster: list[Raw]
+) -> None:
+    """The end of other pods would not help it."""
+    report = Case("", pod, cluster).report()
+    assert report.findings[0].cause.name in {"node-selector", "node-tainted"}
+    assert "its cards fit" not in report.findings[0].says
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]},
+        {"matchExpressions": [{"key": "size", "operator": "Gt", "values": ["4"]}]},
+    ],
+    ids=["by name, as of a DaemonSet", "by label"],
+)
+def test_a_node_outside_the_affinity_of_a_pod_does_not_matter_to_it(term: Raw) -> None:
+    """The room there is no room, and its taint no reason."""
+    full = node()
+    full["metadata"]["labels"] = {"size": "5"}
+    other = node(card(5), name="o", taints=[PRESSURE])
+    affinity = {"nodeAffinity": {AFFINITY: {"nodeSelectorTerms": [term]}}}
+    cluster = [full, other, taking("GPU-0", 900)]
+    report = Case("", waiting(affinity=affinity), cluster).report()
+    assert [one.cause.name for one in report.findings] == ["cards-full"]
+    alone = Case("", waiting(affinity=affinity), [other]).report()
+    assert alone.findings[0].cause.name == "node-selector"
 
 
 def test_tolerated_taints_are_no_barrier() -> None:

@@ -29,10 +29,7 @@ def leftovers(found: Evidence) -> Iterator[Finding]:
         (f"CustomResourceDefinition {c.metadata.name}", c.metadata, c.metadata.finalizers)
         for c in found.crds.items
     ]
-    plain = [
-        (f"Pod {p.metadata.namespace}/{p.metadata.name}", p.metadata)
-        for p in found.cluster.own_pods
-    ]
+    plain = [(f"Pod {p.metadata.namespace}/{p.metadata.name}", p.metadata) for p in found.own_pods]
     plain += [
         (f"GPUQuota {q.metadata.namespace}/{q.metadata.name}", q.metadata)
         for q in found.snapshot.quotas.items

@@ -86,7 +86,7 @@ def scheduler_minor(found: Evidence) -> Iterator[Finding]:
 def equal_versions(found: Evidence) -> Iterator[Finding]:
     """21: our pods run different images."""
     images: dict[str, list[str]] = {}
-    for one in found.cluster.own_pods:
+    for one in found.own_pods:
         for status in one.status.container_statuses or ():
             if status.name != "kube-scheduler" and not one.finished:
                 images.setdefault(status.image_id or status.image, []).append(one.metadata.name)

@@ -62,7 +62,7 @@ def installed(found: Evidence) -> Iterator[Finding]:
     """3: configurations without what serves them, or no configuration."""
     names = {webhook.name for _, webhook in found.ours}
     if not found.ours:
-        pods = len(found.cluster.own_pods)
+        pods = len(found.own_pods)
         yield fail(
             f"no webhook configuration of gpu-fraction exists; {pods} pods of gpu-fraction run",
             "kubectl apply -k my-cluster     # docs/installation.md",
