@@ -46,10 +46,11 @@ def test_every_container_is_probed_and_asks_for_resources(release: Rendered) -> 
 
 
 def test_nothing_that_a_controller_writes(release: Rendered) -> None:
-    """No Secret and no caBundle, whose fields Helm would fight for; no hooks, no GPUQuota."""
+    """No Secret, caBundle, hook, GPUQuota or finalizer: upgrades and uninstalls stop at them."""
     kinds = {one["kind"] for one in release.objects}
     assert not kinds & {"Secret", "GPUQuota", "Job", "Pod"}
     assert "helm.sh/hook" not in release.text
+    assert not any(one["metadata"].get("finalizers") for one in release.objects)
     bundles = re.findall(r"caBundle: (.*)", release.text)
     assert set(bundles) <= {PEM}
     assert bool(bundles) == ("own" in str(release.pod("-webhook").get("volumes", "")))
