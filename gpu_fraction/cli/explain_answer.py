@@ -210,7 +210,7 @@ def _quota(answer: WhatIf, look: Style) -> Iterator[str]:
 
 def _cards(answer: WhatIf, look: Style) -> Iterator[str]:
     if answer.placed:
-        yield from _wrapped(clean(f"would start on {answer.placed}"), "cards    ")
+        yield from _wrapped(clean(f"room on {answer.placed}, as far as GPUs go"), "cards    ")
     for finding in answer.findings:
         yield from _wrapped(f"{_bad('would wait', look)} {clean(finding.says)}", "cards    ")
     if not answer.whole:
