@@ -33,6 +33,9 @@ SERVER_LIBRARIES = (
 )
 """Of daemons; most are not installed beside a plugin, or take long to import."""
 
+NOTICES_CTRL_C = ("env", "--default-signal=INT")
+"""What a shell starts in the background ignores it, and so would all that the tests start."""
+
 
 def script(folder: Path, name: str) -> Path:
     """The program that an installation makes of an entry point."""
@@ -204,7 +207,7 @@ def _until(read: Callable[[], str], wanted: str) -> str:
 def test_a_watch_into_a_pipe_prints_each_change(api: ApiServer, file: Path) -> None:
     """And nothing while nothing changes; Ctrl-C ends it."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "gpu_fraction.cli.main", "status", "--watch=1"]
+        [*NOTICES_CTRL_C, sys.executable, "-m", "gpu_fraction.cli.main", "status", "--watch=1"]
         + ["--by=pod", "-A", f"--kubeconfig={file}"],
         stdout=subprocess.PIPE,
         text=True,
@@ -232,7 +235,7 @@ def test_a_watch_on_a_terminal_stays_in_place(api: ApiServer, file: Path) -> Non
     """On the other screen, which it leaves at the end; a failure keeps the last answer."""
     terminal, side = pty.openpty()
     child = subprocess.Popen(
-        [sys.executable, "-m", "gpu_fraction.cli.main", "status", "--watch=1"]
+        [*NOTICES_CTRL_C, sys.executable, "-m", "gpu_fraction.cli.main", "status", "--watch=1"]
         + [f"--kubeconfig={file}"],
         stdout=side,
         stderr=side,
