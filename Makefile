@@ -32,11 +32,12 @@ check: venv
 
 # The fast level, then the cluster level where its programs are found.
 test: venv
-	$(BIN)/python -m pytest -n 2 --ignore=tests/cluster
+	$(BIN)/python -m pytest -n 2 --ignore=tests/cluster --ignore=tests/unit/chart
 	@if $(BIN)/python -m tests.cluster.harness.binaries; then $(MAKE) --no-print-directory test-cluster; fi
 
-# A real Kubernetes; docs/testing.md.
+# A real Kubernetes, and the chart by real Helms; docs/testing.md.
 test-cluster: venv
+	$(BIN)/python -m pytest -n 2 tests/unit/chart
 	$(BIN)/python -m pytest -rs --durations=12 -m "not long" tests/cluster
 
 # Minutes of load on it: quotas, rotations, thousands of pods, the whole system on a real node.
