@@ -12,7 +12,7 @@ import msgspec
 
 from gpu_fraction.domain import dra
 from gpu_fraction.domain.units import whole_amount
-from gpu_fraction.kube.objects import Meta
+from gpu_fraction.kube.objects import Meta, OwnerReference
 
 Amounts = Mapping[str, str | int]
 
@@ -63,12 +63,8 @@ class _ClaimStatus(msgspec.Struct, frozen=True):
     allocation: _Allocation | None = None
 
 
-class _Owner(msgspec.Struct, frozen=True):
-    uid: str = ""
-
-
 class _OwnedMeta(Meta, frozen=True, kw_only=True, rename="camel"):
-    owner_references: list[_Owner] | None = None
+    owner_references: list[OwnerReference] | None = None
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):

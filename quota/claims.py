@@ -15,11 +15,12 @@ import msgspec
 from gpu_fraction.domain import dra
 from gpu_fraction.domain.demand import ZERO
 from gpu_fraction.domain.hand_claim import ClaimSpec
+from gpu_fraction.kube.objects import OwnerReference, controller_of
 from gpu_fraction.kube.requests import Selection
 from gpu_fraction.quota.charge import Charge, PodFacts, charge
 from gpu_fraction.quota.cluster_cards import ClusterCards
 from gpu_fraction.quota.gone import Gone
-from gpu_fraction.quota.pods import OwnerReference, PodMeta
+from gpu_fraction.quota.pods import PodMeta
 
 POD_CLAIM: Final = "resource.kubernetes.io/pod-claim-name"
 """Annotation: the claim's name in its pod. Source: k8s.io/api resource/v1."""
@@ -87,7 +88,7 @@ class ClaimRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def _chosen(self) -> tuple[str, str, int] | None:
         name = (self.metadata.annotations or {}).get(POD_CLAIM)
-        pod = next((o.uid for o in self.metadata.owner_references or () if o.controller), "")
+        pod = self.owner.uid if self.owner else ""
         allocation = self.status and self.status.allocation
         for result in (allocation and allocation.devices.results) or ():
             match = _SIZE.fullmatch(result.request) if result.driver == dra.DRIVER else None
@@ -98,7 +99,7 @@ class ClaimRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def owner(self) -> OwnerReference | None:
         """The pod that it was made for, where it was made of a template."""
-        return next((o for o in self.metadata.owner_references or () if o.controller), None)
+        return controller_of(self.metadata.owner_references)
 
 
 @dataclass(frozen=True, slots=True)

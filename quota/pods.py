@@ -20,23 +20,13 @@ from gpu_fraction.domain import (
 from gpu_fraction.domain.backends import CHARGED_BY, STACKS, Stacks, demand, is_gpu, placed_late
 from gpu_fraction.domain.pod import Container, Metadata, Pod, Spec, containers
 from gpu_fraction.domain.request import Bounds, Refused, Request
-from gpu_fraction.kube.objects import Meta
+from gpu_fraction.kube.objects import Meta, OwnerReference, controller_of
 from gpu_fraction.quota.charge import PodFacts
 
 TERMINAL: Final = frozenset({"Succeeded", "Failed"})
 
 DEFAULT_GRACE_S: Final = 30
 """For a deleted pod without a grace period (core/v1 terminationGracePeriodSeconds)."""
-
-
-class OwnerReference(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The object that created the pod."""
-
-    api_version: str = ""
-    kind: str = ""
-    name: str = ""
-    uid: str = ""
-    controller: bool | None = None
 
 
 class PodMeta(Meta, frozen=True, kw_only=True, rename="camel"):
@@ -92,7 +82,7 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def owner(self) -> OwnerReference | None:
         """The controller that created it."""
-        return next((o for o in self.metadata.owner_references or () if o.controller), None)
+        return controller_of(self.metadata.owner_references)
 
 
 def _charged(given: dict[str, str] | None) -> dict[str, str] | None:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Final
 
-from gpu_fraction.cli import kubectl_flags
+from gpu_fraction.cli import kubectl_flags, printing
 from gpu_fraction.cli.config import Commands
 
 DESCRIPTION: Final = """\
@@ -39,7 +39,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--wait",
         nargs="?",
-        type=_seconds,
+        type=kubectl_flags.seconds(1, 86400),
         const=WAIT_S,
         metavar="SECONDS",
         help=f"check again until nothing fails, at most SECONDS (default {WAIT_S:g})",
@@ -65,23 +65,8 @@ def add_parser(commands: Commands) -> None:
         default="text",
         help=f"format: {', '.join(OUTPUTS)} (default text); wide also shows what is right",
     )
-    output.add_argument(
-        "--color",
-        choices=("auto", "always", "never"),
-        default="auto",
-        help="colours (default auto: on a terminal without NO_COLOR)",
-    )
+    printing.declare_colour(output)
     parser.set_defaults(run=run)
-
-
-def _seconds(text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        found = 0.0
-    if not 1 <= found <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 86400 seconds")
-    return found
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -6,6 +6,7 @@ kubectl expect. Imports nothing that --help can do without.
 
 import argparse
 import re
+from collections.abc import Callable
 from typing import Final
 
 TIMEOUT_S: Final = 15.0
@@ -73,7 +74,7 @@ def declare_watch(parser: argparse.ArgumentParser) -> None:
         "-w",
         "--watch",
         nargs="?",
-        type=_pause_s,
+        type=seconds(1, 3600),
         const=EVERY_S,
         metavar="SECONDS",
         help=f"again every SECONDS (default {EVERY_S:g}) until Ctrl-C; on a terminal in place, "
@@ -81,11 +82,16 @@ def declare_watch(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _pause_s(text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        found = 0.0
-    if not 1 <= found <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 3600 seconds")
-    return found
+def seconds(least: int, most: int) -> Callable[[str], float]:
+    """The type of an argument in seconds, from ``least``, above 0, to ``most``."""
+
+    def parse(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = 0.0
+        if not least <= found <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {least} to {most} seconds")
+        return found
+
+    return parse

@@ -110,7 +110,12 @@ def declare(parser: argparse.ArgumentParser, *, outputs: Sequence[str] = OUTPUTS
     )
     group.add_argument("--no-headers", action="store_true", help="tables without headers")
     group.add_argument("--ascii", action="store_true", help="bars of ASCII characters")
-    group.add_argument(
+    declare_colour(group)
+
+
+def declare_colour(parser: argparse._ActionsContainer) -> None:
+    """Declare ``--color``, for ``colours``."""
+    parser.add_argument(
         "--color",
         choices=("auto", "always", "never"),
         default="auto",

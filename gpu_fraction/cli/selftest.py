@@ -46,7 +46,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument(
         "--seconds",
-        type=_seconds,
+        type=kubectl_flags.seconds(4, 120),
         default=SECONDS,
         metavar="SECONDS",
         help=f"time in which kernels run (default {SECONDS:g})",
@@ -56,16 +56,6 @@ def add_parser(commands: Commands) -> None:
     )
     kubectl_flags.declare(parser, everywhere=False)
     parser.set_defaults(run=run)
-
-
-def _seconds(text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        found = 0.0
-    if not 4 <= found <= 120:
-        raise argparse.ArgumentTypeError(f"{text!r} is not 4 to 120 seconds")
-    return found
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

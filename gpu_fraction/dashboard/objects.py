@@ -12,7 +12,7 @@ from gpu_fraction.domain import keys, pod
 from gpu_fraction.domain.backends import is_gpu
 from gpu_fraction.domain.claim_template import claims_of
 from gpu_fraction.domain.guard import VISIBLE
-from gpu_fraction.kube.objects import Meta
+from gpu_fraction.kube.objects import Meta, OwnerReference, controller_of
 
 PRODUCT: Final = ("app.kubernetes.io/name", "gpu-fraction")
 """Label and value of the product's own pods (deploy/)."""
@@ -24,16 +24,6 @@ FINISHED: Final = frozenset({"Succeeded", "Failed"})
 """Phases of pods whose containers can never run again. Source: core/v1 PodPhase."""
 
 
-class Owner(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """An object that another one belongs to."""
-
-    api_version: str = ""
-    kind: str = ""
-    name: str = ""
-    uid: str = ""
-    controller: bool | None = None
-
-
 class ObjectMeta(Meta, frozen=True, kw_only=True, rename="camel"):
     """Identity, times, labels, annotations and owners; times are RFC 3339."""
 
@@ -43,12 +33,12 @@ class ObjectMeta(Meta, frozen=True, kw_only=True, rename="camel"):
     generation: int = 0
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
-    owner_references: list[Owner] | None = None
+    owner_references: list[OwnerReference] | None = None
 
     @property
-    def owner(self) -> Owner | None:
+    def owner(self) -> OwnerReference | None:
         """The controller that made the object."""
-        return next((o for o in self.owner_references or () if o.controller), None)
+        return controller_of(self.owner_references)
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

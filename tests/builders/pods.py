@@ -14,8 +14,9 @@ import msgspec
 from gpu_fraction.domain import dra, inventory, keys
 from gpu_fraction.domain.placement import Ask
 from gpu_fraction.domain.pod import Container, Pod, Resources, Spec
+from gpu_fraction.kube.objects import OwnerReference
 from gpu_fraction.quota.claims import ClaimRecord
-from gpu_fraction.quota.pods import OwnerReference, PodMeta, PodRecord, Status
+from gpu_fraction.quota.pods import PodMeta, PodRecord, Status
 from gpu_fraction.scheduler.objects import Pod as SchedulerPod
 
 Raw = dict[str, Any]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from gpu_fraction.dashboard import dra_objects, objects
 from gpu_fraction.domain import assignment, dra, inventory, keys
 from gpu_fraction.domain.assignment import CardShare
 from gpu_fraction.domain.request import Request, Slice
@@ -12,6 +13,15 @@ from gpu_fraction.sandbox.apiserver import ApiServer, Kind
 from tests.builders.cards import card
 
 Raw = dict[str, Any]
+
+KINDS: Mapping[str, tuple[str, type[Any]]] = {
+    "Node": ("nodes", objects.Node),
+    "Pod": ("pods", objects.Pod),
+    "GPUQuota": ("quotas", objects.Quota),
+    "ResourceClaim": ("claims", dra_objects.Claim),
+    "ResourceSlice": ("devices", dra_objects.DeviceSlice),
+}
+"""The part of a snapshot that each kind is in, and how it is read."""
 
 CREATED = "2026-12-01T12:00:00Z"
 READY = {"type": "Ready", "status": "True"}

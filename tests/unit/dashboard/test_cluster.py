@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from gpu_fraction.dashboard import dra_objects, objects
+from gpu_fraction.dashboard import objects
 from gpu_fraction.dashboard.cards import total
 from gpu_fraction.dashboard.cluster import Cluster, view
 from gpu_fraction.dashboard.quotas import largest_share, quota_view
@@ -16,6 +16,7 @@ from gpu_fraction.domain.placement import choose
 from gpu_fraction.kube.timestamps import utc_now
 from tests.builders.cards import card
 from tests.builders.views import (
+    KINDS,
     Raw,
     claim,
     device_slice,
@@ -25,13 +26,6 @@ from tests.builders.views import (
     small_cluster,
 )
 
-KINDS = {
-    "Node": ("nodes", objects.Node),
-    "Pod": ("pods", objects.Pod),
-    "GPUQuota": ("quotas", objects.Quota),
-    "ResourceClaim": ("claims", dra_objects.Claim),
-    "ResourceSlice": ("devices", dra_objects.DeviceSlice),
-}
 DENIED = Part(gap=Gap("nodes", "forbidden", "no"))
 
 

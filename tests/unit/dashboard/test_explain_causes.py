@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpu_fraction.dashboard import dra_objects, objects
+from gpu_fraction.dashboard import objects
 from gpu_fraction.dashboard.explain.causes import CAUSES
 from gpu_fraction.dashboard.explain.facts import Facts, Hook
 from gpu_fraction.dashboard.explain.report import Report, report_of
@@ -20,6 +20,7 @@ from gpu_fraction.domain.request_annotation import render
 from tests.builders.cards import card
 from tests.builders.views import (
     CREATED,
+    KINDS,
     Raw,
     claim,
     device_slice,
@@ -28,13 +29,6 @@ from tests.builders.views import (
     quota,
 )
 
-KINDS = {
-    "Node": ("nodes", objects.Node),
-    "Pod": ("pods", objects.Pod),
-    "GPUQuota": ("quotas", objects.Quota),
-    "ResourceClaim": ("claims", dra_objects.Claim),
-    "ResourceSlice": ("devices", dra_objects.DeviceSlice),
-}
 LATER = datetime.fromisoformat(CREATED) + timedelta(minutes=1)
 HOOK = Hook(
     "mutate.gpu-fraction.dev",
