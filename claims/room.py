@@ -12,6 +12,7 @@ import msgspec
 
 from gpu_fraction.domain import dra
 from gpu_fraction.domain.units import whole_amount
+from gpu_fraction.kube.allocations import Allocation
 from gpu_fraction.kube.objects import Meta, OwnerReference
 
 Amounts = Mapping[str, str | int]
@@ -44,23 +45,8 @@ class _ClaimSpec(msgspec.Struct, frozen=True):
     devices: _Requests = _Requests()
 
 
-class _Result(msgspec.Struct, frozen=True, rename="camel"):
-    driver: str = ""
-    pool: str = ""
-    device: str = ""
-    consumed_capacity: dict[str, str | int] | None = None
-
-
-class _Results(msgspec.Struct, frozen=True):
-    results: list[_Result] | None = None
-
-
-class _Allocation(msgspec.Struct, frozen=True):
-    devices: _Results = _Results()
-
-
 class _ClaimStatus(msgspec.Struct, frozen=True):
-    allocation: _Allocation | None = None
+    allocation: Allocation | None = None
 
 
 class _OwnedMeta(Meta, frozen=True, kw_only=True, rename="camel"):
@@ -184,5 +170,5 @@ def _whole(quantity: str | int) -> int:
     return whole_amount(str(quantity))
 
 
-_NOTHING: Final = _Allocation()
+_NOTHING: Final = Allocation()
 _NO_AMOUNTS: Final = _Capacity()

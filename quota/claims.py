@@ -15,6 +15,7 @@ import msgspec
 from gpu_fraction.domain import dra
 from gpu_fraction.domain.demand import ZERO
 from gpu_fraction.domain.hand_claim import ClaimSpec
+from gpu_fraction.kube.allocations import Allocation
 from gpu_fraction.kube.objects import OwnerReference, controller_of
 from gpu_fraction.kube.requests import Selection
 from gpu_fraction.quota.charge import Charge, PodFacts, charge
@@ -37,21 +38,8 @@ _SIZE: Final = re.compile(r"[^/]+/m([1-9]\d{0,12})", re.ASCII)
 _NO_SPEC: Final = ClaimSpec()
 
 
-class _Result(msgspec.Struct, frozen=True):
-    driver: str = ""
-    request: str = ""
-
-
-class _Results(msgspec.Struct, frozen=True):
-    results: list[_Result] | None = None
-
-
-class _Allocation(msgspec.Struct, frozen=True):
-    devices: _Results = _Results()
-
-
 class _Status(msgspec.Struct, frozen=True):
-    allocation: _Allocation | None = None
+    allocation: Allocation | None = None
 
 
 class ClaimRecord(msgspec.Struct, frozen=True, kw_only=True):

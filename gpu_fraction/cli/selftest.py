@@ -12,7 +12,7 @@ DESCRIPTION: Final = """\
 Measure on a GPU node whether slices hold what they promise: memory and compute of a quarter of a
 card, alone and beside another slice that asks for more than its share, against a whole card.
 
-The test makes Jobs in the namespace of -n, all on one card of which nothing is given, and removes
+The test makes Jobs in the namespace of -n, all on one card without any share, and removes
 them. They take memory beyond their share: run it where nobody else computes. With simulated cards
 it shows the steps and says that nothing was measured.
 

@@ -76,7 +76,7 @@ class Total:
         given_core_milli: Thousandths given away.
         given_memory_mib: MiB given away.
         slices: Parts that containers and claims hold.
-        whole_free: Open cards of which nothing is given.
+        whole_free: Open cards without any share.
         free_milli: Thousandths that are free on open cards: of each, the scarcer of compute and
             memory.
         largest_milli: The largest share of one card that is free, thousandths.

@@ -3,6 +3,7 @@
 import msgspec
 
 from gpu_fraction.dashboard.objects import ObjectMeta, Taint
+from gpu_fraction.kube.allocations import Allocation
 
 
 class Attribute(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,28 +50,6 @@ class DeviceSlice(msgspec.Struct, frozen=True, kw_only=True):
 
     metadata: ObjectMeta = ObjectMeta()
     spec: DeviceSliceSpec = DeviceSliceSpec()
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A device that the scheduler gave to a claim."""
-
-    request: str = ""
-    driver: str = ""
-    pool: str = ""
-    device: str = ""
-    consumed_capacity: dict[str, str] | None = None
-
-
-class Devices(msgspec.Struct, frozen=True):
-    """The devices of an allocation."""
-
-    results: list[Result] | None = None
-
-
-class Allocation(msgspec.Struct, frozen=True):
-    """What the scheduler gave to a claim."""
-
-    devices: Devices = Devices()
 
 
 class Consumer(msgspec.Struct, frozen=True):

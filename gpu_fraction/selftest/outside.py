@@ -80,7 +80,7 @@ class Place:
     Attributes:
         node: The node's name.
         hostname: Its label ``kubernetes.io/hostname``.
-        card: A card of which nothing is given.
+        card: A card without any share.
         driver: The driver's version.
         simulated: Whether the card does not exist.
         image: Of the containers.
@@ -97,7 +97,7 @@ class Place:
 
 
 async def find(client: Client, *, node: str, image: str, namespace: str) -> Place:
-    """The first card of which nothing is given, of the named node or of any.
+    """The first card without any share, of the named node or of any.
 
     Args:
         client: The connection.
